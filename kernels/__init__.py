@@ -1,0 +1,1 @@
+"""Fused Triton kernels, imported as ``neuroformer.kernels``; only ``neuroformer.ops`` imports them."""
