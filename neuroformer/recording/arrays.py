@@ -1,0 +1,257 @@
+"""Plain arrays and ``.npz`` files: reader and writer.
+
+Names in a file (times in seconds)::
+
+    spike_times (spikes,)           spike_units (spikes,)        units counted from 0
+    spikes (units, bins)            spikes_dt                    counts instead of times
+    events (units, bins)            events_rate                  deconvolved calcium: a spike where > 0
+    spike_trials (spikes,)          n_trials, trial_duration     times counted from each trial's start
+    n_units                         unit_ids, unit_area, unit_depth, unit_cell_type, ...
+    NAME (samples[, columns])       NAME_times or NAME_rate      a behavior variable
+    frames (images, h, w)           frames_times or frames_rate  frames_index: which image each onset shows
+    trials_start, trials_stop       trials_COLUMN                one row a trial
+    domain (intervals, 2)           truth_NAME                   what a generator knows
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
+
+TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
+_NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events"}
+
+
+def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Spike times and units of a (units, bins) matrix of counts; a bin's spikes are spread evenly over it.
+
+    Returns
+    -------
+    spike_times (spikes,), spike_units (spikes,)
+
+    Raises
+    ------
+    RecordingError
+        Negative, fractional or non-finite counts.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2:
+        raise RecordingError(f"spikes has shape {counts.shape}; expected (units, bins)")
+    whole = np.asarray(np.nan_to_num(counts, nan=-1.0), dtype=np.int64)
+    if (whole < 0).any() or not np.array_equal(whole, counts):
+        raise RecordingError(
+            "spikes (units x bins) must be whole counts of zero or more; for calcium events or rates, "
+            "give them as a behavior variable or threshold them first"
+        )
+    bins, units = np.nonzero(whole.T)
+    reps = whole[units, bins]
+    first = np.cumsum(reps) - reps
+    rank = np.arange(reps.sum()) - np.repeat(first, reps)
+    times = start + (np.repeat(bins, reps) + (rank + 0.5) / np.repeat(reps, reps)) * dt
+    order = np.argsort(times, kind="stable")
+    return times[order], np.repeat(units, reps)[order].astype(np.int32)
+
+
+def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording:
+    """A recording from a mapping of arrays under the names listed at the top of this module.
+
+    Raises
+    ------
+    RecordingError
+        Missing or contradictory arrays.
+    """
+    a = {k: np.asarray(v) if k != "frames" else v for k, v in arrays.items()}
+    for key, value in a.items():
+        if getattr(value, "dtype", None) == object:
+            raise RecordingError(
+                f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
+            )
+    times, spike_units = _spikes(a)
+    trials = _trials(a)
+    if "spike_trials" in a:
+        times, spike_units, trials = _from_trial_times(a, times, spike_units)
+    num_units = int(a["n_units"]) if "n_units" in a else len(a["unit_ids"]) if "unit_ids" in a else None
+    if num_units is None:
+        matrix = a.get("spikes", a.get("events"))
+        known = "spike_times" not in a and matrix is not None
+        num_units = len(matrix) if known else int(np.max(spike_units, initial=-1)) + 1
+    units = {"id": a.get("unit_ids", np.arange(num_units))}
+    units |= {k[5:]: v for k, v in a.items() if k.startswith("unit_") and k != "unit_ids"}
+    notes: list[str] = []
+    if "events" in a and "spike_times" not in a:
+        notes.append("spikes are the positive deconvolved events, one each; amplitudes were dropped")
+    behavior = _behavior(a, notes)
+    frames = _frames(a)
+    truth = {k[6:]: v for k, v in a.items() if k.startswith("truth_")}
+    domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
+    meta = json.loads(str(a["meta"])) if "meta" in a else {}
+    if notes:
+        meta["notes"] = notes
+    return Recording(
+        name=str(a["name"]) if "name" in a else name,
+        spike_times=times, spike_units=spike_units, units=units, domain=domain, trials=trials,
+        frames=frames, behavior=behavior, truth=truth, meta=meta,
+    )  # fmt: skip
+
+
+def read_npz(path: str | Path) -> Recording:
+    """Read a ``.npz`` file; its stem is the recording's name.
+
+    Raises
+    ------
+    RecordingError
+        Not a readable ``.npz``, or arrays that contradict each other.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            arrays = {k: z[k] for k in z.files}
+    except (ValueError, zipfile.BadZipFile, OSError, EOFError, KeyError) as e:
+        if isinstance(e, FileNotFoundError):
+            raise RecordingError(f"no file at {path}") from None
+        raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}") from None
+    return from_arrays(arrays, name=path.stem)
+
+
+def to_arrays(rec: Recording) -> dict[str, np.ndarray]:
+    """The arrays of a recording, under the names that :func:`from_arrays` reads."""
+    a: dict[str, Any] = {
+        "name": np.array(rec.name), "meta": np.array(json.dumps(dict(rec.meta))),
+        "spike_times": rec.spike_times, "spike_units": rec.spike_units, "domain": rec.domain,
+        "unit_ids": rec.units["id"],
+    }  # fmt: skip
+    a |= {f"unit_{k}": v for k, v in rec.units.items() if k != "id"}
+    a |= {f"trials_{k}": v for k, v in rec.trials.items()}
+    for name, var in rec.behavior.items():
+        a |= {name: var.values, f"{name}_times": var.times, f"{name}_unit": np.array(var.unit)}
+        if var.columns:
+            a[f"{name}_columns"] = np.array(var.columns)
+    if rec.frames is not None:
+        a |= {"frames": np.asarray(rec.frames.images), "frames_times": rec.frames.times}
+        a["frames_index"] = rec.frames.index
+    a |= {f"truth_{k}": v for k, v in rec.truth.items()}
+    return a
+
+
+def write_npz(rec: Recording, path: str | Path) -> Path:
+    """Write a recording to ``.npz``; reading it back gives the same recording."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as f:
+        np.savez_compressed(f, **to_arrays(rec))  # pyright: ignore[reportArgumentType]
+    return path
+
+
+# -- parts of from_arrays ---------------------------------------------------------------------------
+
+
+def _spikes(a: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    if "spikes" in a:
+        if "spikes_dt" not in a:
+            raise RecordingError("'spikes' (units x bins) needs 'spikes_dt', the bin width in seconds")
+        return from_counts(a["spikes"], float(a["spikes_dt"]))
+    if "events" in a and "spike_times" not in a:
+        if "events_rate" not in a:
+            raise RecordingError("'events' (units x bins) needs 'events_rate' in Hz")
+        return from_counts((a["events"] > 0).astype(np.int64), 1 / float(a["events_rate"]))
+    if "spike_times" not in a or "spike_units" not in a:
+        raise RecordingError(
+            f"no spikes: expected 'spike_times' with 'spike_units', or 'spikes' (units x bins) with 'spikes_dt'; "
+            f"got {', '.join(sorted(a)) or 'nothing'}"
+        )
+    return a["spike_times"], a["spike_units"]
+
+
+def _trials(a: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {k[7:]: v for k, v in a.items() if k.startswith("trials_")}
+
+
+def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray):
+    """Trials laid one after another, with a gap, where times count from each trial's start."""
+    for key in ("n_trials", "trial_duration"):
+        if key not in a:
+            raise RecordingError(f"'spike_trials' needs '{key}'")
+    trial, count, duration = np.asarray(a["spike_trials"]), int(a["n_trials"]), float(a["trial_duration"])
+    if trial.shape != times.shape:
+        raise RecordingError(
+            f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike"
+        )
+    if len(trial) and (trial.min() < 0 or trial.max() >= count):
+        raise RecordingError(f"spike_trials runs to {trial.max()}, but n_trials is {count}")
+    outside = (times < 0) | (times > duration)
+    if outside.any():
+        raise RecordingError(
+            f"{int(outside.sum())} spike times lie outside [0, {duration:g}] s; with spike_trials, times count "
+            "from each trial's start"
+        )
+    # a spike stamped exactly at the stop belongs to the last instant of its trial, not to no trial
+    inside = np.minimum(times, np.nextafter(duration, 0.0))
+    starts = np.arange(count) * (duration + TRIAL_GAP_S)
+    order = np.lexsort((inside, trial))
+    absolute = np.minimum(starts[trial] + inside, np.nextafter(starts[trial] + duration, 0.0))
+    return absolute[order], np.asarray(units)[order], {"start": starts, "stop": starts + duration}
+
+
+def _sample_times(a: Mapping[str, Any], name: str, count: int) -> np.ndarray:
+    if f"{name}_times" in a:
+        return a[f"{name}_times"]
+    rate = float(a[f"{name}_rate"])
+    if not rate > 0:
+        raise RecordingError(f"'{name}_rate' is {rate}; expected samples per second, above 0")
+    return np.arange(count) / rate
+
+
+def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVariable]:
+    out: dict[str, BehaviorVariable] = {}
+    for key in a:
+        name = key.removesuffix("_times").removesuffix("_rate")
+        if key == name or name in _NOT_BEHAVIOR or name in out:
+            continue
+        if name not in a:
+            raise RecordingError(f"'{key}' is there but '{name}' is not; they belong together")
+        values = a[name]
+        if values.ndim not in (1, 2) or values.dtype.kind not in "fiub":
+            raise RecordingError(
+                f"behavior '{name}' is {values.dtype} of shape {values.shape}; expected numbers, (samples,) or (samples, columns)"
+            )
+        if values.ndim == 2 and f"{name}_rate" in a and values.shape[0] < values.shape[1]:
+            values = values.T  # (columns, samples), as spectrograms are stored
+        columns = tuple(str(c) for c in a.get(f"{name}_columns", ()))
+        times = _sample_times(a, name, len(values))
+        repeat = np.diff(times, prepend=-np.inf) == 0
+        if repeat.any() and len(times) == len(values):
+            notes.append(f"{name}: {int(repeat.sum())} samples with the time of the one before were dropped")
+            times, values = times[~repeat], values[~repeat]
+        out[name] = BehaviorVariable(times, values, str(a.get(f"{name}_unit", "")), columns)
+    return out
+
+
+def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
+    if "frames" not in a:
+        return None
+    if "frames_times" not in a and "frames_rate" not in a:
+        raise RecordingError("'frames' needs 'frames_times' (seconds) or 'frames_rate' (Hz)")
+    index = a["frames_index"] if "frames_index" in a else np.arange(a["frames"].shape[0])
+    return FrameSeries(a["frames"], _sample_times(a, "frames", len(index)), index)
+
+
+def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
+    """Where data exist when the file does not say: the trials, the counts' bins, else first to last spike."""
+    if "start" in trials and "stop" in trials:
+        return np.stack([trials["start"], trials["stop"]], 1)
+    if "spikes" in a:
+        return np.array([[0.0, a["spikes"].shape[1] * float(a["spikes_dt"])]])
+    if "events" in a and "spike_times" not in a:
+        return np.array([[0.0, a["events"].shape[1] / float(a["events_rate"])]])
+    if len(times) == 0:
+        raise RecordingError("the recording is empty: no spikes, no trials and no 'domain'")
+    if not (np.isfinite(times).all()):
+        return np.array([[0.0, 1.0]])  # validation names the spikes that are not finite
+    return np.array([[times.min(), np.nextafter(times.max(), np.inf)]])
