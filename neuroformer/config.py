@@ -107,13 +107,7 @@ class ModelConfig:
     mlp_ratio: int = 4
     dropout: float = 0.1  # on embeddings and residuals
     time_features: int = 16  # Fourier features of spike, frame and sample times
-    blocks: tuple[BlockConfig, ...] = (
-        BlockConfig("current", 1),
-        BlockConfig("past", 1),
-        BlockConfig("frames", 1),
-        BlockConfig("behavior", 1),
-        BlockConfig("current", 1),
-    )
+    blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
     history_filters: int = 8  # temporal filters of the past that count spikes (sums, not averages); 0: none
@@ -250,12 +244,10 @@ def check(c: Config) -> None:
     m = c.model
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
     _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
-    known = {"current", "past", "frames", *c.input_groups}
+    known = ["current"] + ["past"] * (w.past > 0) + ["frames"] * (w.frames > 0) + c.input_groups
     for i, block in enumerate(m.blocks):
-        _require(
-            block.attend in known or block.attend == "behavior",
-            f"model.blocks[{i}].attend", block.attend, f"one of {', '.join(sorted(known))}",
-        )  # fmt: skip
+        expected = f"one of {', '.join(known)} (what this run has)"
+        _require(block.attend in known, f"model.blocks[{i}].attend", block.attend, expected)
     names = [v.name for v in c.inputs]
     for i, target in enumerate(c.targets):
         _require(bool(target.name), f"targets[{i}].name", "nothing", "the name of a behavior variable")
