@@ -117,11 +117,17 @@ class BatchBuilder:
             self._num_frames = normalization["frames"]["count"]
             self._frame_ns = nanoseconds(self.frames.times)
 
-    def __call__(self, windows: Windows, index: SpikeIndex | None = None) -> Batch:
-        """The batch of these windows; ``index`` replaces the recording's spikes (simulation)."""
-        index = self.index if index is None else index
-        current = tokens.encode_current(index, windows, self.shape, self.config.window.max_tokens)
-        past = tokens.encode_past(index, windows, self.shape)
+    def __call__(self, windows: Windows, past: tokens.Tokens | None = None) -> Batch:
+        """The batch of these windows.
+
+        Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
+        spikes: none of the recording's own is read.
+        """
+        if past is None:
+            current = tokens.encode_current(self.index, windows, self.shape, self.config.window.max_tokens)
+            past = tokens.encode_past(self.index, windows, self.shape)
+        else:
+            current = tokens.no_spikes(len(windows))
         start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
         stop_ns = start_ns + self.shape.current * self._dt_ns
         return Batch(

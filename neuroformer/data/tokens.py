@@ -29,6 +29,11 @@ class Tokens:
     unit: np.ndarray
 
 
+def no_spikes(num_windows: int) -> Tokens:
+    """Windows without a spike."""
+    return Tokens(np.zeros(num_windows + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
 def _slice(index: SpikeIndex, first: np.ndarray, stop: np.ndarray, start: np.ndarray) -> Tokens:
     """Spikes whose key lies in ``[first, stop)`` of each window, with bins relative to ``start``."""
     lo, hi = np.searchsorted(index.keys, np.concatenate([first, stop])).reshape(2, -1)
