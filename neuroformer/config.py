@@ -338,9 +338,14 @@ def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] 
         if not isinstance(tree, dict):
             raise ConfigError(f"{path} holds {type(tree).__name__}; expected keys and values")
         tree.setdefault("name", path.stem)
+    return from_dict(apply_overrides(tree, overrides))
+
+
+def apply_overrides(tree: dict[str, Any], overrides: typing.Sequence[str]) -> dict[str, Any]:
+    """``key.sub=value`` items set in a nested mapping, in place; returns it."""
     for item in overrides:
         _override(tree, item)
-    return from_dict(tree)
+    return tree
 
 
 def from_dict(tree: typing.Mapping[str, Any]) -> Config:

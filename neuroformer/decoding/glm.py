@@ -160,7 +160,9 @@ def fit_glm(
     shape = WindowShape.from_config(config.window)
     train, valid = tile(split.blocks["train"], shape), tile(split.blocks["valid"], shape)
     if len(train) == 0 or len(valid) == 0:
-        raise ValueError(f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both")
+        raise ValueError(
+            f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both"
+        )
     design = Design(rec, split, index, config, normalization, variant, max(GRID["components"]))
     offset = torch.tensor(normalization["unit_rate"]).log()
     ceiling = (design.history.current(train).amax(0) + 1).log()

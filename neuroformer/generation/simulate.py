@@ -13,7 +13,7 @@ from tqdm import tqdm
 from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex, nanoseconds
+from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.rollout import Rollout, Sequences, Spikes, rollout
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -147,14 +147,3 @@ def as_recording(
         name=f"{rec.name}-simulated", spike_times=times[order], spike_units=spikes.unit[order],
         units=rec.units, domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta,
     )  # fmt: skip
-
-
-def counts_of(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
-    """(intervals, bins, units) float64 counts from each interval's start; NaN behind the end of short ones."""
-    num_bins = (nanoseconds(intervals[:, 1] - intervals[:, 0]) // nanoseconds(width)).astype(int)
-    out = np.full((len(intervals), int(num_bins.max(initial=0)), rec.num_units), np.nan)
-    index = SpikeIndex.from_recording(rec, intervals, width)
-    counts = index.counts()
-    for i, (base, n) in enumerate(zip(index.base, index.num_ticks, strict=True)):
-        out[i, :n] = counts[base : base + n]
-    return out
