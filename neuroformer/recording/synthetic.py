@@ -30,8 +30,8 @@ class DemoParameters:
     """Everything that, with a seed, determines ``synthetic:demo``. Rates in Hz, times in s, lengths in pixels."""
 
     # size
-    num_units: int = 64
-    num_trials: int = 40
+    num_units: int = 48
+    num_trials: int = 50
     num_movies: int = 2
     trial_s: float = 36.0
     gap_s: float = 1.0
@@ -40,26 +40,28 @@ class DemoParameters:
     frame_rate_hz: float = 20.0
     frame_size: int = 32
     photo_scale: int = 3
-    contrast_sigma: float = 6.0
-    shot_s: float = 3.0
-    pan_speed: float = 24.0
+    contrast_sigma: float = 4.0
+    contrast_floor: float = 0.05
+    shot_s: float = 2.0
+    pan_speed: float = 40.0
+    turn_rate: float = 1.0  # rad a square root of a second
     # receptive fields
     num_orientations: int = 4
     frequency: float = 0.14  # cycles a pixel
     sigma: float = 2.5
     border: float = 8.0  # centres keep this far from the edge
-    simple_fraction: float = 0.25
+    simple_fraction: float = 0.15
     untuned_fraction: float = 0.06
-    stimulus_gain: tuple[float, float] = (3.0, 4.5)  # log rate between no drive and full drive, uniform
+    stimulus_gain: tuple[float, float] = (4.0, 5.5)  # log rate between no drive and full drive, uniform
     early_weight: tuple[float, float] = (0.4, 0.8)  # of the frame before; the rest is the one before that
     # rates
-    rate_hz: float = 3.5
+    rate_hz: float = 5.5
     rate_spread: float = 0.35  # standard deviation of log rate across units
     self_history: tuple[float, ...] = (-2.0, -1.0, -0.5)  # log rate in the bins after an own spike
     # hubs
     num_hubs: int = 3
-    targets_per_hub: int = 9
-    hub_rate_hz: float = 9.0
+    targets_per_hub: int = 8
+    hub_rate_hz: float = 10.0
     hub_weight: tuple[float, float] = (1.0, 1.4)  # log rate of a target while a hub's spike acts
     hub_delay_bins: tuple[int, int] = (1, 4)  # uniform, both ends included
     hub_width_bins: int = 3
@@ -69,8 +71,8 @@ class DemoParameters:
     bout_s: float = 4.0
     pupil_gain: tuple[float, float] = (0.2, 0.25)  # log rate for one standard deviation of pupil
     pupil_tau_s: float = 8.0
-    gaze_gain: float = 0.2  # log rate for one standard deviation of gaze, along each unit's direction
-    gaze_sd: float = 1.0
+    gaze_gain: float = 0.25  # log rate for one standard deviation of gaze, along each unit's direction
+    gaze_sd: float = 0.75
     gaze_max: int = 3
     fixation_s: tuple[float, float] = (0.6, 1.6)  # uniform
     gaze_drift: float = 0.02  # standard deviation of a step between samples
@@ -150,9 +152,9 @@ def demo(seed: int = 0, **overrides) -> Recording:
     log_rate = static_log_rate(shifted[movie], behavior, units, p)
     units["baseline"] = _baseline(log_rate, units, p)
     counts, rate = _simulate(_rng(seed, "spikes"), log_rate + units["baseline"], units, p)
-    starts = np.arange(p.num_trials) * (p.trial_s + p.gap_s)
+    starts = np.round(np.arange(p.num_trials) * (p.trial_s + p.gap_s), 9)
     times, spike_units = _spike_times(_rng(seed, "jitter"), counts, starts, p)
-    stops = starts + p.trial_s
+    stops = np.round(starts + p.trial_s, 9)
     sample_times = (starts[:, None] + np.arange(p.num_frames) / p.frame_rate_hz).ravel()
     bin_times = (starts[:, None] + np.arange(rate.shape[1]) * p.dt_s).ravel()
     even, odd = _pixel_filters(units, p)
@@ -222,7 +224,7 @@ def _photographs(p: DemoParameters) -> list[np.ndarray]:
         gray = gray.reshape(h, p.photo_scale, w, p.photo_scale).mean((1, 3))
         gray = gray - gaussian_filter(gray, p.contrast_sigma)
         local = np.sqrt(gaussian_filter(gray**2, p.contrast_sigma))
-        out.append(np.clip(gray / (local + 0.2 * gray.std()), -2.5, 2.5))
+        out.append(np.clip(gray / (local + p.contrast_floor * gray.std()), -2.5, 2.5))
     return out
 
 
@@ -236,7 +238,9 @@ def _movies(rng: np.random.Generator, p: DemoParameters) -> np.ndarray:
             n = max(1, int(round(rng.uniform(0.6, 1.4) * p.shot_s * p.frame_rate_hz)))
             photo = np.rot90(photos[rng.integers(len(photos))], int(rng.integers(4)))
             room = np.array(photo.shape) - size - 2.0
-            step = _ornstein_uhlenbeck(rng, (2,), n, 1.0, p) * p.pan_speed / np.sqrt(2) / p.frame_rate_hz
+            turns = p.turn_rate * rng.standard_normal(n) / np.sqrt(p.frame_rate_hz)
+            heading = rng.uniform(0, 2 * np.pi) + turns.cumsum()
+            step = np.stack([np.sin(heading), np.cos(heading)]) * p.pan_speed / p.frame_rate_hz
             path = rng.uniform(0, room)[:, None] + step.cumsum(1)
             path = room[:, None] - np.abs(path % (2 * room[:, None]) - room[:, None])  # reflected at the edges
             for k in range(min(n, p.num_frames - at)):
@@ -338,11 +342,10 @@ def _draw_units(rng: np.random.Generator, p: DemoParameters) -> dict[str, np.nda
 
 def _pixel_filters(u: dict[str, np.ndarray], p: DemoParameters, shift=(0, 0)) -> tuple[np.ndarray, np.ndarray]:
     """Even and odd (units, size, size) Gabor filters, moved by ``shift`` (x, y) pixels; zero beyond the frame and
-    for units without stimulus drive. The even one has zero mean where it lies inside the frame."""
+    for units without stimulus drive. Over the whole plane both have zero mean."""
     pixel = np.arange(p.frame_size)
     dx = pixel - u["rf_center"][:, None, 0] - shift[0]
     dy = pixel - u["rf_center"][:, None, 1] - shift[1]
-    # over-wide grid not needed: three sigma fit into the frame but for extreme gaze
     envelope = np.exp(-(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) / (2 * u["rf_sigma"][:, None, None] ** 2))
     cos, sin = np.cos(u["rf_orientation"]), np.sin(u["rf_orientation"])
     along = dx[:, None, :] * cos[:, None, None] + dy[:, :, None] * sin[:, None, None]
