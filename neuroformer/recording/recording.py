@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.describe import describe
+from neuroformer.recording.validation import CheckedSpikes, RecordingError, chunks, validate
 
-class RecordingError(ValueError):
-    """A recording that contradicts itself: says what was got, what was expected and what to do."""
+__all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,13 +128,45 @@ class FrameSeries:
         onset = np.asarray(presentation_times, dtype=np.float64)
         if len(which) and (which.min() < 0 or which.max() >= num_clips):
             raise RecordingError(
-                f"a presentation shows clip {int(which.max())}, but the bank holds {num_clips} clips (0 to {num_clips - 1})"
+                f"a presentation shows clip {int(which.max())}, "
+                f"but the bank holds {num_clips} clips (0 to {num_clips - 1})"
             )
         k = np.arange(num_frames)
         times = (onset[:, None] + k / rate_hz).ravel()
         index = (which[:, None] * num_frames + k).ravel()
         order = np.argsort(times, kind="stable")
         return cls(clips.reshape(-1, *clips.shape[2:]), times[order], index[order])
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """Continuous activity of every unit on one clock, such as calcium fluorescence.
+
+    Parameters
+    ----------
+    times : (samples,) float64 seconds, strictly ascending
+    values : (samples, units) float32; one column a row of the units table; NaN where it is missing
+    unit : str
+        Unit of measure of the values, free text ("dF/F").
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", np.asarray(self.times, dtype=np.float64))
+        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float32))
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples per second, from the median step; NaN for a single sample."""
+        return 1 / float(np.median(np.diff(self.times))) if len(self.times) > 1 else float("nan")
+
+    def before(self, time: float) -> Traces | None:
+        """The samples before ``time``; None where there are none."""
+        count = int(np.searchsorted(self.times, time, side="left"))
+        return Traces(self.times[:count], self.values[:count], self.unit) if count else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +190,15 @@ class Recording:
     truth : dict of name to array
         What is known of a synthetic recording (couplings, receptive fields, ...); empty for real ones.
     meta : dict
-        JSON-able facts (source, species, parameters of a generator).
+        JSON-able facts (source, species, parameters of a generator); ``meta["notes"]`` is the list of
+        remarks that a reader makes on what it left out, changed or assumed.
+    traces : Traces, optional
+        Continuous activity of the units (calcium), kept beside the spikes.
+    intervals : dict of name to dict of columns
+        Named intervals other than trials (epochs, sleep, training blocks), columns as in ``trials``;
+        they may overlap.
+    checked_spikes : CheckedSpikes, optional
+        Set by the reader of a layout whose spikes were validated when it was written.
     """
 
     name: str
@@ -170,6 +211,9 @@ class Recording:
     behavior: Mapping[str, BehaviorVariable] = field(default_factory=dict)
     truth: Mapping[str, np.ndarray] = field(default_factory=dict)
     meta: Mapping[str, Any] = field(default_factory=dict)
+    traces: Traces | None = None
+    intervals: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    checked_spikes: CheckedSpikes | None = field(default=None, repr=False)
 
     def __post_init__(self):
         set_ = lambda k, v: object.__setattr__(self, k, v)
@@ -180,11 +224,15 @@ class Recording:
                 f"spike_units must be integers (rows of the units table), got {units.dtype}; "
                 "if these are unit ids, map them to rows 0, 1, ... and put the ids into units['id']"
             )
-        set_("spike_units", units.astype(np.int32))
+        set_("spike_units", units.astype(np.int32, copy=False))
         set_("units", {k: np.asarray(v) for k, v in self.units.items()})
-        set_("domain", np.asarray(self.domain, dtype=np.float64).reshape(-1, 2))
+        domain = np.asarray(self.domain, dtype=np.float64)
+        if domain.size and (domain.ndim > 2 or domain.shape[-1] != 2):
+            raise RecordingError(f"domain has shape {domain.shape}; expected (intervals, 2), start and stop")
+        set_("domain", domain.reshape(-1, 2))
         set_("trials", {k: np.asarray(v) for k, v in self.trials.items()})
         set_("behavior", dict(self.behavior))
+        set_("intervals", {n: {k: np.asarray(v) for k, v in t.items()} for n, t in self.intervals.items()})
         validate(self)
 
     # -- facts ------------------------------------------------------------------------------------
@@ -219,7 +267,10 @@ class Recording:
 
     def rates(self) -> np.ndarray:
         """(units,) mean rate in spikes per second of domain."""
-        return np.bincount(self.spike_units, minlength=self.num_units) / max(self.duration, 1e-12)
+        counts = np.zeros(self.num_units, dtype=np.int64)
+        for part in chunks(self.num_spikes):  # in pieces: the spikes may be memory-mapped
+            counts += np.bincount(self.spike_units[part], minlength=self.num_units)
+        return counts / max(self.duration, 1e-12)
 
     def variable(self, name: str) -> BehaviorVariable:
         """A behavior variable by name; ``trial_time`` (seconds since trial start) exists wherever trials do.
@@ -248,188 +299,41 @@ class Recording:
         return BehaviorVariable(times[keep], np.concatenate(ramps)[keep], "s")
 
     def without_spikes_after(self, time: float) -> Recording:
-        """The same recording, its spikes at or after ``time`` removed: what a simulation may look at."""
-        keep = self.spike_times < time
-        return replace(self, spike_times=self.spike_times[keep], spike_units=self.spike_units[keep])
+        """The same recording, its spikes and traces at or after ``time`` removed.
+
+        This is what a simulation may look at.
+        """
+        count = int(np.searchsorted(self.spike_times, time, side="left"))
+        return replace(
+            self,
+            spike_times=self.spike_times[:count],
+            spike_units=self.spike_units[:count],
+            traces=self.traces.before(time) if self.traces is not None else None,
+        )
 
     def without_spikes(self) -> Recording:
-        """The same recording without a spike: what a simulation of whole trials may look at."""
+        """The same recording without a spike or a trace: what a simulation of whole trials may look at."""
         return self.without_spikes_after(-np.inf)
 
     def sha256(self) -> str:
-        """Digest of spikes, units, domain, trials, frames and behavior (not of names or meta)."""
-        digest = hashlib.sha256()
-        arrays = [self.spike_times, self.spike_units, self.domain, self.trial_intervals]
+        """Digest of spikes, units, domain, trials, frames, behavior and traces (not of names or meta)."""
+        arrays: list[Any] = [self.spike_times, self.spike_units, self.domain, self.trial_intervals]
         for name in sorted(self.behavior):
             arrays += [self.behavior[name].times, self.behavior[name].values]
         if self.frames is not None:
-            arrays += [self.frames.times, self.frames.index, np.asarray(self.frames.images)]
+            arrays += [self.frames.times, self.frames.index, self.frames.images]
+        if self.traces is not None:
+            arrays += [self.traces.times, self.traces.values]
+        digest = hashlib.sha256()
         for array in arrays:
-            digest.update(f"{array.shape}{array.dtype.str}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            shape = tuple(array.shape)
+            digest.update(f"{shape}{np.dtype(array.dtype).str}".encode())
+            # in pieces: spikes may be memory-mapped and frames lazy
+            rows = max(1, (1 << 24) // max(1, int(np.prod(shape[1:])) * np.dtype(array.dtype).itemsize))
+            for start in range(0, shape[0], rows):
+                part = array[np.arange(start, min(start + rows, shape[0]))]
+                digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        rates = self.rates()
-        lines = [
-            f"Recording '{self.name}': {self.duration:,.1f} s in {len(self.domain)} interval(s), "
-            f"{self.domain.min() if len(self.domain) else 0:g} s to {self.domain.max() if len(self.domain) else 0:g} s",
-            f"  spikes    {self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
-            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent",
-        ]
-        extra = [k for k in self.units if k != "id"]
-        if extra:
-            lines.append(f"  units     columns {', '.join(extra)}")
-        if self.trials:
-            spans = np.diff(self.trial_intervals, axis=1)
-            columns = [k for k in self.trials if k not in ("start", "stop")]
-            lines.append(
-                f"  trials    {self.num_trials}, {spans.min():g} to {spans.max():g} s"
-                + (f"; columns {', '.join(columns)}" if columns else "")
-            )
-        if self.frames is not None:
-            shown, bank = len(self.frames.index), self.frames.images.shape
-            period = float(np.median(np.diff(self.frames.times))) if shown > 1 else float("nan")
-            lines.append(
-                f"  frames    {shown:,} shown at {1 / period:.3g} Hz from a bank of {bank[0]:,} "
-                f"({' x '.join(str(n) for n in bank[1:])}, {self.frames.images.dtype})"
-            )
-        for name, var in self.behavior.items():
-            step = float(np.median(np.diff(var.times))) if len(var.times) > 1 else float("nan")
-            missing = f"; {var.num_missing:,} samples missing" if var.num_missing else ""
-            unit = f" {var.unit}" if var.unit else ""
-            lo, hi = np.nanmin(var.values, 0), np.nanmax(var.values, 0)
-            if var.num_columns > 4:
-                lo, hi = lo.min(keepdims=True), hi.max(keepdims=True)
-            span = ", ".join(f"{a:.3g} to {b:.3g}{unit}" for a, b in zip(lo, hi, strict=True))
-            lines.append(
-                f"  behavior  {name}: {len(var.times):,} samples at {1 / step:.3g} Hz, "
-                f"{var.num_columns} column(s), {span}{missing}"
-            )
-        if self.truth:
-            lines.append(f"  truth     {', '.join(self.truth)}")
-        lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
-        return "\n".join(lines)
-
-
-def validate(rec: Recording) -> None:
-    """Check that a recording agrees with itself.
-
-    Raises
-    ------
-    RecordingError
-        The first contradiction found: what was got, what was expected, what to do.
-    """
-    if "id" not in rec.units:
-        raise RecordingError(f"the units table needs a column 'id'; it has: {', '.join(rec.units) or 'none'}")
-    if rec.num_units == 0:
-        raise RecordingError("the recording has no units; at least one is needed")
-    for column, values in rec.units.items():
-        if len(values) != rec.num_units:
-            raise RecordingError(
-                f"units column '{column}' has {len(values)} rows, but there are {rec.num_units} units"
-            )
-    if len(set(rec.unit_ids)) != rec.num_units:
-        raise RecordingError("unit ids are not unique; give each unit its own id")
-    _validate_spikes(rec)
-    _validate_intervals("domain", rec.domain)
-    if len(rec.domain) == 0:
-        raise RecordingError(
-            "the recording is empty: no domain interval, no spikes and no trials to infer one from"
-        )
-    if rec.trials:
-        for column in ("start", "stop"):
-            if column not in rec.trials:
-                raise RecordingError(
-                    f"trials need columns 'start' and 'stop'; they have: {', '.join(rec.trials)}"
-                )
-        for column, values in rec.trials.items():
-            if len(values) != rec.num_trials:
-                raise RecordingError(
-                    f"trials column '{column}' has {len(values)} rows for {rec.num_trials} trials"
-                )
-        _validate_intervals("trials", rec.trial_intervals)
-    for name, var in rec.behavior.items():
-        if var.values.ndim != 2:
-            raise RecordingError(
-                f"behavior '{name}' has shape {var.values.shape}; expected (samples, columns)"
-            )
-        if len(var.times) != len(var.values):
-            raise RecordingError(
-                f"behavior '{name}' has {len(var.values)} values but {len(var.times)} times; give one time a value"
-            )
-        if len(var.times) == 0:
-            raise RecordingError(f"behavior '{name}' has no samples; leave the variable out")
-        _validate_ascending(f"behavior '{name}' times", var.times)
-    if rec.frames is not None:
-        _validate_frames(rec.frames)
-
-
-def _validate_spikes(rec: Recording) -> None:
-    times, units = rec.spike_times, rec.spike_units
-    if times.ndim != 1 or times.shape != units.shape:
-        raise RecordingError(
-            f"spike_times has shape {times.shape} and spike_units {units.shape}; expected one unit a spike, (spikes,)"
-        )
-    bad = ~np.isfinite(times)
-    if bad.any():
-        raise RecordingError(
-            f"{int(bad.sum())} of {len(times)} spike times are not finite (first at position {int(bad.argmax())}); "
-            "remove those spikes"
-        )
-    back = np.diff(times) < 0
-    if back.any():
-        raise RecordingError(
-            f"spike times are not sorted: {int(back.sum())} steps go back in time (first after position "
-            f"{int(back.argmax())}); sort spike_times and spike_units together by time"
-        )
-    if len(units) and (units.min() < 0 or units.max() >= rec.num_units):
-        raise RecordingError(
-            f"spike_units run from {units.min()} to {units.max()}, but there are {rec.num_units} units "
-            f"(expected 0 to {rec.num_units - 1}); units are rows of the units table, counted from 0"
-        )
-
-
-def _validate_intervals(what: str, intervals: np.ndarray) -> None:
-    if not np.isfinite(intervals).all():
-        raise RecordingError(f"{what} intervals hold times that are not finite")
-    empty = intervals[:, 1] <= intervals[:, 0]
-    if empty.any():
-        i = int(empty.argmax())
-        raise RecordingError(
-            f"{what} interval {i} is empty or runs backwards: [{intervals[i, 0]:g}, {intervals[i, 1]:g}); "
-            "expected start < stop in seconds"
-        )
-    overlap = intervals[1:, 0] < intervals[:-1, 1]
-    if overlap.any():
-        i = int(overlap.argmax())
-        raise RecordingError(
-            f"{what} intervals {i} and {i + 1} overlap or are unsorted: [{intervals[i, 0]:g}, {intervals[i, 1]:g}) and "
-            f"[{intervals[i + 1, 0]:g}, {intervals[i + 1, 1]:g}); expected ascending and disjoint"
-        )
-
-
-def _validate_ascending(what: str, times: np.ndarray) -> None:
-    if not np.isfinite(times).all():
-        raise RecordingError(f"{what}: {int((~np.isfinite(times)).sum())} are not finite")
-    back = np.diff(times) <= 0
-    if back.any():
-        raise RecordingError(
-            f"{what}: {int(back.sum())} do not ascend (first after position {int(back.argmax())}); sort, and drop repeats"
-        )
-
-
-def _validate_frames(frames: FrameSeries) -> None:
-    if len(frames.images.shape) != 3:
-        raise RecordingError(
-            f"frames have shape {tuple(frames.images.shape)}; expected (images, height, width), grayscale"
-        )
-    if len(frames.times) != len(frames.index):
-        raise RecordingError(
-            f"frames: {len(frames.times)} onset times but {len(frames.index)} shown frames; give one time a shown frame"
-        )
-    _validate_ascending("frame times", frames.times)
-    if len(frames.index) and (frames.index.min() < 0 or frames.index.max() >= frames.images.shape[0]):
-        raise RecordingError(
-            f"frames_index runs to {int(frames.index.max())}, but the bank holds {frames.images.shape[0]} images"
-        )
+        return describe(self)

@@ -158,7 +158,9 @@ def demo(seed: int = 0, **overrides) -> Recording:
     sample_times = (starts[:, None] + np.arange(p.num_frames) / p.frame_rate_hz).ravel()
     bin_times = (starts[:, None] + np.arange(rate.shape[1]) * p.dt_s).ravel()
     even, odd = _pixel_filters(units, p)
-    truth = {k: v for k, v in units.items() if k not in ("target", "hub", "weight", "delay_bins", "cell_type")}
+    truth = {
+        k: v for k, v in units.items() if k not in ("target", "hub", "weight", "delay_bins", "cell_type")
+    }
     truth |= {"rf_even": even, "rf_odd": odd, "rate_times": bin_times}
     truth["rate"] = rate.reshape(-1, p.num_units).astype(np.float32)
     series = {k: v.reshape(len(sample_times), -1) for k, v in behavior.items()}
@@ -242,7 +244,9 @@ def _movies(rng: np.random.Generator, p: DemoParameters) -> np.ndarray:
             heading = rng.uniform(0, 2 * np.pi) + turns.cumsum()
             step = np.stack([np.sin(heading), np.cos(heading)]) * p.pan_speed / p.frame_rate_hz
             path = rng.uniform(0, room)[:, None] + step.cumsum(1)
-            path = room[:, None] - np.abs(path % (2 * room[:, None]) - room[:, None])  # reflected at the edges
+            path = room[:, None] - np.abs(
+                path % (2 * room[:, None]) - room[:, None]
+            )  # reflected at the edges
             for k in range(min(n, p.num_frames - at)):
                 clip[at + k] = np.rint(128 + 45 * _bilinear(photo, path[:, k], size))
             at += n
@@ -336,11 +340,15 @@ def _draw_units(rng: np.random.Generator, p: DemoParameters) -> dict[str, np.nda
     u["coupling"], u["coupling_delay_s"] = np.zeros((n, n)), np.zeros((n, n))
     u["coupling"][u["target"], u["hub"]] = u["weight"]
     u["coupling_delay_s"][u["target"], u["hub"]] = u["delay_bins"] * p.dt_s
-    kind = np.where(is_hub, "hub", np.where(is_simple, "simple", np.where(is_responsive, "complex", "untuned")))
+    kind = np.where(
+        is_hub, "hub", np.where(is_simple, "simple", np.where(is_responsive, "complex", "untuned"))
+    )
     return u | {"cell_type": kind}
 
 
-def _pixel_filters(u: dict[str, np.ndarray], p: DemoParameters, shift=(0, 0)) -> tuple[np.ndarray, np.ndarray]:
+def _pixel_filters(
+    u: dict[str, np.ndarray], p: DemoParameters, shift=(0, 0)
+) -> tuple[np.ndarray, np.ndarray]:
     """Even and odd (units, size, size) Gabor filters, moved by ``shift`` (x, y) pixels; zero beyond the frame and
     for units without stimulus drive. Over the whole plane both have zero mean."""
     pixel = np.arange(p.frame_size)
@@ -375,7 +383,9 @@ def shifted_energies(clips: np.ndarray, u: dict[str, np.ndarray], p: DemoParamet
     return out.reshape(movies, frames, len(g), len(g), -1)
 
 
-def stimulus_drive(z: np.ndarray, gaze: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters) -> np.ndarray:
+def stimulus_drive(
+    z: np.ndarray, gaze: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters
+) -> np.ndarray:
     """(frames, units) saturating drive in [0, 1] of one trial: responses ``z`` of its movie, gaze (frames, 2)."""
     at = np.clip(gaze + p.gaze_max, 0, 2 * p.gaze_max - 1e-9)
     (x, y), (fx, fy) = at.astype(int).T, (at % 1).T[..., None]
@@ -391,7 +401,9 @@ def stimulus_drive(z: np.ndarray, gaze: np.ndarray, u: dict[str, np.ndarray], p:
     return w[0] * drive[2:] + w[1] * drive[1:-1] + w[2] * drive[:-2]
 
 
-def static_log_rate(z: np.ndarray, behavior: dict[str, np.ndarray], u: dict[str, np.ndarray], p) -> np.ndarray:
+def static_log_rate(
+    z: np.ndarray, behavior: dict[str, np.ndarray], u: dict[str, np.ndarray], p
+) -> np.ndarray:
     """(trials, frames, units): stimulus seen through the eye, speed, pupil and gaze, rounded to 1e-9."""
     out = np.empty((p.num_trials, p.num_frames, p.num_units))
     for i in range(p.num_trials):
