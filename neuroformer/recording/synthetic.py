@@ -20,7 +20,7 @@ from scipy.special import gammaln
 
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 
-DEMO_SHA256 = ""
+DEMO_SHA256 = "37f32fef1aa83c677e2e52ae07b1e7b9f67cf60812496c780078e512aa747722"
 SPLIT_PERIOD = 5  # trial i is for training, but i % 5 == 3 validates and i % 5 == 4 tests
 _MAX_RATE_PER_BIN = 1.0
 
@@ -31,8 +31,8 @@ class DemoParameters:
 
     # size
     num_units: int = 48
-    num_trials: int = 50
-    num_movies: int = 2
+    num_trials: int = 45
+    num_movies: int = 3
     trial_s: float = 36.0
     gap_s: float = 1.0
     dt_s: float = 0.01
