@@ -9,7 +9,7 @@ from neuroformer.recording import synthetic as syn
 from neuroformer.recording.arrays import read_npz, write_npz
 from neuroformer.recording.recording import RecordingError
 
-SMALL = dict(num_units=16, num_trials=4, trial_s=3.0, targets_per_hub=3)
+SMALL = {"num_units": 16, "num_trials": 4, "trial_s": 3.0, "targets_per_hub": 3}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def test_default_recording_is_the_published_one(default):
 
 def test_seed_and_parameters_determine_the_recording(small):
     assert syn.synthetic("synthetic:demo", **SMALL).sha256() == small.sha256()
+    assert syn.synthetic("demo", **SMALL).sha256() == small.sha256()
     assert syn.demo(1, **SMALL).sha256() != small.sha256()
     assert syn.demo(**SMALL, rate_hz=4.0).sha256() != small.sha256()
 
@@ -45,10 +46,10 @@ def test_seed_and_parameters_determine_the_recording(small):
 @pytest.mark.parametrize(
     "size",
     [
-        dict(num_units=1, num_trials=1, trial_s=0.5, num_movies=1),
-        dict(num_units=7, num_trials=3, trial_s=1.0, num_movies=3),
-        dict(num_units=20, num_trials=11, trial_s=0.35, gap_s=0.0, num_movies=4),
-        dict(num_units=5, num_trials=2, trial_s=1.0, num_hubs=0, frame_size=24),
+        {"num_units": 1, "num_trials": 1, "trial_s": 0.5, "num_movies": 1},
+        {"num_units": 7, "num_trials": 3, "trial_s": 1.0, "num_movies": 3},
+        {"num_units": 20, "num_trials": 11, "trial_s": 0.35, "gap_s": 0.0, "num_movies": 4},
+        {"num_units": 5, "num_trials": 2, "trial_s": 1.0, "num_hubs": 0, "frame_size": 24},
     ],
 )
 def test_any_size(size):
@@ -130,7 +131,7 @@ def test_repeated_trials_share_images_and_every_split_sees_every_movie(default):
         assert (shown[trials["movie"] == movie] == movie * p.num_frames + np.arange(p.num_frames)).all()
     place = np.arange(p.num_trials) % syn.SPLIT_PERIOD
     for at in (3, 4):
-        assert (np.bincount(trials["movie"][place == at]) == [4, 4]).all()
+        assert (np.bincount(trials["movie"][place == at]) == [3, 3, 3]).all()
     np.testing.assert_allclose(frames.times.reshape(p.num_trials, -1)[:, 0], trials["start"])
 
 
@@ -168,17 +169,20 @@ def test_energy_is_phase_free():
     along = x * np.cos(angle) + x[:, None] * np.sin(angle)
     phases = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     gratings = 128 + 45 * np.cos(2 * np.pi * p.frequency * along + phases[:, None, None])
-    energy = np.abs(syn.shifted_energies(gratings[None], u, p)[0, :, p.gaze_max, p.gaze_max, 0]) ** 2
+    energy = np.abs(syn.shifted_responses(gratings[None], u, p)[0, :, p.gaze_max, p.gaze_max, 0]) ** 2
     assert energy.std() < 0.02 * energy.mean()
 
 
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: syn.synthetic("synthetic:dmo"), "synthetic:demo"),
+        (lambda: syn.synthetic("synthetic:dmo"), "known: synthetic:demo"),
         (lambda: syn.demo(num_unit=3), "did you mean 'num_units'"),
         (lambda: syn.demo(num_units=0), "expected 1 or more"),
         (lambda: syn.demo(num_movies=9), "at most 4"),
+        (lambda: syn.demo(rate_hz="fast"), "rate_hz is 'fast'"),
+        (lambda: syn.demo(num_units=2.5), "num_units is 2.5"),
+        (lambda: syn.demo(trial_s=-1.0), "expected above 0"),
         (lambda: syn.demo(dt_s=0.03), "whole number of bins"),
     ],
 )
