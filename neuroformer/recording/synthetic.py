@@ -2,7 +2,16 @@
 
 ``synthetic:demo`` is a model of primary visual cortex: energy-model receptive fields (Adelson & Bergen 1985,
 JOSA A 2:284) watch natural movies through a moving eye; running and arousal scale their rates; hub units drive
-others at known delays. What generated it, the conditional rate of every bin included, is in ``truth``.
+others at known delays. Its ``truth`` holds
+
+- ``rate`` (bins, units) float32: expected count of each bin given stimulus, behavior and all earlier spikes;
+  ``rate_times`` (bins,): onsets of those bins, trial after trial, each ``meta["rate_dt_s"]`` wide
+- ``rf_even``, ``rf_odd`` (units, h, w): quadrature pair at gaze 0; ``rf_center`` (units, 2: x, y), ``rf_orientation``
+  (rad, direction of modulation), ``rf_phase``, ``rf_frequency`` (cycles a pixel), ``rf_sigma`` (pixels),
+  ``rf_temporal`` (units, frames back: 0, 1, 2), ``stimulus_gain``, ``is_responsive``, ``is_simple``
+- ``coupling`` (target, source) log rate while a spike acts; ``coupling_delay_s`` (target, source), ``is_hub``
+- ``speed_gain`` (units,) log rate for 10 cm/s; ``pupil_gain`` (units,) and ``gaze_gain`` (units, 2: x, y) log rate
+  for one standard deviation; ``baseline`` (units,) log count a bin; ``mean_rate_hz`` (units,) that it aims at
 
 Randomness is NumPy's PCG64 in float64; whatever decides a spike is rounded first, so that the last bits of a
 linear-algebra library change nothing.
@@ -12,17 +21,20 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 from scipy.special import gammaln
 
+from neuroformer.recording.movies import pan_movies
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 
-DEMO_SHA256 = ""
+DEMO_SHA256 = "37f32fef1aa83c677e2e52ae07b1e7b9f67cf60812496c780078e512aa747722"
 SPLIT_PERIOD = 5  # trial i is for training, but i % 5 == 3 validates and i % 5 == 4 tests
 _MAX_RATE_PER_BIN = 1.0
+_INTERNAL = ("target", "hub", "weight", "delay_bins", "cell_type")  # of the units table, not of truth
 
 
 @dataclass(frozen=True)
@@ -30,9 +42,9 @@ class DemoParameters:
     """Everything that, with a seed, determines ``synthetic:demo``. Rates in Hz, times in s, lengths in pixels."""
 
     # size
-    num_units: int = 64
-    num_trials: int = 40
-    num_movies: int = 2
+    num_units: int = 48
+    num_trials: int = 45
+    num_movies: int = 3
     trial_s: float = 36.0
     gap_s: float = 1.0
     dt_s: float = 0.01
@@ -40,26 +52,28 @@ class DemoParameters:
     frame_rate_hz: float = 20.0
     frame_size: int = 32
     photo_scale: int = 3
-    contrast_sigma: float = 6.0
-    shot_s: float = 3.0
-    pan_speed: float = 24.0
+    contrast_sigma: float = 4.0
+    contrast_floor: float = 0.05
+    shot_s: float = 2.0
+    pan_speed: float = 40.0
+    turn_rate: float = 1.0  # rad a square root of a second
     # receptive fields
     num_orientations: int = 4
     frequency: float = 0.14  # cycles a pixel
     sigma: float = 2.5
     border: float = 8.0  # centres keep this far from the edge
-    simple_fraction: float = 0.25
+    simple_fraction: float = 0.15
     untuned_fraction: float = 0.06
-    stimulus_gain: tuple[float, float] = (3.0, 4.5)  # log rate between no drive and full drive, uniform
+    stimulus_gain: tuple[float, float] = (4.0, 5.5)  # log rate between no drive and full drive, uniform
     early_weight: tuple[float, float] = (0.4, 0.8)  # of the frame before; the rest is the one before that
     # rates
-    rate_hz: float = 3.5
+    rate_hz: float = 5.5
     rate_spread: float = 0.35  # standard deviation of log rate across units
     self_history: tuple[float, ...] = (-2.0, -1.0, -0.5)  # log rate in the bins after an own spike
     # hubs
     num_hubs: int = 3
-    targets_per_hub: int = 9
-    hub_rate_hz: float = 9.0
+    targets_per_hub: int = 8
+    hub_rate_hz: float = 10.0
     hub_weight: tuple[float, float] = (1.0, 1.4)  # log rate of a target while a hub's spike acts
     hub_delay_bins: tuple[int, int] = (1, 4)  # uniform, both ends included
     hub_width_bins: int = 3
@@ -69,18 +83,32 @@ class DemoParameters:
     bout_s: float = 4.0
     pupil_gain: tuple[float, float] = (0.2, 0.25)  # log rate for one standard deviation of pupil
     pupil_tau_s: float = 8.0
-    gaze_gain: float = 0.2  # log rate for one standard deviation of gaze, along each unit's direction
-    gaze_sd: float = 1.0
+    gaze_gain: float = 0.25  # log rate for one standard deviation of gaze, along each unit's direction
+    gaze_sd: float = 0.75
     gaze_max: int = 3
     fixation_s: tuple[float, float] = (0.6, 1.6)  # uniform
     gaze_drift: float = 0.02  # standard deviation of a step between samples
 
     def __post_init__(self):
-        for name in ("num_units", "num_trials", "num_movies"):
-            if getattr(self, name) < 1:
-                raise RecordingError(f"synthetic:demo: {name} is {getattr(self, name)}; expected 1 or more")
-        if self.num_movies > 4:
-            raise RecordingError(f"synthetic:demo: num_movies is {self.num_movies}; expected at most 4")
+        for f in dataclasses.fields(self):
+            got, kind = (
+                getattr(self, f.name),
+                numbers.Integral if isinstance(f.default, int) else numbers.Real,
+            )
+            values = got if isinstance(f.default, tuple) and isinstance(got, Sequence) else (got,)
+            if not all(isinstance(v, kind) and np.isfinite(float(v)) for v in values):
+                raise RecordingError(f"synthetic:demo: {f.name} is {got!r}; expected like {f.default!r}")
+        largest = {"num_movies": 4, "frame_size": 128}
+        for name in ("num_units", "num_trials", "num_movies", "frame_size", "hub_width_bins", "gaze_max"):
+            most = largest.get(name, np.inf)
+            if not 1 <= getattr(self, name) <= most:
+                raise RecordingError(
+                    f"synthetic:demo: {name} is {getattr(self, name)}; expected 1 or more"
+                    + (f", at most {most}" if name in largest else "")
+                )
+        for name in ("dt_s", "frame_rate_hz", "trial_s", "rate_hz", "gaze_sd", "bout_s", "pupil_tau_s"):
+            if not getattr(self, name) > 0:
+                raise RecordingError(f"synthetic:demo: {name} is {getattr(self, name)}; expected above 0")
         bins = self.dt_s * self.frame_rate_hz
         if abs(round(1 / bins) * bins - 1) > 1e-9 or self.num_frames < 1:
             raise RecordingError(
@@ -99,21 +127,24 @@ class DemoParameters:
 
 
 def synthetic(name: str, seed: int = 0, **overrides) -> Recording:
-    """A built-in recording by name ("synthetic:demo").
+    """A built-in recording by name: "synthetic:demo", or "demo" for short.
 
     Raises
     ------
     RecordingError
         Unknown name or parameter; the message lists the known ones.
     """
-    known = {"synthetic:demo": demo}
-    if name not in known:
-        raise RecordingError(f"no built-in recording '{name}'; known: {', '.join(known)}")
-    return known[name](seed, **overrides)
+    known = {"demo": demo}
+    make = known.get(name.removeprefix("synthetic:"))
+    if make is None:
+        raise RecordingError(
+            f"no built-in recording '{name}'; known: {', '.join('synthetic:' + k for k in known)}"
+        )
+    return make(seed, **overrides)
 
 
 def demo(seed: int = 0, **overrides) -> Recording:
-    """Model V1 watching movies, with truth.
+    """Model V1 watching movies; the module's docstring lists what ``truth`` holds.
 
     Parameters
     ----------
@@ -124,17 +155,8 @@ def demo(seed: int = 0, **overrides) -> Recording:
     Returns
     -------
     Recording
-        Spikes; frames (one bank, repeated by index); behavior ``speed`` (cm/s), ``gaze`` (x right and y down,
-        pixels: the point of the frame that the eye's axis meets, so a unit sees around centre + gaze) and ``pupil``
-        (mm); trials with ``movie`` and ``repeat``. ``truth`` holds
-
-        - ``rf_even``, ``rf_odd`` (units, h, w): quadrature pair at gaze 0, and ``rf_center`` (units, 2: x, y),
-          ``rf_orientation`` (rad, direction of modulation), ``rf_frequency``, ``rf_sigma``, ``rf_temporal``
-          (units, frame lags 0, 1, 2), ``stimulus_gain``, ``is_responsive``, ``is_simple``
-        - ``coupling`` (target, source) log rate, ``coupling_delay_s`` (target, source), ``is_hub``
-        - ``speed_gain`` (log rate for 10 cm/s), ``pupil_gain``, ``gaze_gain`` (units, 2), ``baseline`` (log count)
-        - ``rate`` (bins, units) float32: expected count of each bin given stimulus, behavior and all earlier
-          spikes; ``rate_times`` (bins,): onset of the bins, trial after trial, ``meta["rate_dt_s"]`` wide
+        Spikes; frames (one bank, repeated by index); behavior ``speed`` (cm/s), ``gaze`` (pixels; x right, y down:
+        a unit sees around its centre + gaze) and ``pupil`` (mm); trials with ``movie`` and ``repeat``.
 
     Raises
     ------
@@ -143,23 +165,19 @@ def demo(seed: int = 0, **overrides) -> Recording:
     """
     p = _parameters(overrides)
     movie, repeat = _movie_order(_rng(seed, "order"), p)
-    clips = _movies(_rng(seed, "movies"), p)
+    clips = pan_movies(_rng(seed, "movies"), p)
     behavior = _behavior(_rng(seed, "behavior"), p)
     units = _draw_units(_rng(seed, "units"), p)
-    shifted = shifted_energies(clips, units, p)
-    log_rate = static_log_rate(shifted[movie], behavior, units, p)
+    log_rate = static_log_rate(shifted_responses(clips, units, p), movie, behavior, units, p)
     units["baseline"] = _baseline(log_rate, units, p)
     counts, rate = _simulate(_rng(seed, "spikes"), log_rate + units["baseline"], units, p)
-    starts = np.arange(p.num_trials) * (p.trial_s + p.gap_s)
+    starts = np.round(np.arange(p.num_trials) * (p.trial_s + p.gap_s), 9)
+    stops = np.round(starts + p.trial_s, 9)
     times, spike_units = _spike_times(_rng(seed, "jitter"), counts, starts, p)
-    stops = starts + p.trial_s
     sample_times = (starts[:, None] + np.arange(p.num_frames) / p.frame_rate_hz).ravel()
-    bin_times = (starts[:, None] + np.arange(rate.shape[1]) * p.dt_s).ravel()
     even, odd = _pixel_filters(units, p)
-    truth = {
-        k: v for k, v in units.items() if k not in ("target", "hub", "weight", "delay_bins", "cell_type")
-    }
-    truth |= {"rf_even": even, "rf_odd": odd, "rate_times": bin_times}
+    truth = {k: v for k, v in units.items() if k not in _INTERNAL} | {"rf_even": even, "rf_odd": odd}
+    truth["rate_times"] = (starts[:, None] + np.arange(rate.shape[1]) * p.dt_s).ravel()
     truth["rate"] = rate.reshape(-1, p.num_units).astype(np.float32)
     series = {k: v.reshape(len(sample_times), -1) for k, v in behavior.items()}
     return Recording(
@@ -194,9 +212,6 @@ def _rng(seed: int, part: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *part.encode()])))
 
 
-# -- movies -----------------------------------------------------------------------------------------
-
-
 def _movie_order(rng: np.random.Generator, p: DemoParameters) -> tuple[np.ndarray, np.ndarray]:
     """(trials,) movie and its running count. Each block shows every movie once, in random order; over five blocks
     every movie falls once on a validation and once on a test position."""
@@ -210,50 +225,6 @@ def _movie_order(rng: np.random.Generator, p: DemoParameters) -> tuple[np.ndarra
     movie = np.concatenate(order)[: p.num_trials].astype(np.int64)
     shown = movie[:, None] == np.arange(p.num_movies)
     return movie, (shown.cumsum(0) - 1)[np.arange(p.num_trials), movie]
-
-
-def _photographs(p: DemoParameters) -> list[np.ndarray]:
-    """The photographs that scikit-learn ships, as local contrast: mean 0, unit variance, clipped at 2.5."""
-    from sklearn.datasets import load_sample_images
-
-    out = []
-    for photo in load_sample_images().images:
-        gray = np.asarray(photo, dtype=np.float64) @ np.array([0.299, 0.587, 0.114])
-        h, w = (n // p.photo_scale for n in gray.shape)
-        gray = gray[: h * p.photo_scale, : w * p.photo_scale]
-        gray = gray.reshape(h, p.photo_scale, w, p.photo_scale).mean((1, 3))
-        gray = gray - gaussian_filter(gray, p.contrast_sigma)
-        local = np.sqrt(gaussian_filter(gray**2, p.contrast_sigma))
-        out.append(np.clip(gray / (local + 0.2 * gray.std()), -2.5, 2.5))
-    return out
-
-
-def _movies(rng: np.random.Generator, p: DemoParameters) -> np.ndarray:
-    """(movies, frames, size, size) uint8: shots of a few seconds, each a smooth walk over a turned photograph."""
-    photos, size = _photographs(p), p.frame_size
-    clips = np.zeros((p.num_movies, p.num_frames, size, size), np.uint8)
-    for clip in clips:
-        at = 0
-        while at < p.num_frames:
-            n = max(1, int(round(rng.uniform(0.6, 1.4) * p.shot_s * p.frame_rate_hz)))
-            photo = np.rot90(photos[rng.integers(len(photos))], int(rng.integers(4)))
-            room = np.array(photo.shape) - size - 2.0
-            step = _ornstein_uhlenbeck(rng, (2,), n, 1.0, p) * p.pan_speed / np.sqrt(2) / p.frame_rate_hz
-            path = rng.uniform(0, room)[:, None] + step.cumsum(1)
-            path = room[:, None] - np.abs(
-                path % (2 * room[:, None]) - room[:, None]
-            )  # reflected at the edges
-            for k in range(min(n, p.num_frames - at)):
-                clip[at + k] = np.rint(128 + 45 * _bilinear(photo, path[:, k], size))
-            at += n
-    return clips
-
-
-def _bilinear(image: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
-    (y, x), (fy, fx) = corner.astype(int), corner % 1
-    a = image[y : y + size + 1, x : x + size + 1]
-    rows = (1 - fy) * a[:-1] + fy * a[1:]
-    return np.round((1 - fx) * rows[:, :-1] + fx * rows[:, 1:], 9)
 
 
 # -- behavior ---------------------------------------------------------------------------------------
@@ -346,11 +317,10 @@ def _pixel_filters(
     u: dict[str, np.ndarray], p: DemoParameters, shift=(0, 0)
 ) -> tuple[np.ndarray, np.ndarray]:
     """Even and odd (units, size, size) Gabor filters, moved by ``shift`` (x, y) pixels; zero beyond the frame and
-    for units without stimulus drive. The even one has zero mean where it lies inside the frame."""
+    for units without stimulus drive. Over the whole plane both have zero mean."""
     pixel = np.arange(p.frame_size)
     dx = pixel - u["rf_center"][:, None, 0] - shift[0]
     dy = pixel - u["rf_center"][:, None, 1] - shift[1]
-    # over-wide grid not needed: three sigma fit into the frame but for extreme gaze
     envelope = np.exp(-(dx[:, None, :] ** 2 + dy[:, :, None] ** 2) / (2 * u["rf_sigma"][:, None, None] ** 2))
     cos, sin = np.cos(u["rf_orientation"]), np.sin(u["rf_orientation"])
     along = dx[:, None, :] * cos[:, None, None] + dy[:, :, None] * sin[:, None, None]
@@ -363,7 +333,7 @@ def _pixel_filters(
     return even * on, odd * on
 
 
-def shifted_energies(clips: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters) -> np.ndarray:
+def shifted_responses(clips: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters) -> np.ndarray:
     """(movies, frames, shifts_y, shifts_x, units) quadrature responses, complex, at whole-pixel gaze from
     ``-gaze_max`` to ``gaze_max``; scaled so that the mean energy at gaze 0 is 1. Beyond the frame lies gray."""
     g = np.arange(-p.gaze_max, p.gaze_max + 1)
@@ -398,13 +368,14 @@ def stimulus_drive(
     return w[0] * drive[2:] + w[1] * drive[1:-1] + w[2] * drive[:-2]
 
 
-def static_log_rate(
-    z: np.ndarray, behavior: dict[str, np.ndarray], u: dict[str, np.ndarray], p
-) -> np.ndarray:
-    """(trials, frames, units): stimulus seen through the eye, speed, pupil and gaze, rounded to 1e-9."""
+def static_log_rate(z, movie: np.ndarray, behavior: dict[str, np.ndarray], u: dict[str, np.ndarray], p):
+    """(trials, frames, units): stimulus seen through the eye, speed, pupil and gaze, rounded to 1e-9.
+
+    ``z`` as :func:`shifted_responses` gives it, ``movie`` (trials,) which of them each trial shows.
+    """
     out = np.empty((p.num_trials, p.num_frames, p.num_units))
-    for i in range(p.num_trials):
-        out[i] = u["stimulus_gain"] * stimulus_drive(z[i], behavior["gaze"][i], u, p)
+    for i, gaze in enumerate(behavior["gaze"]):
+        out[i] = u["stimulus_gain"] * stimulus_drive(z[movie[i]], gaze, u, p)
     out += behavior["speed"][..., None] / 10 * u["speed_gain"]
     out += (behavior["pupil"][..., None] - 1.5) / 0.3 * u["pupil_gain"]
     out += behavior["gaze"] / p.gaze_sd @ u["gaze_gain"].T
