@@ -4,7 +4,7 @@ Names in a file (times in seconds)::
 
     spike_times (spikes,)           spike_units (spikes,)        units counted from 0
     spikes (units, bins)            spikes_dt                    counts instead of times
-    events (units, bins)            events_rate                  deconvolved calcium: a spike where > 0
+    events (units, bins)            events_rate                  deconvolved calcium, made spikes
     spike_trials (spikes,)          n_trials, trial_duration     times counted from each trial's start
     n_units                         unit_ids, unit_area, unit_depth, unit_cell_type, ...
     NAME (samples[, columns])       NAME_times or NAME_rate      a behavior variable
@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
 
 # what NumPy and zipfile raise on damaged bytes
@@ -84,13 +85,11 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
             raise RecordingError(
                 f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
             )
-    times, spike_units = _spikes(a)
+    notes: list[str] = []
+    times, spike_units = _spikes(a, notes)
     trials = _trials(a)
     if "spike_trials" in a:
         times, spike_units, trials = _from_trial_times(a, times, spike_units)
-    notes: list[str] = []
-    if "events" in a and "spike_times" not in a:
-        notes.append("spikes are the positive deconvolved events, one each; amplitudes were dropped")
     behavior = _behavior(a, notes)
     frames = _frames(a)
     domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
@@ -183,7 +182,7 @@ def write_npz(rec: Recording, path: str | Path) -> Path:
 # -- parts of from_arrays ---------------------------------------------------------------------------
 
 
-def _spikes(a: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if "spikes" in a:
         if "spikes_dt" not in a:
             raise RecordingError("'spikes' (units x bins) needs 'spikes_dt', the bin width in seconds")
@@ -192,7 +191,11 @@ def _spikes(a: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if "events_rate" not in a:
             raise RecordingError("'events' (units x bins) needs 'events_rate' in Hz")
         rate = _positive(a, "events_rate", "samples per second")
-        return from_counts((a["events"] > 0).astype(np.int64), 1 / rate)
+        if a["events"].ndim != 2 or a["events"].dtype.kind not in "fiu":
+            raise RecordingError(f"events has shape {a['events'].shape}; expected numbers, (units, samples)")
+        how = "as the file has them, thresholded by their shape"
+        kept = keep_events(a["events"].T, None, rate, notes, how)
+        return from_counts(kept.T.astype(np.int64), 1 / rate)
     if "spike_times" not in a or "spike_units" not in a:
         raise RecordingError(
             "no spikes: expected 'spike_times' with 'spike_units', or 'spikes' (units x bins) with "
@@ -286,6 +289,10 @@ def _intervals(a: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _traces(a: Mapping[str, Any]) -> Traces | None:
+    if "traces" not in a and "events" in a and "spike_times" not in a:
+        rate = _positive(a, "events_rate", "samples per second")
+        count = a["events"].shape[1]
+        return Traces((np.arange(count) + 0.5) / rate, a["events"].T, "a.u. (deconvolved)")
     if "traces" not in a:
         return None
     if "traces_times" not in a and "traces_rate" not in a:
