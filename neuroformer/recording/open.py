@@ -17,8 +17,9 @@ from neuroformer.recording.recording import Recording, RecordingError
 SYNTHETIC = "synthetic:"
 
 _KNOWN = (
-    "a .npz file, an NWB file (.nwb), a torch_brain file (.h5), a suite2p folder (F.npy, spks.npy), the "
-    "original Neuroformer's folder (spikerates_dt_0.01.npy), or 'synthetic:NAME'"
+    "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
+    "a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "or 'synthetic:NAME'"
 )
 
 
@@ -115,8 +116,11 @@ def _reader(path: Path) -> Callable[..., Recording]:
 
 def _folder_reader(path: Path) -> Callable[..., Recording]:
     from neuroformer.recording.original import is_original, read_original
+    from neuroformer.recording.store import is_store, read_store
     from neuroformer.recording.suite2p import is_suite2p, read_suite2p
 
+    if is_store(path):
+        return read_store
     if is_suite2p(path):
         return read_suite2p
     if is_original(path):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording.describe import describe
-from neuroformer.recording.validation import CheckedSpikes, RecordingError, chunks, validate
+from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, validate
 
 __all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
 
@@ -265,12 +265,15 @@ class Recording:
     def unit_ids(self) -> list[str]:
         return [str(u) for u in self.units["id"]]
 
+    def unit_spikes(self) -> np.ndarray:
+        """(units,) number of spikes of each unit."""
+        proof = self.checked_spikes
+        known = proof.unit_spikes(self.spike_times, self.spike_units) if proof is not None else None
+        return count_spikes(self.spike_units, self.num_units) if known is None else known
+
     def rates(self) -> np.ndarray:
         """(units,) mean rate in spikes per second of domain."""
-        counts = np.zeros(self.num_units, dtype=np.int64)
-        for part in chunks(self.num_spikes):  # in pieces: the spikes may be memory-mapped
-            counts += np.bincount(self.spike_units[part], minlength=self.num_units)
-        return counts / max(self.duration, 1e-12)
+        return self.unit_spikes() / max(self.duration, 1e-12)
 
     def variable(self, name: str) -> BehaviorVariable:
         """A behavior variable by name; ``trial_time`` (seconds since trial start) exists wherever trials do.

@@ -24,9 +24,14 @@ class CheckedSpikes:
     that :func:`dataclasses.replace` puts in their place.
     """
 
-    def __init__(self, times: np.ndarray, units: np.ndarray):
+    def __init__(self, times: np.ndarray, units: np.ndarray, unit_spikes: np.ndarray | None = None):
         self._proof = [(a.__array_interface__["data"][0], len(a), a.dtype) for a in (times, units)]
         self._keep = (times, units)  # the addresses stay theirs as long as this object lives
+        self._unit_spikes = unit_spikes
+
+    def unit_spikes(self, times: np.ndarray, units: np.ndarray) -> np.ndarray | None:
+        """(units,) spikes of each unit, where they were counted and these are all of them."""
+        return self._unit_spikes if self.covers(times, units) and len(times) == self._proof[0][1] else None
 
     def covers(self, times: np.ndarray, units: np.ndarray) -> bool:
         """Whether these are the arrays that were checked, or a beginning of them."""
@@ -37,6 +42,14 @@ class CheckedSpikes:
             and len(a) <= count
             for a, (at, count, dtype) in zip((times, units), self._proof, strict=True)
         )
+
+
+def count_spikes(units: np.ndarray, num_units: int) -> np.ndarray:
+    """(units,) spikes of each unit, counted in pieces."""
+    counts = np.zeros(num_units, dtype=np.int64)
+    for part in chunks(len(units)):
+        counts += np.bincount(units[part], minlength=num_units)
+    return counts
 
 
 def chunks(length: int, overlap: int = 0) -> Iterator[slice]:
