@@ -307,7 +307,7 @@ def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVaria
         if (f"{k}_times" in a or f"{k}_rate" in a) and k not in _NOT_BEHAVIOR and not k.startswith(_PREFIXES)
     ]  # fmt: skip
     for key in a:
-        base = key.removesuffix("_times").removesuffix("_rate")
+        base = key.removesuffix("_times") if key.endswith("_times") else key.removesuffix("_rate")
         known = base in a or base in _NOT_BEHAVIOR or key in names or key.startswith(_PREFIXES)
         if key != base and not known:
             raise RecordingError(f"'{key}' is there but '{base}' is not; they belong together")
