@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -33,8 +34,9 @@ from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recor
 # what NumPy and zipfile raise on damaged bytes
 UNREADABLE = (
     ValueError, TypeError, KeyError, IndexError, OverflowError, SyntaxError, OSError, EOFError, MemoryError,
-    RuntimeError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error,
+    RuntimeError, AttributeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+_MAX_UNITS = 10_000_000  # beyond any probe: a damaged number
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
 _NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
 _PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
@@ -86,6 +88,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
                 f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
             )
     notes: list[str] = []
+    _check_dimensions(a)
     times, spike_units = _spikes(a, notes)
     trials = _trials(a)
     if "spike_trials" in a:
@@ -182,6 +185,23 @@ def write_npz(rec: Recording, path: str | Path) -> Path:
 # -- parts of from_arrays ---------------------------------------------------------------------------
 
 
+_DIMENSIONS = {
+    "spike_times": 1, "spike_units": 1, "spike_trials": 1, "spikes": 2, "events": 2, "frames": 3, "traces": 2,
+    "frames_index": 1, "unit_ids": 1,
+}  # fmt: skip
+
+
+def _check_dimensions(a: Mapping[str, Any]) -> None:
+    for key, value in a.items():
+        need = 1 if key.endswith(("_times", "_columns")) else _DIMENSIONS.get(key)
+        if need is not None and len(np.shape(value)) != need:
+            raise RecordingError(f"'{key}' has shape {np.shape(value)}; expected {need} dimension(s)")
+        if (
+            key.endswith("_times") or key in ("spike_units", "spike_trials")
+        ) and value.dtype.kind not in "fiub":
+            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers")
+
+
 def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if "spikes" in a:
         if "spikes_dt" not in a:
@@ -263,7 +283,10 @@ def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarra
     if "unit_ids" in a:
         ids = a["unit_ids"]
     elif "n_units" in a:
-        ids = np.arange(int(_positive(a, "n_units", "how many units there are")))
+        count = _positive(a, "n_units", "how many units there are")
+        if count != int(count) or count > _MAX_UNITS:
+            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {_MAX_UNITS}")
+        ids = np.arange(int(count))
     else:
         matrix = a.get("spikes", a.get("events")) if "spike_times" not in a else a.get("traces")
         if matrix is not None:
@@ -341,14 +364,15 @@ def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
 
 def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
     """Where data exist when the file does not say: the trials, the counts' bins, else first to last spike."""
-    if "start" in trials and "stop" in trials:
-        return np.stack([trials["start"], trials["stop"]], 1)
+    start, stop = (trials.get(k, np.array("none")) for k in ("start", "stop"))
+    if start.shape == stop.shape != () and start.dtype.kind in "fiu" and stop.dtype.kind in "fiu":
+        return np.stack([start, stop], -1)
     if "spikes" in a:
         return np.array([[0.0, a["spikes"].shape[1] * _positive(a, "spikes_dt", "seconds")]])
     if "events" in a and "spike_times" not in a:
         return np.array([[0.0, a["events"].shape[1] / _positive(a, "events_rate", "samples per second")]])
     if len(times) == 0:
         raise RecordingError("the recording is empty: no spikes, no trials and no 'domain'")
-    if not (np.isfinite(times).all()):
+    if not np.isfinite(times).all():
         return np.array([[0.0, 1.0]])  # validation names the spikes that are not finite
     return np.array([[times.min(), np.nextafter(times.max(), np.inf)]])

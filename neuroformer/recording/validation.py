@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,21 @@ class CheckedSpikes:
             and len(a) <= count
             for a, (at, count, dtype) in zip((times, units), self._proof, strict=True)
         )
+
+
+def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:
+    """``values`` as an array of ``dtype``; texts, dates, objects and lost fractions are errors."""
+    values = np.asarray(values)
+    whole = np.dtype(dtype).kind == "i"
+    if values.size and (
+        values.dtype.kind not in "fiub" or (whole and values.dtype.kind == "f" and (values % 1 != 0).any())
+    ):
+        raise RecordingError(f"{what} holds {values.dtype}; expected {'whole ' if whole else ''}numbers")
+    if whole and values.size and values.dtype.itemsize > np.dtype(dtype).itemsize:
+        limit = np.iinfo(dtype)
+        if values.max() > limit.max or values.min() < limit.min:
+            raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {dtype}")
+    return values.astype(dtype, copy=False)
 
 
 def count_spikes(units: np.ndarray, num_units: int) -> np.ndarray:
