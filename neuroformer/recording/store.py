@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,23 +62,30 @@ def write_store(rec: Recording, path: str | Path, overwrite: bool = False) -> Pa
         raise RecordingError(
             f"{path} exists; choose another name, or overwrite=True for a recording's folder"
         )
+    path.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved at the end: an interrupted writer leaves no half recording
-    part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        _write(rec, part)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(part, path)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return path
+
+
+def _write(rec: Recording, folder: Path) -> None:
     names: dict[str, str] = {}
     manifest: dict[str, Any] = {"format": _FORMAT, "version": 1, "name": rec.name, "meta": dict(rec.meta)}
-    manifest |= {"names": names, "arrays": {}, "behavior": {}}
-    manifest["unit_spikes"] = rec.unit_spikes().tolist()
+    manifest |= {"names": names, "arrays": {}, "behavior": {}, "unit_spikes": rec.unit_spikes().tolist()}
     for key, values, label in _parts(rec, manifest):
-        manifest["arrays"][key] = write_array(part, key, values)
+        manifest["arrays"][key] = write_array(folder, key, values)
         if label is not None:
             names[key] = label
-    (part / MANIFEST).write_text(json.dumps(manifest))
-    if path.exists():
-        shutil.rmtree(path)
-    os.replace(part, path)
-    return path
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+    folder.chmod(0o755)  # a temporary folder is its owner's only
 
 
 def read_store(path: str | Path, verify: bool = False) -> Recording:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording import clean
+from neuroformer.recording import clean, spike_index
 from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
@@ -28,6 +28,7 @@ from neuroformer.recording.recording import (
     RecordingError,
     Traces,
 )
+from neuroformer.recording.validation import CheckedSpikes
 
 _SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
 _CALCIUM = ("calcium", "df_over_f", "dff", "fluorescence", "traces")
@@ -74,6 +75,7 @@ def read_torch_brain(path: str | Path, events: str = "auto") -> Recording:
 
 def _read(f: Any, path: Path, events: str) -> Recording:
     notes: list[str] = []
+    proof: CheckedSpikes | None = None
     own = json.loads(_texts(f["neuroformer/json"])[0]) if "neuroformer/json" in f else {}
     units = _columns(f["units"]) if "units" in f else {}
     behavior, traces, sources = _series(f, own, len(units.get("id", ())), notes)
@@ -83,15 +85,18 @@ def _read(f: Any, path: Path, events: str) -> Recording:
             raise RecordingError(
                 f"{path}: spikes lack {', '.join(missing)}; they have: {', '.join(f['spikes'])}"
             )
-        times, index = f["spikes/timestamps"][:], f["spikes/unit_index"][:]
+        times, index = f["spikes/timestamps"], f["spikes/unit_index"]
         if times.shape != index.shape or times.ndim != 1 or index.dtype.kind not in "iu":
             raise RecordingError(
                 f"{path}: spikes/timestamps has shape {times.shape}, spikes/unit_index {index.shape} of "
                 f"{index.dtype}; expected one whole number a spike"
             )
-        times, index = clean.spikes(times, index, notes)
-        if "id" not in units:
-            units["id"] = np.arange(int(index.max(initial=-1)) + 1)
+        if len(times) > spike_index.LARGE and "id" in units:
+            pieces = spike_index.in_pairs(times, index)
+            times, index, proof = spike_index.indexed_spikes(path, pieces, len(units["id"]), notes)
+        else:
+            times, index = clean.spikes(times[:], index[:], notes)
+            units.setdefault("id", np.arange(int(index.max(initial=-1)) + 1))
     elif traces is not None:
         times, index = spikes_from_traces(traces, notes, method=events)
         units.setdefault("id", np.arange(traces.values.shape[1]))
@@ -104,7 +109,11 @@ def _read(f: Any, path: Path, events: str) -> Recording:
     tables = _tables(f, own, notes)
     trials = clean.table("trials", tables.pop("trials"), notes, disjoint=True) if "trials" in tables else {}
     domain = tables.pop("domain", None)
-    intervals = clean.span(times) if domain is None else np.stack([domain["start"], domain["stop"]], 1)
+    intervals = (
+        clean.span(times[[0, -1]] if len(times) else times)
+        if domain is None
+        else np.stack([domain["start"], domain["stop"]], 1)
+    )
     meta = dict(own["meta"]) if own else {"format": "torch_brain", "sources": sources, **_ids(f)}
     if notes:
         meta["notes"] = [*meta.get("notes", ()), *notes]
@@ -112,7 +121,7 @@ def _read(f: Any, path: Path, events: str) -> Recording:
         name=own.get("name", path.stem), spike_times=times, spike_units=index, units=units,
         domain=intervals if own else clean.union(intervals), trials=trials or {},
         frames=_frames(f, path, own), behavior=behavior, traces=traces, meta=meta,
-        truth=_truth(f, own),
+        truth=_truth(f, own), checked_spikes=proof,
         intervals={k: t for k, v in tables.items() if (t := clean.table(k, v, notes, disjoint=False))},
     )  # fmt: skip
 
