@@ -4,7 +4,7 @@ Names in a file (times in seconds)::
 
     spike_times (spikes,)           spike_units (spikes,)        units counted from 0
     spikes (units, bins)            spikes_dt                    counts instead of times
-    events (units, bins)            events_rate                  deconvolved calcium: a spike where > 0
+    events (units, bins)            events_rate                  deconvolved calcium, made spikes
     spike_trials (spikes,)          n_trials, trial_duration     times counted from each trial's start
     n_units                         unit_ids, unit_area, unit_depth, unit_cell_type, ...
     NAME (samples[, columns])       NAME_times or NAME_rate      a behavior variable
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -27,13 +28,15 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
 
 # what NumPy and zipfile raise on damaged bytes
 UNREADABLE = (
     ValueError, TypeError, KeyError, IndexError, OverflowError, SyntaxError, OSError, EOFError, MemoryError,
-    RuntimeError, AttributeError, struct.error, zipfile.BadZipFile, zlib.error,
+    RuntimeError, AttributeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+_MAX_UNITS = 10_000_000  # beyond any probe: a damaged number
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
 _NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
 _PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
@@ -84,13 +87,12 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
             raise RecordingError(
                 f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
             )
-    times, spike_units = _spikes(a)
+    notes: list[str] = []
+    _check_dimensions(a)
+    times, spike_units = _spikes(a, notes)
     trials = _trials(a)
     if "spike_trials" in a:
         times, spike_units, trials = _from_trial_times(a, times, spike_units)
-    notes: list[str] = []
-    if "events" in a and "spike_times" not in a:
-        notes.append("spikes are the positive deconvolved events, one each; amplitudes were dropped")
     behavior = _behavior(a, notes)
     frames = _frames(a)
     domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
@@ -183,7 +185,24 @@ def write_npz(rec: Recording, path: str | Path) -> Path:
 # -- parts of from_arrays ---------------------------------------------------------------------------
 
 
-def _spikes(a: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+_DIMENSIONS = {
+    "spike_times": 1, "spike_units": 1, "spike_trials": 1, "spikes": 2, "events": 2, "frames": 3, "traces": 2,
+    "frames_index": 1, "unit_ids": 1,
+}  # fmt: skip
+
+
+def _check_dimensions(a: Mapping[str, Any]) -> None:
+    for key, value in a.items():
+        need = 1 if key.endswith(("_times", "_columns")) else _DIMENSIONS.get(key)
+        if need is not None and len(np.shape(value)) != need:
+            raise RecordingError(f"'{key}' has shape {np.shape(value)}; expected {need} dimension(s)")
+        if (
+            key.endswith("_times") or key in ("spike_units", "spike_trials")
+        ) and value.dtype.kind not in "fiub":
+            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers")
+
+
+def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if "spikes" in a:
         if "spikes_dt" not in a:
             raise RecordingError("'spikes' (units x bins) needs 'spikes_dt', the bin width in seconds")
@@ -192,7 +211,11 @@ def _spikes(a: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         if "events_rate" not in a:
             raise RecordingError("'events' (units x bins) needs 'events_rate' in Hz")
         rate = _positive(a, "events_rate", "samples per second")
-        return from_counts((a["events"] > 0).astype(np.int64), 1 / rate)
+        if a["events"].ndim != 2 or a["events"].dtype.kind not in "fiu":
+            raise RecordingError(f"events has shape {a['events'].shape}; expected numbers, (units, samples)")
+        how = "as the file has them, thresholded by their shape"
+        kept = keep_events(a["events"].T, None, rate, notes, how)
+        return from_counts(kept.T.astype(np.int64), 1 / rate)
     if "spike_times" not in a or "spike_units" not in a:
         raise RecordingError(
             "no spikes: expected 'spike_times' with 'spike_units', or 'spikes' (units x bins) with "
@@ -260,7 +283,10 @@ def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarra
     if "unit_ids" in a:
         ids = a["unit_ids"]
     elif "n_units" in a:
-        ids = np.arange(int(_positive(a, "n_units", "how many units there are")))
+        count = _positive(a, "n_units", "how many units there are")
+        if count != int(count) or count > _MAX_UNITS:
+            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {_MAX_UNITS}")
+        ids = np.arange(int(count))
     else:
         matrix = a.get("spikes", a.get("events")) if "spike_times" not in a else a.get("traces")
         if matrix is not None:
@@ -286,6 +312,10 @@ def _intervals(a: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _traces(a: Mapping[str, Any]) -> Traces | None:
+    if "traces" not in a and "events" in a and "spike_times" not in a:
+        rate = _positive(a, "events_rate", "samples per second")
+        count = a["events"].shape[1]
+        return Traces((np.arange(count) + 0.5) / rate, a["events"].T, "a.u. (deconvolved)")
     if "traces" not in a:
         return None
     if "traces_times" not in a and "traces_rate" not in a:
@@ -300,7 +330,7 @@ def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVaria
         if (f"{k}_times" in a or f"{k}_rate" in a) and k not in _NOT_BEHAVIOR and not k.startswith(_PREFIXES)
     ]  # fmt: skip
     for key in a:
-        base = key.removesuffix("_times").removesuffix("_rate")
+        base = key.removesuffix("_times") if key.endswith("_times") else key.removesuffix("_rate")
         known = base in a or base in _NOT_BEHAVIOR or key in names or key.startswith(_PREFIXES)
         if key != base and not known:
             raise RecordingError(f"'{key}' is there but '{base}' is not; they belong together")
@@ -334,14 +364,15 @@ def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
 
 def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
     """Where data exist when the file does not say: the trials, the counts' bins, else first to last spike."""
-    if "start" in trials and "stop" in trials:
-        return np.stack([trials["start"], trials["stop"]], 1)
+    start, stop = (trials.get(k, np.array("none")) for k in ("start", "stop"))
+    if start.shape == stop.shape != () and start.dtype.kind in "fiu" and stop.dtype.kind in "fiu":
+        return np.stack([start, stop], -1)
     if "spikes" in a:
         return np.array([[0.0, a["spikes"].shape[1] * _positive(a, "spikes_dt", "seconds")]])
     if "events" in a and "spike_times" not in a:
         return np.array([[0.0, a["events"].shape[1] / _positive(a, "events_rate", "samples per second")]])
     if len(times) == 0:
         raise RecordingError("the recording is empty: no spikes, no trials and no 'domain'")
-    if not (np.isfinite(times).all()):
+    if not np.isfinite(times).all():
         return np.array([[0.0, 1.0]])  # validation names the spikes that are not finite
     return np.array([[times.min(), np.nextafter(times.max(), np.inf)]])

@@ -5,9 +5,9 @@ spikes needs a yes or no, so each unit gets a threshold:
 
 - from a trace, by deconvolving it upside down: what OASIS finds there cannot be calcium. The threshold is
   the lowest one that leaves at most ``max_false_hz`` such events;
-- from deconvolved activity alone, where the noise is gone, only by its shape: where more than a tenth of
-  the samples are above zero, the small ones are taken for a half-normal, and three of its standard
-  deviations are the threshold.
+- from deconvolved activity alone, where the noise itself is gone, only by the shape of its amplitudes:
+  where more than a tenth of the samples are above zero, most of those are noise, and the threshold is the
+  one that best parts small from large (Otsu, IEEE Transactions SMC 1979). It is the weaker way of the two.
 
 Source of the deconvolution: Friedrich, Zhou, Paninski, PLoS Computational Biology 2017 (OASIS), in the
 package ``oasis-deconv`` (GPL-3), which is an optional dependency.
@@ -23,7 +23,6 @@ from neuroformer.recording.recording import RecordingError, Traces
 MAX_FALSE_HZ = 0.02  # events a second that a threshold may let through in noise alone
 METHODS = ("auto", "oasis", "deconvolved", "none")
 _DENSE = 0.1  # above this fraction of samples with an event, most events are noise
-_HALF_NORMAL_Q25 = 0.31864  # first quartile of a half-normal of standard deviation 1
 
 
 def oasis(traces: np.ndarray, baseline: bool = True) -> tuple[np.ndarray, np.ndarray]:
@@ -45,6 +44,7 @@ def oasis(traces: np.ndarray, baseline: bool = True) -> tuple[np.ndarray, np.nda
         ``oasis-deconv`` is not installed, or a trace is too short or has no finite sample.
     """
     functions = optional("oasis.functions", "calcium", "deconvolving calcium traces")
+    methods = optional("oasis.oasis_methods", "calcium", "deconvolving calcium traces")
     traces = np.asarray(traces, dtype=np.float64)
     if traces.ndim != 2 or len(traces) < 32:
         raise RecordingError(
@@ -58,7 +58,7 @@ def oasis(traces: np.ndarray, baseline: bool = True) -> tuple[np.ndarray, np.nda
         try:
             _, s, b, g, lam = functions.deconvolve(y, penalty=1, b=None if baseline else 0.0, b_nonneg=False)
             mirrored = np.ascontiguousarray(-(y - b))
-            noise[:, unit] = functions.deconvolve(mirrored, g=g, penalty=None, lam=lam)[1]
+            noise[:, unit] = methods.oasisAR1(mirrored, float(np.ravel(g)[0]), lam)[1]
         except (ValueError, ArithmeticError, np.linalg.LinAlgError) as e:
             raise RecordingError(f"OASIS failed on the trace of unit {unit}: {e}") from None
         events[:, unit] = s
@@ -85,8 +85,18 @@ def thresholds(
         else:
             found = events[:, unit][events[:, unit] > 0]
             if len(found) > _DENSE * len(events):
-                out[unit] = 3 * np.quantile(found, 0.25) / _HALF_NORMAL_Q25
+                out[unit] = _parting(found)
     return out
+
+
+def _parting(amplitudes: np.ndarray) -> float:
+    """The amplitude at and below which the small of two classes lies: most variance between the classes."""
+    x = np.sort(amplitudes)
+    count = np.arange(1, len(x))
+    below = np.cumsum(x)[:-1] / count
+    above = (x.sum() - np.cumsum(x)[:-1]) / (len(x) - count)
+    between = count * (len(x) - count) * (above - below) ** 2
+    return float(x[np.argmax(between)]) if len(x) > 1 else 0.0
 
 
 def keep_events(

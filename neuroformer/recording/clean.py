@@ -67,6 +67,19 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
     return names
 
 
+def safe_name(name: str) -> str:
+    """A name without the signs that HDF5 formats keep for themselves."""
+    return re.sub(r"[/:.\s]+", "_", str(name)).strip("_") or "unnamed"
+
+
+def distinct(name: str, taken: Iterable[str]) -> str:
+    """``name``, or with a number where it is taken."""
+    taken, number, out = set(taken), 2, name
+    while out in taken:
+        out, number = f"{name}_{number}", number + 1
+    return out
+
+
 def variable(
     name: str, times: Any, values: Any, notes: list[str], unit: str = "", columns: Iterable[str] = ()
 ) -> BehaviorVariable | None:

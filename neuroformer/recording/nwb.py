@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording import clean
+from neuroformer.recording import clean, spike_index
 from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.nwb_frames import read_frames
 from neuroformer.recording.nwb_ophys import Ophys, read_ophys
 from neuroformer.recording.nwb_parts import OWN, place, sample_times, scaled, simple_columns
 from neuroformer.recording.recording import BehaviorVariable, Recording, RecordingError, Traces
+from neuroformer.recording.validation import CheckedSpikes
 
 _AREA = ("area", "brain_area", "location", "brain_region", "region", "acronym", "ecephys_structure_acronym")
 _NOT_BEHAVIOR = (
@@ -90,6 +91,7 @@ class _Reader:
         self.file, self.path = nwbfile, path
         self.notes: list[str] = []
         self.objects = list(nwbfile.objects.values())
+        self.proof: CheckedSpikes | None = None  # of spikes that were sorted and validated in their index
         scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
         self.own: dict[str, Any] = json.loads(str(_text(scratch.data))) if scratch is not None else {}
 
@@ -132,6 +134,7 @@ class _Reader:
             name=self.own.get("name", self.path.stem), spike_times=times, spike_units=spike_units,
             units=columns, domain=domain, trials=trial_table, frames=images, behavior=behavior,
             truth=self.truth(), meta=self.meta(sources), traces=kept, intervals=tables,
+            checked_spikes=self.proof,
         )  # fmt: skip
 
     # -- units ------------------------------------------------------------------------------------
@@ -150,11 +153,16 @@ class _Reader:
         index = table["spike_times"]
         ends = np.asarray(index.data[:], dtype=np.int64)
         counts = np.diff(ends, prepend=0)
-        flat = np.asarray(index.target.data[:], dtype=np.float64)
+        flat = index.target.data
         if (counts < 0).any() or (len(ends) and ends[-1] > len(flat)) or len(ends) != len(table.id):
             raise RecordingError(f"{self.path}: the index of units/spike_times does not fit its spikes")
-        rows = np.repeat(np.arange(len(ends)), counts)
-        times, spike_units = clean.spikes(flat[: len(rows)], rows, self.notes)
+        if counts.sum() > spike_index.LARGE:
+            times, spike_units, self.proof = spike_index.indexed_spikes(
+                self.path, spike_index.by_unit(flat, ends), len(ends), self.notes
+            )
+        else:
+            rows = np.repeat(np.arange(len(ends)), counts)
+            times, spike_units = clean.spikes(flat[: len(rows)], rows, self.notes)
         observed = None
         if "obs_intervals" in table.colnames:
             observed = np.asarray(table["obs_intervals"].target.data[:], dtype=np.float64).reshape(-1, 2)
@@ -239,7 +247,8 @@ class _Reader:
         elif traces is not None:
             domain = clean.span(traces.times)
         else:
-            parts = [times, trials["start"], trials["stop"]] if trials else [times]
+            ends = times[[0, -1]] if len(times) else times  # they are sorted, and may be many
+            parts = [ends, trials["start"], trials["stop"]] if trials else [ends]
             domain = clean.span(*parts)
         if "invalid_times" in tables:
             holes = tables["invalid_times"]

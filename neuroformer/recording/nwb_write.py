@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import re
 import uuid
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.clean import optional
+from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.nwb_parts import OWN
 from neuroformer.recording.recording import FrameSeries, Recording, RecordingError
 
@@ -78,9 +77,9 @@ class _Writer:
             session_description=str(rec.meta.get("session_description") or f"recording {rec.name}"),
             identifier=str(uuid.uuid4()),
             session_start_time=session_start,
-            session_id=_safe(rec.name),
+            session_id=safe_name(rec.name),
             subject=Subject(
-                subject_id=_safe(str(subject.get("subject_id") or rec.name)),
+                subject_id=safe_name(str(subject.get("subject_id") or rec.name)),
                 species=str(subject.get("species") or rec.meta.get("species") or "unknown"),
                 sex=str(subject.get("sex") or "U"),
                 age=str(subject.get("age") or "P0D/"),  # ISO 8601: of unknown age
@@ -94,7 +93,7 @@ class _Writer:
         domain = {"start": self.rec.domain[:, 0], "stop": self.rec.domain[:, 1]}
         self.file.add_time_intervals(self.table("domain", domain))
         for name, columns in self.rec.intervals.items():
-            safe = _distinct(_safe(name), set(self.own["intervals"]) | _RESERVED_TABLES)
+            safe = distinct(safe_name(name), set(self.own["intervals"]) | _RESERVED_TABLES)
             self.own["intervals"][safe] = name
             self.file.add_time_intervals(self.table(safe, columns))
         self.behavior()
@@ -122,7 +121,7 @@ class _Writer:
         for column, values in rec.units.items():
             if column == "id" and whole:
                 continue
-            safe = _distinct("unit_name" if column == "id" else _safe(column), _UNIT_COLUMNS | set(names))
+            safe = distinct("unit_name" if column == "id" else safe_name(column), _UNIT_COLUMNS | set(names))
             names[safe] = column
             columns.append(VectorData(name=safe, description=f"{column} of the unit", data=_column(values)))
         self.own["unit_columns"] = names
@@ -144,7 +143,7 @@ class _Writer:
         taken: set[str] = set()
         for name in names:
             text = str(name) or "unknown"
-            safe = _distinct(_safe(text), taken)
+            safe = distinct(safe_name(text), taken)
             taken.add(safe)
             group = self.file.create_electrode_group(
                 name=safe, description=f"stands for all electrodes in {text}", location=text, device=device
@@ -165,7 +164,7 @@ class _Writer:
             if column in ("start", "stop"):
                 safe, values = f"{column}_time", np.asarray(values, dtype=np.float64)
             else:
-                safe = _distinct(_safe(column), _INTERVAL_COLUMNS | set(names))
+                safe = distinct(safe_name(column), _INTERVAL_COLUMNS | set(names))
                 names[safe] = column
             out.append(VectorData(name=safe, description=f"{column} of the interval", data=_column(values)))
         self.own["columns"][name] = names
@@ -179,7 +178,7 @@ class _Writer:
             return
         series = []
         for name, var in self.rec.behavior.items():
-            safe = _distinct(_safe(name), set(self.own["behavior"]))
+            safe = distinct(safe_name(name), set(self.own["behavior"]))
             self.own["behavior"][safe] = {"name": name, "columns": list(var.columns), "unit": var.unit}
             values = var.values[:, 0] if var.num_columns == 1 else var.values
             about = f"{name}; columns: {', '.join(var.columns)}" if var.columns else name
@@ -258,24 +257,12 @@ class _Writer:
         from pynwb.core import ScratchData
 
         for name, values in self.rec.truth.items():
-            safe = _distinct(_safe(f"truth_{name}"), set(self.own["truth"]))
+            safe = distinct(safe_name(f"truth_{name}"), set(self.own["truth"]))
             self.own["truth"][safe] = name
             about = f"{name}: what the generator of this synthetic recording knows"
             self.file.add_scratch(ScratchData(name=safe, data=_column(np.asarray(values)), description=about))
         about = "JSON: meta, column names and original spellings, for neuroformer to read back"
         self.file.add_scratch(ScratchData(name=OWN, data=json.dumps(self.own), description=about))
-
-
-def _safe(name: str) -> str:
-    """A name without the signs that NWB and HDF5 keep for themselves."""
-    return re.sub(r"[/:.\s]+", "_", str(name)).strip("_") or "unnamed"
-
-
-def _distinct(name: str, taken: Iterable[str]) -> str:
-    taken, number, out = set(taken), 2, name
-    while out in taken:
-        out, number = f"{name}_{number}", number + 1
-    return out
 
 
 def _column(values: np.ndarray) -> Any:

@@ -16,7 +16,11 @@ from neuroformer.recording.recording import Recording, RecordingError
 
 SYNTHETIC = "synthetic:"
 
-_KNOWN = "a .npz file, an NWB file (.nwb), or 'synthetic:NAME'"
+_KNOWN = (
+    "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
+    "a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "or 'synthetic:NAME'"
+)
 
 
 def open_recording(
@@ -85,14 +89,43 @@ def _read(source: str | Path, options: dict[str, Any]) -> Recording:
 def _reader(path: Path) -> Callable[..., Recording]:
     """The reader of a path, imported only now: each format's library loads when it is needed."""
     suffix = path.suffix.lower()
+    if path.is_dir():
+        return _folder_reader(path)
     if suffix == ".npz":
         return read_npz
-    if suffix == ".nwb" and path.is_file():
+    if suffix == ".nwb":
         from neuroformer.recording.nwb import read_nwb
 
         return read_nwb
-    what = "a folder" if path.is_dir() else f"a '{path.suffix}' file" if suffix else "a file without suffix"
+    if suffix in (".h5", ".hdf5"):
+        from neuroformer.recording.torch_brain import is_torch_brain, read_torch_brain
+
+        if is_torch_brain(path):
+            return read_torch_brain
+        raise RecordingError(
+            f"{path} is HDF5, but not of torch_brain (no 'spikes' and no attribute object=Data), or damaged; "
+            f"expected {_KNOWN}"
+        )
+    if suffix in (".pkl", ".pickle"):
+        from neuroformer.recording.original import refuse_pickle
+
+        refuse_pickle(path)
+    what = f"a '{path.suffix}' file" if suffix else "a file without suffix"
     raise RecordingError(f"{path} is {what} that no reader knows; expected {_KNOWN}")
+
+
+def _folder_reader(path: Path) -> Callable[..., Recording]:
+    from neuroformer.recording.original import is_original, read_original
+    from neuroformer.recording.store import is_store, read_store
+    from neuroformer.recording.suite2p import is_suite2p, read_suite2p
+
+    if is_store(path):
+        return read_store
+    if is_suite2p(path):
+        return read_suite2p
+    if is_original(path):
+        return read_original
+    raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 
 def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any]) -> Recording:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording.describe import describe
-from neuroformer.recording.validation import CheckedSpikes, RecordingError, chunks, validate
+from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers, validate
 
 __all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
 
@@ -38,10 +38,9 @@ class BehaviorVariable:
     columns: tuple[str, ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(self, "times", np.asarray(self.times, dtype=np.float64))
-        values = np.asarray(self.values)
-        values = values[:, None] if values.ndim == 1 else values
-        object.__setattr__(self, "values", np.asarray(values, dtype=np.float32))
+        object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
+        values = numbers("a behavior variable", self.values, np.float32)
+        object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
 
     @property
     def num_columns(self) -> int:
@@ -111,8 +110,8 @@ class FrameSeries:
     index: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "times", np.asarray(self.times, dtype=np.float64))
-        object.__setattr__(self, "index", np.asarray(self.index, dtype=np.int64))
+        object.__setattr__(self, "times", numbers("frame times", self.times, np.float64))
+        object.__setattr__(self, "index", numbers("the frames' index", self.index, np.int64))
 
     @classmethod
     def from_presentations(
@@ -155,8 +154,8 @@ class Traces:
     unit: str = ""
 
     def __post_init__(self):
-        object.__setattr__(self, "times", np.asarray(self.times, dtype=np.float64))
-        object.__setattr__(self, "values", np.asarray(self.values, dtype=np.float32))
+        object.__setattr__(self, "times", numbers("trace times", self.times, np.float64))
+        object.__setattr__(self, "values", numbers("traces", self.values, np.float32))
 
     @property
     def rate_hz(self) -> float:
@@ -217,17 +216,17 @@ class Recording:
 
     def __post_init__(self):
         set_ = lambda k, v: object.__setattr__(self, k, v)
-        set_("spike_times", np.asarray(self.spike_times, dtype=np.float64))
+        set_("spike_times", numbers("spike_times", self.spike_times, np.float64))
         units = np.asarray(self.spike_units)
         if units.dtype.kind not in "iu" and units.size:
             raise RecordingError(
                 f"spike_units must be integers (rows of the units table), got {units.dtype}; "
                 "if these are unit ids, map them to rows 0, 1, ... and put the ids into units['id']"
             )
-        set_("spike_units", units.astype(np.int32, copy=False))
+        set_("spike_units", numbers("spike_units", units, np.int32))
         set_("units", {k: np.asarray(v) for k, v in self.units.items()})
-        domain = np.asarray(self.domain, dtype=np.float64)
-        if domain.size and (domain.ndim > 2 or domain.shape[-1] != 2):
+        domain = numbers("domain", self.domain, np.float64)
+        if domain.size and (domain.ndim not in (1, 2) or domain.shape[-1] != 2):
             raise RecordingError(f"domain has shape {domain.shape}; expected (intervals, 2), start and stop")
         set_("domain", domain.reshape(-1, 2))
         set_("trials", {k: np.asarray(v) for k, v in self.trials.items()})
@@ -265,12 +264,15 @@ class Recording:
     def unit_ids(self) -> list[str]:
         return [str(u) for u in self.units["id"]]
 
+    def unit_spikes(self) -> np.ndarray:
+        """(units,) number of spikes of each unit."""
+        proof = self.checked_spikes
+        known = proof.unit_spikes(self.spike_times, self.spike_units) if proof is not None else None
+        return count_spikes(self.spike_units, self.num_units) if known is None else known
+
     def rates(self) -> np.ndarray:
         """(units,) mean rate in spikes per second of domain."""
-        counts = np.zeros(self.num_units, dtype=np.int64)
-        for part in chunks(self.num_spikes):  # in pieces: the spikes may be memory-mapped
-            counts += np.bincount(self.spike_units[part], minlength=self.num_units)
-        return counts / max(self.duration, 1e-12)
+        return self.unit_spikes() / max(self.duration, 1e-12)
 
     def variable(self, name: str) -> BehaviorVariable:
         """A behavior variable by name; ``trial_time`` (seconds since trial start) exists wherever trials do.

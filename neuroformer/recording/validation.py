@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +24,14 @@ class CheckedSpikes:
     that :func:`dataclasses.replace` puts in their place.
     """
 
-    def __init__(self, times: np.ndarray, units: np.ndarray):
+    def __init__(self, times: np.ndarray, units: np.ndarray, unit_spikes: np.ndarray | None = None):
         self._proof = [(a.__array_interface__["data"][0], len(a), a.dtype) for a in (times, units)]
         self._keep = (times, units)  # the addresses stay theirs as long as this object lives
+        self._unit_spikes = unit_spikes
+
+    def unit_spikes(self, times: np.ndarray, units: np.ndarray) -> np.ndarray | None:
+        """(units,) spikes of each unit, where they were counted and these are all of them."""
+        return self._unit_spikes if self.covers(times, units) and len(times) == self._proof[0][1] else None
 
     def covers(self, times: np.ndarray, units: np.ndarray) -> bool:
         """Whether these are the arrays that were checked, or a beginning of them."""
@@ -37,6 +42,29 @@ class CheckedSpikes:
             and len(a) <= count
             for a, (at, count, dtype) in zip((times, units), self._proof, strict=True)
         )
+
+
+def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:
+    """``values`` as an array of ``dtype``; texts, dates, objects and lost fractions are errors."""
+    values = np.asarray(values)
+    whole = np.dtype(dtype).kind == "i"
+    if values.size and (
+        values.dtype.kind not in "fiub" or (whole and values.dtype.kind == "f" and (values % 1 != 0).any())
+    ):
+        raise RecordingError(f"{what} holds {values.dtype}; expected {'whole ' if whole else ''}numbers")
+    if whole and values.size and values.dtype.itemsize > np.dtype(dtype).itemsize:
+        limit = np.iinfo(dtype)
+        if values.max() > limit.max or values.min() < limit.min:
+            raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {dtype}")
+    return values.astype(dtype, copy=False)
+
+
+def count_spikes(units: np.ndarray, num_units: int) -> np.ndarray:
+    """(units,) spikes of each unit, counted in pieces."""
+    counts = np.zeros(num_units, dtype=np.int64)
+    for part in chunks(len(units)):
+        counts += np.bincount(units[part], minlength=num_units)
+    return counts
 
 
 def chunks(length: int, overlap: int = 0) -> Iterator[slice]:
