@@ -17,7 +17,7 @@ from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 
 Kind = Literal["regression", "classification"]
 NUM_BINS = (1, 2, 5, 10)  # count bins that a lag may be cut into
-RIDGE_PENALTIES = tuple(10.0 ** np.arange(-1, 6.1, 0.5))
+RIDGE_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 13))
 LOGISTIC_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn, on standardised features
 _TUNE_WINDOWS = {"regression": 20_000, "classification": 4_000}
 

@@ -244,8 +244,8 @@ def _tune(
         grid = GRID[name]
         for direction in directions:
             place, moved = grid.index(getattr(setting, name)) + direction, False
-            # one more basis function may blur what two more resolve
-            chances = 2 if name == "num_basis" and direction > 0 else 1
+            # one more basis function may blur what two more resolve; on all data it is too dear to look
+            chances = 2 if name == "num_basis" and directions == (1, -1) and direction > 0 else 1
             while 0 <= place < len(grid) and chances:
                 candidate = dataclasses.replace(setting, **{name: grid[place]})
                 bits, penalty = search.path(candidate, _down(setting.penalty * _STEP))
