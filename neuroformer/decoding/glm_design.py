@@ -1,7 +1,7 @@
 """The design matrix of the GLM baselines: spike history, behavior inputs and frames, bin by bin.
 
-Shape suffixes: W windows, B bins a window, R = W * B rows, L bins back, K basis functions, U units, F features,
-P pixels, Q components of one image, N frames a clip.
+Shape suffixes: W windows, B bins a window, R = W * B rows, L bins back, K basis functions, U units,
+F features, P pixels, Q components of one image, N frames a clip.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Choice:
 
 
 class History:
-    """Spike counts on one line, each segment after `past` empty bins, so that no window reads its neighbour."""
+    """Counts on one line, each segment after `past` empty bins, so that no window reads its neighbour."""
 
     def __init__(self, index: SpikeIndex, shape: WindowShape):
         pad = shape.past
@@ -84,7 +84,8 @@ class History:
 def raised_cosines(num_lags: int, num_basis: int) -> np.ndarray:
     """(num_lags, num_basis) bumps over lags 1 to num_lags, evenly spaced in log lag, each summing to 1.
 
-    After Pillow et al., Nature 2008, methods. As many functions as lags are the lags themselves.
+    After Pillow et al., Nature 2008, methods. As many functions as lags are the lags themselves; a bump so
+    narrow that it falls between two lags is left out.
     """
     if num_basis >= num_lags:
         return np.eye(num_lags)
@@ -93,6 +94,7 @@ def raised_cosines(num_lags: int, num_basis: int) -> np.ndarray:
     width = centres[1] - centres[0] if num_basis > 1 else x[-1] - x[0] + 1e-9
     distance = np.abs(x[:, None] - centres) / width
     bumps = np.where(distance < 1, 0.5 * (1 + np.cos(np.pi * distance)), 0.0)
+    bumps = bumps[:, bumps.sum(0) > 1e-9]
     return bumps / bumps.sum(0)
 
 
@@ -117,9 +119,9 @@ def history_filters(shape: WindowShape, choice: Choice, variant: Variant) -> Ten
 class ClipComponents:
     """Principal components of the clip of frames on screen up to a bin's end.
 
-    Learnt from training clips in two steps: components of single images, then of their sequence. A bin sees the
-    frames whose onset lies before its end and not before the window's own first frame; frames that were not
-    shown count as the mean image.
+    Learnt from training clips in two steps: components of single images, then of their sequence. A bin sees
+    the frames whose onset lies before its end and not before the window's own first frame; frames that were
+    not shown count as the mean image.
 
     Parameters
     ----------
@@ -203,7 +205,8 @@ class Design:
         self, rec: Recording, split: Split, index: SpikeIndex, config: Config, normalization: dict[str, Any],
         variant: Variant, most_components: int,
     ):  # fmt: skip
-        self.index, self.config, self.variant = index, config, variant
+        self.index, self.config = index, config
+        self.variant: Variant = variant
         self.shape = WindowShape.from_config(config.window)
         self.history = History(index, self.shape)
         self.inputs = [(v, rec.variable(v.name), normalization["inputs"][v.name]) for v in config.inputs]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 INTERCEPT_PENALTY = 1e-4  # relative to a feature's: too little to matter, enough to hold a silent unit finite
-_MEMORY = 8  # pairs that L-BFGS remembers
+_MEMORY = 20  # pairs that L-BFGS remembers
 _SHORTEN = 0.4  # of a step that did not descend
 
 
@@ -36,9 +36,9 @@ class PoissonFit:
 class PoissonProblem:
     """Minimise ``sum exp(z) - k z + penalty / 2 * sum relative * w^2`` over w, ``z = offset + x w``.
 
-    The units are separate problems that share ``x``, so all of them take each step together: L-BFGS with a line
-    search per unit, preconditioned by the Hessian that a constant rate would have,
-    ``mean rate * x'x + penalty * relative``, whose one eigendecomposition serves every unit and every penalty.
+    The units are separate problems that share ``x``, so all of them take each step together: L-BFGS with a
+    line search per unit, preconditioned by the Hessian that a constant rate would have,
+    ``mean rate * x'x + penalty * relative``, whose one eigendecomposition serves all units and penalties.
 
     Parameters
     ----------
