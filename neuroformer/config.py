@@ -110,7 +110,10 @@ class ModelConfig:
     blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
-    history_filters: int = 8  # temporal filters of the past that count spikes (sums, not averages); 0: none
+    history_filters: int = (
+        8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
+    )
+    frame_readout: int = 16  # local features that each unit reads at its own place in the frames; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 

@@ -1,6 +1,6 @@
 """From spikes, behavior samples and times to vectors.
 
-Shape suffixes: W windows, T current tokens, P past spikes, K history filters, U units, D width, C columns,
+Shape suffixes: W windows, T current tokens, P spikes of a stretch, K temporal filters, U units, D width, C columns,
 N samples.
 """
 
@@ -77,27 +77,29 @@ def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
     return (basis / basis.sum(1, keepdim=True)).float()
 
 
-class HistoryFilters(nn.Module):
-    """Counts of the past: each unit's spikes through temporal filters, then one linear map.
+class FilteredCounts(nn.Module):
+    """Square roots of each unit's spike counts under temporal filters: what a GLM knows of the past.
 
-    Attention averages; a rate is a sum. This is the history term of a Poisson GLM, written into the state
-    from which everything else starts.
+    Attention averages; a rate is a sum. The root keeps a burst from blowing up an exponential rate.
     """
 
-    def __init__(self, num_units: int, width: int, num_filters: int, past: int):
+    def __init__(self, num_units: int, num_filters: int, num_bins: int):
         super().__init__()
         self.num_units = num_units
-        self.register_buffer("basis", raised_cosines(num_filters, past), persistent=False)
+        self.register_buffer("basis", raised_cosines(num_filters, num_bins), persistent=False)
         self.basis: Tensor
-        self.weight = nn.Parameter(torch.randn(num_units, num_filters, width) * 0.1)
 
-    def forward(self, past: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
-        """(W, D)"""
-        num_filters = self.basis.shape[1]
-        features = self.weight.new_zeros(len(past) * self.num_units, num_filters)
-        rows = self.basis.to(self.weight.dtype).index_select(0, -1 - tick_P)
-        features.index_add_(0, past.row_T * self.num_units + unit_P, rows)
-        return features.view(len(past), -1) @ self.weight.flatten(0, 1)
+    @property
+    def size(self) -> int:
+        return self.num_units * self.basis.shape[1]
+
+    def forward(self, layout: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
+        """(W, U * K) from spikes at negative bins, -1 the most recent."""
+        features = self.basis.new_zeros(len(layout) * self.num_units, self.basis.shape[1])
+        features.index_add_(
+            0, layout.row_T * self.num_units + unit_P, self.basis.index_select(0, -1 - tick_P)
+        )
+        return features.view(len(layout), -1).sqrt()
 
 
 class InputEmbedding(nn.Module):
@@ -123,6 +125,7 @@ class InputEmbedding(nn.Module):
             size = len(low)
         self.offset: Tensor
         self.scale: Tensor
+        self.size = size
         self.value = nn.Linear(size, width)
         self.fourier = FourierTime(num_features, current_s / max(config.samples, 1), 2 * current_s)
         self.time = nn.Linear(num_features, width)
@@ -136,11 +139,12 @@ class InputEmbedding(nn.Module):
         angle = 2 * math.pi * x[..., None] * k
         return torch.cat([angle.sin(), angle.cos()], -1).flatten(-2)
 
-    def forward(self, value_WNC: Tensor) -> tuple[Tensor, Tensor]:
-        """(W, N, D) vectors, and (W, N) which samples exist."""
+    def forward(self, value_WNC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(W, N, D) vectors; (W, N) which samples exist; (W, N, F) the features, zero where missing."""
         exists = torch.isfinite(value_WNC).all(-1)
-        x = self.value(self.features(torch.nan_to_num(value_WNC)))
+        features = self.features(torch.nan_to_num(value_WNC)) * exists[..., None]
+        x = self.value(features)
         num_samples = value_WNC.shape[1]
         duration = self.fourier.omega.new_tensor(2 * math.pi) / self.fourier.omega.min() / 2
         at = (torch.arange(num_samples, device=x.device) + 0.5) / num_samples * duration
-        return x + self.time(self.fourier(at)), exists
+        return x + self.time(self.fourier(at)), exists, features

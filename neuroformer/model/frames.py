@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
-from neuroformer.model.attention import Block, Context, prepend
+from neuroformer.model.attention import Block, prepend
 from neuroformer.ops import Ragged
 
 
@@ -56,25 +56,24 @@ class FrameEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
-    def forward(self, images_GFHW: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
-        """Packed tokens of every clip, oldest first, behind one null token; and their layout."""
+    def local(self, images_GFHW: Tensor, num_missing_G: Tensor) -> Tensor:
+        """(G, t, h, w, D) features of every place of the grid, without position."""
         x = (images_GFHW.to(self.mean.dtype) - self.mean) / self.std
-        num_frames = x.shape[1]
-        any_missing = bool((num_missing_G > 0).any())
-        if any_missing:  # a frame that was not shown is gray
-            shown = torch.arange(num_frames, device=x.device) >= num_missing_G[:, None]
-            x = x * shown[:, :, None, None]
+        # a frame that was not shown is gray
+        shown = torch.arange(x.shape[1], device=x.device) >= num_missing_G[:, None]
+        x = x * shown[:, :, None, None]
         if isinstance(self.filter, nn.Conv3d):
-            x = rearrange(self.filter(x[:, None]), "g d t h w -> g t h w d")
-        else:
-            t, h, w = self.kernel
-            cut = x[:, : self.grid[0] * t, : self.grid[1] * h, : self.grid[2] * w]
-            x = self.filter(rearrange(cut, "g (a t) (b h) (c w) -> g a b c (t h w)", t=t, h=h, w=w))
+            return self.point(rearrange(self.filter(x[:, None]), "g d t h w -> g t h w d"))
+        t, h, w = self.kernel
+        return self.point(self.filter(rearrange(x, "g (a t) (b h) (c w) -> g a b c (t h w)", t=t, h=h, w=w)))
+
+    def forward(self, local_GthwD: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
+        """Packed tokens of every clip, oldest first, behind one null token; and their layout."""
         time, row, column = self.position
-        x = self.point(x) + time[:, None, None] + row[:, None] + column
+        x = local_GthwD + time[:, None, None] + row[:, None] + column
         x = self.dropout(rearrange(x, "g t h w d -> (g t h w) d"))
-        layout = self._layout(len(images_GFHW), x.device)
-        if any_missing:
+        layout = self._layout(len(local_GthwD), x.device)
+        if bool((num_missing_G > 0).any()):
             x, layout = self._drop_missing(x, num_missing_G)
         for block in self.blocks:
             x = block(x, layout)
@@ -99,10 +98,28 @@ class FrameEncoder(nn.Module):
         return (total - self.null) / (layout.lengths_B - 1).clamp_min(1)[:, None]
 
 
-def frame_context(encoder: FrameEncoder, clips) -> Context:
-    """The context of a batch's clips; windows that show the same frames share it."""
-    x, layout = encoder(clips.images_GFHW, clips.num_missing_G)
-    return Context(x, layout, clips.index_W)
+class WhatWhere(nn.Module):
+    """Each unit's own place in the frames, and what it looks for there (Klindt et al., NeurIPS 2017).
+
+    Attention has a few heads; a population has as many receptive fields as units. This readout gives every
+    unit a distribution over the grid's places and a weight for each local feature at each lag, and adds the
+    result to its log rate.
+    """
+
+    def __init__(self, encoder: FrameEncoder, num_units: int, width: int, num_features: int):
+        super().__init__()
+        steps, rows, columns = encoder.grid
+        self.feature = nn.Sequential(nn.GELU(), nn.Linear(width, num_features), nn.GELU())
+        self.where = nn.Parameter(torch.zeros(num_units, rows * columns))
+        nn.init.normal_(self.where, std=0.1)
+        self.what = nn.Parameter(torch.zeros(num_units, steps, num_features))
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, local_GthwD: Tensor) -> Tensor:
+        """(G, U) additions to the log rates."""
+        f_GtpR = self.dropout(self.feature(local_GthwD).flatten(2, 3))
+        seen_GtuR = self.where.softmax(1) @ f_GtpR
+        return torch.einsum("gtur,utr->gu", seen_GtuR, self.what)
 
 
 def _check(c: FrameEncoderConfig, size: tuple[int, ...], kernel: tuple[int, ...]) -> None:

@@ -18,6 +18,11 @@ MAX_LOG_RATE = 4.0  # expected spikes a bin stay below exp(4)
 MIN_LOG_RATE = -16.0
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Likelihoods are never summed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class RateReadout(nn.Module):
     """Expected counts, units x bins of the window, from the SOS state: past, frames, behavior, no current spike."""
 
@@ -30,11 +35,44 @@ class RateReadout(nn.Module):
         nn.init.normal_(self.unit, std=0.02)
         self.bias = nn.Parameter(torch.tensor(unit_rate).log())
 
-    def forward(self, sos_WD: Tensor) -> Tensor:
-        """(W, B, U) log of the expected count."""
+    def forward(self, sos_WD: Tensor, linear_WBU: Tensor | float = 0.0) -> Tensor:
+        """(W, B, U) log of the expected count; ``linear_WBU`` is added to it."""
         state = self.out(F.gelu(self.hidden(sos_WD)[:, None] + self.bin)) + sos_WD[:, None]
-        log_rate = (state @ self.unit.T).float() + self.bias.float()
-        return log_rate.clamp(MIN_LOG_RATE, MAX_LOG_RATE)
+        log_rate = at_least_float32(state @ self.unit.T + self.bias)
+        return (log_rate + linear_WBU).clamp(MIN_LOG_RATE, MAX_LOG_RATE)
+
+
+class LinearReadout(nn.Module):
+    """The terms of a Poisson GLM, added to the log rates: filtered counts of the past, and the inputs.
+
+    A network finds these late and imprecisely; here they have a path of their own, and the network learns what
+    they lack. The history term has the width's rank.
+    """
+
+    def __init__(
+        self, num_units: int, num_bins: int, width: int, history_size: int, input_sizes: dict[str, int]
+    ):
+        super().__init__()
+        self.num_bins = num_bins
+        self.source = nn.Linear(history_size, width, bias=False) if history_size else None
+        self.history = nn.Parameter(torch.zeros(num_bins, width, num_units))
+        self.inputs = nn.ModuleDict(
+            {name: nn.Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
+        )
+        for layer in self.inputs.values():
+            nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, history_WF: Tensor | None, inputs: dict[str, Tensor]) -> Tensor | float:
+        """(W, B, U); an input with several samples a window gives each bin the sample nearest to it."""
+        total: Tensor | float = 0.0
+        if self.source is not None and history_WF is not None:
+            total = total + torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history)
+        for name, x_WNF in inputs.items():
+            y_WNU = self.inputs[name](x_WNF)
+            num_samples = y_WNU.shape[1]
+            place = torch.arange(self.num_bins, device=y_WNU.device) * num_samples // self.num_bins
+            total = total + y_WNU.index_select(1, place)
+        return total
 
 
 def log1mexp(x: Tensor) -> Tensor:

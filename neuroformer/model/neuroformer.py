@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Context, prepend
-from neuroformer.model.embed import HistoryFilters, InputEmbedding, SpikeEmbedding
-from neuroformer.model.frames import FrameEncoder, frame_context
+from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding
+from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
-from neuroformer.model.heads import Anchor, Projection, RateReadout, SpikeHeads, TargetHead
+from neuroformer.model.heads import Anchor, LinearReadout, Projection, RateReadout, SpikeHeads, TargetHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -50,6 +50,7 @@ class State:
 
     contexts: dict[str, Context]
     start_WD: Tensor
+    linear_WBU: Tensor | float
 
 
 class Neuroformer(nn.Module):
@@ -57,12 +58,13 @@ class Neuroformer(nn.Module):
 
     1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each
        stream gets one null token, so that an absent stream is something that can be attended to.
-    2. Make the SOS token: a learnt vector, the counts of the past through temporal filters, how much past
-       there is, and the age of the last frame.
+    2. Make the SOS token: a learnt vector, the filtered counts of the past, how much past there is, and the
+       age of the last frame.
     3. Embed the current spikes; with SOS before them they are the queries.
     4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
        configuration's order.
-    5. Read the expected counts from the SOS state: a Poisson process, from which the spike heads start.
+    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, inputs) and
+       each unit's own place in the frames. They are a Poisson process, from which the spike heads start.
     6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
     7. Read declared behavior targets from an attention pool over the window's states.
@@ -86,7 +88,8 @@ class Neuroformer(nn.Module):
         self.past_null = nn.Parameter(torch.zeros(m.width))
         self.history = None
         if m.history_filters and self.past_bins:
-            self.history = HistoryFilters(num_units, m.width, m.history_filters, self.past_bins)
+            self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
+            self.history_weight = nn.Linear(self.history.size, m.width, bias=False)
         self.inputs = nn.ModuleDict(
             {
                 v.name: InputEmbedding(
@@ -102,6 +105,9 @@ class Neuroformer(nn.Module):
         if self.frames is not None:
             self.frame_age = nn.Linear(2, m.width, bias=False)
             self.frame_period = normalization["frames"]["period"]
+        self.what_where = None
+        if self.frames is not None and m.frame_readout:
+            self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
         self.fusion = Fusion(config)
         self.rates = RateReadout(num_units, self.num_bins, m.width, normalization["unit_rate"])
         self.heads = SpikeHeads(
@@ -110,9 +116,12 @@ class Neuroformer(nn.Module):
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
         )
-        self.neural = HistoryFilters(
-            num_units, m.width, max(m.history_filters, 1), self.past_bins + self.num_bins
-        )
+        sizes = {v.name: self.inputs[v.name].size for v in config.inputs}
+        history_size = 0 if self.history is None else self.history.size
+        self.linear = LinearReadout(num_units, self.num_bins, m.width, history_size, sizes)
+        if any("neural" in c.pair for c in config.loss.contrast):
+            self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
+            self.neural_weight = nn.Linear(self.neural.size, m.width, bias=False)
         self.contrast = nn.ModuleList(
             nn.ModuleList(Projection(m.width, c.width) for _ in c.pair) for c in config.loss.contrast
         )
@@ -137,7 +146,7 @@ class Neuroformer(nn.Module):
         # 4: fusion
         h_TD = self.fusion(x_TD, layout, state.contexts)
         # 5: rates
-        log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()))
+        log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()), state.linear_WBU)
         # 6: spikes
         dt_nll_T, id_nll_S = self._spike_nll(batch, h_TD, layout, log_rate_WBU)
         # 7: behavior
@@ -155,22 +164,34 @@ class Neuroformer(nn.Module):
         if self.past_bins:
             x_PD = self.dropout(self.spikes(batch.past_tick_P, batch.past_unit_P))
             contexts["past"] = Context(*prepend(x_PD, batch.past, self.past_null + missing))
+        history_WF = None
         if self.history is not None:
-            start_WD = start_WD + self.history(batch.past, batch.past_tick_P, batch.past_unit_P)
+            history_WF = self.history(batch.past, batch.past_tick_P, batch.past_unit_P)
+            start_WD = start_WD + self.history_weight(history_WF)
+        features: dict[str, Tensor] = {}
+        for group in self.config.input_groups:
+            contexts[group] = self._group_context(group, batch, features)
+        linear = self.linear(history_WF, features)
         if self.frames is not None:
             assert batch.clips is not None
-            contexts["frames"] = frame_context(self.frames, batch.clips)
-            age = batch.clips.age_W / self.frame_period
+            clips = batch.clips
+            local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
+            contexts["frames"] = Context(*self.frames(local, clips.num_missing_G), clips.index_W)
+            if self.what_where is not None:
+                linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
+            age = clips.age_W / self.frame_period
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
-        for group in self.config.input_groups:
-            contexts[group] = self._group_context(group, batch)
-        return State(contexts, self.dropout(start_WD))
+        return State(contexts, self.dropout(start_WD), linear)
 
-    def _group_context(self, group: str, batch: Batch) -> Context:
-        names = [v.name for v in self.config.inputs if v.group == group]
-        pairs = [self.inputs[name](batch.inputs[name]) for name in names]
-        x_WND = self.dropout(torch.cat([x for x, _ in pairs], 1))
-        exists_WN = torch.cat([e for _, e in pairs], 1)
+    def _group_context(self, group: str, batch: Batch, features: dict[str, Tensor]) -> Context:
+        """The context of a group of inputs; what its variables are made of is left in ``features``."""
+        vectors, exist = [], []
+        for v in self.config.inputs:
+            if v.group == group:
+                x, exists, features[v.name] = self.inputs[v.name](batch.inputs[v.name].to(self.sos.dtype))
+                vectors.append(x)
+                exist.append(exists)
+        x_WND, exists_WN = self.dropout(torch.cat(vectors, 1)), torch.cat(exist, 1)
         num_windows, num_samples = exists_WN.shape
         if bool(exists_WN.all()):
             offsets = torch.arange(num_windows + 1, device=x_WND.device) * num_samples
@@ -261,4 +282,4 @@ class Neuroformer(nn.Module):
             torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
             batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
         )  # fmt: skip
-        return self.neural(both, tick[order], unit[order])
+        return self.neural_weight(self.neural(both, tick[order], unit[order]))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block
-from neuroformer.model.heads import Anchor
+from neuroformer.model.heads import Anchor, at_least_float32
 from neuroformer.model.neuroformer import Neuroformer
 
 
@@ -45,12 +45,12 @@ class Stepper:
                 mask = None if full else context.layout.mask_BL
                 self.cross.append(_Keys(k, v, mask, context.index_W))
         self.h_AD = self._advance(state.start_WD)
-        self.log_rate_WBU = model.rates(self.h_AD)
+        self.log_rate_WBU = model.rates(self.h_AD, state.linear_WBU)
         self.anchor = Anchor.from_log_rates(self.log_rate_WBU) if model.config.model.rate_anchor else None
 
     def dt_logits(self, last_tick: Tensor, last_unit: Tensor) -> Tensor:
         """(A, B + 1) of the next bin; the last class ends the window. Bins before ``last_tick`` are excluded."""
-        logits = self.model.heads.dt(self.h_AD).float()
+        logits = at_least_float32(self.model.heads.dt(self.h_AD))
         if self.anchor is not None:
             logits = logits + self.anchor.dt_base(self.rows, last_tick, last_unit)
         bins = torch.arange(logits.shape[1], device=logits.device)
@@ -59,7 +59,7 @@ class Stepper:
     def id_logits(self, which: Tensor, dt: Tensor, low: Tensor) -> Tensor:
         """(n, U) of the unit at bin ``dt`` for the active sequences ``which``; units before ``low`` are excluded."""
         heads = self.model.heads
-        logits = (heads.id_state(self.h_AD[which], dt) @ heads.unit.T + heads.bias).float()
+        logits = at_least_float32(heads.id_state(self.h_AD[which], dt) @ heads.unit.T + heads.bias)
         base, rows = self.model.id_base(self.anchor, self.rows[which], dt)
         if base is not None:
             logits = logits + base.index_select(0, rows)
