@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = parser().parse_args(argv)
     try:
-        return args.run(args) or 0
+        return args.do(args) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run, help: str, epilog: str = "") -> argparse.ArgumentParser:
         p = commands.add_parser(name, parents=[common], help=help, description=help, epilog=epilog)
-        p.set_defaults(run=run)
+        p.set_defaults(do=run)
         return p
 
     keys = "Any key of configs/reference.yaml can be given as key.sub=value (lists by place: inputs.0.name=speed)."
@@ -143,8 +143,11 @@ def _glms(prepared) -> dict[str, Any]:
     out: dict[str, Any] = {}
     start = time.perf_counter()
     p = prepared
+    glm = None
     for variant in ("past", "every"):
-        glm = fit_glm(p.rec, p.split, p.index, p.config, p.normalization, variant=variant, seed=p.config.seed)
+        glm = fit_glm(
+            p.rec, p.split, p.index, p.config, p.normalization, variant=variant, seed=p.config.seed, like=glm
+        )
         out[f"bits_per_spike_glm_{variant}"] = glm_bits_per_spike(glm, p.split, p.index, p.normalization)
     out["bits_per_spike_glm"] = max(out.values())
     return out | {"glm_seconds": time.perf_counter() - start}

@@ -154,7 +154,6 @@ class TrainConfig:
     clip: float = 1.0  # norm of the gradient
     average: float = 0.0  # decay of the moving average of weights that is evaluated and kept; 0: none
     jitter: bool = True  # windows start anywhere on the bin grid, else tile time
-    unit_dropout: float = 0.0  # share of units whose past spikes are hidden in a window
     evaluate_every: int = 200  # steps
     patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
     threads: int = 0  # CPU threads; 0: PyTorch's choice

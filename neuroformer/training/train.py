@@ -88,7 +88,7 @@ def train(
         gradient_clip_val=t.clip or None, callbacks=callbacks, logger=loggers,
         val_check_interval=min(t.evaluate_every, t.steps), check_val_every_n_epoch=None,
         num_sanity_val_steps=0, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=progress, log_every_n_steps=10, use_distributed_sampler=False,
+        enable_progress_bar=progress, log_every_n_steps=max(1, min(10, t.steps // 2)), use_distributed_sampler=False,
     )  # fmt: skip
     start = time.perf_counter()
     trainer.fit(module, datamodule=WindowData(prepared))
