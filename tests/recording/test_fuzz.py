@@ -113,16 +113,20 @@ def fuzz_file(make, worker, folder, count, seed):
     original = make(folder)
     data = original.read_bytes()
     rng = np.random.default_rng(seed)
-    path = folder / f"broken{original.suffix}"
     verdicts, bad = Counter(), {}
     for i in range(count):
+        # a new name each: HDF5 keeps a file that it failed on, and would go on failing on that name
+        path = folder / f"broken{i}{original.suffix}"
         path.write_bytes(corrupt(data, rng))
         verdict = worker.open(path)
+        path.unlink()
         verdicts[verdict if verdict in ("recording", "error") else "bad"] += 1
         if verdict not in ("recording", "error") and verdict not in bad:
             bad[verdict] = i
     assert not bad, (dict(verdicts), bad)
-    assert verdicts["error"] > 0  # the wounds do reach something
+    assert (
+        min(verdicts["error"], verdicts["recording"]) > count // 20
+    )  # wounds are neither all deadly nor none
 
 
 SAMPLES = [sample_npz, sample_nwb, sample_h5]
