@@ -154,6 +154,8 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
         return read_suite2p
     if is_original(path):
         return read_original
+    if path.suffix.lower() == ".zarr" or any((path / n).exists() for n in (".zgroup", "zarr.json")):
+        raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 
