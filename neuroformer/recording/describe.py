@@ -32,7 +32,10 @@ def describe(rec: Recording) -> str:
     lines += [f"  intervals {name}: {_table(columns)}" for name, columns in rec.intervals.items()]
     if rec.frames is not None:
         lines.append(f"  frames    {_frames(rec.frames)}")
-    lines += [f"  behavior  {name}: {_variable(var)}" for name, var in rec.behavior.items()]
+    sources = rec.meta.get("sources", {})
+    for name, var in rec.behavior.items():
+        place = f"  [{sources[name]}]" if name in sources else ""
+        lines.append(f"  behavior  {name}: {_variable(var)}{place}")
     if rec.truth:
         lines.append(f"  truth     {', '.join(rec.truth)}")
     lines += [f"  note      {note}" for note in rec.meta.get("notes", ())]

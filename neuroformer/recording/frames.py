@@ -103,8 +103,8 @@ class H5Frames(LazyFrames):
         return self._open_files[pid]
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        f = self._file()
         try:
+            f = self._file()
             if not self.stack:
                 return gray(np.stack([f[self.datasets[i]][()] for i in index]))
             data = f[self.datasets[0]]

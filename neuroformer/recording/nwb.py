@@ -81,7 +81,9 @@ def read_nwb(
     except Exception as e:  # pynwb and hdmf raise many kinds on damaged files
         if not isinstance(e, UNREADABLE) and not type(e).__module__.startswith(("hdmf", "pynwb", "h5py")):
             raise
-        raise RecordingError(f"{path} cannot be read as NWB: {type(e).__name__}: {e}") from e
+        raise RecordingError(
+            f"{path} cannot be read as NWB ({type(e).__name__}: {e}); it may be damaged or cut short"
+        ) from e
 
 
 class _Reader:

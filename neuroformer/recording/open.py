@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.arrays import read_npz
+from neuroformer.recording.arrays import read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, ResizedFrames
 from neuroformer.recording.recording import Recording, RecordingError
 
@@ -71,6 +71,35 @@ def open_recording(
     return rec if frames is rec.frames else replace(rec, frames=frames)
 
 
+def write_recording(rec: Recording, path: str | Path) -> Path:
+    """Write a recording in the format that the path's suffix names; :func:`open_recording` reads it back.
+
+    ``.npz``, ``.nwb``, ``.h5`` (torch_brain), or ``.recording`` (a memory-mapped folder).
+
+    Raises
+    ------
+    RecordingError
+        Another suffix, or something that the format cannot hold.
+    """
+    path = Path(path).expanduser()
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return write_npz(rec, path)
+    if suffix == ".nwb":
+        from neuroformer.recording.nwb_write import write_nwb
+
+        return write_nwb(rec, path)
+    if suffix in (".h5", ".hdf5"):
+        from neuroformer.recording.torch_brain import write_torch_brain
+
+        return write_torch_brain(rec, path)
+    if suffix == ".recording":
+        from neuroformer.recording.store import write_store
+
+        return write_store(rec, path)
+    raise RecordingError(f"no format is written as '{path.name}'; expected .npz, .nwb, .h5 or .recording")
+
+
 def _read(source: str | Path, options: dict[str, Any]) -> Recording:
     if isinstance(source, str) and source.startswith(SYNTHETIC):
         from neuroformer.recording.synthetic import synthetic
@@ -125,6 +154,8 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
         return read_suite2p
     if is_original(path):
         return read_original
+    if path.suffix.lower() == ".zarr" or any((path / n).exists() for n in (".zgroup", "zarr.json")):
+        raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 

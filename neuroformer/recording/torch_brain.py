@@ -70,7 +70,9 @@ def read_torch_brain(path: str | Path, events: str = "auto") -> Recording:
     except RecordingError:
         raise
     except UNREADABLE as e:
-        raise RecordingError(f"{path} cannot be read as torch_brain HDF5: {type(e).__name__}: {e}") from e
+        raise RecordingError(
+            f"{path} cannot be read as torch_brain HDF5 ({type(e).__name__}: {e}); it may be damaged"
+        ) from e
 
 
 def _read(f: Any, path: Path, events: str) -> Recording:

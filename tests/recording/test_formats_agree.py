@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from samples import assert_same
 
+from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
 from neuroformer.recording.arrays import write_npz
 from neuroformer.recording.recording import Traces
@@ -139,7 +140,12 @@ def check(seed, through):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             rec = random_recording(seed)
-            assert_same(through(rec, folder), rec, exact=through is not through_pynapple)
+            back = through(rec, folder)
+            assert_same(back, rec, exact=through is not through_pynapple)
+            for dt in (0.01, 0.25):  # the windows cut from it, bin by bin
+                got, expected = (SpikeIndex.from_recording(r, r.domain, dt) for r in (back, rec))
+                np.testing.assert_array_equal(got.keys, expected.keys)
+                np.testing.assert_array_equal(got.unit, expected.unit)
     finally:
         shutil.rmtree(folder)
 

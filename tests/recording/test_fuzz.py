@@ -62,13 +62,13 @@ def worker():
 
 
 def corrupt(data: bytes, rng: np.random.Generator) -> bytes:
-    """One to eight wounds: flipped, zeroed, repeated, swapped or missing bytes, or a lost end."""
+    """One to four wounds: flipped, zeroed, repeated, swapped or missing bytes, or a lost end."""
     out = bytearray(data)
-    for _ in range(int(rng.integers(1, 9))):
+    for _ in range(int(rng.integers(1, 5))):
         if len(out) < 4:
             break
-        # headers and tables lie in front; half of the wounds go there
-        limit = len(out) if rng.random() < 0.5 else min(len(out), 4096)
+        # headers and tables lie in front; more wounds go there
+        limit = len(out) if rng.random() < 0.8 else min(len(out), 4096)
         at, size = int(rng.integers(0, limit)), int(rng.integers(1, 64))
         kind = rng.integers(0, 6)
         if kind == 0:
@@ -77,11 +77,11 @@ def corrupt(data: bytes, rng: np.random.Generator) -> bytes:
             out[at : at + size] = bytes(min(size, len(out) - at))
         elif kind == 2:
             out[at : at + size] = rng.bytes(min(size, len(out) - at))
-        elif kind == 3:
-            out[at:at] = out[at : at + size]
+        elif kind == 3 and rng.random() < 0.2:
+            out[at:at] = out[at : at + size]  # all behind it moves
         elif kind == 4:
             out[at : at + 8] = (b"\xff" * 8)[: len(out) - at]
-        elif rng.random() < 0.2:
+        elif rng.random() < 0.1:
             del out[at:]
     return bytes(out)
 
@@ -113,16 +113,20 @@ def fuzz_file(make, worker, folder, count, seed):
     original = make(folder)
     data = original.read_bytes()
     rng = np.random.default_rng(seed)
-    path = folder / f"broken{original.suffix}"
     verdicts, bad = Counter(), {}
     for i in range(count):
+        # a new name each: HDF5 keeps a file that it failed on, and would go on failing on that name
+        path = folder / f"broken{i}{original.suffix}"
         path.write_bytes(corrupt(data, rng))
         verdict = worker.open(path)
+        path.unlink()
         verdicts[verdict if verdict in ("recording", "error") else "bad"] += 1
         if verdict not in ("recording", "error") and verdict not in bad:
             bad[verdict] = i
     assert not bad, (dict(verdicts), bad)
-    assert verdicts["error"] > 0  # the wounds do reach something
+    assert (
+        min(verdicts["error"], verdicts["recording"]) > count // 20
+    )  # wounds are neither all deadly nor none
 
 
 SAMPLES = [sample_npz, sample_nwb, sample_h5]

@@ -61,6 +61,12 @@ def test_opens_in_pynapple(ours):
     assert len(data["units"]) == 5 and np.allclose(data["units"][0].t, rec.spike_times[rec.spike_units == 0])
     assert np.allclose(data["trials"].start, rec.trials["start"])
     assert np.allclose(data["gaze"].values, rec.behavior["gaze"].values)
+    from neuroformer.recording.pynapple import from_pynapple
+
+    back = from_pynapple(data)
+    np.testing.assert_allclose(back.spike_times, rec.spike_times, atol=1e-9)
+    assert back.num_units == 5 and set(back.behavior) >= {"speed", "heart_rate", "gaze"}
+    np.testing.assert_allclose(back.trial_intervals, rec.trial_intervals)
 
 
 def test_nwbinspector_finds_nothing_critical(ours):

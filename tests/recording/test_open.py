@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from neuroformer.recording import RecordingError, open_recording
+from neuroformer.recording import RecordingError, open_recording, write_recording
 from neuroformer.recording.arrays import write_npz
 
 
@@ -44,3 +44,17 @@ def test_synthetic_by_name(monkeypatch, npz):
     module.synthetic = lambda name, seed=0: open_recording(npz) if name == "small" and seed == 3 else None  # pyright: ignore
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert open_recording("synthetic:small", seed=3).num_spikes == 2
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nwb", ".h5", ".recording"])
+@pytest.mark.filterwarnings("ignore")
+def test_write_by_suffix(tmp_path, npz, suffix):
+    pytest.importorskip({".nwb": "pynwb", ".h5": "temporaldata"}.get(suffix, "numpy"))
+    rec = open_recording(npz)
+    back = open_recording(write_recording(rec, tmp_path / f"b{suffix}"))
+    assert back.sha256() == rec.sha256() and back.name == rec.name
+
+
+def test_write_to_an_unknown_suffix(tmp_path, npz):
+    with pytest.raises(RecordingError, match="no format is written as 'b.mat'; expected .npz"):
+        write_recording(open_recording(npz), tmp_path / "b.mat")

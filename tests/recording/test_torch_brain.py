@@ -116,3 +116,18 @@ def test_bad_files(tmp_path):
     rec = replace(full_recording(), truth={}, units={"id": np.array(["ä", "b", "c", "d", "e"])})
     with pytest.raises(RecordingError, match="cannot be written for torch_brain"):
         write_torch_brain(rec, tmp_path / "umlaut.h5")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_brain_itself_samples_what_we_write(tmp_path):
+    # not a test dependency: it brings in ray
+    datasets = pytest.importorskip("torch_brain.datasets")
+    rec = full_recording()
+    write_torch_brain(rec, tmp_path / "rec1.h5")
+    dataset = datasets.Dataset(str(tmp_path))
+    sample = dataset[datasets.DatasetIndex("rec1", 1.0, 3.0)]
+    inside = (rec.spike_times >= 1) & (rec.spike_times < 3)
+    np.testing.assert_allclose(sample.spikes.timestamps, rec.spike_times[inside] - 1.0)
+    np.testing.assert_array_equal(sample.spikes.unit_index, rec.spike_units[inside])
+    domain = dataset.get_sampling_intervals()["rec1"]
+    np.testing.assert_array_equal(np.stack([domain.start, domain.end], 1), rec.domain)
