@@ -1,0 +1,102 @@
+"""Tile shapes: one readable table, picked by what the host knows of a batch. No device is asked.
+
+An entry is ``(queries per tile, keys per tile, warps, pipeline stages)``. Tiles of 16 or 32 queries suit
+spike windows (about 15 tokens); one or two warps then keep the softmax within a warp, and the many small
+programs hide each other's latency. ``neuroformer bench kernels`` sweeps the candidates below on the
+device it runs on and reports where the table is not the best.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from .common import INTERPRETED, padded
+
+Tile = tuple[int, int, int, int]
+
+# mean queries per sequence up to -> tile, for heads up to 64 wide in 16 bits
+FORWARD: tuple[tuple[float, Tile], ...] = (
+    (12, (16, 64, 1, 3)),
+    (40, (32, 64, 2, 3)),
+    (160, (64, 64, 4, 3)),
+    (float("inf"), (128, 64, 4, 3)),
+)
+OWNED: tuple[tuple[float, Tile], ...] = (
+    (12, (16, 64, 2, 2)),
+    (float("inf"), (32, 64, 4, 2)),
+)
+SPLIT: Tile = (64, 64, 4, 2)
+
+# Beyond this many queries one program per (sequence, head) is too few programs doing too much.
+OWNED_MAX_QUERIES = 128
+
+CANDIDATES: dict[str, tuple[Tile, ...]] = {
+    "forward": (
+        (16, 32, 1, 3), (16, 64, 1, 3), (16, 64, 2, 3), (16, 128, 4, 3), (32, 32, 1, 3), (32, 64, 2, 3),
+        (32, 64, 4, 3), (64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2),
+    ),
+    "owned": (
+        (16, 32, 1, 2), (16, 64, 2, 2), (16, 64, 4, 3), (16, 128, 4, 2), (32, 32, 2, 2), (32, 64, 2, 2),
+        (32, 64, 4, 2), (32, 64, 4, 3), (32, 128, 4, 2), (64, 64, 4, 2),
+    ),
+    "split": (
+        (32, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 128, 8, 2),
+    ),
+}  # fmt: skip
+
+_forced: dict[str, Any] = {}
+
+
+@contextlib.contextmanager
+def forced(**choices: Any) -> Iterator[None]:
+    """Within the block, use these tiles: ``forward=``, ``owned=``, ``split=`` a tile; ``backward=`` which."""
+    before = dict(_forced)
+    _forced.update({name: choice for name, choice in choices.items() if choice is not None})
+    try:
+        yield
+    finally:
+        _forced.clear()
+        _forced.update(before)
+
+
+def _shrink(tile: Tile, dtype: torch.dtype, width: int, backward: bool) -> Tile:
+    """Wider or longer elements get smaller tiles: the table is for heads up to 64 wide, of 16 bits."""
+    queries, keys, warps, stages = tile
+    if dtype in (torch.float32, torch.float64):  # no matrix unit: each product costs registers
+        return min(queries, 32), min(keys, 32), max(warps, 4), 1
+    if padded(width) > 64:
+        return min(queries, 64), min(keys, 32 if backward else 64), max(warps, 4), 2
+    return tile
+
+
+def _lookup(table: tuple[tuple[float, Tile], ...], value: float) -> Tile:
+    return next(tile for limit, tile in table if value <= limit)
+
+
+def attention_plan(
+    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype, window: bool
+) -> list[int]:
+    """[forward tile (4), backward is owned, one tile, backward tile (4)] as the custom op takes it.
+
+    ``longest`` is the most queries of a sequence, or a bound on it.
+    """
+    mean = num_queries / max(num_sequences, 1)
+    forward = _shrink(_lookup(FORWARD, mean), dtype, width, False)
+    owned_tile = _shrink(_lookup(OWNED, mean), dtype, width, True)
+    split_tile = _shrink(SPLIT, dtype, width, True)
+    if INTERPRETED:  # one configuration, small enough that short tests cross tile borders
+        forward = owned_tile = split_tile = (32, 32, 4, 1)
+    forward = _forced.get("forward", forward)
+    owned_tile = _forced.get("owned", owned_tile)
+    split_tile = _forced.get("split", split_tile)
+    one_tile = longest <= owned_tile[0]
+    # a time window skips whole blocks in the split kernels, and a long tile of queries has no other way
+    owned = one_tile or (longest <= OWNED_MAX_QUERIES and not window)
+    if "backward" in _forced:
+        owned = _forced["backward"] == "owned"
+    backward = owned_tile if owned else split_tile
+    return [*forward, int(owned), int(one_tile and owned), *backward]

@@ -1,0 +1,134 @@
+"""Cases that the fused kernels are checked on: the same on a CPU (interpreted) and on a GPU.
+
+Each check raises AssertionError naming the output or gradient that is off; the oracle is the eager
+reference in float64, the tolerance that of ``neuroformer.ops.tolerance``. Shape suffixes: T query
+tokens, S key tokens, B sequences, G key sequences, H heads, E head width, N rows, C classes, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuroformer.ops import reference
+from neuroformer.ops.ragged import Ragged
+from neuroformer.ops.tolerance import check_close
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+def layout(lengths: tuple[int, ...], device) -> Ragged:
+    return Ragged.from_lengths(torch.tensor(lengths, dtype=torch.int64)).to(device)
+
+
+def draw(generator: torch.Generator, *shape: int, dtype=torch.float64, device="cpu") -> Tensor:
+    """Normal numbers that ``dtype`` holds exactly, so that all precisions start from the same values."""
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).to(device)
+
+
+@dataclass(frozen=True)
+class AttentionCase:
+    """Lengths, shapes and options of one check of attention, forward and backward."""
+
+    name: str
+    q_lengths: tuple[int, ...]
+    k_lengths: tuple[int, ...]
+    heads: int = 1
+    width: int = 32
+    dtype: torch.dtype = F32
+    backward: str | None = None  # "owned" or "split"; None leaves it to the table
+    k_index: tuple[int, ...] | None = None
+    causal: bool = False
+    rotary: bool = False
+    window_s: float | None = None
+    dropout_p: float = 0.0
+
+    def layouts(self, device) -> tuple[Ragged, Ragged]:
+        q_layout = layout(self.q_lengths, device)
+        same = self.k_lengths == self.q_lengths and self.k_index is None
+        return q_layout, q_layout if same else layout(self.k_lengths, device)
+
+    def tensors(self, device) -> tuple[list[Tensor], Tensor]:
+        """(q, k, v) and the gradient of the output, in the case's dtype."""
+        g = torch.Generator().manual_seed(len(self.name))
+        num_q, num_k = sum(self.q_lengths), sum(self.k_lengths)
+        q, k, v, dout = (
+            draw(g, n, self.heads, self.width, dtype=self.dtype, device=device)
+            for n in (num_q, num_k, num_k, num_q)
+        )
+        return [q, k, v], dout
+
+    def options(self, device) -> dict[str, Any]:
+        g = torch.Generator().manual_seed(7)
+        options: dict[str, Any] = {"causal": self.causal, "window_s": self.window_s}
+        if self.k_index is not None:
+            options["k_index"] = torch.tensor(self.k_index, device=device)
+        if self.rotary or self.window_s is not None:
+            options["q_times"] = torch.rand(sum(self.q_lengths), generator=g).to(device)
+            options["k_times"] = torch.rand(sum(self.k_lengths), generator=g).to(device)
+        if self.rotary:
+            options["rotary_freqs"] = (torch.rand(self.width // 2, generator=g) * 30).to(device)
+        if self.dropout_p:
+            options["dropout_p"] = self.dropout_p
+            options["dropout_seed"] = torch.tensor(0x9ABCDEF1, device=device)
+        return options
+
+
+def run_attention(call, case: AttentionCase, device, dtype) -> dict[str, Tensor]:
+    """Outputs and gradients by name, computed in ``dtype`` from the values of the case's own dtype."""
+    inputs, dout = case.tensors(device)
+    inputs = [x.to(dtype).requires_grad_() for x in inputs]
+    out, lse = call(*inputs, *case.layouts(device), **case.options(device))
+    if out.requires_grad:  # the oracle's does not where there is nothing to attend to
+        out.backward(dout.to(dtype))
+    grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in inputs]
+    return {"out": out.detach(), "lse": lse, "dq": grads[0], "dk": grads[1], "dv": grads[2]}
+
+
+def check_attention(case: AttentionCase, device) -> None:
+    from neuroformer.kernels import configs  # pyright: ignore[reportMissingImports]
+    from neuroformer.kernels.spike_attention import (  # pyright: ignore[reportMissingImports]
+        spike_attention,
+    )
+
+    exact = run_attention(reference.attention, case, device, torch.float64)
+    eager = run_attention(reference.attention, case, device, case.dtype)
+    with configs.forced(backward=case.backward):
+        got = run_attention(spike_attention, case, device, case.dtype)
+    for name in exact:
+        check_close(f"{case.name}: {name}", got[name], eager[name], exact[name])
+
+
+QUERIES, KEYS = (0, 1, 63, 64, 65, 7), (5, 0, 64, 65, 1, 130)
+FEW, GROUP = (3, 0, 40, 9, 1), (2, 1, 0, 2, 2)
+
+SMALL_ATTENTION = (
+    AttentionCase("cross", QUERIES, KEYS, 2, 32, F32, "owned"),
+    AttentionCase("cross split", QUERIES, KEYS, 2, 16, F32, "split"),
+    AttentionCase("cross bf16", QUERIES, KEYS, 1, 32, BF16, "owned"),
+    AttentionCase("cross fp16 wide", QUERIES, KEYS, 1, 128, F16, "split"),
+    AttentionCase("cross odd width", QUERIES, KEYS, 1, 60, BF16),
+    AttentionCase("causal", QUERIES, QUERIES, 1, 32, F32, "owned", causal=True),
+    AttentionCase("causal split", QUERIES, QUERIES, 1, 16, BF16, "split", causal=True),
+    AttentionCase("causal of unequal lengths", QUERIES, KEYS, 1, 60, F32, "owned", causal=True),
+    AttentionCase("causal of unequal lengths, split", QUERIES, KEYS, 1, 32, F16, "split", causal=True),
+    AttentionCase("few queries, many keys", (15, 3, 0, 22), (300, 150, 20, 0), 1, 32, BF16),
+    AttentionCase("shared keys", FEW, (17, 5, 70), 1, 32, F32, "owned", GROUP),
+    AttentionCase("shared keys, split", FEW, (17, 5, 70), 2, 16, BF16, "split", GROUP),
+    AttentionCase("shared keys, none read", (2, 3), (4, 6, 1), 1, 16, F32, None, (1, 1)),
+    AttentionCase("rotary", (9, 33), (40, 7), 1, 32, F32, "owned", rotary=True),
+    AttentionCase("rotary odd width, split", (9, 33), (40, 7), 1, 60, BF16, "split", rotary=True),
+    AttentionCase("window", (40, 20, 1), (90, 20, 3), 1, 16, F32, "owned", window_s=0.05),
+    AttentionCase("window split", (40, 20, 1), (90, 20, 3), 1, 16, F32, "split", window_s=0.0005),
+    AttentionCase("dropout", (12, 40), (30, 50), 1, 32, F32, "owned", dropout_p=0.3),
+    AttentionCase("dropout split", (12, 40), (30, 50), 2, 32, BF16, "split", dropout_p=0.3),
+    AttentionCase(
+        "all at once", FEW, (17, 5, 70), 1, 32, BF16, "split", GROUP, False, True, 0.3, 0.2
+    ),
+    AttentionCase("causal all at once", (33, 9), (33, 9), 1, 32, F16, "owned", None, True, True, 0.5, 0.2),
+    AttentionCase("no keys at all", (3, 2), (0, 0), 1, 16, F32),
+    AttentionCase("no queries at all", (0, 0), (3, 2), 1, 16, F32),
+)  # fmt: skip
