@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import triton
 
 from .common import INTERPRETED, padded
 
@@ -100,3 +101,60 @@ def attention_plan(
         owned = _forced["backward"] == "owned"
     backward = owned_tile if owned else split_tile
     return [*forward, int(owned), int(one_tile and owned), *backward]
+
+
+# Programs that keep a large card busy for a few waves: what splits aim at.
+PROGRAMS = 528
+
+# features up to -> (rows, classes, warps, stages); the side that is summed over comes second in backward
+CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
+    (128, (128, 64, 8, 3)),
+    (256, (128, 64, 8, 2)),
+    (512, (64, 32, 8, 2)),
+)
+CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
+    (128, (64, 128, 8, 3)),
+    (256, (64, 128, 8, 2)),
+    (512, (32, 64, 8, 2)),
+)
+# Below this many classes sorting the rows costs more than the blocks that it lets be skipped.
+SORT_FROM = 4096
+
+CANDIDATES["cross_entropy_forward"] = (
+    (128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 8, 2), (128, 128, 8, 2),
+)  # fmt: skip
+CANDIDATES["cross_entropy_backward"] = (
+    (64, 128, 8, 2), (64, 128, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 128, 8, 2),
+)  # fmt: skip
+
+
+def cross_entropy_plan(num_rows: int, num_classes: int, features: int, dtype: torch.dtype) -> list[int]:
+    """[forward tile (4), class splits, backward tile (4), row splits, rows are sorted]; tiles are
+    (rows, classes, warps, stages)."""
+    forward = _lookup(CROSS_ENTROPY_FORWARD, features)
+    backward = _lookup(CROSS_ENTROPY_BACKWARD, features)
+    sort = num_classes >= SORT_FROM
+    if dtype in (torch.float32, torch.float64):
+        forward = backward = (16, 16, 4, 1) if padded(features) > 128 else (32, 32, 4, 1)
+    if INTERPRETED:
+        forward = backward = (32, 32, 4, 1)
+        sort = num_classes >= 64
+    few_classes = forward[1] // 2 >= max(num_classes, 16)
+    if few_classes:  # a block of classes is no wider than it has to be
+        width = max(16, triton.next_power_of_2(num_classes))
+        forward, backward = (forward[0], width, 4, 2), (64, width, 4, 2)
+    forward = _forced.get("cross_entropy_forward", forward)
+    backward = _forced.get("cross_entropy_backward", backward)
+    tiles = -(-num_rows // forward[0])
+    blocks = -(-num_classes // backward[1])
+    class_splits = _splits(tiles, -(-num_classes // forward[1]))
+    row_splits = _splits(blocks, -(-num_rows // backward[0]))
+    class_splits = _forced.get("class_splits", class_splits)
+    row_splits = _forced.get("row_splits", row_splits)
+    return [*forward, class_splits, *backward, row_splits, int(sort)]
+
+
+def _splits(programs: int, most: int) -> int:
+    """How often to cut a sum so that there are enough programs; each cut costs scratch to put together."""
+    aim = 2 if INTERPRETED else -(-PROGRAMS // max(programs, 1))
+    return max(1, min(aim, most, 32))

@@ -132,3 +132,70 @@ SMALL_ATTENTION = (
     AttentionCase("no keys at all", (3, 2), (0, 0), 1, 16, F32),
     AttentionCase("no queries at all", (0, 0), (3, 2), 1, 16, F32),
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CrossEntropyCase:
+    """Sizes and supports of one check of the marked cross-entropy, forward and backward.
+
+    ``slices`` cuts the classes into equal parts, one for each recording: rows choose within one.
+    """
+
+    name: str
+    rows: int
+    classes: int
+    features: int
+    dtype: torch.dtype = F32
+    slices: int = 1
+
+    def tensors(self, device) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """(h, weight, bias), (target, low, high), and the gradient of the loss."""
+        g = torch.Generator().manual_seed(len(self.name))
+        h = draw(g, self.rows, self.features, dtype=self.dtype, device=device)
+        weight = draw(g, self.classes, self.features) * self.features**-0.5
+        bias = draw(g, self.classes)
+        part = self.classes // self.slices
+        start = torch.randint(0, self.slices, (self.rows,), generator=g) * part
+        # half of the rows open a bin and may choose every unit; the others go on from the last one
+        low = start + torch.randint(0, part, (self.rows,), generator=g) * (torch.arange(self.rows) % 2)
+        high = start + part
+        share = torch.rand(self.rows, generator=g)
+        target = low + (share * (high - low)).long()
+        floats = [h, weight.to(self.dtype).to(device), bias.to(self.dtype).to(device)]
+        dloss = draw(g, self.rows, dtype=F32, device=device)
+        return floats, [x.to(device) for x in (target, low, high)], dloss
+
+
+def run_cross_entropy(call, case: CrossEntropyCase, device, dtype) -> dict[str, Tensor]:
+    floats, indices, dloss = case.tensors(device)
+    floats = [x.to(dtype).requires_grad_() for x in floats]
+    loss = call(*floats, *indices)
+    loss.backward(dloss.to(loss.dtype))
+    named = {"loss": loss.detach()}
+    for name, x in zip(("dh", "dweight", "dbias"), floats, strict=True):
+        assert x.grad is not None
+        named[name] = x.grad
+    return named
+
+
+def check_cross_entropy(case: CrossEntropyCase, device) -> None:
+    from neuroformer.kernels.cross_entropy import (  # pyright: ignore[reportMissingImports]
+        marked_cross_entropy,
+    )
+
+    exact = run_cross_entropy(reference.marked_cross_entropy, case, device, torch.float64)
+    eager = run_cross_entropy(reference.marked_cross_entropy, case, device, case.dtype)
+    got = run_cross_entropy(marked_cross_entropy, case, device, case.dtype)
+    for name in exact:
+        check_close(f"{case.name}: {name}", got[name], eager[name], exact[name])
+
+
+SMALL_CROSS_ENTROPY = (
+    CrossEntropyCase("units", 65, 200, 32),
+    CrossEntropyCase("units bf16", 70, 130, 60, BF16),
+    CrossEntropyCase("units fp16", 33, 97, 16, F16),
+    CrossEntropyCase("recordings", 64, 192, 32, BF16, 3),
+    CrossEntropyCase("bins", 100, 6, 32, F32),
+    CrossEntropyCase("bins bf16", 100, 21, 64, BF16),
+    CrossEntropyCase("one row", 1, 40, 16, F32),
+)

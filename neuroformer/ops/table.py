@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 ATTENTION = ("eager", "sdpa", "flex", "triton")
+CROSS_ENTROPY = ("eager", "triton")
 
 # What each implementation of attention can do beyond plain, causal and shared-key attention. An option
 # that is missing here is refused by name when that implementation was asked for.
@@ -71,3 +72,28 @@ def pick_attention(q: Tensor, options: set[str], deterministic: bool) -> str:
         if lacks_attention(impl, q, options, deterministic) is None:
             return impl
     raise ValueError(f"no implementation of attention can do {sorted(options)} on {q.device} in {q.dtype}")
+
+
+def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor, base: bool) -> str | None:
+    """Why ``impl`` cannot do this case; None where it can."""
+    if impl != "triton":
+        return None
+    if base:
+        return "does not know base_RC"
+    if h.shape[1] > TRITON_FEATURES:
+        return f"takes up to {TRITON_FEATURES} features, got {h.shape[1]}"
+    if h.dtype != weight.dtype:
+        return f"takes one dtype, got h {h.dtype} and weight {weight.dtype}"
+    return None
+
+
+def pick_cross_entropy(h: Tensor, weight: Tensor, base: bool) -> str:
+    """The first implementation of the table that can do the case."""
+    for impl, device, dtypes in CROSS_ENTROPY_AUTO:
+        if (device is not None and h.device.type != device) or (dtypes is not None and h.dtype not in dtypes):
+            continue
+        if impl == "triton" and not has_triton(h):
+            continue
+        if lacks_cross_entropy(impl, h, weight, base) is None:
+            return impl
+    raise AssertionError("the last row of the table takes everything")
