@@ -81,14 +81,20 @@ def load_rows(X, row, head, stride_t, stride_h, row_ok, E: tl.constexpr, PE: tl.
     """(rows, PE) of one head; zeros outside the rows that are ``row_ok`` and beyond width E."""
     e = tl.arange(0, PE)
     pointers = X + row.to(tl.int64)[:, None] * stride_t + head * stride_h + e[None, :]
-    return tl.load(pointers, mask=row_ok[:, None] & (e < E)[None, :], other=0.0)
+    if E == PE:
+        return tl.load(pointers, mask=row_ok[:, None], other=0.0)
+    else:
+        return tl.load(pointers, mask=row_ok[:, None] & (e < E)[None, :], other=0.0)
 
 
 @triton.jit
 def store_rows(X, row, head, stride_t, stride_h, row_ok, value, E: tl.constexpr, PE: tl.constexpr):
     e = tl.arange(0, PE)
     pointers = X + row.to(tl.int64)[:, None] * stride_t + head * stride_h + e[None, :]
-    tl.store(pointers, value.to(X.dtype.element_ty), mask=row_ok[:, None] & (e < E)[None, :])
+    mask = row_ok[:, None]
+    if E != PE:
+        mask = mask & (e < E)[None, :]
+    tl.store(pointers, value.to(X.dtype.element_ty), mask=mask)
 
 
 @triton.jit

@@ -114,17 +114,17 @@ CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
 )
 CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
     (128, (64, 128, 8, 3)),
-    (256, (64, 128, 8, 2)),
+    (256, (32, 128, 8, 3)),
     (512, (32, 64, 8, 2)),
 )
 # Below this many classes sorting the rows costs more than the blocks that it lets be skipped.
 SORT_FROM = 4096
 
 CANDIDATES["cross_entropy_forward"] = (
-    (128, 64, 8, 2), (128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 8, 2), (128, 128, 8, 2),
+    (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 4, 2), (64, 128, 8, 2), (64, 32, 4, 3),
 )  # fmt: skip
 CANDIDATES["cross_entropy_backward"] = (
-    (64, 128, 8, 2), (64, 128, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2), (128, 128, 8, 2),
+    (32, 128, 8, 3), (32, 128, 8, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 64, 4, 3), (64, 64, 4, 2),
 )  # fmt: skip
 
 

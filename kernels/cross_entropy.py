@@ -44,28 +44,24 @@ def marked_cross_entropy(
     plan = configs.cross_entropy_plan(h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype)
     order = first = stop = None
     if plan[-1]:
-        order, first, stop = _sorted_rows(low_N, high_N, weight_CD.shape[0], plan[6])
+        low_N, order = torch.sort(low_N, stable=True)
+        target_N, high_N = target_N.index_select(0, order), high_N.index_select(0, order)
+        first, stop = _reaching(low_N, high_N, weight_CD.shape[0], plan[6])
     wants = torch.is_grad_enabled() and h_ND.requires_grad
     return torch.ops.neuroformer.marked_cross_entropy(
         h_ND, weight_CD, bias_C, target_N, low_N, high_N, order, first, stop, wants, plan
     )[0]
 
 
-def _sorted_rows(
-    low_N: Tensor, high_N: Tensor, num_classes: int, block: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows by the start of their support, and which of them may choose a class of each block.
+def _reaching(low_N: Tensor, high_N: Tensor, num_classes: int, block: int) -> tuple[Tensor, Tensor]:
+    """Bounds of the rows, sorted by ``low``, that may choose a class of each block of classes.
 
-    Sorted, the rows that can reach a block of classes are neighbours: the rest is skipped in both
-    passes, without a device sync.
+    Sorted, those rows are neighbours: all others are skipped in both passes, without a device sync.
     """
-    low, order = torch.sort(low_N, stable=True)
-    starts = torch.arange(0, num_classes, block, device=low.device)
+    starts = torch.arange(0, num_classes, block, device=low_N.device)
     # rows before the first whose support reaches beyond the block's start all end too early
-    reach = high_N.index_select(0, order).cummax(0).values
-    first = torch.searchsorted(reach, starts, right=True)
-    stop = torch.searchsorted(low, starts + block)
-    return order.to(torch.int32), first, stop
+    first = torch.searchsorted(high_N.cummax(0).values, starts, right=True)
+    return first, torch.searchsorted(low_N, starts + block)
 
 
 def _per_split(count: int, splits: int, block: int) -> int:
@@ -78,8 +74,11 @@ def _forward(
     h: Tensor, weight: Tensor, bias: Tensor, target: Tensor, low: Tensor, high: Tensor, order: Tensor | None,
     first: Tensor | None, stop: Tensor | None, wants: bool, plan: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """(loss (N,), lse in log2 (N,), dloss / dh (N, D) or nothing of it)."""
-    h, weight = rows_contiguous(h), rows_contiguous(weight)
+    """(loss (N,), lse in log2 (N,), dloss / dh (N, D) or nothing of it).
+
+    ``target``, ``low``, ``high`` and the lse are in sorted order; h, loss and dloss / dh in their own.
+    """
+    h, weight = rows_contiguous(h if order is None else h.index_select(0, order)), rows_contiguous(weight)
     (num_rows, features), num_classes = h.shape, weight.shape[0]
     exact = exact_dtype(h.dtype)
     loss, lse = (torch.empty(num_rows, dtype=exact, device=h.device) for _ in range(2))
@@ -90,13 +89,13 @@ def _forward(
     peak, total, chosen = (torch.empty((splits, num_rows), dtype=exact, device=h.device) for _ in range(3))
     acc = torch.empty((splits, num_rows, features), dtype=exact, device=h.device) if wants else pull
     grad: dict[str, Any] = {"GRAD": wants}
-    combine = _options(features, order, [16, 16, 4, 2])
+    combine = _options(features, [16, 16, 4, 2]) | {"ORDERED": order is not None}
     del combine["BN"]
     with on_device(h):
         cross_entropy_forward[(triton.cdiv(num_rows, plan[0]), splits)](
-            h, weight, bias, target, low, high, order, peak, total, chosen, acc,
+            h, weight, bias, target, low, high, peak, total, chosen, acc,
             h.stride(0), weight.stride(0), num_rows, num_classes, _per_split(num_classes, splits, plan[1]),
-            **_options(features, order, plan[:4]), **grad,
+            **_options(features, plan[:4]), **grad,
         )  # fmt: skip
         cross_entropy_combine[(triton.cdiv(num_rows, 16),)](
             weight, target, low, high, order, peak, total, chosen, acc, loss, lse, pull,
@@ -118,21 +117,23 @@ def _backward(
     order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor, plan: list[int],
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of the weight and of the bias."""
-    dloss = dloss.contiguous()
-    h, weight = rows_contiguous(h), rows_contiguous(weight)
+    if order is not None:
+        h, dloss = h.index_select(0, order), dloss.index_select(0, order)
+    h, weight, dloss = rows_contiguous(h), rows_contiguous(weight), dloss.contiguous()
     (num_rows, features), num_classes = h.shape, weight.shape[0]
     splits = plan[9]
     exact = exact_dtype(h.dtype)
     whole = splits == 1
+    bounded: dict[str, Any] = {"BOUNDED": first is not None}
     dweight = torch.empty(
         (splits, num_classes, features), dtype=weight.dtype if whole else exact, device=h.device
     )
     dbias = torch.empty((splits, num_classes), dtype=bias.dtype if whole else exact, device=h.device)
     with on_device(h):
         cross_entropy_weight_gradient[(triton.cdiv(num_classes, plan[6]), splits)](
-            h, weight, bias, target, low, high, order, first, stop, lse, dloss, dweight, dbias,
+            h, weight, bias, target, low, high, first, stop, lse, dloss, dweight, dbias,
             h.stride(0), weight.stride(0), num_rows, num_classes, _per_split(num_rows, splits, plan[5]),
-            **_options(features, order, plan[5:9]),
+            **_options(features, plan[5:9]), **bounded,
         )  # fmt: skip
     if whole:
         return dweight.reshape(num_classes, features), dbias.reshape(num_classes)
@@ -144,11 +145,10 @@ def _(dloss, h, weight, bias, *_rest):
     return torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty_like(bias)
 
 
-def _options(features: int, order: Tensor | None, tile: list[int]) -> dict[str, Any]:
+def _options(features: int, tile: list[int]) -> dict[str, Any]:
     return {
         "D": features,
         "PD": padded(features),
-        "ORDERED": order is not None,
         "BM": tile[0],
         "BN": tile[1],
         "num_warps": tile[2],

@@ -19,24 +19,20 @@ from .common import LN2, LOG2E, load_rows, matmul, matmul_add, store_rows
 
 @triton.jit
 def cross_entropy_forward(
-    H, W, BIAS, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC,
+    H, W, BIAS, TARGET, LOW, HIGH, PEAK, TOTAL, CHOSEN, ACC,
     stride_h, stride_w, num_rows, num_classes, classes_per_split,
-    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, ORDERED: tl.constexpr,
-    GRAD: tl.constexpr,
+    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, GRAD: tl.constexpr,
 ):  # fmt: skip
-    """One tile of rows against one split of the classes.
+    """One tile of (sorted) rows against one split of the classes.
 
-    Writes, per split and sorted place, the peak (log2), the sum, the target's logit (log2; zero where it
+    Writes, per split and row, the peak (log2), the sum, the target's logit (log2; zero where it
     lies in another split) and, with GRAD, the weights averaged by the unnormalised softmax.
     """
     # rows run fastest, so that programs side by side read the same classes
     tile = tl.program_id(0)
     split = tl.program_id(1)
-    place = tile * BM + tl.arange(0, BM)
-    ok = place < num_rows
-    row = place
-    if ORDERED:
-        row = tl.load(ORDER + place, mask=ok, other=0)
+    row = tile * BM + tl.arange(0, BM)
+    ok = row < num_rows
     low = tl.load(LOW + row, mask=ok, other=num_classes).to(tl.int32)
     high = tl.load(HIGH + row, mask=ok, other=0).to(tl.int32)
     target = tl.load(TARGET + row, mask=ok, other=-1).to(tl.int32)
@@ -66,7 +62,7 @@ def cross_entropy_forward(
         peak = new_peak
         if GRAD:
             acc = matmul_add(p.to(w.dtype), w, acc * shrink[:, None])
-    at = split * num_rows + place
+    at = split * num_rows + row
     tl.store(PEAK + at, peak, mask=ok)
     tl.store(TOTAL + at, total, mask=ok)
     tl.store(CHOSEN + at, chosen, mask=ok)
@@ -79,7 +75,10 @@ def cross_entropy_combine(
     W, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC, LOSS, LSE, PULL, stride_w, num_rows, num_splits,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, ORDERED: tl.constexpr, GRAD: tl.constexpr,
 ):  # fmt: skip
-    """Puts the splits together: LOSS (N,) in nats, LSE (N,) in log2, PULL (N, D) = dloss / dh."""
+    """Puts the splits together, and the rows back in their order.
+
+    Writes LOSS (N,) in nats and PULL (N, D) = dloss / dh; LSE (N,) in log2 stays sorted.
+    """
     place = tl.program_id(0) * BM + tl.arange(0, BM)
     ok = place < num_rows
     row = place
@@ -102,14 +101,14 @@ def cross_entropy_combine(
         if GRAD:
             acc = acc * mine[:, None] + load_rows(ACC, at, 0, D, 0, ok, D, PD) * theirs[:, None]
         peak = new_peak
-    target = tl.load(TARGET + row, mask=ok, other=0)
-    inside = (target >= tl.load(LOW + row, mask=ok, other=0)) & (
-        target < tl.load(HIGH + row, mask=ok, other=0)
-    )
+    target = tl.load(TARGET + place, mask=ok, other=0)
+    low = tl.load(LOW + place, mask=ok, other=0)
+    high = tl.load(HIGH + place, mask=ok, other=0)
+    inside = (target >= low) & (target < high)
     total = tl.where(total > 0, total, 1.0)
     lse = peak + tl.log2(total)
     tl.store(LOSS + row, tl.where(inside, (lse - chosen) * LN2, float("inf")), mask=ok)
-    tl.store(LSE + row, lse, mask=ok)
+    tl.store(LSE + place, lse, mask=ok)
     if GRAD:
         chosen_w = load_rows(W, target, 0, stride_w, 0, ok & inside, D, PD).to(exact)
         store_rows(PULL, row, 0, D, 0, ok, acc / total[:, None] - chosen_w, D, PD)
@@ -117,14 +116,14 @@ def cross_entropy_combine(
 
 @triton.jit
 def cross_entropy_weight_gradient(
-    H, W, BIAS, TARGET, LOW, HIGH, ORDER, FIRST, STOP, LSE, DLOSS, DW, DBIAS,
+    H, W, BIAS, TARGET, LOW, HIGH, FIRST, STOP, LSE, DLOSS, DW, DBIAS,
     stride_h, stride_w, num_rows, num_classes, rows_per_split,
-    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, ORDERED: tl.constexpr,
+    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BOUNDED: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of one block of classes, summed over one split of the rows in sorted order: no atomics.
+    """Gradient of one block of classes, summed over one split of the (sorted) rows: no atomics.
 
     Tiles are classes x rows, so that the recomputed softmax feeds the matrix unit from registers.
-    FIRST and STOP (class blocks,) bound the sorted rows that may choose any class of a block.
+    With BOUNDED, FIRST and STOP (class blocks,) bound the rows that may choose any class of a block.
     """
     block = tl.program_id(0)
     split = tl.program_id(1)
@@ -136,15 +135,12 @@ def cross_entropy_weight_gradient(
     dbias = tl.zeros((BN,), exact)
     begin = split * rows_per_split
     end = tl.minimum(begin + rows_per_split, num_rows)
-    if ORDERED:
+    if BOUNDED:
         begin = tl.maximum(begin, (tl.load(FIRST + block) // BM * BM).to(tl.int32))
         end = tl.minimum(end, tl.load(STOP + block).to(tl.int32))
     for start in range(begin, end, BM):
-        place = start + tl.arange(0, BM)
-        ok = place < end
-        row = place
-        if ORDERED:
-            row = tl.load(ORDER + place, mask=ok, other=0)
+        row = start + tl.arange(0, BM)
+        ok = row < end
         low = tl.load(LOW + row, mask=ok, other=num_classes).to(tl.int32)
         high = tl.load(HIGH + row, mask=ok, other=0).to(tl.int32)
         target = tl.load(TARGET + row, mask=ok, other=-1).to(tl.int32)
