@@ -158,3 +158,14 @@ def _splits(programs: int, most: int) -> int:
     """How often to cut a sum so that there are enough programs; each cut costs scratch to put together."""
     aim = 2 if INTERPRETED else -(-PROGRAMS // max(programs, 1))
     return max(1, min(aim, most, 32))
+
+
+def decode_plan(programs: int, max_length: int, width: int, dtype: torch.dtype) -> list[int]:
+    """[keys per block, warps, stages, splits] for ``programs`` (tile, head) pairs without splitting."""
+    keys, warps, stages = (64, 1, 3) if padded(width) <= 64 else (32, 2, 3)
+    if dtype in (torch.float32, torch.float64):
+        keys, warps, stages = 32, 4, 1
+    if INTERPRETED:
+        keys = 32
+    splits = _splits(programs, max(1, max_length // (2 * keys)))  # at least two blocks for each
+    return [keys, warps, stages, _forced.get("key_splits", splits)]

@@ -199,3 +199,85 @@ SMALL_CROSS_ENTROPY = (
     CrossEntropyCase("bins bf16", 100, 21, 64, BF16),
     CrossEntropyCase("one row", 1, 40, 16, F32),
 )
+
+
+@dataclass(frozen=True)
+class DecodeCase:
+    """Key lengths in storage of ``capacity`` rows each; ``k_index`` as in attention."""
+
+    name: str
+    lengths: tuple[int, ...]
+    capacity: int
+    heads: int = 2
+    width: int = 32
+    dtype: torch.dtype = F32
+    k_index: tuple[int, ...] | None = None
+
+    def arguments(self, device, dtype) -> tuple[list[Any], dict[str, Any]]:
+        g = torch.Generator().manual_seed(len(self.name))
+        num = len(self.lengths if self.k_index is None else self.k_index)
+        rows = len(self.lengths) * self.capacity
+        sizes = (num, rows, rows)
+        q, k, v = (draw(g, n, self.heads, self.width, dtype=self.dtype, device=device) for n in sizes)
+        start = torch.arange(len(self.lengths), device=device) * self.capacity
+        index = None if self.k_index is None else torch.tensor(self.k_index, device=device)
+        lengths = torch.tensor(self.lengths, device=device)
+        return [q.to(dtype), k.to(dtype), v.to(dtype), start, lengths], {"k_index": index}
+
+
+def check_decode(case: DecodeCase, device) -> None:
+    from neuroformer.ops import decode_attention
+
+    def run(dtype):
+        (q, k, v, start, lengths), options = case.arguments(device, dtype)
+        return reference.decode_attention(q, k, v, start, lengths, **options)
+
+    arguments, options = case.arguments(device, case.dtype)
+    for x in arguments[1:3]:  # storage beyond the lengths is stale; whatever lies there must not matter
+        x.view(len(case.lengths), case.capacity, -1)[_beyond(case, device)] = float("nan")
+    got = decode_attention(*arguments, case.capacity, **options, impl="triton")
+    check_close(case.name, got, run(case.dtype), run(torch.float64))
+
+
+def _beyond(case: DecodeCase, device) -> Tensor:
+    lengths = torch.tensor(case.lengths, device=device)
+    return torch.arange(case.capacity, device=device) >= lengths[:, None]
+
+
+SMALL_DECODE = (
+    DecodeCase("one key, none, many", (1, 0, 70), 80),
+    DecodeCase("bf16", (33, 64, 200), 256, 2, 60, BF16),
+    DecodeCase("fp16 wide", (5, 63), 64, 1, 128, F16),
+    DecodeCase("shared", (40, 0, 90), 96, 1, 32, BF16, (2, 0, 2, 1, 2)),
+    DecodeCase("shared by more than a tile", (50, 3), 64, 1, 16, F32, (0,) * 20 + (1,)),
+)
+
+
+def check_map(case: AttentionCase, device, per_head: bool) -> None:
+    """Labels are drawn with repeats and some that do not count."""
+    from neuroformer.ops import attention_map
+
+    g = torch.Generator().manual_seed(3)
+    labels = [
+        torch.randint(-1, 6, (sum(n),), generator=g).to(device) for n in (case.q_lengths, case.k_lengths)
+    ]
+
+    def run(dtype, impl):
+        (q, k, v), _ = case.tensors(device)
+        q, k, v = (x.to(dtype) for x in (q, k, v))
+        layouts, options = case.layouts(device), case.options(device)
+        _, lse = reference.attention(q, k, v, *layouts, **options)
+        total = attention_map(
+            q, k, lse, *layouts, labels[0], labels[1], (6, 6), per_head=per_head, impl=impl, **options
+        )
+        return total if dtype == torch.float64 else total.to(dtype)
+
+    exact, eager = run(torch.float64, "eager"), run(case.dtype, "eager")
+    check_close(case.name, run(case.dtype, "triton"), eager, exact)
+
+
+SMALL_MAPS = (
+    AttentionCase("map", QUERIES, KEYS, 2, 32, F32),
+    AttentionCase("causal map", (40, 7, 0), (40, 7, 0), 2, 60, BF16, causal=True),
+    AttentionCase("map of shared keys", FEW, (17, 5, 70), 2, 16, F32, None, GROUP, False, True, 0.3),
+)

@@ -88,8 +88,8 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     ValueError
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
-    _check(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
-    _check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
+    check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
+    check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"attention dropout_p must lie in [0, 1), got {dropout_p}")
     if deterministic is None:
@@ -141,7 +141,7 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     return out_THE
 
 
-def _check(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, causal: bool) -> None:
+def check_shapes(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, causal: bool) -> None:
     if q_THE.shape[1:] != k_SHE.shape[1:] or k_SHE.shape != v_SHE.shape:
         raise ValueError(
             f"attention shapes disagree: q {tuple(q_THE.shape)}, k {tuple(k_SHE.shape)}, "
@@ -160,7 +160,7 @@ def _check(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, cau
         raise ValueError(f"{len(q_layout)} query sequences but {len(k_layout)} key sequences; give k_index")
 
 
-def _check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s) -> None:
+def check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s) -> None:
     wanted = [n for n, x in (("rotary_freqs", rotary_freqs), ("window_s", window_s)) if x is not None]
     if not wanted:
         return

@@ -154,6 +154,31 @@ def flex(
     return out_1HTE[0].transpose(0, 1), lse_1HT[0].detach()
 
 
+def decode(
+    q_BHE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    k_start_G: Tensor,
+    k_length_G: Tensor,
+    max_length: int,
+    *,
+    k_index: Tensor | None,
+) -> Tensor:
+    """One query per sequence; keys are gathered to the longest, and queries that share keys stay apart."""
+    if max_length == 0 or q_BHE.shape[0] == 0:
+        return torch.zeros_like(q_BHE)
+    if k_index is not None:
+        k_start_G, k_length_G = k_start_G[k_index], k_length_G[k_index]
+    place = torch.arange(max_length, device=q_BHE.device)
+    seen_BS = place < k_length_G[:, None]
+    row_BS = torch.where(seen_BS, k_start_G[:, None] + place, 0)
+    k_BHSE, v_BHSE = (x[row_BS].transpose(1, 2) for x in (k_SHE, v_SHE))
+    blind_B = k_length_G == 0  # a softmax over nothing is NaN: let such rows see all, then blank them
+    seen = (seen_BS | blind_B[:, None])[:, None, None]
+    out_BHE = F.scaled_dot_product_attention(q_BHE[:, :, None], k_BHSE, v_BHSE, attn_mask=seen)[:, :, 0]
+    return out_BHE.masked_fill(blind_B[:, None, None], 0.0)
+
+
 @functools.cache
 def _compiled_flex():
     from torch.nn.attention.flex_attention import flex_attention

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 ATTENTION = ("eager", "sdpa", "flex", "triton")
 CROSS_ENTROPY = ("eager", "triton")
+DECODE = ("eager", "sdpa", "triton")
+MAP = ("eager", "triton")
 
 # What each implementation of attention can do beyond plain, causal and shared-key attention. An option
 # that is missing here is refused by name when that implementation was asked for.
@@ -22,7 +25,8 @@ ATTENTION_OPTIONS: dict[str, frozenset[str]] = {
 # auto takes the first row whose device, dtypes and options fit (None: any). On a GPU with 16 bits the
 # fused kernels read every key once and pad nothing; float32 has no matrix unit in them.
 HALF = (torch.bfloat16, torch.float16)
-ATTENTION_AUTO: tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ...] = (
+Rows = tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ...]
+ATTENTION_AUTO: Rows = (
     # impl    device  dtypes
     ("triton", "cuda", HALF),
     ("sdpa", None, None),
@@ -30,10 +34,13 @@ ATTENTION_AUTO: tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ..
     ("eager", None, None),
 )
 
-CROSS_ENTROPY_AUTO: tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ...] = (
+CROSS_ENTROPY_AUTO: Rows = (
     ("triton", "cuda", HALF),
     ("eager", None, None),
 )
+
+DECODE_AUTO: Rows = (("triton", "cuda", None), ("sdpa", None, None))
+MAP_AUTO: Rows = (("triton", "cuda", None), ("eager", None, None))
 
 TRITON_WIDTHS = (16, 128)  # head widths of the fused attention
 TRITON_FEATURES = 512  # widest input of the fused cross-entropy
@@ -62,13 +69,17 @@ def lacks_attention(impl: str, q: Tensor, options: set[str], deterministic: bool
     return None
 
 
+def _fitting(rows: Rows, x: Tensor) -> Iterator[str]:
+    """Implementations of the rows whose device and dtype are ``x``'s, in order."""
+    for impl, device, dtypes in rows:
+        fits = (device is None or x.device.type == device) and (dtypes is None or x.dtype in dtypes)
+        if fits and (impl != "triton" or has_triton(x)):
+            yield impl
+
+
 def pick_attention(q: Tensor, options: set[str], deterministic: bool) -> str:
     """The first implementation of the table that can do the case."""
-    for impl, device, dtypes in ATTENTION_AUTO:
-        if (device is not None and q.device.type != device) or (dtypes is not None and q.dtype not in dtypes):
-            continue
-        if impl == "triton" and not has_triton(q):
-            continue
+    for impl in _fitting(ATTENTION_AUTO, q):
         if lacks_attention(impl, q, options, deterministic) is None:
             return impl
     raise ValueError(f"no implementation of attention can do {sorted(options)} on {q.device} in {q.dtype}")
@@ -88,12 +99,20 @@ def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor, base: bool) -> str
 
 
 def pick_cross_entropy(h: Tensor, weight: Tensor, base: bool) -> str:
-    """The first implementation of the table that can do the case."""
-    for impl, device, dtypes in CROSS_ENTROPY_AUTO:
-        if (device is not None and h.device.type != device) or (dtypes is not None and h.dtype not in dtypes):
-            continue
-        if impl == "triton" and not has_triton(h):
-            continue
-        if lacks_cross_entropy(impl, h, weight, base) is None:
-            return impl
-    raise AssertionError("the last row of the table takes everything")
+    """The first implementation of the table that can do the case; eager does everything."""
+    fitting = _fitting(CROSS_ENTROPY_AUTO, h)
+    return next(impl for impl in fitting if lacks_cross_entropy(impl, h, weight, base) is None)
+
+
+def pick(name: str, known: tuple[str, ...], rows: Rows, impl: str, x: Tensor) -> str:
+    """``impl`` itself, checked, or the first row of the table that fits; for operations without options."""
+    if impl != "auto" and impl not in known:
+        raise ValueError(f"{name} impl {impl!r} is unknown; choose one of auto, {', '.join(known)}")
+    fitting = [impl] if impl != "auto" else _fitting(rows, x)
+    for each in fitting:
+        if each != "triton" or TRITON_WIDTHS[0] <= x.shape[-1] <= TRITON_WIDTHS[1]:
+            return each
+    raise ValueError(
+        f"{name} impl {impl!r} takes head widths {TRITON_WIDTHS[0]} to {TRITON_WIDTHS[1]}, "
+        f"got {x.shape[-1]}; choose another impl or 'auto'"
+    )
