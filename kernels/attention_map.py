@@ -36,7 +36,7 @@ UNIT: tl.constexpr = tl.constexpr(2.0**40)
 MOST = 2**23  # weights of 1 that a 64-bit cell of such units holds
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "num_x", "num_y"])
 def attention_map_kernel(
     Q, K, LSE, MAP, Q_LABELS, K_LABELS, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS,
     stride_qt, stride_qh, stride_kt, stride_kh, num_queries, num_heads, num_x, num_y, window,

@@ -1,4 +1,8 @@
-"""What the kernels share: index arithmetic, masks, rotary embedding, dropout, and where they run."""
+"""What the kernels share: index arithmetic, masks, rotary embedding, dropout, and where they run.
+
+Sizes that change from batch to batch are not specialised on (``do_not_specialize``): a ragged batch would
+otherwise compile every kernel again whenever its token count happens to be a multiple of 16.
+"""
 
 # Inside @triton.jit a name is not what Python types it as.
 # pyright: reportArgumentType=false, reportOperatorIssue=false

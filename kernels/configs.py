@@ -74,21 +74,30 @@ def _shrink(tile: Tile, dtype: torch.dtype, width: int, backward: bool) -> Tile:
     return tile
 
 
+def _busy(tile: Tile) -> Tile:
+    """More threads for the same tile, so that sines, cosines and random bits do not spill registers."""
+    return min(tile[0], 64), tile[1], min(8, max(4, 2 * tile[2])), tile[3]
+
+
 def _lookup(table: tuple[tuple[float, Tile], ...], value: float) -> Tile:
     return next(tile for limit, tile in table if value <= limit)
 
 
 def attention_plan(
-    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype, window: bool
-) -> list[int]:
+    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype, *,
+    window: bool = False, busy: bool = False,
+) -> list[int]:  # fmt: skip
     """[forward tile (4), backward is owned, one tile, backward tile (4)] as the custom op takes it.
 
-    ``longest`` is the most queries of a sequence, or a bound on it.
+    ``longest`` is the most queries of a sequence, or a bound on it; ``busy`` says that rotary embedding
+    or dropout needs registers too.
     """
     mean = num_queries / max(num_sequences, 1)
     forward = _shrink(_lookup(FORWARD, mean), dtype, width, False)
     owned_tile = _shrink(_lookup(OWNED, mean), dtype, width, True)
     split_tile = _shrink(SPLIT, dtype, width, True)
+    if busy:
+        forward, owned_tile, split_tile = (_busy(tile) for tile in (forward, owned_tile, split_tile))
     if INTERPRETED:  # one configuration, small enough that short tests cross tile borders
         forward = owned_tile = split_tile = (32, 32, 4, 1)
     forward = _forced.get("forward", forward)
@@ -142,7 +151,7 @@ def cross_entropy_plan(num_rows: int, num_classes: int, features: int, dtype: to
     few_classes = forward[1] // 2 >= max(num_classes, 16)
     if few_classes:  # a block of classes is no wider than it has to be
         width = max(16, triton.next_power_of_2(num_classes))
-        forward, backward = (forward[0], width, 4, 2), (64, width, 4, 2)
+        forward, backward = (32, width, 4, 2), (64, width, 4, 2)
     forward = _forced.get("cross_entropy_forward", forward)
     backward = _forced.get("cross_entropy_backward", backward)
     tiles = -(-num_rows // forward[0])

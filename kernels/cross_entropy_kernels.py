@@ -17,7 +17,7 @@ import triton.language as tl
 from .common import LN2, LOG2E, load_rows, matmul, matmul_add, store_rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "classes_per_split"])
 def cross_entropy_forward(
     H, W, BIAS, TARGET, LOW, HIGH, PEAK, TOTAL, CHOSEN, ACC,
     stride_h, stride_w, num_rows, num_classes, classes_per_split,
@@ -70,7 +70,7 @@ def cross_entropy_forward(
         store_rows(ACC, at, 0, D, 0, ok, acc, D, PD)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def cross_entropy_combine(
     W, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC, LOSS, LSE, PULL, stride_w, num_rows, num_splits,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, ORDERED: tl.constexpr, GRAD: tl.constexpr,
@@ -114,7 +114,7 @@ def cross_entropy_combine(
         store_rows(PULL, row, 0, D, 0, ok, acc / total[:, None] - chosen_w, D, PD)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_classes", "rows_per_split"])
 def cross_entropy_weight_gradient(
     H, W, BIAS, TARGET, LOW, HIGH, FIRST, STOP, LSE, DLOSS, DW, DBIAS,
     stride_h, stride_w, num_rows, num_classes, rows_per_split,

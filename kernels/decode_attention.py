@@ -33,7 +33,7 @@ from .common import (
 ROWS = 16  # queries per tile: a matrix unit's least; sequences that share keys fill it
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "num_splits"])
 def decode_forward(
     Q, K, V, OUT, PEAK, TOTAL, ACC, TILES, ORDER, Q_OFFSETS, K_START, K_LENGTH,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads, num_splits,
@@ -91,7 +91,7 @@ def decode_forward(
         store_rows(OUT, row, head, num_heads * E, E, ok, out, E, PE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def decode_combine(
     OUT, PEAK, TOTAL, ACC, num_rows, num_splits, E: tl.constexpr, PE: tl.constexpr, BM: tl.constexpr,
 ):  # fmt: skip

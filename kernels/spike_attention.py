@@ -64,8 +64,9 @@ def spike_attention(
         queries = worklist.groups(q_layout, k_index, len(k_layout))
         order = queries.order
     plan = configs.attention_plan(
-        q_layout.total, queries.max_length, len(queries), width, q_THE.dtype, window_s is not None
-    )
+        q_layout.total, queries.max_length, len(queries), width, q_THE.dtype,
+        window=window_s is not None, busy=rotary_freqs is not None or dropout_p > 0,
+    )  # fmt: skip
     forward, owned, backward = plan[:4], plan[4], plan[6:]
     none = q_layout.offsets.new_zeros((0, 2), dtype=torch.int32)
     exact = exact_dtype(q_THE.dtype)

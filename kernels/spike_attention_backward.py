@@ -125,7 +125,7 @@ def _store_key_gradients(
     store_rows(DV, k_begin + n, head, num_heads * E, E, ok, dv, E, PE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_backward_owned(
     Q, K, V, OUT, LSE, DO, DQ, DK, DV, SCRATCH, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
@@ -216,7 +216,7 @@ def attention_backward_owned(
             store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_dq(
     Q, K, V, OUT, LSE, DO, DQ, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
@@ -276,7 +276,7 @@ def attention_dq(
     store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_dkdv(
     Q, K, V, LSE, DO, DK, DV, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,

@@ -41,7 +41,7 @@ def _absorb(scores, seen, v, acc, peak, total, row_bits, n, threshold, keep_scal
     return acc, new_peak, total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_forward(
     Q, K, V, OUT, LSE, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads,

@@ -232,10 +232,10 @@ def check_decode(case: DecodeCase, device) -> None:
         (q, k, v, start, lengths), options = case.arguments(device, dtype)
         return reference.decode_attention(q, k, v, start, lengths, **options)
 
-    arguments, options = case.arguments(device, case.dtype)
-    for x in arguments[1:3]:  # storage beyond the lengths is stale; whatever lies there must not matter
+    (q, k, v, start, lengths), options = case.arguments(device, case.dtype)
+    for x in (k, v):  # storage beyond the lengths is stale; whatever lies there must not matter
         x.view(len(case.lengths), case.capacity, -1)[_beyond(case, device)] = float("nan")
-    got = decode_attention(*arguments, case.capacity, **options, impl="triton")
+    got = decode_attention(q, k, v, start, lengths, case.capacity, **options, impl="triton")
     check_close(case.name, got, run(case.dtype), run(torch.float64))
 
 

@@ -122,8 +122,13 @@ def flex(
     """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    if not q_THE.is_cuda and torch.is_grad_enabled() and any(x.requires_grad for x in (q_THE, k_SHE, v_SHE)):
-        raise ValueError("attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'")
+    if not q_THE.is_cuda:
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (q_THE, k_SHE, v_SHE)):
+            raise ValueError(
+                "attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'"
+            )
+        # it looks at the flag, even under no_grad
+        q_THE, k_SHE, v_SHE = q_THE.detach(), k_SHE.detach(), v_SHE.detach()
     if q_layout.total == 0 or k_layout.total == 0:
         lse_HT = torch.full(q_THE.shape[:2], float("-inf"), device=q_THE.device).T
         return torch.zeros_like(q_THE), lse_HT

@@ -110,7 +110,7 @@ def test_opcheck():
     q_layout, k_layout = cases.layout((3, 2), DEVICE), cases.layout((2, 4), DEVICE)
     inputs, _ = cases.AttentionCase("op", (3, 2), (2, 4), 1, 16, case.dtype).tensors(DEVICE)
     inputs = [x.requires_grad_() for x in inputs]
-    plan = configs.attention_plan(5, 3, 2, 16, case.dtype, False)
+    plan = configs.attention_plan(5, 3, 2, 16, case.dtype)
     none = torch.zeros(0, 2, dtype=torch.int32, device=DEVICE)
     tiles = worklist.tiles(q_layout, plan[0])
     arguments = (
