@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 2
 
-.PHONY: install test test-all lint clean
+.PHONY: install test test-all gpu lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -16,6 +16,10 @@ test: install
 
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu'
+
+# Needs PyTorch and Triton, not an installation; without a GPU it says so (exit code 3).
+gpu:
+	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels
 
 lint: install
 	$(BIN)/ruff check .

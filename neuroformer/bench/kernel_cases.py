@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neuroformer.bench.twin import spike_counts
 from neuroformer.ops import reference
 from neuroformer.ops.ragged import Ragged
 from neuroformer.ops.tolerance import check_close
@@ -276,8 +277,70 @@ def check_map(case: AttentionCase, device, per_head: bool) -> None:
     check_close(case.name, run(case.dtype, "triton"), eager, exact)
 
 
+def check_decode_in_graph(device) -> None:
+    """A captured step follows the cache: lengths and contents change between replays."""
+    from neuroformer.ops import decode_attention
+
+    case = DecodeCase("graph", (5, 60, 200, 0), 256, 8, 32, BF16)
+    (q, k, v, start, lengths), _ = case.arguments(device, case.dtype)
+
+    def step() -> Tensor:
+        return decode_attention(q, k, v, start, lengths, case.capacity, impl="triton")
+
+    step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+    for grown in (0, 1, 40):
+        lengths += grown
+        q.normal_()
+        graph.replay()
+        if not torch.equal(out, step()):
+            raise AssertionError(f"replay after {grown} more keys differs from the same step as called")
+
+
 SMALL_MAPS = (
     AttentionCase("map", QUERIES, KEYS, 2, 32, F32),
     AttentionCase("causal map", (40, 7, 0), (40, 7, 0), 2, 60, BF16, causal=True),
     AttentionCase("map of shared keys", FEW, (17, 5, 70), 2, 16, F32, None, GROUP, False, True, 0.3),
+)
+
+
+def _many(mean: float, num: int, seed: int) -> tuple[int, ...]:
+    g = torch.Generator().manual_seed(seed)
+    return tuple(spike_counts(mean, num, g).tolist())
+
+
+def _self(name: str, lengths: tuple[int, ...], **options: Any) -> AttentionCase:
+    return AttentionCase(name, lengths, lengths, **options)
+
+
+# Too slow for the interpreter: the sizes of real batches, checked before they are timed.
+_REAL: dict[str, Any] = {"heads": 8, "width": 32, "dtype": BF16}
+LARGE_ATTENTION = (
+    AttentionCase("large: spikes to past", _many(15, 96, 0), _many(700, 96, 1), **_REAL),
+    _self("large: spikes to themselves", _many(15, 256, 2), causal=True, **_REAL),
+    _self("large: many spikes to themselves", _many(300, 16, 3), causal=True, **_REAL),
+    AttentionCase("large: spikes to frames", _many(15, 64, 4), (405,) * 64, **_REAL),
+    _self("large: frames to themselves", (264,) * 12, **_REAL),
+    AttentionCase("large: shared frames", _many(15, 64, 5), (405,) * 8, k_index=tuple(range(8)) * 8, **_REAL),
+    AttentionCase("large: thousands", (3000, 17, 0), (2500, 4000, 5), 2, 64, BF16, rotary=True, window_s=0.1),
+    AttentionCase("large: fp32", _many(15, 24, 6), _many(100, 24, 7), 4, 32, F32),
+    _self("large: fp16, all at once", _many(60, 24, 8), heads=4, width=60, dtype=F16, causal=True,
+          rotary=True, window_s=0.5, dropout_p=0.1),
+)  # fmt: skip
+
+LARGE_CROSS_ENTROPY = (
+    CrossEntropyCase("large: units", 2000, 20_000, 256, BF16),
+    CrossEntropyCase("large: recordings", 1500, 12_000, 256, BF16, 6),
+    CrossEntropyCase("large: a hundred thousand units", 700, 100_000, 256, BF16),
+    CrossEntropyCase("large: wide", 500, 5_000, 512, BF16),
+    CrossEntropyCase("large: bins", 7680, 21, 256, BF16),
+)
+
+LARGE_DECODE = (
+    DecodeCase("large", _many(700, 64, 9), 4000, 8, 32, BF16),
+    DecodeCase("large: few sequences", (4000, 37, 1900), 4096, 8, 32, BF16),
+    DecodeCase("large: shared", (405,) * 8, 405, 8, 32, BF16, tuple(range(8)) * 16),
 )
