@@ -336,12 +336,14 @@ def step_contestants(shape: StepShape, built: dict[str, Any]) -> dict[str, Calla
     def train(impl: str, loss_impl: str) -> Step:
         torch.manual_seed(0)
         network = Twin(shape.size, impl, loss_impl).to(built["device"])
-        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True, capturable=True)
+        device = built["device"]
+        cuda = device == "cuda"
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=cuda, capturable=cuda)
 
         def run():
             optimiser.zero_grad(set_to_none=True)
             # weights cast inside a captured graph must not outlive it
-            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            with torch.autocast(device, torch.bfloat16, cache_enabled=False):
                 loss = network(built["batch"])
             loss.backward()
             optimiser.step()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from neuroformer.kernels import configs
 
 from neuroformer.bench import kernel_cases, kernel_contestants, kernel_worker, kernels
 
@@ -129,3 +130,76 @@ def test_results_survive_a_crash(tmp_path, monkeypatch, crash):
     assert ("the process died" in table) == crash
     assert bench.failures() == ["attention float32: b"]
     assert json.loads((tmp_path / "results.json").read_text())["device"] == "pretended"
+
+
+class CpuClock:
+    """Takes each step once."""
+
+    def median(self, run, seconds):
+        run()
+        return 1.0
+
+    def on_device(self, step, seconds):
+        return self.median(step, seconds)
+
+    def time(self, step, seconds=1.0):
+        step()
+        return {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 1.0}
+
+
+def test_the_worker_from_end_to_end(monkeypatch, capsys):
+    """Every branch of the measuring process except the device itself, on batches of a few tokens."""
+    contest = kernel_contestants
+    size = kernel_contestants.TwinSize(
+        16, 1, (1, 1, 1, 1), units=9, bins=3, windows=2, spikes=3, past=3, frames=4
+    )
+    families = (
+        ("attention", SHAPES[:2], contest.attention_contestants),
+        ("cross-entropy", [contest.LossShape("loss", 28, 70, features=16)], contest.loss_contestants),
+        ("decode", [contest.DecodeShape("decode", 2, 5, heads=1, width=16)], contest.decode_contestants),
+        ("step", [contest.StepShape("step", size)], contest.step_contestants),
+    )
+    few = {kind: tiles[:1] for kind, tiles in configs.CANDIDATES.items()}
+    monkeypatch.setattr(configs, "CANDIDATES", few)
+    monkeypatch.setattr(kernel_worker, "FAMILIES", families)
+    monkeypatch.setattr(kernel_worker, "DEVICE", "cpu")
+    monkeypatch.setattr(kernel_worker, "Clock", CpuClock)
+    monkeypatch.setattr(kernel_worker, "environment", lambda: {"device": "none"})
+    monkeypatch.setattr(kernel_worker, "ceilings", lambda clock: {"bf16_tflops": 1.0, "copy_gbs": 1.0})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    kernel_worker.Measurer(wrong=["decode bfloat16"], done=["cross|SDPA, padded"], seconds=500).run()
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = {(m["row"], m["contestant"]): m["result"] for m in messages if "row" in m}
+    assert ("cross", "SDPA, padded") not in rows, "done before"
+    assert "checks of decode bfloat16 failed" in rows["decode", "triton"]["failed"]
+    assert "no backward on a CPU" in rows["cross", "FlexAttention"]["failed"]
+    for key in (
+        ("cross", "triton"),
+        ("self", "triton, tuned"),
+        ("loss", "compiled"),
+        ("loss", "triton, tuned"),
+        ("decode", "SDPA, padded cache"),
+        ("step", "triton"),
+        ("step", "SDPA, padded"),
+    ):
+        assert "failed" not in rows[key], (key, rows[key])
+
+    monkeypatch.setattr(
+        kernel_worker, "all_checks", lambda: [("a: b", lambda: None), ("c: d", lambda: 1 / 0)]
+    )
+    monkeypatch.setattr(kernel_worker, "warm", lambda part, parts: None)
+    kernel_worker.check("0", 1)
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert messages[0] == {"plan": ["a: b", "c: d"]}
+    assert [m["result"] for m in messages[1:]] == ["passed", "ZeroDivisionError: division by zero"]
+
+
+def test_warming_runs_a_tile(monkeypatch):
+    monkeypatch.setattr(kernel_worker, "DEVICE", "cpu")
+    calls = []
+    monkeypatch.setattr(kernel_worker.contest.AttentionShape, "build", lambda *_: calls.append(1) or 1 / 0)
+    monkeypatch.setattr(kernel_worker.contest.LossShape, "build", lambda *_: calls.append(1) or 1 / 0)
+    kernel_worker.warm(0, 4)
+    kernel_worker.warm(1, 4)
+    assert len(calls) > 20
