@@ -8,8 +8,6 @@ map is the same every time although programs add to it as they come.
 
 # Inside @triton.jit a name is not what Python types it as.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -21,6 +19,7 @@ from . import worklist
 from .common import (
     INTERPRETED,
     LOG2E,
+    Ints,
     check_runnable,
     exact_dtype,
     load_rows,
@@ -105,7 +104,7 @@ def _map(
     q: Tensor, k: Tensor, lse: Tensor, q_labels: Tensor, k_labels: Tensor, tiles: Tensor,
     order: Tensor | None, q_offsets: Tensor, k_offsets: Tensor, q_times: Tensor | None,
     k_times: Tensor | None, freqs: Tensor | None, num_x: int, num_y: int, causal: bool, window: float,
-    per_head: bool, tile: list[int],
+    per_head: bool, tile: Ints,
 ) -> Tensor:  # fmt: skip
     q, k = rows_contiguous(q), rows_contiguous(k)
     num_queries, num_heads, width = q.shape

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import typing
 
 import torch
 import triton
@@ -18,6 +19,10 @@ from torch import Tensor
 
 # Triton reads this variable when a kernel is decorated, so it is settled by the time this is imported.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
+
+# PyTorch 2.6 infers no schema of a custom op from list[int], nor from annotations kept as strings: modules
+# with custom ops do without ``from __future__ import annotations``.
+Ints = typing.List[int]  # noqa: UP006
 
 LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 LN2: tl.constexpr = tl.constexpr(0.6931471805599453)

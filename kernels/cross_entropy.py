@@ -4,8 +4,6 @@ Shape suffixes: N rows, C classes, D features, X splits. The mathematics, byte c
 are in ``kernels/README.md``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ import triton
 from torch import Tensor
 
 from . import configs
-from .common import check_runnable, exact_dtype, on_device, padded, rows_contiguous
+from .common import Ints, check_runnable, exact_dtype, on_device, padded, rows_contiguous
 from .cross_entropy_kernels import (
     cross_entropy_combine,
     cross_entropy_forward,
@@ -72,7 +70,7 @@ def _per_split(count: int, splits: int, block: int) -> int:
 @torch.library.custom_op("neuroformer::marked_cross_entropy", mutates_args=())
 def _forward(
     h: Tensor, weight: Tensor, bias: Tensor, target: Tensor, low: Tensor, high: Tensor, order: Tensor | None,
-    first: Tensor | None, stop: Tensor | None, wants: bool, plan: list[int],
+    first: Tensor | None, stop: Tensor | None, wants: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(loss (N,), lse in log2 (N,), dloss / dh (N, D) or nothing of it).
 
@@ -114,7 +112,7 @@ def _(h, weight, bias, target, low, high, order, first, stop, wants, plan):
 @torch.library.custom_op("neuroformer::marked_cross_entropy_backward", mutates_args=())
 def _backward(
     dloss: Tensor, h: Tensor, weight: Tensor, bias: Tensor, target: Tensor, low: Tensor, high: Tensor,
-    order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor, plan: list[int],
+    order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor, plan: Ints,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients of the weight and of the bias."""
     if order is not None:

@@ -7,8 +7,6 @@ sequences are too few to fill the card, each one's keys are split among several 
 
 # Inside @triton.jit a name is not what Python types it as.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from torch import Tensor
 from . import configs, worklist
 from .common import (
     LOG2E,
+    Ints,
     check_runnable,
     exact_dtype,
     load_rows,
@@ -119,7 +118,7 @@ def decode_combine(
 @torch.library.custom_op("neuroformer::decode_attention", mutates_args=())
 def _decode(
     q: Tensor, k: Tensor, v: Tensor, k_start: Tensor, k_length: Tensor, tiles: Tensor | None,
-    order: Tensor | None, q_offsets: Tensor | None, plan: list[int],
+    order: Tensor | None, q_offsets: Tensor | None, plan: Ints,
 ) -> Tensor:  # fmt: skip
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, width = q.shape

@@ -4,8 +4,6 @@ Shape suffixes: T query tokens, S key tokens, B query sequences, G key sequences
 The mathematics, byte counts and measurements are in ``kernels/README.md``.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -13,13 +11,10 @@ import torch
 from torch import Tensor
 
 from . import configs, worklist
-from .common import check_runnable, exact_dtype, on_device, padded, rows_contiguous
-from .spike_attention_backward import (
-    attention_backward_owned,
-    attention_dkdv,
-    attention_dq,
-)
+from .common import Ints, check_runnable, exact_dtype, on_device, padded, rows_contiguous
+from .spike_attention_backward import attention_backward_owned
 from .spike_attention_forward import attention_forward
+from .spike_attention_split import attention_dkdv, attention_dq
 
 WIDTHS = (16, 128)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -123,7 +118,7 @@ def _forward(
     q: Tensor, k: Tensor, v: Tensor, q_offsets: Tensor, k_offsets: Tensor, order: Tensor | None,
     tiles: Tensor, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None, k_times: Tensor | None,
     freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float, dropout_p: float,
-    plan: list[int],
+    plan: Ints,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, _ = q.shape
@@ -154,7 +149,7 @@ def _backward(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, q_offsets: Tensor,
     k_offsets: Tensor, order: Tensor | None, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None,
     k_times: Tensor | None, freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float,
-    dropout_p: float, plan: list[int],
+    dropout_p: float, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     dout, q, k, v = rows_contiguous(dout), rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, width = q.shape

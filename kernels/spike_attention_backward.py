@@ -6,7 +6,8 @@ of two). Two ways, chosen by the length of the queries (``configs.attention_plan
 - *owned*: one program per (sequence, head) owns all of both its sides. Keys and values are read once,
   dk and dv written once, and dq stays in registers while the queries fit one tile; beyond one tile it is
   summed in a float32 scratch that no other program touches.
-- *split*: for long queries, ``attention_dq`` owns a tile of queries and ``attention_dkdv`` a tile of keys.
+- *split* (``spike_attention_split``): for long queries, ``attention_dq`` owns a tile of queries and
+  ``attention_dkdv`` a tile of keys.
 
 Tiles are kept transposed, keys x queries, so that P^T and dS^T feed the matrix unit from registers.
 """
@@ -32,7 +33,7 @@ from .common import (
 
 
 @triton.jit
-def _softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale,
+def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale,
                       DROPOUT: tl.constexpr):  # fmt: skip
     """(weights applied to the values, gradient of the scores) of one tile, in either orientation."""
     p = tl.exp2(tl.where(seen, scores - lse, float("-inf")))
@@ -45,7 +46,7 @@ def _softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep
 
 
 @triton.jit
-def _load_queries(
+def load_queries(
     Q, DO, OUT, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
     stride_doh, num_queries, num_heads, E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr,
     WINDOW: tl.constexpr, DROPOUT: tl.constexpr, DELTA_READY: tl.constexpr,
@@ -81,7 +82,7 @@ def _load_queries(
 
 
 @triton.jit
-def _load_keys(
+def load_keys(
     K, V, K_TIMES, FREQS, k_begin, n, ok, head, stride_kt, stride_kh, stride_vt, stride_vh,
     E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
 ):  # fmt: skip
@@ -96,7 +97,7 @@ def _load_keys(
 
 
 @triton.jit
-def _tile(
+def tile_gradients(
     q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length, k_length, window, threshold,
     keep_scale, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
 ):  # fmt: skip
@@ -105,7 +106,7 @@ def _tile(
     seen = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window,
                    CAUSAL, WINDOW)  # fmt: skip
     dp = matmul(v, tl.trans(do))
-    weights, ds = _softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :], bits[None, :],
+    weights, ds = softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :], bits[None, :],
                                     n[:, None], threshold, keep_scale, DROPOUT)  # fmt: skip
     dv = matmul_add(weights.to(do.dtype), do, dv)
     ds = ds.to(q.dtype)
@@ -114,7 +115,7 @@ def _tile(
 
 
 @triton.jit
-def _store_key_gradients(
+def store_key_gradients(
     DK, DV, dk, dv, k_time, FREQS, k_begin, n, ok, head, num_heads, E: tl.constexpr, PE: tl.constexpr,
     SCALE: tl.constexpr, ROTARY: tl.constexpr,
 ):  # fmt: skip
@@ -123,6 +124,104 @@ def _store_key_gradients(
         dk = rotate(dk, k_time, FREQS, E, PE, True)
     store_rows(DK, k_begin + n, head, num_heads * E, E, ok, dk, E, PE)
     store_rows(DV, k_begin + n, head, num_heads * E, E, ok, dv, E, PE)
+
+
+@triton.jit
+def _owned_by_one_tile(
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Queries that fit one tile: dq stays in registers while the keys go by."""
+    exact: tl.constexpr = LSE.dtype.element_ty
+    to_log2: tl.constexpr = SCALE * LOG2E
+    m = tl.arange(0, BM)
+    ok = m < q_length
+    row = q_begin + m
+    if ORDERED:
+        row = tl.load(ORDER + row, mask=ok, other=0)
+    q, do, lse, delta, q_time, bits = load_queries(
+        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
+        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
+    dq = tl.zeros((BM, PE), exact)
+    for start in range(0, k_length, BN):
+        n = start + tl.arange(0, BN)
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
+        zero = tl.zeros((BN, PE), exact)
+        dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, zero, zero, q_length,
+                           k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                           DROPOUT)  # fmt: skip
+        dq = matmul_add(tl.trans(ds), k, dq)
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)  # fmt: skip
+    dq = dq * SCALE
+    if ROTARY:
+        dq = rotate(dq, q_time, FREQS, E, PE, True)
+    store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
+
+
+@triton.jit
+def _owned_by_many_tiles(
+    SCRATCH,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Queries of several tiles: dq is summed in SCRATCH (T, H, PE), which no other program touches."""
+    exact: tl.constexpr = LSE.dtype.element_ty
+    to_log2: tl.constexpr = SCALE * LOG2E
+    for start in range(0, k_length, BN):
+        n = start + tl.arange(0, BN)
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
+        dk = tl.zeros((BN, PE), exact)
+        dv = tl.zeros((BN, PE), exact)
+        first = 0
+        if CAUSAL:  # queries before the block see none of it
+            first = start // BM * BM
+        # the first block of keys starts the sums in the scratch, the others go on with them
+        summed = tl.where(start > 0, q_length, 0)
+        for m0 in range(first, q_length, BM):
+            m = m0 + tl.arange(0, BM)
+            ok = m < q_length
+            row = q_begin + m
+            if ORDERED:
+                row = tl.load(ORDER + row, mask=ok, other=0)
+            q, do, lse, delta, q_time, bits = load_queries(
+                Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
+                stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
+                False)  # fmt: skip
+            dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
+                               k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                               DROPOUT)  # fmt: skip
+            part = matmul(tl.trans(ds), k)
+            # this program alone touches these rows; the barriers order its own threads
+            part += load_rows(SCRATCH, row, head, num_heads * PE, PE, m < summed, PE, PE)
+            tl.debug_barrier()
+            store_rows(SCRATCH, row, head, num_heads * PE, PE, ok, part, PE, PE)
+            tl.debug_barrier()
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)  # fmt: skip
+    # without keys the scratch was never written: read none of it
+    written = tl.where(k_length > 0, q_length, 0)
+    for m0 in range(0, q_length, BM):
+        m = m0 + tl.arange(0, BM)
+        ok = m < q_length
+        row = q_begin + m
+        if ORDERED:
+            row = tl.load(ORDER + row, mask=ok, other=0)
+        dq = load_rows(SCRATCH, row, head, num_heads * PE, PE, m < written, PE, PE) * SCALE
+        if ROTARY:
+            q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
+            dq = rotate(dq, q_time, FREQS, E, PE, True)
+        store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
 
 
 @triton.jit(do_not_specialize=["num_queries", "threshold"])
@@ -141,191 +240,24 @@ def attention_backward_owned(
     q_length = (tl.load(Q_OFFSETS + group + 1) - q_begin).to(tl.int32)
     k_begin = tl.load(K_OFFSETS + group)
     k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
-    exact: tl.constexpr = LSE.dtype.element_ty
-    to_log2: tl.constexpr = SCALE * LOG2E
-
-    if ONE_TILE or q_length <= BM:
-        m = tl.arange(0, BM)
-        ok = m < q_length
-        row = q_begin + m
-        if ORDERED:
-            row = tl.load(ORDER + row, mask=ok, other=0)
-        q, do, lse, delta, q_time, bits = _load_queries(
-            Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-            stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
-        dq = tl.zeros((BM, PE), exact)
-        for start in range(0, k_length, BN):
-            n = start + tl.arange(0, BN)
-            k, v, k_time = _load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
-                                      stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
-            zero = tl.zeros((BN, PE), exact)
-            dk, dv, ds = _tile(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, zero, zero, q_length,
-                               k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
-                               DROPOUT)  # fmt: skip
-            dq = matmul_add(tl.trans(ds), k, dq)
-            _store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
-                                 E, PE, SCALE, ROTARY)  # fmt: skip
-        dq = dq * SCALE
-        if ROTARY:
-            dq = rotate(dq, q_time, FREQS, E, PE, True)
-        store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
+    if ONE_TILE:
+        _owned_by_one_tile(
+            Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+            stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+            num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length, k_begin,
+            k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW, DROPOUT)  # fmt: skip
     else:
-        for start in range(0, k_length, BN):
-            n = start + tl.arange(0, BN)
-            k, v, k_time = _load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
-                                      stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
-            dk = tl.zeros((BN, PE), exact)
-            dv = tl.zeros((BN, PE), exact)
-            first = 0
-            if CAUSAL:  # queries before the block see none of it
-                first = start // BM * BM
-            for m0 in range(first, q_length, BM):
-                m = m0 + tl.arange(0, BM)
-                ok = m < q_length
-                row = q_begin + m
-                if ORDERED:
-                    row = tl.load(ORDER + row, mask=ok, other=0)
-                q, do, lse, delta, q_time, bits = _load_queries(
-                    Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
-                    stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
-                    False)  # fmt: skip
-                dk, dv, ds = _tile(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
-                                   k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
-                                   DROPOUT)  # fmt: skip
-                part = matmul(tl.trans(ds), k)
-                # this program alone touches these rows; the barriers order its own threads
-                if start > 0:
-                    part += load_rows(SCRATCH, row, head, num_heads * PE, PE, ok, PE, PE)
-                tl.debug_barrier()
-                store_rows(SCRATCH, row, head, num_heads * PE, PE, ok, part, PE, PE)
-                tl.debug_barrier()
-            _store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
-                                 E, PE, SCALE, ROTARY)  # fmt: skip
-        # without keys the scratch was never written: read none of it
-        written = tl.where(k_length > 0, q_length, 0)
-        for m0 in range(0, q_length, BM):
-            m = m0 + tl.arange(0, BM)
-            ok = m < q_length
-            row = q_begin + m
-            if ORDERED:
-                row = tl.load(ORDER + row, mask=ok, other=0)
-            dq = load_rows(SCRATCH, row, head, num_heads * PE, PE, m < written, PE, PE) * SCALE
-            if ROTARY:
-                q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
-                dq = rotate(dq, q_time, FREQS, E, PE, True)
-            store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
-
-
-@triton.jit(do_not_specialize=["num_queries", "threshold"])
-def attention_dq(
-    Q, K, V, OUT, LSE, DO, DQ, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
-    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-    num_queries, num_heads, window, threshold, keep_scale,
-    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
-):  # fmt: skip
-    """Gradient of one tile of queries; also writes DELTA (H, T) = sum(dout * out) for attention_dkdv."""
-    head = tl.program_id(0)
-    item = tl.program_id(1)
-    group = tl.load(TILES + 2 * item)
-    if group < 0:
-        return
-    first = tl.load(TILES + 2 * item + 1)
-    q_begin = tl.load(Q_OFFSETS + group)
-    q_length = (tl.load(Q_OFFSETS + group + 1) - q_begin).to(tl.int32)
-    k_begin = tl.load(K_OFFSETS + group)
-    k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
-    exact: tl.constexpr = LSE.dtype.element_ty
-    to_log2: tl.constexpr = SCALE * LOG2E
-
-    m = first + tl.arange(0, BM)
-    ok = m < q_length
-    row = q_begin + m
-    if ORDERED:
-        row = tl.load(ORDER + row, mask=ok, other=0)
-    q, do, lse, delta, q_time, bits = _load_queries(
-        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
-    tl.store(DELTA + head.to(tl.int64) * num_queries + row, delta, mask=ok)
-    dq = tl.zeros((BM, PE), exact)
-    stop = k_length
-    if CAUSAL:
-        stop = tl.minimum(k_length, first + BM)
-    for start in range(0, stop, BN):
-        n = start + tl.arange(0, BN)
-        near = start < stop
-        if WINDOW:
-            k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-            close = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
-                            window, CAUSAL, WINDOW)  # fmt: skip
-            near = tl.max(tl.max(close.to(tl.int32), 1), 0) > 0
-        if not WINDOW or near:
-            k, v, k_time = _load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
-                                      stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
-            seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
-                           window, CAUSAL, WINDOW)  # fmt: skip
-            scores = matmul(q, tl.trans(k)) * to_log2
-            dp = matmul(do, tl.trans(v))
-            _, ds = _softmax_gradient(scores, seen, dp, lse[:, None], delta[:, None], bits[:, None],
-                                      n[None, :], threshold, keep_scale, DROPOUT)  # fmt: skip
-            dq = matmul_add(ds.to(k.dtype), k, dq)
-    dq = dq * SCALE
-    if ROTARY:
-        dq = rotate(dq, q_time, FREQS, E, PE, True)
-    store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
-
-
-@triton.jit(do_not_specialize=["num_queries", "threshold"])
-def attention_dkdv(
-    Q, K, V, LSE, DO, DK, DV, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
-    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-    num_queries, num_heads, window, threshold, keep_scale,
-    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
-):  # fmt: skip
-    """Gradients of one tile of keys and values, summed over its queries in packed order."""
-    head = tl.program_id(0)
-    item = tl.program_id(1)
-    group = tl.load(TILES + 2 * item)
-    if group < 0:
-        return
-    start = tl.load(TILES + 2 * item + 1)
-    q_begin = tl.load(Q_OFFSETS + group)
-    q_length = (tl.load(Q_OFFSETS + group + 1) - q_begin).to(tl.int32)
-    k_begin = tl.load(K_OFFSETS + group)
-    k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
-    exact: tl.constexpr = LSE.dtype.element_ty
-    to_log2: tl.constexpr = SCALE * LOG2E
-
-    n = start + tl.arange(0, BN)
-    k, v, k_time = _load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt, stride_kh,
-                              stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
-    dk = tl.zeros((BN, PE), exact)
-    dv = tl.zeros((BN, PE), exact)
-    first = 0
-    if CAUSAL:
-        first = start // BM * BM
-    for m0 in range(first, q_length, BM):
-        m = m0 + tl.arange(0, BM)
-        ok = m < q_length
-        row = q_begin + m
-        if ORDERED:
-            row = tl.load(ORDER + row, mask=ok, other=0)
-        near = m0 < q_length
-        if WINDOW:
-            q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
-            close = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None],
-                            window, CAUSAL, WINDOW)  # fmt: skip
-            near = tl.max(tl.max(close.to(tl.int32), 1), 0) > 0
-        if not WINDOW or near:
-            q, do, lse, delta, q_time, bits = _load_queries(
-                Q, DO, DO, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
-                stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
-                True)  # fmt: skip
-            dk, dv, _ = _tile(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
-                              k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
-                              DROPOUT)  # fmt: skip
-    _store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads, E, PE,
-                         SCALE, ROTARY)  # fmt: skip
+        if q_length <= BM:
+            _owned_by_one_tile(
+                Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+                stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+                num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length,
+                k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)  # fmt: skip
+        else:
+            _owned_by_many_tiles(
+                SCRATCH, Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED,
+                stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot,
+                stride_doh, num_queries, num_heads, window, threshold, keep_scale, head, q_begin,
+                q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)  # fmt: skip

@@ -26,9 +26,17 @@ from .common import (
 
 
 @triton.jit
-def _absorb(scores, seen, v, acc, peak, total, row_bits, n, threshold, keep_scale, DROPOUT: tl.constexpr):
-    """One block of keys into the running softmax; ``scores`` are in the log2 domain."""
-    scores = tl.where(seen, scores, float("-inf"))
+def _visit(
+    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head, stride_kt,
+    stride_kh, stride_vt, stride_vh, threshold, keep_scale, E: tl.constexpr, PE: tl.constexpr,
+    TO_LOG2: tl.constexpr, ROTARY: tl.constexpr, DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """One block of keys into the running softmax."""
+    k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
+    v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, n < k_length, E, PE)
+    if ROTARY:
+        k = rotate(k, k_time, FREQS, E, PE, False)
+    scores = tl.where(seen, matmul(q, tl.trans(k)) * TO_LOG2, float("-inf"))
     new_peak = tl.maximum(peak, tl.max(scores, 1))
     # a row that has seen nothing keeps a peak of -inf; -inf - -inf would be NaN
     safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)
@@ -95,17 +103,17 @@ def attention_forward(
             k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
         seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
                        window, CAUSAL, WINDOW)  # fmt: skip
-        near = start < stop
         if WINDOW:  # of a block too far away only the times are read, never its keys and values
-            near = tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0
-        if not WINDOW or near:
-            k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
-            v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, n < k_length, E, PE)
-            if ROTARY:
-                k = rotate(k, k_time, FREQS, E, PE, False)
-            scores = matmul(q, tl.trans(k)) * to_log2
-            acc, peak, total = _absorb(scores, seen, v, acc, peak, total, row_bits, n, threshold,
-                                       keep_scale, DROPOUT)  # fmt: skip
+            if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
+                acc, peak, total = _visit(
+                    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
+                    stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
+                    ROTARY, DROPOUT)  # fmt: skip
+        else:
+            acc, peak, total = _visit(
+                K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
+                stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
+                ROTARY, DROPOUT)  # fmt: skip
 
     out = acc / tl.where(total > 0, total, 1.0)[:, None]
     store_rows(OUT, row, head, num_heads * E, E, m < q_length, out, E, PE)

@@ -25,12 +25,9 @@ import torch  # noqa: E402
 import triton  # noqa: E402
 from neuroformer.kernels import attention_map, configs, cross_entropy_kernels, decode_attention  # noqa: E402
 from neuroformer.kernels.common import padded  # noqa: E402
-from neuroformer.kernels.spike_attention_backward import (  # noqa: E402
-    attention_backward_owned,
-    attention_dkdv,
-    attention_dq,
-)
+from neuroformer.kernels.spike_attention_backward import attention_backward_owned  # noqa: E402
 from neuroformer.kernels.spike_attention_forward import attention_forward  # noqa: E402
+from neuroformer.kernels.spike_attention_split import attention_dkdv, attention_dq  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
