@@ -59,8 +59,12 @@ def _messages(command: list[str], environment: dict[str, str], seconds: float) -
     began = time.monotonic()
     try:
         for line in child.stdout:
-            if line.startswith("{"):
-                yield json.loads(line)
+            try:
+                message = json.loads(line)
+            except ValueError:  # some library's remark
+                continue
+            if isinstance(message, dict):
+                yield message
         child.wait()
     finally:
         timer.cancel()

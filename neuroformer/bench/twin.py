@@ -154,12 +154,14 @@ class Twin(nn.Module):
         return marked_cross_entropy(h_NC, weight, bias, target_N, low_N, high_N, impl=self.loss_impl).mean()
 
 
-def train_twin(size: TwinSize, impl: str, loss_impl: str, steps: int, dtype=torch.float32) -> list[float]:
+def train_twin(
+    size: TwinSize, impl: str, loss_impl: str, steps: int, dtype=torch.float32, device: str = "cpu"
+) -> list[float]:
     """Losses of ``steps`` steps of Adam on four batches in turn, from one initialisation."""
     torch.manual_seed(0)
-    network = Twin(size, impl, loss_impl).to(dtype)
+    network = Twin(size, impl, loss_impl).to(device, dtype)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
-    batches = [twin_batch(size, seed) for seed in range(4)]
+    batches = [twin_batch(size, seed).to(device) for seed in range(4)]
     losses = []
     for step in range(steps):
         loss = network(batches[step % len(batches)])

@@ -122,7 +122,11 @@ def flex(
     """
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    if not q_THE.is_cuda:
+    make_mask: Any = create_block_mask
+    call: Any = flex_attention
+    if q_THE.is_cuda:  # compiled, the mask is never written out as queries x keys
+        make_mask, call = _compiled(create_block_mask), _compiled(flex_attention)
+    else:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (q_THE, k_SHE, v_SHE)):
             raise ValueError(
                 "attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'"
@@ -148,9 +152,8 @@ def flex(
 
     key = ("flex", id(k_layout), id(k_index), causal, window_s, id(q_times), id(k_times))
     if key not in q_layout.cache:  # the operands stay with the mask, so that no id is used again
-        mask = create_block_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
+        mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
         q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
-    call: Any = _compiled_flex() if q_THE.is_cuda else flex_attention
     out_1HTE, lse_1HT = call(
         *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
         block_mask=q_layout.cache[key][0],
@@ -185,7 +188,5 @@ def decode(
 
 
 @functools.cache
-def _compiled_flex():
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=True)
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)

@@ -61,6 +61,8 @@ def lacks_attention(impl: str, q: Tensor, options: set[str], deterministic: bool
         return f"does not know {', '.join(missing)}"
     if impl == "triton" and not TRITON_WIDTHS[0] <= q.shape[-1] <= TRITON_WIDTHS[1]:
         return f"takes head widths {TRITON_WIDTHS[0]} to {TRITON_WIDTHS[1]}, got {q.shape[-1]}"
+    if impl == "triton" and q.is_cuda and q.dtype not in (*HALF, torch.float32):
+        return f"takes bfloat16, float16 and float32 on CUDA, got {q.dtype}"
     if deterministic and q.is_cuda:
         if impl == "flex":
             return "is not deterministic on CUDA"

@@ -15,7 +15,10 @@ from neuroformer.bench import kernel_cases, kernel_contestants, kernel_worker, k
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to run it on")
+
+
+@on_a_cpu
 def test_without_a_gpu_it_says_so_and_exits_with_3():
     """From a bare checkout: -S leaves installed packages out, the repository comes from the path."""
     site = str(Path(torch.__file__).parents[1])
@@ -37,6 +40,7 @@ SHAPES = [
 ]
 
 
+@on_a_cpu
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.name)
 def test_attention_contestants_compute_the_same(shape):
     built = shape.build("cpu")
@@ -56,6 +60,7 @@ def test_attention_contestants_compute_the_same(shape):
         torch.testing.assert_close(ours.nan_to_num(), theirs.nan_to_num(), atol=0.05, rtol=0.05)
 
 
+@on_a_cpu
 def test_loss_and_decode_contestants_compute_the_same():
     shape = kernel_contestants.LossShape("loss", 28, 90, features=32)
     built = shape.build("cpu")
@@ -147,6 +152,7 @@ class CpuClock:
         return {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 1.0}
 
 
+@on_a_cpu
 def test_the_worker_from_end_to_end(monkeypatch, capsys):
     """Every branch of the measuring process except the device itself, on batches of a few tokens."""
     contest = kernel_contestants
@@ -195,6 +201,7 @@ def test_the_worker_from_end_to_end(monkeypatch, capsys):
     assert [m["result"] for m in messages[1:]] == ["passed", "ZeroDivisionError: division by zero"]
 
 
+@on_a_cpu
 def test_warming_runs_a_tile(monkeypatch):
     monkeypatch.setattr(kernel_worker, "DEVICE", "cpu")
     calls = []

@@ -1,5 +1,8 @@
 """The dispatcher: implementations agree, auto reads its table, and what cannot be done is refused by name."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -129,6 +132,11 @@ def test_cross_entropy_checks_its_shapes():
         marked_cross_entropy(h, w, b, n[:2], n, n + 5)
     with pytest.raises(ValueError, match="shapes disagree"):
         marked_cross_entropy(h, w, b[:4], n, n, n + 5)
+
+
+def test_importing_the_operations_loads_no_triton():
+    code = "import sys, neuroformer.ops; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_the_tolerance_comes_from_data():
