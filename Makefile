@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all gpu lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -24,6 +24,10 @@ test: install
 test-all: export OMP_NUM_THREADS = 1
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu'
+
+# Needs PyTorch and Triton, not an installation; without a GPU it says so (exit code 3).
+gpu:
+	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,21 +1,33 @@
 """Attention of packed ragged sequences: checks, picks an implementation, refuses.
 
-Shape suffixes: T query tokens, S key tokens, B sequences, G key sequences, H heads, E head width.
+Shape suffixes: T query tokens, S key tokens, B sequences, G key sequences, H heads, E head width,
+F = E / 2 rotary pairs.
 """
 
 from __future__ import annotations
 
+from typing import Any, Literal, overload
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from neuroformer.ops import reference
+from neuroformer.ops import padded_attention, reference, table
 from neuroformer.ops.ragged import Ragged
 
-IMPLEMENTATIONS = ("auto", "eager", "sdpa")
+IMPLEMENTATIONS = ("auto", *table.ATTENTION)
 
 
+@overload
 def attention(
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
+    return_lse: Literal[False] = False, **options: Any,
+) -> Tensor: ...  # fmt: skip
+@overload
+def attention(
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
+    return_lse: Literal[True], **options: Any,
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are spelt out below
     q_THE: Tensor,
     k_SHE: Tensor,
     v_SHE: Tensor,
@@ -24,8 +36,16 @@ def attention(
     *,
     k_index: Tensor | None = None,
     causal: bool = False,
+    q_times: Tensor | None = None,
+    k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None,
+    window_s: float | None = None,
+    dropout_p: float = 0.0,
+    dropout_seed: Tensor | int | None = None,
+    deterministic: bool | None = None,
+    return_lse: bool = False,
     impl: str = "auto",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scaled dot-product attention of packed ragged sequences.
 
     Parameters
@@ -34,27 +54,101 @@ def attention(
     q_layout, k_layout : Ragged
         Where the sequences lie; lengths may be zero.
     k_index : (B,) int64, optional
-        Which key sequence each query sequence reads; several may share one.
+        Which key sequence each query sequence reads; several may share one, whose keys are then
+        loaded once for all of them.
     causal : bool
         Token i sees keys 0..i of its own sequence. Refused together with ``k_index``.
-    impl : "auto", "eager" or "sdpa"
+    q_times, k_times : (T,), (S,), optional
+        Seconds, relative to an origin near them (the window, not the recording): the kernels compute
+        angles in float32.
+    rotary_freqs : (F,), optional
+        Rotary embedding by continuous time: pair (2f, 2f + 1) turns by ``time * rotary_freqs[f]``
+        radians. No gradient flows to it.
+    window_s : float, optional
+        Keys more than this many seconds from the query, before or after, are not seen.
+    dropout_p : float
+        Share of the attention weights dropped. With ``dropout_seed`` (an int or a 0-d int64 tensor on
+        the device) the dropped set is a function of the seed alone, the same in every implementation
+        that takes one; without, it comes from PyTorch's generator.
+    deterministic : bool, optional
+        Refuse implementations whose gradients differ from run to run; by default whatever
+        ``torch.use_deterministic_algorithms`` says. The fused kernels always are deterministic.
+    return_lse : bool
+        Also return the natural log-sum-exp of the scores, (H, T), without gradient: ``attention_map``
+        takes it.
+    impl : "auto", "eager", "sdpa", "flex" or "triton"
+        ``auto`` takes the first row of ``neuroformer.ops.table.ATTENTION_AUTO`` that fits.
 
     Returns
     -------
-    (T, H, E); a query without keys gives zeros.
+    (T, H, E), or that and (H, T); a query without keys gives zeros and -inf.
 
     Raises
     ------
     ValueError
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
-    if impl not in IMPLEMENTATIONS:
+    check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
+    check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"attention dropout_p must lie in [0, 1), got {dropout_p}")
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
+    asked = {
+        "rotary_freqs": rotary_freqs is not None,
+        "window_s": window_s is not None,
+        "dropout_p": dropout_p > 0,
+        "dropout_seed": dropout_p > 0 and dropout_seed is not None,
+        "return_lse": return_lse,
+    }
+    options = {name for name, wanted in asked.items() if wanted}
+    if impl == "auto":
+        impl = table.pick_attention(q_THE, options, deterministic)
+    elif impl not in table.ATTENTION:
         raise ValueError(f"attention impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
+    elif lack := table.lacks_attention(impl, q_THE, options, deterministic):
+        raise ValueError(f"attention impl {impl!r} {lack}; choose another impl or 'auto'")
+
+    extra: dict[str, Any] = {
+        "k_index": k_index,
+        "causal": causal,
+        "q_times": q_times,
+        "k_times": k_times,
+        "rotary_freqs": rotary_freqs,
+        "window_s": window_s,
+    }
+    inputs = (q_THE, k_SHE, v_SHE, q_layout, k_layout)
+    lse_HT = None
+    if impl == "sdpa":
+        out_THE = padded_attention.sdpa(*inputs, **extra, dropout_p=dropout_p)
+    elif impl == "flex":
+        out_THE, lse_HT = padded_attention.flex(*inputs, **extra)
+    else:
+        if dropout_p > 0:
+            dropout_seed = _seed(dropout_seed, q_THE.device)
+        extra |= {"dropout_p": dropout_p, "dropout_seed": dropout_seed}
+        if impl == "eager":
+            out_THE, lse_HT = reference.attention(*inputs, **extra)
+        else:
+            from neuroformer.kernels.spike_attention import (  # pyright: ignore[reportMissingImports]
+                spike_attention,
+            )
+
+            out_THE, lse_HT = spike_attention(*inputs, **extra)
+    if return_lse:
+        assert lse_HT is not None
+        return out_THE, lse_HT
+    return out_THE
+
+
+def check_shapes(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, causal: bool) -> None:
     if q_THE.shape[1:] != k_SHE.shape[1:] or k_SHE.shape != v_SHE.shape:
         raise ValueError(
             f"attention shapes disagree: q {tuple(q_THE.shape)}, k {tuple(k_SHE.shape)}, "
             f"v {tuple(v_SHE.shape)}; heads and head width must be equal, k and v alike"
         )
+    if not q_THE.dtype == k_SHE.dtype == v_SHE.dtype:
+        raise ValueError(f"attention dtypes disagree: q {q_THE.dtype}, k {k_SHE.dtype}, v {v_SHE.dtype}")
     if q_THE.shape[0] != q_layout.total or k_SHE.shape[0] != k_layout.total:
         raise ValueError(
             f"attention layouts disagree with the tensors: {q_layout.total} queries laid out, "
@@ -64,44 +158,36 @@ def attention(
         raise ValueError("causal attention is of a sequence over itself; k_index cannot be given with it")
     if k_index is None and len(q_layout) != len(k_layout):
         raise ValueError(f"{len(q_layout)} query sequences but {len(k_layout)} key sequences; give k_index")
-    if impl == "eager":
-        return reference.attention(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index=k_index, causal=causal)
-    return _sdpa(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
 
 
-def _sdpa(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, causal: bool) -> Tensor:
-    """PyTorch's scaled_dot_product_attention on tensors padded to the longest sequence of the batch."""
-    if q_layout.total == 0 or k_layout.total == 0:
-        return torch.zeros_like(q_THE)
-    order = None
-    if k_index is not None:
-        # Without causality, queries of sequences that share keys are one longer sequence: keys stay put.
-        order, q_layout = _regroup(q_layout, k_index, len(k_layout))
-        q_THE = q_THE.index_select(0, order)
-    q_BHTE, k_BHSE, v_BHSE = (
-        layout.pad(x).transpose(1, 2)
-        for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
-    )
-    if causal:
-        # Padding lies behind every token of its sequence, so causality alone keeps it out.
-        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
-    else:
-        full = len(k_layout) * k_layout.max_length == k_layout.total
-        mask = None if full else k_layout.mask_BL[:, None, None, :]
-        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=mask)
-        if not full:  # where there is no key at all the softmax has nothing to sum
-            empty = (k_layout.lengths_B == 0)[:, None, None, None]
-            out_BHTE = out_BHTE.masked_fill(empty, 0.0)
-    out_THE = q_layout.unpad(out_BHTE.transpose(1, 2))
-    if order is None:
-        return out_THE
-    return torch.empty_like(out_THE).index_copy(0, order, out_THE)
+def check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s) -> None:
+    wanted = [n for n, x in (("rotary_freqs", rotary_freqs), ("window_s", window_s)) if x is not None]
+    if not wanted:
+        return
+    if q_times is None or k_times is None:
+        raise ValueError(f"attention with {wanted[0]} needs q_times and k_times")
+    if q_times.shape != q_THE.shape[:1] or k_times.shape != k_SHE.shape[:1]:
+        raise ValueError(
+            f"attention times disagree: q_times {tuple(q_times.shape)} for {q_THE.shape[0]} queries, "
+            f"k_times {tuple(k_times.shape)} for {k_SHE.shape[0]} keys"
+        )
+    if window_s is not None and not window_s >= 0:
+        raise ValueError(f"attention window_s must be seconds, at least 0, got {window_s}")
+    if rotary_freqs is None:
+        return
+    if q_THE.shape[-1] % 2 or rotary_freqs.shape != (q_THE.shape[-1] // 2,):
+        raise ValueError(
+            f"rotary_freqs must be (head width / 2,) of an even head width; "
+            f"got {tuple(rotary_freqs.shape)} for width {q_THE.shape[-1]}"
+        )
+    if rotary_freqs.requires_grad:
+        raise ValueError("rotary_freqs gets no gradient; detach it")
 
 
-def _regroup(q_layout: Ragged, k_index: Tensor, num_groups: int) -> tuple[Tensor, Ragged]:
-    """Order of the query tokens by the key sequence they read, and the layout of the groups."""
-    group_T = k_index.index_select(0, q_layout.row_T)
-    order = torch.argsort(group_T, stable=True)
-    lengths = torch.zeros(num_groups, dtype=torch.int64, device=k_index.device)
-    lengths.index_add_(0, group_T, torch.ones_like(group_T))
-    return order, Ragged.from_lengths(lengths)
+def _seed(seed: Tensor | int | None, device: torch.device) -> Tensor:
+    """A 0-d int64 tensor on the device, so that neither the host nor a captured graph waits for it."""
+    if isinstance(seed, Tensor):
+        return seed
+    if seed is None:
+        return torch.randint(0, 2**31 - 1, (), dtype=torch.int64, device=device)
+    return torch.full((), seed & 0xFFFFFFFF, dtype=torch.int64, device=device)

@@ -5,10 +5,21 @@ Shape suffixes: T tokens of all sequences, B sequences, L longest sequence, * an
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def _once(make: Callable[[Ragged], Tensor]) -> property:
+    """A property computed once per batch; unlike functools.cached_property, torch.compile traces it."""
+
+    def get(self: Ragged) -> Tensor:
+        if make.__name__ not in self.cache:
+            self.cache[make.__name__] = make(self)
+        return self.cache[make.__name__]
+
+    return property(get, doc=make.__doc__)
 
 
 class Ragged:
@@ -26,6 +37,8 @@ class Ragged:
 
     def __init__(self, offsets: Tensor, max_length: int, total: int):
         self.offsets, self.max_length, self.total = offsets, int(max_length), int(total)
+        # What implementations derive once per batch (work lists, groups), shared by all layers.
+        self.cache: dict = {}
 
     @classmethod
     def from_lengths(cls, lengths: Tensor) -> Ragged:
@@ -40,27 +53,27 @@ class Ragged:
     def to(self, device, non_blocking: bool = False) -> Ragged:
         return Ragged(self.offsets.to(device, non_blocking=non_blocking), self.max_length, self.total)
 
-    @cached_property
+    @_once
     def lengths_B(self) -> Tensor:
         return self.offsets[1:] - self.offsets[:-1]
 
-    @cached_property
+    @_once
     def row_T(self) -> Tensor:
         """Which sequence each token belongs to."""
         rows = torch.arange(len(self), device=self.offsets.device)
         return torch.repeat_interleave(rows, self.lengths_B, output_size=self.total)
 
-    @cached_property
+    @_once
     def position_T(self) -> Tensor:
         """Place of each token within its sequence."""
         return torch.arange(self.total, device=self.offsets.device) - self.offsets[:-1][self.row_T]
 
-    @cached_property
+    @_once
     def dense_index_T(self) -> Tensor:
         """Place of each token in a flattened (B * L) padded tensor."""
         return self.row_T * self.max_length + self.position_T
 
-    @cached_property
+    @_once
     def mask_BL(self) -> Tensor:
         """True where a padded (B, L) tensor holds a token."""
         return torch.arange(self.max_length, device=self.offsets.device) < self.lengths_B[:, None]

@@ -1,0 +1,153 @@
+"""What the kernels share: index arithmetic, masks, rotary embedding, dropout, and where they run.
+
+Sizes that change from batch to batch are not specialised on (``do_not_specialize``): a ragged batch would
+otherwise compile every kernel again whenever its token count happens to be a multiple of 16.
+"""
+
+# Inside @triton.jit a name is not what Python types it as.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+from __future__ import annotations
+
+import contextlib
+import os
+import typing
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Triton reads this variable when a kernel is decorated, so it is settled by the time this is imported.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on")
+
+# PyTorch 2.6 infers no schema of a custom op from list[int], nor from annotations kept as strings: modules
+# with custom ops do without ``from __future__ import annotations``.
+Ints = typing.List[int]  # noqa: UP006
+
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+# The interpreter holds bfloat16 as its bits, and its tl.dot would multiply those as integers; it hands
+# float32 to a BLAS whose order of summation varies with the shape, where the hardware's does not.
+_WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
+
+
+def padded(width: int) -> int:
+    """The power of two, at least 16, that a feature dimension is padded to: a matrix unit's least edge."""
+    return max(16, triton.next_power_of_2(width))
+
+
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums, log-sum-exps and partial results are kept in."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def rows_contiguous(x: Tensor) -> Tensor:
+    """The kernels take any stride but need features side by side."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def on_device(x: Tensor):
+    """Triton launches on the current device, which need not be the tensor's."""
+    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+
+
+def check_runnable(x: Tensor, name: str) -> None:
+    """Refuse a tensor that no Triton kernel of this process can read.
+
+    Raises
+    ------
+    ValueError
+        A CPU tensor without the interpreter.
+    """
+    if not x.is_cuda and not INTERPRETED:
+        raise ValueError(
+            f"{name} impl 'triton' needs a CUDA tensor, got one on {x.device}; "
+            "move it, choose another impl, or set TRITON_INTERPRET=1 before the first import to test on a CPU"
+        )
+
+
+@triton.jit
+def matmul(a, b):
+    """a @ b, accumulated in float32 (float64 of float64); float32 operands are not rounded to TF32."""
+    if _WIDEN and a.dtype != tl.float64:
+        return tl.dot(a.to(tl.float64), b.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.dot(a, b, input_precision="ieee")
+
+
+@triton.jit
+def matmul_add(a, b, acc):
+    """acc + a @ b, in one instruction where there is one."""
+    if _WIDEN and a.dtype != tl.float64:
+        return tl.dot(a.to(tl.float64), b.to(tl.float64), acc.to(tl.float64)).to(tl.float32)
+    else:
+        return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def load_rows(X, row, head, stride_t, stride_h, row_ok, E: tl.constexpr, PE: tl.constexpr):
+    """(rows, PE) of one head; zeros outside the rows that are ``row_ok`` and beyond width E."""
+    e = tl.arange(0, PE)
+    pointers = X + row.to(tl.int64)[:, None] * stride_t + head * stride_h + e[None, :]
+    if E == PE:
+        return tl.load(pointers, mask=row_ok[:, None], other=0.0)
+    else:
+        return tl.load(pointers, mask=row_ok[:, None] & (e < E)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(X, row, head, stride_t, stride_h, row_ok, value, E: tl.constexpr, PE: tl.constexpr):
+    e = tl.arange(0, PE)
+    pointers = X + row.to(tl.int64)[:, None] * stride_t + head * stride_h + e[None, :]
+    mask = row_ok[:, None]
+    if E != PE:
+        mask = mask & (e < E)[None, :]
+    tl.store(pointers, value.to(X.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def rotate(x, time, FREQ, E: tl.constexpr, PE: tl.constexpr, BACK: tl.constexpr):
+    """Rotary embedding of feature pairs (2f, 2f + 1) by ``time * freq[f]``; BACK undoes it (gradients)."""
+    f = tl.arange(0, PE // 2)
+    freq = tl.load(FREQ + f, mask=f < E // 2, other=0.0)
+    angle = time.to(freq.dtype)[:, None] * freq[None, :]
+    cos = tl.cos(angle)
+    sin = tl.sin(angle)
+    if BACK:
+        sin = -sin
+    even, odd = tl.split(tl.reshape(x.to(freq.dtype), (x.shape[0], PE // 2, 2)))
+    turned = tl.join(even * cos - odd * sin, even * sin + odd * cos)
+    return tl.reshape(turned, (x.shape[0], PE)).to(x.dtype)
+
+
+@triton.jit
+def visible(m, n, q_length, k_length, q_time, k_time, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """Which (query, key) pairs count. Arguments are broadcast, so either may run along the rows."""
+    seen = (m < q_length) & (n < k_length)
+    if CAUSAL:
+        seen = seen & (n <= m)
+    if WINDOW:
+        seen = seen & (tl.abs(q_time - k_time) <= window)
+    return seen
+
+
+@triton.jit
+def mix(x):
+    """A 32-bit integer hash; ``neuroformer.ops.reference._mix`` is the same in PyTorch."""
+    x = (x ^ (x >> 16)) * 0x7FEB352D
+    x = (x ^ (x >> 15)) * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def dropout_row(seed, row, head):
+    """Per-row half of the counter-based generator; rows are places in the packed query tensor."""
+    x = mix(row.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32))
+    return mix(x + head.to(tl.uint32) * 0x85EBCA77)
+
+
+@triton.jit
+def dropout_keep(row_bits, n, threshold):
+    """True where the weight of key position n survives; ``row_bits`` and ``n`` are broadcast."""
+    return (mix(row_bits ^ (n.to(tl.uint32) * 0xC2B2AE3D)) >> 8) >= threshold

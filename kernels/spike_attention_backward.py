@@ -1,0 +1,263 @@
+"""Backward kernels of spike attention; none uses an atomic, so every run gives the same bits.
+
+Shape suffixes: T query tokens, S key tokens, G sequences, H heads, E head width (PE: padded to a power
+of two). Two ways, chosen by the length of the queries (``configs.attention_plan``):
+
+- *owned*: one program per (sequence, head) owns all of both its sides. Keys and values are read once,
+  dk and dv written once, and dq stays in registers while the queries fit one tile; beyond one tile it is
+  summed in a float32 scratch that no other program touches.
+- *split* (``spike_attention_split``): for long queries, ``attention_dq`` owns a tile of queries and
+  ``attention_dkdv`` a tile of keys.
+
+Tiles are kept transposed, keys x queries, so that P^T and dS^T feed the matrix unit from registers.
+"""
+
+# Inside @triton.jit a name is not what Python types it as.
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .common import (
+    LOG2E,
+    dropout_keep,
+    dropout_row,
+    load_rows,
+    matmul,
+    matmul_add,
+    rotate,
+    store_rows,
+    visible,
+)
+
+
+@triton.jit
+def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale,
+                      DROPOUT: tl.constexpr):  # fmt: skip
+    """(weights applied to the values, gradient of the scores) of one tile, in either orientation."""
+    p = tl.exp2(tl.where(seen, scores - lse, float("-inf")))
+    weights = p
+    if DROPOUT:
+        keep = dropout_keep(row_bits, n, threshold)
+        weights = tl.where(keep, p * keep_scale, 0.0)
+        dp = tl.where(keep, dp * keep_scale, 0.0)
+    return weights, p * (dp - delta)
+
+
+@triton.jit
+def load_queries(
+    Q, DO, OUT, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
+    stride_doh, num_queries, num_heads, E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr, DROPOUT: tl.constexpr, DELTA_READY: tl.constexpr,
+):  # fmt: skip
+    """A tile of queries: q (rotated), dout, lse in log2, delta = sum(dout * out), times, dropout bits."""
+    q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
+    do = load_rows(DO, row, head, stride_dot, stride_doh, ok, E, PE)
+    at = head.to(tl.int64) * num_queries + row
+    # a row without keys has lse -inf; nothing of it is seen, and 0 keeps its exponent finite
+    lse = tl.load(LSE + at, mask=ok, other=0.0)
+    lse = tl.where(lse == float("-inf"), 0.0, lse)
+    if DELTA_READY:
+        delta = tl.load(DELTA + at, mask=ok, other=0.0)
+    else:
+        out = load_rows(OUT, row, head, num_heads * E, E, ok, E, PE)
+        if do.dtype == lse.dtype:
+            # float32 cancels dp - delta to the last bit only where both sum over E in the same order, as
+            # a row with a single key must: take the diagonal of the same product
+            i = tl.arange(0, row.shape[0])
+            product = matmul(do, tl.trans(out))
+            delta = tl.sum(tl.where(i[:, None] == i[None, :], product, 0.0), 1)
+        else:
+            delta = tl.sum(do.to(lse.dtype) * out.to(lse.dtype), 1)
+    time = tl.zeros((row.shape[0],), tl.float32)
+    if ROTARY or WINDOW:
+        time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
+    if ROTARY:
+        q = rotate(q, time, FREQS, E, PE, False)
+    bits = tl.zeros((row.shape[0],), tl.uint32)
+    if DROPOUT:
+        bits = dropout_row(tl.load(SEED), row, head)
+    return q, do, lse, delta, time, bits
+
+
+@triton.jit
+def load_keys(
+    K, V, K_TIMES, FREQS, k_begin, n, ok, head, stride_kt, stride_kh, stride_vt, stride_vh,
+    E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+):  # fmt: skip
+    k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, ok, E, PE)
+    v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, ok, E, PE)
+    time = tl.zeros((n.shape[0],), tl.float32)
+    if ROTARY or WINDOW:
+        time = tl.load(K_TIMES + k_begin + n, mask=ok, other=0.0)
+    if ROTARY:
+        k = rotate(k, time, FREQS, E, PE, False)
+    return k, v, time
+
+
+@triton.jit
+def tile_gradients(
+    q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length, k_length, window, threshold,
+    keep_scale, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Adds one (keys x queries) tile to dk and dv (dk lacks the score scale); also returns dS^T."""
+    scores = matmul(k, tl.trans(q)) * TO_LOG2
+    seen = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window,
+                   CAUSAL, WINDOW)  # fmt: skip
+    dp = matmul(v, tl.trans(do))
+    weights, ds = softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :], bits[None, :],
+                                    n[:, None], threshold, keep_scale, DROPOUT)  # fmt: skip
+    dv = matmul_add(weights.to(do.dtype), do, dv)
+    ds = ds.to(q.dtype)
+    dk = matmul_add(ds, q, dk)
+    return dk, dv, ds
+
+
+@triton.jit
+def store_key_gradients(
+    DK, DV, dk, dv, k_time, FREQS, k_begin, n, ok, head, num_heads, E: tl.constexpr, PE: tl.constexpr,
+    SCALE: tl.constexpr, ROTARY: tl.constexpr,
+):  # fmt: skip
+    dk = dk * SCALE
+    if ROTARY:
+        dk = rotate(dk, k_time, FREQS, E, PE, True)
+    store_rows(DK, k_begin + n, head, num_heads * E, E, ok, dk, E, PE)
+    store_rows(DV, k_begin + n, head, num_heads * E, E, ok, dv, E, PE)
+
+
+@triton.jit
+def _owned_by_one_tile(
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Queries that fit one tile: dq stays in registers while the keys go by."""
+    exact: tl.constexpr = LSE.dtype.element_ty
+    to_log2: tl.constexpr = SCALE * LOG2E
+    m = tl.arange(0, BM)
+    ok = m < q_length
+    row = q_begin + m
+    if ORDERED:
+        row = tl.load(ORDER + row, mask=ok, other=0)
+    q, do, lse, delta, q_time, bits = load_queries(
+        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
+        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
+    dq = tl.zeros((BM, PE), exact)
+    for start in range(0, k_length, BN):
+        n = start + tl.arange(0, BN)
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
+        zero = tl.zeros((BN, PE), exact)
+        dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, zero, zero, q_length,
+                           k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                           DROPOUT)  # fmt: skip
+        dq = matmul_add(tl.trans(ds), k, dq)
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)  # fmt: skip
+    dq = dq * SCALE
+    if ROTARY:
+        dq = rotate(dq, q_time, FREQS, E, PE, True)
+    store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
+
+
+@triton.jit
+def _owned_by_many_tiles(
+    SCRATCH,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):  # fmt: skip
+    """Queries of several tiles: dq is summed in SCRATCH (T, H, PE), which no other program touches."""
+    exact: tl.constexpr = LSE.dtype.element_ty
+    to_log2: tl.constexpr = SCALE * LOG2E
+    for start in range(0, k_length, BN):
+        n = start + tl.arange(0, BN)
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
+        dk = tl.zeros((BN, PE), exact)
+        dv = tl.zeros((BN, PE), exact)
+        first = 0
+        if CAUSAL:  # queries before the block see none of it
+            first = start // BM * BM
+        # the first block of keys starts the sums in the scratch, the others go on with them
+        summed = tl.where(start > 0, q_length, 0)
+        for m0 in range(first, q_length, BM):
+            m = m0 + tl.arange(0, BM)
+            ok = m < q_length
+            row = q_begin + m
+            if ORDERED:
+                row = tl.load(ORDER + row, mask=ok, other=0)
+            q, do, lse, delta, q_time, bits = load_queries(
+                Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
+                stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
+                False)  # fmt: skip
+            dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
+                               k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                               DROPOUT)  # fmt: skip
+            part = matmul(tl.trans(ds), k)
+            # this program alone touches these rows; the barriers order its own threads
+            part += load_rows(SCRATCH, row, head, num_heads * PE, PE, m < summed, PE, PE)
+            tl.debug_barrier()
+            store_rows(SCRATCH, row, head, num_heads * PE, PE, ok, part, PE, PE)
+            tl.debug_barrier()
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)  # fmt: skip
+    # without keys the scratch was never written: read none of it
+    written = tl.where(k_length > 0, q_length, 0)
+    for m0 in range(0, q_length, BM):
+        m = m0 + tl.arange(0, BM)
+        ok = m < q_length
+        row = q_begin + m
+        if ORDERED:
+            row = tl.load(ORDER + row, mask=ok, other=0)
+        dq = load_rows(SCRATCH, row, head, num_heads * PE, PE, m < written, PE, PE) * SCALE
+        if ROTARY:
+            q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
+            dq = rotate(dq, q_time, FREQS, E, PE, True)
+        store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
+
+
+@triton.jit(do_not_specialize=["num_queries", "threshold"])
+def attention_backward_owned(
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, SCRATCH, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+    num_queries, num_heads, window, threshold, keep_scale,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr, ONE_TILE: tl.constexpr,
+):  # fmt: skip
+    """All gradients of one (sequence, head). ONE_TILE: the host knows that no sequence exceeds BM queries."""
+    head = tl.program_id(0)
+    group = tl.program_id(1)
+    q_begin = tl.load(Q_OFFSETS + group)
+    q_length = (tl.load(Q_OFFSETS + group + 1) - q_begin).to(tl.int32)
+    k_begin = tl.load(K_OFFSETS + group)
+    k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
+    if ONE_TILE:
+        _owned_by_one_tile(
+            Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+            stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+            num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length, k_begin,
+            k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW, DROPOUT)  # fmt: skip
+    else:
+        if q_length <= BM:
+            _owned_by_one_tile(
+                Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+                stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+                num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length,
+                k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)  # fmt: skip
+        else:
+            _owned_by_many_tiles(
+                SCRATCH, Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED,
+                stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot,
+                stride_doh, num_queries, num_heads, window, threshold, keep_scale, head, q_begin,
+                q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)  # fmt: skip

@@ -1,0 +1,266 @@
+"""Checks the fused kernels on a GPU, then times them against everything else there is.
+
+    python -m neuroformer.bench.kernels [--out DIRECTORY] [--minutes 8]
+
+Needs PyTorch, Triton and this repository, installed or not. Exit codes: 0 all right, 1 something failed
+or was not timed (the table says what), 3 no CUDA device. What failed its check is never timed.
+
+The work is done by child processes: a crash on the device ends one child, and the others' results stay.
+``results.json`` and ``results.md`` are written anew after every row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import neuroformer
+
+ROOT = Path(__file__).resolve().parents[2]
+CHECKERS = 6  # processes that check: most of their time goes into compiling
+CHECK_SHARE = 0.45  # of the time, at most
+
+
+def make_importable() -> None:
+    """In a bare checkout, the folder kernels/ beside this package is ``neuroformer.kernels``."""
+    if importlib.util.find_spec("neuroformer.kernels") is None:
+        neuroformer.__path__.append(str(ROOT))
+
+
+def work(arguments: list[str], seconds: float) -> Iterator[dict[str, Any]]:
+    """Messages of a child process, line by line; the last one says how it ended."""
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-u", "-m", "neuroformer.bench.kernel_worker", *arguments]
+    yield from _messages(command, environment, seconds)
+
+
+def _messages(command: list[str], environment: dict[str, str], seconds: float) -> Iterator[dict[str, Any]]:
+    child = subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None and child.stderr is not None
+    errors: list[str] = []
+    drain = threading.Thread(target=lambda stream: errors.extend(stream), args=(child.stderr,), daemon=True)
+    drain.start()
+    timer = threading.Timer(max(seconds, 1.0), child.kill)
+    timer.start()
+    began = time.monotonic()
+    try:
+        for line in child.stdout:
+            try:
+                message = json.loads(line)
+            except ValueError:  # some library's remark
+                continue
+            if isinstance(message, dict):
+                yield message
+        child.wait()
+    finally:
+        timer.cancel()
+        child.kill()
+    drain.join(timeout=5)
+    ending = "out of time" if time.monotonic() - began >= seconds else f"exit code {child.returncode}"
+    yield {"end": child.returncode, "why": ending, "errors": "".join(errors)[-1500:]}
+
+
+class Bench:
+    """One run: results so far, time left, and the files they are written to."""
+
+    def __init__(self, out: Path, minutes: float, say):
+        self.out, self.say = out, say
+        self.deadline = time.monotonic() + 60 * minutes
+        self.results: dict[str, Any] = {"checks": {}, "rows": {}, "notes": []}
+
+    def left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def save(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "results.json").write_text(json.dumps(self.results, indent=1) + "\n")
+        (self.out / "results.md").write_text(as_markdown(self.results))
+
+    def note(self, text: str) -> None:
+        self.results["notes"].append(text)
+        self.say(text)
+
+    def check(self) -> None:
+        """Every case, in a few processes at once; a case that does not report has failed."""
+        seconds = CHECK_SHARE * self.left()
+        checks = self.results["checks"]
+        lock = threading.Lock()
+
+        def one(part: int) -> None:
+            for message in work(["check", str(part), str(CHECKERS)], seconds):
+                with lock:
+                    if "plan" in message:
+                        checks.update(dict.fromkeys(message["plan"], f"did not finish ({part})"))
+                    elif "check" in message:
+                        checks[message["check"]] = message["result"]
+                    elif message["end"]:
+                        tail = message["errors"][-600:]
+                        self.note(f"checking process {part}: {message['why']}\n{tail}")
+
+        threads = [threading.Thread(target=one, args=(part,)) for part in range(CHECKERS)]
+        threads.append(threading.Thread(target=self.sanitize, args=(min(seconds, 100.0),)))
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wrong = {name: result for name, result in checks.items() if result != "passed"}
+        self.say(f"{len(checks) - len(wrong)} of {len(checks)} checks passed")
+        for name, result in wrong.items():
+            self.say(f"FAILED {name}: {result}")
+        if not checks:
+            self.note("no check reported anything")
+        self.save()
+
+    def sanitize(self, seconds: float) -> None:
+        """A few cases under compute-sanitizer, where there is one."""
+        tool = shutil.which("compute-sanitizer")
+        if tool is None:
+            self.results["sanitizer"] = "compute-sanitizer is not installed"
+            return
+        command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-u", "-m",
+                   "neuroformer.bench.kernel_worker", "check", "sanitizer", "1"]  # fmt: skip
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",  # so that reading beyond a tensor is seen
+        }
+        passed, last = [], {}
+        for last in _messages(command, environment, seconds):
+            if last.get("result") == "passed":
+                passed.append(last["check"])
+        state = "clean" if last.get("end") == 0 else f"{last.get('why')}: {str(last.get('errors'))[-400:]}"
+        self.results["sanitizer"] = f"{state}; cases: {', '.join(passed) or 'none'}"
+
+    def measure(self) -> None:
+        """Rows one after another; when a child dies in a contestant, the next goes on after it."""
+        wrong = sorted(
+            {name.split(":")[0] for name, result in self.results["checks"].items() if result != "passed"}
+        )
+        done: list[str] = []
+        for _ in range(8):  # crashes that are survived
+            current = None
+            arguments = ["measure", json.dumps({"wrong": wrong, "done": done, "seconds": self.left() - 8})]
+            last: dict[str, Any] = {}
+            for last in work(arguments, self.left()):
+                if "start" in last:
+                    current = last["start"]
+                elif "set" in last:
+                    self.results.update(last["set"])
+                elif "row" in last:
+                    self._put(last["row"], last["contestant"], last["result"], last.get("facts", {}))
+                    done.append(f"{last['row']}|{last['contestant']}")
+                    current = None
+                self.save()
+            if last.get("end") == 0:
+                return
+            self.note(f"measuring process: {last.get('why')}\n{str(last.get('errors'))[-600:]}")
+            if current is None or self.left() < 20:
+                return
+            row, contestant = current.split("|")
+            self._put(row, contestant, {"failed": f"the process died: {last.get('why')}"}, {})
+            done.append(current)
+
+    def _put(self, row: str, contestant: str, result: dict[str, Any], facts: dict[str, Any]) -> None:
+        entry = self.results["rows"].setdefault(row, {"facts": {}, "contestants": {}})
+        entry["facts"].update(facts)
+        entry["contestants"][contestant] = result
+        text = result.get("failed") or f"{result['ms']:.4f} ms ({result['how']})"
+        self.say(f"{row} | {contestant} | {text}")
+
+    def failures(self) -> list[str]:
+        bad = [name for name, result in self.results["checks"].items() if result != "passed"]
+        for row, entry in self.results["rows"].items():
+            ours = entry["contestants"].get("triton", {"failed": "not timed"})
+            bad += [f"{row}: {ours['failed']}"] if "failed" in ours else []
+        return bad if self.results["rows"] else [*bad, "nothing was timed"]
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """The table: a row for each case, milliseconds of each contestant, and what share of the card we use."""
+    checks = results["checks"]
+    passed = sum(result == "passed" for result in checks.values())
+    lines = [
+        "; ".join(str(results.get(key, "unknown")) for key in ("device", "versions", "date")),
+        "",
+        f"{passed} of {len(checks)} checks passed. Sanitizer: {results.get('sanitizer', 'not run')}.",
+        f"Ceilings measured in this run: {results.get('ceilings', {})}.",
+        "",
+        "| case | contestant | ms on the device | ms as called | TFLOP/s | GB/s | share of ceiling | MB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row, entry in results["rows"].items():
+        for name, result in entry["contestants"].items():
+            lines.append(f"| {row} | {name} | {' | '.join(_cells(result))} |")
+    lines += ["", "| case | ours, ms | best of the others | ratio | ratio to SDPA, padded |"]
+    lines += ["|---|---|---|---|---|"]
+    lines += [_ratio_line(row, entry["contestants"]) for row, entry in results["rows"].items()]
+    lines += ["", "Tiles that beat the table:", ""]
+    lines += [f"- {row}: {tiles}" for row, tiles in results.get("tuned", {}).items() if tiles]
+    return "\n".join([*lines, "", *results["notes"], ""])
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    if "failed" in result:
+        return [str(result["failed"])[:120].replace("\n", " ").replace("|", "/"), *[""] * 5]
+    device = f"{result['ms']:.4f}" if result["how"] == "graph" else "no graph"
+    rates = [f"{result['tflops']:.3g}", f"{result['gbs']:.4g}", f"{100 * result['share']:.0f} %"]
+    return [device, f"{result['called_ms']:.4f}", *rates, f"{result['mb']:.0f}"]
+
+
+def _ratio_line(row: str, contestants: dict[str, Any]) -> str:
+    """Ratios compare like with like: device times where both have one, times as called elsewhere."""
+    timed = {name: result for name, result in contestants.items() if "failed" not in result}
+    ours = [timed[name] for name in ("triton", "triton, tuned") if name in timed]
+    others = {name: result for name, result in timed.items() if not name.startswith("triton")}
+    if not ours or not others:
+        return f"| {row} | - | - | - | - |"
+    best = min(ours, key=lambda result: result["ms"])
+
+    def ratio(other: dict[str, Any]) -> float:
+        key = "ms" if other["how"] == best["how"] else "called_ms"
+        return other[key] / best[key]
+
+    rival = min(others, key=lambda name: ratio(others[name]))
+    padded = [ratio(result) for name, result in others.items() if name.startswith("SDPA, padded")]
+    cells = [f"{best['ms']:.4f}", rival, f"{ratio(others[rival]):.2f}", f"{padded[0]:.2f}" if padded else "-"]
+    return f"| {row} | {' | '.join(cells)} |"
+
+
+def main(argv: list[str] | None = None, say=print) -> int:
+    parser = argparse.ArgumentParser(
+        prog="neuroformer bench kernels", description="Check, then time, the fused kernels."
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench-kernels")
+    parser.add_argument("--minutes", type=float, default=7.5)
+    options = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        say("bench kernels: no CUDA device here; nothing checked, nothing timed")
+        return 3
+    if importlib.util.find_spec("triton") is None:
+        say("bench kernels: Triton is not installed; nothing checked, nothing timed")
+        return 1
+    bench = Bench(options.out, options.minutes, say)
+    bench.check()
+    bench.measure()
+    bench.save()
+    failures = bench.failures()
+    say((options.out / "results.md").read_text())
+    say(f"results in {options.out}; " + ("all right" if not failures else f"{len(failures)} failures"))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

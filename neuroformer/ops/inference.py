@@ -1,0 +1,155 @@
+"""Attention without gradients: one query per sequence over cached keys, and maps of who attends to what.
+
+Shape suffixes: B sequences, T query tokens, S key tokens, G key sequences, H heads, E head width, X and
+Y labels of queries and keys.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuroformer.ops import padded_attention, reference, table
+from neuroformer.ops.attention import check_shapes, check_times
+from neuroformer.ops.ragged import Ragged
+
+
+def decode_attention(
+    q_BHE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    k_start_G: Tensor,
+    k_length_G: Tensor,
+    max_length: int,
+    *,
+    k_index: Tensor | None = None,
+    q_layout: Ragged | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Attention of one query per sequence: a step of a rollout.
+
+    Keys lie anywhere in one storage: a cache (B, L, H, E) is ``cache.flatten(0, 1)`` with
+    ``k_start = arange(B) * L`` and its fill as lengths; packed cross keys have their layout's offsets.
+
+    Parameters
+    ----------
+    q_BHE : (sequences, heads, head width)
+    k_SHE, v_SHE : (rows of storage, heads, head width)
+    k_start_G, k_length_G : (G,) int64 on the device
+        Where key sequences begin, and how many keys they hold now; may be zero.
+    max_length : int
+        No key sequence is, or will be while a captured graph is replayed, longer.
+    k_index : (B,) int64, optional
+        Which key sequence each query reads; several may share one, whose keys are then loaded once for
+        16 of them. Without it G = B.
+    q_layout : Ragged, optional
+        Keeps what is derived from ``k_index`` between calls (any layout of B sequences of one token).
+    impl : "auto", "eager", "sdpa" or "triton"
+        The fused kernel asks the device nothing and allocates by ``max_length`` alone: it can be
+        captured in a CUDA graph. No implementation has a gradient here.
+
+    Returns
+    -------
+    (B, H, E); a query without keys gives zeros.
+
+    Raises
+    ------
+    ValueError
+        Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
+    """
+    if q_BHE.shape[1:] != k_SHE.shape[1:] or k_SHE.shape != v_SHE.shape:
+        raise ValueError(
+            f"decode attention shapes disagree: q {tuple(q_BHE.shape)}, k {tuple(k_SHE.shape)}, "
+            f"v {tuple(v_SHE.shape)}; heads and head width must be equal, k and v alike"
+        )
+    if k_index is None and k_start_G.shape[0] != q_BHE.shape[0]:
+        raise ValueError(f"{q_BHE.shape[0]} queries but {k_start_G.shape[0]} key sequences; give k_index")
+    impl = table.pick("decode attention", table.DECODE, table.DECODE_AUTO, impl, q_BHE)
+    with torch.no_grad():
+        if impl == "eager":
+            return reference.decode_attention(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, k_index=k_index)
+        if impl == "sdpa":
+            return padded_attention.decode(
+                q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, max_length, k_index=k_index
+            )
+        from neuroformer.kernels import decode_attention as fused  # pyright: ignore[reportMissingImports]
+
+        if k_index is not None and q_layout is None:
+            num = q_BHE.shape[0]
+            q_layout = Ragged(torch.arange(num + 1, device=q_BHE.device), 1, num)
+        return fused.decode_attention(
+            q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, max_length, k_index=k_index, q_layout=q_layout
+        )
+
+
+def attention_map(
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    lse_HT: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    q_label_T: Tensor,
+    k_label_S: Tensor,
+    num_labels: tuple[int, int],
+    *,
+    per_head: bool = True,
+    k_index: Tensor | None = None,
+    causal: bool = False,
+    q_times: Tensor | None = None,
+    k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None,
+    window_s: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
+    """Attention summed by label: unit x unit, or unit x patch where a key's label is its patch.
+
+    Parameters
+    ----------
+    q_THE, k_SHE, layouts and options : as given to ``attention``
+    lse_HT : (H, T)
+        What ``attention(..., return_lse=True)`` gave for them (without dropout).
+    q_label_T, k_label_S : (T,), (S,) int64
+        Row and column of the map that a token counts for; a negative one does not count.
+    num_labels : (X, Y)
+    per_head : bool
+        False gives the mean over heads, in one pass.
+    impl : "auto", "eager" or "triton"
+
+    Returns
+    -------
+    (H, X, Y) float64, or (X, Y): sums of probabilities. Divide by the number of queries with a label to
+    get the attention of an average one.
+
+    Raises
+    ------
+    ValueError
+        Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
+    """
+    check_shapes(q_THE, k_SHE, k_SHE, q_layout, k_layout, k_index, causal)
+    check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
+    if lse_HT.shape != (q_THE.shape[1], q_THE.shape[0]):
+        raise ValueError(f"lse must be (heads, queries), got {tuple(lse_HT.shape)}")
+    if q_label_T.shape != q_THE.shape[:1] or k_label_S.shape != k_SHE.shape[:1]:
+        raise ValueError(
+            f"labels disagree: {tuple(q_label_T.shape)} for {q_THE.shape[0]} queries, "
+            f"{tuple(k_label_S.shape)} for {k_SHE.shape[0]} keys"
+        )
+    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    extra: dict[str, Any] = {
+        "k_index": k_index,
+        "causal": causal,
+        "q_times": q_times,
+        "k_times": k_times,
+        "rotary_freqs": rotary_freqs,
+        "window_s": window_s,
+    }
+    inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, q_label_T, k_label_S, num_labels)
+    with torch.no_grad():
+        if impl == "triton":
+            from neuroformer.kernels import attention_map as fused  # pyright: ignore[reportMissingImports]
+
+            return fused.attention_map(*inputs, per_head=per_head, **extra)
+        total = reference.attention_map(*inputs, **extra)
+        return total if per_head else total.mean(0)

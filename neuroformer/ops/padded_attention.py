@@ -1,0 +1,192 @@
+"""PyTorch's own attention kernels on packed ragged sequences: padded, or as one long masked sequence.
+
+Shape suffixes: T query tokens, S key tokens, B sequences, H heads, E head width.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroformer.ops import reference
+from neuroformer.ops.ragged import Ragged
+
+
+def _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs):
+    if rotary_freqs is None:
+        return q_THE, k_SHE
+    return (
+        reference.rotary(q_THE, q_times, rotary_freqs),
+        reference.rotary(k_SHE, k_times, rotary_freqs),
+    )
+
+
+def sdpa(
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    *,
+    k_index: Tensor | None,
+    causal: bool,
+    q_times: Tensor | None,
+    k_times: Tensor | None,
+    rotary_freqs: Tensor | None,
+    window_s: float | None,
+    dropout_p: float,
+) -> Tensor:
+    """scaled_dot_product_attention on tensors padded to the longest sequence of the batch."""
+    if q_layout.total == 0 or k_layout.total == 0:
+        return torch.zeros_like(q_THE)
+    q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
+    order = None
+    if k_index is not None:
+        # Without causality, queries of sequences that share keys are one longer sequence: keys stay put.
+        order, q_layout = _regroup(q_layout, k_index, len(k_layout))
+        q_THE = q_THE.index_select(0, order)
+        q_times = None if q_times is None else q_times.index_select(0, order)
+    q_BHTE, k_BHSE, v_BHSE = (
+        layout.pad(x).transpose(1, 2)
+        for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
+    )
+    blind = None
+    if causal and window_s is None and k_layout.offsets is q_layout.offsets:
+        # Padding lies behind every token of its own sequence, so causality alone keeps it out.
+        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, dropout_p=dropout_p, is_causal=True)
+    else:
+        seen = _seen(q_layout, k_layout, causal, q_times, k_times, window_s)
+        if seen is not None:  # a softmax over nothing is NaN: let such rows see all, then blank them
+            blind = ~seen.any(-1, keepdim=True)
+            seen = seen | blind
+        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=seen, dropout_p=dropout_p)
+    if blind is not None:
+        out_BHTE = out_BHTE.masked_fill(blind, 0.0)
+    out_THE = q_layout.unpad(out_BHTE.transpose(1, 2))
+    if order is None:
+        return out_THE
+    return torch.empty_like(out_THE).index_copy(0, order, out_THE)
+
+
+def _seen(q_layout: Ragged, k_layout: Ragged, causal: bool, q_times, k_times, window_s) -> Tensor | None:
+    """(B, 1, T or 1, S) bool, True where a padded query sees a padded key; None where all see all."""
+    full = len(k_layout) * k_layout.max_length == k_layout.total
+    if full and not causal and window_s is None:
+        return None
+    seen = k_layout.mask_BL[:, None, None, :]
+    if causal:
+        q_place = torch.arange(q_layout.max_length, device=seen.device)
+        k_place = torch.arange(k_layout.max_length, device=seen.device)
+        seen = seen & (k_place <= q_place[:, None])
+    if window_s is not None:
+        apart = q_layout.pad(q_times)[:, :, None] - k_layout.pad(k_times)[:, None, :]
+        seen = seen & (apart.abs() <= window_s)[:, None]
+    return seen
+
+
+def _regroup(q_layout: Ragged, k_index: Tensor, num_groups: int) -> tuple[Tensor, Ragged]:
+    """Order of the query tokens by the key sequence they read, and the layout of the groups."""
+    group_T = k_index.index_select(0, q_layout.row_T)
+    order = torch.argsort(group_T, stable=True)
+    lengths = torch.zeros(num_groups, dtype=torch.int64, device=k_index.device)
+    lengths.index_add_(0, group_T, torch.ones_like(group_T))
+    return order, Ragged.from_lengths(lengths)
+
+
+def flex(
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    *,
+    k_index: Tensor | None,
+    causal: bool,
+    q_times: Tensor | None,
+    k_times: Tensor | None,
+    rotary_freqs: Tensor | None,
+    window_s: float | None,
+) -> tuple[Tensor, Tensor]:
+    """FlexAttention over the packed batch as one sequence, masked by who belongs to whom; and its lse.
+
+    Compiled on a GPU. The block mask is made once per batch and kept in the layout.
+
+    Raises
+    ------
+    ValueError
+        A gradient on a CPU, where FlexAttention has no backward.
+    """
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    make_mask: Any = create_block_mask
+    call: Any = flex_attention
+    if q_THE.is_cuda:  # compiled, the mask is never written out as queries x keys
+        make_mask, call = _compiled(create_block_mask), _compiled(flex_attention)
+    else:
+        if torch.is_grad_enabled() and any(x.requires_grad for x in (q_THE, k_SHE, v_SHE)):
+            raise ValueError(
+                "attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'"
+            )
+        # it looks at the flag, even under no_grad
+        q_THE, k_SHE, v_SHE = q_THE.detach(), k_SHE.detach(), v_SHE.detach()
+    if q_layout.total == 0 or k_layout.total == 0:
+        lse_HT = torch.full(q_THE.shape[:2], float("-inf"), device=q_THE.device).T
+        return torch.zeros_like(q_THE), lse_HT
+    q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
+    q_group = q_layout.row_T if k_index is None else k_index.index_select(0, q_layout.row_T)
+    k_group = k_layout.row_T
+    q_place, k_place = q_layout.position_T, k_layout.position_T
+
+    def seen(b, h, t, s):
+        ok = q_group[t] == k_group[s]
+        if causal:
+            ok = ok & (k_place[s] <= q_place[t])
+        if window_s is not None:
+            assert q_times is not None and k_times is not None
+            ok = ok & ((q_times[t] - k_times[s]).abs() <= window_s)
+        return ok
+
+    key = ("flex", id(k_layout), id(k_index), causal, window_s, id(q_times), id(k_times))
+    if key not in q_layout.cache:  # the operands stay with the mask, so that no id is used again
+        mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
+        q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
+    out_1HTE, lse_1HT = call(
+        *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
+        block_mask=q_layout.cache[key][0],
+        return_lse=True,
+    )
+    return out_1HTE[0].transpose(0, 1), lse_1HT[0].detach()
+
+
+def decode(
+    q_BHE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    k_start_G: Tensor,
+    k_length_G: Tensor,
+    max_length: int,
+    *,
+    k_index: Tensor | None,
+) -> Tensor:
+    """One query per sequence; keys are gathered to the longest, and queries that share keys stay apart."""
+    if max_length == 0 or q_BHE.shape[0] == 0:
+        return torch.zeros_like(q_BHE)
+    if k_index is not None:
+        k_start_G, k_length_G = k_start_G[k_index], k_length_G[k_index]
+    place = torch.arange(max_length, device=q_BHE.device)
+    seen_BS = place < k_length_G[:, None]
+    row_BS = torch.where(seen_BS, k_start_G[:, None] + place, 0)
+    k_BHSE, v_BHSE = (x[row_BS].transpose(1, 2) for x in (k_SHE, v_SHE))
+    blind_B = k_length_G == 0  # a softmax over nothing is NaN: let such rows see all, then blank them
+    seen = (seen_BS | blind_B[:, None])[:, None, None]
+    out_BHE = F.scaled_dot_product_attention(q_BHE[:, :, None], k_BHSE, v_BHSE, attn_mask=seen)[:, :, 0]
+    return out_BHE.masked_fill(blind_B[:, None, None], 0.0)
+
+
+@functools.cache
+def _compiled(function: Any) -> Any:
+    return torch.compile(function, dynamic=True)

@@ -1,0 +1,120 @@
+"""Who does what: the one table that ``impl="auto"`` reads, and the options each implementation knows."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+ATTENTION = ("eager", "sdpa", "flex", "triton")
+CROSS_ENTROPY = ("eager", "triton")
+DECODE = ("eager", "sdpa", "triton")
+MAP = ("eager", "triton")
+
+# What each implementation of attention can do beyond plain, causal and shared-key attention. An option
+# that is missing here is refused by name when that implementation was asked for.
+ATTENTION_OPTIONS: dict[str, frozenset[str]] = {
+    "eager": frozenset({"rotary_freqs", "window_s", "dropout_p", "dropout_seed", "return_lse"}),
+    "sdpa": frozenset({"rotary_freqs", "window_s", "dropout_p"}),
+    "flex": frozenset({"rotary_freqs", "window_s", "return_lse"}),
+    "triton": frozenset({"rotary_freqs", "window_s", "dropout_p", "dropout_seed", "return_lse"}),
+}
+
+# auto takes the first row whose device, dtypes and options fit (None: any). On a GPU with 16 bits the
+# fused kernels read every key once and pad nothing; float32 has no matrix unit in them.
+HALF = (torch.bfloat16, torch.float16)
+Rows = tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ...]
+ATTENTION_AUTO: Rows = (
+    # impl    device  dtypes
+    ("triton", "cuda", HALF),
+    ("sdpa", None, None),
+    ("triton", "cuda", None),
+    ("eager", None, None),
+)
+
+CROSS_ENTROPY_AUTO: Rows = (
+    ("triton", "cuda", HALF),
+    ("eager", None, None),
+)
+
+DECODE_AUTO: Rows = (("triton", "cuda", None), ("sdpa", None, None))
+MAP_AUTO: Rows = (("triton", "cuda", None), ("eager", None, None))
+
+TRITON_WIDTHS = (16, 128)  # head widths of the fused attention
+TRITON_FEATURES = 512  # widest input of the fused cross-entropy
+
+
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # found, not imported
+
+
+def has_triton(x: Tensor) -> bool:
+    """Whether the fused kernels can run where ``x`` lives: Triton is there, and the GPU has bf16 matrices."""
+    return x.is_cuda and _TRITON_INSTALLED and torch.cuda.get_device_properties(x.device).major >= 8
+
+
+def lacks_attention(impl: str, q: Tensor, options: set[str], deterministic: bool) -> str | None:
+    """Why ``impl`` cannot do this case; None where it can."""
+    missing = sorted(options - ATTENTION_OPTIONS[impl])
+    if missing:
+        return f"does not know {', '.join(missing)}"
+    if impl == "triton" and not TRITON_WIDTHS[0] <= q.shape[-1] <= TRITON_WIDTHS[1]:
+        return f"takes head widths {TRITON_WIDTHS[0]} to {TRITON_WIDTHS[1]}, got {q.shape[-1]}"
+    if impl == "triton" and q.is_cuda and q.dtype not in (*HALF, torch.float32):
+        return f"takes bfloat16, float16 and float32 on CUDA, got {q.dtype}"
+    if deterministic and q.is_cuda:
+        if impl == "flex":
+            return "is not deterministic on CUDA"
+        if impl == "sdpa" and not torch.are_deterministic_algorithms_enabled():
+            return "is deterministic on CUDA only under torch.use_deterministic_algorithms"
+    return None
+
+
+def _fitting(rows: Rows, x: Tensor) -> Iterator[str]:
+    """Implementations of the rows whose device and dtype are ``x``'s, in order."""
+    for impl, device, dtypes in rows:
+        fits = (device is None or x.device.type == device) and (dtypes is None or x.dtype in dtypes)
+        if fits and (impl != "triton" or has_triton(x)):
+            yield impl
+
+
+def pick_attention(q: Tensor, options: set[str], deterministic: bool) -> str:
+    """The first implementation of the table that can do the case."""
+    for impl in _fitting(ATTENTION_AUTO, q):
+        if lacks_attention(impl, q, options, deterministic) is None:
+            return impl
+    raise ValueError(f"no implementation of attention can do {sorted(options)} on {q.device} in {q.dtype}")
+
+
+def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor, base: bool) -> str | None:
+    """Why ``impl`` cannot do this case; None where it can."""
+    if impl != "triton":
+        return None
+    if base:
+        return "does not know base_RC"
+    if h.shape[1] > TRITON_FEATURES:
+        return f"takes up to {TRITON_FEATURES} features, got {h.shape[1]}"
+    if h.dtype != weight.dtype:
+        return f"takes one dtype, got h {h.dtype} and weight {weight.dtype}"
+    return None
+
+
+def pick_cross_entropy(h: Tensor, weight: Tensor, base: bool) -> str:
+    """The first implementation of the table that can do the case; eager does everything."""
+    fitting = _fitting(CROSS_ENTROPY_AUTO, h)
+    return next(impl for impl in fitting if lacks_cross_entropy(impl, h, weight, base) is None)
+
+
+def pick(name: str, known: tuple[str, ...], rows: Rows, impl: str, x: Tensor) -> str:
+    """``impl`` itself, checked, or the first row of the table that fits; for operations without options."""
+    if impl != "auto" and impl not in known:
+        raise ValueError(f"{name} impl {impl!r} is unknown; choose one of auto, {', '.join(known)}")
+    fitting = [impl] if impl != "auto" else _fitting(rows, x)
+    for each in fitting:
+        if each != "triton" or TRITON_WIDTHS[0] <= x.shape[-1] <= TRITON_WIDTHS[1]:
+            return each
+    raise ValueError(
+        f"{name} impl {impl!r} takes head widths {TRITON_WIDTHS[0]} to {TRITON_WIDTHS[1]}, "
+        f"got {x.shape[-1]}; choose another impl or 'auto'"
+    )

@@ -1,0 +1,28 @@
+"""Kernel tests run on a CPU through Triton's interpreter, which must be chosen before Triton is imported."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def dirty_memory(monkeypatch):
+    """Scratch memory full of NaN: what a kernel does not write must not be read."""
+    empty, empty_like, new_empty = torch.empty, torch.empty_like, torch.Tensor.new_empty
+
+    def dirty(make):
+        def made(*args, **kwargs):
+            x = make(*args, **kwargs)
+            if isinstance(x, torch.Tensor) and type(x) is torch.Tensor and x.is_floating_point():
+                x.fill_(float("nan"))
+            return x
+
+        return made
+
+    monkeypatch.setattr(torch, "empty", dirty(empty))
+    monkeypatch.setattr(torch, "empty_like", dirty(empty_like))
+    monkeypatch.setattr(torch.Tensor, "new_empty", dirty(new_empty))

@@ -1,0 +1,212 @@
+"""The benchmark runs blind on someone's GPU: what of it can run here, does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from neuroformer.kernels import configs
+
+from neuroformer.bench import kernel_cases, kernel_contestants, kernel_worker, kernels
+
+ROOT = Path(__file__).parents[2]
+
+
+on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device to run it on")
+
+
+@on_a_cpu
+def test_without_a_gpu_it_says_so_and_exits_with_3():
+    """From a bare checkout: -S leaves installed packages out, the repository comes from the path."""
+    site = str(Path(torch.__file__).parents[1])
+    code = "import sys; sys.path.append(sys.argv.pop()); import runpy; "
+    code += "runpy.run_module('neuroformer.bench.kernels', run_name='__main__', alter_sys=True)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, site], cwd=ROOT, capture_output=True, text=True,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert done.stdout == "bench kernels: no CUDA device here; nothing checked, nothing timed\n"
+
+
+SHAPES = [
+    kernel_contestants.AttentionShape("cross", 3, 4, 6, heads=2, width=16),
+    kernel_contestants.AttentionShape("self", 3, 5, causal=True, heads=2, width=16),
+    kernel_contestants.AttentionShape("frames", 2, 5, 7, frames=True, heads=2, width=16),
+    kernel_contestants.AttentionShape("shared", 4, 5, 7, frames=True, shared=2, heads=2, width=16),
+]
+
+
+@on_a_cpu
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.name)
+def test_attention_contestants_compute_the_same(shape):
+    built = shape.build("cpu")
+    flops, num_bytes = shape.work(built)
+    assert flops > 0 and num_bytes > 0
+    entries = kernel_contestants.attention_contestants(shape, built)
+    grads = {}
+    packed = ["triton", "SDPA, padded"]
+    if not shape.causal:  # nested tensors have no causal attention on a CPU
+        packed.append("SDPA, nested")
+    for name in (*packed, "SDPA, born padded", "eager, padded"):
+        grads[name] = entries[name]()()
+    for name in packed[1:]:
+        for ours, theirs in zip(grads["triton"], grads[name], strict=True):
+            torch.testing.assert_close(ours, theirs, atol=0.05, rtol=0.05)
+    for ours, theirs in zip(grads["eager, padded"], grads["SDPA, born padded"], strict=True):
+        torch.testing.assert_close(ours.nan_to_num(), theirs.nan_to_num(), atol=0.05, rtol=0.05)
+
+
+@on_a_cpu
+def test_loss_and_decode_contestants_compute_the_same():
+    shape = kernel_contestants.LossShape("loss", 28, 90, features=32)
+    built = shape.build("cpu")
+    entries = kernel_contestants.loss_contestants(shape, built)
+    for ours, theirs in zip(entries["triton"]()(), entries["eager"]()(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0.05)
+    for shared in (False, True):
+        decode = kernel_contestants.DecodeShape("decode", 4, 9, shared, heads=2, width=16)
+        built = decode.build("cpu")
+        entries = kernel_contestants.decode_contestants(decode, built)
+        ours, theirs = (make()().reshape(4, 2, 16) for make in entries.values())
+        assert min(decode.work(built)) > 0
+        torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.02)
+
+
+def test_the_step_of_the_reference_has_its_size():
+    size = kernel_contestants.STEP_SHAPES[0].size
+    from neuroformer.bench.twin import Twin
+
+    with torch.device("meta"):
+        network = Twin(size, "triton", "triton")
+    assert 18e6 < sum(p.numel() for p in network.parameters()) < 28e6
+
+
+def test_every_check_has_a_name_of_its_own():
+    names = [name for name, _ in kernel_worker.all_checks()]
+    assert len(names) == len(set(names))
+    assert {name.split()[0] for name in names} == {"attention", "cross-entropy", "decode", "map"}
+    assert sum(name.split(": ")[-1] in kernel_worker.SANITIZED for name in names) >= 4
+    small = [case.name for case in kernel_cases.SMALL_ATTENTION]
+    assert all(any(name.endswith(each) for name in names) for each in small)
+
+
+class Pretend:
+    """Messages of a child that checks, crashes in one contestant, and is started again."""
+
+    def __init__(self, crash: bool):
+        self.crash = crash
+
+    def __call__(self, arguments, seconds):
+        if arguments[0] == "check":
+            yield {"plan": ["attention bfloat16: a", "attention float32: b"]}
+            yield {"check": "attention bfloat16: a", "result": "passed"}
+            yield {"end": 0, "why": "exit code 0", "errors": ""}
+            return
+        given = json.loads(arguments[1])
+        assert given["wrong"] == ["attention float32"], "what did not report has failed"
+        good = {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 3, "tflops": 1, "gbs": 2, "share": 0.5}
+        for name in ("triton", "SDPA, padded", "varlen flash"):
+            if f"row|{name}" in given["done"]:
+                continue
+            yield {"start": f"row|{name}"}
+            if self.crash and name == "SDPA, padded":
+                yield {"end": -6, "why": "exit code -6", "errors": "illegal memory access"}
+                return
+            ms = {"triton": 1.0, "SDPA, padded": 4.0, "varlen flash": 1.5}[name]
+            yield {"row": "row", "contestant": name, "result": good | {"ms": ms}, "facts": {"flops": 1}}
+        yield {"set": {"device": "pretended"}}
+        yield {"end": 0, "why": "exit code 0", "errors": ""}
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_results_survive_a_crash(tmp_path, monkeypatch, crash):
+    monkeypatch.setattr(kernels, "work", Pretend(crash))
+    monkeypatch.setattr(kernels, "CHECKERS", 1)
+    said = []
+    bench = kernels.Bench(tmp_path, 5, said.append)
+    bench.check()
+    bench.measure()
+    table = (tmp_path / "results.md").read_text()
+    assert "| row | 1.0000 | varlen flash | 1.50 | " + ("- |" if crash else "4.00 |") in table
+    assert ("the process died" in table) == crash
+    assert bench.failures() == ["attention float32: b"]
+    assert json.loads((tmp_path / "results.json").read_text())["device"] == "pretended"
+
+
+class CpuClock:
+    """Takes each step once."""
+
+    def median(self, run, seconds):
+        run()
+        return 1.0
+
+    def on_device(self, step, seconds):
+        return self.median(step, seconds)
+
+    def time(self, step, seconds=1.0):
+        step()
+        return {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 1.0}
+
+
+@on_a_cpu
+def test_the_worker_from_end_to_end(monkeypatch, capsys):
+    """Every branch of the measuring process except the device itself, on batches of a few tokens."""
+    contest = kernel_contestants
+    size = kernel_contestants.TwinSize(
+        16, 1, (1, 1, 1, 1), units=9, bins=3, windows=2, spikes=3, past=3, frames=4
+    )
+    families = (
+        ("attention", SHAPES[:2], contest.attention_contestants),
+        ("cross-entropy", [contest.LossShape("loss", 28, 70, features=16)], contest.loss_contestants),
+        ("decode", [contest.DecodeShape("decode", 2, 5, heads=1, width=16)], contest.decode_contestants),
+        ("step", [contest.StepShape("step", size)], contest.step_contestants),
+    )
+    few = {kind: tiles[:1] for kind, tiles in configs.CANDIDATES.items()}
+    monkeypatch.setattr(configs, "CANDIDATES", few)
+    monkeypatch.setattr(kernel_worker, "FAMILIES", families)
+    monkeypatch.setattr(kernel_worker, "DEVICE", "cpu")
+    monkeypatch.setattr(kernel_worker, "Clock", CpuClock)
+    monkeypatch.setattr(kernel_worker, "environment", lambda: {"device": "none"})
+    monkeypatch.setattr(kernel_worker, "ceilings", lambda clock: {"bf16_tflops": 1.0, "copy_gbs": 1.0})
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    kernel_worker.Measurer(wrong=["decode bfloat16"], done=["cross|SDPA, padded"], seconds=500).run()
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = {(m["row"], m["contestant"]): m["result"] for m in messages if "row" in m}
+    assert ("cross", "SDPA, padded") not in rows, "done before"
+    assert "checks of decode bfloat16 failed" in rows["decode", "triton"]["failed"]
+    assert "no backward on a CPU" in rows["cross", "FlexAttention"]["failed"]
+    for key in (
+        ("cross", "triton"),
+        ("self", "triton, tuned"),
+        ("loss", "compiled"),
+        ("loss", "triton, tuned"),
+        ("decode", "SDPA, padded cache"),
+        ("step", "triton"),
+        ("step", "SDPA, padded"),
+    ):
+        assert "failed" not in rows[key], (key, rows[key])
+
+    monkeypatch.setattr(
+        kernel_worker, "all_checks", lambda: [("a: b", lambda: None), ("c: d", lambda: 1 / 0)]
+    )
+    monkeypatch.setattr(kernel_worker, "warm", lambda part, parts: None)
+    kernel_worker.check("0", 1)
+    messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert messages[0] == {"plan": ["a: b", "c: d"]}
+    assert [m["result"] for m in messages[1:]] == ["passed", "ZeroDivisionError: division by zero"]
+
+
+@on_a_cpu
+def test_warming_runs_a_tile(monkeypatch):
+    monkeypatch.setattr(kernel_worker, "DEVICE", "cpu")
+    calls = []
+    monkeypatch.setattr(kernel_worker.contest.AttentionShape, "build", lambda *_: calls.append(1) or 1 / 0)
+    monkeypatch.setattr(kernel_worker.contest.LossShape, "build", lambda *_: calls.append(1) or 1 / 0)
+    kernel_worker.warm(0, 4)
+    kernel_worker.warm(1, 4)
+    assert len(calls) > 20

@@ -1,0 +1,149 @@
+"""The dispatcher: implementations agree, auto reads its table, and what cannot be done is refused by name."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from neuroformer.ops import Ragged, attention, marked_cross_entropy, table
+from neuroformer.ops.tolerance import check_close, tolerance
+
+FEW = torch.tensor([3, 0, 9, 1])
+MANY = torch.tensor([5, 0, 12, 7])
+
+
+def inputs(q_lengths=FEW, k_lengths=MANY, width=16):
+    torch.manual_seed(0)
+    q_layout, k_layout = Ragged.from_lengths(q_lengths), Ragged.from_lengths(k_lengths)
+    q = torch.randn(q_layout.total, 2, width, requires_grad=True)
+    k, v = (torch.randn(k_layout.total, 2, width, requires_grad=True) for _ in range(2))
+    times = {"q_times": torch.rand(q_layout.total), "k_times": torch.rand(k_layout.total)}
+    return (q, k, v, q_layout, k_layout), times
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("options", [(), ("rotary",), ("window",), ("rotary", "window"), ("causal",)])
+def test_sdpa_is_eager(options, shared):
+    if shared and "causal" in options:
+        pytest.skip("causal attention is of a sequence over itself")
+    arguments, times = inputs(k_lengths=torch.tensor([6, 0, 4]) if shared else MANY)
+    given = dict(times) if options and options != ("causal",) else {}
+    if "rotary" in options:
+        given["rotary_freqs"] = torch.rand(8) * 20
+    if "window" in options:
+        given["window_s"] = 0.1
+    if "causal" in options:
+        given["causal"] = True
+    if shared:
+        given["k_index"] = torch.tensor([2, 0, 0, 1])
+    results = []
+    for impl in ("eager", "sdpa"):
+        out = attention(*arguments, **given, impl=impl)
+        results.append((out, *torch.autograd.grad(out.square().sum(), arguments[:3])))
+    for eager, sdpa in zip(*results, strict=True):
+        torch.testing.assert_close(sdpa, eager, rtol=1e-5, atol=1e-5)
+
+
+def test_causal_with_fewer_keys_than_queries_sees_no_padding():
+    arguments, _ = inputs(q_lengths=torch.tensor([6, 4]), k_lengths=torch.tensor([2, 9]))
+    sdpa = attention(*arguments, causal=True, impl="sdpa")
+    torch.testing.assert_close(sdpa, attention(*arguments, causal=True, impl="eager"))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_flex_is_eager(shared):
+    arguments, times = inputs()
+    given = {**times, "rotary_freqs": torch.rand(8), "window_s": 0.3}
+    if shared:
+        given["k_index"] = torch.tensor([2, 0, 0, 1])
+    with torch.no_grad():
+        out, lse = attention(*arguments, **given, return_lse=True, impl="flex")
+        expected = attention(*arguments, **given, return_lse=True, impl="eager")
+    torch.testing.assert_close(out, expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse, expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_auto_on_a_cpu():
+    arguments, _ = inputs()
+    q = arguments[0]
+    assert table.pick_attention(q, set(), False) == "sdpa"
+    assert table.pick_attention(q, {"dropout_seed", "dropout_p"}, False) == "eager"
+    assert table.pick_attention(q, {"return_lse"}, True) == "eager"
+    assert table.pick_cross_entropy(q[:, 0], q[:, 0], True) == "eager"
+    torch.testing.assert_close(attention(*arguments), attention(*arguments, impl="sdpa"))
+
+
+def test_every_row_of_the_tables_names_an_implementation():
+    for rows, known in (
+        (table.ATTENTION_AUTO, table.ATTENTION), (table.CROSS_ENTROPY_AUTO, table.CROSS_ENTROPY),
+        (table.DECODE_AUTO, table.DECODE), (table.MAP_AUTO, table.MAP),
+    ):  # fmt: skip
+        assert {impl for impl, _, _ in rows} <= set(known)
+        assert rows[-1][1:] == (None, None), "the last row takes every device and dtype"
+
+
+@pytest.mark.parametrize(
+    ("impl", "given", "message"),
+    [
+        ("fastest", {}, "impl 'fastest' is unknown; choose one of auto, eager, sdpa, flex, triton"),
+        ("sdpa", {"return_lse": True}, "'sdpa' does not know return_lse"),
+        ("sdpa", {"dropout_p": 0.1, "dropout_seed": 1}, "'sdpa' does not know dropout_seed"),
+        ("flex", {"dropout_p": 0.1}, "'flex' does not know dropout_p"),
+        ("flex", {}, "'flex' has no backward on a CPU"),
+        ("auto", {"dropout_p": 1.0}, r"dropout_p must lie in \[0, 1\), got 1.0"),
+        ("auto", {"window_s": 0.1}, "window_s needs q_times and k_times"),
+        ("auto", {"causal": True, "k_index": torch.arange(4)}, "k_index cannot be given with it"),
+    ],
+)
+def test_refusals(impl, given, message):
+    arguments, _ = inputs()
+    with pytest.raises(ValueError, match=message):
+        attention(*arguments, **given, impl=impl)
+
+
+def test_more_refusals():
+    arguments, times = inputs(width=15)
+    with pytest.raises(ValueError, match="of an even head width"):
+        attention(*arguments, **times, rotary_freqs=torch.rand(7))
+    times["q_times"] = times["q_times"][:-1]
+    with pytest.raises(ValueError, match="q_times .12,. for 13 queries"):
+        attention(*arguments, **times, window_s=1.0)
+    with pytest.raises(ValueError, match="dtypes disagree"):
+        attention(arguments[0].half(), *arguments[1:])
+
+
+def test_dropout_of_eager_and_its_seed():
+    arguments, _ = inputs()
+    first, again, other = (
+        attention(*arguments, dropout_p=0.5, dropout_seed=seed, impl="eager") for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    torch.manual_seed(0)
+    drawn = attention(*arguments, dropout_p=0.5, impl="eager")
+    torch.manual_seed(0)
+    assert torch.equal(drawn, attention(*arguments, dropout_p=0.5, impl="eager"))
+
+
+def test_cross_entropy_checks_its_shapes():
+    h, w, b = torch.zeros(3, 4), torch.zeros(5, 4), torch.zeros(5)
+    n = torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(ValueError, match="target is .2,. for 3 rows"):
+        marked_cross_entropy(h, w, b, n[:2], n, n + 5)
+    with pytest.raises(ValueError, match="shapes disagree"):
+        marked_cross_entropy(h, w, b[:4], n, n, n + 5)
+
+
+def test_importing_the_operations_loads_no_triton():
+    code = "import sys, neuroformer.ops; sys.exit('triton' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_tolerance_comes_from_data():
+    exact = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    eager = torch.tensor([1.0, 2.0 + 1e-3], dtype=torch.float32)
+    assert tolerance(exact, eager) == pytest.approx(2e-3, rel=1e-2)
+    check_close("inside", exact.float() + 1.9e-3, eager, exact)
+    for wrong in (exact.float() + 2.1e-3, torch.tensor([float("nan"), 2.0])):
+        with pytest.raises(AssertionError, match="outside: error"):
+            check_close("outside", wrong, eager, exact)
