@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument("--quiet", action="store_true", help="no progress bars")
     top = Parser(prog="neuroformer", description="One generative model of spikes, video and behavior.")
@@ -230,12 +230,8 @@ def run_decode(args) -> None:
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
         fig = figures.decode_trace(decoded.times, decoded.true_WC, shown, target.name, columns)
         _save(fig, args.folder / f"decode_{target.name}.png")
-        np.savez_compressed(
-            args.folder / f"decode_{target.name}.npz",
-            times=decoded.times,
-            true=decoded.true_WC,
-            **decoded.predicted,
-        )
+        arrays = {"times": decoded.times, "true": decoded.true_WC, **decoded.predicted}
+        np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     _summarise(args.folder, summary)
 
 

@@ -357,11 +357,13 @@ def from_dict(tree: typing.Mapping[str, Any]) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Nested plain mappings, every field named, ready for YAML or JSON."""
-    plain = lambda v: [plain(x) for x in v] if isinstance(v, (tuple, list)) else v
-    as_dict = dataclasses.asdict(config)
-    walk = lambda v: {k: walk(x) for k, x in v.items()} if isinstance(v, dict) else (
-        [walk(x) for x in v] if isinstance(v, (tuple, list)) else plain(v))  # fmt: skip
-    return walk(as_dict)
+    return _plain(dataclasses.asdict(config))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 class _Loader(yaml.SafeLoader):

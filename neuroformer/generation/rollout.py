@@ -78,7 +78,7 @@ def rollout(
     sequences: Sequences,
     config: GenerateConfig,
     seed: int,
-    progress: Callable[[int], None] = lambda bins: None,
+    progress: Callable[[int], object] = lambda bins: None,
 ) -> Rollout:
     """Simulate all sequences side by side, window after window.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -93,7 +92,7 @@ def simulate(
     begin = time.perf_counter()
     results: list[Rollout] = []
     with tqdm(total=round(total_s, 1), unit="s", desc="simulated", disable=not progress) as bar:
-        tick: Callable[[int], Any] = lambda bins: bar.update(round(bins * split.dt, 3))
+        tick: Callable[[int], object] = lambda bins: bar.update(round(bins * split.dt, 3))
         for first in range(0, len(sequences), g.batch_size):
             part = sequences[first : first + g.batch_size]
             results.append(rollout(model, builder, part, g, config.seed, tick))

@@ -13,7 +13,6 @@ from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.model.attention import Block, prepend
 from neuroformer.ops import Ragged
 
-
 # A place is found by moving logits far, an optimiser's step is small: the logits are this many times the
 # parameter. On the demo recording the stimulus part reaches 0.57 bits/spike in 400 steps with 30, 0.36 with 1.
 SHARPNESS = 30.0
@@ -38,8 +37,8 @@ class FrameEncoder(nn.Module):
         super().__init__()
         c = config.frame_encoder
         size = (scale["count"], *scale["shape"])
-        self.kernel = tuple(c.stride) if c.kind == "patches" else tuple(c.kernel)
-        self.stride = tuple(c.stride)
+        self.kernel = _three(c.stride if c.kind == "patches" else c.kernel)
+        self.stride = _three(c.stride)
         _check(c, size, self.kernel)
         self.grid = tuple((n - k) // s + 1 for n, k, s in zip(size, self.kernel, self.stride, strict=True))
         channels = c.channels or config.width
@@ -124,6 +123,11 @@ class WhatWhere(nn.Module):
         f_GtpR = self.dropout(self.feature(local_GthwD).flatten(2, 3))
         seen_GtuR = (SHARPNESS * self.where).softmax(1) @ f_GtpR
         return torch.einsum("gtur,utr->gu", seen_GtuR, self.what)
+
+
+def _three(x: tuple[int, ...]) -> tuple[int, int, int]:
+    a, b, c = x
+    return a, b, c
 
 
 def _check(c: FrameEncoderConfig, size: tuple[int, ...], kernel: tuple[int, ...]) -> None:

@@ -32,6 +32,7 @@ class Fusion(nn.Module):
 
     def forward(self, x_TD: Tensor, layout: Ragged, contexts: dict[str, Context]) -> Tensor:
         for block in self.blocks:
+            assert isinstance(block, Block)
             context = None if block.attend == "current" else contexts[block.attend]
             x_TD = block(x_TD, layout, context)
         return self.norm(x_TD)

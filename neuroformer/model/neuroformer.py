@@ -116,7 +116,7 @@ class Neuroformer(nn.Module):
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
         )
-        sizes = {v.name: self.inputs[v.name].size for v in config.inputs}
+        sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
         history_size = 0 if self.history is None else self.history.size
         self.linear = LinearReadout(num_units, self.num_bins, m.width, history_size, sizes)
         if any("neural" in c.pair for c in config.loss.contrast):
@@ -176,7 +176,8 @@ class Neuroformer(nn.Module):
             assert batch.clips is not None
             clips = batch.clips
             local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
-            contexts["frames"] = Context(*self.frames(local, clips.num_missing_G), clips.index_W)
+            x, layout = self.frames(local, clips.num_missing_G)
+            contexts["frames"] = Context(x, layout, clips.index_W)
             if self.what_where is not None:
                 linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
             age = clips.age_W / self.frame_period
@@ -256,6 +257,7 @@ class Neuroformer(nn.Module):
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""
         out = []
         for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):
+            assert isinstance(nets, nn.ModuleList)
             sides = [
                 net(self.pooled(side, batch, state)) for side, net in zip(contrast.pair, nets, strict=True)
             ]

@@ -61,7 +61,7 @@ class Stepper:
         heads = self.model.heads
         logits = at_least_float32(heads.id_state(self.h_AD[which], dt) @ heads.unit.T + heads.bias)
         base, rows = self.model.id_base(self.anchor, self.rows[which], dt)
-        if base is not None:
+        if base is not None and rows is not None:
             logits = logits + base.index_select(0, rows)
         units = torch.arange(logits.shape[1], device=logits.device)
         return logits.masked_fill(units < low[:, None], float("-inf"))
@@ -108,9 +108,9 @@ class _Keys:
             return _attend(q_AHE[None], self.k, self.v, self.mask)[0]
         if self._rows is not rows:  # copied only when sequences were dropped
             which = rows if self.index_W is None else self.index_W[rows]
-            same = self.index_W is None and len(rows) == len(self.k)
-            take = lambda x: x if x is None or same else x.index_select(0, which)
-            self._rows, self._taken = rows, (take(self.k), take(self.v), take(self.mask))
+            mask = None if self.mask is None else self.mask.index_select(0, which)
+            self._rows = rows
+            self._taken = (self.k.index_select(0, which), self.v.index_select(0, which), mask)
         k, v, mask = self._taken
         return _attend(q_AHE[:, None], k, v, mask)[:, 0]
 

@@ -38,7 +38,7 @@ def psths(comparison: PsthComparison, unit_ids: list[str], num_units: int = 6) -
     """PSTHs of the most active units: held-out data, simulation, training data."""
     units = np.argsort(-np.nanmean(comparison.held_out_BU, 0))[:num_units]
     fig = Figure(figsize=(10, 1.6 * len(units)), layout="constrained")
-    axes = np.atleast_1d(fig.subplots(len(units), 1, sharex=True))
+    axes = fig.subplots(len(units), 1, sharex=True, squeeze=False)[:, 0]
     time = np.arange(len(comparison.held_out_BU)) * WIDTH_S
     show = slice(0, min(len(time), 400))
     for ax, u in zip(axes, units, strict=True):
@@ -77,7 +77,7 @@ def decode_trace(
     t = np.insert(times[:stop], breaks + 1, np.nan)  # no line across a gap
     cut = lambda x: np.insert(x[:stop].astype(float), breaks + 1, np.nan)
     fig = Figure(figsize=(10, 2.2 * true_WC.shape[1]), layout="constrained")
-    axes = np.atleast_1d(fig.subplots(true_WC.shape[1], 1, sharex=True))
+    axes = fig.subplots(true_WC.shape[1], 1, sharex=True, squeeze=False)[:, 0]
     for c, ax in enumerate(axes):
         ax.plot(t, cut(true_WC[:, c]), c=TRUE, lw=1.2, label="recorded")
         for (label, values), color in zip(predicted.items(), (MODEL, OTHER), strict=False):

@@ -58,7 +58,8 @@ class TrainingModule(L.LightningModule):
         decay = min(self.config.train.average, (1 + step) / (10 + step))
         with torch.no_grad():
             ours, theirs = list(self.average.parameters()), list(self.model.parameters())
-            torch._foreach_lerp_(ours, theirs, 1 - decay)
+            for a, b in zip(ours, theirs, strict=True):
+                a.lerp_(b, 1 - decay)
 
     def on_validation_epoch_start(self) -> None:
         self.scores = self._new_scores()
