@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording import clean
 from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
 
@@ -36,7 +37,7 @@ UNREADABLE = (
     ValueError, TypeError, KeyError, IndexError, OverflowError, SyntaxError, OSError, EOFError, MemoryError,
     RuntimeError, AttributeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-_MAX_UNITS = 10_000_000  # beyond any probe: a damaged number
+
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
 _NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
 _PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
@@ -284,15 +285,15 @@ def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarra
         ids = a["unit_ids"]
     elif "n_units" in a:
         count = _positive(a, "n_units", "how many units there are")
-        if count != int(count) or count > _MAX_UNITS:
-            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {_MAX_UNITS}")
+        if count != int(count) or count > clean.MAX_UNITS:
+            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {clean.MAX_UNITS}")
         ids = np.arange(int(count))
     else:
         matrix = a.get("spikes", a.get("events")) if "spike_times" not in a else a.get("traces")
         if matrix is not None:
             ids = np.arange(matrix.shape[1] if "spike_times" in a and matrix.ndim == 2 else len(matrix))
         else:
-            ids = np.arange(int(np.max(spike_units, initial=-1)) + 1)
+            ids = np.arange(clean.count_units(np.asarray(spike_units)))
     columns = {k[5:]: v for k, v in a.items() if k.startswith("unit_") and k != "unit_ids"}
     return {"id": ids, **columns}
 

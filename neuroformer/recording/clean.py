@@ -14,6 +14,7 @@ import numpy as np
 from neuroformer.recording.recording import BehaviorVariable, RecordingError
 
 # names that say nothing without the name of what holds them
+MAX_UNITS = 1_000_000  # beyond any probe: a damaged number
 _GENERIC = {
     "data", "values", "value", "timeseries", "time_series", "spatialseries", "spatial_series", "series",
     "behavioraltimeseries", "roiresponseseries", "pos", "vel", "acc", "x", "y", "z",
@@ -161,6 +162,14 @@ def spikes(times: np.ndarray, units: np.ndarray, notes: list[str]) -> tuple[np.n
     order = np.argsort(units, kind="stable")
     order = order[np.argsort(times[order], kind="stable")]
     return times[order], units[order]
+
+
+def count_units(index: np.ndarray) -> int:
+    """How many units the largest unit number of the spikes asks for."""
+    count = int(index.max(initial=-1)) + 1
+    if count > MAX_UNITS:
+        raise RecordingError(f"spikes of unit {count - 1}; expected units counted from 0, below {MAX_UNITS}")
+    return count
 
 
 def span(*times: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ import numpy as np
 
 from neuroformer.recording import clean, spike_index
 from neuroformer.recording.arrays import UNREADABLE
+from neuroformer.recording.hdf5 import look_first
 from neuroformer.recording.nwb_frames import read_frames
 from neuroformer.recording.nwb_ophys import Ophys, read_ophys
 from neuroformer.recording.nwb_parts import OWN, place, sample_times, scaled, simple_columns
@@ -49,6 +50,7 @@ def read_nwb(
     traces: str = "auto",
     units: str = "auto",
     events: str = "auto",
+    check: bool = True,
 ) -> Recording:
     """Read an NWB file.
 
@@ -60,6 +62,7 @@ def read_nwb(
     units : ``auto``, ``spikes`` (the units table) or ``rois`` (the regions of interest)
     events : how spikes come from traces where the regions are the units, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
+    check : let another process look at the file first, so that damage cannot take this one down
 
     Raises
     ------
@@ -70,6 +73,8 @@ def read_nwb(
     path = Path(path)
     if units not in ("auto", "spikes", "rois"):
         raise RecordingError(f"units is '{units}'; expected 'auto', 'spikes' or 'rois'")
+    if check:
+        look_first(path)
     try:
         # files that carry older copies of a schema warn on every load; what matters ends in notes
         with warnings.catch_warnings():

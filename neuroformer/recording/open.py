@@ -127,14 +127,9 @@ def _reader(path: Path) -> Callable[..., Recording]:
 
         return read_nwb
     if suffix in (".h5", ".hdf5"):
-        from neuroformer.recording.torch_brain import is_torch_brain, read_torch_brain
+        from neuroformer.recording.torch_brain import read_torch_brain
 
-        if is_torch_brain(path):
-            return read_torch_brain
-        raise RecordingError(
-            f"{path} is HDF5, but not of torch_brain (no 'spikes' and no attribute object=Data), or damaged; "
-            f"expected {_KNOWN}"
-        )
+        return read_torch_brain
     if suffix in (".pkl", ".pickle"):
         from neuroformer.recording.original import refuse_pickle
 

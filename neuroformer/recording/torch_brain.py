@@ -21,6 +21,7 @@ from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.frames import H5Frames
+from neuroformer.recording.hdf5 import look_first
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,
@@ -39,23 +40,14 @@ _OWN_NAMES = (
 _TIME_KEYS = ("timestamps", "timestamp_indices_1s", "domain")
 
 
-def is_torch_brain(path: Path) -> bool:
-    """Whether an HDF5 file says that it is one of the library's."""
-    try:
-        h5py = optional("h5py", "torch-brain", "reading HDF5 files")
-        with h5py.File(path, "r") as f:
-            return _kind(f) == "Data" or "spikes" in f
-    except UNREADABLE:
-        return False
-
-
-def read_torch_brain(path: str | Path, events: str = "auto") -> Recording:
+def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True) -> Recording:
     """Read a torch_brain / brainsets file; its stem is the recording's name.
 
     Parameters
     ----------
     events : how spikes come from traces where the file has no spikes, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
+    check : let another process look at the file first, so that damage cannot take this one down
 
     Raises
     ------
@@ -64,8 +56,15 @@ def read_torch_brain(path: str | Path, events: str = "auto") -> Recording:
     """
     h5py = optional("h5py", "torch-brain", "reading HDF5 files")
     path = Path(path)
+    if check:
+        look_first(path)
     try:
         with h5py.File(path, "r") as f:
+            if "spikes" not in f and _kind(f) != "Data":
+                raise RecordingError(
+                    f"{path} is HDF5, but not of torch_brain: it has no 'spikes' and no attribute "
+                    f"object=Data; it has: {', '.join(f) or 'nothing'}"
+                )
             return _read(f, path, events)
     except RecordingError:
         raise
@@ -98,7 +97,8 @@ def _read(f: Any, path: Path, events: str) -> Recording:
             times, index, proof = spike_index.indexed_spikes(path, pieces, len(units["id"]), notes)
         else:
             times, index = clean.spikes(times[:], index[:], notes)
-            units.setdefault("id", np.arange(int(index.max(initial=-1)) + 1))
+            if "id" not in units:
+                units["id"] = np.arange(clean.count_units(index))
     elif traces is not None:
         times, index = spikes_from_traces(traces, notes, method=events)
         units.setdefault("id", np.arange(traces.values.shape[1]))

@@ -103,7 +103,7 @@ def test_bad_files(tmp_path):
     with pytest.raises(RecordingError, match="HDF5, but not of torch_brain"):
         open_recording(tmp_path / "other.h5")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(RecordingError, match="or damaged"):
+    with pytest.raises(RecordingError, match="text.h5 cannot be read as torch_brain HDF5"):
         open_recording(tmp_path / "text.h5")
     with h5py.File(tmp_path / "half.h5", "w") as f:
         f["spikes/timestamps"] = np.zeros(3)
