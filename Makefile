@@ -1,9 +1,8 @@
 # Two commands: `make demo` and `make test`. Both make .venv and install into it first.
 PYTHON ?= python3
 BIN := .venv/bin
-export OMP_NUM_THREADS ?= 2
 
-.PHONY: install test test-all gpu lint clean
+.PHONY: install demo test test-all gpu lint clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -11,9 +10,18 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# train, simulate and decode the built-in recording into runs/demo
+demo: install
+	$(BIN)/python train.py --config configs/demo.yaml --overwrite
+	$(BIN)/python generate.py --run runs/demo
+	$(BIN)/neuroformer decode --run runs/demo
+
+# one thread: tests are many small operations
+test: export OMP_NUM_THREADS = 1
 test: install
 	$(BIN)/python -m pytest
 
+test-all: export OMP_NUM_THREADS = 1
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu'
 

@@ -1,3 +1,24 @@
-"""neuroformer: one generative model of spikes, video and behavior."""
+"""neuroformer: one generative model of spikes, video and behavior.
+
+>>> import neuroformer
+>>> rec = neuroformer.open_recording("synthetic:demo")     # or a path: .npz, .nwb, a folder
+>>> model = neuroformer.Neuroformer.load("runs/demo")       # a trained run
+"""
+
+import importlib
 
 __version__ = "0.1.0"
+
+_LAZY = {
+    "Neuroformer": "neuroformer.model.neuroformer",
+    "Recording": "neuroformer.recording",
+    "open_recording": "neuroformer.recording",
+    "load_config": "neuroformer.config",
+}
+__all__ = [*_LAZY, "__version__"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'neuroformer' has no attribute '{name}'")

@@ -1,0 +1,13 @@
+"""Recordings: the container, and one reader a file format behind :func:`open_recording`."""
+
+from neuroformer.recording.open import open_recording, write_recording
+from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
+
+__all__ = [
+    "BehaviorVariable",
+    "FrameSeries",
+    "Recording",
+    "RecordingError",
+    "open_recording",
+    "write_recording",
+]

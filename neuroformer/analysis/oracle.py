@@ -1,0 +1,40 @@
+"""The likelihood of a synthetic recording under its own generator: what no model can be expected to beat."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds
+from neuroformer.metrics import bits_per_spike, null_log_likelihood, poisson_log_likelihood
+from neuroformer.recording import Recording
+
+
+def oracle_bits_per_spike(
+    rec: Recording, index: SpikeIndex, windows: Windows, shape: WindowShape, unit_rate
+) -> float:
+    """Bits/spike of the generator's own conditional rate on the windows of the model.
+
+    ``rec.truth['rate']`` (bins, units) is the expected count of each generator bin given everything, hidden
+    gaze and speed included; ``rec.truth['rate_times']`` (bins,) the bins' starts.
+
+    Raises
+    ------
+    ValueError
+        The generator's bins are not the clock's.
+    """
+    times, rate = rec.truth["rate_times"], rec.truth["rate"]
+    start = windows.starts(index)
+    first = np.searchsorted(nanoseconds(times), nanoseconds(start))
+    if first.max() + shape.current > len(times) or np.abs(times[first] - start).max() > 1e-6:
+        raise ValueError(
+            "the generator's bins do not lie on the windows' clock; window.dt must be the generator's dt"
+        )
+    if abs(float(np.median(np.diff(times))) - shape.dt) > 1e-9:
+        raise ValueError(
+            f"the generator's bin is {np.median(np.diff(times)):g} s, window.dt {shape.dt:g} s; make them equal"
+        )
+    rates = rate[first[:, None] + np.arange(shape.current)]
+    base = index.base[windows.segment] + windows.tick
+    counts = index.counts()[base[:, None] + np.arange(shape.current)]
+    ll = poisson_log_likelihood(counts, rates)
+    return bits_per_spike(ll, null_log_likelihood(counts, unit_rate), counts.sum())

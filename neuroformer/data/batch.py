@@ -1,0 +1,192 @@
+"""How windows become tensors: whole batches by vectorised NumPy on sorted arrays.
+
+Shape suffixes: W windows, T current spikes, P past spikes, G distinct clips, F frames a clip, C columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.config import Config
+from neuroformer.data import tokens
+from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
+from neuroformer.ops import Ragged
+from neuroformer.recording import Recording
+
+
+@dataclass
+class Clips:
+    """The distinct clips of a batch; windows that show the same frames share one.
+
+    Attributes
+    ----------
+    images_GFHW : the recording's dtype
+    num_missing_G : int64
+        Frames at a clip's start that were not shown (before the trial, before the window's reach).
+    index_W : int64, which clip a window sees
+    age_W : float32 seconds from the last frame's onset to the window's end
+    """
+
+    images_GFHW: Tensor
+    num_missing_G: Tensor
+    index_W: Tensor
+    age_W: Tensor
+
+
+@dataclass
+class Batch:
+    """Tensors of W windows. Spikes are packed; nothing is padded.
+
+    Attributes
+    ----------
+    current, past : Ragged layouts of spikes, lengths may be zero
+    tick_T, unit_T : int64, bin within the window and unit of each current spike
+    past_tick_P, past_unit_P : int64; bins are negative, counted from the window's first
+    available_W : int64, bins of past that exist
+    clips : Clips, where the recording has frames and the configuration wants them
+    inputs : by variable, (W, samples, C) float32, NaN where missing
+    targets : by variable, (W, C) float32, NaN where missing, at the window's end
+    segment_W, tick_W : int64, where the windows lie
+    """
+
+    current: Ragged
+    tick_T: Tensor
+    unit_T: Tensor
+    past: Ragged
+    past_tick_P: Tensor
+    past_unit_P: Tensor
+    available_W: Tensor
+    segment_W: Tensor
+    tick_W: Tensor
+    clips: Clips | None = None
+    inputs: dict[str, Tensor] = field(default_factory=dict)
+    targets: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_windows(self) -> int:
+        return len(self.current)
+
+    @property
+    def num_spikes(self) -> int:
+        return self.current.total
+
+    def to(self, device, non_blocking: bool = False) -> Batch:
+        """The same batch on another device."""
+        return _move(self, device, non_blocking)
+
+
+def _move(x: Any, device, non_blocking: bool) -> Any:
+    if isinstance(x, (Tensor, Ragged)):
+        return x.to(device, non_blocking=non_blocking)
+    if dataclasses.is_dataclass(x):
+        moved = {f.name: _move(getattr(x, f.name), device, non_blocking) for f in dataclasses.fields(x)}
+        return type(x)(**moved)  # pyright: ignore[reportCallIssue]
+    if isinstance(x, dict):
+        return {k: _move(v, device, non_blocking) for k, v in x.items()}
+    return x
+
+
+class BatchBuilder:
+    """Builds batches of one recording.
+
+    Parameters
+    ----------
+    rec : Recording
+    index : SpikeIndex
+        Its spikes on the clock of the split's segments.
+    config : Config
+    normalization : dict
+        From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
+    """
+
+    def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
+        self.index, self.config = index, config
+        self.shape = WindowShape.from_config(config.window)
+        self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
+        self.targets = [(t, rec.variable(t.name)) for t in config.targets]
+        self.frames = rec.frames if config.window.frames > 0 else None
+        self._origin_ns = nanoseconds(index.origins)
+        self._dt_ns = int(nanoseconds(config.window.dt))
+        if self.frames is not None:
+            self._num_frames = normalization["frames"]["count"]
+            self._frame_ns = nanoseconds(self.frames.times)
+
+    def __call__(self, windows: Windows, past: tokens.Tokens | None = None) -> Batch:
+        """The batch of these windows.
+
+        Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
+        spikes: none of the recording's own is read.
+        """
+        if past is None:
+            current = tokens.encode_current(self.index, windows, self.shape, self.config.window.max_tokens)
+            past = tokens.encode_past(self.index, windows, self.shape)
+        else:
+            current = tokens.no_spikes(len(windows))
+        start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
+        stop_ns = start_ns + self.shape.current * self._dt_ns
+        return Batch(
+            current=_ragged(current.offsets), tick_T=_tensor(current.tick), unit_T=_tensor(current.unit),
+            past=_ragged(past.offsets), past_tick_P=_tensor(past.tick), past_unit_P=_tensor(past.unit),
+            available_W=_tensor(tokens.available_past(windows, self.shape)),
+            segment_W=_tensor(windows.segment), tick_W=_tensor(windows.tick),
+            clips=self._clips(windows, start_ns, stop_ns),
+            inputs=self._inputs(start_ns),
+            targets=self._targets(stop_ns),
+        )  # fmt: skip
+
+    def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:
+        out = {}
+        for config, variable in self.inputs:
+            step = self.shape.current * self._dt_ns / config.samples
+            at = (start_ns[:, None] + (np.arange(config.samples) + 0.5) * step) / NANOSECONDS
+            values = variable.hold(at.ravel()).reshape(*at.shape, -1)
+            out[config.name] = torch.from_numpy(values)
+        return out
+
+    def _targets(self, stop_ns: np.ndarray) -> dict[str, Tensor]:
+        at = stop_ns / NANOSECONDS
+        read = lambda c, v: v.hold(at) if c.kind == "classification" else v.interpolate(at)
+        return {c.name: torch.from_numpy(read(c, v)) for c, v in self.targets}
+
+    def _clips(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Clips | None:
+        if self.frames is None:
+            return None
+        end_ns = stop_ns if self.config.window.frames_until == "stop" else start_ns
+        first_ns = np.maximum(
+            end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment]
+        )
+        count = self._num_frames
+        last = np.searchsorted(self._frame_ns, end_ns, side="left") - 1
+        place = last[:, None] + np.arange(1 - count, 1)
+        shown = (place >= 0) & (self._frame_ns[np.maximum(place, 0)] >= first_ns[:, None])
+        image_WF = np.where(shown, self.frames.index[np.maximum(place, 0)], -1)
+        # one 64-bit key a clip: sorting keys is far cheaper than sorting rows
+        key = (image_WF + 2) @ _MIX[:count]
+        _, first, index_W = np.unique(key, return_index=True, return_inverse=True)
+        image_GF = image_WF[first]
+        bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
+        images = np.asarray(self.frames.images[bank])[inverse.reshape(image_GF.shape)]
+        age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
+        age = np.where(shown[:, -1], age, 0.0)
+        return Clips(
+            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W),
+            torch.from_numpy(age.astype(np.float32)),
+        )  # fmt: skip
+
+
+_MIX = np.random.default_rng(0).integers(1, 2**62, 4096, dtype=np.int64) | 1
+
+
+def _tensor(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64))
+
+
+def _ragged(offsets: np.ndarray) -> Ragged:
+    longest = int(np.diff(offsets).max(initial=0))
+    return Ragged(torch.from_numpy(offsets), longest, int(offsets[-1]))

@@ -1,0 +1,107 @@
+"""What the training data say about scale: rates, means, spreads, classes. Fitted on training blocks only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neuroformer.config import Config, ConfigError
+from neuroformer.data.splits import Split
+from neuroformer.data.windows import SpikeIndex
+from neuroformer.recording import Recording
+
+
+def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> dict[str, Any]:
+    """Everything a model must know of its training data, as plain JSON-able values.
+
+    Returns
+    -------
+    dict
+        ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
+        bits/spike. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
+        ``high``, or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``.
+
+    Raises
+    ------
+    ConfigError
+        A variable without a finite training sample, or a class label that is not a whole number.
+    RecordingError
+        A variable that the recording lacks.
+    """
+    bins = split.blocks["train"]
+    counts = np.zeros(rec.num_units)
+    lo, hi = np.searchsorted(index.keys, index.base[bins[:, 0]][:, None] + bins[:, 1:]).T
+    for a, b in zip(lo, hi, strict=True):
+        counts += np.bincount(index.unit[a:b], minlength=rec.num_units)
+    total = int((bins[:, 2] - bins[:, 1]).sum())
+    out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "inputs": {}, "targets": {}}
+    for v in config.inputs:
+        out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
+    for t in config.targets:
+        values, columns = _training_values(rec, split, t.name)
+        if t.kind == "classification":
+            out["targets"][t.name] = {"classes": _classes(values, t.name)}
+        else:
+            out["targets"][t.name] = _scale(values, columns)
+    if config.window.frames > 0:
+        out["frames"] = _frame_scale(rec, split, config)
+    return out
+
+
+def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarray, list[str]]:
+    var = rec.variable(name)
+    intervals = split.intervals("train")
+    k = np.searchsorted(intervals[:, 0], var.times, side="right") - 1
+    inside = (k >= 0) & (var.times < intervals[np.maximum(k, 0), 1])
+    values = var.values[inside].astype(np.float64)
+    finite = np.isfinite(values).all(1)
+    if not finite.any():
+        raise ConfigError(
+            f"behavior variable '{name}' has no finite sample in the training blocks "
+            f"({int(inside.sum())} samples there, all missing); check its times against the split"
+        )
+    return values[finite], list(var.columns) or [name] * (var.num_columns == 1)
+
+
+def _scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
+    std = values.std(0)
+    return {
+        "mean": values.mean(0).tolist(), "std": np.where(std > 0, std, 1.0).tolist(),
+        "low": values.min(0).tolist(), "high": values.max(0).tolist(), "columns": columns,
+    }  # fmt: skip
+
+
+def _classes(values: np.ndarray, name: str) -> list[int]:
+    if values.shape[1] != 1 or not np.array_equal(values, np.rint(values)):
+        raise ConfigError(
+            f"target '{name}' is declared 'classification', but it is not one column of whole numbers; "
+            "use kind: regression, or give integer labels"
+        )
+    return np.unique(values.astype(np.int64)).tolist()
+
+
+def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]:
+    frames = rec.frames
+    if frames is None:
+        raise ConfigError(
+            f"window.frames is {config.window.frames:g} s, but recording '{rec.name}' has no frames; set it to 0"
+        )
+    if len(frames.times) < 2:
+        raise ConfigError(f"recording '{rec.name}' shows {len(frames.times)} frame(s); at least 2 are needed")
+    period = float(np.median(np.diff(frames.times)))
+    count = round(config.window.frames / period)
+    if count < 1:
+        raise ConfigError(
+            f"window.frames is {config.window.frames:g} s, shorter than one frame ({period:g} s) of '{rec.name}'"
+        )
+    intervals = split.intervals("train")
+    k = np.searchsorted(intervals[:, 0], frames.times, side="right") - 1
+    inside = (k >= 0) & (frames.times < intervals[np.maximum(k, 0), 1])
+    shown = np.unique(frames.index[inside])
+    sample = shown[:: max(1, len(shown) // 512)]
+    images = np.asarray(frames.images[sample], dtype=np.float32)
+    return {
+        "mean": float(images.mean()), "std": float(images.std()) or 1.0, "count": count, "period": period,
+        "shape": [int(n) for n in frames.images.shape[1:]],
+    }  # fmt: skip

@@ -1,0 +1,134 @@
+"""Which stretch trains, validates and tests: contiguous blocks with gaps, or whole trials."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroformer.config import Config, ConfigError
+from neuroformer.data.windows import nanoseconds
+from neuroformer.recording import Recording
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Segments (the origins of the clock) and the blocks of each part.
+
+    Attributes
+    ----------
+    segments : (N, 2) float64 seconds
+        Trials, or intervals of the domain; windows never cross them.
+    blocks : dict of part to (blocks, 3) int64
+        Segment, first bin, one past the last bin.
+    dt : float
+        Seconds a bin.
+    """
+
+    segments: np.ndarray
+    blocks: dict[str, np.ndarray]
+    dt: float
+
+    def sha256(self) -> str:
+        """Digest that names this split in a bundle."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.segments).tobytes())
+        for part in PARTS:
+            digest.update(part.encode() + np.ascontiguousarray(self.blocks[part]).tobytes())
+        return digest.hexdigest()
+
+    def intervals(self, part: str) -> np.ndarray:
+        """(blocks, 2) seconds of one part."""
+        b = self.blocks[part]
+        return self.segments[b[:, 0], 0][:, None] + b[:, 1:] * self.dt
+
+    def seconds(self, part: str) -> float:
+        return float((self.blocks[part][:, 2] - self.blocks[part][:, 1]).sum() * self.dt)
+
+
+def reach_seconds(config: Config) -> float:
+    """How far back anything reads from a window's start: past, frames, and the baselines' lags."""
+    w = config.window
+    lags = max(config.decode.lags) if config.targets else 0.0
+    frames = w.frames if w.frames_until == "start" else w.frames - w.current
+    return max(w.past, frames, lags)
+
+
+def make_split(rec: Recording, config: Config) -> Split:
+    """The split that a configuration declares, on a recording's integer clock.
+
+    By trials, the pattern runs over the trials. By blocks, each interval of the domain is cut into blocks and
+    the pattern runs on over all of them; neighbours of one part join, and between neighbours of different
+    parts ``split.gap`` seconds are left out.
+
+    Raises
+    ------
+    ConfigError
+        No trials to split by, a gap shorter than the reach of a window, a window longer than a trial, or a
+        part that gets no data.
+    """
+    s, w = config.split, config.window
+    dt_ns = int(nanoseconds(w.dt))
+    if s.by == "trials":
+        if rec.num_trials == 0:
+            raise ConfigError(f"split.by is 'trials', but recording '{rec.name}' has none; use 'blocks'")
+        segments = rec.trial_intervals
+    else:
+        segments = rec.domain
+    num_ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // dt_ns
+    if num_ticks.max() * w.dt < w.current - 1e-9:
+        what = "trial" if s.by == "trials" else "interval"
+        raise ConfigError(
+            f"window.current is {w.current:g} s, but the longest {what} of '{rec.name}' lasts "
+            f"{num_ticks.max() * w.dt:g} s; shorten the window"
+        )
+    blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}
+    if s.by == "trials":
+        for n, ticks in enumerate(num_ticks):
+            blocks[s.pattern[n % len(s.pattern)]].append((n, 0, int(ticks)))
+    else:
+        gap = _gap_ticks(config)
+        place = 0
+        for n, ticks in enumerate(num_ticks):
+            place = _cut(blocks, n, int(ticks), round(s.block / w.dt), gap, s.pattern, place)
+    arrays = {part: np.array(blocks[part], dtype=np.int64).reshape(-1, 3) for part in PARTS}
+    split = Split(segments, arrays, w.dt)
+    for part in PARTS:
+        if split.seconds(part) < w.current:
+            raise ConfigError(
+                f"the split leaves {split.seconds(part):g} s for '{part}' "
+                f"({len(segments)} {s.by if s.by == 'trials' else 'interval(s)'}, pattern {list(s.pattern)}); "
+                "use shorter blocks or another pattern"
+            )
+    return split
+
+
+def _gap_ticks(config: Config) -> int:
+    reach, gap, dt = reach_seconds(config), config.split.gap, config.window.dt
+    if gap < 0:
+        return int(np.ceil(reach / dt - 1e-9))
+    if gap < max(config.window.past, config.window.frames) - 1e-9:
+        raise ConfigError(
+            f"split.gap is {gap:g} s, but a window reaches {max(config.window.past, config.window.frames):g} s back; "
+            "use at least that, or -1 for the longest reach"
+        )
+    return int(np.ceil(gap / dt - 1e-9))
+
+
+def _cut(blocks, segment: int, num_ticks: int, block: int, gap: int, pattern, place: int) -> int:
+    """Cut one interval into blocks; returns where in the pattern the next interval goes on."""
+    edges = list(range(0, num_ticks, block)) + [num_ticks]
+    if len(edges) > 2 and edges[-1] - edges[-2] < block // 2:
+        del edges[-2]  # a short rest joins the block before it
+    parts = [pattern[(place + i) % len(pattern)] for i in range(len(edges) - 1)]
+    start = 0
+    for i, part in enumerate(parts):
+        stop = edges[i + 1]
+        if i + 1 < len(parts) and parts[i + 1] == part:
+            continue  # neighbours of one part join
+        if stop > start:
+            blocks[part].append((segment, start, stop))
+        start = stop + gap
+    return place + len(parts)

@@ -1,0 +1,100 @@
+"""The terms of the loss, each in its own unit, and their weighted sum."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from neuroformer.config import Config
+from neuroformer.data.batch import Batch
+from neuroformer.model.heads import TargetHead
+from neuroformer.model.neuroformer import Neuroformer, Output
+
+
+def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Tensor]:
+    """Every term, unweighted.
+
+    ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
+    is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
+    weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
+    log-likelihood per spike, without the factorial. Targets: mean squared error in units of the training
+    variance, or cross-entropy; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    """
+    num_spikes = max(batch.num_spikes, 1)
+    terms = {
+        "dt": output.dt_nll_T.sum() / num_spikes,
+        "id": output.id_nll_S.sum() / num_spikes,
+        "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
+    }
+    for name, predicted in output.targets.items():
+        head = model.targets[name]
+        assert isinstance(head, TargetHead)
+        terms[name] = target_loss(head, predicted, batch.targets[name])
+    for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
+        same = batch.clips.index_W if batch.clips is not None and "frames" in contrast.pair else None
+        scale = model.contrast_scale[i].exp().clamp(max=100.0)
+        terms["contrast_" + "_".join(contrast.pair)] = info_nce(
+            a, b, scale, same, _with_spikes(batch, contrast.pair)
+        )
+    return terms
+
+
+def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
+    """The weighted sum that is minimised."""
+    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates}
+    weights |= {t.name: t.weight for t in config.targets}
+    weights |= {"contrast_" + "_".join(c.pair): c.weight for c in config.loss.contrast}
+    return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+
+def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
+    """Summed Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
+    row, tick, unit = batch.current.row_T, batch.tick_T, batch.unit_T
+    return log_rate_WBU.exp().sum() - log_rate_WBU[row, tick, unit].sum()
+
+
+def target_loss(head: TargetHead, predicted_WC: Tensor, values_WC: Tensor) -> Tensor:
+    """Mean over the values that exist; zero (with a gradient of zero) where a batch has none."""
+    exists = torch.isfinite(values_WC).all(1)
+    values = torch.nan_to_num(values_WC)
+    if head.classes:
+        classes = torch.tensor(head.classes, device=values.device, dtype=values.dtype)
+        label = (values == classes).long().argmax(1)
+        exists = exists & (values == classes).any(1)
+        each = F.cross_entropy(predicted_WC.float(), label, reduction="none")
+    else:
+        each = (predicted_WC.float() - head.normalized(values)).square().mean(1)
+    return (each * exists).sum() / exists.sum().clamp_min(1)
+
+
+def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:
+    if "neural" not in pair:
+        return None
+    return (batch.past.lengths_B + batch.current.lengths_B) > 0
+
+
+def info_nce(
+    a_WE: Tensor, b_WE: Tensor, scale: Tensor, same_W: Tensor | None, keep_W: Tensor | None
+) -> Tensor:
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3) over the windows of a batch.
+
+    Windows with equal ``same`` (they show the same clip) are masked from each other's negatives; windows
+    without ``keep`` (no spikes at all) leave the loss.
+    """
+    logits = scale * a_WE @ b_WE.T
+    hidden = torch.zeros_like(logits, dtype=torch.bool)
+    if same_W is not None:
+        hidden = same_W[:, None] == same_W
+    if keep_W is not None:
+        hidden = hidden | ~keep_W | ~keep_W[:, None]
+    hidden = hidden & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    logits = logits.masked_fill(hidden, float("-inf"))
+    target = torch.arange(len(logits), device=logits.device)
+    each = 0.5 * (
+        F.cross_entropy(logits, target, reduction="none")
+        + F.cross_entropy(logits.T, target, reduction="none")
+    )
+    if keep_W is None:
+        return each.mean()
+    return (each * keep_W).sum() / keep_W.sum().clamp_min(1)

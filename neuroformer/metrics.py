@@ -1,0 +1,383 @@
+"""Scores: arrays in, numbers out. Every definition is in a docstring; every score has a golden test.
+
+Shape suffixes: N samples, C columns of a variable, T trials, B bins, U units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import gammaln, xlogy
+
+NLB_RATE_FLOOR = 1e-9  # the benchmark's own: a rate of zero would make one spike infinitely unlikely
+
+
+# -- likelihoods of spike counts ---------------------------------------------------------------------------
+
+
+def poisson_log_likelihood(counts, rates) -> float:
+    """Log likelihood in nats of independent Poisson counts: ``sum of k log(lambda) - lambda - log k!``.
+
+    Parameters
+    ----------
+    counts : array of whole numbers, spikes per bin
+    rates : array of the same or a broadcastable shape, expected spikes per bin
+
+    Returns
+    -------
+    float
+        Minus infinity where a bin that holds a spike was given rate zero.
+
+    Raises
+    ------
+    ValueError
+        Negative or non-finite rates or counts, fractional counts, or shapes that do not fit.
+    """
+    counts, rates = _counts(counts), np.asarray(rates, dtype=np.float64)
+    if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        raise ValueError("rates must be finite and 0 or more (expected spikes per bin, not their logarithm)")
+    try:
+        counts, rates = np.broadcast_arrays(counts, rates)
+    except ValueError:
+        raise ValueError(f"counts have shape {counts.shape} and rates {rates.shape}; they must fit") from None
+    return float((xlogy(counts, rates) - rates - gammaln(counts + 1)).sum())
+
+
+def null_log_likelihood(counts, unit_rate) -> float:
+    """Log likelihood in nats of the null model: each unit fires at its own constant training rate.
+
+    Parameters
+    ----------
+    counts : (..., U) spikes per bin, over all evaluated bins, silent ones included
+    unit_rate : (U,) expected spikes per bin, ``(n_train + 0.5) / bins_train``
+        The half spike keeps a unit that never fired in training from minus infinity.
+
+    Raises
+    ------
+    ValueError
+        As :func:`poisson_log_likelihood`, or a rate that is not one a unit.
+    """
+    counts, unit_rate = np.asarray(counts), np.asarray(unit_rate, dtype=np.float64)
+    if unit_rate.ndim != 1 or counts.shape[-1:] != unit_rate.shape:
+        raise ValueError(
+            f"unit_rate has shape {unit_rate.shape} for counts of shape {counts.shape}; expected one rate "
+            "a unit"
+        )
+    return poisson_log_likelihood(counts, unit_rate)
+
+
+def bits_per_spike(ll_model: float, ll_null: float, num_spikes: float) -> float:
+    """What a model knows beyond the mean rates: ``(ll_model - ll_null) / (num_spikes * ln 2)``.
+
+    Both log likelihoods are in nats, of the same bins: held-out windows that tile time without overlap, empty
+    ones included. NaN without a spike.
+    """
+    return float((ll_model - ll_null) / (num_spikes * np.log(2))) if num_spikes > 0 else float("nan")
+
+
+class RateBits(NamedTuple):
+    """Bits/spike of rates, under the two names that the field confuses.
+
+    Attributes
+    ----------
+    pooled : one ratio over all units: what the Neural Latents Benchmark reports
+    per_unit_mean : each unit's own ratio, averaged over the units that fired
+    num_silent_units : units without a spike, which have no ratio of their own
+    """
+
+    pooled: float
+    per_unit_mean: float
+    num_silent_units: int
+
+
+def bits_per_spike_rates(counts, rates) -> RateBits:
+    """Bits/spike of predicted rates against each unit's mean rate *in the evaluated data*.
+
+    ``sum(log Poisson(counts; rates) - log Poisson(counts; mean rate)) / (spikes * ln 2)``. The null knows the
+    evaluated mean, so the figure is lower than :func:`bits_per_spike`. Rates of zero are raised to 1e-9, as
+    the benchmark does. Expected counts only: sampled counts are not rates, and score far below the truth.
+
+    Parameters
+    ----------
+    counts, rates : (..., U) spikes and expected spikes per bin
+
+    References
+    ----------
+    Pei et al., Neural Latents Benchmark '21, NeurIPS 2021, section 3.3 (co-smoothing).
+    """
+    counts, rates = _counts(counts), np.asarray(rates, dtype=np.float64)
+    if counts.shape != rates.shape or counts.ndim < 2:
+        raise ValueError(
+            f"counts have shape {counts.shape} and rates {rates.shape}; expected equal (..., units)"
+        )
+    counts, rates = counts.reshape(-1, counts.shape[-1]), rates.reshape(-1, rates.shape[-1])
+    if not (np.isfinite(rates).all() and (rates >= 0).all()):
+        raise ValueError("rates must be finite and 0 or more (expected spikes per bin, not their logarithm)")
+    rates = np.maximum(rates, NLB_RATE_FLOOR)
+    mean_U = np.maximum(counts.mean(0), NLB_RATE_FLOOR)
+    # log k! is the same on both sides
+    gain_U = (xlogy(counts, rates) - rates - xlogy(counts, mean_U) + mean_U).sum(0)
+    spikes_U = counts.sum(0)
+    fired = spikes_U > 0
+    if not fired.any():
+        return RateBits(float("nan"), float("nan"), len(fired))
+    per_unit = gain_U[fired] / (spikes_U[fired] * np.log(2))
+    return RateBits(
+        float(gain_U.sum() / (spikes_U.sum() * np.log(2))), float(per_unit.mean()), int((~fired).sum())
+    )
+
+
+def _counts(counts) -> np.ndarray:
+    counts = np.asarray(counts, dtype=np.float64)
+    if not (np.isfinite(counts).all() and (counts >= 0).all() and np.array_equal(counts, np.rint(counts))):
+        raise ValueError("counts must be whole numbers of 0 or more (spikes per bin)")
+    return counts
+
+
+# -- behavior ------------------------------------------------------------------------------------------------
+
+
+def r2(true, predicted) -> np.ndarray:
+    """Coefficient of determination per column, against the mean of the evaluated data.
+
+    ``1 - sum (y - yhat)^2 / sum (y - mean y)^2``; below zero where a constant would have been better. Samples
+    whose label is missing (NaN) are left out, column by column; a column that does not vary gives NaN.
+
+    Parameters
+    ----------
+    true, predicted : (N, C) or (N,)
+
+    Returns
+    -------
+    (C,) float64
+
+    Raises
+    ------
+    ValueError
+        Shapes that differ, or a prediction that is not finite where there is a label.
+    """
+    return np.array([_r2_column(y, p) for y, p in _columns(true, predicted)])
+
+
+def _r2_column(y: np.ndarray, p: np.ndarray) -> float:
+    total = ((y - y.mean()) ** 2).sum() if _varies(y) else 0.0
+    return float(1 - ((y - p) ** 2).sum() / total) if total > 0 else float("nan")
+
+
+def pearson(true, predicted) -> np.ndarray:
+    """Pearson's r per column; missing labels as in :func:`r2`, NaN where either side does not vary.
+
+    Parameters
+    ----------
+    true, predicted : (N, C) or (N,)
+
+    Returns
+    -------
+    (C,) float64
+    """
+    return np.array([_correlation(y, p) for y, p in _columns(true, predicted)])
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if not (_varies(a) and _varies(b)):
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+
+
+def _varies(x: np.ndarray) -> bool:
+    # the mean of equal floats may differ from them in the last digit: compare the values themselves
+    return len(x) > 1 and bool(np.ptp(x) > 0)
+
+
+def _columns(true, predicted):
+    true, predicted = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    if true.shape != predicted.shape or true.ndim not in (1, 2):
+        raise ValueError(
+            f"true has shape {true.shape} and predicted {predicted.shape}; expected equal (samples, columns)"
+        )
+    columns = zip(np.atleast_2d(true.T), np.atleast_2d(predicted.T), strict=True)
+    for c, (y, p) in enumerate(columns):
+        known = np.isfinite(y)
+        if not np.isfinite(p[known]).all():
+            bad = int((~np.isfinite(p[known])).sum())
+            raise ValueError(f"column {c}: {bad} predictions are not finite where a label is known")
+        yield y[known], p[known]
+
+
+class BalancedAccuracy(NamedTuple):
+    """Mean recall, and the mean recall of a guess."""
+
+    score: float
+    chance: float
+
+
+def balanced_accuracy(true, predicted) -> BalancedAccuracy:
+    """Recall averaged over the classes that occur in ``true``, and chance, ``1 / number of those classes``.
+
+    A classifier that always names the most common class scores chance, however common it is.
+
+    Parameters
+    ----------
+    true, predicted : (N,) class labels; a missing label is NaN and left out
+    """
+    true, predicted = np.asarray(true).ravel(), np.asarray(predicted).ravel()
+    if true.shape != predicted.shape:
+        raise ValueError(f"{len(true)} labels but {len(predicted)} predictions; give one a label")
+    if true.dtype.kind == "f":
+        true, predicted = true[np.isfinite(true)], predicted[np.isfinite(true)]
+    classes = np.unique(true)
+    if len(classes) == 0:
+        return BalancedAccuracy(float("nan"), float("nan"))
+    recall = [float((predicted[true == c] == c).mean()) for c in classes]
+    return BalancedAccuracy(float(np.mean(recall)), 1 / len(classes))
+
+
+def block_bootstrap(
+    statistic: Callable[..., float | np.ndarray],
+    arrays: Sequence[np.ndarray],
+    block: int | np.ndarray,
+    n: int = 1000,
+    seed: int = 0,
+) -> np.ndarray:
+    """95 % interval of a statistic of a time series, by resampling whole contiguous blocks.
+
+    Blocks are drawn with replacement, as many as there are, and joined; samples within a block stay together,
+    because neighbours in time are not independent. The interval runs from the 2.5th to the 97.5th percentile.
+
+    Parameters
+    ----------
+    statistic : called with the resampled arrays; a number or an array
+    arrays : each (N, ...), the same samples in time order
+    block : samples a block, or (N,) integer labels of the block of each sample
+        A last block of less than half the length joins its neighbour.
+    n : number of resamples
+
+    Returns
+    -------
+    (2, ...) float64
+        Lower and upper end; NaN where there are fewer than two blocks, from which nothing can be learnt.
+    """
+    arrays = [np.asarray(a) for a in arrays]
+    size = len(arrays[0])
+    if any(len(a) != size for a in arrays):
+        raise ValueError(
+            f"arrays have {', '.join(str(len(a)) for a in arrays)} samples; expected equal lengths"
+        )
+    labels = _block_labels(block, size)
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if len(members) < 2:
+        return np.full((2, *np.shape(statistic(*arrays))), np.nan)
+    rng = np.random.default_rng(seed)
+    draws = []
+    for _ in range(n):
+        rows = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
+        draws.append(statistic(*(a[rows] for a in arrays)))
+    draws = np.asarray(draws, dtype=np.float64)
+    out = np.full((2, *draws.shape[1:]), np.nan)
+    some = np.isfinite(draws).any(0)
+    out[:, some] = np.nanpercentile(np.where(np.isfinite(draws), draws, np.nan)[:, some], [2.5, 97.5], axis=0)
+    return out
+
+
+def _block_labels(block: int | np.ndarray, size: int) -> np.ndarray:
+    if np.ndim(block) == 0:
+        length = int(block)
+        if length < 1:
+            raise ValueError(f"block is {block}; expected 1 sample or more")
+        labels = np.arange(size) // length
+        if size % length and size % length < (length + 1) // 2 and size > length:
+            labels[labels == labels[-1]] -= 1
+        return labels
+    labels = np.asarray(block)
+    if labels.shape != (size,) or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"block labels have shape {labels.shape} and dtype {labels.dtype}; expected ({size},) integers"
+        )
+    return labels
+
+
+# -- PSTH ----------------------------------------------------------------------------------------------------
+
+
+def psth(counts_TBU, dt: float, width: float = 0.05) -> np.ndarray:
+    """Peri-stimulus time histogram: mean rate over repeats in bins of ``width`` seconds.
+
+    Parameters
+    ----------
+    counts_TBU : (trials, bins, units) spikes per bin; NaN where a trial has no data
+        All trials show the same stimulus from their first bin on.
+    dt : seconds a bin of the counts
+    width : seconds a bin of the PSTH, a whole multiple of dt; a rest that does not fill one is dropped
+
+    Returns
+    -------
+    (width bins, units) float64, spikes per second; NaN where no trial has data
+    """
+    counts = np.asarray(counts_TBU, dtype=np.float64)
+    if counts.ndim != 3 or len(counts) == 0:
+        raise ValueError(
+            f"counts have shape {counts.shape}; expected (trials, bins, units), one trial at least"
+        )
+    join = round(width / dt)
+    if join < 1 or abs(width / dt - join) > 1e-6:
+        raise ValueError(f"width is {width:g} s; expected a whole multiple of dt = {dt:g} s")
+    num_bins = counts.shape[1] // join
+    wide = counts[:, : num_bins * join].reshape(len(counts), num_bins, join, -1).sum(2)
+    known = np.isfinite(wide)
+    num_trials = known.sum(0)
+    total = np.where(known, wide, 0.0).sum(0)
+    return np.where(num_trials > 0, total / np.maximum(num_trials, 1), np.nan) / (join * dt)
+
+
+class PsthCorrelation(NamedTuple):
+    """r between two PSTHs.
+
+    Attributes
+    ----------
+    r : median over units
+    per_unit : (U,) NaN for units without variance on either side
+    num_excluded : how many those are
+    """
+
+    r: float
+    per_unit: np.ndarray
+    num_excluded: int
+
+
+def psth_r(a_BU, b_BU) -> PsthCorrelation:
+    """Pearson's r over time between two PSTHs, unit by unit, and its median over units.
+
+    Parameters
+    ----------
+    a_BU, b_BU : (bins, units), as from :func:`psth`; bins where either is NaN are left out
+
+    Returns
+    -------
+    PsthCorrelation
+        A unit without variance in ``a`` or ``b`` has no r: it is left out of the median and counted.
+    """
+    a, b = np.asarray(a_BU, dtype=np.float64), np.asarray(b_BU, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"PSTHs have shapes {a.shape} and {b.shape}; expected equal (bins, units)")
+    known = np.isfinite(a) & np.isfinite(b)
+    per_unit = np.array([_correlation(a[k, u], b[k, u]) for u, k in enumerate(known.T)])
+    some = np.isfinite(per_unit)
+    median = float(np.median(per_unit[some])) if some.any() else float("nan")
+    return PsthCorrelation(median, per_unit, int((~some).sum()))
+
+
+def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = 0.05) -> PsthCorrelation:
+    """What the data allow: r between the PSTH of the training repeats and that of the held-out repeats.
+
+    A model sampled as often as there are training repeats is compared with this, not with 1.
+
+    Parameters
+    ----------
+    train_TBU, test_TBU : (trials, bins, units) recorded counts; the bins that both have are compared
+    """
+    a, b = psth(train_TBU, dt, width), psth(test_TBU, dt, width)
+    bins = min(len(a), len(b))
+    return psth_r(a[:bins], b[:bins])

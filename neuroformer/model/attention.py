@@ -1,0 +1,97 @@
+"""Pre-norm attention blocks on packed ragged sequences, with the pieces that a cached rollout needs.
+
+Shape suffixes: T query tokens, S key tokens, H heads, E head width, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.ops import Ragged, attention
+
+
+@dataclass
+class Context:
+    """What queries may attend to: packed vectors, their layout, and which sequence each window reads."""
+
+    x_SD: Tensor
+    layout: Ragged
+    index_W: Tensor | None = None
+
+
+def prepend(x_SD: Tensor, layout: Ragged, first_BD: Tensor) -> tuple[Tensor, Ragged]:
+    """Put one vector before each sequence: something to attend to where there is nothing."""
+    count = torch.arange(len(layout) + 1, device=layout.offsets.device)
+    longer = Ragged(layout.offsets + count, layout.max_length + 1, layout.total + len(layout))
+    out = x_SD.new_zeros(longer.total, x_SD.shape[1])
+    out = out.index_copy(0, longer.first(), first_BD.to(out.dtype))
+    if layout.total:
+        out = out.index_copy(0, torch.arange(layout.total, device=out.device) + layout.row_T + 1, x_SD)
+    return out, longer
+
+
+class Attention(nn.Module):
+    """Multi-head attention of one set of tokens to another (or to itself)."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def queries(self, x_TD: Tensor) -> Tensor:
+        return self.query(x_TD).unflatten(-1, (self.heads, -1))
+
+    def keys_values(self, x_SD: Tensor) -> tuple[Tensor, Tensor]:
+        k, v = self.key_value(x_SD).chunk(2, -1)
+        return k.unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
+
+
+class Block(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
+
+    Parameters
+    ----------
+    attend : str
+        "current" (causal, over the tokens themselves), "frames" tokens among each other ("self"), or the
+        name of a context.
+    """
+
+    def __init__(self, attend: str, width: int, heads: int, mlp_ratio: int, dropout: float):
+        super().__init__()
+        self.attend = attend
+        self.norm = nn.LayerNorm(width)
+        self.context_norm = nn.Identity() if attend in ("current", "self") else nn.LayerNorm(width)
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, mlp_ratio * width),
+            nn.GELU(),
+            nn.Linear(mlp_ratio * width, width),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def keys_values(self, context: Context) -> tuple[Tensor, Tensor]:
+        return self.attention.keys_values(self.context_norm(context.x_SD))
+
+    def forward(self, x_TD: Tensor, layout: Ragged, context: Context | None = None) -> Tensor:
+        y_TD = self.norm(x_TD)
+        if context is None:
+            k, v = self.attention.keys_values(y_TD)
+            mixed = attention(
+                self.attention.queries(y_TD), k, v, layout, layout, causal=self.attend == "current"
+            )
+        else:
+            k, v = self.keys_values(context)
+            q = self.attention.queries(y_TD)
+            mixed = attention(q, k, v, layout, context.layout, k_index=context.index_W)
+        return self.finish(x_TD, mixed)
+
+    def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:
+        """The residual of the attention's result, and the MLP."""
+        x_TD = x_TD + self.dropout(self.attention.out(mixed_THE.flatten(-2)))
+        return x_TD + self.dropout(self.mlp(x_TD))

@@ -1,0 +1,207 @@
+"""What is read from the fused states: the next dt, the id at that dt, rates, behavior, alignment.
+
+Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, D width,
+M = W * B * U cells, C columns or classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroformer.ops import Ragged, attention
+
+MAX_LOG_RATE = 4.0  # expected spikes a bin stay below exp(4)
+MIN_LOG_RATE = -16.0
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Likelihoods are never summed in half precision."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class RateReadout(nn.Module):
+    """Expected counts, units x bins of the window, from the SOS state: past, frames, behavior, no current spike."""
+
+    def __init__(self, num_units: int, num_bins: int, width: int, unit_rate: list[float]):
+        super().__init__()
+        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.unit = nn.Parameter(torch.zeros(num_units, width))
+        nn.init.normal_(self.unit, std=0.02)
+        self.bias = nn.Parameter(torch.tensor(unit_rate).log())
+
+    def forward(self, sos_WD: Tensor, linear_WBU: Tensor | float = 0.0) -> Tensor:
+        """(W, B, U) log of the expected count; ``linear_WBU`` is added to it."""
+        state = self.out(F.gelu(self.hidden(sos_WD)[:, None] + self.bin)) + sos_WD[:, None]
+        log_rate = at_least_float32(state @ self.unit.T + self.bias)
+        return (log_rate + linear_WBU).clamp(MIN_LOG_RATE, MAX_LOG_RATE)
+
+
+class LinearReadout(nn.Module):
+    """The terms of a Poisson GLM, added to the log rates: filtered counts of the past, and the inputs.
+
+    A network finds these late and imprecisely; here they have a path of their own, and the network learns what
+    they lack. The history term has the width's rank.
+    """
+
+    def __init__(
+        self, num_units: int, num_bins: int, width: int, history_size: int, input_sizes: dict[str, int]
+    ):
+        super().__init__()
+        self.num_bins = num_bins
+        self.source = nn.Linear(history_size, width, bias=False) if history_size else None
+        self.history = nn.Parameter(torch.zeros(num_bins, width, num_units))
+        self.inputs = nn.ModuleDict(
+            {name: nn.Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
+        )
+        for layer in self.inputs.values():
+            nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, history_WF: Tensor | None, inputs: dict[str, Tensor]) -> Tensor | float:
+        """(W, B, U); an input with several samples a window gives each bin the sample nearest to it."""
+        total: Tensor | float = 0.0
+        if self.source is not None and history_WF is not None:
+            total = total + torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history)
+        for name, x_WNF in inputs.items():
+            y_WNU = self.inputs[name](x_WNF)
+            num_samples = y_WNU.shape[1]
+            place = torch.arange(self.num_bins, device=y_WNU.device) * num_samples // self.num_bins
+            total = total + y_WNU.index_select(1, place)
+        return total
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0."""
+    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
+
+
+@dataclass
+class Anchor:
+    """The Poisson process of the rate readout, scanned cell by cell in the order of the tokens.
+
+    Spikes come ordered by (bin, unit). If counts were Poisson with these rates, the next spike's bin would
+    follow from the expected count that remains, and its unit from the rates in that bin. Both heads start
+    from these logits and learn what a Poisson process lacks: refractoriness, bursts, shared fluctuations.
+
+    Attributes
+    ----------
+    cell_WBU : expected counts
+    done_WM : expected count up to and with each cell, in scanning order
+    bin_WB : expected count of each bin
+    id_base_WBU : log of the chance that a cell is the first with a spike in its bin, up to a constant
+    """
+
+    cell_WBU: Tensor
+    done_WM: Tensor
+    bin_WB: Tensor
+    id_base_WBU: Tensor
+
+    @classmethod
+    def from_log_rates(cls, log_rate_WBU: Tensor) -> Anchor:
+        cell = log_rate_WBU.exp()
+        within = cell.cumsum(2)
+        done = cell.flatten(1).cumsum(1)
+        return cls(cell, done, within[..., -1], log1mexp(cell) - (within - cell))
+
+    def select(self, rows: Tensor) -> Anchor:
+        return Anchor(
+            *(x.index_select(0, rows) for x in (self.cell_WBU, self.done_WM, self.bin_WB, self.id_base_WBU))
+        )
+
+    def dt_base(self, row_T: Tensor, tick_T: Tensor, unit_T: Tensor) -> Tensor:
+        """(T, B + 1) log-probabilities of the next spike's bin (last: none), after spike (tick, unit) of window ``row``.
+
+        ``unit`` -1 means that no spike came before. Bins before ``tick`` hold numbers without meaning.
+        """
+        num_bins, num_units = self.cell_WBU.shape[1:]
+        place = (tick_T * num_units + unit_T).clamp_min(0)
+        started = unit_T >= 0
+        flat = row_T * (num_bins * num_units)
+        # a second spike in one cell: for small rates P(2 or more | 1 or more) is half the rate
+        again = torch.where(started, 0.5 * self.cell_WBU.flatten()[flat + place], 0.0)
+        done = torch.where(started, self.done_WM.flatten()[flat + place], 0.0)
+        ends_WB = self.bin_WB.cumsum(1)
+        ends_TB = ends_WB[row_T]
+        rest = (again + ends_TB.gather(1, tick_T[:, None]).squeeze(1) - done).clamp_min(1e-7)
+        before_TB = ends_TB - ends_TB.gather(1, tick_T[:, None]) + rest[:, None]  # up to the end of each bin
+        mass_TB = self.bin_WB[row_T].scatter(1, tick_T[:, None], rest[:, None])
+        skipped = before_TB - mass_TB
+        return torch.cat([log1mexp(mass_TB) - skipped, -before_TB[:, -1:]], 1)
+
+
+class SpikeHeads(nn.Module):
+    """Logits of dt, then of the id given dt (or, ``independent``, of the id without it)."""
+
+    def __init__(self, num_units: int, num_bins: int, width: int, *, independent: bool):
+        super().__init__()
+        self.num_bins, self.independent = num_bins, independent
+        self.dt = nn.Linear(width, num_bins + 1)
+        nn.init.zeros_(self.dt.weight)
+        nn.init.zeros_(self.dt.bias)
+        self.given = nn.Parameter(torch.randn(num_bins, width) * 0.1)
+        self.hidden = nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+        self.unit = nn.Parameter(torch.zeros(num_units, width))
+        self.bias = nn.Parameter(torch.zeros(num_units))
+
+    def id_state(self, h_SD: Tensor, dt_S: Tensor) -> Tensor:
+        """(S, D) features whose product with ``unit`` are the id's logits."""
+        hidden = self.hidden(h_SD)
+        if not self.independent:
+            hidden = hidden + self.given.index_select(0, dt_S)
+        return self.out(F.gelu(hidden)) + h_SD
+
+
+class TargetHead(nn.Module):
+    """A behavior variable, read by an attention pool over the fused states of a window."""
+
+    def __init__(self, width: int, heads: int, scale: dict):
+        super().__init__()
+        self.classes: list[int] = scale.get("classes", [])
+        size = len(self.classes) or len(scale["mean"])
+        self.heads = heads
+        self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Sequential(
+            nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, size)
+        )
+        self.skip = nn.Linear(width, size)
+        self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
+        self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
+        self.mean: Tensor
+        self.std: Tensor
+
+    def forward(self, h_TD: Tensor, layout: Ragged) -> Tensor:
+        """(W, C): in units of the training spread (regression), or logits (classification)."""
+        num_windows = len(layout)
+        k, v = (x.unflatten(-1, (self.heads, -1)) for x in self.key_value(h_TD).chunk(2, -1))
+        ones = Ragged(torch.arange(num_windows + 1, device=h_TD.device), 1, num_windows)
+        query = self.query.expand(num_windows, -1, -1).to(k.dtype)
+        pooled = attention(query, k, v, ones, layout).flatten(1)
+        sos = h_TD.index_select(0, layout.first())
+        return self.out(torch.cat([pooled, sos], 1)) + self.skip(sos)
+
+    def values(self, raw: Tensor) -> Tensor:
+        """In the variable's own unit; for classes, their probabilities."""
+        return raw.softmax(-1) if self.classes else raw * self.std + self.mean
+
+    def normalized(self, values_WC: Tensor) -> Tensor:
+        return (values_WC - self.mean) / self.std
+
+
+class Projection(nn.Module):
+    """A pooled feature into the shared, normalised space of an alignment."""
+
+    def __init__(self, size: int, width: int):
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.LayerNorm(size), nn.Linear(size, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(self.net(x).float(), dim=-1)

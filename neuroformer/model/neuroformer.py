@@ -1,0 +1,285 @@
+"""The model.
+
+Shape suffixes: W windows, T tokens (SOS included), S current spikes, P past spikes, B bins of a window,
+U units, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.config import Config
+from neuroformer.data.batch import Batch
+from neuroformer.model.attention import Context, prepend
+from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding
+from neuroformer.model.frames import FrameEncoder, WhatWhere
+from neuroformer.model.fusion import Fusion
+from neuroformer.model.heads import Anchor, LinearReadout, Projection, RateReadout, SpikeHeads, TargetHead
+from neuroformer.ops import Ragged, marked_cross_entropy
+
+
+@dataclass
+class Output:
+    """What the model says of a batch.
+
+    Attributes
+    ----------
+    dt_nll_T : (T,) nats of each window's next bin after SOS and after every spike (the last: no more)
+    id_nll_S : (S,) nats of each spike's unit
+    log_rate_WBU : log of the expected counts
+    targets : by variable, (W, C), in units of the training spread, or logits
+    features : by name (neural, frames, groups), (W or clips, shared width), normalised
+    """
+
+    dt_nll_T: Tensor
+    id_nll_S: Tensor
+    log_rate_WBU: Tensor
+    layout: Ragged
+    targets: dict[str, Tensor] = field(default_factory=dict)
+    features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+@dataclass
+class State:
+    """What is computed once a window, before any current spike: streams to attend to, and the first token."""
+
+    contexts: dict[str, Context]
+    start_WD: Tensor
+    linear_WBU: Tensor | float
+
+
+class Neuroformer(nn.Module):
+    """P(spikes of a window | past, frames, behavior), spike by spike.
+
+    1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each
+       stream gets one null token, so that an absent stream is something that can be attended to.
+    2. Make the SOS token: a learnt vector, the filtered counts of the past, how much past there is, and the
+       age of the last frame.
+    3. Embed the current spikes; with SOS before them they are the queries.
+    4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
+       configuration's order.
+    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, inputs) and
+       each unit's own place in the frames. They are a Poisson process, from which the spike heads start.
+    6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
+       a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
+    7. Read declared behavior targets from an attention pool over the window's states.
+    8. Pool features for alignment before any cross-attention, so that no stream leaks into another.
+
+    Parameters
+    ----------
+    config : Config
+    num_units : int
+    normalization : dict
+        From :func:`neuroformer.data.normalization.fit_normalization`.
+    """
+
+    def __init__(self, config: Config, num_units: int, normalization: dict[str, Any]):
+        super().__init__()
+        m, w = config.model, config.window
+        self.config, self.num_units = config, num_units
+        self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
+        self.spikes = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
+        self.sos = nn.Parameter(torch.randn(m.width) * 0.1)
+        self.past_null = nn.Parameter(torch.zeros(m.width))
+        self.history = None
+        if m.history_filters and self.past_bins:
+            self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
+            self.history_weight = nn.Linear(self.history.size, m.width, bias=False)
+        self.inputs = nn.ModuleDict(
+            {
+                v.name: InputEmbedding(
+                    v, normalization["inputs"][v.name], m.width, m.time_features, w.current
+                )
+                for v in config.inputs
+            }
+        )
+        self.input_null = nn.ParameterDict(
+            {g: nn.Parameter(torch.zeros(m.width)) for g in config.input_groups}
+        )
+        self.frames = FrameEncoder(m, normalization["frames"]) if w.frames > 0 else None
+        if self.frames is not None:
+            self.frame_age = nn.Linear(2, m.width, bias=False)
+            self.frame_period = normalization["frames"]["period"]
+        self.what_where = None
+        if self.frames is not None and m.frame_readout:
+            self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
+        self.fusion = Fusion(config)
+        self.rates = RateReadout(num_units, self.num_bins, m.width, normalization["unit_rate"])
+        self.heads = SpikeHeads(
+            num_units, self.num_bins, m.width, independent=m.factorization == "independent"
+        )
+        self.targets = nn.ModuleDict(
+            {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
+        )
+        sizes = {v.name: self.inputs[v.name].size for v in config.inputs}
+        history_size = 0 if self.history is None else self.history.size
+        self.linear = LinearReadout(num_units, self.num_bins, m.width, history_size, sizes)
+        if any("neural" in c.pair for c in config.loss.contrast):
+            self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
+            self.neural_weight = nn.Linear(self.neural.size, m.width, bias=False)
+        self.contrast = nn.ModuleList(
+            nn.ModuleList(Projection(m.width, c.width) for _ in c.pair) for c in config.loss.contrast
+        )
+        self.contrast_scale = nn.ParameterList(
+            nn.Parameter(torch.tensor(float(c.scale)).log()) for c in config.loss.contrast
+        )
+        self.dropout = nn.Dropout(m.dropout)
+
+    @classmethod
+    def load(cls, path: str | Path, objective: str = "likelihood") -> Neuroformer:
+        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`."""
+        from neuroformer.model import bundle  # the bundle builds models, so it is the one that imports us
+
+        return bundle.load_model(bundle.read_bundle(path), objective)
+
+    def forward(self, batch: Batch) -> Output:
+        # 1, 2: streams and SOS
+        state = self.encode(batch)
+        # 3: current spikes
+        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
+        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
+        # 4: fusion
+        h_TD = self.fusion(x_TD, layout, state.contexts)
+        # 5: rates
+        log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()), state.linear_WBU)
+        # 6: spikes
+        dt_nll_T, id_nll_S = self._spike_nll(batch, h_TD, layout, log_rate_WBU)
+        # 7: behavior
+        targets = {name: head(h_TD, layout) for name, head in self.targets.items()}
+        # 8: alignment
+        features = self._features(batch, state)
+        return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
+
+    def encode(self, batch: Batch) -> State:
+        """Everything that does not depend on current spikes."""
+        contexts = {}
+        time = self.spikes.time_table()
+        missing = time.index_select(0, self.past_bins - batch.available_W)  # where the past begins
+        start_WD = self.sos + missing
+        if self.past_bins:
+            x_PD = self.dropout(self.spikes(batch.past_tick_P, batch.past_unit_P))
+            contexts["past"] = Context(*prepend(x_PD, batch.past, self.past_null + missing))
+        history_WF = None
+        if self.history is not None:
+            history_WF = self.history(batch.past, batch.past_tick_P, batch.past_unit_P)
+            start_WD = start_WD + self.history_weight(history_WF)
+        features: dict[str, Tensor] = {}
+        for group in self.config.input_groups:
+            contexts[group] = self._group_context(group, batch, features)
+        linear = self.linear(history_WF, features)
+        if self.frames is not None:
+            assert batch.clips is not None
+            clips = batch.clips
+            local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
+            contexts["frames"] = Context(*self.frames(local, clips.num_missing_G), clips.index_W)
+            if self.what_where is not None:
+                linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
+            age = clips.age_W / self.frame_period
+            start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
+        return State(contexts, self.dropout(start_WD), linear)
+
+    def _group_context(self, group: str, batch: Batch, features: dict[str, Tensor]) -> Context:
+        """The context of a group of inputs; what its variables are made of is left in ``features``."""
+        vectors, exist = [], []
+        for v in self.config.inputs:
+            if v.group == group:
+                x, exists, features[v.name] = self.inputs[v.name](batch.inputs[v.name].to(self.sos.dtype))
+                vectors.append(x)
+                exist.append(exists)
+        x_WND, exists_WN = self.dropout(torch.cat(vectors, 1)), torch.cat(exist, 1)
+        num_windows, num_samples = exists_WN.shape
+        if bool(exists_WN.all()):
+            offsets = torch.arange(num_windows + 1, device=x_WND.device) * num_samples
+            layout = Ragged(offsets, num_samples, num_windows * num_samples)
+            x = x_WND.flatten(0, 1)
+        else:
+            layout, x = Ragged.from_lengths(exists_WN.sum(1)), x_WND[exists_WN]
+        return Context(*prepend(x, layout, self.input_null[group].expand(num_windows, -1)))
+
+    def _spike_nll(
+        self, batch: Batch, h_TD: Tensor, layout: Ragged, log_rate_WBU: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Nats of every dt (one a token, EOS included) and of every id."""
+        spikes, row_T = batch.current, layout.row_T
+        has_spike = torch.ones(layout.total, dtype=torch.bool, device=h_TD.device)
+        has_spike[layout.first()] = False
+        last_tick = torch.zeros_like(row_T).masked_scatter(has_spike, batch.tick_T)
+        last_unit = torch.full_like(row_T, -1).masked_scatter(has_spike, batch.unit_T)
+        # the token before each spike predicts it; each window's last token predicts the end
+        before_S = torch.arange(spikes.total, device=h_TD.device) + spikes.row_T
+        target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
+        anchor = Anchor.from_log_rates(log_rate_WBU) if self.config.model.rate_anchor else None
+        dt_nll = self.dt_nll(h_TD, anchor, row_T, last_tick, last_unit, target_T)
+        h_SD = h_TD.index_select(0, before_S)
+        same = last_tick.index_select(0, before_S) == batch.tick_T
+        low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
+        id_nll = self.id_nll(h_SD, anchor, spikes.row_T, batch.tick_T, low_S, batch.unit_T)
+        return dt_nll, id_nll
+
+    def dt_nll(self, h_TD, anchor: Anchor | None, row_T, last_tick, last_unit, target_T) -> Tensor:
+        base = None if anchor is None else anchor.dt_base(row_T, last_tick, last_unit)
+        rows = None if anchor is None else torch.arange(len(row_T), device=row_T.device)
+        high = torch.full_like(target_T, self.num_bins + 1)
+        return marked_cross_entropy(
+            h_TD,
+            self.heads.dt.weight,
+            self.heads.dt.bias,
+            target_T,
+            last_tick,
+            high,
+            base_RC=base,
+            base_row_N=rows,
+        )
+
+    def id_nll(self, h_SD, anchor: Anchor | None, row_S, dt_S, low_S, target_S) -> Tensor:
+        state = self.heads.id_state(h_SD, dt_S)
+        base, rows = self.id_base(anchor, row_S, dt_S)
+        high = torch.full_like(target_S, self.num_units)
+        return marked_cross_entropy(
+            state, self.heads.unit, self.heads.bias, target_S, low_S, high, base_RC=base, base_row_N=rows
+        )
+
+    def id_base(self, anchor: Anchor | None, row_S: Tensor, dt_S: Tensor):
+        """Base logits of the id and which row each spike reads: its window and bin, or its window alone."""
+        if anchor is None:
+            return None, None
+        if self.heads.independent:
+            return anchor.cell_WBU.sum(1).log(), row_S
+        return anchor.id_base_WBU.flatten(0, 1), row_S * self.num_bins + dt_S
+
+    def _features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
+        """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""
+        out = []
+        for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):
+            sides = [
+                net(self.pooled(side, batch, state)) for side, net in zip(contrast.pair, nets, strict=True)
+            ]
+            out.append((sides[0], sides[1]))
+        return out
+
+    def pooled(self, side: str, batch: Batch, state: State) -> Tensor:
+        """(W, D) of one stream, before any cross-attention: neural, frames, or a group of inputs."""
+        if side == "frames":
+            assert self.frames is not None and batch.clips is not None
+            context = state.contexts["frames"]
+            return self.frames.pooled(context.x_SD, context.layout).index_select(0, batch.clips.index_W)
+        if side != "neural":
+            context = state.contexts[side]
+            total = context.x_SD.new_zeros(batch.num_windows, context.x_SD.shape[1])
+            return total.index_add(0, context.layout.row_T, context.x_SD) / context.layout.lengths_B[:, None]
+        # past and current spikes in one stretch that ends with the window
+        tick = torch.cat([batch.past_tick_P, batch.tick_T]) - self.num_bins
+        unit = torch.cat([batch.past_unit_P, batch.unit_T])
+        row = torch.cat([batch.past.row_T, batch.current.row_T])
+        order = torch.argsort(row, stable=True)
+        lengths = batch.past.lengths_B + batch.current.lengths_B
+        both = Ragged(
+            torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+            batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
+        )  # fmt: skip
+        return self.neural_weight(self.neural(both, tick[order], unit[order]))

@@ -1,0 +1,378 @@
+"""Plain arrays and ``.npz`` files: reader and writer.
+
+Names in a file (times in seconds)::
+
+    spike_times (spikes,)           spike_units (spikes,)        units counted from 0
+    spikes (units, bins)            spikes_dt                    counts instead of times
+    events (units, bins)            events_rate                  deconvolved calcium, made spikes
+    spike_trials (spikes,)          n_trials, trial_duration     times counted from each trial's start
+    n_units                         unit_ids, unit_area, unit_depth, unit_cell_type, ...
+    NAME (samples[, columns])       NAME_times or NAME_rate      a behavior variable
+    frames (images, h, w)           frames_times or frames_rate  frames_index: which image each onset shows
+    trials_start, trials_stop       trials_COLUMN                one row a trial
+    intervals_NAME_start, ..._stop  intervals_NAME_COLUMN        named intervals other than trials
+    traces (samples, units)         traces_times or traces_rate  continuous activity (calcium); traces_unit
+    domain (intervals, 2)           truth_NAME                   what a generator knows
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.calcium import keep_events
+from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
+
+# what NumPy and zipfile raise on damaged bytes
+UNREADABLE = (
+    ValueError, TypeError, KeyError, IndexError, OverflowError, SyntaxError, OSError, EOFError, MemoryError,
+    RuntimeError, AttributeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+_MAX_UNITS = 10_000_000  # beyond any probe: a damaged number
+TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
+_NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
+_PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
+_FIXED = {"name", "meta", "domain", "n_units", "n_trials", "trial_duration", "spikes_dt", "events_rate"}
+
+
+def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """Spike times and units of a (units, bins) matrix of counts; a bin's spikes are spread evenly over it.
+
+    Returns
+    -------
+    spike_times (spikes,), spike_units (spikes,)
+
+    Raises
+    ------
+    RecordingError
+        Negative, fractional or non-finite counts.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2:
+        raise RecordingError(f"spikes has shape {counts.shape}; expected (units, bins)")
+    whole = np.asarray(np.nan_to_num(counts, nan=-1.0), dtype=np.int64)
+    if (whole < 0).any() or not np.array_equal(whole, counts):
+        raise RecordingError(
+            "spikes (units x bins) must be whole counts of zero or more; for calcium events or rates, "
+            "give them as a behavior variable or threshold them first"
+        )
+    bins, units = np.nonzero(whole.T)
+    reps = whole[units, bins]
+    first = np.cumsum(reps) - reps
+    rank = np.arange(reps.sum()) - np.repeat(first, reps)
+    times = start + (np.repeat(bins, reps) + (rank + 0.5) / np.repeat(reps, reps)) * dt
+    order = np.argsort(times, kind="stable")
+    return times[order], np.repeat(units, reps)[order].astype(np.int32)
+
+
+def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording:
+    """A recording from a mapping of arrays under the names listed at the top of this module.
+
+    Raises
+    ------
+    RecordingError
+        Missing or contradictory arrays.
+    """
+    a = {k: np.asarray(v) if k != "frames" else v for k, v in arrays.items()}
+    for key, value in a.items():
+        if getattr(value, "dtype", None) == np.dtype(object):
+            raise RecordingError(
+                f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
+            )
+    notes: list[str] = []
+    _check_dimensions(a)
+    times, spike_units = _spikes(a, notes)
+    trials = _trials(a)
+    if "spike_trials" in a:
+        times, spike_units, trials = _from_trial_times(a, times, spike_units)
+    behavior = _behavior(a, notes)
+    frames = _frames(a)
+    domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
+    meta = _meta(a)
+    if notes:
+        meta["notes"] = [*meta.get("notes", ()), *notes]
+    return Recording(
+        name=str(a["name"]) if "name" in a else name,
+        spike_times=times, spike_units=spike_units, units=_units(a, spike_units), domain=domain,
+        trials=trials, frames=frames, behavior=behavior, meta=meta, traces=_traces(a),
+        truth={k[6:]: v for k, v in a.items() if k.startswith("truth_")}, intervals=_intervals(a),
+    )  # fmt: skip
+
+
+def read_npz(path: str | Path) -> Recording:
+    """Read a ``.npz`` file; its stem is the recording's name.
+
+    Raises
+    ------
+    RecordingError
+        Not a readable ``.npz``, or arrays that contradict each other.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            arrays = {k: z[k] for k in z.files}
+    except FileNotFoundError:
+        raise RecordingError(f"no file at {path}") from None
+    except UNREADABLE as e:
+        raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}") from None
+    return from_arrays(arrays, name=path.stem)
+
+
+def to_arrays(rec: Recording) -> dict[str, Any]:
+    """The arrays of a recording, under the names that :func:`from_arrays` reads.
+
+    Raises
+    ------
+    RecordingError
+        A name that cannot be told from another array's, or values that only pickle could store.
+    """
+    a: dict[str, Any] = {
+        "name": np.array(rec.name), "meta": np.array(json.dumps(dict(rec.meta))),
+        "spike_times": rec.spike_times, "spike_units": rec.spike_units, "domain": rec.domain,
+        "unit_ids": rec.units["id"],
+    }  # fmt: skip
+    a |= {f"unit_{k}": v for k, v in rec.units.items() if k != "id"}
+    a |= {f"trials_{k}": v for k, v in rec.trials.items()}
+    a |= {f"truth_{k}": v for k, v in rec.truth.items()}
+    for name, columns in rec.intervals.items():
+        a |= {f"intervals_{name}_{k}": v for k, v in columns.items()}
+    if rec.frames is not None:
+        a |= {"frames": rec.frames.images, "frames_times": rec.frames.times}
+        a["frames_index"] = rec.frames.index
+    if rec.traces is not None:
+        a |= {"traces": rec.traces.values, "traces_times": rec.traces.times}
+        a["traces_unit"] = np.array(rec.traces.unit)
+    for name, var in rec.behavior.items():
+        new: dict[str, Any] = {name: var.values, f"{name}_times": var.times}
+        new[f"{name}_unit"] = np.array(var.unit)
+        if var.columns:
+            new[f"{name}_columns"] = np.array(var.columns)
+        if (
+            name in _NOT_BEHAVIOR
+            or name.startswith(_PREFIXES)
+            or a.keys() & new.keys()
+            or _FIXED & new.keys()
+        ):
+            raise RecordingError(
+                f"behavior '{name}' cannot be stored: {', '.join(new)} are names of something else here; "
+                "rename the variable"
+            )
+        a |= new
+    for key, value in a.items():
+        if key != "frames" and value.dtype.hasobject:
+            raise RecordingError(f"'{key}' holds Python objects; store plain numbers or strings")
+    return a
+
+
+def write_npz(rec: Recording, path: str | Path) -> Path:
+    """Write a recording to ``.npz``; reading it back gives the same recording."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as f:
+        arrays = {k: np.asarray(v) for k, v in to_arrays(rec).items()}
+        np.savez_compressed(f, **arrays)  # pyright: ignore[reportArgumentType]
+    return path
+
+
+# -- parts of from_arrays ---------------------------------------------------------------------------
+
+
+_DIMENSIONS = {
+    "spike_times": 1, "spike_units": 1, "spike_trials": 1, "spikes": 2, "events": 2, "frames": 3, "traces": 2,
+    "frames_index": 1, "unit_ids": 1,
+}  # fmt: skip
+
+
+def _check_dimensions(a: Mapping[str, Any]) -> None:
+    for key, value in a.items():
+        need = 1 if key.endswith(("_times", "_columns")) else _DIMENSIONS.get(key)
+        if need is not None and len(np.shape(value)) != need:
+            raise RecordingError(f"'{key}' has shape {np.shape(value)}; expected {need} dimension(s)")
+        if (
+            key.endswith("_times") or key in ("spike_units", "spike_trials")
+        ) and value.dtype.kind not in "fiub":
+            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers")
+
+
+def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    if "spikes" in a:
+        if "spikes_dt" not in a:
+            raise RecordingError("'spikes' (units x bins) needs 'spikes_dt', the bin width in seconds")
+        return from_counts(a["spikes"], _positive(a, "spikes_dt", "the bin width in seconds"))
+    if "events" in a and "spike_times" not in a:
+        if "events_rate" not in a:
+            raise RecordingError("'events' (units x bins) needs 'events_rate' in Hz")
+        rate = _positive(a, "events_rate", "samples per second")
+        if a["events"].ndim != 2 or a["events"].dtype.kind not in "fiu":
+            raise RecordingError(f"events has shape {a['events'].shape}; expected numbers, (units, samples)")
+        how = "as the file has them, thresholded by their shape"
+        kept = keep_events(a["events"].T, None, rate, notes, how)
+        return from_counts(kept.T.astype(np.int64), 1 / rate)
+    if "spike_times" not in a or "spike_units" not in a:
+        raise RecordingError(
+            "no spikes: expected 'spike_times' with 'spike_units', or 'spikes' (units x bins) with "
+            f"'spikes_dt'; got {', '.join(sorted(a)) or 'nothing'}"
+        )
+    return a["spike_times"], a["spike_units"]
+
+
+def _trials(a: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {k[7:]: v for k, v in a.items() if k.startswith("trials_")}
+
+
+def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray):
+    """Trials laid one after another, with a gap, where times count from each trial's start."""
+    for key in ("n_trials", "trial_duration"):
+        if key not in a:
+            raise RecordingError(f"'spike_trials' needs '{key}'")
+    trial, count = a["spike_trials"], int(_positive(a, "n_trials", "how many trials there are"))
+    duration = _positive(a, "trial_duration", "seconds")
+    if trial.shape != times.shape:
+        raise RecordingError(
+            f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike"
+        )
+    if len(trial) and (trial.min() < 0 or trial.max() >= count):
+        raise RecordingError(f"spike_trials runs to {trial.max()}, but n_trials is {count}")
+    outside = (times < 0) | (times > duration)
+    if outside.any():
+        raise RecordingError(
+            f"{int(outside.sum())} spike times lie outside [0, {duration:g}] s; with spike_trials, "
+            "times count from each trial's start"
+        )
+    # a spike stamped exactly at the stop belongs to the last instant of its trial, not to no trial
+    inside = np.minimum(times, np.nextafter(duration, 0.0))
+    starts = np.arange(count) * (duration + TRIAL_GAP_S)
+    order = np.lexsort((inside, trial))
+    absolute = np.minimum(starts[trial] + inside, np.nextafter(starts[trial] + duration, 0.0))
+    return absolute[order], np.asarray(units)[order], {"start": starts, "stop": starts + duration}
+
+
+def _sample_times(a: Mapping[str, Any], name: str, count: int) -> np.ndarray:
+    if f"{name}_times" in a:
+        return a[f"{name}_times"]
+    return np.arange(count) / _positive(a, f"{name}_rate", "samples per second")
+
+
+def _positive(a: Mapping[str, Any], key: str, meaning: str) -> float:
+    value = a[key]
+    if value.size != 1 or value.dtype.kind not in "fiu" or not 0 < float(value.reshape(())) < np.inf:
+        raise RecordingError(f"'{key}' is {value!r}; expected one number above 0, {meaning}")
+    return float(value.reshape(()))
+
+
+def _meta(a: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        meta = json.loads(str(a["meta"])) if "meta" in a else {}
+    except json.JSONDecodeError as e:
+        raise RecordingError(f"'meta' is not JSON: {e}") from None
+    if not isinstance(meta, dict):
+        raise RecordingError(f"'meta' is a JSON {type(meta).__name__}; expected an object")
+    return meta
+
+
+def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarray]:
+    """The units table; its length comes from the file, else from a matrix, else from the largest index."""
+    if "unit_ids" in a:
+        ids = a["unit_ids"]
+    elif "n_units" in a:
+        count = _positive(a, "n_units", "how many units there are")
+        if count != int(count) or count > _MAX_UNITS:
+            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {_MAX_UNITS}")
+        ids = np.arange(int(count))
+    else:
+        matrix = a.get("spikes", a.get("events")) if "spike_times" not in a else a.get("traces")
+        if matrix is not None:
+            ids = np.arange(matrix.shape[1] if "spike_times" in a and matrix.ndim == 2 else len(matrix))
+        else:
+            ids = np.arange(int(np.max(spike_units, initial=-1)) + 1)
+    columns = {k[5:]: v for k, v in a.items() if k.startswith("unit_") and k != "unit_ids"}
+    return {"id": ids, **columns}
+
+
+def _intervals(a: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    prefix = "intervals_"
+    keys = [k.removeprefix(prefix) for k in a if k.startswith(prefix)]
+    names = sorted((k.removesuffix("_start") for k in keys if k.endswith("_start")), key=len, reverse=True)
+    out: dict[str, dict[str, np.ndarray]] = {}
+    for key in keys:
+        # the longest name that fits, so that 'run' and 'run_fast' can live side by side
+        name = next((n for n in names if key.startswith(n + "_")), None)
+        if name is None:
+            raise RecordingError(f"'{prefix}{key}' has no '{prefix}NAME_start' that it belongs to")
+        out.setdefault(name, {})[key[len(name) + 1 :]] = a[prefix + key]
+    return out
+
+
+def _traces(a: Mapping[str, Any]) -> Traces | None:
+    if "traces" not in a and "events" in a and "spike_times" not in a:
+        rate = _positive(a, "events_rate", "samples per second")
+        count = a["events"].shape[1]
+        return Traces((np.arange(count) + 0.5) / rate, a["events"].T, "a.u. (deconvolved)")
+    if "traces" not in a:
+        return None
+    if "traces_times" not in a and "traces_rate" not in a:
+        raise RecordingError("'traces' needs 'traces_times' (seconds) or 'traces_rate' (Hz)")
+    return Traces(_sample_times(a, "traces", len(a["traces"])), a["traces"], str(a.get("traces_unit", "")))
+
+
+def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVariable]:
+    out: dict[str, BehaviorVariable] = {}
+    names = [
+        k for k in a
+        if (f"{k}_times" in a or f"{k}_rate" in a) and k not in _NOT_BEHAVIOR and not k.startswith(_PREFIXES)
+    ]  # fmt: skip
+    for key in a:
+        base = key.removesuffix("_times") if key.endswith("_times") else key.removesuffix("_rate")
+        known = base in a or base in _NOT_BEHAVIOR or key in names or key.startswith(_PREFIXES)
+        if key != base and not known:
+            raise RecordingError(f"'{key}' is there but '{base}' is not; they belong together")
+    for name in names:
+        values = a[name]
+        if values.ndim not in (1, 2) or values.dtype.kind not in "fiub":
+            raise RecordingError(
+                f"behavior '{name}' is {values.dtype} of shape {values.shape}; "
+                "expected numbers, (samples,) or (samples, columns)"
+            )
+        if values.ndim == 2 and f"{name}_rate" in a and values.shape[0] < values.shape[1]:
+            values = values.T  # (columns, samples), as spectrograms are stored
+        columns = tuple(str(c) for c in a.get(f"{name}_columns", ()))
+        times = _sample_times(a, name, len(values))
+        repeat = np.diff(times, prepend=-np.inf) == 0
+        if repeat.any() and len(times) == len(values):
+            notes.append(f"{name}: {int(repeat.sum())} samples with the time of the one before were dropped")
+            times, values = times[~repeat], values[~repeat]
+        out[name] = BehaviorVariable(times, values, str(a.get(f"{name}_unit", "")), columns)
+    return out
+
+
+def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
+    if "frames" not in a:
+        return None
+    if "frames_times" not in a and "frames_rate" not in a:
+        raise RecordingError("'frames' needs 'frames_times' (seconds) or 'frames_rate' (Hz)")
+    index = a["frames_index"] if "frames_index" in a else np.arange(a["frames"].shape[0])
+    return FrameSeries(a["frames"], _sample_times(a, "frames", len(index)), index)
+
+
+def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
+    """Where data exist when the file does not say: the trials, the counts' bins, else first to last spike."""
+    start, stop = (trials.get(k, np.array("none")) for k in ("start", "stop"))
+    if start.shape == stop.shape != () and start.dtype.kind in "fiu" and stop.dtype.kind in "fiu":
+        return np.stack([start, stop], -1)
+    if "spikes" in a:
+        return np.array([[0.0, a["spikes"].shape[1] * _positive(a, "spikes_dt", "seconds")]])
+    if "events" in a and "spike_times" not in a:
+        return np.array([[0.0, a["events"].shape[1] / _positive(a, "events_rate", "samples per second")]])
+    if len(times) == 0:
+        raise RecordingError("the recording is empty: no spikes, no trials and no 'domain'")
+    if not np.isfinite(times).all():
+        return np.array([[0.0, 1.0]])  # validation names the spikes that are not finite
+    return np.array([[times.min(), np.nextafter(times.max(), np.inf)]])

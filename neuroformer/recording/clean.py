@@ -1,0 +1,193 @@
+"""What every reader does to what it finds: names, sample times, tables, spikes. All it changes, it notes."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.recording import BehaviorVariable, RecordingError
+
+# names that say nothing without the name of what holds them
+_GENERIC = {
+    "data", "values", "value", "timeseries", "time_series", "spatialseries", "spatial_series", "series",
+    "behavioraltimeseries", "roiresponseseries", "pos", "vel", "acc", "x", "y", "z",
+}  # fmt: skip
+
+
+def optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises
+    ------
+    RecordingError
+        It is not installed; the message names the extra that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as e:
+        raise RecordingError(
+            f"{purpose} needs the package '{module.split('.')[0]}' ({e}); pip install 'neuroformer[{extra}]'"
+        ) from None
+
+
+def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
+    """One name a path (its parts outermost first) that a configuration can use.
+
+    The last part; a part that says nothing (``data``, ``SpatialSeries``) brings along the one before.
+    Paths that would share a name all take one part more until they differ, and at last a number, in
+    order. Signs other than letters, digits and ``_`` become ``_``. The result depends on the set of
+    paths only, not on their order, but for that number.
+    """
+    parts = [[re.sub(r"\W+", "_", p).strip("_") or "unnamed" for p in path] for path in paths]
+    depth = [2 if p[-1].lower() in _GENERIC and len(p) > 1 else 1 for p in parts]
+    while True:
+        names = ["_".join(p[-d:]) for p, d in zip(parts, depth, strict=True)]
+        count = Counter(names)
+        again = [i for i, n in enumerate(names) if count[n] > 1 and depth[i] < len(parts[i])]
+        if not again:
+            break
+        for i in again:
+            depth[i] += 1
+    seen: Counter[str] = Counter()
+    taken = set(names)
+    for i, name in enumerate(names):
+        seen[name] += 1
+        if count[name] > 1 and seen[name] > 1:
+            number = seen[name]
+            while f"{name}_{number}" in taken:
+                number += 1
+            names[i] = f"{name}_{number}"
+            taken.add(names[i])
+    return names
+
+
+def safe_name(name: str) -> str:
+    """A name without the signs that HDF5 formats keep for themselves."""
+    return re.sub(r"[/:.\s]+", "_", str(name)).strip("_") or "unnamed"
+
+
+def distinct(name: str, taken: Iterable[str]) -> str:
+    """``name``, or with a number where it is taken."""
+    taken, number, out = set(taken), 2, name
+    while out in taken:
+        out, number = f"{name}_{number}", number + 1
+    return out
+
+
+def variable(
+    name: str, times: Any, values: Any, notes: list[str], unit: str = "", columns: Iterable[str] = ()
+) -> BehaviorVariable | None:
+    """A behavior variable from samples as a file has them; None, with a note, where nothing can be kept."""
+    times, values = np.asarray(times), np.asarray(values)
+    if values.dtype.kind not in "fiub" or values.ndim not in (1, 2) or values.size == 0:
+        what = "empty" if values.size == 0 else f"{values.dtype} of shape {values.shape}"
+        notes.append(f"{name} was left out: {what}; expected numbers, (samples,) or (samples, columns)")
+        return None
+    if times.shape != values.shape[:1] or times.dtype.kind not in "fiu":
+        notes.append(f"{name} was left out: {len(values)} values but times of shape {times.shape}")
+        return None
+    times = times.astype(np.float64)
+    keep = np.isfinite(times)
+    if not keep.all():
+        notes.append(f"{name}: {int((~keep).sum())} samples without a time were dropped")
+        times, values = times[keep], values[keep]
+    if len(times) == 0:
+        return None
+    back = np.diff(times) < 0
+    if back.any():
+        notes.append(f"{name}: {int(back.sum())} samples went back in time; all were sorted by time")
+        order = np.argsort(times, kind="stable")
+        times, values = times[order], values[order]
+    repeat = np.diff(times, prepend=-np.inf) == 0
+    if repeat.any():
+        notes.append(f"{name}: {int(repeat.sum())} samples with the time of the one before were dropped")
+        times, values = times[~repeat], values[~repeat]
+    return BehaviorVariable(times, values, unit, tuple(columns))
+
+
+def table(
+    name: str, columns: Mapping[str, Any], notes: list[str], disjoint: bool
+) -> dict[str, np.ndarray] | None:
+    """A table of intervals with ``start`` and ``stop``, as :class:`Recording` has them.
+
+    Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are
+    sorted and one that runs into the next ends where that begins. None where no row is left.
+    """
+    out = {k: plain(v) for k, v in columns.items()}
+    start, stop = (out[k].astype(np.float64) for k in ("start", "stop"))
+    keep = np.isfinite(start) & np.isfinite(stop) & (stop > start)
+    if not keep.all():
+        notes.append(f"{name}: {int((~keep).sum())} of {len(keep)} rows have no duration and were dropped")
+    order = np.flatnonzero(keep)
+    if disjoint:
+        order = order[np.lexsort((stop[order], start[order]))]
+        over = stop[order][:-1] - start[order][1:]
+        if (over > 0).any():
+            notes.append(
+                f"{name}: {int((over > 0).sum())} rows ran into the next one (by {over.max():.3g} s at most) "
+                "and now end where it begins"
+            )
+            stop[order[:-1]] = np.minimum(stop[order[:-1]], start[order[1:]])
+            order = order[stop[order] > start[order]]
+    if len(order) == 0:
+        return None
+    out |= {"start": start, "stop": stop}
+    return {k: v[order] for k, v in out.items()}
+
+
+def plain(values: Any) -> np.ndarray:
+    """An array of numbers, booleans or strings; objects (as HDF5 gives strings) become strings."""
+    values = np.asarray(values)
+    if values.dtype.kind in "OS":
+        flat = [v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.ravel()]
+        values = np.array(flat, dtype=np.str_).reshape(values.shape)
+    return values
+
+
+def spikes(times: np.ndarray, units: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Spikes sorted by time, ties by unit; those without a finite time are dropped with a note."""
+    times = np.asarray(times, dtype=np.float64)
+    units = np.asarray(units).astype(np.int32)
+    finite = np.isfinite(times)
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} spikes without a finite time were dropped")
+        times, units = times[finite], units[finite]
+    order = np.argsort(units, kind="stable")
+    order = order[np.argsort(times[order], kind="stable")]
+    return times[order], units[order]
+
+
+def span(*times: np.ndarray) -> np.ndarray:
+    """(1, 2) from the first to just after the last of some times; (0, 2) where there are none."""
+    parts = [t for t in times if len(t)]
+    if not parts:
+        return np.zeros((0, 2))
+    low, high = min(t.min() for t in parts), max(t.max() for t in parts)
+    return np.array([[low, np.nextafter(high, np.inf)]])
+
+
+def union(intervals: np.ndarray) -> np.ndarray:
+    """Ascending disjoint intervals that cover the same times; those that touch are joined."""
+    intervals = intervals[np.isfinite(intervals).all(1) & (intervals[:, 1] > intervals[:, 0])]
+    out: list[list[float]] = []
+    for start, stop in intervals[np.argsort(intervals[:, 0], kind="stable")]:
+        if out and start <= out[-1][1]:
+            out[-1][1] = max(out[-1][1], stop)
+        else:
+            out.append([start, stop])
+    return np.array(out).reshape(-1, 2)
+
+
+def without(intervals: np.ndarray, holes: np.ndarray) -> np.ndarray:
+    """Disjoint ``intervals`` less the times of ``holes``."""
+    out = [list(i) for i in intervals]
+    for low, high in union(holes):
+        cut = [[[a, min(b, low)], [max(a, high), b]] for a, b in out]
+        out = [part for parts in cut for part in parts if part[1] > part[0]]
+    return np.array(out).reshape(-1, 2)

@@ -1,0 +1,174 @@
+"""One call that takes any recording: the path's suffix or the content of the folder picks the reader."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.arrays import read_npz, write_npz
+from neuroformer.recording.frames import CachedFrames, ResizedFrames
+from neuroformer.recording.recording import Recording, RecordingError
+
+SYNTHETIC = "synthetic:"
+
+_KNOWN = (
+    "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
+    "a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "or 'synthetic:NAME'"
+)
+
+
+def open_recording(
+    source: str | Path,
+    *,
+    video: str | Path | None = None,
+    video_times: np.ndarray | None = None,
+    video_rate_hz: float | None = None,
+    video_start: float = 0.0,
+    frames_size: tuple[int, int] | None = None,
+    frame_cache_mb: float | None = None,
+    **options: Any,
+) -> Recording:
+    """A recording from a path, or from ``synthetic:NAME``.
+
+    Parameters
+    ----------
+    source : path or str
+        ``synthetic:NAME`` names a generator; everything else is a path.
+    video, video_times, video_rate_hz, video_start
+        Frames from a video, TIFF or .npy file in place of the source's own, see
+        :func:`neuroformer.recording.video.read_video`.
+    frames_size : (height, width)
+        Frames are shrunk to this size as they are read.
+    frame_cache_mb : float
+        Images used last stay in memory up to this many megabytes.
+    options
+        Handed to the reader; see the reader of the format in question.
+
+    Raises
+    ------
+    RecordingError
+        Nothing there, a kind of file that no reader knows, an option that the reader does not have,
+        or a file that contradicts itself.
+    """
+    rec = _read(source, options)
+    frames = rec.frames
+    if video is not None:
+        from neuroformer.recording.video import read_video
+
+        frames = read_video(video, video_times, video_rate_hz, video_start, frames_size)
+    elif frames is not None and frames_size is not None:
+        frames = replace(frames, images=ResizedFrames(frames.images, frames_size))
+    if frames is None and (frames_size is not None or frame_cache_mb is not None):
+        raise RecordingError(f"frames_size and frame_cache_mb were given, but {source} has no frames")
+    if frames is not None and frame_cache_mb is not None:
+        frames = replace(frames, images=CachedFrames(frames.images, int(frame_cache_mb * 1e6)))
+    return rec if frames is rec.frames else replace(rec, frames=frames)
+
+
+def write_recording(rec: Recording, path: str | Path) -> Path:
+    """Write a recording in the format that the path's suffix names; :func:`open_recording` reads it back.
+
+    ``.npz``, ``.nwb``, ``.h5`` (torch_brain), or ``.recording`` (a memory-mapped folder).
+
+    Raises
+    ------
+    RecordingError
+        Another suffix, or something that the format cannot hold.
+    """
+    path = Path(path).expanduser()
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return write_npz(rec, path)
+    if suffix == ".nwb":
+        from neuroformer.recording.nwb_write import write_nwb
+
+        return write_nwb(rec, path)
+    if suffix in (".h5", ".hdf5"):
+        from neuroformer.recording.torch_brain import write_torch_brain
+
+        return write_torch_brain(rec, path)
+    if suffix == ".recording":
+        from neuroformer.recording.store import write_store
+
+        return write_store(rec, path)
+    raise RecordingError(f"no format is written as '{path.name}'; expected .npz, .nwb, .h5 or .recording")
+
+
+def _read(source: str | Path, options: dict[str, Any]) -> Recording:
+    if isinstance(source, str) and source.startswith(SYNTHETIC):
+        from neuroformer.recording.synthetic import synthetic
+
+        return _call(synthetic, source.removeprefix(SYNTHETIC), options)
+    if not isinstance(source, (str, Path)):
+        raise RecordingError(
+            f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}"
+        )
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise RecordingError(f"no file or folder at {path}; expected {_KNOWN}")
+    return _call(_reader(path), path, options)
+
+
+def _reader(path: Path) -> Callable[..., Recording]:
+    """The reader of a path, imported only now: each format's library loads when it is needed."""
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return _folder_reader(path)
+    if suffix == ".npz":
+        return read_npz
+    if suffix == ".nwb":
+        from neuroformer.recording.nwb import read_nwb
+
+        return read_nwb
+    if suffix in (".h5", ".hdf5"):
+        from neuroformer.recording.torch_brain import is_torch_brain, read_torch_brain
+
+        if is_torch_brain(path):
+            return read_torch_brain
+        raise RecordingError(
+            f"{path} is HDF5, but not of torch_brain (no 'spikes' and no attribute object=Data), or damaged; "
+            f"expected {_KNOWN}"
+        )
+    if suffix in (".pkl", ".pickle"):
+        from neuroformer.recording.original import refuse_pickle
+
+        refuse_pickle(path)
+    what = f"a '{path.suffix}' file" if suffix else "a file without suffix"
+    raise RecordingError(f"{path} is {what} that no reader knows; expected {_KNOWN}")
+
+
+def _folder_reader(path: Path) -> Callable[..., Recording]:
+    from neuroformer.recording.original import is_original, read_original
+    from neuroformer.recording.store import is_store, read_store
+    from neuroformer.recording.suite2p import is_suite2p, read_suite2p
+
+    if is_store(path):
+        return read_store
+    if is_suite2p(path):
+        return read_suite2p
+    if is_original(path):
+        return read_original
+    if path.suffix.lower() == ".zarr" or any((path / n).exists() for n in (".zgroup", "zarr.json")):
+        raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
+    raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
+
+
+def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any]) -> Recording:
+    """Call a reader; an option it does not have is the user's mistake, not a TypeError from within."""
+    parameters = inspect.signature(reader).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return reader(source, **options)
+    known = list(parameters)[1:]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise RecordingError(
+            f"the reader of {source} has no option {', '.join(repr(u) for u in unknown)}; "
+            f"it has: {', '.join(known) or 'none'}"
+        )
+    return reader(source, **options)

@@ -1,0 +1,341 @@
+"""The container of one session: spikes, units, frames, behavior, trials, and where data exist.
+
+Times are seconds, float64, on one clock. Every interval is half-open, ``[start, stop)``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.describe import describe
+from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers, validate
+
+__all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
+
+
+@dataclass(frozen=True, eq=False)
+class BehaviorVariable:
+    """One behavior variable with its own sample times.
+
+    Parameters
+    ----------
+    times : (samples,) float64 seconds, strictly ascending
+    values : (samples, columns) float32; NaN where it is missing (masked in the loss, counted in reports)
+    unit : str
+        Unit of measure of the values, free text ("cm/s").
+    columns : tuple of str
+        One name a column; empty when there is one column only.
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str = ""
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
+        values = numbers("a behavior variable", self.values, np.float32)
+        object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
+
+    @property
+    def num_columns(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def num_missing(self) -> int:
+        """Samples with NaN or infinity in any column."""
+        return int((~np.isfinite(self.values).all(1)).sum())
+
+    def _max_gap(self) -> float:
+        steps = np.diff(self.times)
+        return 5 * float(np.median(steps)) if len(steps) else np.inf
+
+    def hold(self, at: np.ndarray) -> np.ndarray:
+        """(N, columns) last sample at or before each time of ``at`` (N,): what a causal reader knows.
+
+        NaN before the first sample, and where the last sample is older than five sampling periods.
+        """
+        at = np.asarray(at, dtype=np.float64)
+        k = np.searchsorted(self.times, at, side="right") - 1
+        out = self.values[np.clip(k, 0, len(self.times) - 1)].astype(np.float32)
+        out[(k < 0) | (at - self.times[np.clip(k, 0, None)] > self._max_gap())] = np.nan
+        return out
+
+    def interpolate(self, at: np.ndarray) -> np.ndarray:
+        """(N, columns) linear interpolation at each time of ``at`` (N,): labels, never inputs.
+
+        NaN outside the samples and in gaps longer than five sampling periods.
+        """
+        at = np.asarray(at, dtype=np.float64)
+        hi = np.clip(np.searchsorted(self.times, at, side="left"), 1, len(self.times) - 1)
+        lo = hi - 1
+        if len(self.times) < 2:
+            return self.hold(at)
+        span = self.times[hi] - self.times[lo]
+        w = ((at - self.times[lo]) / span)[:, None]
+        # the end points exactly, so that a NaN neighbour does not spoil a sample that is there
+        out = np.where(
+            w <= 0,
+            self.values[lo],
+            np.where(w >= 1, self.values[hi], (1 - w) * self.values[lo] + w * self.values[hi]),
+        )
+        outside = (at < self.times[0]) | (at > self.times[-1]) | (span > self._max_gap())
+        out[outside] = np.nan
+        return out.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSeries:
+    """Frames as they were shown: a bank of images and which one came on when.
+
+    A movie shown 30 times is stored once; ``index`` then repeats.
+
+    Parameters
+    ----------
+    images : (images, height, width), uint8 or float
+        An array or anything lazy with ``shape``, ``dtype`` and ``__getitem__`` by an integer array.
+    times : (shown,) float64 seconds, strictly ascending
+        Onset of each shown frame.
+    index : (shown,) int64
+        Which image each onset shows.
+    """
+
+    images: Any
+    times: np.ndarray
+    index: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("frame times", self.times, np.float64))
+        object.__setattr__(self, "index", numbers("the frames' index", self.index, np.int64))
+
+    @classmethod
+    def from_presentations(
+        cls,
+        clips: np.ndarray,
+        rate_hz: float,
+        presentation_clip: Sequence[int],
+        presentation_times: Sequence[float],
+    ) -> FrameSeries:
+        """From a clip bank (clips, frames, height, width) and the onset time of each presented clip."""
+        num_clips, num_frames = clips.shape[:2]
+        which = np.asarray(presentation_clip, dtype=np.int64)
+        onset = np.asarray(presentation_times, dtype=np.float64)
+        if len(which) and (which.min() < 0 or which.max() >= num_clips):
+            raise RecordingError(
+                f"a presentation shows clip {int(which.max())}, "
+                f"but the bank holds {num_clips} clips (0 to {num_clips - 1})"
+            )
+        k = np.arange(num_frames)
+        times = (onset[:, None] + k / rate_hz).ravel()
+        index = (which[:, None] * num_frames + k).ravel()
+        order = np.argsort(times, kind="stable")
+        return cls(clips.reshape(-1, *clips.shape[2:]), times[order], index[order])
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """Continuous activity of every unit on one clock, such as calcium fluorescence.
+
+    Parameters
+    ----------
+    times : (samples,) float64 seconds, strictly ascending
+    values : (samples, units) float32; one column a row of the units table; NaN where it is missing
+    unit : str
+        Unit of measure of the values, free text ("dF/F").
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("trace times", self.times, np.float64))
+        object.__setattr__(self, "values", numbers("traces", self.values, np.float32))
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples per second, from the median step; NaN for a single sample."""
+        return 1 / float(np.median(np.diff(self.times))) if len(self.times) > 1 else float("nan")
+
+    def before(self, time: float) -> Traces | None:
+        """The samples before ``time``; None where there are none."""
+        count = int(np.searchsorted(self.times, time, side="left"))
+        return Traces(self.times[:count], self.values[:count], self.unit) if count else None
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """One session of one animal.
+
+    Parameters
+    ----------
+    name : str
+        Recording id; units of a model belong to (recording, unit) pairs.
+    spike_times : (spikes,) float64 seconds, ascending
+    spike_units : (spikes,) int32, row of ``units``
+    units : dict of columns, each (units,)
+        ``id`` always; ``area``, ``depth``, ``cell_type`` and others when known.
+    domain : (intervals, 2) float64
+        Where data exist, ascending and disjoint.
+    trials : dict of columns, each (trials,)
+        ``start`` and ``stop`` always; others as the experiment has them. Empty dict: no trials.
+    frames : FrameSeries, optional
+    behavior : dict of name to BehaviorVariable
+    truth : dict of name to array
+        What is known of a synthetic recording (couplings, receptive fields, ...); empty for real ones.
+    meta : dict
+        JSON-able facts (source, species, parameters of a generator); ``meta["notes"]`` is the list of
+        remarks that a reader makes on what it left out, changed or assumed.
+    traces : Traces, optional
+        Continuous activity of the units (calcium), kept beside the spikes.
+    intervals : dict of name to dict of columns
+        Named intervals other than trials (epochs, sleep, training blocks), columns as in ``trials``;
+        they may overlap.
+    checked_spikes : CheckedSpikes, optional
+        Set by the reader of a layout whose spikes were validated when it was written.
+    """
+
+    name: str
+    spike_times: np.ndarray
+    spike_units: np.ndarray
+    units: Mapping[str, np.ndarray]
+    domain: np.ndarray
+    trials: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames: FrameSeries | None = None
+    behavior: Mapping[str, BehaviorVariable] = field(default_factory=dict)
+    truth: Mapping[str, np.ndarray] = field(default_factory=dict)
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    traces: Traces | None = None
+    intervals: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    checked_spikes: CheckedSpikes | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        set_ = lambda k, v: object.__setattr__(self, k, v)
+        set_("spike_times", numbers("spike_times", self.spike_times, np.float64))
+        units = np.asarray(self.spike_units)
+        if units.dtype.kind not in "iu" and units.size:
+            raise RecordingError(
+                f"spike_units must be integers (rows of the units table), got {units.dtype}; "
+                "if these are unit ids, map them to rows 0, 1, ... and put the ids into units['id']"
+            )
+        set_("spike_units", numbers("spike_units", units, np.int32))
+        set_("units", {k: np.asarray(v) for k, v in self.units.items()})
+        domain = numbers("domain", self.domain, np.float64)
+        if domain.size and (domain.ndim not in (1, 2) or domain.shape[-1] != 2):
+            raise RecordingError(f"domain has shape {domain.shape}; expected (intervals, 2), start and stop")
+        set_("domain", domain.reshape(-1, 2))
+        set_("trials", {k: np.asarray(v) for k, v in self.trials.items()})
+        set_("behavior", dict(self.behavior))
+        set_("intervals", {n: {k: np.asarray(v) for k, v in t.items()} for n, t in self.intervals.items()})
+        validate(self)
+
+    # -- facts ------------------------------------------------------------------------------------
+
+    @property
+    def num_units(self) -> int:
+        return len(self.units["id"])
+
+    @property
+    def num_spikes(self) -> int:
+        return len(self.spike_times)
+
+    @property
+    def num_trials(self) -> int:
+        return len(self.trials["start"]) if self.trials else 0
+
+    @property
+    def trial_intervals(self) -> np.ndarray:
+        """(trials, 2) start and stop."""
+        if not self.trials:
+            return np.zeros((0, 2))
+        return np.stack([self.trials["start"], self.trials["stop"]], 1).astype(np.float64)
+
+    @property
+    def duration(self) -> float:
+        """Seconds in the domain."""
+        return float((self.domain[:, 1] - self.domain[:, 0]).sum())
+
+    @property
+    def unit_ids(self) -> list[str]:
+        return [str(u) for u in self.units["id"]]
+
+    def unit_spikes(self) -> np.ndarray:
+        """(units,) number of spikes of each unit."""
+        proof = self.checked_spikes
+        known = proof.unit_spikes(self.spike_times, self.spike_units) if proof is not None else None
+        return count_spikes(self.spike_units, self.num_units) if known is None else known
+
+    def rates(self) -> np.ndarray:
+        """(units,) mean rate in spikes per second of domain."""
+        return self.unit_spikes() / max(self.duration, 1e-12)
+
+    def variable(self, name: str) -> BehaviorVariable:
+        """A behavior variable by name; ``trial_time`` (seconds since trial start) exists wherever trials do.
+
+        Raises
+        ------
+        RecordingError
+            If the recording lacks it; the message lists what it has.
+        """
+        if name in self.behavior:
+            return self.behavior[name]
+        if name == "trial_time" and self.trials:
+            return self._trial_time()
+        known = sorted(self.behavior) + (["trial_time"] if self.trials else [])
+        raise RecordingError(
+            f"recording '{self.name}' has no behavior variable '{name}'; it has: {', '.join(known) or 'none'}"
+        )
+
+    def _trial_time(self, rate_hz: float = 1000.0) -> BehaviorVariable:
+        starts, stops = self.trial_intervals.T
+        counts = np.ceil((stops - starts) * rate_hz).astype(int)
+        # one ramp a trial; a trial's last sample stays clear of the next one's first
+        ramps = [np.arange(n) / rate_hz for n in counts]
+        times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
+        keep = np.concatenate([[True], np.diff(times) > 0])
+        return BehaviorVariable(times[keep], np.concatenate(ramps)[keep], "s")
+
+    def without_spikes_after(self, time: float) -> Recording:
+        """The same recording, its spikes and traces at or after ``time`` removed.
+
+        This is what a simulation may look at.
+        """
+        count = int(np.searchsorted(self.spike_times, time, side="left"))
+        return replace(
+            self,
+            spike_times=self.spike_times[:count],
+            spike_units=self.spike_units[:count],
+            traces=self.traces.before(time) if self.traces is not None else None,
+        )
+
+    def without_spikes(self) -> Recording:
+        """The same recording without a spike or a trace: what a simulation of whole trials may look at."""
+        return self.without_spikes_after(-np.inf)
+
+    def sha256(self) -> str:
+        """Digest of spikes, units, domain, trials, frames, behavior and traces (not of names or meta)."""
+        arrays: list[Any] = [self.spike_times, self.spike_units, self.domain, self.trial_intervals]
+        for name in sorted(self.behavior):
+            arrays += [self.behavior[name].times, self.behavior[name].values]
+        if self.frames is not None:
+            arrays += [self.frames.times, self.frames.index, self.frames.images]
+        if self.traces is not None:
+            arrays += [self.traces.times, self.traces.values]
+        digest = hashlib.sha256()
+        for array in arrays:
+            shape = tuple(array.shape)
+            digest.update(f"{shape}{np.dtype(array.dtype).str}".encode())
+            # in pieces: spikes may be memory-mapped and frames lazy
+            rows = max(1, (1 << 24) // max(1, int(np.prod(shape[1:])) * np.dtype(array.dtype).itemsize))
+            for start in range(0, shape[0], rows):
+                part = array[np.arange(start, min(start + rows, shape[0]))]
+                digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
+
+    def __repr__(self) -> str:
+        return describe(self)

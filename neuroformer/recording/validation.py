@@ -1,0 +1,234 @@
+"""What a recording must agree on with itself; large arrays are read in pieces, never copied whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from neuroformer.recording.recording import FrameSeries, Recording, Traces
+
+CHUNK = 1 << 20  # array elements looked at in one go: a memory-mapped recording stays on disk
+
+
+class RecordingError(ValueError):
+    """A recording that contradicts itself: says what was got, what was expected and what to do."""
+
+
+class CheckedSpikes:
+    """Proof that spikes passed :func:`validate` once, for a layout that was checked when it was written.
+
+    It holds for these two arrays and for their beginnings only, so it cannot vouch for other spikes
+    that :func:`dataclasses.replace` puts in their place.
+    """
+
+    def __init__(self, times: np.ndarray, units: np.ndarray, unit_spikes: np.ndarray | None = None):
+        self._proof = [(a.__array_interface__["data"][0], len(a), a.dtype) for a in (times, units)]
+        self._keep = (times, units)  # the addresses stay theirs as long as this object lives
+        self._unit_spikes = unit_spikes
+
+    def unit_spikes(self, times: np.ndarray, units: np.ndarray) -> np.ndarray | None:
+        """(units,) spikes of each unit, where they were counted and these are all of them."""
+        return self._unit_spikes if self.covers(times, units) and len(times) == self._proof[0][1] else None
+
+    def covers(self, times: np.ndarray, units: np.ndarray) -> bool:
+        """Whether these are the arrays that were checked, or a beginning of them."""
+        return len(times) == len(units) and all(
+            a.ndim == 1
+            and a.dtype == dtype
+            and (len(a) == 0 or (a.__array_interface__["data"][0] == at and a.strides == (a.itemsize,)))
+            and len(a) <= count
+            for a, (at, count, dtype) in zip((times, units), self._proof, strict=True)
+        )
+
+
+def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:
+    """``values`` as an array of ``dtype``; texts, dates, objects and lost fractions are errors."""
+    values = np.asarray(values)
+    whole = np.dtype(dtype).kind == "i"
+    if values.size and (
+        values.dtype.kind not in "fiub" or (whole and values.dtype.kind == "f" and (values % 1 != 0).any())
+    ):
+        raise RecordingError(f"{what} holds {values.dtype}; expected {'whole ' if whole else ''}numbers")
+    if whole and values.size and values.dtype.itemsize > np.dtype(dtype).itemsize:
+        limit = np.iinfo(dtype)
+        if values.max() > limit.max or values.min() < limit.min:
+            raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {dtype}")
+    return values.astype(dtype, copy=False)
+
+
+def count_spikes(units: np.ndarray, num_units: int) -> np.ndarray:
+    """(units,) spikes of each unit, counted in pieces."""
+    counts = np.zeros(num_units, dtype=np.int64)
+    for part in chunks(len(units)):
+        counts += np.bincount(units[part], minlength=num_units)
+    return counts
+
+
+def chunks(length: int, overlap: int = 0) -> Iterator[slice]:
+    """Slices that cover ``length`` elements; each begins ``overlap`` elements before the last one's end."""
+    for start in range(0, length, CHUNK):
+        yield slice(max(start - overlap, 0), min(start + CHUNK, length))
+
+
+def validate(rec: Recording) -> None:
+    """Check that a recording agrees with itself.
+
+    Raises
+    ------
+    RecordingError
+        The first contradiction found: what was got, what was expected, what to do.
+    """
+    _validate_units(rec)
+    if rec.checked_spikes is None or not rec.checked_spikes.covers(rec.spike_times, rec.spike_units):
+        _validate_spikes(rec)
+    _validate_intervals("domain", rec.domain)
+    if len(rec.domain) == 0:
+        raise RecordingError(
+            "the recording is empty: no domain interval, no spikes and no trials to infer one from"
+        )
+    if rec.trials:
+        _validate_table("trials", rec.trials)
+        _validate_intervals("trials", rec.trial_intervals)
+    for name, columns in rec.intervals.items():
+        _validate_table(f"intervals '{name}'", columns)
+        _validate_intervals(
+            f"'{name}'", np.stack([columns["start"], columns["stop"]], 1).astype(np.float64), disjoint=False
+        )
+    for name, var in rec.behavior.items():
+        _validate_series(f"behavior '{name}'", var.times, var.values, "leave the variable out")
+    if rec.traces is not None:
+        _validate_traces(rec.traces, rec.num_units)
+    if rec.frames is not None:
+        _validate_frames(rec.frames)
+
+
+def _validate_units(rec: Recording) -> None:
+    if "id" not in rec.units:
+        raise RecordingError(f"the units table needs a column 'id'; it has: {', '.join(rec.units) or 'none'}")
+    if rec.units["id"].ndim != 1:
+        raise RecordingError(f"unit ids have shape {rec.units['id'].shape}; expected one id a unit, (units,)")
+    if rec.num_units == 0:
+        raise RecordingError("the recording has no units; at least one is needed")
+    for column, values in rec.units.items():
+        if values.ndim == 0 or len(values) != rec.num_units:
+            raise RecordingError(
+                f"units column '{column}' has shape {values.shape}, but there are {rec.num_units} units"
+            )
+    if len(set(rec.unit_ids)) != rec.num_units:
+        raise RecordingError("unit ids are not unique; give each unit its own id")
+
+
+def _validate_spikes(rec: Recording) -> None:
+    times, units = rec.spike_times, rec.spike_units
+    if times.ndim != 1 or times.shape != units.shape:
+        raise RecordingError(
+            f"spike_times has shape {times.shape} and spike_units {units.shape}; "
+            "expected one unit a spike, (spikes,)"
+        )
+    bad = [np.flatnonzero(~np.isfinite(times[part])) + part.start for part in chunks(len(times))]
+    if any(map(len, bad)):
+        raise RecordingError(
+            f"{sum(map(len, bad))} of {len(times)} spike times are not finite "
+            f"(first at position {int(np.concatenate(bad)[0])}); remove those spikes"
+        )
+    back = [np.flatnonzero(np.diff(times[part]) < 0) + part.start for part in chunks(len(times), overlap=1)]
+    if any(map(len, back)):
+        raise RecordingError(
+            f"spike times are not sorted: {sum(map(len, back))} steps go back in time (first after position "
+            f"{int(np.concatenate(back)[0])}); sort spike_times and spike_units together by time"
+        )
+    if len(units) and (units.min() < 0 or units.max() >= rec.num_units):
+        raise RecordingError(
+            f"spike_units run from {units.min()} to {units.max()}, but there are {rec.num_units} units "
+            f"(expected 0 to {rec.num_units - 1}); units are rows of the units table, counted from 0"
+        )
+
+
+def _validate_table(what: str, columns) -> None:
+    """A table of intervals: columns ``start`` and ``stop`` of numbers, all columns equally long."""
+    for column in ("start", "stop"):
+        if column not in columns:
+            raise RecordingError(f"{what} need columns 'start' and 'stop'; they have: {', '.join(columns)}")
+        if columns[column].ndim != 1 or columns[column].dtype.kind not in "fiu":
+            raise RecordingError(
+                f"{what}: '{column}' is {columns[column].dtype} of shape {columns[column].shape}; "
+                "expected seconds, one a row"
+            )
+    count = len(columns["start"])
+    for column, values in columns.items():
+        if values.ndim == 0 or len(values) != count:
+            raise RecordingError(f"{what} column '{column}' has shape {values.shape} for {count} rows")
+
+
+def _validate_intervals(what: str, intervals: np.ndarray, disjoint: bool = True) -> None:
+    if not np.isfinite(intervals).all():
+        raise RecordingError(f"{what} intervals hold times that are not finite")
+    empty = intervals[:, 1] <= intervals[:, 0]
+    if empty.any():
+        i = int(empty.argmax())
+        raise RecordingError(
+            f"{what} interval {i} is empty or runs backwards: [{intervals[i, 0]:g}, {intervals[i, 1]:g}); "
+            "expected start < stop in seconds"
+        )
+    overlap = intervals[1:, 0] < intervals[:-1, 1]
+    if disjoint and overlap.any():
+        i = int(overlap.argmax())
+        raise RecordingError(
+            f"{what} intervals {i} and {i + 1} overlap or are unsorted: "
+            f"[{intervals[i, 0]:g}, {intervals[i, 1]:g}) and "
+            f"[{intervals[i + 1, 0]:g}, {intervals[i + 1, 1]:g}); expected ascending and disjoint"
+        )
+
+
+def _validate_series(what: str, times: np.ndarray, values: np.ndarray, or_else: str) -> None:
+    if values.ndim != 2 or times.ndim != 1:
+        raise RecordingError(
+            f"{what} has values of shape {values.shape} and times of shape {times.shape}; "
+            "expected (samples, columns) and (samples,)"
+        )
+    if len(times) != len(values):
+        raise RecordingError(f"{what} has {len(values)} values but {len(times)} times; give one time a value")
+    if len(times) == 0:
+        raise RecordingError(f"{what} has no samples; {or_else}")
+    _validate_ascending(f"{what} times", times)
+
+
+def _validate_traces(traces: Traces, num_units: int) -> None:
+    _validate_series("traces", traces.times, traces.values, "leave the traces out")
+    if traces.values.shape[1] != num_units:
+        raise RecordingError(
+            f"traces have shape {traces.values.shape}, but there are {num_units} units; "
+            f"expected one column a unit, (samples, {num_units})"
+        )
+
+
+def _validate_ascending(what: str, times: np.ndarray) -> None:
+    if not np.isfinite(times).all():
+        raise RecordingError(f"{what}: {int((~np.isfinite(times)).sum())} are not finite")
+    back = np.diff(times) <= 0
+    if back.any():
+        raise RecordingError(
+            f"{what}: {int(back.sum())} do not ascend (first after position {int(back.argmax())}); "
+            "sort, and drop repeats"
+        )
+
+
+def _validate_frames(frames: FrameSeries) -> None:
+    if len(frames.images.shape) != 3:
+        raise RecordingError(
+            f"frames have shape {tuple(frames.images.shape)}; expected (images, height, width), grayscale"
+        )
+    if frames.times.ndim != 1 or frames.times.shape != frames.index.shape:
+        raise RecordingError(
+            f"frames: onset times have shape {frames.times.shape} but the index {frames.index.shape}; "
+            "give one time a shown frame"
+        )
+    _validate_ascending("frame times", frames.times)
+    if len(frames.index) and (frames.index.min() < 0 or frames.index.max() >= frames.images.shape[0]):
+        raise RecordingError(
+            f"frames_index runs from {int(frames.index.min())} to {int(frames.index.max())}, "
+            f"but the bank holds {frames.images.shape[0]} images"
+        )

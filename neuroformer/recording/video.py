@@ -1,0 +1,227 @@
+"""Frames from files: mp4, avi and other video through PyAV, TIFF stacks, .npy stacks, single pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.clean import optional
+from neuroformer.recording.frames import LazyFrames, ResizedFrames, gray
+from neuroformer.recording.recording import FrameSeries, RecordingError
+
+VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
+TIFF = (".tif", ".tiff")
+PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
+
+
+class VideoFrames(LazyFrames):
+    """Frames of a video, decoded when asked for, in 8-bit luminance.
+
+    Opening reads the packets' headers only: how many frames, when each is shown, and where decoding can
+    start. Reading a frame decodes from the keyframe before it.
+
+    Parameters
+    ----------
+    path : path
+    size : (height, width), optional
+        Area-averaged to this size while decoding.
+
+    Attributes
+    ----------
+    times : (images,) seconds since the start of the video, on its own clock
+    """
+
+    def __init__(self, path: str | Path, size: tuple[int, int] | None = None):
+        av = optional("av", "video", "reading video files")
+        self.path = str(path)
+        self._open_files: dict[int, Any] = {}
+        try:
+            with av.open(self.path) as container:
+                if not container.streams.video:
+                    raise RecordingError(f"{path} has no video stream")
+                stream = container.streams.video[0]
+                packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None]
+                height, width, base = stream.height, stream.width, stream.time_base
+        except (OSError, ValueError, ArithmeticError) as e:  # PyAV's errors derive from these
+            raise RecordingError(f"{path} cannot be read as video: {e}") from None
+        if not packets or not height or not width or not base:
+            raise RecordingError(f"{path} holds no video frames with a time")
+        pts = np.array([p for p, _ in packets], dtype=np.int64)
+        order = np.argsort(pts, kind="stable")  # packets come in decoding order
+        self._pts = pts[order]
+        if (np.diff(self._pts) <= 0).any():
+            raise RecordingError(
+                f"{path}: two frames have the same time; convert the file (ffmpeg -i IN OUT.mp4)"
+            )
+        self._keys = self._pts[np.array([k for _, k in packets])[order]]
+        self.times = (self._pts - self._pts[0]) * float(base)
+        self.shape = (len(pts), *(size or (int(height), int(width))))
+        self.dtype = np.dtype(np.uint8)
+
+    def __getstate__(self):
+        return {**self.__dict__, "_open_files": {}}
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        av = optional("av", "video", "reading video files")
+        pid = os.getpid()
+        if pid not in self._open_files:
+            self._open_files = {pid: av.open(self.path)}
+        container = self._open_files[pid]
+        stream = container.streams.video[0]
+        out = np.empty((len(index), *self.shape[1:]), np.uint8)
+        key = np.searchsorted(self._keys, self._pts[index], side="right") - 1
+        for group in np.unique(key):
+            rows = np.flatnonzero(key == group)
+            wanted = dict(zip(self._pts[index[rows]].tolist(), rows.tolist(), strict=True))
+            container.seek(int(self._keys[max(group, 0)]), stream=stream, backward=True)
+            try:
+                for frame in container.decode(stream):
+                    if frame.pts in wanted:
+                        out[wanted.pop(frame.pts)] = self._image(frame)
+                    if not wanted:
+                        break
+            except (OSError, ValueError) as e:
+                raise RecordingError(f"{self.path}: a frame cannot be decoded: {e}") from None
+            if wanted:
+                raise RecordingError(
+                    f"{self.path}: {len(wanted)} frames cannot be decoded; the file is damaged"
+                )
+        return out
+
+    def _image(self, frame: Any) -> np.ndarray:
+        height, width = self.shape[1:]
+        # 'AREA' averages all source pixels of a target pixel; the default would skip some
+        small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA")
+        return small.to_ndarray()
+
+
+class TiffFrames(LazyFrames):
+    """Pages of a TIFF stack, read when asked for."""
+
+    def __init__(self, path: str | Path):
+        tifffile = optional("tifffile", "video", "reading TIFF stacks")
+        self.path = str(path)
+        try:
+            with tifffile.TiffFile(self.path) as f:
+                series = f.series[0]
+                shape, self.dtype = tuple(series.shape), np.dtype(series.dtype)
+                # ImageJ and others store a whole stack as one page: then it must be mapped as one array
+                self._paged = len(series.pages) > 1 or len(shape) == 2
+        except Exception as e:  # tifffile raises its own errors, struct's and IndexError on damaged files
+            raise RecordingError(f"{path} cannot be read as TIFF: {type(e).__name__}: {e}") from None
+        shape = (1, *shape) if len(shape) == 2 else shape
+        if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (3, 4)) or 0 in shape:
+            raise RecordingError(f"{path} has shape {shape}; expected (images, height, width) or color")
+        self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        tifffile = optional("tifffile", "video", "reading TIFF stacks")
+        try:
+            if self._paged:
+                images = tifffile.imread(self.path, key=index.tolist())
+                images = images[None] if len(index) == 1 else images
+            else:
+                images = np.asarray(tifffile.memmap(self.path, mode="r")[index])
+        except Exception as e:
+            raise RecordingError(f"{self.path}: pages cannot be read: {type(e).__name__}: {e}") from None
+        if images.shape[:3] != (len(index), *self.shape[1:]):
+            raise RecordingError(f"{self.path}: pages differ in size; expected {self.shape[1:]}")
+        return gray(images).astype(self.dtype, copy=False)
+
+
+class PictureFrames(LazyFrames):
+    """Picture files of one size, one image each."""
+
+    def __init__(self, paths: Sequence[str | Path]):
+        self.paths = [str(p) for p in paths]
+        first = self._load(self.paths[0])
+        self.shape, self.dtype = (len(self.paths), *first.shape), first.dtype
+
+    def _load(self, path: str) -> np.ndarray:
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("L"))
+        except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as e:
+            raise RecordingError(f"{path} cannot be read as a picture: {e}") from None
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        images = [self._load(self.paths[i]) for i in index]
+        if any(image.shape != self.shape[1:] for image in images):
+            raise RecordingError(f"pictures beside {self.paths[0]} differ in size; expected {self.shape[1:]}")
+        return np.stack(images)
+
+
+def open_images(path: str | Path, size: tuple[int, int] | None = None) -> Any:
+    """A lazy stack (images, height, width) from one file, resized on the way in.
+
+    Raises
+    ------
+    RecordingError
+        No such file, a kind that no reader knows, or damaged content.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise RecordingError(f"no file at {path} to take frames from")
+    suffix = path.suffix.lower()
+    if suffix in VIDEO:
+        return VideoFrames(path, size)
+    if suffix in TIFF:
+        images: Any = TiffFrames(path)
+    elif suffix in PICTURE:
+        images = PictureFrames([path])
+    elif suffix == ".npy":
+        try:
+            images = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError, EOFError) as e:
+            raise RecordingError(f"{path} is not a readable .npy stack: {e}") from None
+        if images.ndim != 3:
+            raise RecordingError(f"{path} has shape {images.shape}; expected (images, height, width)")
+    else:
+        raise RecordingError(
+            f"no frames can be read from {path}; expected a video ({', '.join(VIDEO)}), a TIFF stack "
+            f"({', '.join(TIFF)}), a picture or a .npy stack"
+        )
+    return ResizedFrames(images, size) if size is not None else images
+
+
+def read_video(
+    path: str | Path,
+    times: np.ndarray | None = None,
+    rate_hz: float | None = None,
+    start: float = 0.0,
+    size: tuple[int, int] | None = None,
+) -> FrameSeries:
+    """Frames of a file as they were shown once, from first to last.
+
+    Parameters
+    ----------
+    times : (frames,) seconds on the recording's clock, as a frame trigger gives them; or
+    rate_hz : frames per second, the first at ``start``; without either, the video's own clock from ``start``
+    size : (height, width) to shrink to on the way in
+
+    Raises
+    ------
+    RecordingError
+        Unreadable, more times than frames, or no clock at all (TIFF and .npy stacks have none).
+    """
+    images = open_images(path, size)
+    count = images.shape[0]
+    if times is not None:
+        onsets = np.asarray(times, dtype=np.float64)
+        if len(onsets) > count:
+            raise RecordingError(f"{len(onsets)} frame times were given, but {path} has {count} frames")
+    elif rate_hz is not None:
+        if not 0 < rate_hz < np.inf:
+            raise RecordingError(f"video_rate_hz is {rate_hz}; expected frames per second, above 0")
+        onsets = start + np.arange(count) / rate_hz
+    elif isinstance(images, VideoFrames):
+        onsets = start + images.times
+    else:
+        raise RecordingError(f"{path} has no clock of its own; give the frames' times or their rate in Hz")
+    return FrameSeries(images, onsets, np.arange(len(onsets)))

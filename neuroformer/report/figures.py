@@ -1,0 +1,109 @@
+"""Figures of a run, as matplotlib figures; the caller saves or shows them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from neuroformer.analysis.psth import WIDTH_S, PsthComparison
+from neuroformer.recording import Recording
+
+TRUE, MODEL, OTHER = "#222222", "#0072B2", "#D55E00"  # Okabe and Ito's colours
+
+
+def rasters(rec: Recording, simulated: Recording, sequence: int = 0, max_s: float = 20.0) -> Figure:
+    """One simulated trial under the recorded one, the same units in the same order."""
+    start, stop = simulated.trial_intervals[sequence]
+    source = float(simulated.trials["source_start"][sequence])
+    length = min(stop - start, max_s)
+    fig = Figure(figsize=(9, 6), layout="constrained")
+    axes = fig.subplots(2, 1, sharex=True, sharey=True)
+    order = np.argsort(np.argsort(-rec.rates()))
+    for ax, r, t0, title, color in (
+        (axes[0], rec, source, "recorded", TRUE), (axes[1], simulated, start, "simulated, closed loop", MODEL),
+    ):  # fmt: skip
+        inside = (r.spike_times >= t0) & (r.spike_times < t0 + length)
+        ax.scatter(
+            r.spike_times[inside] - t0, order[r.spike_units[inside]], s=3, marker="|", c=color, linewidths=0.7
+        )
+        ax.set(title=title, ylabel="unit (by rate)", xlim=(0, length), ylim=(-1, rec.num_units))
+    axes[1].set_xlabel(f"time from {source:g} s of the recording (s)")
+    return fig
+
+
+def psths(comparison: PsthComparison, unit_ids: list[str], num_units: int = 6) -> Figure:
+    """PSTHs of the most active units: held-out data, simulation, training data."""
+    units = np.argsort(-np.nanmean(comparison.held_out_BU, 0))[:num_units]
+    fig = Figure(figsize=(10, 1.6 * len(units)), layout="constrained")
+    axes = np.atleast_1d(fig.subplots(len(units), 1, sharex=True))
+    time = np.arange(len(comparison.held_out_BU)) * WIDTH_S
+    show = slice(0, min(len(time), 400))
+    for ax, u in zip(axes, units, strict=True):
+        ax.plot(
+            time[show],
+            comparison.held_out_BU[show, u],
+            c=TRUE,
+            lw=1,
+            label=f"held out ({comparison.num_held_out})",
+        )
+        ax.plot(
+            time[show],
+            comparison.simulated_BU[show, u],
+            c=MODEL,
+            lw=1,
+            label=f"simulated ({comparison.num_simulated})",
+        )
+        ax.set_ylabel(f"unit {unit_ids[u]}\n(Hz)")
+    axes[0].legend(loc="upper right", ncols=2, fontsize=8)
+    axes[0].set_title(f"PSTH r {comparison.r:.2f}, ceiling {comparison.ceiling:.2f} (median over all units)")
+    axes[-1].set_xlabel("time in the stimulus (s)")
+    return fig
+
+
+def decode_trace(
+    times: np.ndarray,
+    true_WC: np.ndarray,
+    predicted: dict[str, np.ndarray],
+    name: str,
+    columns: list[str],
+    max_s: float = 60.0,
+) -> Figure:
+    """True and decoded values along the first stretch of the held-out windows."""
+    stop = np.searchsorted(times, times[0] + max_s)
+    breaks = np.flatnonzero(np.diff(times[:stop]) > 2 * np.median(np.diff(times)))
+    t = np.insert(times[:stop], breaks + 1, np.nan)  # no line across a gap
+    cut = lambda x: np.insert(x[:stop].astype(float), breaks + 1, np.nan)
+    fig = Figure(figsize=(10, 2.2 * true_WC.shape[1]), layout="constrained")
+    axes = np.atleast_1d(fig.subplots(true_WC.shape[1], 1, sharex=True))
+    for c, ax in enumerate(axes):
+        ax.plot(t, cut(true_WC[:, c]), c=TRUE, lw=1.2, label="recorded")
+        for (label, values), color in zip(predicted.items(), (MODEL, OTHER), strict=False):
+            ax.plot(t, cut(values[:, c]), c=color, lw=1, label=label)
+        ax.set_ylabel(columns[c] if c < len(columns) else f"{name} {c}")
+    axes[0].legend(loc="upper right", ncols=3, fontsize=8)
+    axes[-1].set_xlabel("time (s)")
+    return fig
+
+
+def learning_curve(log: Path) -> Figure:
+    """Training loss terms and validation bits/spike from a run's ``metrics.csv``."""
+    with open(log) as f:
+        rows = list(csv.DictReader(f))
+    fig = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    for key in [k for k in rows[0] if k.startswith("train/") and k != "train/loss"]:
+        points = np.array([(int(r["step"]) + 1, float(r[key])) for r in rows if r[key]])
+        left.plot(points[:, 0], points[:, 1], lw=0.9, label=key.removeprefix("train/"))
+    left.set(xlabel="step", ylabel="training loss term, unweighted")
+    left.legend(fontsize=8)
+    for key, color in (("valid/bits_per_spike", MODEL), ("valid/bits_per_spike_rates", OTHER)):
+        points = [(int(r["step"]) + 1, float(r[key])) for r in rows if r.get(key)]
+        if points:
+            x, y = np.array(points).T
+            right.plot(x, y, c=color, marker="o", ms=3, label=key.removeprefix("valid/"))
+    right.set(xlabel="step", ylabel="validation bits/spike")
+    right.legend(fontsize=8)
+    return fig

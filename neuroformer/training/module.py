@@ -1,0 +1,111 @@
+"""The Lightning module: losses in, optimiser, validation scores out."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from neuroformer.data.batch import Batch
+from neuroformer.losses import loss_terms, total_loss
+from neuroformer.metrics import r2
+from neuroformer.model.heads import TargetHead
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.training.data import Prepared
+from neuroformer.training.scores import Scores
+
+
+class TrainingModule(L.LightningModule):
+    """Trains a :class:`Neuroformer`; with ``train.average`` its moving average is what is scored and kept."""
+
+    def __init__(self, model: Neuroformer, prepared: Prepared):
+        super().__init__()
+        self.model, self.prepared, self.config = model, prepared, prepared.config
+        self.average = None
+        if self.config.train.average > 0:
+            self.average = copy.deepcopy(model).requires_grad_(False)
+        self.scores = self._new_scores()
+
+    def _new_scores(self) -> Scores:
+        return Scores(np.asarray(self.prepared.normalization["unit_rate"]))
+
+    @property
+    def scored(self) -> Neuroformer:
+        """The model whose scores count: the moving average, where there is one."""
+        return self.model if self.average is None else self.average
+
+    def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=True)
+
+    def training_step(self, batch: Batch, batch_idx: int):
+        terms = loss_terms(self.model, batch, self.model(batch))
+        loss = total_loss(self.config, terms)
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
+        self.log_dict(logged | {"train/loss": loss.detach()}, batch_size=batch.num_windows)
+        bits = (terms["dt"] + terms["id"]).detach() / math.log(2)
+        self.log("nll_bits", bits, prog_bar=True, logger=False, batch_size=batch.num_windows)
+        return loss
+
+    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
+        if self.average is None:
+            return
+        # a young average follows fast, so that it forgets where it started
+        step = self.global_step
+        decay = min(self.config.train.average, (1 + step) / (10 + step))
+        with torch.no_grad():
+            ours, theirs = list(self.average.parameters()), list(self.model.parameters())
+            torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores = self._new_scores()
+        self.scored.eval()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.scores.add(self.scored, batch, self.scored(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        values = {
+            "bits_per_spike": self.scores.bits_per_spike(),
+            "bits_per_spike_rates": self.scores.bits_per_spike_rates(),
+        }
+        values |= {f"{name}_score": self._target_score(name) for name in self.scores.predicted}
+        self.log_dict({f"valid/{k}": v for k, v in values.items()})
+        self.log("bits", values["bits_per_spike"], prog_bar=True, logger=False)
+
+    def _target_score(self, name: str) -> float:
+        """R2, the mean over columns, or accuracy; higher is better."""
+        predicted, true = self.scores.decoded(name)
+        keep = np.isfinite(true).all(1)
+        if keep.sum() < 2:
+            return float("nan")
+        head = self.model.targets[name]
+        assert isinstance(head, TargetHead)
+        if head.classes:
+            return float((np.asarray(head.classes)[predicted[keep].argmax(1)] == true[keep, 0]).mean())
+        return float(np.mean(r2(true[keep], predicted[keep])))
+
+    def configure_optimizers(self):
+        t = self.config.train
+        groups = parameter_groups(self.model, t.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=t.lr, betas=t.betas)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, t))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def learning_rate(step: int, t) -> float:
+    """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``train.min_lr``."""
+    if step < t.warmup:
+        return (step + 1) / t.warmup
+    done = min(1.0, (step - t.warmup) / max(1, t.steps - t.warmup))
+    return t.min_lr + (1 - t.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices decay; vectors, norms and biases do not."""
+    decay = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -1,0 +1,87 @@
+"""Sums over windows from which likelihood and decoding scores follow; they add up over batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from neuroformer.data.batch import Batch
+from neuroformer.losses import poisson_nll
+from neuroformer.model.heads import TargetHead
+from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.training.data import Prepared, in_order
+
+
+@dataclass
+class Scores:
+    """Log-likelihoods in nats over windows that do not overlap, and decoded values in their order.
+
+    ``null`` and ``rates`` leave out ``log k!``; ``log_factorial`` holds its sum (token likelihoods are of
+    ordered counts and carry none).
+    """
+
+    unit_rate: np.ndarray
+    tokens: float = 0.0
+    rates: float = 0.0
+    null: float = 0.0
+    log_factorial: float = 0.0
+    spikes: int = 0
+    windows: int = 0
+    predicted: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    true: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, model: Neuroformer, batch: Batch, output: Output) -> None:
+        self.tokens -= float(output.dt_nll_T.double().sum() + output.id_nll_S.double().sum())
+        self.rates -= float(poisson_nll(batch, output.log_rate_WBU.double()))
+        num_bins = batch.num_windows * model.num_bins
+        self.null += float(
+            np.log(self.unit_rate)[batch.unit_T.cpu().numpy()].sum() - num_bins * self.unit_rate.sum()
+        )
+        self.log_factorial += float(_log_factorial(batch))
+        self.spikes += batch.num_spikes
+        self.windows += batch.num_windows
+        for name, raw in output.targets.items():
+            head = model.targets[name]
+            assert isinstance(head, TargetHead)
+            self.predicted.setdefault(name, []).append(head.values(raw.float()).cpu().numpy())
+            self.true.setdefault(name, []).append(batch.targets[name].cpu().numpy())
+
+    def bits_per_spike(self) -> float:
+        """Of the tokens, against the null model (DESIGN: bits/spike (tokens))."""
+        return self._bits(self.tokens - (self.null - self.log_factorial))
+
+    def bits_per_spike_rates(self) -> float:
+        """Of the rate readout as a Poisson model, against the same null."""
+        return self._bits(self.rates - self.null)
+
+    def _bits(self, nats: float) -> float:
+        return nats / max(self.spikes, 1) / float(np.log(2))
+
+    def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """(windows, columns) predicted and true values of a target, in its own unit."""
+        return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
+
+
+def _log_factorial(batch: Batch) -> float:
+    """Sum of log k! over the cells (window, bin, unit) of a batch."""
+    if batch.num_spikes == 0:
+        return 0.0
+    cells = torch.stack([batch.current.row_T, batch.tick_T, batch.unit_T], 1)
+    _, counts = torch.unique_consecutive(cells, dim=0, return_counts=True)
+    return float(torch.lgamma(counts.double() + 1).sum())
+
+
+@torch.no_grad()
+def score(model: Neuroformer, prepared: Prepared, part: str) -> Scores:
+    """Scores of a model over the windows that tile one part of the split."""
+    scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    for windows in in_order(prepared, part):
+        batch = prepared.builder(windows).to(device)
+        scores.add(model, batch, model(batch))
+    model.train(was_training)
+    return scores

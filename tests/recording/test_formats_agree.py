@@ -1,0 +1,165 @@
+"""The same random recording, written to each format and read back, is the same recording."""
+
+import shutil
+import tempfile
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from samples import assert_same
+
+from neuroformer.data.windows import SpikeIndex
+from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
+from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.recording import Traces
+from neuroformer.recording.store import write_store
+
+NAMES = ["speed", "heart_rate", "pupil area", "x", "Gaze", "left/eye", "a.b", "values", "keys", "time"]
+COLUMNS = ["side", "start_time", "contrast", "id_2", "go cue", "label", "tags"]
+
+
+def column(rng: np.random.Generator, count: int) -> np.ndarray:
+    kinds = [
+        lambda: rng.normal(size=count),
+        lambda: rng.integers(-5, 5, count),
+        lambda: rng.random(count) < 0.5,
+        lambda: np.array(["", "left", "right turn", "x"])[rng.integers(0, 4, count)],
+    ]
+    return kinds[rng.integers(len(kinds))]()
+
+
+def clock(rng: np.random.Generator, count: int, low=-5.0, high=20.0) -> np.ndarray:
+    return np.unique(np.round(rng.uniform(low, high, count), 9))
+
+
+def table(rng: np.random.Generator, disjoint: bool) -> dict[str, np.ndarray]:
+    edges = clock(rng, 2 * int(rng.integers(2, 5)))
+    edges = edges[: len(edges) // 2 * 2]
+    if disjoint and rng.random() < 0.3:
+        out = {"start": edges[:-1], "stop": edges[1:]}  # each touches the next
+    elif disjoint:
+        out = {"start": edges[::2], "stop": edges[1::2]}
+    else:
+        out = {"start": rng.permutation(edges[::2]), "stop": np.full(len(edges) // 2, 25.0)}
+    names = rng.choice(COLUMNS, size=rng.integers(0, 3), replace=False)
+    return out | {str(n): column(rng, len(out["start"])) for n in names}
+
+
+def random_recording(seed: int) -> Recording:
+    rng = np.random.default_rng(seed)
+    maybe = lambda p=0.5: rng.random() < p
+    num_units, num_spikes = int(rng.integers(1, 7)), int(rng.integers(0, 80))
+    times = np.round(rng.uniform(-5, 20, num_spikes), int(rng.choice([1, 9])))  # one decimal: many ties
+    units = rng.integers(0, num_units, num_spikes)
+    order = np.lexsort((units, times))
+    ids = rng.permutation(100)[:num_units] if maybe() else np.array([f"u{i}" for i in range(num_units)])
+    columns = {"id": ids}
+    columns |= {"area": np.array(["V1", "", "CA1"])[rng.integers(0, 3, num_units)]} if maybe() else {}
+    columns |= {"depth": rng.normal(size=num_units).astype(np.float32)} if maybe() else {}
+    behavior = {}
+    for name in rng.choice(NAMES, size=rng.integers(0, 4), replace=False):
+        at, width = clock(rng, int(rng.integers(1, 30))), int(rng.integers(1, 4))
+        values = np.where(rng.random((len(at), width)) < 0.1, np.nan, rng.normal(size=(len(at), width)))
+        labels = tuple("xyz"[:width]) if maybe() and width > 1 else ()
+        behavior[str(name)] = BehaviorVariable(at, values, str(rng.choice(["", "cm/s", "°"])), labels)
+    frames = None
+    if maybe():
+        bank = rng.integers(0, 255, (int(rng.integers(1, 5)), 3, 4)).astype(
+            rng.choice([np.uint8, np.float32])
+        )
+        at = clock(rng, int(rng.integers(1, 9)))
+        repeat = rng.integers(0, len(bank), len(at))
+        frames = FrameSeries(bank, at[: len(bank)], np.arange(len(bank))[: len(at)]) if maybe() else None
+        frames = FrameSeries(bank, at, repeat) if frames is None else frames
+    at = clock(rng, 20)
+    return Recording(
+        name=str(rng.choice(["m1", "mouse/2 day 3", "ß: x"])), spike_times=times[order],
+        spike_units=units[order], units=columns,
+        domain=np.stack([t := clock(rng, 6)[:4:2], t + 0.25 * np.diff(t).min(initial=1.0)], 1),
+        trials=table(rng, True) if maybe() else {}, frames=frames, behavior=behavior,
+        truth={"coupling": rng.normal(size=(2, 2)), "n": np.array(3)} if maybe(0.3) else {},
+        meta={"notes": ["a"], "n": 1, "s": {"x": [None, 0.5]}} if maybe() else {},
+        traces=Traces(at, rng.normal(size=(len(at), num_units)), "dF/F") if maybe(0.3) else None,
+        intervals={n: table(rng, False) for n in rng.choice(["run", "run fast", "rest"], 2, replace=False)}
+        if maybe() else {},
+    )  # fmt: skip
+
+
+def ascii_name(rec: Recording) -> Recording:
+    return replace(rec, name=rec.name.replace("ß", "s"))
+
+
+def through_npz(rec, folder):
+    return open_recording(write_npz(rec, folder / "a.npz"))
+
+
+def through_store(rec, folder):
+    return open_recording(write_store(rec, folder / "a"))
+
+
+def through_nwb(rec, folder):
+    pytest.importorskip("pynwb")
+    from neuroformer.recording.nwb_write import write_nwb
+
+    return open_recording(write_nwb(rec, folder / "a.nwb"))
+
+
+def through_torch_brain(rec, folder):
+    pytest.importorskip("temporaldata")
+    from neuroformer.recording.torch_brain import write_torch_brain
+
+    return open_recording(write_torch_brain(rec, folder / "a.h5"))
+
+
+def through_pynapple(rec, folder):
+    """Without what pynapple cannot hold; that is given back by hand, so that the rest can be compared."""
+    pytest.importorskip("pynapple")
+    from neuroformer.recording.pynapple import from_pynapple, to_pynapple
+
+    back = from_pynapple(to_pynapple(replace(rec, intervals={})), name=rec.name)
+    behavior = {
+        k: replace(v, unit=rec.behavior[k].unit, columns=rec.behavior[k].columns)
+        for k, v in back.behavior.items()
+    }
+    traces = replace(back.traces, unit=rec.traces.unit) if back.traces is not None else None
+    return replace(
+        back, behavior=behavior, traces=traces, intervals=rec.intervals, meta=rec.meta, truth=rec.truth
+    )
+
+
+FORMATS = [through_npz, through_store, through_nwb, through_torch_brain, through_pynapple]
+
+
+def check(seed, through):
+    folder = Path(tempfile.mkdtemp())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rec = random_recording(seed)
+            back = through(rec, folder)
+            assert_same(back, rec, exact=through is not through_pynapple)
+            for dt in (0.01, 0.25):  # the windows cut from it, bin by bin
+                got, expected = (SpikeIndex.from_recording(r, r.domain, dt) for r in (back, rec))
+                np.testing.assert_array_equal(got.keys, expected.keys)
+                np.testing.assert_array_equal(got.unit, expected.unit)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("through", FORMATS, ids=lambda f: f.__name__)
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_format_gives_the_same_recording(through, seed):
+    check(seed, through)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("through", FORMATS, ids=lambda f: f.__name__)
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32 - 1))
+def test_every_format_gives_the_same_recording_long(through, seed):
+    check(seed, through)

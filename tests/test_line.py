@@ -1,0 +1,128 @@
+"""The whole line on one small recording: train, generate, decode, through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from helpers import small_config, small_recording
+
+import neuroformer
+from neuroformer.cli import main
+from neuroformer.config import to_dict
+from neuroformer.recording.arrays import write_npz
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder with a recording, its configuration, and a trained run."""
+    folder = tmp_path_factory.mktemp("line")
+    write_npz(small_recording(num_trials=20, seconds=60.0, rate=3.0), folder / "small.npz")
+    config = to_dict(small_config(split={"by": "trials", "claim": "repeats"}, generate={"samples": 2}))
+    config["recording"]["path"] = str(folder / "small.npz")
+    (folder / "small.yaml").write_text(yaml.safe_dump(config))
+    assert (
+        main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run"), "--quiet"]) == 0
+    )
+    return folder
+
+
+def test_train_generate_decode(run, capsys):
+    folder = run / "run"
+    assert main(["generate", "--run", str(folder), "--quiet"]) == 0
+    assert main(["decode", "--run", str(folder), "--quiet"]) == 0
+    capsys.readouterr()
+    summary = json.loads((folder / "summary.json").read_text())
+    expected = (
+        "bits_per_spike", "bits_per_spike_glm", "decode_speed_r2", "decode_speed_r2_ridge", "decode_speed_r2_control",
+        "decode_gaze_r2", "decode_gaze_x_r2", "psth_r", "psth_r_ceiling", "train_seconds", "windows_per_second",
+        "tokens_per_second_train", "tokens_per_second_generate",
+    )  # fmt: skip
+    for key in expected:
+        assert np.isfinite(summary[key]), key
+    for name in ("learning_curve.png", "rasters.png", "psth.png", "decode_speed.png", "decode_gaze.png"):
+        assert (folder / name).stat().st_size > 5000, name
+    simulated = neuroformer.open_recording(folder / "simulated.npz")
+    assert simulated.num_trials == 2 * 4 and simulated.num_spikes > 0
+    decoded = np.load(folder / "decode_speed.npz")
+    assert decoded["model"].shape == decoded["ridge"].shape == decoded["true"].shape
+
+
+def test_the_bundle_stands_alone(run):
+    folder = run / "run"
+    model = neuroformer.Neuroformer.load(folder)
+    assert not model.training and sum(p.numel() for p in model.parameters()) > 1000
+    names = {f.name for f in (folder / "weights").iterdir()}
+    assert names == {"likelihood.safetensors", "speed.safetensors", "gaze.safetensors"}
+
+
+def test_inspect_prints_both(run, capsys):
+    assert main(["inspect", str(run / "run")]) == 0
+    assert "6 units" in capsys.readouterr().out
+    assert main(["inspect", str(run / "small.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "Recording 'small'" in out and "gaze" in out and "trials    20" in out
+
+
+def say(capsys, *argv):
+    code = main([str(a) for a in argv])
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return code, captured.err
+
+
+def test_a_run_is_not_replaced_unasked(run, capsys):
+    code, message = say(capsys, "train", "--config", run / "small.yaml", "--run", run / "run", "--quiet")
+    assert code == 2 and "--overwrite" in message
+
+
+def test_other_units_are_refused(run, capsys, tmp_path):
+    write_npz(small_recording(num_units=5, num_trials=20, seconds=60.0), tmp_path / "other.npz")
+    code, message = say(capsys, "generate", "--run", run / "run", f"recording.path={tmp_path / 'other.npz'}")
+    assert code == 2 and "5 units" in message and "trained on 6" in message
+
+
+def test_what_training_fixed_cannot_be_overridden(run, capsys):
+    code, message = say(capsys, "generate", "--run", run / "run", "window.past=0.2")
+    assert code == 2 and "'window' was fixed by training" in message
+
+
+def test_a_damaged_bundle_is_named(run, capsys, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run / "run", copy)
+    weights = copy / "weights" / "likelihood.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    code, message = say(capsys, "generate", "--run", copy)
+    assert code == 2 and "likelihood.safetensors" in message and "truncated" in message
+    (copy / "bundle.json").write_text("{")
+    code, message = say(capsys, "inspect", copy)
+    assert code == 2 and "damaged" in message
+    code, message = say(capsys, "generate", "--run", tmp_path / "nothing")
+    assert code == 2 and "no bundle at" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trian.steps=3", "unknown key 'trian'; did you mean 'train'?"),
+        ("train.lr=fast", "train.lr is 'fast'"),
+        ("targets.0.name=sped", "no behavior variable 'sped'; it has: gaze, pupil, speed, trial_time"),
+        ("inputs.0.name=speed", "a variable that is not also an input"),
+        ("window.current=30", "window.current is 30 s, but the longest trial of 'small' lasts 3 s"),
+        ("window.current=0.033", "a whole multiple of window.dt"),
+        ("recording.path=absent.npz", "no file or folder at absent.npz"),
+        ("split.pattern=[train, test]", "at least one 'valid'"),
+    ],
+)
+def test_mistakes_get_one_message_and_exit_code_2(run, capsys, tmp_path, override, message):
+    code, said = say(
+        capsys, "train", "--config", run / "small.yaml", "--run", tmp_path / "x", "--quiet", override
+    )
+    assert code == 2 and message in said and said.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(run):
+    with pytest.raises(ValueError, match="unknown key"):
+        main(["train", "--config", str(run / "small.yaml"), "--debug", "trian.steps=3"])
