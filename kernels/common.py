@@ -30,6 +30,8 @@ LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
 # The interpreter holds bfloat16 as its bits, and its tl.dot would multiply those as integers; it hands
 # float32 to a BLAS whose order of summation varies with the shape, where the hardware's does not.
 _WIDEN: tl.constexpr = tl.constexpr(INTERPRETED)
+# Before 3.4 (or so) tl.dot took no float64, the interpreter's neither.
+_SUM_PRODUCTS: tl.constexpr = tl.constexpr(tuple(map(int, triton.__version__.split(".")[:2])) < (3, 4))
 
 
 def padded(width: int) -> int:
@@ -68,10 +70,21 @@ def check_runnable(x: Tensor, name: str) -> None:
 
 
 @triton.jit
+def _wide_matmul(a, b):
+    """In float64, for the interpreter."""
+    a = a.to(tl.float64)
+    b = b.to(tl.float64)
+    if _SUM_PRODUCTS:
+        return tl.sum(a[:, :, None] * b[None, :, :], 1)
+    else:
+        return tl.dot(a, b)
+
+
+@triton.jit
 def matmul(a, b):
     """a @ b, accumulated in float32 (float64 of float64); float32 operands are not rounded to TF32."""
-    if _WIDEN and a.dtype != tl.float64:
-        return tl.dot(a.to(tl.float64), b.to(tl.float64)).to(tl.float32)
+    if _WIDEN:
+        return _wide_matmul(a, b).to(tl.float64 if a.dtype == tl.float64 else tl.float32)
     else:
         return tl.dot(a, b, input_precision="ieee")
 
@@ -79,8 +92,8 @@ def matmul(a, b):
 @triton.jit
 def matmul_add(a, b, acc):
     """acc + a @ b, in one instruction where there is one."""
-    if _WIDEN and a.dtype != tl.float64:
-        return tl.dot(a.to(tl.float64), b.to(tl.float64), acc.to(tl.float64)).to(tl.float32)
+    if _WIDEN:
+        return (_wide_matmul(a, b) + acc.to(tl.float64)).to(acc.dtype)
     else:
         return tl.dot(a, b, acc, input_precision="ieee")
 

@@ -17,6 +17,7 @@ from .spike_attention_forward import attention_forward
 from .spike_attention_split import attention_dkdv, attention_dq
 
 WIDTHS = (16, 128)
+MOST_TILES = 65_535  # second dimension of a CUDA grid
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 if INTERPRETED:
     DTYPES = (*DTYPES, torch.float64)  # to check gradients; not every GPU has such a matrix product
@@ -67,6 +68,12 @@ def spike_attention(
     )  # fmt: skip
     forward, owned, backward = plan[:4], plan[4], plan[6:]
     none = q_layout.offsets.new_zeros((0, 2), dtype=torch.int32)
+    tiles = worklist.tiles(queries, forward[0])
+    q_tiles = none if owned else worklist.tiles(queries, backward[0])
+    k_tiles = none if owned else worklist.tiles(k_layout, backward[1])
+    most = max(tiles.shape[0], q_tiles.shape[0], k_tiles.shape[0], len(k_layout))
+    if most > MOST_TILES:
+        raise ValueError(f"attention impl 'triton' takes up to {MOST_TILES} tiles at once, got {most}")
     exact = exact_dtype(q_THE.dtype)
     out, lse2 = torch.ops.neuroformer.spike_attention(
         q_THE,
@@ -75,9 +82,9 @@ def spike_attention(
         queries.offsets,
         k_layout.offsets,
         order,
-        worklist.tiles(queries, forward[0]),
-        none if owned else worklist.tiles(queries, backward[0]),
-        none if owned else worklist.tiles(k_layout, backward[1]),
+        tiles,
+        q_tiles,
+        k_tiles,
         None if q_times is None else q_times.to(exact),
         None if k_times is None else k_times.to(exact),
         None if rotary_freqs is None else rotary_freqs.to(exact),

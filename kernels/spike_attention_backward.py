@@ -62,14 +62,14 @@ def load_queries(
         delta = tl.load(DELTA + at, mask=ok, other=0.0)
     else:
         out = load_rows(OUT, row, head, num_heads * E, E, ok, E, PE)
-        if do.dtype == lse.dtype:
-            # float32 cancels dp - delta to the last bit only where both sum over E in the same order, as
-            # a row with a single key must: take the diagonal of the same product
-            i = tl.arange(0, row.shape[0])
-            product = matmul(do, tl.trans(out))
-            delta = tl.sum(tl.where(i[:, None] == i[None, :], product, 0.0), 1)
-        else:
+        if do.dtype == tl.bfloat16:
             delta = tl.sum(do.to(lse.dtype) * out.to(lse.dtype), 1)
+        else:
+            # longer mantissas cancel dp - delta to the last bit only where both sum over E in the same
+            # order, as a row with a single key must: take the diagonal of the same product
+            i = tl.arange(0, row.shape[0])
+            square = matmul(do, tl.trans(out))
+            delta = tl.sum(tl.where(i[:, None] == i[None, :], square, 0.0), 1)
     time = tl.zeros((row.shape[0],), tl.float32)
     if ROTARY or WINDOW:
         time = tl.load(Q_TIMES + row, mask=ok, other=0.0)

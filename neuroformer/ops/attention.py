@@ -126,7 +126,7 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     else:
         if dropout_p > 0:
             dropout_seed = _seed(dropout_seed, q_THE.device)
-        extra |= {"dropout_p": dropout_p, "dropout_seed": dropout_seed}
+        extra = {**extra, "dropout_p": dropout_p, "dropout_seed": dropout_seed}
         if impl == "eager":
             out_THE, lse_HT = reference.attention(*inputs, **extra)
         else:

@@ -1,12 +1,7 @@
-"""Kernel tests run on a CPU through Triton's interpreter, which must be chosen before Triton is imported."""
-
-import os
+"""Kernel tests run on a CPU through Triton's interpreter, which ``tests/conftest.py`` chooses."""
 
 import pytest
 import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Properties of decode attention and of attention maps."""
 
+import importlib
+
 import pytest
 import torch
 from neuroformer.kernels import configs
@@ -35,6 +37,7 @@ def test_decode_implementations_agree(shared):
 
 
 def test_decode_opcheck():
+    importlib.import_module("neuroformer.kernels.decode_attention")  # registers the op
     case = cases.SMALL_DECODE[0]
     arguments, _ = case.arguments(DEVICE, case.dtype)
     plan = configs.decode_plan(6, 80, 32, case.dtype)
@@ -60,6 +63,7 @@ def test_a_map_of_everything_sums_to_the_queries():
 
 
 def test_map_opcheck():
+    importlib.import_module("neuroformer.kernels.attention_map")  # registers the op
     layout = cases.layout((3, 2), DEVICE)
     q = torch.randn(5, 1, 16, device=DEVICE)
     labels = torch.zeros(5, dtype=torch.int64, device=DEVICE)
