@@ -113,7 +113,9 @@ class ModelConfig:
     history_filters: int = (
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
-    frame_readout: int = 16  # local features that each unit reads at its own place in the frames; 0: none
+    history_rank: int = 16  # of the map from counted spikes to log rates
+    history_dropout: float = 0.0  # on the counted spikes
+    frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 
@@ -147,6 +149,9 @@ class TrainConfig:
     steps: int = 2000
     batch_size: int = 256  # windows
     lr: float = 2e-3
+    frame_lr: float = (
+        2.5  # times lr, for the frame encoder and readout: receptive fields are far from their start
+    )
     min_lr: float = 0.02  # share of lr at the end
     warmup: int = 100  # steps
     weight_decay: float = 0.05

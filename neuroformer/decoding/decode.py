@@ -89,7 +89,7 @@ def score_decoded(
     """Flat scores of every decoder of a variable, with block-bootstrap 95 % intervals of the model's.
 
     Regression: ``decode_<variable>_r2`` for the model and ``..._r2_<decoder>`` for the others, the mean over
-    columns; ``decode_<column>_r2`` too where there are several. Classification: balanced accuracy with chance.
+    columns; ``decode_<variable>_<column>_r2`` too where there are several. Classification: balanced accuracy with chance.
     Windows without a true value are left out and counted.
     """
     keep = np.isfinite(decoded.true_WC).all(1)
@@ -109,7 +109,9 @@ def score_decoded(
         each = r2(true, predicted)
         out[f"{name}_r2{suffix}"] = float(np.mean(each))
         if len(columns) > 1:
-            out |= {f"decode_{c}_r2{suffix}": float(v) for c, v in zip(columns, each, strict=True)}
+            for column, value in zip(columns, each, strict=True):
+                full = column if column.startswith(decoded.name) else f"{decoded.name}_{column}"
+                out[f"decode_{full}_r2{suffix}"] = float(value)
         if decoder in ("model", "ridge"):
             interval = block_bootstrap(
                 lambda t, p: float(np.mean(r2(t, p))),

@@ -46,16 +46,16 @@ class LinearReadout(nn.Module):
     """The terms of a Poisson GLM, added to the log rates: filtered counts of the past, and the inputs.
 
     A network finds these late and imprecisely; here they have a path of their own, and the network learns what
-    they lack. The history term has the width's rank.
+    they lack. The history term has a low rank, or it overfits.
     """
 
     def __init__(
-        self, num_units: int, num_bins: int, width: int, history_size: int, input_sizes: dict[str, int]
+        self, num_units: int, num_bins: int, rank: int, history_size: int, input_sizes: dict[str, int]
     ):
         super().__init__()
         self.num_bins = num_bins
-        self.source = nn.Linear(history_size, width, bias=False) if history_size else None
-        self.history = nn.Parameter(torch.zeros(num_bins, width, num_units))
+        self.source = nn.Linear(history_size, rank, bias=False) if history_size else None
+        self.history = nn.Parameter(torch.zeros(num_bins, rank, num_units))
         self.inputs = nn.ModuleDict(
             {name: nn.Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
         )

@@ -90,6 +90,7 @@ class Neuroformer(nn.Module):
         if m.history_filters and self.past_bins:
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
             self.history_weight = nn.Linear(self.history.size, m.width, bias=False)
+            self.history_dropout = nn.Dropout(m.history_dropout)
         self.inputs = nn.ModuleDict(
             {
                 v.name: InputEmbedding(
@@ -118,7 +119,7 @@ class Neuroformer(nn.Module):
         )
         sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
         history_size = 0 if self.history is None else self.history.size
-        self.linear = LinearReadout(num_units, self.num_bins, m.width, history_size, sizes)
+        self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
         if any("neural" in c.pair for c in config.loss.contrast):
             self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
             self.neural_weight = nn.Linear(self.neural.size, m.width, bias=False)
@@ -166,7 +167,7 @@ class Neuroformer(nn.Module):
             contexts["past"] = Context(*prepend(x_PD, batch.past, self.past_null + missing))
         history_WF = None
         if self.history is not None:
-            history_WF = self.history(batch.past, batch.past_tick_P, batch.past_unit_P)
+            history_WF = self.history_dropout(self.history(batch.past, batch.past_tick_P, batch.past_unit_P))
             start_WD = start_WD + self.history_weight(history_WF)
         features: dict[str, Tensor] = {}
         for group in self.config.input_groups:

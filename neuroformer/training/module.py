@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import loss_terms, total_loss
 from neuroformer.metrics import r2
@@ -91,13 +92,13 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self):
         t = self.config.train
-        groups = parameter_groups(self.model, t.weight_decay)
+        groups = parameter_groups(self.model, t)
         optimizer = torch.optim.AdamW(groups, lr=t.lr, betas=t.betas)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, t))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def learning_rate(step: int, t) -> float:
+def learning_rate(step: int, t: TrainConfig) -> float:
     """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``train.min_lr``."""
     if step < t.warmup:
         return (step + 1) / t.warmup
@@ -105,8 +106,17 @@ def learning_rate(step: int, t) -> float:
     return t.min_lr + (1 - t.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices decay; vectors, norms and biases do not."""
-    decay = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    rest = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    return [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
+    """Matrices decay; vectors, norms and biases do not. What looks at frames has a learning rate of its own."""
+    parts = {"rest": 1.0, "frames": t.frame_lr}
+    members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
+    for name, p in model.named_parameters():
+        members["frames" if name.startswith(("frames.", "what_where.")) else "rest"].append(p)
+    groups = []
+    for part, factor in parts.items():
+        for is_matrix in (True, False):
+            chosen = [p for p in members[part] if (p.ndim >= 2) == is_matrix]
+            if chosen:
+                decay = t.weight_decay if is_matrix else 0.0
+                groups.append({"params": chosen, "weight_decay": decay, "lr": t.lr * factor})
+    return groups

@@ -1,0 +1,64 @@
+"""The lines of the house that import-linter cannot see, and what the package ships."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def imports(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text())
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    return names
+
+
+def test_only_ops_and_bench_import_kernels():
+    for path in (ROOT / "neuroformer").rglob("*.py"):
+        if path.relative_to(ROOT).parts[1] in ("ops", "bench"):
+            continue
+        assert not any(n.startswith("neuroformer.kernels") for n in imports(path)), path
+
+
+def test_importing_neuroformer_is_light():
+    code = "import sys, neuroformer, neuroformer.model.neuroformer; print([m for m in ('triton', 'lightning', 'matplotlib', 'sklearn') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_package_is_listed():
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = set(re.findall(r'"(neuroformer(?:\.\w+)?)"', text.split("packages = [")[1].split("]")[0]))
+    there = {"neuroformer", "neuroformer.kernels"}
+    there |= {f"neuroformer.{p.parent.name}" for p in (ROOT / "neuroformer").glob("*/__init__.py")}
+    assert listed == there
+
+
+def test_entry_points_are_thin():
+    for name in ("train.py", "generate.py"):
+        assert len((ROOT / name).read_text().splitlines()) <= 15
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"]])
+def test_help_is_complete(command):
+    out = subprocess.run(
+        [sys.executable, "-m", "neuroformer.cli", *command, "--help"], capture_output=True, text=True
+    )
+    assert out.returncode == 0 and "usage: neuroformer" in out.stdout
+    if command:
+        options = re.findall(r"^  (--?[\w-]+|\w+)(.*)$", out.stdout, re.M)
+        assert options and "--debug" in out.stdout
+
+
+def test_an_unknown_command_exits_with_2():
+    out = subprocess.run([sys.executable, "-m", "neuroformer.cli", "trian"], capture_output=True, text=True)
+    assert out.returncode == 2 and "invalid choice" in out.stderr and "Traceback" not in out.stderr

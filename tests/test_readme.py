@@ -1,0 +1,70 @@
+"""Every command of the README is one that the tools have; the demo's lines run, shrunk."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from neuroformer.cli import main, parser
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "recording.options={num_trials: 15, trial_s: 4.0, num_units: 12}", "train.steps=4", "train.batch_size=16",
+    "train.evaluate_every=2", "train.warmup=1", "train.threads=1", "model.width=16", "model.frame_encoder.channels=8",
+    "decode.bootstraps=10", "generate.max_seconds=1", "generate.samples=1",
+]  # fmt: skip
+
+
+def commands():
+    """Lines of the README's shell blocks that call neuroformer, as arguments."""
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if not words:
+                continue
+            tool = Path(words[0]).name
+            if tool == "neuroformer":
+                yield words[1:]
+            elif tool == "python" and words[1] in ("train.py", "generate.py"):
+                yield [words[1].removesuffix(".py"), *words[2:]]
+
+
+def test_the_readme_has_commands():
+    names = {c[0] for c in commands()}
+    assert names == {"train", "generate", "decode", "inspect"}
+
+
+@pytest.mark.parametrize("argv", list(commands()), ids=" ".join)
+def test_every_command_parses_and_names_files_that_exist(argv):
+    args = parser().parse_args(argv)
+    if args.command == "train":
+        assert (ROOT / args.config).is_file()
+
+
+def test_the_makefile_runs_what_the_readme_says():
+    make = (ROOT / "Makefile").read_text()
+    for line in (
+        "train.py --config configs/demo.yaml --overwrite",
+        "generate.py --run runs/demo",
+        "decode --run runs/demo",
+    ):
+        assert line in make and line in (ROOT / "README.md").read_text()
+
+
+def test_the_demo_runs_small(tmp_path, capsys):
+    run = ["--run", str(tmp_path / "demo")]
+    assert main(["train", "--config", str(ROOT / "configs/demo.yaml"), "--quiet", *run, *SMALL]) == 0
+    assert main(["generate", "--quiet", *run]) == 0
+    assert main(["decode", "--quiet", *run]) == 0
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    for key in (
+        "bits_per_spike",
+        "bits_per_spike_glm",
+        "bits_per_spike_oracle",
+        "decode_gaze_x_r2",
+        "psth_r_ceiling",
+    ):
+        assert key in summary
+    assert all(not isinstance(v, (dict, list)) for v in summary.values())
