@@ -91,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
     p = command(
         "bench", run_bench, "Benchmark a part against its plain counterpart; checks that both agree first."
     )
-    p.add_argument("name", choices=["data"], help="what to measure: data (batches built per second)")
+    p.add_argument(
+        "name", choices=["data", "kernels"],
+        help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
+    )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return top
 
@@ -249,6 +252,10 @@ def run_inspect(args) -> None:
 
 
 def run_bench(args) -> int:
+    if args.name == "kernels":
+        from neuroformer.bench import kernels
+
+        return kernels.main([])
     from neuroformer.bench import data
 
     result = data.run()

@@ -157,6 +157,40 @@ class SpikeHeads(nn.Module):
         return self.out(F.gelu(hidden)) + h_SD
 
 
+class WindowCoupling(nn.Module):
+    """What each spike of the window does to the bins after it: the coupling terms of a GLM, spike by spike.
+
+    Every spike adds a row, by its unit and the lag, to each later bin; the sum over the spikes so far shifts the
+    dt logits, and through a linear map those of the ids. Attention can express this, but finds it late.
+    """
+
+    def __init__(self, num_units: int, num_bins: int, width: int):
+        super().__init__()
+        self.num_bins = num_bins
+        self.dt = nn.Parameter(torch.zeros(num_units, num_bins))
+        self.id = nn.Parameter(0.1 * torch.randn(num_units, num_bins, width))
+        lag = torch.arange(num_bins) - torch.arange(num_bins)[:, None]  # later bin minus the spike's
+        self.register_buffer("lag_BB", lag, persistent=False)
+        self.lag_BB: Tensor
+
+    def rows(self, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+        """(S, B, 1 + D): what each spike adds to every bin, nothing to those before it."""
+        lag_SB = self.lag_BB.index_select(0, tick_S)
+        place = unit_S[:, None] * self.num_bins + lag_SB.clamp_min(0)
+        both = torch.cat([self.dt[..., None], self.id], 2).flatten(0, 1)
+        rows = both.index_select(0, place.flatten()).unflatten(0, place.shape)
+        return rows * (lag_SB >= 0)[..., None]
+
+    def summed(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+        """(T, B, 1 + D): the sum before the first spike (zero) and after each, in the order of the tokens."""
+        rows_WLBE = layout.pad(self.rows(tick_S, unit_S))
+        none = rows_WLBE.new_zeros(len(layout), 1, *rows_WLBE.shape[2:])
+        total = torch.cat([none, rows_WLBE], 1).cumsum(1)
+        count = torch.arange(len(layout) + 1, device=tick_S.device)
+        longer = Ragged(layout.offsets + count, layout.max_length + 1, layout.total + len(layout))
+        return longer.unpad(total)
+
+
 class TargetHead(nn.Module):
     """A behavior variable, read by an attention pool over the fused states of a window."""
 

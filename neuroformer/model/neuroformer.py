@@ -19,7 +19,15 @@ from neuroformer.model.attention import Context, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
-from neuroformer.model.heads import Anchor, LinearReadout, Projection, RateReadout, SpikeHeads, TargetHead
+from neuroformer.model.heads import (
+    Anchor,
+    LinearReadout,
+    Projection,
+    RateReadout,
+    SpikeHeads,
+    TargetHead,
+    WindowCoupling,
+)
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -114,6 +122,8 @@ class Neuroformer(nn.Module):
         self.heads = SpikeHeads(
             num_units, self.num_bins, m.width, independent=m.factorization == "independent"
         )
+        self.coupling = WindowCoupling(num_units, self.num_bins, m.width)
+        self.coupling_unit = nn.Parameter(torch.zeros(num_units, m.width))
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
         )
@@ -216,16 +226,24 @@ class Neuroformer(nn.Module):
         before_S = torch.arange(spikes.total, device=h_TD.device) + spikes.row_T
         target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
         anchor = Anchor.from_log_rates(log_rate_WBU) if self.config.model.rate_anchor else None
-        dt_nll = self.dt_nll(h_TD, anchor, row_T, last_tick, last_unit, target_T)
-        h_SD = h_TD.index_select(0, before_S)
+        coupled_TBE = self.coupling.summed(spikes, batch.tick_T, batch.unit_T)
+        dt_nll = self.dt_nll(h_TD, anchor, coupled_TBE, row_T, last_tick, last_unit, target_T)
+        h_SD, coupled_SBE = h_TD.index_select(0, before_S), coupled_TBE.index_select(0, before_S)
         same = last_tick.index_select(0, before_S) == batch.tick_T
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
-        id_nll = self.id_nll(h_SD, anchor, spikes.row_T, batch.tick_T, low_S, batch.unit_T)
+        state_SD, unit_UD = self.id_projection(h_SD, coupled_SBE, batch.tick_T)
+        base, rows = self.id_base(anchor, spikes.row_T, batch.tick_T)
+        high_S = torch.full_like(low_S, self.num_units)
+        id_nll = marked_cross_entropy(
+            state_SD, unit_UD, self.heads.bias, batch.unit_T, low_S, high_S, base_RC=base, base_row_N=rows
+        )
         return dt_nll, id_nll
 
-    def dt_nll(self, h_TD, anchor: Anchor | None, row_T, last_tick, last_unit, target_T) -> Tensor:
-        base = None if anchor is None else anchor.dt_base(row_T, last_tick, last_unit)
-        rows = None if anchor is None else torch.arange(len(row_T), device=row_T.device)
+    def dt_nll(
+        self, h_TD: Tensor, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit, target_T
+    ) -> Tensor:
+        base = self.dt_base(anchor, coupled_TBE, row_T, last_tick, last_unit)
+        rows = torch.arange(len(row_T), device=row_T.device)
         high = torch.full_like(target_T, self.num_bins + 1)
         return marked_cross_entropy(
             h_TD,
@@ -238,13 +256,19 @@ class Neuroformer(nn.Module):
             base_row_N=rows,
         )
 
-    def id_nll(self, h_SD, anchor: Anchor | None, row_S, dt_S, low_S, target_S) -> Tensor:
+    def dt_base(self, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit) -> Tensor:
+        """(T, B + 1) what the dt logits start from: the Poisson process, and what the window's spikes changed."""
+        shift = nn.functional.pad(coupled_TBE[..., 0], (0, 1))
+        return shift if anchor is None else shift + anchor.dt_base(row_T, last_tick, last_unit)
+
+    def id_projection(self, h_SD: Tensor, coupled_SBE: Tensor, dt_S: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, 2 D) and (U, 2 D), whose product are the logits of the id at bin ``dt``: state, then coupling."""
         state = self.heads.id_state(h_SD, dt_S)
-        base, rows = self.id_base(anchor, row_S, dt_S)
-        high = torch.full_like(target_S, self.num_units)
-        return marked_cross_entropy(
-            state, self.heads.unit, self.heads.bias, target_S, low_S, high, base_RC=base, base_row_N=rows
-        )
+        if self.heads.independent:
+            coupled = coupled_SBE[..., 1:].mean(1)
+        else:
+            coupled = coupled_SBE[torch.arange(len(dt_S), device=dt_S.device), dt_S, 1:]
+        return torch.cat([state, coupled], 1), torch.cat([self.heads.unit, self.coupling_unit], 1)
 
     def id_base(self, anchor: Anchor | None, row_S: Tensor, dt_S: Tensor):
         """Base logits of the id and which row each spike reads: its window and bin, or its window alone."""

@@ -45,21 +45,22 @@ class Stepper:
                 mask = None if full else context.layout.mask_BL
                 self.cross.append(_Keys(k, v, mask, context.index_W))
         self.h_AD = self._advance(state.start_WD)
+        size = (batch.num_windows, model.num_bins, model.coupling.id.shape[2] + 1)
+        self.coupled_ABE = self.h_AD.new_zeros(size)  # what the spikes so far do to each bin
         self.log_rate_WBU = model.rates(self.h_AD, state.linear_WBU)
         self.anchor = Anchor.from_log_rates(self.log_rate_WBU) if model.config.model.rate_anchor else None
 
     def dt_logits(self, last_tick: Tensor, last_unit: Tensor) -> Tensor:
         """(A, B + 1) of the next bin; the last class ends the window. Bins before ``last_tick`` are excluded."""
-        logits = at_least_float32(self.model.heads.dt(self.h_AD))
-        if self.anchor is not None:
-            logits = logits + self.anchor.dt_base(self.rows, last_tick, last_unit)
+        base = self.model.dt_base(self.anchor, self.coupled_ABE, self.rows, last_tick, last_unit)
+        logits = at_least_float32(self.model.heads.dt(self.h_AD) + base)
         bins = torch.arange(logits.shape[1], device=logits.device)
         return logits.masked_fill(bins < last_tick[:, None], float("-inf"))
 
     def id_logits(self, which: Tensor, dt: Tensor, low: Tensor) -> Tensor:
         """(n, U) of the unit at bin ``dt`` for the active sequences ``which``; units before ``low`` are excluded."""
-        heads = self.model.heads
-        logits = at_least_float32(heads.id_state(self.h_AD[which], dt) @ heads.unit.T + heads.bias)
+        state, unit_UD = self.model.id_projection(self.h_AD[which], self.coupled_ABE[which], dt)
+        logits = at_least_float32(state @ unit_UD.T + self.model.heads.bias)
         base, rows = self.model.id_base(self.anchor, self.rows[which], dt)
         if base is not None and rows is not None:
             logits = logits + base.index_select(0, rows)
@@ -69,10 +70,12 @@ class Stepper:
     def keep(self, which: Tensor) -> None:
         """Go on with the active sequences ``which`` only."""
         self.rows, self.h_AD = self.rows[which], self.h_AD[which]
+        self.coupled_ABE = self.coupled_ABE[which]
         self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
+        self.coupled_ABE = self.coupled_ABE + self.model.coupling.rows(tick, unit)
         self.h_AD = self._advance(self.model.spikes(tick, unit))
 
     def _advance(self, x_AD: Tensor) -> Tensor:
