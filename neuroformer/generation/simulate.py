@@ -27,10 +27,10 @@ def sequences_of(split: Split, builder: BatchBuilder, index: SpikeIndex, config:
     from those alone.
     """
     blocks = split.blocks[config.split]
-    longest = round(config.max_seconds / split.dt) if config.max_seconds else np.iinfo(np.int64).max
     repeat = np.repeat(np.arange(len(blocks)), config.samples)
     segment, start, stop = blocks[repeat].T
-    stop = np.minimum(stop, start + longest)
+    if config.max_seconds:
+        stop = np.minimum(stop, start + round(config.max_seconds / split.dt))
     sample = np.tile(np.arange(config.samples), len(blocks))
     return Sequences(
         segment, start, stop, ident=repeat * 2**20 + sample, history=_history(index, segment, start, builder)

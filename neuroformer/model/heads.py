@@ -157,29 +157,37 @@ class SpikeHeads(nn.Module):
         return self.out(F.gelu(hidden)) + h_SD
 
 
-class WindowCoupling(nn.Module):
-    """What each spike of the window does to the bins after it: the coupling terms of a GLM, spike by spike.
+class Coupling(nn.Module):
+    """What a spike does to the bins after it: the coupling terms of a GLM, at exact lags.
 
-    Every spike adds a row, by its unit and the lag, to each later bin; the sum over the spikes so far shifts the
-    dt logits, and through a linear map those of the ids. Attention can express this, but finds it late.
+    A spike adds a row, by its unit and the lag, to each later bin within ``num_lags``. Rows of spikes before the
+    window shift the log rates; rows of the window's own spikes shift the dt logits and, through the same map to
+    units, those of the ids. Attention can express this, but finds it late.
     """
 
-    def __init__(self, num_units: int, num_bins: int, width: int):
+    def __init__(self, num_units: int, num_bins: int, num_lags: int, width: int):
         super().__init__()
-        self.num_bins = num_bins
-        self.dt = nn.Parameter(torch.zeros(num_units, num_bins))
-        self.id = nn.Parameter(0.1 * torch.randn(num_units, num_bins, width))
-        lag = torch.arange(num_bins) - torch.arange(num_bins)[:, None]  # later bin minus the spike's
-        self.register_buffer("lag_BB", lag, persistent=False)
-        self.lag_BB: Tensor
+        self.num_bins, self.num_lags = num_bins, max(num_lags, num_bins)
+        self.dt = nn.Parameter(torch.zeros(num_units, self.num_lags))
+        self.id = nn.Parameter(0.1 * torch.randn(num_units, self.num_lags, width))
+        self.unit = nn.Parameter(torch.zeros(num_units, width))
 
     def rows(self, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-        """(S, B, 1 + D): what each spike adds to every bin, nothing to those before it."""
-        lag_SB = self.lag_BB.index_select(0, tick_S)
-        place = unit_S[:, None] * self.num_bins + lag_SB.clamp_min(0)
+        """(S, B, 1 + D): what each spike adds to every bin of the window, nothing to those before it."""
+        lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
+        place = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
         both = torch.cat([self.dt[..., None], self.id], 2).flatten(0, 1)
         rows = both.index_select(0, place.flatten()).unflatten(0, place.shape)
-        return rows * (lag_SB >= 0)[..., None]
+        return rows * ((lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
+
+    def log_rates(self, past: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
+        """(W, B, U) what the spikes before the window add to the log rates."""
+        near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
+        rows = self.rows(tick_P.index_select(0, near), unit_P.index_select(0, near))[..., 1:]
+        total = rows.new_zeros(len(past), *rows.shape[1:]).index_add(
+            0, past.row_T.index_select(0, near), rows
+        )
+        return total @ self.unit.T
 
     def summed(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
         """(T, B, 1 + D): the sum before the first spike (zero) and after each, in the order of the tokens."""

@@ -21,12 +21,12 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import (
     Anchor,
+    Coupling,
     LinearReadout,
     Projection,
     RateReadout,
     SpikeHeads,
     TargetHead,
-    WindowCoupling,
 )
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -122,8 +122,7 @@ class Neuroformer(nn.Module):
         self.heads = SpikeHeads(
             num_units, self.num_bins, m.width, independent=m.factorization == "independent"
         )
-        self.coupling = WindowCoupling(num_units, self.num_bins, m.width)
-        self.coupling_unit = nn.Parameter(torch.zeros(num_units, m.width))
+        self.coupling = Coupling(num_units, self.num_bins, round(m.coupling / w.dt), m.width)
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
         )
@@ -183,6 +182,7 @@ class Neuroformer(nn.Module):
         for group in self.config.input_groups:
             contexts[group] = self._group_context(group, batch, features)
         linear = self.linear(history_WF, features)
+        linear = linear + self.coupling.log_rates(batch.past, batch.past_tick_P, batch.past_unit_P)
         if self.frames is not None:
             assert batch.clips is not None
             clips = batch.clips
@@ -268,7 +268,7 @@ class Neuroformer(nn.Module):
             coupled = coupled_SBE[..., 1:].mean(1)
         else:
             coupled = coupled_SBE[torch.arange(len(dt_S), device=dt_S.device), dt_S, 1:]
-        return torch.cat([state, coupled], 1), torch.cat([self.heads.unit, self.coupling_unit], 1)
+        return torch.cat([state, coupled], 1), torch.cat([self.heads.unit, self.coupling.unit], 1)
 
     def id_base(self, anchor: Anchor | None, row_S: Tensor, dt_S: Tensor):
         """Base logits of the id and which row each spike reads: its window and bin, or its window alone."""

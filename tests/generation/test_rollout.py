@@ -137,3 +137,10 @@ def test_a_simulation_is_a_recording_that_loads_back(by, tmp_path):
     for start, stop in back.trial_intervals:
         inside |= (back.spike_times >= start) & (back.spike_times < stop)
     assert inside.all() and back.num_spikes > 0
+
+
+def test_without_a_limit_the_whole_part_is_simulated():
+    net, p = small_model(config=small_config(generate={"max_seconds": 0.0}))
+    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    assert result.recording.duration == pytest.approx(p.split.seconds("test"))
+    assert result.recording.spike_times.max() > 0.9 * result.recording.domain.max()
