@@ -19,7 +19,7 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     -------
     dict
         ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
-        bits/spike. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
+        bits/spike. ``unit_peak``: one more than the largest count in a bin. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
         ``high``, or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``.
 
     Raises
@@ -30,12 +30,15 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
         A variable that the recording lacks.
     """
     bins = split.blocks["train"]
-    counts = np.zeros(rec.num_units)
+    counts, peak = np.zeros(rec.num_units), np.zeros(rec.num_units)
     lo, hi = np.searchsorted(index.keys, index.base[bins[:, 0]][:, None] + bins[:, 1:]).T
     for a, b in zip(lo, hi, strict=True):
         counts += np.bincount(index.unit[a:b], minlength=rec.num_units)
+        cells, num = np.unique(index.keys[a:b] * rec.num_units + index.unit[a:b], return_counts=True)
+        np.maximum.at(peak, cells % rec.num_units, num)
     total = int((bins[:, 2] - bins[:, 1]).sum())
-    out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "inputs": {}, "targets": {}}
+    out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "unit_peak": (peak + 1).tolist()}
+    out |= {"inputs": {}, "targets": {}}
     for v in config.inputs:
         out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
     for t in config.targets:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from neuroformer.ops import Ragged, attention
 
-MAX_LOG_RATE = 4.0  # expected spikes a bin stay below exp(4)
 MIN_LOG_RATE = -16.0
 
 
@@ -26,7 +25,9 @@ def at_least_float32(x: Tensor) -> Tensor:
 class RateReadout(nn.Module):
     """Expected counts, units x bins of the window, from the SOS state: past, frames, behavior, no current spike."""
 
-    def __init__(self, num_units: int, num_bins: int, width: int, unit_rate: list[float]):
+    def __init__(
+        self, num_units: int, num_bins: int, width: int, unit_rate: list[float], unit_peak: list[float]
+    ):
         super().__init__()
         self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
         self.hidden = nn.Linear(width, width)
@@ -34,12 +35,15 @@ class RateReadout(nn.Module):
         self.unit = nn.Parameter(torch.zeros(num_units, width))
         nn.init.normal_(self.unit, std=0.02)
         self.bias = nn.Parameter(torch.tensor(unit_rate).log())
+        # no unit is expected to fire more than it was ever seen to: closed loops would grow beyond all data
+        self.register_buffer("log_peak", torch.tensor(unit_peak).log())
+        self.log_peak: Tensor
 
     def forward(self, sos_WD: Tensor, linear_WBU: Tensor | float = 0.0) -> Tensor:
         """(W, B, U) log of the expected count; ``linear_WBU`` is added to it."""
         state = self.out(F.gelu(self.hidden(sos_WD)[:, None] + self.bin)) + sos_WD[:, None]
         log_rate = at_least_float32(state @ self.unit.T + self.bias)
-        return (log_rate + linear_WBU).clamp(MIN_LOG_RATE, MAX_LOG_RATE)
+        return (log_rate + linear_WBU).clamp(min=MIN_LOG_RATE).minimum(self.log_peak)
 
 
 class LinearReadout(nn.Module):
@@ -66,13 +70,18 @@ class LinearReadout(nn.Module):
         """(W, B, U); an input with several samples a window gives each bin the sample nearest to it."""
         total: Tensor | float = 0.0
         if self.source is not None and history_WF is not None:
-            total = total + torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history)
+            total = total + bounded(torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history))
         for name, x_WNF in inputs.items():
             y_WNU = self.inputs[name](x_WNF)
             num_samples = y_WNU.shape[1]
             place = torch.arange(self.num_bins, device=y_WNU.device) * num_samples // self.num_bins
             total = total + y_WNU.index_select(1, place)
         return total
+
+
+def bounded(x: Tensor, limit: float = 3.0) -> Tensor:
+    """x near zero, never beyond the limit: a sum over spikes must not run away when its spikes are simulated."""
+    return limit * torch.tanh(x / limit)
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -113,8 +122,9 @@ class Anchor:
             *(x.index_select(0, rows) for x in (self.cell_WBU, self.done_WM, self.bin_WB, self.id_base_WBU))
         )
 
-    def dt_base(self, row_T: Tensor, tick_T: Tensor, unit_T: Tensor) -> Tensor:
-        """(T, B + 1) log-probabilities of the next spike's bin (last: none), after spike (tick, unit) of window ``row``.
+    def dt_base(self, row_T: Tensor, tick_T: Tensor, unit_T: Tensor, count_T: Tensor) -> Tensor:
+        """(T, B + 1) log-probabilities of the next spike's bin (last: none), after spike (tick, unit) of window ``row``,
+        the ``count``-th one in its cell.
 
         ``unit`` -1 means that no spike came before. Bins before ``tick`` hold numbers without meaning.
         """
@@ -122,8 +132,8 @@ class Anchor:
         place = (tick_T * num_units + unit_T).clamp_min(0)
         started = unit_T >= 0
         flat = row_T * (num_bins * num_units)
-        # a second spike in one cell: for small rates P(2 or more | 1 or more) is half the rate
-        again = torch.where(started, 0.5 * self.cell_WBU.flatten()[flat + place], 0.0)
+        # one more spike in a cell of k: for small rates P(k + 1 or more | k or more) is rate / (k + 1)
+        again = torch.where(started, self.cell_WBU.flatten()[flat + place] / (count_T + 1), 0.0)
         done = torch.where(started, self.done_WM.flatten()[flat + place], 0.0)
         ends_WB = self.bin_WB.cumsum(1)
         ends_TB = ends_WB[row_T]
@@ -187,7 +197,7 @@ class Coupling(nn.Module):
         total = rows.new_zeros(len(past), *rows.shape[1:]).index_add(
             0, past.row_T.index_select(0, near), rows
         )
-        return total @ self.unit.T
+        return bounded(total @ self.unit.T)
 
     def summed(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
         """(T, B, 1 + D): the sum before the first spike (zero) and after each, in the order of the tokens."""

@@ -27,6 +27,7 @@ from neuroformer.model.heads import (
     RateReadout,
     SpikeHeads,
     TargetHead,
+    bounded,
 )
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -118,7 +119,9 @@ class Neuroformer(nn.Module):
         if self.frames is not None and m.frame_readout:
             self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
         self.fusion = Fusion(config)
-        self.rates = RateReadout(num_units, self.num_bins, m.width, normalization["unit_rate"])
+        self.rates = RateReadout(
+            num_units, self.num_bins, m.width, normalization["unit_rate"], normalization["unit_peak"]
+        )
         self.heads = SpikeHeads(
             num_units, self.num_bins, m.width, independent=m.factorization == "independent"
         )
@@ -227,7 +230,14 @@ class Neuroformer(nn.Module):
         target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
         anchor = Anchor.from_log_rates(log_rate_WBU) if self.config.model.rate_anchor else None
         coupled_TBE = self.coupling.summed(spikes, batch.tick_T, batch.unit_T)
-        dt_nll = self.dt_nll(h_TD, anchor, coupled_TBE, row_T, last_tick, last_unit, target_T)
+        count_T = torch.ones_like(row_T).masked_scatter(
+            has_spike, cell_counts(spikes, batch.tick_T, batch.unit_T)
+        )
+        base = self.dt_base(anchor, coupled_TBE, row_T, last_tick, last_unit, count_T)
+        dt_nll = marked_cross_entropy(
+            h_TD, self.heads.dt.weight, self.heads.dt.bias, target_T, last_tick,
+            torch.full_like(target_T, self.num_bins + 1), base_RC=base, base_row_N=torch.arange(len(row_T), device=row_T.device),
+        )  # fmt: skip
         h_SD, coupled_SBE = h_TD.index_select(0, before_S), coupled_TBE.index_select(0, before_S)
         same = last_tick.index_select(0, before_S) == batch.tick_T
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
@@ -239,27 +249,12 @@ class Neuroformer(nn.Module):
         )
         return dt_nll, id_nll
 
-    def dt_nll(
-        self, h_TD: Tensor, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit, target_T
+    def dt_base(
+        self, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit, count_T
     ) -> Tensor:
-        base = self.dt_base(anchor, coupled_TBE, row_T, last_tick, last_unit)
-        rows = torch.arange(len(row_T), device=row_T.device)
-        high = torch.full_like(target_T, self.num_bins + 1)
-        return marked_cross_entropy(
-            h_TD,
-            self.heads.dt.weight,
-            self.heads.dt.bias,
-            target_T,
-            last_tick,
-            high,
-            base_RC=base,
-            base_row_N=rows,
-        )
-
-    def dt_base(self, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit) -> Tensor:
         """(T, B + 1) what the dt logits start from: the Poisson process, and what the window's spikes changed."""
-        shift = nn.functional.pad(coupled_TBE[..., 0], (0, 1))
-        return shift if anchor is None else shift + anchor.dt_base(row_T, last_tick, last_unit)
+        shift = nn.functional.pad(bounded(coupled_TBE[..., 0]), (0, 1))
+        return shift if anchor is None else shift + anchor.dt_base(row_T, last_tick, last_unit, count_T)
 
     def id_projection(self, h_SD: Tensor, coupled_SBE: Tensor, dt_S: Tensor) -> tuple[Tensor, Tensor]:
         """(S, 2 D) and (U, 2 D), whose product are the logits of the id at bin ``dt``: state, then coupling."""
@@ -310,3 +305,13 @@ class Neuroformer(nn.Module):
             batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
         )  # fmt: skip
         return self.neural_weight(self.neural(both, tick[order], unit[order]))
+
+
+def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+    """(S,) how many spikes of its cell (window, bin, unit) there are up to and with each spike."""
+    place = torch.arange(len(tick_S), device=tick_S.device)
+    new = torch.ones_like(tick_S, dtype=torch.bool)
+    row_S = layout.row_T
+    new[1:] = (tick_S[1:] != tick_S[:-1]) | (unit_S[1:] != unit_S[:-1]) | (row_S[1:] != row_S[:-1])
+    first = torch.where(new, place, 0).cummax(0).values if len(place) else place
+    return place - first + 1
