@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
 
 import numpy as np
 from tqdm import tqdm
@@ -88,14 +87,13 @@ def simulate(
     """
     g = config.generate
     sequences = sequences_of(split, builder, index, g)
-    total_s = float((sequences.stop - sequences.start).sum()) * split.dt
+    num_bins = int((sequences.stop - sequences.start).sum())
     begin = time.perf_counter()
     results: list[Rollout] = []
-    with tqdm(total=round(total_s, 1), unit="s", desc="simulated", disable=not progress) as bar:
-        tick: Callable[[int], object] = lambda bins: bar.update(round(bins * split.dt, 3))
+    with tqdm(total=num_bins, unit="s", unit_scale=split.dt, desc="simulated", disable=not progress) as bar:
         for first in range(0, len(sequences), g.batch_size):
             part = sequences[first : first + g.batch_size]
-            results.append(rollout(model, builder, part, g, config.seed, tick))
+            results.append(rollout(model, builder, part, g, config.seed, bar.update))
             results[-1].spikes.sequence += first
     seconds = time.perf_counter() - begin
     spikes = Spikes.join([r.spikes for r in results])
