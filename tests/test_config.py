@@ -72,6 +72,10 @@ def test_every_field_is_read_somewhere():
         (["inputs=[{}]"], "inputs[0].name is 'nothing'"),
         (["inputs.0.name=x"], "inputs is {'0': {'name': 'x'}}; expected a list"),
         (["generate.top_p_id=0"], "generate.top_p_id is 0.0; expected a share in (0, 1]"),
+        (
+            ["window.frames=0", "loss.contrast=[{pair: [neural, frames]}]"],
+            "loss.contrast[0].pair is 'frames'; expected one of neural (what this run has)",
+        ),
         (["model=small"], "model is 'small'; expected a section with keys and values"),
         (["oops"], "override 'oops' is not understood; expected key.sub=value"),
     ],

@@ -13,8 +13,8 @@ from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.model.attention import Block, prepend
 from neuroformer.ops import Ragged
 
-# A place is found by moving logits far, an optimiser's step is small: the logits are this many times the
-# parameter. On the demo recording the stimulus part reaches 0.57 bits/spike in 400 steps with 30, 0.36 with 1.
+# A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
+# the parameter.
 SHARPNESS = 30.0
 
 
