@@ -1,0 +1,53 @@
+"""The command line: the only place that prints, parses or exits. One module a command.
+
+Exit codes: 0 done, 2 a mistake in what was asked for (one message, no traceback), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from neuroformer import __version__
+from neuroformer.cli import bench, decode, generate, inspect, train
+
+COMMANDS = (train, generate, decode, inspect, bench)
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}\nSee: {self.prog} --help\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    args = parser().parse_args(argv)
+    try:
+        return args.do(args) or 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as e:
+        if args.debug:
+            raise
+        print(f"neuroformer: {e}", file=sys.stderr)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    common = Parser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument("--quiet", action="store_true", help="no progress bars")
+    top = Parser(prog="neuroformer", description="One generative model of spikes, video and behavior.")
+    top.add_argument("--version", action="version", version=f"neuroformer {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run, help: str, epilog: str = "") -> argparse.ArgumentParser:
+        p = commands.add_parser(name, parents=[common], help=help, description=help, epilog=epilog)
+        p.set_defaults(do=run)
+        return p
+
+    for module in COMMANDS:
+        module.add(command)
+    return top

@@ -1,0 +1,5 @@
+import sys
+
+from neuroformer.cli import main
+
+sys.exit(main())

@@ -1,0 +1,27 @@
+"""``neuroformer bench``."""
+
+from __future__ import annotations
+
+import json
+
+
+def add(command) -> None:
+    help = "Benchmark a part against its plain counterpart; checks that both agree first."
+    p = command("bench", run, help)
+    p.add_argument(
+        "name", choices=["data", "kernels"],
+        help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
+    )  # fmt: skip
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args) -> int:
+    if args.name == "kernels":
+        from neuroformer.bench import kernels
+
+        return kernels.main([])
+    from neuroformer.bench import data
+
+    result = data.run()
+    print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+    return 0 if result["checked"] else 1

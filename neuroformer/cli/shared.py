@@ -1,0 +1,79 @@
+"""What the commands share: opening a run, its summary.json, its figures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from neuroformer.config import Config, ConfigError, from_dict, to_dict
+
+KEYS = (
+    "Any key of configs/reference.yaml can be given as key.sub=value (lists by place: inputs.0.name=speed)."
+)
+
+
+def open_run(folder: Path, overrides: list[str]):
+    """A run's bundle, and its recording prepared as in training; overrides replace the run's settings."""
+    from neuroformer.config import apply_overrides
+    from neuroformer.model.bundle import check_units, read_bundle
+    from neuroformer.recording import open_recording
+    from neuroformer.training.data import prepare
+
+    bundle = read_bundle(folder)
+    config = _same_model(bundle.config, from_dict(apply_overrides(to_dict(bundle.config), overrides)))
+    rec = open_recording(config.recording.path, **config.recording.options)
+    check_units(bundle, rec)
+    return bundle, prepare(rec, config, bundle.normalization)
+
+
+def _same_model(trained: Config, asked: Config) -> Config:
+    """Refuse overrides of what training fixed."""
+    for key in ("window", "inputs", "targets", "split", "model", "loss"):
+        if getattr(trained, key) != getattr(asked, key):
+            raise ConfigError(
+                f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
+            )
+    return asked
+
+
+def summarise(folder: Path, values: dict[str, Any]) -> None:
+    """Merge values into the run's flat summary.json and print them."""
+    from neuroformer.model.bundle import write_atomic
+
+    path = folder / "summary.json"
+    merged = json.loads(path.read_text()) if path.exists() else {}
+    merged |= {k: (round(v, 6) if isinstance(v, float) else v) for k, v in values.items()}
+    write_atomic(path, json.dumps(merged, indent=1).encode())
+    width = max(len(k) for k in values)
+    print(
+        "\n".join(
+            f"  {k:<{width}}  {v:.4g}" if isinstance(v, float) else f"  {k:<{width}}  {v}"
+            for k, v in values.items()
+        )
+    )
+    print(f"summary in {path}")
+
+
+def save_figure(figure, path: Path) -> None:
+    figure.savefig(path, dpi=110)
+    print(f"figure in {path}")
+
+
+def warn_only_ours() -> None:
+    """Lightning's advice is for its own users; ours see our messages."""
+    os.environ.setdefault("WANDB_SILENT", "true")
+    warnings.filterwarnings("ignore", module="lightning.*")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def run_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
+    )

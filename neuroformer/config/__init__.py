@@ -1,0 +1,46 @@
+"""Every setting of a run; a strict loader of YAML and overrides.
+
+The dataclasses are the schema. An unknown key, a wrong type or an impossible combination is a
+:class:`ConfigError` that names the key, what was got and what was expected.
+"""
+
+from neuroformer.config.checks import ConfigError
+from neuroformer.config.loader import apply_overrides, from_dict, load_config, to_dict
+from neuroformer.config.schema import (
+    BlockConfig,
+    Config,
+    ContrastConfig,
+    DecodeConfig,
+    FrameEncoderConfig,
+    GenerateConfig,
+    InputConfig,
+    LossConfig,
+    ModelConfig,
+    RecordingConfig,
+    SplitConfig,
+    TargetConfig,
+    TrainConfig,
+    WindowConfig,
+)
+
+__all__ = [
+    "BlockConfig",
+    "Config",
+    "ConfigError",
+    "ContrastConfig",
+    "DecodeConfig",
+    "FrameEncoderConfig",
+    "GenerateConfig",
+    "InputConfig",
+    "LossConfig",
+    "ModelConfig",
+    "RecordingConfig",
+    "SplitConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "WindowConfig",
+    "apply_overrides",
+    "from_dict",
+    "load_config",
+    "to_dict",
+]

@@ -1,0 +1,89 @@
+"""Combinations of settings that cannot be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuroformer.config.schema import Config, WindowConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run: says which key, what was got and what was expected."""
+
+
+def check(c: Config) -> None:
+    """Refuse impossible combinations.
+
+    Raises
+    ------
+    ConfigError
+        The first one found.
+    """
+    _check_window(c.window)
+    _check_streams(c)
+    _check_model(c)
+    for i, part in enumerate(c.split.pattern):
+        known = ("train", "valid", "test", "none")
+        _require(part in known, f"split.pattern[{i}]", part, "train, valid, test or none")
+    for part in ("train", "valid", "test"):
+        _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
+    _check_amounts(c)
+
+
+def _check_window(w: WindowConfig) -> None:
+    for name in ("dt", "current"):
+        _require(getattr(w, name) > 0, f"window.{name}", getattr(w, name), "seconds above 0")
+    for name in ("past", "frames"):
+        _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
+    for name in ("current", "past"):
+        value, expected = getattr(w, name), f"a whole multiple of window.dt = {w.dt}"
+        _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
+
+
+def _check_streams(c: Config) -> None:
+    """Inputs, targets, and what is aligned with what."""
+    inputs = [v.name for v in c.inputs]
+    for i, target in enumerate(c.targets):
+        key = f"targets[{i}].name"
+        _require(bool(target.name), key, "nothing", "the name of a behavior variable")
+        _require(target.name not in inputs, key, target.name, "a variable that is not also an input")
+    for i, v in enumerate(c.inputs):
+        _require(bool(v.name), f"inputs[{i}].name", "nothing", "the name of a behavior variable")
+        _require(v.samples >= 1, f"inputs[{i}].samples", v.samples, "1 or more")
+    sides = ["neural"] + ["frames"] * (c.window.frames > 0) + c.input_groups
+    for i, contrast in enumerate(c.loss.contrast):
+        for side in contrast.pair:
+            expected = f"one of {', '.join(sides)} (what this run has)"
+            _require(side in sides, f"loss.contrast[{i}].pair", side, expected)
+
+
+def _check_model(c: Config) -> None:
+    m, w = c.model, c.window
+    _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
+    _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
+    known = ["current"] + ["past"] * (w.past > 0) + ["frames"] * (w.frames > 0) + c.input_groups
+    for i, block in enumerate(m.blocks):
+        expected = f"one of {', '.join(known)} (what this run has)"
+        _require(block.attend in known, f"model.blocks[{i}].attend", block.attend, expected)
+    for name in ("kernel", "stride"):
+        value = getattr(m.frame_encoder, name)
+        _require(len(value) == 3, f"model.frame_encoder.{name}", value, "three numbers")
+
+
+def _check_amounts(c: Config) -> None:
+    """Counts, temperatures and shares."""
+    g, t = c.generate, c.train
+    counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
+    counts |= {"generate.batch_size": g.batch_size, "generate.max_tokens": g.max_tokens}
+    for key, value in counts.items():
+        _require(value >= 1, key, value, "1 or more")
+    for key in ("temperature_dt", "temperature_id"):
+        _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")
+    for key in ("top_p_dt", "top_p_id"):
+        _require(0 < getattr(g, key) <= 1, f"generate.{key}", getattr(g, key), "a share in (0, 1]")
+
+
+def _require(ok: bool, key: str, got: Any, expected: str) -> None:
+    if not ok:
+        raise ConfigError(f"{key} is {got!r}; expected {expected}")

@@ -1,0 +1,211 @@
+"""Every setting of a run, in the order in which data flow: the dataclasses are the schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from neuroformer.config.checks import check
+
+# -- what is read, and how time is cut -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecordingConfig:
+    """Which recording."""
+
+    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
+    options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """How time is cut (seconds). All but frames are whole multiples of dt."""
+
+    dt: float = 0.01  # width of a bin: the resolution of spike times
+    current: float = 0.05  # the window whose spikes are predicted
+    past: float = 0.25  # spikes before it that the model sees
+    frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
+    frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
+    max_tokens: int = 0  # cap on spikes a window, 0: none; what it drops is counted and reported
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """One behavior variable that conditions the model; `trial_time` exists wherever trials do."""
+
+    name: str = ""
+    group: str = "behavior"  # groups are cross-attended one after another
+    samples: int = 1  # values a window, evenly spaced, each the last sample known then
+    encoding: Literal["linear", "fourier"] = "linear"
+    period: float = 0.0  # of the slowest Fourier feature, in the variable's unit; 0: the training range
+    frequencies: int = 16  # number of Fourier features, harmonics of the period
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """One behavior variable that is predicted, and therefore never an input."""
+
+    name: str = ""
+    kind: Literal["regression", "classification"] = "regression"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Which stretch trains, validates and tests."""
+
+    by: Literal["blocks", "trials"] = "blocks"
+    block: float = 60.0  # seconds a block (by: blocks)
+    pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
+    gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
+    claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
+
+
+# -- the model -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FrameEncoderConfig:
+    """From (frames, height, width) to frame tokens."""
+
+    kind: Literal["conv3d", "patches"] = "conv3d"
+    kernel: tuple[int, ...] = (2, 6, 6)  # frames, rows, columns (conv3d)
+    stride: tuple[int, ...] = (1, 4, 4)  # likewise; for patches this is the patch
+    channels: int = 0  # of a second, pointwise layer after the convolution; 0: none
+    layers: int = 0  # self-attention blocks over frame tokens
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """A stretch of the fusion: `layers` blocks that attend to one thing."""
+
+    attend: str = "current"  # current (causal), past, frames, or the name of a behavior group
+    layers: int = 1
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    width: int = 64
+    heads: int = 4
+    mlp_ratio: int = 4
+    dropout: float = 0.1  # on embeddings and residuals
+    time_features: int = 16  # Fourier features of spike, frame and sample times
+    blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
+    frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
+    factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
+    history_filters: int = (
+        8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
+    )
+    coupling: float = 0.1  # seconds after a spike in which it changes rates at exact lags
+    history_rank: int = 16  # of the map from counted spikes to log rates
+    history_dropout: float = 0.0  # on the counted spikes
+    frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
+    rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
+
+
+@dataclass(frozen=True)
+class ContrastConfig:
+    """Symmetric InfoNCE between two pooled features: neural, frames, or a behavior group."""
+
+    pair: tuple[str, str] = ("neural", "frames")
+    weight: float = 0.1
+    width: int = 32  # of the shared space
+    scale: float = 10.0  # initial inverse temperature, learnt, capped at 100
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights; every term is logged unweighted."""
+
+    dt: float = 1.0
+    id: float = 1.0
+    rates: float = 0.2  # Poisson NLL of the rate readout, in nats a spike
+    contrast: tuple[ContrastConfig, ...] = ()
+
+
+# -- training, simulation, decoding ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Optimisation with AdamW, linear warm-up and cosine decay."""
+
+    steps: int = 2000
+    batch_size: int = 256  # windows
+    lr: float = 2e-3
+    frame_lr: float = (
+        2.5  # times lr, for the frame encoder and readout: receptive fields are far from their start
+    )
+    min_lr: float = 0.02  # share of lr at the end
+    warmup: int = 100  # steps
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip: float = 1.0  # norm of the gradient
+    average: float = 0.0  # decay of the moving average of weights that is evaluated and kept; 0: none
+    jitter: bool = True  # windows start anywhere on the bin grid, else tile time
+    evaluate_every: int = 200  # steps
+    patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
+    threads: int = 0  # CPU threads; 0: PyTorch's choice
+    workers: int = 0  # processes that build batches
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    wandb: bool = False  # also log to Weights & Biases
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """Closed-loop simulation."""
+
+    split: Literal["train", "valid", "test"] = "test"
+    samples: int = 1  # simulated copies of every trial
+    temperature_dt: float = 1.0
+    temperature_id: float = 1.0
+    top_p_dt: float = 1.0
+    top_p_id: float = 1.0
+    max_tokens: int = 1000  # guard on spikes a window; hits are counted and reported
+    batch_size: int = 512  # sequences at once
+    max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
+
+
+@dataclass(frozen=True)
+class DecodeConfig:
+    """Behavior along a recording, and its baselines."""
+
+    split: Literal["valid", "test"] = "test"
+    lags: tuple[float, ...] = (
+        0.25,
+        0.5,
+        1.0,
+        2.0,
+    )  # seconds of past spikes that ridge may see; validation chooses
+    bootstrap_block: float = 5.0  # seconds a block of the bootstrap
+    bootstraps: int = 1000
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run, whole."""
+
+    name: str = ""  # runs/<name>; empty: the name of the YAML file
+    seed: int = 0
+    recording: RecordingConfig = RecordingConfig()
+    window: WindowConfig = WindowConfig()
+    inputs: tuple[InputConfig, ...] = ()
+    targets: tuple[TargetConfig, ...] = ()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    generate: GenerateConfig = GenerateConfig()
+    decode: DecodeConfig = DecodeConfig()
+
+    def __post_init__(self):
+        check(self)
+
+    @property
+    def input_groups(self) -> list[str]:
+        """Names of the behavior groups, in the order of their first variable."""
+        return list(dict.fromkeys(v.group for v in self.inputs))
