@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
+from neuroformer.metrics import r2
 from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.training.data import Prepared, in_order
@@ -62,6 +64,28 @@ class Scores:
     def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(windows, columns) predicted and true values of a target, in its own unit."""
         return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
+
+    @classmethod
+    def merge(cls, parts: list[Scores]) -> Scores:
+        """The scores of all processes, which were dealt the batches one by one in turn."""
+        out = cls(parts[0].unit_rate)
+        for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows"):
+            setattr(out, name, sum(getattr(p, name) for p in parts))
+        for name in parts[0].predicted:
+            for mine, theirs in ((out.predicted, "predicted"), (out.true, "true")):
+                dealt = itertools.zip_longest(*(getattr(p, theirs).get(name, []) for p in parts))
+                mine[name] = [x for turn in dealt for x in turn if x is not None]
+        return out
+
+    def target_score(self, head: TargetHead, name: str) -> float:
+        """R2, the mean over columns, or accuracy, of the values that exist; higher is better."""
+        predicted, true = self.decoded(name)
+        keep = np.isfinite(true).all(1)
+        if keep.sum() < 2:
+            return float("nan")
+        if head.classes:
+            return float((np.asarray(head.classes)[predicted[keep].argmax(1)] == true[keep, 0]).mean())
+        return float(np.mean(r2(true[keep], predicted[keep])))
 
 
 def _log_factorial(batch: Batch) -> float:
