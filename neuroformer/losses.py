@@ -10,8 +10,8 @@ from torch import Tensor
 
 from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.model.targets import TargetHead
 
 Gather = Callable[[Tensor], tuple[Tensor, int]]
 """The rows of all processes, one after another, with gradient; and where this process's own begin."""

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from neuroformer.data.batch import Batch
 from neuroformer.losses import denominators
 from neuroformer.model.bundle import LIKELIHOOD, save_weights
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
     FILE,
     Progress,
