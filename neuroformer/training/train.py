@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.config import Config, to_dict
-from neuroformer.model.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle
+from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.checkpoint import FILE
@@ -75,7 +75,9 @@ def train(
     }  # fmt: skip
     metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
     if fabric.is_global_zero:
-        save_bundle(folder, config, rec, prepared.normalization, prepared.describe()["split"], metrics)
+        split = prepared.describe()["split"]
+        member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+        save_bundle(folder, config, [member], metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
     return prepared, metrics
