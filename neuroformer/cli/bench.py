@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
+WHAT = """what to measure: data (batches built per second), train (a step at the reference's size against the same
+weights run the padded way), kernels (fused kernels on a GPU; exit code 3 without one)"""
+
 
 def add(command) -> None:
     help = "Benchmark a part against its plain counterpart; checks that both agree first."
     p = command("bench", run, help)
-    p.add_argument(
-        "name", choices=["data", "kernels"],
-        help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
-    )  # fmt: skip
+    p.add_argument("name", choices=["data", "train", "kernels"], help=WHAT)
     p.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -20,8 +20,10 @@ def run(args) -> int:
         from neuroformer.bench import kernels
 
         return kernels.main([])
-    from neuroformer.bench import data
-
-    result = data.run()
+    if args.name == "train":
+        from neuroformer.bench import train as bench
+    else:
+        from neuroformer.bench import data as bench
+    result = bench.run()
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     return 0 if result["checked"] else 1
