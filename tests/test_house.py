@@ -49,7 +49,7 @@ def test_entry_points_are_thin():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["audit"], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"]]
+    "command", [[], ["audit"], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"], ["import"]]
 )
 def test_help_is_complete(command):
     out = subprocess.run(

@@ -10,9 +10,9 @@ import os
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import audit, bench, decode, generate, inspect, train
+from neuroformer.cli import audit, bench, decode, generate, import_original, inspect, train
 
-COMMANDS = (audit, train, generate, decode, inspect, bench)
+COMMANDS = (audit, train, generate, decode, inspect, bench, import_original)
 
 
 class Parser(argparse.ArgumentParser):
