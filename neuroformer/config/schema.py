@@ -99,7 +99,8 @@ class ModelConfig:
     history_filters: int = (
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
-    coupling: float = 0.1  # seconds after a spike in which it changes rates at exact lags
+    coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
+    coupling_rank: int = 8  # patterns in which units drive each other
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
