@@ -60,6 +60,9 @@ class SplitConfig:
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
+    allow_leak: bool = (
+        False  # train although the audit finds a leak; written into the bundle and every report
+    )
 
 
 # -- the model -------------------------------------------------------------------------------------------
