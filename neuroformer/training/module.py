@@ -13,7 +13,7 @@ from torch import nn
 from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import loss_terms, total_loss
-from neuroformer.metrics import r2
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
@@ -79,16 +79,11 @@ class TrainingModule(L.LightningModule):
         self.log("bits", values["bits_per_spike"], prog_bar=True, logger=False)
 
     def _target_score(self, name: str) -> float:
-        """R2, the mean over columns, or accuracy; higher is better."""
+        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
         predicted, true = self.scores.decoded(name)
-        keep = np.isfinite(true).all(1)
-        if keep.sum() < 2:
-            return float("nan")
         head = self.model.targets[name]
         assert isinstance(head, TargetHead)
-        if head.classes:
-            return float((np.asarray(head.classes)[predicted[keep].argmax(1)] == true[keep, 0]).mean())
-        return float(np.mean(r2(true[keep], predicted[keep])))
+        return target_score(head.kind, true, predicted, head.period)
 
     def configure_optimizers(self):
         t = self.config.train
