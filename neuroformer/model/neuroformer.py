@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroformer.config import Config
+from neuroformer.config import Config, TargetConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Context, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding
@@ -21,7 +21,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
-from neuroformer.model.targets import TargetHead
+from neuroformer.model.targets import MomentCounts, TargetHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -34,7 +34,7 @@ class Output:
     dt_nll_T : (T,) nats of each window's next bin after SOS and after every spike (the last: no more)
     id_nll_S : (S,) nats of each spike's unit
     log_rate_WBU : log of the expected counts
-    targets : by variable, (W, C), in units of the training spread, or logits
+    targets : by variable, (W, values, R) raw outputs of its head
     features : by name (neural, frames, groups), (W or clips, shared width), normalised
     """
 
@@ -70,7 +70,8 @@ class Neuroformer(nn.Module):
        conditional intensity of a Poisson process, from which the spike heads start.
     6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
-    7. Read declared behavior targets from an attention pool over the window's states.
+    7. Read declared behavior targets, at one or several moments of the window, from an attention pool over the
+       states before each moment and from the spikes counted around it.
     8. Pool features for alignment before any cross-attention, so that no stream leaks into another.
 
     Parameters
@@ -123,8 +124,12 @@ class Neuroformer(nn.Module):
         if m.coupling > 0:
             num_lags = round(m.coupling / w.dt) + 1
             self.coupling = Coupling(num_units, self.num_bins, num_lags, m.coupling_rank)
+        self.moments = None
+        if config.targets and m.target_filters:
+            before = round((w.target_past or w.past) / w.dt) or self.num_bins
+            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
         self.targets = nn.ModuleDict(
-            {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
+            {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
         sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
         history_size = 0 if self.history is None else self.history.size
@@ -160,7 +165,7 @@ class Neuroformer(nn.Module):
         # 6: spikes
         dt_nll_T, id_nll_S = self._spike_nll(batch, h_TD, layout, log_rate_WBU)
         # 7: behavior
-        targets = {name: head(h_TD, layout) for name, head in self.targets.items()}
+        targets = self.decode(batch, h_TD, layout)
         # 8: alignment
         features = self._features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
@@ -272,6 +277,42 @@ class Neuroformer(nn.Module):
         if self.heads.independent:
             return intensity.cell_TBU[token_N].sum(1).log()
         return intensity.id_base(token_N, dt_N)
+
+    def target_head(self, target: TargetConfig, scale: dict) -> TargetHead:
+        """A head that fits this model, untrained."""
+        m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
+        size = 0 if self.moments is None else self.moments.size
+        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
+
+    def decoded(self, batch: Batch) -> dict[str, Tensor]:
+        """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
+        return self.decode(batch, *self.fused(batch))
+
+    def fused(self, batch: Batch) -> tuple[Tensor, Ragged]:
+        """(T, D) fused states of SOS and the current spikes, and their layout."""
+        state = self.encode(batch)
+        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
+        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
+        return self.fusion(x_TD, layout, state.contexts), layout
+
+    def decode(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
+        """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
+        counts: dict[tuple[int, ...], Tensor | None] = {}
+        out = {}
+        for name, head in self.targets.items():
+            assert isinstance(head, TargetHead)
+            out[name] = head(h_TD, layout, batch.tick_T, self.moment_counts(batch, head.ends, counts))
+        return out
+
+    def moment_counts(self, batch: Batch, ends: list[int], known: dict[tuple[int, ...], Tensor | None]):
+        """(V, F) counts around the moments at ``ends`` of every window; what was computed before is in ``known``."""
+        if self.moments is None or batch.around is None:
+            return None
+        key = tuple(ends)
+        if key not in known:
+            around = batch.around
+            known[key] = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+        return known[key]
 
     def _features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""
