@@ -37,9 +37,11 @@ def test_importing_neuroformer_is_light():
 
 def test_every_package_is_listed():
     text = (ROOT / "pyproject.toml").read_text()
-    listed = set(re.findall(r'"(neuroformer(?:\.\w+)?)"', text.split("packages = [")[1].split("]")[0]))
+    listed = set(re.findall(r'"(neuroformer(?:\.\w+)*)"', text.split("packages = [")[1].split("]")[0]))
     there = {"neuroformer", "neuroformer.kernels"}
-    there |= {f"neuroformer.{p.parent.name}" for p in (ROOT / "neuroformer").glob("*/__init__.py")}
+    there |= {
+        ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "neuroformer").glob("*/**/__init__.py")
+    }
     assert listed == there
 
 
