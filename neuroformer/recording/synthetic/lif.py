@@ -142,8 +142,8 @@ def simulate_brian(
     """
     try:
         import brian2 as b  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise RecordingError("Brian2 is not installed; pip install 'neuroformer[brian]'") from None
+    except (ImportError, AttributeError) as e:  # AttributeError: made for an older NumPy
+        raise RecordingError(f"Brian2 is not there ({e}); pip install 'neuroformer[brian]'") from None
     b.start_scope()
     b.prefs.codegen.target = "numpy"
     b.seed(seed)
@@ -151,7 +151,8 @@ def simulate_brian(
     names = {"tau": p.tau_s * b.second, "mean": p.mean, "noise": p.noise}
     group = b.NeuronGroup(
         p.num_units, "dv/dt = (mean - v) / tau + noise * sqrt(2 / tau) * xi : 1 (unless refractory)",
-        threshold="v >= 1", reset="v = 0", refractory=p.refractory_s * b.second, method="euler",
+        threshold="v >= 1", reset="v = 0", refractory=p.refractory_s * b.second,  # pyright: ignore[reportArgumentType]
+        method="euler",
         namespace=names,
     )  # fmt: skip
     group.v = p.mean
