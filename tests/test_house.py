@@ -50,7 +50,9 @@ def test_entry_points_are_thin():
         assert len((ROOT / name).read_text().splitlines()) <= 15
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["generate"], ["decode"], ["inspect"], ["report"], ["bench"]]
+)
 def test_help_is_complete(command):
     out = subprocess.run(
         [sys.executable, "-m", "neuroformer.cli", *command, "--help"], capture_output=True, text=True
