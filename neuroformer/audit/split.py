@@ -176,19 +176,22 @@ class SplitAudit:
         controls: dict[str, Any] = {}
         for target in self.config.targets:
             variable = self.rec.variable(target.name)
-            read = variable.hold if target.kind == "classification" else variable.interpolate
+            read = variable.interpolate if target.kind == "regression" else variable.hold
             y, true = (read(t) for t in ends)
+            kind = "classification" if target.kind == "classification" else "regression"
+            if target.kind == "circular":  # a point on the circle is regressed as its cosine and sine
+                y, true = (_on_circle(v, target.period or 2 * np.pi) for v in (y, true))
             if not np.isfinite(y).all(1).any() or np.isfinite(true).all(1).sum() < 2:
                 continue
-            predicted = control_predictions(self.clock, train, y, test, self.shape, kind=target.kind)
+            predicted = control_predictions(self.clock, train, y, test, self.shape, kind=kind)
             predicted = {k: p for k, p in predicted.items() if k != "mean"}
-            scores = {k: _score(true, p, target.kind) for k, p in predicted.items()}
+            scores = {k: _score(true, p, kind) for k, p in predicted.items()}
             tau = autocorrelation_time(self.rec, target.name, self.config.window.current)
             best = {"neighbors": _best(scores, _NEIGHBORS)}
             rolled = [k for k in scores if k not in _NEIGHBORS]
             best["autoregression or trial time"] = _best(scores, rolled)
             controls[target.name] = {"autocorrelation_s": tau, **best}
-            out.append(self._control_finding(target.name, target.kind, best, tau, gap))
+            out.append(self._control_finding(target.name, kind, best, tau, gap))
         if controls:
             self.facts["controls"] = controls
         return out
@@ -248,6 +251,11 @@ def _shared_seconds(intervals: np.ndarray, others: np.ndarray) -> float:
     a, b = merged(intervals), merged(others)
     covered = lambda x, t: np.interp(t, x.ravel(), np.c_[np.r_[0, np.cumsum(x[:, 1] - x[:, 0])[:-1]], np.cumsum(x[:, 1] - x[:, 0])].ravel())  # fmt: skip
     return float((covered(b, a[:, 1]) - covered(b, a[:, 0])).sum())
+
+
+def _on_circle(values: np.ndarray, period: float) -> np.ndarray:
+    angle = 2 * np.pi * values / period
+    return np.concatenate([np.cos(angle), np.sin(angle)], 1)
 
 
 def _score(true: np.ndarray, predicted: np.ndarray, kind: str) -> float:

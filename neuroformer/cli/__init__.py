@@ -10,9 +10,27 @@ import os
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import audit, bench, decode, generate, import_original, inspect, train
+from neuroformer.cli import (
+    audit,
+    bench,
+    decode,
+    generate,
+    import_original,
+    inspect,
+    report,
+    train,
+)
 
-COMMANDS = (audit, train, generate, decode, inspect, bench, import_original)
+COMMANDS = (
+    audit,
+    train,
+    generate,
+    decode,
+    report,
+    inspect,
+    bench,
+    import_original,
+)
 
 
 class Parser(argparse.ArgumentParser):

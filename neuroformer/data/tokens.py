@@ -67,6 +67,17 @@ def encode_past(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Toke
     return _slice(index, np.maximum(start - shape.past, base), start, start)
 
 
+def encode_around(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Tokens:
+    """The spikes that decoded values may see: from ``target_past`` before a window's first value to ``ahead`` after its last.
+
+    Never from outside the segment.
+    """
+    base = index.base[windows.segment]
+    start = base + windows.tick
+    stop = np.minimum(start + shape.current + shape.ahead, base + index.num_ticks[windows.segment])
+    return _slice(index, np.maximum(start + 1 - shape.target_past, base), stop, start)
+
+
 def available_past(windows: Windows, shape: WindowShape) -> np.ndarray:
     """(W,) bins of past that exist."""
     return np.minimum(windows.tick, shape.past)

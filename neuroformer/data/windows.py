@@ -33,15 +33,33 @@ def to_ticks(times, origin, dt: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WindowShape:
-    """A window in bins of ``dt`` seconds: ``current`` bins to predict, ``past`` bins before them."""
+    """A window in bins of ``dt`` seconds.
+
+    Attributes
+    ----------
+    current : bins to predict
+    past : bins before them
+    ahead : bins after them that a decoded value may see (``window.lookahead``)
+    target_past : bins before a decoded value that it may see
+    """
 
     dt: float
     current: int
     past: int
+    ahead: int = 0
+    target_past: int = 0
 
     @classmethod
     def from_config(cls, config: WindowConfig) -> WindowShape:
-        return cls(config.dt, round(config.current / config.dt), round(config.past / config.dt))
+        bins = lambda seconds: round(seconds / config.dt)
+        return cls(
+            config.dt, bins(config.current), bins(config.past), bins(config.lookahead), bins(config.target_past or config.past)
+        )  # fmt: skip
+
+    @property
+    def reach(self) -> int:
+        """Bins back from a window's start that anything reads."""
+        return max(self.past, self.target_past - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,20 +192,20 @@ class Windows:
 def tile(blocks: np.ndarray, shape: WindowShape, *, reach: int | None = None, phase: int = 0) -> Windows:
     """Windows that tile blocks without overlap, on the grid ``origin + phase + k * current``.
 
-    A window is listed only if all it reads lies in its block: ``reach`` bins back (default: the past) and
-    the current bins. A block that opens its segment has no data before it: there the past is missing.
+    A window is listed only if all it reads lies in its block: ``reach`` bins back (default: the shape's), the
+    current bins and those of the lookahead. A block that opens its segment has no data before it: there the past is missing.
 
     Parameters
     ----------
     blocks : (blocks, 3) int64
         Segment, first bin, one past the last bin.
     """
-    reach = shape.past if reach is None else reach
+    reach = shape.reach if reach is None else reach
     segments, ticks = [], []
     for segment, start, stop in blocks:
         first = start if start == 0 else start + reach
         k = -((phase - first) // shape.current)  # first grid place at or after `first`
-        grid = np.arange(phase + k * shape.current, stop - shape.current + 1, shape.current)
+        grid = np.arange(phase + k * shape.current, stop - shape.current - shape.ahead + 1, shape.current)
         ticks.append(grid)
         segments.append(np.full(len(grid), segment))
     if not ticks:
