@@ -29,19 +29,29 @@ def run(tmp_path_factory):
 
 def test_train_generate_decode(run, capsys):
     folder = run / "run"
-    assert main(["generate", "--run", str(folder), "--quiet"]) == 0
+    assert main(["generate", "--run", str(folder), "--score", "--quiet", "--debug"]) == 0
     assert main(["decode", "--run", str(folder), "--quiet"]) == 0
     capsys.readouterr()
     summary = json.loads((folder / "summary.json").read_text())
     expected = (
         "bits_per_spike", "bits_per_spike_glm", "decode_speed_r2", "decode_speed_r2_ridge", "decode_speed_r2_control",
         "decode_gaze_r2", "decode_gaze_x_r2", "psth_r", "psth_r_ceiling", "train_seconds", "windows_per_second",
-        "tokens_per_second_train", "tokens_per_second_generate",
+        "tokens_per_second_train", "tokens_per_second_generate", "simulation_rate_r", "simulation_psth_r_ceiling", "simulation_rate_ratio_true_past",
+        "bits_per_spike_psth_poisson",
     )  # fmt: skip
     for key in expected:
         assert np.isfinite(summary[key]), key
-    for name in ("learning_curve.png", "rasters.png", "psth.png", "decode_speed.png", "decode_gaze.png"):
+    for name in (
+        "learning_curve.png",
+        "rasters.png",
+        "psth.png",
+        "simulation.png",
+        "decode_speed.png",
+        "decode_gaze.png",
+    ):
         assert (folder / name).stat().st_size > 5000, name
+    scores = json.loads((folder / "simulation_scores.json").read_text())
+    assert {"model", "true_past", "ceiling", "psth_poisson", "homogeneous"} == set(scores["candidates"])
     simulated = neuroformer.open_recording(folder / "simulated.npz")
     assert simulated.num_trials == 2 * 4 and simulated.num_spikes > 0
     decoded = np.load(folder / "decode_speed.npz")

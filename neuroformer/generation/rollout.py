@@ -37,6 +37,11 @@ class Spikes:
         pick = lambda name: np.concatenate([empty, *(getattr(p, name) for p in parts)])
         return cls(pick("sequence"), pick("tick"), pick("unit"))
 
+    def ordered(self) -> Spikes:
+        """By (sequence, bin, unit)."""
+        order = np.lexsort((self.unit, self.tick, self.sequence))
+        return Spikes(self.sequence[order], self.tick[order], self.unit[order])
+
 
 @dataclass
 class Sequences:
@@ -98,7 +103,8 @@ def rollout(
         past = tokens.encode_past(index, Windows(alive, tick[alive]), shape)
         windows = Windows(sequences.segment[alive], tick[alive])
         batch = builder(windows, past=past).to(model.sos.device)
-        new, hits = sample_window(model, Stepper(model, batch), sequences.ident[alive], w, config, seed)
+        window = np.full(len(alive), w)
+        new, hits = sample_window(model, Stepper(model, batch), sequences.ident[alive], window, config, seed)
         guard_hits += hits
         num_tokens += len(new.tick) + len(alive)
         new = Spikes(alive[new.sequence], tick[alive][new.sequence] + new.tick, new.unit)
@@ -107,23 +113,62 @@ def rollout(
         near = joined.tick >= tick[joined.sequence] + shape.current - shape.past
         recent = Spikes(joined.sequence[near], joined.tick[near], joined.unit[near])
         progress(len(alive) * shape.current)
-    spikes = Spikes.join(parts)
-    order = np.lexsort((spikes.unit, spikes.tick, spikes.sequence))
-    ordered = Spikes(spikes.sequence[order], spikes.tick[order], spikes.unit[order])
-    return Rollout(ordered, guard_hits, num_tokens)
+    return Rollout(Spikes.join(parts).ordered(), guard_hits, num_tokens)
+
+
+@torch.no_grad()
+def rollout_true_past(
+    model: Neuroformer,
+    builder: BatchBuilder,
+    index: SpikeIndex,
+    sequences: Sequences,
+    config: GenerateConfig,
+    seed: int,
+    progress: Callable[[int], object] = lambda bins: None,
+) -> Rollout:
+    """The same windows, each drawn after the *recorded* past of ``index``: no simulation, but what to compare one with.
+
+    Whatever a closed loop does worse than this, it does because it lives on its own output.
+    """
+    shape = builder.shape
+    length = (sequences.stop - sequences.start) // shape.current
+    sequence = np.repeat(np.arange(len(sequences)), length)
+    window = np.arange(len(sequence)) - np.repeat(np.cumsum(length) - length, length)
+    tick = sequences.start[sequence] + window * shape.current
+    parts, guard_hits = [], 0
+    for first in range(0, len(sequence), config.batch_size):
+        which = slice(first, first + config.batch_size)
+        windows = Windows(sequences.segment[sequence[which]], tick[which])
+        past = tokens.encode_past(index, windows, shape)
+        stepper = Stepper(model, builder(windows, past=past).to(model.sos.device))
+        ident = sequences.ident[sequence[which]]
+        new, hits = sample_window(model, stepper, ident, window[which], config, seed)
+        guard_hits += hits
+        parts.append(Spikes(sequence[which][new.sequence], tick[which][new.sequence] + new.tick, new.unit))
+        progress(len(windows) * shape.current)
+    spikes = Spikes.join(parts).ordered()
+    return Rollout(spikes, guard_hits, len(spikes.tick) + len(sequence))
 
 
 def sample_window(
-    model: Neuroformer, stepper: Stepper, ident_Q: np.ndarray, window: int, config: GenerateConfig, seed: int
+    model: Neuroformer,
+    stepper: Stepper,
+    ident_Q: np.ndarray,
+    window_Q: np.ndarray,
+    config: GenerateConfig,
+    seed: int,
 ) -> tuple[Spikes, int]:
-    """Draw the spikes of one window of every sequence; returns them and how many hit the guard."""
+    """Draw the spikes of one window of every sequence; returns them and how many hit the guard.
+
+    ``window_Q``: which window of its sequence each one is; random streams run on over windows.
+    """
     device = stepper.h_AD.device
-    ident = torch.from_numpy(np.asarray(ident_Q, dtype=np.int64)).to(device)
+    ident, windows = (torch.from_numpy(np.asarray(x, dtype=np.int64)).to(device) for x in (ident_Q, window_Q))
     last_tick = torch.zeros(len(ident), dtype=torch.int64, device=device)
     last_unit = torch.full_like(last_tick, -1)
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
     for token in range(config.max_tokens + 1):
-        stream = ident[stepper.rows]
+        stream, window = ident[stepper.rows], windows[stepper.rows]
         u = uniforms(seed, stream, window, token, DT)
         logits = stepper.dt_logits(last_tick, last_unit)
         dt = draw(logits, u, temperature=config.temperature_dt, top_p=config.top_p_dt)
@@ -134,7 +179,7 @@ def sample_window(
             return _collect(drawn), len(going)
         dt = dt[going]
         low = torch.where(dt == last_tick[going], last_unit[going].clamp_min(0), 0)
-        u = uniforms(seed, stream[going], window, token, ID)
+        u = uniforms(seed, stream[going], window[going], token, ID)
         logits = stepper.id_logits(going, dt, low)
         unit = draw(logits, u, temperature=config.temperature_id, top_p=config.top_p_id)
         if len(going) < len(stepper.rows):

@@ -12,7 +12,7 @@ from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
-from neuroformer.generation.rollout import Rollout, Sequences, Spikes, rollout
+from neuroformer.generation.rollout import Rollout, Sequences, Spikes, rollout, rollout_true_past
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -54,8 +54,8 @@ class Simulation:
     """A simulated recording and what it cost.
 
     ``recording.trials``: one row a sequence, on a clock of their own; ``source_start`` is where in the
-    original recording it began, ``source_trial`` the row of that block among the simulated ones (of the trial
-    itself, where the split is by trials), ``sample`` which copy.
+    original recording it began, ``source_trial`` the segment of the split it lies in (the trial,
+    where the split is by trials), ``source_block`` the row of its block in that part, ``sample`` which copy.
     """
 
     recording: Recording
@@ -103,6 +103,30 @@ def simulate(
     return Simulation(out, seconds, num_tokens / max(seconds, 1e-9), guard_hits)
 
 
+def simulate_true_past(
+    model: Neuroformer,
+    rec: Recording,
+    split: Split,
+    index: SpikeIndex,
+    builder: BatchBuilder,
+    config: Config,
+    *,
+    progress: bool = True,
+) -> Recording:
+    """The windows of :func:`simulate`, each drawn after the recorded past: the same sequences, seeds and samples.
+
+    It reads the recorded spikes up to each window, so it is no simulation; it shows what closing the loop costs.
+    """
+    g = config.generate
+    sequences = sequences_of(split, builder, index, g)
+    num_bins = int((sequences.stop - sequences.start).sum())
+    with tqdm(
+        total=num_bins, unit="s", unit_scale=split.dt, desc="after the true past", disable=not progress
+    ) as bar:
+        result = rollout_true_past(model, builder, index, sequences, g, config.seed, bar.update)
+    return as_recording(rec, split, sequences, result.spikes, g, config.seed, result.guard_hits)
+
+
 def as_recording(
     rec: Recording,
     split: Split,
@@ -130,7 +154,7 @@ def as_recording(
     origin = split.segments[sequences.segment, 0]
     trials = {
         "start": starts, "stop": starts + durations, "source_start": origin + sequences.start * split.dt,
-        "source_trial": sequences.segment, "sample": sequences.ident % 2**20,
+        "source_trial": sequences.segment, "source_block": sequences.ident // 2**20, "sample": sequences.ident % 2**20,
     }  # fmt: skip
     for column, values in rec.trials.items():
         if column not in ("start", "stop") and len(split.segments) == rec.num_trials:
