@@ -47,17 +47,19 @@ class Stepper:
         self.h_AD = self._advance(state.start_WD)
         size = (batch.num_windows, model.num_bins, model.coupling.id.shape[2] + 1)
         self.coupled_ABE = self.h_AD.new_zeros(size)  # what the spikes so far do to each bin
-        self.count_A = torch.ones_like(self.rows)  # spikes so far in the cell of the last one
-        self.cell_A = torch.full_like(self.rows, -1)
         self.log_rate_WBU = model.rates(self.h_AD, state.linear_WBU)
         self.anchor = Anchor.from_log_rates(self.log_rate_WBU) if model.config.model.rate_anchor else None
 
-    def dt_logits(self, last_tick: Tensor, last_unit: Tensor) -> Tensor:
-        """(A, B + 1) of the next bin; the last class ends the window. Bins before ``last_tick`` are excluded."""
+    def dt_logits(self, which: Tensor, last_tick: Tensor, last_unit: Tensor, count: Tensor) -> Tensor:
+        """(n, B + 1) of the next bin for the active sequences ``which``; the last class ends the window.
+
+        The scan stands behind the ``count``-th spike of the cell (last_tick, last_unit), unit -1 before any: bins
+        before ``last_tick`` are excluded.
+        """
         base = self.model.dt_base(
-            self.anchor, self.coupled_ABE, self.rows, last_tick, last_unit, self.count_A
+            self.anchor, self.coupled_ABE[which], self.rows[which], last_tick, last_unit, count
         )
-        logits = at_least_float32(self.model.heads.dt(self.h_AD) + base)
+        logits = at_least_float32(self.model.heads.dt(self.h_AD[which]) + base)
         bins = torch.arange(logits.shape[1], device=logits.device)
         return logits.masked_fill(bins < last_tick[:, None], float("-inf"))
 
@@ -75,14 +77,10 @@ class Stepper:
         """Go on with the active sequences ``which`` only."""
         self.rows, self.h_AD = self.rows[which], self.h_AD[which]
         self.coupled_ABE = self.coupled_ABE[which]
-        self.count_A, self.cell_A = self.count_A[which], self.cell_A[which]
         self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
-        cell = tick * self.model.num_units + unit
-        self.count_A = torch.where(cell == self.cell_A, self.count_A + 1, 1)
-        self.cell_A = cell
         self.coupled_ABE = self.coupled_ABE + self.model.coupling.rows(tick, unit)
         self.h_AD = self._advance(self.model.spikes(tick, unit))
 
