@@ -8,8 +8,8 @@ from torch import Tensor
 
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.model.targets import TargetHead
 
 
 def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Tensor]:

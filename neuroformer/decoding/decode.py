@@ -13,8 +13,8 @@ import torch
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import balanced_accuracy, block_bootstrap, pearson, r2
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 

@@ -26,9 +26,9 @@ from neuroformer.model.heads import (
     Projection,
     RateReadout,
     SpikeHeads,
-    TargetHead,
     bounded,
 )
+from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 

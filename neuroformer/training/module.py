@@ -14,8 +14,8 @@ from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import loss_terms, total_loss
 from neuroformer.metrics import r2
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 from neuroformer.training.scores import Scores
 

@@ -9,8 +9,8 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
-from neuroformer.model.heads import TargetHead
 from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
 
 
