@@ -26,7 +26,7 @@ def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
     counts = {"spikes": torch.tensor(batch.num_spikes, device=batch.tick_T.device)}
     for name, head in model.targets.items():
         assert isinstance(head, TargetHead)
-        counts[name] = known_values(head, batch.targets[name]).sum()
+        counts[name] = head.known(batch.targets[name]).sum()
     for contrast in model.config.loss.contrast:
         keep = _with_spikes(batch, contrast.pair)
         num = torch.full_like(counts["spikes"], batch.num_windows) if keep is None else keep.sum()
@@ -46,8 +46,8 @@ def loss_terms(
     ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
-    log-likelihood per spike, without the factorial. Targets: mean squared error in units of the training
-    variance, or cross-entropy; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    log-likelihood per spike, without the factorial. Targets: by
+    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def loss_terms(
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
-        terms[name] = target_loss(head, predicted, batch.targets[name], totals[name])
+        terms[name] = head.loss(predicted, batch.targets[name], totals[name])
     for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
         same = batch.clips.key_W if batch.clips is not None and "frames" in contrast.pair else None
         scale = model.contrast_scale[i].exp().clamp(max=100.0)
@@ -93,33 +93,6 @@ def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
     """Summed Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
     row, tick, unit = batch.current.row_T, batch.tick_T, batch.unit_T
     return log_rate_WBU.exp().sum() - log_rate_WBU[row, tick, unit].sum()
-
-
-def known_values(head: TargetHead, values_WC: Tensor) -> Tensor:
-    """(W,) bool: which windows have a value, and one of the classes that training had."""
-    exists = torch.isfinite(values_WC).all(1)
-    if head.classes:
-        classes = torch.tensor(head.classes, device=values_WC.device, dtype=values_WC.dtype)
-        exists = exists & (values_WC == classes).any(1)
-    return exists
-
-
-def target_loss(
-    head: TargetHead, predicted_WC: Tensor, values_WC: Tensor, total: Tensor | None = None
-) -> Tensor:
-    """Mean over the values that exist; zero (with a gradient of zero) where a batch has none.
-
-    ``total`` replaces their number where the batch is a piece of a larger one.
-    """
-    exists = known_values(head, values_WC)
-    values = torch.nan_to_num(values_WC)
-    if head.classes:
-        classes = torch.tensor(head.classes, device=values.device, dtype=values.dtype)
-        label = (values == classes).long().argmax(1)
-        each = F.cross_entropy(predicted_WC.float(), label, reduction="none")
-    else:
-        each = (predicted_WC.float() - head.normalized(values)).square().mean(1)
-    return (each * exists).sum() / (exists.sum() if total is None else total).clamp_min(1)
 
 
 def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:

@@ -24,7 +24,7 @@ CURRENT, PAST = 100, 700
 def padded_loss(model: Neuroformer, batch: Batch, dropout: float) -> Tensor:
     """Nats per spike of dt and id, as :func:`neuroformer.losses.loss_terms` gives them.
 
-    Of a model without filtered counts, rate anchor and frame readout, which the original lacks.
+    Of a model without filtered counts, coupling, rate anchor and frame readout, which the original lacks.
     """
     drop = lambda x: F.dropout(x, dropout, model.training)
     tick_WL, unit_WL = (_pad(x, batch.current, CURRENT - 1) for x in (batch.tick_T, batch.unit_T))
@@ -97,21 +97,14 @@ def _loss(model: Neuroformer, batch: Batch, h_WLD: Tensor, tick_WL: Tensor, unit
     lengths = batch.current.lengths_B[:, None]
     last_tick = F.pad(tick_WL, (1, 0))
     last_unit = F.pad(unit_WL, (1, 0), value=-1)
-    coupled = model.coupling.summed(batch.current, batch.tick_T, batch.unit_T)
-    count = torch.arange(len(batch.current) + 1)
-    longer = Ragged(batch.current.offsets + count, batch.current.max_length + 1, len(coupled))
-    coupled_WLBE = F.pad(longer.pad(coupled), (0, 0, 0, 0, 0, CURRENT - longer.max_length))
     tick, unit = F.pad(tick_WL, (0, 1)), F.pad(unit_WL, (0, 1))
 
-    base = model.dt_base(None, coupled_WLBE, None, None, None, None)
-    dt_logits = model.heads.dt(h_WLD) + base
-    bins = torch.arange(model.num_bins + 1)
-    dt_logits = dt_logits.masked_fill(bins < last_tick[..., None], float("-inf"))
+    dt_logits = model.heads.dt_logits(h_WLD.flatten(0, 1), None, last_tick.flatten())
     dt_target = torch.where(place < lengths, tick, model.num_bins).masked_fill(place > lengths, -100)
-    dt_sum = F.cross_entropy(dt_logits.flatten(0, 1), dt_target.flatten(), reduction="sum", ignore_index=-100)
+    dt_sum = F.cross_entropy(dt_logits, dt_target.flatten(), reduction="sum", ignore_index=-100)
 
-    state, unit_UD = model.id_projection(h_WLD.flatten(0, 1), coupled_WLBE.flatten(0, 1), tick.flatten())
-    id_logits = state @ unit_UD.T + model.heads.bias
+    state = model.heads.id_state(h_WLD.flatten(0, 1), tick.flatten())
+    id_logits = state @ model.heads.unit.T + model.heads.bias
     low = torch.where(last_tick == tick, last_unit.clamp_min(0), 0)
     id_logits = id_logits.masked_fill(torch.arange(model.num_units) < low.reshape(-1, 1), float("-inf"))
     id_target = unit.masked_fill(place >= lengths, -100)

@@ -12,6 +12,10 @@ def add(command) -> None:
     help = "Benchmark a part against its plain counterpart; checks that both agree first."
     p = command("bench", run, help)
     p.add_argument("name", choices=["data", "train", "kernels"], help=WHAT)
+    p.add_argument(
+        "--spikes", type=float, metavar="N",
+        help="data: a recording of so many spikes on disk (1e8) against the small one",
+    )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -20,10 +24,11 @@ def run(args) -> int:
         from neuroformer.bench import kernels
 
         return kernels.main([])
+    from neuroformer.bench import data, train
+
     if args.name == "train":
-        from neuroformer.bench import train as bench
+        result = train.run()
     else:
-        from neuroformer.bench import data as bench
-    result = bench.run()
+        result = data.run_large(int(args.spikes)) if args.spikes else data.run()
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     return 0 if result["checked"] else 1

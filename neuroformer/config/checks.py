@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, WindowConfig
 
 
 class ConfigError(ValueError):
@@ -29,14 +29,17 @@ def check(c: Config) -> None:
     for part in ("train", "valid", "test"):
         _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
     _check_amounts(c)
+    for i, speed in enumerate(c.recording.speeds):
+        _require(speed.smooth > 0, f"recording.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _require(min(c.decode.lags, default=0) > 0, "decode.lags", list(c.decode.lags), "seconds above 0")
 
 
 def _check_window(w: WindowConfig) -> None:
     for name in ("dt", "current"):
         _require(getattr(w, name) > 0, f"window.{name}", getattr(w, name), "seconds above 0")
-    for name in ("past", "frames"):
+    for name in ("past", "frames", "lookahead", "target_past"):
         _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
-    for name in ("current", "past"):
+    for name in ("current", "past", "lookahead", "target_past"):
         value, expected = getattr(w, name), f"a whole multiple of window.dt = {w.dt}"
         _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
 
@@ -48,6 +51,7 @@ def _check_streams(c: Config) -> None:
         key = f"targets[{i}].name"
         _require(bool(target.name), key, "nothing", "the name of a behavior variable")
         _require(target.name not in inputs, key, target.name, "a variable that is not also an input")
+        _check_target(c, i)
     for i, v in enumerate(c.inputs):
         _require(bool(v.name), f"inputs[{i}].name", "nothing", "the name of a behavior variable")
         _require(v.samples >= 1, f"inputs[{i}].samples", v.samples, "1 or more")
@@ -56,6 +60,17 @@ def _check_streams(c: Config) -> None:
         for side in contrast.pair:
             expected = f"one of {', '.join(sides)} (what this run has)"
             _require(side in sides, f"loss.contrast[{i}].pair", side, expected)
+
+
+def _check_target(c: Config, i: int) -> None:
+    target, num_bins = c.targets[i], round(c.window.current / c.window.dt)
+    expected = f"a divisor of the window's {num_bins} bins"
+    whole = target.samples >= 1 and num_bins % target.samples == 0
+    _require(whole, f"targets[{i}].samples", target.samples, expected)
+    _require(target.period >= 0, f"targets[{i}].period", target.period, "0 (2 pi) or more")
+    if target.kind != "regression":
+        expected = f"squared (a {target.kind} has a noise model of its own)"
+        _require(target.noise == "squared", f"targets[{i}].noise", target.noise, expected)
 
 
 def _check_model(c: Config) -> None:
@@ -76,7 +91,7 @@ def _check_amounts(c: Config) -> None:
     g, t = c.generate, c.train
     counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
     counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
-    counts |= {"generate.batch_size": g.batch_size, "generate.max_tokens": g.max_tokens}
+    counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
     _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
@@ -84,6 +99,30 @@ def _check_amounts(c: Config) -> None:
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")
     for key in ("top_p_dt", "top_p_id"):
         _require(0 < getattr(g, key) <= 1, f"generate.{key}", getattr(g, key), "a share in (0, 1]")
+    for key in ("batch_size", "top_k_dt", "top_k_id"):
+        _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 or more")
+    ordered = len(g.interval) in (0, 2) and list(g.interval) == sorted(g.interval)
+    _require(ordered, "generate.interval", list(g.interval), "[start, stop] in seconds, or nothing")
+    for i, one in enumerate(g.interventions):
+        _check_intervention(f"generate.interventions[{i}]", one)
+
+
+def _check_intervention(key: str, one: InterventionConfig) -> None:
+    on_units = one.do in ("silence", "clamp", "drive")
+    _require(
+        bool(one.units) == on_units, f"{key}.units", list(one.units), "units for silence, clamp or drive only"
+    )
+    needs_name = one.do == "set_behavior"
+    _require(
+        bool(one.behavior) == needs_name, f"{key}.behavior", one.behavior, "a name for set_behavior only"
+    )
+    if on_units:
+        allowed = one.value >= 0 or (one.do == "clamp" and one.value == -1)
+        _require(allowed, f"{key}.value", one.value, "spikes a second, 0 or more (clamp: or -1, as recorded)")
+    _require(one.start >= 0, f"{key}.start", one.start, "seconds since the loop closed, 0 or more")
+    _require(
+        one.stop == 0 or one.stop > one.start, f"{key}.stop", one.stop, "0 (to the end) or a time after start"
+    )
 
 
 def _require(ok: bool, key: str, got: Any, expected: str) -> None:

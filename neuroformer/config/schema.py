@@ -11,11 +11,21 @@ from neuroformer.config.checks import check
 
 
 @dataclass(frozen=True)
+class SpeedConfig:
+    """How fast a recorded variable changes: the norm of its derivative, smoothed by a Gaussian."""
+
+    name: str = "speed"
+    of: str = "position"
+    smooth: float = 0.25  # seconds, standard deviation of the Gaussian
+
+
+@dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
     path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
     options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
+    speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,10 @@ class WindowConfig:
     dt: float = 0.01  # width of a bin: the resolution of spike times
     current: float = 0.05  # the window whose spikes are predicted
     past: float = 0.25  # spikes before it that the model sees
+    lookahead: float = (
+        0.0  # after a decoded moment, whose spikes its value (never a spike) may see; 0: causal
+    )
+    target_past: float = 0.0  # before a decoded moment, that target heads see; 0: as past
     frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
     frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
     max_tokens: int = 0  # cap on spikes a window, 0: none; what it drops is counted and reported
@@ -47,7 +61,12 @@ class TargetConfig:
     """One behavior variable that is predicted, and therefore never an input."""
 
     name: str = ""
-    kind: Literal["regression", "classification"] = "regression"
+    kind: Literal["regression", "classification", "circular"] = "regression"
+    noise: Literal["squared", "gaussian", "student"] = (
+        "squared"  # of a regression; the latter two learn a scale
+    )
+    period: float = 0.0  # of a circular variable, in its unit; 0: 2 pi
+    samples: int = 1  # values a window, evenly spaced, the last at its end
     weight: float = 1.0
 
 
@@ -60,6 +79,9 @@ class SplitConfig:
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
+    allow_leak: bool = (
+        False  # train although the audit finds a leak; written into the bundle and every report
+    )
 
 
 # -- the model -------------------------------------------------------------------------------------------
@@ -99,10 +121,12 @@ class ModelConfig:
     history_filters: int = (
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
-    coupling: float = 0.1  # seconds after a spike in which it changes rates at exact lags
+    coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
+    coupling_rank: int = 8  # patterns in which units drive each other
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
+    target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 
@@ -137,9 +161,8 @@ class TrainConfig:
     batch_size: int = 256  # windows a step, over all processes
     accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
-    frame_lr: float = (
-        2.5  # times lr, for the frame encoder and readout: receptive fields are far from their start
-    )
+    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
+    readout_lr: float = 2.5
     min_lr: float = 0.02  # share of lr at the end
     warmup: int = 100  # steps
     weight_decay: float = 0.05
@@ -160,18 +183,52 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class InterventionConfig:
+    """One change of the experiment, from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
+
+    do: Literal[
+        "silence", "clamp", "drive",
+        "replace_frames", "shift_frames", "freeze_frames", "blank_frames", "set_behavior",
+    ] = "silence"  # fmt: skip
+    units: tuple[int, ...] = ()  # rows of the units table, for silence, clamp and drive
+    behavior: str = ""  # name of the variable, for set_behavior
+    # clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from
+    # so many seconds of the recording on; shift_frames: so many seconds later; set_behavior: the value
+    value: float = 0.0
+    start: float = 0.0
+    stop: float = 0.0
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """Closed-loop simulation."""
 
     split: Literal["train", "valid", "test"] = "test"
+    interval: tuple[
+        float, ...
+    ] = ()  # [start, stop] seconds of the recording, in place of a part of the split
+    past_from: float = (
+        -1.0
+    )  # every sequence starts from the spikes before this second; -1: before its own start
+    interventions: tuple[InterventionConfig, ...] = ()
     samples: int = 1  # simulated copies of every trial
     temperature_dt: float = 1.0
     temperature_id: float = 1.0
     top_p_dt: float = 1.0
     top_p_id: float = 1.0
     max_tokens: int = 1000  # guard on spikes a window; hits are counted and reported
-    batch_size: int = 512  # sequences at once
+    top_k_dt: int = 0  # so many likeliest values, 0: all
+    top_k_id: int = 0
+    batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
     max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
+
+
+@dataclass(frozen=True)
+class MovingConfig:
+    """Labels count only while a variable (smoothed speed) is above a threshold, in training and in scores."""
+
+    variable: str = ""  # empty: labels always count
+    above: float = 0.0  # in the variable's unit
 
 
 @dataclass(frozen=True)
@@ -179,12 +236,13 @@ class DecodeConfig:
     """Behavior along a recording, and its baselines."""
 
     split: Literal["valid", "test"] = "test"
+    moving: MovingConfig = MovingConfig()
     lags: tuple[float, ...] = (
         0.25,
         0.5,
         1.0,
         2.0,
-    )  # seconds of past spikes that ridge may see; validation chooses
+    )  # seconds of past spikes that baselines may see; cross-validation chooses
     bootstrap_block: float = 5.0  # seconds a block of the bootstrap
     bootstraps: int = 1000
 

@@ -103,7 +103,7 @@ class Bundle:
             f"Bundle {self.path}\n"
             + "".join(
                 f"  recording {m.name}: {len(m.units)} units; split by {c.split.by}, claims {m.split['claim']}, "
-                f"sha256 {m.split['sha256'][:12]}\n"
+                f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
                 for m in self.recordings
             )
             + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
@@ -113,6 +113,20 @@ class Bundle:
             f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
             f"  versions  {versions}\n  metrics\n{values}"
         )
+
+    @staticmethod
+    def _audit(member: Member) -> str:
+        """What the audit found before training, in one line."""
+        found = member.split.get("audit", {}).get("findings")
+        if found is None:
+            return "none was made"
+        names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
+        leaks = (
+            f"THE SPLIT LEAKS ({', '.join(names['leak'])}), and this was allowed"
+            if names["leak"]
+            else "no leak"
+        )
+        return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
-from neuroformer.metrics import r2
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
@@ -47,8 +47,8 @@ class Scores:
         for name, raw in output.targets.items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)
-            self.predicted.setdefault(name, []).append(head.values(raw.float()).cpu().numpy())
-            self.true.setdefault(name, []).append(batch.targets[name].cpu().numpy())
+            self.predicted.setdefault(name, []).append(head.decoded(raw.float()).flatten(0, 1).cpu().numpy())
+            self.true.setdefault(name, []).append(batch.targets[name].flatten(0, 1).cpu().numpy())
 
     def bits_per_spike(self) -> float:
         """Of the tokens, against the null model (DESIGN: bits/spike (tokens))."""
@@ -62,7 +62,7 @@ class Scores:
         return nats / max(self.spikes, 1) / float(np.log(2))
 
     def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(windows, columns) predicted and true values of a target, in its own unit."""
+        """(values, columns) predicted and true values of a target, in its own unit; class labels for classes."""
         return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
 
     @classmethod
@@ -78,14 +78,9 @@ class Scores:
         return out
 
     def target_score(self, head: TargetHead, name: str) -> float:
-        """R2, the mean over columns, or accuracy, of the values that exist; higher is better."""
+        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
         predicted, true = self.decoded(name)
-        keep = np.isfinite(true).all(1)
-        if keep.sum() < 2:
-            return float("nan")
-        if head.classes:
-            return float((np.asarray(head.classes)[predicted[keep].argmax(1)] == true[keep, 0]).mean())
-        return float(np.mean(r2(true[keep], predicted[keep])))
+        return target_score(head.kind, true, predicted, head.period)
 
 
 def _log_factorial(batch: Batch) -> float:

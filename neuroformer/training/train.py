@@ -11,7 +11,8 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from neuroformer.config import Config, to_dict
+from neuroformer.audit import Audit, audit
+from neuroformer.config import Config, ConfigError, to_dict
 from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -42,7 +43,7 @@ def train(
     Raises
     ------
     ConfigError, RecordingError
-        A run that cannot be.
+        A run that cannot be, or a split that leaks (unless ``split.allow_leak``).
     CheckpointError
         A checkpoint that is damaged, or of another recording.
     NonFiniteLoss
@@ -58,6 +59,7 @@ def train(
     prepared = prepare(rec, config)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return prepared, read_bundle(folder).metrics
+    audited = refuse_leak(prepared)
     torch.manual_seed(config.seed)
     model = Neuroformer(config, rec.num_units, prepared.normalization)
     trainer = Trainer(fabric, prepared, model, folder)
@@ -74,13 +76,35 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
     metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
+    for severity in ("leak", "warning"):
+        named = sorted({f.name for f in audited.of(severity)})
+        metrics[f"audit_{severity}s"] = ", ".join(named) or "none"
     if fabric.is_global_zero:
-        split = prepared.describe()["split"]
+        split = prepared.describe()["split"] | {"audit": audited.to_dict()}
         member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
         save_bundle(folder, config, [member], metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
     return prepared, metrics
+
+
+def refuse_leak(prepared: Prepared) -> Audit:
+    """The audit of what is about to be trained on.
+
+    Raises
+    ------
+    ConfigError
+        The split leaks, and ``split.allow_leak`` does not say that this is known.
+    """
+    config = prepared.config
+    found = audit(prepared.rec, config, prepared.split)
+    if found.leaks and not config.split.allow_leak:
+        said = "; ".join(f"{f.name}: {f.measured}" for f in found.of("leak"))
+        raise ConfigError(
+            f"the split leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
+            "same, set split.allow_leak=true; the bundle and every report then say so"
+        )
+    return found
 
 
 def is_first_process() -> bool:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import neuroformer
-from neuroformer.data.batch import Batch, Clips
+from neuroformer.data.batch import Around, Batch, Clips
 from neuroformer.model.bundle import BundleError, load_model, read_bundle
 from neuroformer.ops import Ragged
 
@@ -23,8 +23,9 @@ def stored_batch(tensors):
     part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     ragged = lambda name: Ragged.from_lengths(tensors[f"{name}.offsets"].diff())
     plain = {k: v for k, v in tensors.items() if "." not in k}
+    around = Around(ragged("around.layout"), tensors["around.tick_S"], tensors["around.unit_S"])
     return Batch(
-        **plain, current=ragged("current"), past=ragged("past"), clips=Clips(**part("clips.")),
+        **plain, current=ragged("current"), past=ragged("past"), around=around, clips=Clips(**part("clips.")),
         inputs=part("inputs."), targets=part("targets."),
     )  # fmt: skip
 
