@@ -48,7 +48,10 @@ def test_entry_points_are_thin():
         assert len((ROOT / name).read_text().splitlines()) <= 15
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["train"], ["generate"], ["decode"], ["inspect"], ["bench"], ["folds"], ["finetune"], ["fewshot"]],
+)
 def test_help_is_complete(command):
     out = subprocess.run(
         [sys.executable, "-m", "neuroformer.cli", *command, "--help"], capture_output=True, text=True

@@ -9,9 +9,9 @@ import argparse
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import bench, decode, generate, inspect, train
+from neuroformer.cli import bench, decode, fewshot, finetune, folds, generate, inspect, train
 
-COMMANDS = (train, generate, decode, inspect, bench)
+COMMANDS = (train, generate, decode, folds, finetune, fewshot, inspect, bench)
 
 
 class Parser(argparse.ArgumentParser):

@@ -22,6 +22,7 @@ from neuroformer.config.schema import (
     SplitConfig,
     TargetConfig,
     TrainConfig,
+    TuneConfig,
     WindowConfig,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "SplitConfig",
     "TargetConfig",
     "TrainConfig",
+    "TuneConfig",
     "WindowConfig",
     "apply_overrides",
     "from_dict",
