@@ -40,18 +40,20 @@ def with_targets(config: Config, targets: Sequence[TargetConfig]) -> Config:
 
 
 def extend(
-    model: Neuroformer, prepared: Prepared, targets: Sequence[TargetConfig]
+    model: Neuroformer, prepared: Prepared, targets: Sequence[TargetConfig], seed: int = 0
 ) -> tuple[Neuroformer, Prepared]:
     """A copy of a model with fresh heads for these targets, and its recording prepared with them.
 
     Weights that fit are kept: the trunk's all, and those of heads for other targets.
     """
-    config = with_targets(dataclasses.replace(prepared.config), targets)
+    config = with_targets(prepared.config, targets)
     rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
     fresh = dataclasses.replace(config, targets=tuple(targets))
     scale["targets"] |= fit_targets(rec, prepared.split, fresh)
     ready = prepare(rec, config, scale)
-    out = Neuroformer(config, model.num_units, scale)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = Neuroformer(config, model.num_units, scale)
     names = tuple(f"targets.{t.name}." for t in targets)
     old = {k: v for k, v in model.state_dict().items() if not k.startswith(names)}
     missing, unexpected = out.load_state_dict(old, strict=False)
@@ -62,7 +64,7 @@ def extend(
 
 def finetune(
     model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
-    seed: int = 0,
+    seed: int = 0, aside: tuple[Windows, Windows] | None = None,
 ) -> tuple[Neuroformer, dict[str, Any]]:  # fmt: skip
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
@@ -76,6 +78,8 @@ def finetune(
     model : its config names the targets, see :func:`extend`; it is not changed
     windows : in time order; labels that are missing are left out
     targets : trained together
+    aside : (windows to fit on, windows to stop by) in place of a cut of ``windows``; a model whose heads
+        were trained before must stop by labels that they did not see
 
     Returns
     -------
@@ -85,7 +89,7 @@ def finetune(
         ``start``, ``steps``, ``valid_score`` (minus the loss on the share set aside), ``linear_valid_score`` (of the linear readouts
         alone), ``anchors`` (by target: what its readout uses).
     """
-    fit, held = _set_aside(windows, prepared, targets, tune.valid)
+    fit, held = aside or _set_aside(windows, prepared, targets, tune.valid)
     curves, anchors = {}, {}
     for start in STARTS:
         anchors, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)

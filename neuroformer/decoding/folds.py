@@ -23,7 +23,7 @@ from neuroformer.decoding.decode import (
 )
 from neuroformer.decoding.finetune import finetune
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
-from neuroformer.model.bundle import LIKELIHOOD, read_bundle
+from neuroformer.model.bundle import read_bundle
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
@@ -67,10 +67,11 @@ def decode_folds(
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Train and decode every fold, then pool them.
 
-    In each fold the model is trained on the training part (spikes and targets; validation chooses the weights) and its
-    heads are then fine-tuned (``tune``) on the labels of training and validation parts together, a share of which
-    stops the descent. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
-    ``folder`` already holds, of the same configuration, is not done again.
+    In each fold the model is trained on the training part (spikes and targets; validation chooses the weights). Its
+    heads are then fine-tuned (``tune``): validation says from which start and for how long, and the labels of
+    training and validation parts together are what the last descent is on. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
+    ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
+    (the animal rested) is left out.
 
     Yields
     ------
@@ -113,11 +114,13 @@ def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]
 
 def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -> Prepared:
     prepared = prepare(rec, config)
+    test = decode_windows(prepared, "test")
+    true = true_values(prepared, test)
+    if not any(np.isfinite(values).any() for values in true.values()):
+        return prepared  # nothing to score: the animal rested
     if not _trained(folder, config):
         train(rec, config, folder, progress=progress)
     windows, labels = labelled_windows(prepared)
-    test = decode_windows(prepared, "test")
-    true = true_values(prepared, test)
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
         decoded = start_decoded(prepared, target, test, true[target.name])
@@ -125,7 +128,9 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
         if "model" not in decoded.predicted:
-            tuned, _ = finetune(load_best(folder, LIKELIHOOD), prepared, windows, [target], config.tune, config.seed)  # fmt: skip
+            aside = decode_windows(prepared, "train"), decode_windows(prepared, "valid")
+            model = load_best(folder, target.name)
+            tuned, _ = finetune(model, prepared, windows, [target], config.tune, config.seed, aside)
             decoded.predicted["model"] = predict_targets(tuned, prepared, test)[target.name]
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
