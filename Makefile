@@ -10,11 +10,12 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# train, simulate and decode the built-in recording into runs/demo
+# train, simulate and decode the built-in recording into runs/demo, and show it on one page
 demo: install
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
 	$(BIN)/python generate.py --run runs/demo
 	$(BIN)/neuroformer decode --run runs/demo
+	$(BIN)/neuroformer report runs/demo
 
 # one thread: tests are many small operations
 test: export OMP_NUM_THREADS = 1

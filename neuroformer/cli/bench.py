@@ -12,6 +12,10 @@ def add(command) -> None:
         "name", choices=["data", "kernels"],
         help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
     )  # fmt: skip
+    p.add_argument(
+        "--spikes", type=float, metavar="N",
+        help="data: a recording of so many spikes on disk (1e8) against the small one",
+    )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -22,6 +26,6 @@ def run(args) -> int:
         return kernels.main([])
     from neuroformer.bench import data
 
-    result = data.run()
+    result = data.run_large(int(args.spikes)) if args.spikes else data.run()
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     return 0 if result["checked"] else 1

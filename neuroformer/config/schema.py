@@ -79,6 +79,9 @@ class SplitConfig:
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
+    allow_leak: bool = (
+        False  # train although the audit finds a leak; written into the bundle and every report
+    )
 
 
 # -- the model -------------------------------------------------------------------------------------------
@@ -118,7 +121,8 @@ class ModelConfig:
     history_filters: int = (
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
-    coupling: float = 0.1  # seconds after a spike in which it changes rates at exact lags
+    coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
+    coupling_rank: int = 8  # patterns in which units drive each other
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
@@ -156,9 +160,8 @@ class TrainConfig:
     steps: int = 2000
     batch_size: int = 256  # windows
     lr: float = 2e-3
-    frame_lr: float = (
-        2.5  # times lr, for the frame encoder and readout: receptive fields are far from their start
-    )
+    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
+    readout_lr: float = 2.5
     min_lr: float = 0.02  # share of lr at the end
     warmup: int = 100  # steps
     weight_decay: float = 0.05

@@ -36,7 +36,7 @@ def no_spikes(num_windows: int) -> Tokens:
 
 def _slice(index: SpikeIndex, first: np.ndarray, stop: np.ndarray, start: np.ndarray) -> Tokens:
     """Spikes whose key lies in ``[first, stop)`` of each window, with bins relative to ``start``."""
-    lo, hi = np.searchsorted(index.keys, np.concatenate([first, stop])).reshape(2, -1)
+    lo, hi = index.find(np.concatenate([first, stop])).reshape(2, -1)
     lengths = hi - lo
     offsets = np.zeros(len(lo) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -102,11 +102,11 @@ def learning_rate(step: int, t: TrainConfig) -> float:
 
 
 def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
-    """Matrices decay; vectors, norms and biases do not. What looks at frames has a learning rate of its own."""
-    parts = {"rest": 1.0, "frames": t.frame_lr}
+    """Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of their own."""
+    parts = {"rest": 1.0, "readout": t.readout_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
     for name, p in model.named_parameters():
-        members["frames" if name.startswith(("frames.", "what_where.")) else "rest"].append(p)
+        members["readout" if name.startswith(("frames.", "what_where.", "coupling.")) else "rest"].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):

@@ -8,6 +8,7 @@ import pytest
 from neuroformer.recording import synthetic as syn
 from neuroformer.recording.arrays import read_npz, write_npz
 from neuroformer.recording.recording import RecordingError
+from neuroformer.recording.synthetic.receptive_fields import draw_units, shifted_responses
 
 SMALL = {"num_units": 16, "num_trials": 4, "trial_s": 3.0, "targets_per_hub": 3}
 
@@ -163,13 +164,13 @@ def test_round_trip_through_npz(small, tmp_path):
 def test_energy_is_phase_free():
     """A complex cell's quadrature energy ignores the phase of its preferred grating (Adelson & Bergen 1985)."""
     p = syn.DemoParameters(num_units=8, trial_s=1.0, untuned_fraction=0.0, num_hubs=0)
-    u = syn._draw_units(np.random.default_rng(0), p)
+    u = draw_units(np.random.default_rng(0), p)
     x = np.arange(p.frame_size)
     angle = u["rf_orientation"][0]
     along = x * np.cos(angle) + x[:, None] * np.sin(angle)
     phases = np.linspace(0, 2 * np.pi, 8, endpoint=False)
     gratings = 128 + 45 * np.cos(2 * np.pi * p.frequency * along + phases[:, None, None])
-    energy = np.abs(syn.shifted_responses(gratings[None], u, p)[0, :, p.gaze_max, p.gaze_max, 0]) ** 2
+    energy = np.abs(shifted_responses(gratings[None], u, p)[0, :, p.gaze_max, p.gaze_max, 0]) ** 2
     assert energy.std() < 0.02 * energy.mean()
 
 

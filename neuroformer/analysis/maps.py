@@ -1,0 +1,178 @@
+"""One array type for every reading of who acts on whom, so that readings compare with one call.
+
+Shape suffixes: R rows (what is acted on), C columns (what acts), L lags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """How much each column acts on each row, by one reading.
+
+    Attributes
+    ----------
+    name : str
+        The reading, e.g. ``knock-out``.
+    values : (R, C) or (R, C, L) float
+        Averages over occasions: sums divided by ``count``; NaN where there was no occasion.
+    unit : str
+        Unit of measure of the values, e.g. ``change of log-odds``.
+    rows, columns : names: units that fire; units, patches or variables that act
+    count : as ``values``, or (R, 1), (1, C), ...
+        The normaliser: how often each pair could have been seen acting.
+    lags_s : (L,) seconds, optional
+        What the last axis means.
+    grid : (height, width), optional
+        Where columns are places of a frame: the first axis of lags is time, columns are row-major.
+    null_mean, null_std : (R, C), optional
+        Mean and spread of :meth:`pairs` under the null hypothesis; see :mod:`neuroformer.analysis.nulls`.
+    """
+
+    name: str
+    values: np.ndarray
+    unit: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    count: np.ndarray
+    lags_s: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+    null_mean: np.ndarray | None = None
+    null_std: np.ndarray | None = None
+
+    def __post_init__(self):
+        shape = (len(self.rows), len(self.columns)) + (() if self.lags_s is None else (len(self.lags_s),))
+        if self.values.shape != shape:
+            raise ValueError(f"map '{self.name}' has values {self.values.shape}; expected {shape}")
+
+    @property
+    def square(self) -> bool:
+        """Units on both sides, the same ones."""
+        return list(self.rows) == list(self.columns)
+
+    def pairs(self) -> np.ndarray:
+        """(R, C) one number a pair: the value at the lag where it is largest in size, signed."""
+        if self.values.ndim == 2:
+            return self.values
+        known = np.nan_to_num(self.values)
+        place = np.abs(known).argmax(2)
+        return np.take_along_axis(self.values, place[..., None], 2)[..., 0]
+
+    def z(self) -> np.ndarray:
+        """(R, C) distance from the null's mean in its spreads.
+
+        Raises
+        ------
+        ValueError
+            No null was computed.
+        """
+        if self.null_mean is None or self.null_std is None:
+            raise ValueError(f"map '{self.name}' has no null; see neuroformer.analysis.nulls")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (self.pairs() - self.null_mean) / self.null_std
+
+    def p(self) -> np.ndarray:
+        """(R, C) two-sided, of a Gaussian null; NaN on the diagonal of a square map."""
+        p = 2 * stats.norm.sf(np.abs(self.z()))
+        if self.square:
+            np.fill_diagonal(p, np.nan)
+        return p
+
+    def discoveries(self, rate: float = 0.05) -> np.ndarray:
+        """(R, C) bool: pairs that pass at this false-discovery rate (Benjamini & Hochberg 1995)."""
+        p = self.p()
+        known = np.isfinite(p)
+        out = np.zeros(p.shape, bool)
+        if known.any():
+            out[known] = stats.false_discovery_control(p[known]) <= rate
+        return out
+
+    def with_null(self, mean: np.ndarray, std: np.ndarray) -> Map:
+        shape = self.values.shape[:2]
+        return dataclasses.replace(
+            self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape)
+        )
+
+    def __repr__(self) -> str:
+        lags = "" if self.lags_s is None else f" at {len(self.lags_s)} lags"
+        known = self.pairs()[np.isfinite(self.pairs())]
+        spread = f"{known.min():.3g} to {known.max():.3g}" if known.size else "nothing seen"
+        text = f"Map '{self.name}': {len(self.rows)} x {len(self.columns)}{lags}, {spread} ({self.unit})"
+        if self.null_std is not None:
+            text += f"; {int(self.discoveries().sum())} pairs pass at a false-discovery rate of 5 %"
+        return text
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        top = "".join(
+            f"<tr><td>{escape(self.columns[c])}</td><td>{escape(self.rows[r])}</td><td>{v:.3g}</td></tr>"
+            for r, c, v in self.strongest(5)
+        )
+        return f"<p>{escape(repr(self))}</p><table><tr><th>acts</th><th>on</th><th>{escape(self.unit)}</th></tr>{top}</table>"
+
+    def strongest(self, num: int) -> list[tuple[int, int, float]]:
+        """(row, column, value) of the largest values, without a square map's diagonal."""
+        pairs = np.nan_to_num(self.pairs(), nan=-np.inf).copy()
+        if self.square:
+            np.fill_diagonal(pairs, -np.inf)
+        best = np.argsort(-pairs, axis=None)[:num]
+        found = zip(*np.unravel_index(best, pairs.shape), strict=True)
+        return [(int(r), int(c), float(pairs[r, c])) for r, c in found if np.isfinite(pairs[r, c])]
+
+
+def compare(maps: Sequence[Map]) -> tuple[list[str], np.ndarray]:
+    """Names, and the rank correlation of every two maps over the pairs that both know, diagonals left out."""
+    flat = []
+    for m in maps:
+        pairs = m.pairs().copy()
+        if m.square:
+            np.fill_diagonal(pairs, np.nan)
+        flat.append(pairs.ravel())
+    if len({len(x) for x in flat}) > 1:
+        raise ValueError("only maps of the same rows and columns compare; got " + ", ".join(map(repr, maps)))
+    out = np.eye(len(maps))
+    for i, a in enumerate(flat):
+        for j in range(i):
+            both = np.isfinite(a) & np.isfinite(flat[j])
+            out[i, j] = out[j, i] = float(
+                np.corrcoef(stats.rankdata(a[both]), stats.rankdata(flat[j][both]))[0, 1]
+            )
+    return [m.name for m in maps], out
+
+
+def save_maps(path: Path, maps: Sequence[Map]) -> None:
+    """Write maps to one ``.npz``: arrays by place, and what describes them as JSON."""
+    arrays, heads = {}, []
+    for i, m in enumerate(maps):
+        heads.append({"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid})  # fmt: skip
+        for key in ("values", "count", "lags_s", "null_mean", "null_std"):
+            value = getattr(m, key)
+            if value is not None:
+                arrays[f"{i}_{key}"] = np.asarray(value, np.float64 if key == "lags_s" else np.float32)
+    np.savez_compressed(path, head=json.dumps(heads), **arrays)  # pyright: ignore[reportArgumentType]
+
+
+def load_maps(path: Path) -> dict[str, Map]:
+    """Maps by name, as :func:`save_maps` wrote them."""
+    with np.load(path) as file:
+        heads = json.loads(str(file["head"]))
+        out = {}
+        for i, h in enumerate(heads):
+            arrays = {
+                k.split("_", 1)[1]: file[k]
+                for k in file.files
+                if k != "head" and k.split("_", 1)[0] == str(i)
+            }
+            grid = tuple(h.pop("grid")) if h["grid"] else h.pop("grid")
+            out[h["name"]] = Map(**h, grid=grid, **arrays)
+        return out

@@ -1,0 +1,31 @@
+"""Built-in recordings with known truth, made from a seed in seconds."""
+
+from __future__ import annotations
+
+from neuroformer.recording.recording import Recording, RecordingError
+from neuroformer.recording.synthetic.lif import HUBS_SHA256, HubParameters, hubs
+from neuroformer.recording.synthetic.parameters import DemoParameters
+from neuroformer.recording.synthetic.periodic import INPUTS_SHA256, InputParameters, inputs
+from neuroformer.recording.synthetic.v1 import DEMO_SHA256, SPLIT_PERIOD, demo
+
+__all__ = [
+    "DEMO_SHA256", "HUBS_SHA256", "INPUTS_SHA256", "SPLIT_PERIOD", "DemoParameters", "HubParameters",
+    "InputParameters", "demo", "hubs", "inputs", "synthetic",
+]  # fmt: skip
+
+
+def synthetic(name: str, seed: int = 0, **overrides) -> Recording:
+    """A built-in recording by name: "synthetic:demo" (or "demo" for short), "synthetic:hubs", "synthetic:inputs".
+
+    Raises
+    ------
+    RecordingError
+        Unknown name or parameter; the message lists the known ones.
+    """
+    known = {"demo": demo, "hubs": hubs, "inputs": inputs}
+    make = known.get(name.removeprefix("synthetic:"))
+    if make is None:
+        raise RecordingError(
+            f"no built-in recording '{name}'; known: {', '.join('synthetic:' + k for k in known)}"
+        )
+    return make(seed, **overrides)

@@ -1,0 +1,271 @@
+"""What a run's folder holds, panel by panel, ready for the page; a panel without data says what makes it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from neuroformer.analysis.maps import load_maps
+from neuroformer.analysis.psth import WIDTH_S, compare_psth
+from neuroformer.config import to_dict
+from neuroformer.data.splits import Split
+from neuroformer.model.bundle import Bundle
+from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.report.pack import pack, pack_rounded
+from neuroformer.report.seeing import connectivity, frames
+from neuroformer.report.summary import summary
+
+MAX_SPIKES = 600_000  # recorded and simulated, in the raster panel
+MAX_UNITS = 64  # PSTHs of so many units, the most active ones
+
+
+@dataclass
+class Run:
+    """A run's folder, and what was opened for it; ``rec`` is None where the recording is not at hand."""
+
+    folder: Path
+    bundle: Bundle
+    rec: Recording | None
+    split: Split | None
+
+    @property
+    def values(self) -> dict[str, Any]:
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+class Missing(Exception):
+    """A panel's data are absent: why, and the command that makes them."""
+
+    def __init__(self, why: str, command: str = ""):
+        self.why, self.command = why, command
+
+
+def collect(run: Run) -> list[dict[str, Any]]:
+    """Every panel in the page's order: id, title, note, and ``data`` or ``missing``."""
+    out = []
+    for key, title, note, gather in PANELS:
+        panel: dict[str, Any] = {"id": key, "title": title, "note": note}
+        try:
+            panel["data"] = gather(run)
+        except Missing as m:
+            panel["missing"] = {"why": m.why, "command": m.command}
+        out.append(panel)
+    return out
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    if not run.values:
+        raise Missing("No summary.json in this run yet.", "neuroformer train --config ...")
+    return summary(run.values, [t.name for t in run.bundle.config.targets])
+
+
+def _audit(run: Run) -> dict[str, Any]:
+    split = run.bundle.split
+    parts = {p: split[p] for p in ("train", "valid", "test")}
+    seconds = {p: float(sum(b - a for a, b in i)) for p, i in parts.items()}
+    out: dict[str, Any] = {"split": parts, "seconds": seconds, "claim": split.get("claim", "time")}
+    tree = json.loads((run.folder / "bundle.json").read_text())
+    if "audit" not in tree:
+        why = "This run was trained without an audit of its split."
+        return out | {"findings": [], "missing": {"why": why, "command": "neuroformer train --config ..."}}
+    return out | {"findings": tree["audit"].get("findings", [])}
+
+
+def _learning(run: Run) -> dict[str, Any]:
+    path = run.folder / "log" / "metrics.csv"
+    if not path.exists():
+        raise Missing("No training log in this run.", "neuroformer train --config ...")
+    with open(path) as f:
+        rows = list(csv.DictReader(f))
+    columns = [k for k in rows[0] if "/" in k] if rows else []
+    charts = {
+        "Training loss terms, unweighted": [k for k in columns if k.startswith("train/") and k != "train/loss"],
+        "Validation bits/spike": [k for k in columns if k.startswith("valid/bits")],
+        "Validation scores of the targets": [k for k in columns if k.startswith("valid/") and k.endswith("_score")],
+    }  # fmt: skip
+    made = []
+    for name, keys in charts.items():
+        series = [_series(rows, k) for k in keys]
+        made.append({"name": name, "series": [s for s in series if s["x"]]})
+    return {"charts": [c for c in made if c["series"]]}
+
+
+def _series(rows: list[dict[str, str]], key: str) -> dict[str, Any]:
+    known = [(int(r["step"]) + 1, float(r[key])) for r in rows if r.get(key)]
+    every = max(1, len(known) // 400)
+    points = [p for p in known[::every] if np.isfinite(p[1])]
+    return {"name": key.split("/", 1)[1].replace("_", " "), "x": [p[0] for p in points], "y": [p[1] for p in points]}  # fmt: skip
+
+
+def _simulated(run: Run) -> Recording:
+    path = run.folder / "simulated.npz"
+    if not path.exists():
+        raise Missing("This run has not been simulated yet.", f"neuroformer generate --run {run.folder}")
+    if run.rec is None:
+        raise Missing("The recording that this run was trained on is not at hand, so there is nothing to compare with.")  # fmt: skip
+    return open_recording(path)
+
+
+def _rasters(run: Run) -> dict[str, Any]:
+    simulated = _simulated(run)
+    rec = run.rec
+    assert rec is not None
+    intervals = simulated.trial_intervals
+    sources = np.asarray(simulated.trials["source_start"], np.float64)
+    trials, total, left_out = [], 0, 0
+    for start in dict.fromkeys(sources.tolist()):
+        rows = np.flatnonzero(sources == start)
+        length = float((intervals[rows, 1] - intervals[rows, 0]).min())
+        found = [_stretch(rec, start, length), *(_stretch(simulated, intervals[r, 0], length) for r in rows)]
+        total += sum(len(units) for _, units in found)
+        if total > MAX_SPIKES and trials:
+            left_out += 1
+            continue
+        packed = [{"time": pack(t, "u2"), "unit": pack(u, "u2")} for t, u in found]
+        name = f"{len(trials) + 1}: {length:.0f} s from {start:.0f} s"
+        trials.append({"name": name, "length": length, "recorded": packed[0], "samples": packed[1:]})
+    return {"trials": trials, "num_units": rec.num_units, "orders": unit_orders(rec), "left_out": left_out}
+
+
+def _stretch(rec: Recording, start: float, length: float) -> tuple[np.ndarray, np.ndarray]:
+    """Times in 65,535ths of the stretch, and units."""
+    lo, hi = np.searchsorted(rec.spike_times, [start, start + length])
+    return np.rint((rec.spike_times[lo:hi] - start) / length * 65535), rec.spike_units[lo:hi]
+
+
+def unit_orders(rec: Recording) -> dict[str, list[int]]:
+    """Ways to sort units: by rate, as they come, and by each column of the units table with few values."""
+    orders = {"rate": np.argsort(-rec.rates(), kind="stable"), "unit": np.arange(rec.num_units)}
+    for name, column in rec.units.items():
+        if name != "id" and column.ndim == 1 and 1 < len(np.unique(column.astype(str))) <= 40:
+            orders[name.replace("_", " ")] = np.argsort(column.astype(str), kind="stable")
+    return {k: v.tolist() for k, v in orders.items()}
+
+
+def _psth(run: Run) -> dict[str, Any]:
+    simulated = _simulated(run)
+    assert run.rec is not None and run.split is not None
+    c = compare_psth(run.rec, run.split, simulated, run.bundle.config.generate.split)
+    if c is None:
+        raise Missing("No stimulus was repeated, so there are no PSTHs.")
+    units = np.argsort(-np.nanmean(c.held_out_BU, 0))[:MAX_UNITS]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = [float(np.corrcoef(c.held_out_BU[:, u], c.simulated_BU[:, u])[0, 1]) for u in units]
+    return {
+        "units": [run.rec.unit_ids[u] for u in units], "r": [v if np.isfinite(v) else None for v in r],
+        "width_s": WIDTH_S, "held_out": pack_rounded(c.held_out_BU[:, units]),
+        "simulated": pack_rounded(c.simulated_BU[:, units]),
+        "num_held_out": c.num_held_out, "num_simulated": c.num_simulated,
+    }  # fmt: skip
+
+
+def _statistics(run: Run) -> dict[str, Any]:
+    path = run.folder / "simulation_scores.json"
+    if not path.exists():
+        raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.folder} --score")  # fmt: skip
+    return plain(json.loads(path.read_text()))
+
+
+def _decoding(run: Run) -> dict[str, Any]:
+    targets = []
+    for target in run.bundle.config.targets:
+        path = run.folder / f"decode_{target.name}.npz"
+        if not path.exists():
+            continue
+        with np.load(path) as file:
+            names = {"true": ("recorded", "true"), "model": ("model", "model"), "ridge": ("ridge", "other")}
+            lines = [
+                {"name": name, "kind": kind, "y": pack_rounded(file[key])}
+                for key, (name, kind) in names.items() if key in file.files
+            ]  # fmt: skip
+            width = file["true"].shape[1]
+            times = file["times"]
+        scale = run.bundle.normalization["targets"].get(target.name, {})
+        columns = list(scale.get("columns") or []) or [target.name]
+        columns = columns if len(columns) == width else [f"{target.name} {c}" for c in range(width)]
+        targets.append({"name": target.name, "columns": columns, "lines": lines, "times": pack(times)})
+    if not targets:
+        why = (
+            "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."
+        )
+        raise Missing(why, f"neuroformer decode --run {run.folder}" if run.bundle.config.targets else "")
+    return {"targets": targets}
+
+
+def _setup(run: Run) -> dict[str, Any]:
+    b = run.bundle
+    facts = {"recording": b.recording, "units": str(len(b.units)), "split, SHA-256": b.split["sha256"][:16]}
+    facts |= {f"version of {k}": v for k, v in b.versions.items()}
+    facts |= {f"weights for {k}, SHA-256": v[:16] for k, v in b.digests.items()}
+    return {"facts": facts, "config": yaml.safe_dump(plain(to_dict(b.config)), sort_keys=False)}
+
+
+def _connectivity(run: Run) -> dict[str, Any]:
+    maps = _maps(run)
+    rec = run.rec
+    made = connectivity(maps, run.bundle.units, None if rec is None else rec.truth.get("coupling"))
+    if made is None:
+        raise Missing("No map of units by units in this run.", f"neuroformer attend --run {run.folder}")
+    known = {"unit": list(range(len(run.bundle.units)))} if rec is None else unit_orders(rec)
+    return made | {"orders": made["orders"] | known}
+
+
+def _frames(run: Run) -> dict[str, Any]:
+    if run.bundle.config.window.frames <= 0:
+        raise Missing("This run has no frames.")
+    made = frames(run.folder / "frame_attention.npz", _maps(run))
+    if made is None:
+        raise Missing("No attention to frames in this run.", f"neuroformer attend --run {run.folder}")
+    return made
+
+
+def _maps(run: Run):
+    path = run.folder / "maps.npz"
+    if not path.exists():
+        raise Missing("No maps in this run yet.", f"neuroformer attend --run {run.folder}")
+    return load_maps(path)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: numbers that are none become null, tuples become lists."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
+    """The recording and its split; None where the file is not at hand any more."""
+    from neuroformer.data.splits import make_split
+
+    try:
+        rec = open_recording(config.recording.path, **config.recording.options)
+    except (RecordingError, OSError):
+        return None, None
+    if rec.unit_ids != bundle.units:
+        return None, None
+    return rec, make_split(rec, config)
+
+
+PANELS = (
+    ("summary", "Summary", "Every score beside its baselines, what sees no spikes, and its ceiling. Bars are 95 % intervals.", _summary),
+    ("audit", "Audit", "Which stretches train, validate and test, and what the audit of that split found.", _audit),
+    ("learning", "Learning", "Loss terms are unweighted. Press a name to hide its line.", _learning),
+    ("rasters", "Rasters", "A held-out trial as it was recorded, and as the model simulated it in closed loop: it saw its own spikes, never the recorded ones.", _rasters),
+    ("psth", "PSTHs", "Mean response to the repeated stimuli: held-out repeats against as many simulated ones.", _psth),
+    ("statistics", "Statistics", "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.", _statistics),
+    ("decoding", "Decoding", "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.", _decoding),
+    ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
+    ("frames", "Frames", "Where the model looks in the video: attention of the current spikes to each place of the frames.", _frames),
+    ("setup", "Setup", "What made this run, and what would make it again.", _setup),
+)  # fmt: skip

@@ -1,0 +1,88 @@
+"""The panels of maps: who acts on whom, and where in the frames the model looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+
+from neuroformer.analysis.connectivity import agreement
+from neuroformer.analysis.maps import Map
+from neuroformer.report.pack import pack, pack_rounded
+
+MAX_LAG_VALUES = 400_000  # pairs x lags of one map; larger maps go without their lags
+MAX_PAIR_VALUES = 1_500_000  # pairs of all maps together
+MAX_FRAMES = 200
+
+
+def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[str, Any] | None:
+    """Every map of units by units; None where there is none."""
+    square = [m for m in maps.values() if list(m.rows) == units and m.square]
+    if not square:
+        return None
+    shown, total = [], 0
+    for m in square:
+        total += len(units) ** 2
+        if total <= MAX_PAIR_VALUES or not shown:
+            shown.append(_one(m))
+    out: dict[str, Any] = {"units": units, "maps": shown, "orders": {"cluster": cluster_order(square[0])}}
+    if coupling is not None and np.any(coupling):
+        out["truth"] = pack_rounded(np.asarray(coupling))
+        out["scores"] = [agreement(m, np.asarray(coupling)) for m in square]
+    return out
+
+
+def _one(m: Map) -> dict[str, Any]:
+    pairs = m.pairs()
+    made = {
+        "name": m.name,
+        "unit": m.unit,
+        "pairs": pack_rounded(pairs),
+        "signed": bool(np.nanmin(pairs) < 0),
+    }
+    if m.null_std is not None:
+        passes = m.discoveries()
+        made |= {"z": pack_rounded(m.z()), "passes": pack(passes, "u1")}
+        made["note"] = f"{int(passes.sum()):,} of {passes.size - len(passes):,} pairs pass at a false-discovery rate of 5 %."  # fmt: skip
+    if m.lags_s is not None and m.values.size <= MAX_LAG_VALUES:
+        made |= {"lags": pack_rounded(m.values), "lags_s": np.round(m.lags_s, 6).tolist()}
+    return made
+
+
+def cluster_order(m: Map) -> list[int]:
+    """Units so that those that act alike lie together: average linkage of rows and columns, after ranks."""
+    pairs = np.nan_to_num(m.pairs().astype(np.float64))
+    if len(pairs) < 3:
+        return list(range(len(pairs)))
+    np.fill_diagonal(pairs, 0)
+    both = np.concatenate([pairs, pairs.T], 1)
+    both = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-12)
+    return leaves_list(linkage(both, "average")).tolist()
+
+
+def frames(path: Path, maps: Mapping[str, Map]) -> dict[str, Any] | None:
+    """Frames of a stretch with the attention to each of their places, and each unit's own map."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        images, times, attention = (file[k][:MAX_FRAMES] for k in ("images", "times", "attention"))
+        extent = file["extent"].tolist()
+    made = {
+        "images": pack(_bytes(images), "u1"), "times": np.round(times, 4).tolist(), "extent": extent,
+        "grid": list(attention.shape[1:]), "attention": pack_rounded(attention.reshape(len(attention), -1)),
+    }  # fmt: skip
+    own = next((m for m in maps.values() if m.grid is not None and list(m.grid) == made["grid"]), None)
+    if own is not None:
+        values = own.values if own.values.ndim == 2 else np.nanmean(own.values, 2)
+        made["units"] = {"names": list(own.rows), "values": pack_rounded(np.nan_to_num(values))}
+    return made
+
+
+def _bytes(images: np.ndarray) -> np.ndarray:
+    if images.dtype == np.uint8:
+        return images
+    low, high = float(images.min()), float(images.max())
+    return np.rint((images - low) / max(high - low, 1e-12) * 255)

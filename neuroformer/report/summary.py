@@ -1,0 +1,67 @@
+"""The summary panel: each score with its baselines, controls and ceiling, from the flat summary.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+KINDS = {"model": "model", "baseline": "other", "control": "control", "ceiling": "ceiling"}
+
+
+def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+    """``rows`` of scores, the ``cards`` on top, and ``all`` values.
+
+    Parameters
+    ----------
+    values : the flat summary.json
+    targets : names of the decoded variables
+    """
+    v: dict[str, float] = {
+        k: x for k, x in values.items() if isinstance(x, (int, float)) and not isinstance(x, bool)
+    }
+    rows = [
+        _row("Likelihood of held-out spikes, bits/spike above each unit's mean rate", v, "bits_per_spike", [
+            ("baseline", "GLM", "bits_per_spike_glm"), ("baseline", "PSTH Poisson", "bits_per_spike_psth_poisson"),
+            ("ceiling", "generator", "bits_per_spike_oracle"),
+        ]),
+        *(_row(f"Decoding of {t}, R2", v, f"decode_{t}_r2", _decoders(v, t)) for t in targets),
+        _row("Simulated against held-out PSTHs, median r over units", v, "psth_r", [("ceiling", "data against data", "psth_r_ceiling")]),
+        _row("Simulated over recorded firing rate", v, "simulated_rate_ratio", []),
+    ]  # fmt: skip
+    if rows[-1]:
+        rows[-1]["points"].append({"kind": "ceiling", "name": "recorded", "value": 1.0})
+    return {"rows": [r for r in rows if r], "cards": _cards(v, targets), "all": values}
+
+
+def _row(name: str, v: dict[str, float], key: str, others: list[tuple[str, str, str]]) -> dict[str, Any] | None:  # fmt: skip
+    if key not in v:
+        return None
+    points = [_point("model", "model", v, key)]
+    points += [_point(kind, label, v, k) for kind, label, k in others if k in v]
+    return {"name": name, "points": points}
+
+
+def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, Any]:
+    point = {"kind": KINDS[kind], "name": label, "value": v[key]}
+    if f"{key}_low" in v and f"{key}_high" in v:
+        point |= {"low": v[f"{key}_low"], "high": v[f"{key}_high"]}
+    return point
+
+
+def _decoders(v: dict[str, float], target: str) -> list[tuple[str, str, str]]:
+    """Every other decoder that the summary has a figure of."""
+    start = f"decode_{target}_r2_"
+    names = [k.removeprefix(start) for k in v if k.startswith(start)]
+    others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]
+    kind = lambda n: "control" if n.startswith("control") else "baseline"
+    return [(kind(n), n.replace("_", " "), start + n) for n in others]
+
+
+def _cards(v: dict[str, float], targets: list[str]) -> list[dict[str, Any]]:
+    wanted = [("bits/spike", "bits_per_spike", "bits_per_spike_glm", "GLM")]
+    wanted += [(f"R2 of {t}", f"decode_{t}_r2", f"decode_{t}_r2_ridge", "ridge") for t in targets[:2]]
+    wanted += [("PSTH r", "psth_r", "psth_r_ceiling", "ceiling"), ("rate, simulated / recorded", "simulated_rate_ratio", "", "")]  # fmt: skip
+    return [
+        {"name": name, "value": v[key], "note": f"{label} {v[other]:.3g}" if other in v else "closed loop"}
+        for name, key, other, label in wanted
+        if key in v
+    ]

@@ -1,0 +1,213 @@
+"""The page of a run: what it says, and that its controls do what they say in a real browser."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from browser import Browser
+from helpers import small_config, small_model, small_recording
+
+from neuroformer.analysis.maps import Map, save_maps
+from neuroformer.cli import main
+from neuroformer.config import to_dict
+from neuroformer.model.bundle import save_bundle, save_weights
+from neuroformer.recording.arrays import write_npz
+from neuroformer.report.pack import pack, pack_rounded
+from neuroformer.report.summary import summary
+
+UNITS = [f"u{i}" for i in range(6)]
+
+
+def unpacked(packed):
+    import base64
+
+    raw = np.frombuffer(base64.b64decode(packed["b"]), np.dtype(packed["t"]).newbyteorder("<")).astype(float)
+    if "k" in packed:
+        raw = np.where(raw == 65535, np.nan, packed["o"] + packed["k"] * raw)
+    return raw.reshape(packed["s"])
+
+
+def fill(folder):
+    """A run with everything that a page can show, without training: files as the commands write them."""
+    rec = small_recording(num_trials=10, seconds=60.0, rate=5.0)
+    write_npz(rec, folder / "small.npz")
+    tree = to_dict(small_config(split={"by": "trials", "claim": "repeats"}))
+    tree["recording"]["path"] = str(folder / "small.npz")
+    from neuroformer.config import from_dict
+
+    config = from_dict(tree)
+    run = folder / "run"
+    model, prepared = small_model(rec, config)
+    save_weights(run / "weights" / "likelihood.safetensors", model.float())
+    split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
+    split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
+    save_bundle(run, config, rec, prepared.normalization, split, {})
+    assert (
+        main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
+    )
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((6, 6, 3)) + 8 * np.eye(6, k=1)[..., None]
+    ones = np.ones((6, 6))
+    maps = [Map("knock-out", values, "nats", UNITS, UNITS, ones[..., None], np.array([0.01, 0.02, 0.03])).with_null(0 * ones, ones),
+            Map("attention", np.abs(values[..., 0]), "share", UNITS, UNITS, ones),
+            Map("frames", rng.random((6, 9)), "share", UNITS, [str(i) for i in range(9)], np.ones((6, 9)), grid=(3, 3))]  # fmt: skip
+    save_maps(run / "maps.npz", maps)
+    np.savez(run / "frame_attention.npz", images=rng.integers(0, 255, (5, 8, 8)).astype(np.uint8),
+             times=np.arange(5) * 0.05, attention=rng.random((5, 3, 3)), extent=np.array([0, 0, 8, 8.0]))  # fmt: skip
+    (run / "log").mkdir(exist_ok=True)
+    with open(run / "log" / "metrics.csv", "w", newline="") as f:
+        w = csv.writer(f)
+        w.writerow(["step", "train/dt", "valid/bits_per_spike", "valid/speed_score"])
+        w.writerows([[i, 3 - i / 10, i / 20, i / 30] for i in range(10)])
+    old = json.loads((run / "summary.json").read_text())
+    new = {"bits_per_spike": 0.8, "bits_per_spike_glm": 0.6, "decode_speed_r2": 0.5, "decode_speed_r2_low": 0.4,
+           "decode_speed_r2_high": 0.6, "decode_speed_r2_ridge": 0.45, "decode_speed_r2_control": -0.01, "psth_r": 0.4, "psth_r_ceiling": 0.5}  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(old | new))
+    t = np.arange(0, 12, 0.05)
+    np.savez(run / "decode_speed.npz", times=t, true=np.sin(t)[:, None], model=np.sin(t)[:, None] * 0.9, ridge=np.cos(t)[:, None])  # fmt: skip
+    score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, float("nan"), float("nan")]}
+    drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
+    (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
+    bundle = json.loads((run / "bundle.json").read_text())
+    bundle["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
+    (run / "bundle.json").write_text(json.dumps(bundle))
+    assert main(["report", str(run)]) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
+        browser.open(run / "report.html")
+        yield browser
+
+
+def test_arrays_survive_packing():
+    x = np.array([[1.5, np.nan], [-2.0, 0.25]])
+    np.testing.assert_allclose(unpacked(pack_rounded(x)), x, atol=3.5 / 65534)
+    np.testing.assert_array_equal(unpacked(pack(np.array([0, 65534]), "u2")), [0, 65534])
+    np.testing.assert_array_equal(unpacked(pack_rounded(np.full(3, 2.0))), [2, 2, 2])
+
+
+def test_the_summary_knows_baselines_controls_and_ceilings():
+    values = {"bits_per_spike": 0.8, "bits_per_spike_glm": 0.6, "bits_per_spike_oracle": 1.0, "decode_x_r2": 0.5,
+              "decode_x_r2_low": 0.4, "decode_x_r2_high": 0.6, "decode_x_r2_ridge": 0.3, "decode_x_r2_ridge_low": 0.2,
+              "decode_x_r2_control": 0.0, "decode_x_control_name": "hold"}  # fmt: skip
+    rows = {r["name"].split(",")[0]: r["points"] for r in summary(values, ["x"])["rows"]}
+    kinds = lambda points: [(p["kind"], p["name"]) for p in points]
+    assert kinds(rows["Decoding of x"]) == [("model", "model"), ("other", "ridge"), ("control", "control")]
+    assert rows["Decoding of x"][0]["low"] == 0.4 and "low" not in rows["Decoding of x"][2]
+    assert ("ceiling", "generator") in kinds(rows["Likelihood of held-out spikes"])
+
+
+def test_one_file_without_a_network(run):
+    text = (run / "report.html").read_text()
+    assert len(text) < 15e6
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", text) and "@import" not in text
+    assert "default-src 'none'" in text
+
+
+def test_it_opens_without_errors_and_asks_for_nothing(page, run):
+    assert page.errors() == []
+    assert page.requests() == [(run / "report.html").resolve().as_uri()]
+    titles = page.js("[...document.querySelectorAll('section h2')].map(h => h.textContent)")
+    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Connectivity", "Frames", "Setup"]  # fmt: skip
+    assert page.js("document.querySelectorAll('.missing').length") == page.js("document.querySelectorAll('#psth .missing').length")  # fmt: skip
+    assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
+
+
+def test_the_trial_chooser_shows_another_trial(page):
+    before, said = page.pixels("#raster"), page.js("document.querySelector('#rasters .readout').textContent")
+    page.choose("#trial", "1")
+    assert page.pixels("#raster") != before
+    assert page.js("document.querySelector('#rasters .readout').textContent") != said
+    page.js(
+        "[...document.querySelectorAll('#rasters button')].find(b => b.textContent === 'Previous').click()"
+    )
+    assert page.pixels("#raster") == before and page.js("document.querySelector('#trial').value") == "0"
+
+
+def test_the_matrix_sorts_subtracts_its_null_and_names_the_pair(page):
+    page.js("document.querySelector('#matrix').scrollIntoView({behavior: 'instant', block: 'center'})")
+    plain = page.pixels("#matrix")
+    page.choose("#order", "unit")
+    by_unit = page.pixels("#matrix")
+    page.choose("#null", "on")
+    null = page.pixels("#matrix")
+    page.choose("#null", "off")
+    page.choose("#passing", "on")
+    passing = page.pixels("#matrix")
+    page.choose("#passing", "off")
+    assert len({plain, by_unit, null, passing}) >= 3 and page.pixels("#matrix") == by_unit
+    # the first row of the cell at row 1, column 2 is u2 acting on u1
+    size = page.js("(() => { const b = document.querySelector('#matrix').getBoundingClientRect(); return [b.left, b.top, (b.width - 18) / 6]; })()")  # fmt: skip
+    at = [size[0] + 18 + 2.5 * size[2], size[1] + 18 + 1.5 * size[2]]
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
+    said = page.js("document.querySelector('#pair').textContent")
+    assert said.startswith("u2 → u1: ") and "z " in said and "passes" in said
+    assert page.js("document.querySelectorAll('#connectivity svg').length") == 1  # the pair by lag
+    page.choose("#map", "1")
+    assert page.js("document.querySelector('#null').disabled") is True
+    page.choose("#map", "0")
+
+
+def test_the_matrix_answers_the_keyboard(page):
+    page.js("document.querySelector('#matrix').focus()")
+    page.key("ArrowRight")
+    first = page.js("document.querySelector('#pair').textContent")
+    page.key("ArrowRight")
+    assert page.js("document.querySelector('#pair').textContent") != first
+
+
+def test_the_time_slider_moves_the_frame_and_the_overlay_comes_off(page):
+    first = page.pixels("#frames canvas")
+    page.choose("#frame", "3")
+    moved = page.pixels("#frames canvas")
+    assert moved != first and "Frame 4 of 5" in page.js("document.querySelector('#frame-time').textContent")
+    page.choose("#overlay", "off")
+    assert page.pixels("#frames canvas") != moved
+
+
+def test_every_control_has_a_name_and_can_be_reached_by_tab(page):
+    nameless = page.js("[...document.querySelectorAll('select, input, button')].filter(c => !(c.textContent.trim() && c.tagName === 'BUTTON') && !c.closest('label')).length")  # fmt: skip
+    assert nameless == 0
+    page.js("document.activeElement.blur(); window.scrollTo(0, 0)")
+    seen = set()
+    for _ in range(60):
+        page.key("Tab")
+        seen.add(page.js("document.activeElement.id || document.activeElement.tagName"))
+    assert {"trial", "map", "order", "null", "matrix", "frame", "overlay"} <= seen
+
+
+def test_a_narrow_page_does_not_scroll_sideways(page):
+    page.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
+    page.js("new Promise(r => setTimeout(r, 300))")
+    assert page.js("document.documentElement.scrollWidth") <= 390
+    page.call("Emulation.clearDeviceMetricsOverride")
+    assert page.errors() == []
+
+
+def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
+    import shutil
+
+    bare = tmp_path / "bare"
+    (bare / "weights").mkdir(parents=True)
+    shutil.copy(run / "bundle.json", bare / "bundle.json")
+    assert main(["report", str(bare), "recording.path=absent.npz"]) == 0
+    said = capsys.readouterr().out
+    assert "Summary, Learning, Rasters" in said
+    text = (bare / "report.html").read_text()
+    for command in ("generate --run", "decode --run", "attend --run", "train --config"):
+        assert f"neuroformer {command}" in text
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no bundle at" in capsys.readouterr().err
