@@ -90,6 +90,10 @@ def _check_amounts(c: Config) -> None:
     """Counts, temperatures and shares."""
     g, t = c.generate, c.train
     counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
+    counts |= {
+        f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
+    }
+    _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
