@@ -9,8 +9,8 @@ def add(command) -> None:
     help = "Benchmark a part against its plain counterpart; checks that both agree first."
     p = command("bench", run, help)
     p.add_argument(
-        "name", choices=["data", "kernels"],
-        help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
+        "name", choices=["attend", "data", "kernels"],
+        help="what to measure: attend (what capturing maps adds to a forward pass), data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
     )  # fmt: skip
     p.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -20,8 +20,8 @@ def run(args) -> int:
         from neuroformer.bench import kernels
 
         return kernels.main([])
-    from neuroformer.bench import data
+    from neuroformer.bench import attend, data
 
-    result = data.run()
+    result = {"attend": attend.run, "data": data.run}[args.name]()
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     return 0 if result["checked"] else 1

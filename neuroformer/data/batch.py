@@ -53,6 +53,7 @@ class Batch:
     inputs : by variable, (W, samples, C) float32, NaN where missing
     targets : by variable, (W, C) float32, NaN where missing, at the window's end
     segment_W, tick_W : int64, where the windows lie
+    past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
     current: Ragged
@@ -67,6 +68,7 @@ class Batch:
     clips: Clips | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
+    past_weight_P: Tensor | None = None
 
     @property
     def num_windows(self) -> int:

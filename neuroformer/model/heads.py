@@ -190,10 +190,14 @@ class Coupling(nn.Module):
         rows = both.index_select(0, place.flatten()).unflatten(0, place.shape)
         return rows * ((lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
 
-    def log_rates(self, past: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
+    def log_rates(
+        self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None
+    ) -> Tensor:
         """(W, B, U) what the spikes before the window add to the log rates."""
         near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
         rows = self.rows(tick_P.index_select(0, near), unit_P.index_select(0, near))[..., 1:]
+        if weight_P is not None:
+            rows = rows * weight_P.index_select(0, near)[:, None, None]
         total = rows.new_zeros(len(past), *rows.shape[1:]).index_add(
             0, past.row_T.index_select(0, near), rows
         )
