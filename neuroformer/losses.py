@@ -18,8 +18,8 @@ def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Te
     ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
-    log-likelihood per spike, without the factorial. Targets: mean squared error in units of the training
-    variance, or cross-entropy; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    log-likelihood per spike, without the factorial. Targets: by
+    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
     """
     num_spikes = max(batch.num_spikes, 1)
     terms = {
@@ -30,7 +30,7 @@ def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Te
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
-        terms[name] = target_loss(head, predicted, batch.targets[name])
+        terms[name] = head.loss(predicted, batch.targets[name])
     for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
         same = batch.clips.index_W if batch.clips is not None and "frames" in contrast.pair else None
         scale = model.contrast_scale[i].exp().clamp(max=100.0)
@@ -52,20 +52,6 @@ def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
     """Summed Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
     row, tick, unit = batch.current.row_T, batch.tick_T, batch.unit_T
     return log_rate_WBU.exp().sum() - log_rate_WBU[row, tick, unit].sum()
-
-
-def target_loss(head: TargetHead, predicted_WC: Tensor, values_WC: Tensor) -> Tensor:
-    """Mean over the values that exist; zero (with a gradient of zero) where a batch has none."""
-    exists = torch.isfinite(values_WC).all(1)
-    values = torch.nan_to_num(values_WC)
-    if head.classes:
-        classes = torch.tensor(head.classes, device=values.device, dtype=values.dtype)
-        label = (values == classes).long().argmax(1)
-        exists = exists & (values == classes).any(1)
-        each = F.cross_entropy(predicted_WC.float(), label, reduction="none")
-    else:
-        each = (predicted_WC.float() - head.normalized(values)).square().mean(1)
-    return (each * exists).sum() / exists.sum().clamp_min(1)
 
 
 def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:

@@ -207,6 +207,38 @@ def _columns(true, predicted):
         yield y[known], p[known]
 
 
+def circular_r2(true, predicted, period: float = 2 * np.pi) -> np.ndarray:
+    """Share of the circular variance that is explained, per column.
+
+    ``1 - sum(1 - cos(error)) / sum(1 - cos(true - circular mean of true))``: R2 with the chordal distance in
+    place of the squared error. Missing labels as in :func:`r2`.
+
+    Parameters
+    ----------
+    true, predicted : (N, C) or (N,), in the unit of ``period``
+    """
+    out = []
+    for y, p in _columns(true, predicted):
+        angle, error = y * (2 * np.pi / period), (p - y) * (2 * np.pi / period)
+        mean = np.angle(np.exp(1j * angle).mean()) if len(angle) else 0.0
+        total = (1 - np.cos(angle - mean)).sum()
+        out.append(float(1 - (1 - np.cos(error)).sum() / total) if total > 0 else float("nan"))
+    return np.array(out)
+
+
+def target_score(kind: str, true_NC, predicted_NC, period: float = 0.0) -> float:
+    """One number for a target: mean R2 over columns, mean circular R2, or balanced accuracy; NaN without labels."""
+    keep = np.isfinite(true_NC).all(1)
+    if keep.sum() < 2:
+        return float("nan")
+    true, predicted = true_NC[keep], predicted_NC[keep]
+    if kind == "classification":
+        return balanced_accuracy(true[:, 0], predicted[:, 0]).score
+    each = circular_r2(true, predicted, period or 2 * np.pi) if kind == "circular" else r2(true, predicted)
+    known = each[np.isfinite(each)]
+    return float(known.mean()) if len(known) else float("nan")
+
+
 class BalancedAccuracy(NamedTuple):
     """Mean recall, and the mean recall of a guess."""
 

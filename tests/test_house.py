@@ -51,7 +51,19 @@ def test_entry_points_are_thin():
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["generate"], ["decode"], ["inspect"], ["report"], ["bench"]]
+    "command",
+    [
+        [],
+        ["audit"],
+        ["train"],
+        ["generate"],
+        ["decode"],
+        ["attend"],
+        ["inspect"],
+        ["report"],
+        ["bench"],
+        ["import"],
+    ],
 )
 def test_help_is_complete(command):
     out = subprocess.run(

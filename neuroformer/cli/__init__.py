@@ -1,17 +1,18 @@
 """The command line: the only place that prints, parses or exits. One module a command.
 
-Exit codes: 0 done, 2 a mistake in what was asked for (one message, no traceback), 130 interrupted.
+Exit codes: 0 done, 1 an audit found a leak (a benchmark, a difference), 2 a mistake in what was asked for (one message, no traceback), 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import bench, decode, generate, inspect, report, train
+from neuroformer.cli import attend, audit, bench, decode, generate, import_original, inspect, report, train
 
-COMMANDS = (train, generate, decode, inspect, report, bench)
+COMMANDS = (audit, train, generate, decode, attend, inspect, report, bench, import_original)
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,17 +23,31 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    args = parser().parse_args(argv)
+    args = _parse(argv)
     try:
         return args.do(args) or 0
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, OSError) as e:
         if args.debug:
             raise
         print(f"neuroformer: {e}", file=sys.stderr)
         return 2
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """Overrides may stand anywhere; argparse alone would refuse them behind an option."""
+    top = parser()
+    args, rest = top.parse_known_args(argv)
+    if any(r.startswith("-") or "=" not in r or not hasattr(args, "override") for r in rest):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.override = [*args.override, *rest]
+    return args
 
 
 def parser() -> argparse.ArgumentParser:

@@ -7,20 +7,45 @@ from typing import Any
 import numpy as np
 
 from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.tables import score_table
 from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
-    help = "Decode the declared behavior targets on held-out data, beside ridge and controls."
+    help = "Decode the declared behavior targets on held-out data, beside tuned baselines and controls."
     p = command("decode", run, help, KEYS)
     run_argument(p)
+    baselines_argument(p)
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
+
+
+def baselines_argument(p) -> None:
+    p.add_argument(
+        "--baselines", default="fast",
+        help="fast (ridge, lasso, kalman), all (and glm, mlp, gru), none, or names joined by commas",
+    )  # fmt: skip
+
+
+def baseline_names(asked: str) -> tuple[str, ...]:
+    """Names of baselines from the command line's argument."""
+    from neuroformer.decoding.baselines import ALL, FAST
+
+    if asked in ("fast", "all", "none"):
+        return {"fast": FAST, "all": ALL, "none": ()}[asked]
+    names = tuple(asked.split(","))
+    for name in names:
+        if name not in ALL:
+            raise ConfigError(
+                f"--baselines names '{name}'; expected fast, all, none, or some of {', '.join(ALL)}"
+            )
+    return names
 
 
 def run(args) -> None:
     from neuroformer.decoding.run import decode_run
     from neuroformer.report import figures
 
+    names = baseline_names(args.baselines)
     bundle, prepared = open_run(args.folder, args.override)
     if not prepared.config.targets:
         raise ConfigError(
@@ -28,12 +53,18 @@ def run(args) -> None:
         )
     warn_only_ours()
     summary: dict[str, Any] = {}
-    for target, decoded, scores in decode_run(bundle, prepared, args.folder, progress=not args.quiet):
+    tables = []
+    decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)
+    for target, decoded, scores in decoding:
         summary |= scores
+        tables.append(score_table(decoded, target, scores))
         columns = prepared.normalization["targets"][target.name].get("columns") or [target.name]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
-        fig = figures.decode_trace(decoded.times, decoded.true_WC, shown, target.name, columns)
+        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
-        arrays = {"times": decoded.times, "true": decoded.true_WC, **decoded.predicted}
+        arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
+        if decoded.spread_VC is not None:
+            arrays["model_spread"] = decoded.spread_VC
         np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     summarise(args.folder, summary)
+    print("\n".join(tables))

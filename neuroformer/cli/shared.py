@@ -28,7 +28,13 @@ def open_run(folder: Path, overrides: list[str]):
     config = _same_model(bundle.config, from_dict(apply_overrides(to_dict(bundle.config), overrides)))
     rec = open_recording(config.recording.path, **config.recording.options)
     check_units(bundle, rec)
-    return bundle, prepare(rec, config, bundle.normalization)
+    prepared = prepare(rec, config, bundle.normalization)
+    if prepared.split.sha256() != bundle.split["sha256"]:
+        raise ConfigError(
+            "the recording, or a longer decode.lags (which widens the gaps), gives another split than the one that the "
+            "run was trained on; held-out data may have been trained on. Train a run with it"
+        )
+    return bundle, prepared
 
 
 def _same_model(trained: Config, asked: Config) -> Config:
@@ -38,6 +44,10 @@ def _same_model(trained: Config, asked: Config) -> Config:
             raise ConfigError(
                 f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
             )
+    if trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds:
+        raise ConfigError(
+            "'decode.moving' and 'recording.speeds' say which labels count; train a run with them"
+        )
     return asked
 
 

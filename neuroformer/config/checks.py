@@ -29,14 +29,17 @@ def check(c: Config) -> None:
     for part in ("train", "valid", "test"):
         _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
     _check_amounts(c)
+    for i, speed in enumerate(c.recording.speeds):
+        _require(speed.smooth > 0, f"recording.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _require(min(c.decode.lags, default=0) > 0, "decode.lags", list(c.decode.lags), "seconds above 0")
 
 
 def _check_window(w: WindowConfig) -> None:
     for name in ("dt", "current"):
         _require(getattr(w, name) > 0, f"window.{name}", getattr(w, name), "seconds above 0")
-    for name in ("past", "frames"):
+    for name in ("past", "frames", "lookahead", "target_past"):
         _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
-    for name in ("current", "past"):
+    for name in ("current", "past", "lookahead", "target_past"):
         value, expected = getattr(w, name), f"a whole multiple of window.dt = {w.dt}"
         _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
 
@@ -48,6 +51,7 @@ def _check_streams(c: Config) -> None:
         key = f"targets[{i}].name"
         _require(bool(target.name), key, "nothing", "the name of a behavior variable")
         _require(target.name not in inputs, key, target.name, "a variable that is not also an input")
+        _check_target(c, i)
     for i, v in enumerate(c.inputs):
         _require(bool(v.name), f"inputs[{i}].name", "nothing", "the name of a behavior variable")
         _require(v.samples >= 1, f"inputs[{i}].samples", v.samples, "1 or more")
@@ -56,6 +60,17 @@ def _check_streams(c: Config) -> None:
         for side in contrast.pair:
             expected = f"one of {', '.join(sides)} (what this run has)"
             _require(side in sides, f"loss.contrast[{i}].pair", side, expected)
+
+
+def _check_target(c: Config, i: int) -> None:
+    target, num_bins = c.targets[i], round(c.window.current / c.window.dt)
+    expected = f"a divisor of the window's {num_bins} bins"
+    whole = target.samples >= 1 and num_bins % target.samples == 0
+    _require(whole, f"targets[{i}].samples", target.samples, expected)
+    _require(target.period >= 0, f"targets[{i}].period", target.period, "0 (2 pi) or more")
+    if target.kind != "regression":
+        expected = f"squared (a {target.kind} has a noise model of its own)"
+        _require(target.noise == "squared", f"targets[{i}].noise", target.noise, expected)
 
 
 def _check_model(c: Config) -> None:

@@ -11,11 +11,21 @@ from neuroformer.config.checks import check
 
 
 @dataclass(frozen=True)
+class SpeedConfig:
+    """How fast a recorded variable changes: the norm of its derivative, smoothed by a Gaussian."""
+
+    name: str = "speed"
+    of: str = "position"
+    smooth: float = 0.25  # seconds, standard deviation of the Gaussian
+
+
+@dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
     path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
     options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
+    speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,10 @@ class WindowConfig:
     dt: float = 0.01  # width of a bin: the resolution of spike times
     current: float = 0.05  # the window whose spikes are predicted
     past: float = 0.25  # spikes before it that the model sees
+    lookahead: float = (
+        0.0  # after a decoded moment, whose spikes its value (never a spike) may see; 0: causal
+    )
+    target_past: float = 0.0  # before a decoded moment, that target heads see; 0: as past
     frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
     frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
     max_tokens: int = 0  # cap on spikes a window, 0: none; what it drops is counted and reported
@@ -47,7 +61,12 @@ class TargetConfig:
     """One behavior variable that is predicted, and therefore never an input."""
 
     name: str = ""
-    kind: Literal["regression", "classification"] = "regression"
+    kind: Literal["regression", "classification", "circular"] = "regression"
+    noise: Literal["squared", "gaussian", "student"] = (
+        "squared"  # of a regression; the latter two learn a scale
+    )
+    period: float = 0.0  # of a circular variable, in its unit; 0: 2 pi
+    samples: int = 1  # values a window, evenly spaced, the last at its end
     weight: float = 1.0
 
 
@@ -60,6 +79,9 @@ class SplitConfig:
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
+    allow_leak: bool = (
+        False  # train although the audit finds a leak; written into the bundle and every report
+    )
 
 
 # -- the model -------------------------------------------------------------------------------------------
@@ -99,10 +121,12 @@ class ModelConfig:
     history_filters: int = (
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
-    coupling: float = 0.1  # seconds after a spike in which it changes rates at exact lags
+    coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
+    coupling_rank: int = 8  # patterns in which units drive each other
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
+    target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 
@@ -136,9 +160,8 @@ class TrainConfig:
     steps: int = 2000
     batch_size: int = 256  # windows
     lr: float = 2e-3
-    frame_lr: float = (
-        2.5  # times lr, for the frame encoder and readout: receptive fields are far from their start
-    )
+    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
+    readout_lr: float = 2.5
     min_lr: float = 0.02  # share of lr at the end
     warmup: int = 100  # steps
     weight_decay: float = 0.05
@@ -171,16 +194,25 @@ class GenerateConfig:
 
 
 @dataclass(frozen=True)
+class MovingConfig:
+    """Labels count only while a variable (smoothed speed) is above a threshold, in training and in scores."""
+
+    variable: str = ""  # empty: labels always count
+    above: float = 0.0  # in the variable's unit
+
+
+@dataclass(frozen=True)
 class DecodeConfig:
     """Behavior along a recording, and its baselines."""
 
     split: Literal["valid", "test"] = "test"
+    moving: MovingConfig = MovingConfig()
     lags: tuple[float, ...] = (
         0.25,
         0.5,
         1.0,
         2.0,
-    )  # seconds of past spikes that ridge may see; validation chooses
+    )  # seconds of past spikes that baselines may see; cross-validation chooses
     bootstrap_block: float = 5.0  # seconds a block of the bootstrap
     bootstraps: int = 1000
 

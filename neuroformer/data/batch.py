@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.config import Config
+from neuroformer.config import Config, TargetConfig
 from neuroformer.data import tokens
 from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
 from neuroformer.ops import Ragged
-from neuroformer.recording import Recording
+from neuroformer.recording import BehaviorVariable, Recording
 
 
 @dataclass
@@ -40,6 +40,15 @@ class Clips:
 
 
 @dataclass
+class Around:
+    """Spikes around a window, packed: only target heads read them. Bins count from the window's first."""
+
+    layout: Ragged
+    tick_S: Tensor
+    unit_S: Tensor
+
+
+@dataclass
 class Batch:
     """Tensors of W windows. Spikes are packed; nothing is padded.
 
@@ -51,7 +60,8 @@ class Batch:
     available_W : int64, bins of past that exist
     clips : Clips, where the recording has frames and the configuration wants them
     inputs : by variable, (W, samples, C) float32, NaN where missing
-    targets : by variable, (W, C) float32, NaN where missing, at the window's end
+    targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
+    around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
     past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
@@ -69,6 +79,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     past_weight_P: Tensor | None = None
+    around: Around | None = None
 
     @property
     def num_windows(self) -> int:
@@ -112,6 +123,8 @@ class BatchBuilder:
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets]
+        moving = config.decode.moving.variable
+        self.moving = rec.variable(moving) if config.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
@@ -125,6 +138,7 @@ class BatchBuilder:
         Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
         spikes: none of the recording's own is read.
         """
+        recorded = past is None
         if past is None:
             current = tokens.encode_current(self.index, windows, self.shape, self.config.window.max_tokens)
             past = tokens.encode_past(self.index, windows, self.shape)
@@ -139,7 +153,8 @@ class BatchBuilder:
             segment_W=_tensor(windows.segment), tick_W=_tensor(windows.tick),
             clips=self._clips(windows, start_ns, stop_ns),
             inputs=self._inputs(start_ns),
-            targets=self._targets(stop_ns),
+            targets=self._targets(start_ns),
+            around=self._around(windows) if recorded else None,
         )  # fmt: skip
 
     def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:
@@ -151,10 +166,31 @@ class BatchBuilder:
             out[config.name] = torch.from_numpy(values)
         return out
 
-    def _targets(self, stop_ns: np.ndarray) -> dict[str, Tensor]:
-        at = stop_ns / NANOSECONDS
-        read = lambda c, v: v.hold(at) if c.kind == "classification" else v.interpolate(at)
-        return {c.name: torch.from_numpy(read(c, v)) for c, v in self.targets}
+    def labels(self, windows: Windows) -> dict[str, Tensor]:
+        """(W, values, C) of every target, as in a batch, without building one."""
+        return self._targets(self._origin_ns[windows.segment] + windows.tick * self._dt_ns)
+
+    def _targets(self, start_ns: np.ndarray) -> dict[str, Tensor]:
+        out = {}
+        for config, variable in self.targets:
+            bins = (np.arange(config.samples) + 1) * (self.shape.current // config.samples)
+            at = (start_ns[:, None] + bins * self._dt_ns) / NANOSECONDS
+            values = label_values(variable, config, at.ravel())
+            values[~self._counts(at.ravel())] = np.nan
+            out[config.name] = torch.from_numpy(values).unflatten(0, at.shape)
+        return out
+
+    def _counts(self, at: np.ndarray) -> np.ndarray:
+        """(N,) whether a label at each time counts: everywhere, or while the animal moves (``decode.moving``)."""
+        if self.moving is None:
+            return np.ones(len(at), bool)
+        return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
+
+    def _around(self, windows: Windows) -> Around | None:
+        if not self.targets or not self.config.model.target_filters:
+            return None
+        spikes = tokens.encode_around(self.index, windows, self.shape)
+        return Around(_ragged(spikes.offsets), _tensor(spikes.tick), _tensor(spikes.unit))
 
     def _clips(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Clips | None:
         if self.frames is None:
@@ -180,6 +216,18 @@ class BatchBuilder:
             torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W),
             torch.from_numpy(age.astype(np.float32)),
         )  # fmt: skip
+
+
+def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:
+    """(N, C) float32 labels at times (N,): classes hold, the rest is interpolated, circular ones around the circle."""
+    if config.kind == "classification":
+        return variable.hold(at)
+    if config.kind == "regression":
+        return variable.interpolate(at)
+    turn = (config.period or 2 * np.pi) / (2 * np.pi)
+    angle = variable.values / turn
+    parts = [BehaviorVariable(variable.times, f(angle)).interpolate(at) for f in (np.sin, np.cos)]
+    return (np.arctan2(*parts) * turn).astype(np.float32)
 
 
 _MIX = np.random.default_rng(0).integers(1, 2**62, 4096, dtype=np.int64) | 1

@@ -20,7 +20,7 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     dict
         ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
         bits/spike. ``unit_peak``: one more than the largest count in a bin. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
-        ``high``, or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``.
+        ``high`` (and ``period``), or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``.
 
     Raises
     ------
@@ -47,6 +47,8 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
             out["targets"][t.name] = {"classes": _classes(values, t.name)}
         else:
             out["targets"][t.name] = _scale(values, columns)
+            if t.kind == "circular":
+                out["targets"][t.name]["period"] = t.period or 2 * np.pi
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
     return out

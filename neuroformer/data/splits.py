@@ -49,11 +49,12 @@ class Split:
 
 
 def reach_seconds(config: Config) -> float:
-    """How far back anything reads from a window's start: past, frames, and the baselines' lags."""
+    """How far anything reads from a window: past, frames, lookahead, and the baselines' lags."""
     w = config.window
     lags = max(config.decode.lags) if config.targets else 0.0
     frames = w.frames if w.frames_until == "start" else w.frames - w.current
-    return max(w.past, frames, lags)
+    ahead, behind = (w.lookahead, w.target_past) if config.targets else (0.0, 0.0)
+    return max(w.past, frames, lags, ahead, behind)
 
 
 def make_split(rec: Recording, config: Config) -> Split:
@@ -109,9 +110,11 @@ def _gap_ticks(config: Config) -> int:
     reach, gap, dt = reach_seconds(config), config.split.gap, config.window.dt
     if gap < 0:
         return int(np.ceil(reach / dt - 1e-9))
-    if gap < max(config.window.past, config.window.frames) - 1e-9:
+    w = config.window
+    needed = max(w.past, w.frames, w.lookahead, w.target_past)
+    if gap < needed - 1e-9:
         raise ConfigError(
-            f"split.gap is {gap:g} s, but a window reaches {max(config.window.past, config.window.frames):g} s back; "
+            f"split.gap is {gap:g} s, but a window reaches {needed:g} s beyond itself; "
             "use at least that, or -1 for the longest reach"
         )
     return int(np.ceil(gap / dt - 1e-9))

@@ -36,7 +36,7 @@ def no_spikes(num_windows: int) -> Tokens:
 
 def _slice(index: SpikeIndex, first: np.ndarray, stop: np.ndarray, start: np.ndarray) -> Tokens:
     """Spikes whose key lies in ``[first, stop)`` of each window, with bins relative to ``start``."""
-    lo, hi = np.searchsorted(index.keys, np.concatenate([first, stop])).reshape(2, -1)
+    lo, hi = index.find(np.concatenate([first, stop])).reshape(2, -1)
     lengths = hi - lo
     offsets = np.zeros(len(lo) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
@@ -65,6 +65,17 @@ def encode_past(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Toke
     base = index.base[windows.segment]
     start = base + windows.tick
     return _slice(index, np.maximum(start - shape.past, base), start, start)
+
+
+def encode_around(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Tokens:
+    """The spikes that decoded values may see: from ``target_past`` before a window's first value to ``ahead`` after its last.
+
+    Never from outside the segment.
+    """
+    base = index.base[windows.segment]
+    start = base + windows.tick
+    stop = np.minimum(start + shape.current + shape.ahead, base + index.num_ticks[windows.segment])
+    return _slice(index, np.maximum(start + 1 - shape.target_past, base), stop, start)
 
 
 def available_past(windows: Windows, shape: WindowShape) -> np.ndarray:

@@ -5,6 +5,7 @@ Shape suffixes: S spikes, W windows, N segments.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from neuroformer.config import WindowConfig
 from neuroformer.recording import Recording
 
 NANOSECONDS = 1_000_000_000
+CHUNK = 1 << 22  # spikes indexed at a time
+LARGE = 30_000_000  # spikes; below, an index takes 360 MB at most and stays in memory
 
 
 def nanoseconds(seconds) -> np.ndarray:
@@ -30,15 +33,33 @@ def to_ticks(times, origin, dt: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class WindowShape:
-    """A window in bins of ``dt`` seconds: ``current`` bins to predict, ``past`` bins before them."""
+    """A window in bins of ``dt`` seconds.
+
+    Attributes
+    ----------
+    current : bins to predict
+    past : bins before them
+    ahead : bins after them that a decoded value may see (``window.lookahead``)
+    target_past : bins before a decoded value that it may see
+    """
 
     dt: float
     current: int
     past: int
+    ahead: int = 0
+    target_past: int = 0
 
     @classmethod
     def from_config(cls, config: WindowConfig) -> WindowShape:
-        return cls(config.dt, round(config.current / config.dt), round(config.past / config.dt))
+        bins = lambda seconds: round(seconds / config.dt)
+        return cls(
+            config.dt, bins(config.current), bins(config.past), bins(config.lookahead), bins(config.target_past or config.past)
+        )  # fmt: skip
+
+    @property
+    def reach(self) -> int:
+        """Bins back from a window's start that anything reads."""
+        return max(self.past, self.target_past - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +77,9 @@ class SpikeIndex:
     keys : (S,) int64, ascending; unit : (S,) int32
     num_units : int
     dt : float
+    offsets : (total bins + 1,) int64 or None
+        Spikes before each bin: with it, finding a window is one look instead of a search that misses the
+        cache at every step.
     """
 
     origins: np.ndarray
@@ -65,20 +89,47 @@ class SpikeIndex:
     unit: np.ndarray
     num_units: int
     dt: float
+    offsets: np.ndarray | None = None
 
     @classmethod
     def from_recording(cls, rec: Recording, segments: np.ndarray, dt: float) -> SpikeIndex:
-        """Index the spikes that fall into whole bins of ``segments`` (N, 2 seconds, ascending, disjoint)."""
+        """Index the spikes that fall into whole bins of ``segments`` (N, 2 seconds, ascending, disjoint).
+
+        Spikes are sorted by time, so pieces of them are sorted by bin and unit one after another; beyond
+        ``LARGE`` of them, the index lies in temporary files that the system may drop from memory.
+        """
         origins = segments[:, 0]
         num_ticks = nanoseconds(segments[:, 1] - origins) // nanoseconds(dt)
-        # a spike rounds to the nanosecond before it finds its segment, as it does before it finds its bin
-        segment = np.searchsorted(origins - 0.5 / NANOSECONDS, rec.spike_times, side="right") - 1
-        inside = segment >= 0
-        tick = to_ticks(rec.spike_times, origins[np.maximum(segment, 0)], dt)
-        inside &= tick < num_ticks[np.maximum(segment, 0)]
-        return cls.from_ticks(
-            segment[inside], tick[inside], rec.spike_units[inside], origins, num_ticks, rec.num_units, dt
-        )
+        base = np.concatenate([[0], np.cumsum(num_ticks)[:-1]]).astype(np.int64)
+        keys, unit = _room(rec.num_spikes, np.int64), _room(rec.num_spikes, np.int32)
+        offsets = _room(int(num_ticks.sum()) + 1, np.int64)
+        done = filled = 0
+        held = np.zeros(0, np.int64), np.zeros(0, np.int32)  # of a bin that the next piece may go on with
+        for lo in range(0, rec.num_spikes, CHUNK):
+            times, units = (a[lo : lo + CHUNK] for a in (rec.spike_times, rec.spike_units))
+            # a spike rounds to the nanosecond before it finds its segment, as it does before it finds its bin
+            segment = np.searchsorted(origins - 0.5 / NANOSECONDS, times, side="right") - 1
+            inside = segment >= 0
+            segment = np.maximum(segment, 0)
+            tick = to_ticks(times, origins[segment], dt)
+            inside &= tick < num_ticks[segment]
+            key = np.concatenate([held[0], base[segment[inside]] + tick[inside]])
+            units = np.concatenate([held[1], units[inside]])
+            order = np.argsort(key * rec.num_units + units, kind="stable")
+            key, units = key[order], units[order]
+            last = lo + CHUNK >= rec.num_spikes
+            stop = len(key) if last else int(np.searchsorted(key, key[-1:])[0]) if len(key) else 0
+            keys[done : done + stop], unit[done : done + stop] = key[:stop], units[:stop]
+            if stop:  # every bin up to that of the last spike is complete
+                bins = np.arange(filled, key[stop - 1] + 1)
+                offsets[filled : key[stop - 1] + 1] = done + np.searchsorted(key[:stop], bins)
+                filled = int(key[stop - 1]) + 1
+            held, done = (key[stop:], units[stop:]), done + stop
+        offsets[filled:] = done
+        return cls(
+            np.asarray(origins, np.float64), np.asarray(num_ticks, np.int64), base,
+            keys[:done], unit[:done], rec.num_units, dt, offsets,
+        )  # fmt: skip
 
     @classmethod
     def from_ticks(cls, segment, tick, unit, origins, num_ticks, num_units: int, dt: float) -> SpikeIndex:
@@ -91,6 +142,10 @@ class SpikeIndex:
             keys[order], np.asarray(unit, np.int32)[order], num_units, dt,
         )  # fmt: skip
 
+    def find(self, bins: np.ndarray) -> np.ndarray:
+        """How many spikes lie before each bin of the one line."""
+        return np.searchsorted(self.keys, bins) if self.offsets is None else self.offsets[bins]
+
     @property
     def total_ticks(self) -> int:
         return int(self.num_ticks.sum())
@@ -101,6 +156,14 @@ class SpikeIndex:
             self.keys * self.num_units + self.unit, minlength=self.total_ticks * self.num_units
         )
         return flat.reshape(self.total_ticks, self.num_units).astype(np.float32)
+
+
+def _room(count: int, dtype) -> np.ndarray:
+    """An empty array; a large one is a temporary file, which is gone when nothing refers to it any more."""
+    if count <= LARGE:
+        return np.empty(count, dtype)
+    with tempfile.TemporaryFile(prefix="neuroformer-index-") as f:
+        return np.asarray(np.memmap(f, dtype=dtype, mode="w+", shape=(count,)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,20 +192,20 @@ class Windows:
 def tile(blocks: np.ndarray, shape: WindowShape, *, reach: int | None = None, phase: int = 0) -> Windows:
     """Windows that tile blocks without overlap, on the grid ``origin + phase + k * current``.
 
-    A window is listed only if all it reads lies in its block: ``reach`` bins back (default: the past) and
-    the current bins. A block that opens its segment has no data before it: there the past is missing.
+    A window is listed only if all it reads lies in its block: ``reach`` bins back (default: the shape's), the
+    current bins and those of the lookahead. A block that opens its segment has no data before it: there the past is missing.
 
     Parameters
     ----------
     blocks : (blocks, 3) int64
         Segment, first bin, one past the last bin.
     """
-    reach = shape.past if reach is None else reach
+    reach = shape.reach if reach is None else reach
     segments, ticks = [], []
     for segment, start, stop in blocks:
         first = start if start == 0 else start + reach
         k = -((phase - first) // shape.current)  # first grid place at or after `first`
-        grid = np.arange(phase + k * shape.current, stop - shape.current + 1, shape.current)
+        grid = np.arange(phase + k * shape.current, stop - shape.current - shape.ahead + 1, shape.current)
         ticks.append(grid)
         segments.append(np.full(len(grid), segment))
     if not ticks:

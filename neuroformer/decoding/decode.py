@@ -1,18 +1,21 @@
-"""Behavior along a recording: the model's heads, ridge, and controls, on the same windows.
+"""Behavior along a recording: moments, labels, the model's values at them, and scores with intervals.
 
-Shape suffixes: W windows, C columns.
+Shape suffixes: W windows, N values a window, V = W * N values, C columns, E encoded columns.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.windows import Windows
-from neuroformer.metrics import balanced_accuracy, block_bootstrap, pearson, r2
+from neuroformer.data.windows import Windows, WindowShape
+from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
@@ -20,106 +23,196 @@ from neuroformer.training.data import Prepared
 
 @dataclass
 class Decoded:
-    """One variable at the end of every window.
+    """One variable at every decoded moment.
 
     Attributes
     ----------
-    times : (W,) seconds
-    segment : (W,) which segment of the clock each lies in
-    true_WC : NaN where the recording has no value
-    predicted : by decoder ("model", "ridge", ...), (W, C) in the variable's own unit; class labels for classes
+    times : (V,) seconds
+    segment : (V,) which segment of the clock each lies in
+    true_VC : NaN where the recording has no value, or the value does not count (``decode.moving``)
+    predicted : by decoder ("model", "ridge", ...), (V, C) in the variable's own unit; class labels for classes
+    spread_VC : standard deviation that the model claims, where its head learns one
     """
 
     name: str
     times: np.ndarray
     segment: np.ndarray
-    true_WC: np.ndarray
+    true_VC: np.ndarray
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
+    spread_VC: np.ndarray | None = None
+
+
+# -- moments and labels --------------------------------------------------------------------------------------
+
+
+def moments(windows: Windows, shape: WindowShape, samples: int) -> tuple[Windows, WindowShape]:
+    """The values of windows as windows of their own, (V,), each ending at its moment, and their shape.
+
+    Baselines and controls, whose labels belong to a window's end, then see what the model's values see.
+    """
+    step = shape.current // samples
+    tick = windows.tick[:, None] + np.arange(samples) * step
+    return (
+        Windows(np.repeat(windows.segment, samples), tick.ravel()),
+        dataclasses.replace(shape, current=step),
+    )
+
+
+def decode_windows(prepared: Prepared, part: str) -> Windows:
+    """The windows that a decoding score is over: they leave room for the baselines' lags."""
+    config = prepared.config
+    reach = max(prepared.builder.shape.reach, round(max(config.decode.lags) / config.window.dt))
+    return prepared.windows(part, reach=reach)
+
+
+def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
+    """(V, C) labels of every target at the values of windows; NaN where missing."""
+    parts = [prepared.builder.labels(windows[i : i + 4096]) for i in range(0, len(windows), 4096)]
+    names = [t.name for t in prepared.config.targets]
+    return {name: np.concatenate([p[name].flatten(0, 1).numpy() for p in parts]) for name in names}
+
+
+def encode_labels(target: TargetConfig, labels_VC: np.ndarray) -> np.ndarray:
+    """(V, E) what a regression can predict: circular variables as (cos, sin), others as they are."""
+    if target.kind != "circular":
+        return labels_VC
+    angle = labels_VC * (2 * np.pi / (target.period or 2 * np.pi))
+    return np.concatenate([np.cos(angle), np.sin(angle)], 1)
+
+
+def decode_labels(target: TargetConfig, encoded_VE: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`encode_labels`; angles in [-period / 2, period / 2)."""
+    if target.kind != "circular":
+        return encoded_VE
+    cos, sin = np.split(encoded_VE, 2, axis=1)
+    return np.arctan2(sin, cos) * ((target.period or 2 * np.pi) / (2 * np.pi))
+
+
+# -- the model -----------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def predict_targets(
     model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int = 512
 ) -> dict[str, np.ndarray]:
-    """(W, C) of every target at the end of each window, in its own unit; class labels for classes.
+    """(V, C) of every target at the moments of each window, in its own unit; class labels for classes.
 
-    Causal: a window's value is read from the spikes before its end.
+    A value is read from the spikes before its moment plus ``window.lookahead``.
     """
-    out: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
-    device = model.sos.device
+    return {name: values for name, (values, _) in _predictions(model, prepared, windows, batch_size).items()}
+
+
+@torch.no_grad()
+def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
+    """(V, C) standard deviation that the heads with a learnt scale claim, by target."""
+    every = _predictions(model, prepared, windows, 512)
+    return {name: spread for name, (_, spread) in every.items() if spread is not None}
+
+
+def _predictions(model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int):
+    values: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
+    spreads: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
     for i in range(0, len(windows), batch_size):
-        output = model(prepared.builder(windows[i : i + batch_size]).to(device))
-        for name, raw in output.targets.items():
+        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
+        for name, raw in model.decoded(batch).items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)
-            values = head.values(raw.float()).cpu().numpy()
-            if head.classes:
-                values = np.asarray(head.classes)[values.argmax(1)][:, None]
-            out[name].append(values)
-    return {name: np.concatenate(parts) for name, parts in out.items()}
+            raw = raw.float().flatten(0, 1)
+            values[name].append(head.decoded(raw).cpu().numpy())
+            spread = head.spread(raw)
+            if spread is not None:
+                spreads[name].append(spread.cpu().numpy())
+    return {
+        n: (np.concatenate(values[n]), np.concatenate(spreads[n]) if spreads[n] else None) for n in values
+    }
 
 
-def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
-    """(W, C) of every target at the end of each window; NaN where missing."""
-    parts = [prepared.builder(windows[i : i + 4096]).targets for i in range(0, len(windows), 4096)]
-    return {t.name: np.concatenate([p[t.name].numpy() for p in parts]) for t in prepared.config.targets}
+def stitch(
+    decoded: Decoded, decoder: str, at: np.ndarray, period: float, *, interpolate: bool = False
+) -> np.ndarray:
+    """(times, C) the decoded value at any time.
 
-
-def decode_windows(prepared: Prepared, part: str) -> Windows:
-    """The windows that a decoding score is over: they leave room for the baselines' lags."""
-    config = prepared.config
-    reach = max(config.window.past, *config.decode.lags)
-    return prepared.windows(part, reach=int(np.ceil(reach / config.window.dt - 1e-9)))
-
-
-def stitch(decoded: Decoded, decoder: str, at: np.ndarray, period: float) -> np.ndarray:
-    """(times, C) the decoded value at any time: the last one before it, for at most one window.
-
-    Causal stitching holds; NaN where no window ended within ``period`` seconds before.
+    Causal stitching holds the last value, for at most ``period`` seconds; NaN beyond. ``interpolate`` draws a line
+    between the values around, where they are no further than ``period`` apart: it knows the later one, so it
+    belongs to decoding with lookahead.
     """
+    values = decoded.predicted[decoder].astype(np.float64)
     k = np.searchsorted(decoded.times, at + 1e-9, side="right") - 1
-    out = decoded.predicted[decoder][np.maximum(k, 0)].astype(np.float64)
-    out[(k < 0) | (at - decoded.times[np.maximum(k, 0)] > period + 1e-9)] = np.nan
+    age = at - decoded.times[np.maximum(k, 0)]
+    out = values[np.maximum(k, 0)]
+    if interpolate:
+        after = np.minimum(k + 1, len(values) - 1)
+        span = decoded.times[after] - decoded.times[np.maximum(k, 0)]
+        weight = np.divide(age, span, out=np.zeros_like(age), where=span > 0)
+        line = (1 - weight)[:, None] * out + weight[:, None] * values[after]
+        out = np.where((span <= period + 1e-9)[:, None], line, out)
+    out[(k < 0) | (age > period + 1e-9)] = np.nan
     return out
+
+
+# -- scores --------------------------------------------------------------------------------------------------
+
+
+def score_of(target: TargetConfig) -> Callable[[np.ndarray, np.ndarray], float]:
+    """(true, predicted) to one number: mean R2, mean circular R2, or balanced accuracy."""
+    return lambda true, predicted: target_score(target.kind, true, predicted, target.period)
+
+
+def measure(target: TargetConfig) -> str:
+    return "accuracy" if target.kind == "classification" else "r2"
+
+
+def bootstrap_blocks(decoded: Decoded, config: Config) -> np.ndarray:
+    """(V,) the block of the bootstrap that each value belongs to: ``decode.bootstrap_block`` seconds of one stretch."""
+    stretch = np.cumsum(np.diff(decoded.times, prepend=decoded.times[:1]) > 1.0)  # a gap starts a new block
+    block = (decoded.times // config.decode.bootstrap_block).astype(np.int64)
+    _, labels = np.unique(np.stack([decoded.segment, stretch, block], 1), axis=0, return_inverse=True)
+    return labels.ravel()
 
 
 def score_decoded(
-    decoded: Decoded, target: TargetConfig, config: Config, columns: list[str]
-) -> dict[str, float]:
-    """Flat scores of every decoder of a variable, with block-bootstrap 95 % intervals of the model's.
+    decoded: Decoded, target: TargetConfig, config: Config, columns: list[str], intervals: bool = True
+) -> dict[str, Any]:
+    """Flat scores of every decoder of a variable, with block-bootstrap 95 % intervals.
 
-    Regression: ``decode_<variable>_r2`` for the model and ``..._r2_<decoder>`` for the others, the mean over
-    columns; ``decode_<variable>_<column>_r2`` too where there are several. Classification: balanced accuracy with chance.
-    Windows without a true value are left out and counted.
+    ``decode_<variable>_r2`` (or ``_accuracy``) for the model and ``..._<decoder>`` for the others, the mean over
+    columns, ``..._low`` and ``..._high`` the interval; ``decode_<variable>_<column>_r2`` too where there are several
+    columns. Values without a label are left out and counted.
     """
-    keep = np.isfinite(decoded.true_WC).all(1)
-    true = decoded.true_WC[keep]
-    out: dict[str, float] = {
-        f"decode_{decoded.name}_windows": int(keep.sum()),
-        f"decode_{decoded.name}_missing": int((~keep).sum()),
-    }
-    block = max(1, round(config.decode.bootstrap_block / config.window.current))
+    keep = np.isfinite(decoded.true_VC).all(1)
+    true, labels = decoded.true_VC[keep], bootstrap_blocks(decoded, config)[keep]
+    name = f"decode_{decoded.name}"
+    out: dict[str, Any] = {f"{name}_windows": int(keep.sum()), f"{name}_missing": int((~keep).sum())}
+    score, what = score_of(target), measure(target)
+    if target.kind == "classification":
+        out[f"{name}_chance"] = 1 / max(1, len(np.unique(true)))
     for decoder, values in decoded.predicted.items():
         suffix = "" if decoder == "model" else f"_{decoder}"
-        name, predicted = f"decode_{decoded.name}", values[keep]
-        if target.kind == "classification":
-            result = balanced_accuracy(true[:, 0], predicted[:, 0])
-            out[f"{name}_accuracy{suffix}"], out[f"{name}_chance"] = result.score, result.chance
-            continue
-        each = r2(true, predicted)
-        out[f"{name}_r2{suffix}"] = float(np.mean(each))
+        predicted = values[keep]
+        out[f"{name}_{what}{suffix}"] = score(true, predicted)
         if len(columns) > 1:
+            each = circular_r2(true, predicted, target.period or 2 * np.pi) if target.kind == "circular" else r2(true, predicted)  # fmt: skip
             for column, value in zip(columns, each, strict=True):
                 full = column if column.startswith(decoded.name) else f"{decoded.name}_{column}"
                 out[f"decode_{full}_r2{suffix}"] = float(value)
-        if decoder in ("model", "ridge"):
-            interval = block_bootstrap(
-                lambda t, p: float(np.mean(r2(t, p))),
-                (true, predicted),
-                block,
-                n=config.decode.bootstraps,
-                seed=config.seed,
+        if intervals:
+            low, high = block_bootstrap(
+                score, (true, predicted), labels, config.decode.bootstraps, config.seed
             )
-            out[f"{name}_r2{suffix}_low"], out[f"{name}_r2{suffix}_high"] = interval[0], interval[1]
+            out[f"{name}_{what}{suffix}_low"], out[f"{name}_{what}{suffix}_high"] = float(low), float(high)
+        if target.kind == "regression":
             out[f"{name}_pearson{suffix}"] = float(np.mean(pearson(true, predicted)))
     return out
+
+
+def paired_difference(
+    decoded: Decoded, target: TargetConfig, config: Config, a: str, b: str
+) -> tuple[float, float, float]:
+    """Score of decoder ``a`` minus that of ``b`` and its 95 % interval, both resampled with the same blocks."""
+    keep = np.isfinite(decoded.true_VC).all(1)
+    true, labels = decoded.true_VC[keep], bootstrap_blocks(decoded, config)[keep]
+    score = score_of(target)
+    difference = lambda t, x, y: score(t, x) - score(t, y)
+    arrays = (true, decoded.predicted[a][keep], decoded.predicted[b][keep])
+    low, high = block_bootstrap(difference, arrays, labels, config.decode.bootstraps, config.seed)
+    return difference(*arrays), float(low), float(high)

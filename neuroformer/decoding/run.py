@@ -1,17 +1,30 @@
-"""Decoding of a trained run: the model, ridge, and what scores without neural data, on the same windows."""
+"""Decoding of a trained run: the model, baselines, and what scores without neural data, at the same moments."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.controls import control_predictions
-from neuroformer.decoding.baselines import fit_ridge
-from neuroformer.decoding.decode import Decoded, decode_windows, predict_targets, score_decoded, true_values
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.decoding.baselines import ALL, CLASSIFIERS, FAST, fit_baseline
+from neuroformer.decoding.decode import (
+    Decoded,
+    decode_labels,
+    decode_windows,
+    encode_labels,
+    measure,
+    moments,
+    predict_spreads,
+    predict_targets,
+    score_decoded,
+    true_values,
+)
 from neuroformer.model.bundle import Bundle, load_model
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
@@ -20,13 +33,19 @@ BLIND_SHARE = 0.25  # of the training steps: without spikes there is little to l
 
 
 def decode_run(
-    bundle: Bundle, prepared: Prepared, folder: Path, *, progress: bool = True
-) -> Iterator[tuple[TargetConfig, Decoded, dict[str, float]]]:
+    bundle: Bundle,
+    prepared: Prepared,
+    folder: Path,
+    *,
+    baselines: Sequence[str] = FAST,
+    progress: bool = True,
+) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Every declared target of a run, decoded and scored.
 
-    Each target is read with the weights that were best for it in validation. Ridge and the controls get the
-    training windows' labels; the control is the best of neighbour interpolation, autoregression and, where
-    the model has inputs or frames, the same model trained without a spike.
+    Each target is read with the weights that were best for it in validation. Baselines and controls get the
+    training windows' labels; the control is the best of neighbour interpolation, autoregression, ridge on spikes
+    that were shuffled against the labels and, where the model has inputs or frames, the same model trained
+    without a spike.
 
     Yields
     ------
@@ -34,44 +53,119 @@ def decode_run(
     """
     config = prepared.config
     part = config.decode.split
-    windows = {p: decode_windows(prepared, p) for p in ("train", "valid", part)}
+    windows = {p: decode_windows(prepared, p) for p in ("train", part)}
     labels = {p: true_values(prepared, w) for p, w in windows.items()}
     blind = _without_spikes(prepared, folder / "control", progress) if _sees_more(config) else {}
-    test = windows[part]
-    ends = test.starts(prepared.index) + config.window.current
     for target in config.targets:
-        true = labels[part][target.name]
-        decoded = Decoded(target.name, ends, test.segment, true)
-        decoded.predicted["model"] = predict_targets(load_model(bundle, target.name), prepared, test)[
-            target.name
-        ]
-        mine = {p: labels[p][target.name] for p in labels}
-        ridge = fit_ridge(prepared.index, windows, mine, prepared.builder.shape, config, kind=target.kind)
-        decoded.predicted["ridge"] = ridge.predict(test)
-        controls = control_predictions(
-            prepared.index, windows["train"], mine["train"], test, prepared.builder.shape, kind=target.kind
-        )
+        model = load_model(bundle, target.name)
+        decoded = start_decoded(prepared, target, windows[part], labels[part][target.name])
+        decoded.predicted["model"] = predict_targets(model, prepared, windows[part])[target.name]
+        decoded.spread_VC = predict_spreads(model, prepared, windows[part]).get(target.name)
+        add_baselines(decoded, prepared, target, windows["train"], labels["train"], windows[part], baselines)
+        add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
-            controls["model_without_spikes"] = blind[target.name]
-        decoded.predicted |= {f"control_{name}": values for name, values in controls.items()}
-        yield target, decoded, _scores(decoded, target, config, prepared)
+            decoded.predicted["control_model_without_spikes"] = blind[target.name]
+        yield target, decoded, scores(decoded, target, prepared)
 
 
-def _scores(decoded: Decoded, target: TargetConfig, config: Config, prepared: Prepared) -> dict[str, float]:
-    """Flat scores; of the controls only the best counts, and its name is told."""
+def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, true_VC: np.ndarray) -> Decoded:
+    """A variable at the moments of windows, not decoded yet."""
+    at, shape = moments(windows, prepared.builder.shape, target.samples)
+    times = at.starts(prepared.index) + shape.current * shape.dt
+    return Decoded(target.name, times, at.segment, true_VC)
+
+
+def add_baselines(
+    decoded: Decoded, prepared: Prepared, target: TargetConfig, train: Windows, labels: dict[str, np.ndarray],
+    test: Windows, names: Sequence[str],
+) -> dict[str, dict]:  # fmt: skip
+    """Fit baselines on training windows, add their predictions; returns what each chose.
+
+    For class labels, those of the names that classify.
+    """
+    kind = "classification" if target.kind == "classification" else "regression"
+    shape = prepared.builder.shape
+    (at, sub), (at_test, _) = (moments(w, shape, target.samples) for w in (train, test))
+    y = encode_labels(target, labels[target.name])
+    chosen = {}
+    for name in names:
+        if kind == "classification" and name not in CLASSIFIERS:
+            continue
+        fitted = fit_baseline(name, prepared.index, at, y, sub, prepared.config, kind=kind, seed=prepared.config.seed)  # fmt: skip
+        decoded.predicted[name] = decode_labels(target, fitted.predict(at_test))
+        chosen[name] = fitted.choice
+    return chosen
+
+
+def add_controls(
+    decoded: Decoded, prepared: Prepared, target: TargetConfig, train: Windows, labels: dict[str, np.ndarray],
+    test: Windows,
+) -> None:  # fmt: skip
+    """Add what scores without neural data, and ridge on spikes whose link with behavior is cut."""
+    kind = "classification" if target.kind == "classification" else "regression"
+    shape, index = prepared.builder.shape, prepared.index
+    (at, sub), (at_test, _) = (moments(w, shape, target.samples) for w in (train, test))
+    y = encode_labels(target, labels[target.name])
+    found = control_predictions(index, at, y, at_test, sub, kind=kind)
+    shuffled = shuffled_spikes(index, sub, prepared.config.seed)
+    ridge = fit_baseline("ridge", shuffled, at, y, sub, prepared.config, kind=kind)
+    found["shuffled"] = ridge.predict(at_test)
+    decoded.predicted |= {f"control_{name}": decode_labels(target, values) for name, values in found.items()}
+
+
+def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIndex:
+    """The spikes with their link to behavior cut: trials are shuffled, or, in a single long segment, shifted around it.
+
+    Segments exchange their spikes whole (those of a longer one are cut off); a segment alone is rotated by a third
+    to two thirds of its length, so that rates and correlations stay as they are.
+    """
+    rng = np.random.default_rng(seed)
+    segment = np.searchsorted(index.base, index.keys, side="right") - 1
+    tick = index.keys - index.base[segment]
+    count = len(index.base)
+    if count >= 4:
+        order = rng.permutation(count)
+        while (order == np.arange(count)).any():
+            order = rng.permutation(count)
+        to = order[segment]
+    else:
+        to = segment
+        length = index.num_ticks[segment]
+        shift = (rng.uniform(1 / 3, 2 / 3, count) * index.num_ticks).astype(np.int64)
+        tick = (tick + shift[segment]) % length
+    inside = tick < index.num_ticks[to]
+    return SpikeIndex.from_ticks(
+        to[inside],
+        tick[inside],
+        index.unit[inside],
+        index.origins,
+        index.num_ticks,
+        index.num_units,
+        shape.dt,
+    )
+
+
+def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, Any]:
+    """Flat scores; of the controls only the best counts, and its name is told, likewise the best baseline's."""
+    config = prepared.config
     columns = prepared.normalization["targets"][target.name].get("columns") or [target.name]
-    main = dataclasses.replace(decoded, predicted={k: decoded.predicted[k] for k in ("model", "ridge")})
-    out = score_decoded(main, target, config, columns)
-    measure = "accuracy" if target.kind == "classification" else "r2"
+    ours = {k: v for k, v in decoded.predicted.items() if not k.startswith("control_")}
+    out = score_decoded(dataclasses.replace(decoded, predicted=ours), target, config, columns)
+    key = f"decode_{decoded.name}_{measure(target)}"
     each = {}
     for name, values in decoded.predicted.items():
         if name.startswith("control_"):
             one = dataclasses.replace(decoded, predicted={"control": values})
-            each[name.removeprefix("control_")] = score_decoded(one, target, config, columns)
-    key = f"decode_{decoded.name}_{measure}_control"
-    best = max(each, key=lambda name: each[name][key] if np.isfinite(each[name][key]) else -np.inf)
-    out |= {k: v for k, v in each[best].items() if k.endswith("_control")}
-    return out | {f"decode_{decoded.name}_control_name": best}  # pyright: ignore[reportReturnType]
+            each[name.removeprefix("control_")] = score_decoded(one, target, config, columns, intervals=False)
+    if each:
+        rank = lambda name: np.nan_to_num(each[name][f"{key}_control"], nan=-np.inf)
+        best = max(each, key=rank)
+        out |= {k: v for k, v in each[best].items() if k.endswith("_control")}
+        out[f"decode_{decoded.name}_control_name"] = best
+    fitted = [name for name in ours if name in ALL]
+    if fitted:
+        out[f"decode_{decoded.name}_best_baseline"] = max(fitted, key=lambda name: out[f"{key}_{name}"])
+    return out
 
 
 def _sees_more(config: Config) -> bool:

@@ -119,28 +119,22 @@ def sample_window(
     """Draw the spikes of one window of every sequence; returns them and how many hit the guard."""
     device = stepper.h_AD.device
     ident = torch.from_numpy(np.asarray(ident_Q, dtype=np.int64)).to(device)
-    last_tick = torch.zeros(len(ident), dtype=torch.int64, device=device)
-    last_unit = torch.full_like(last_tick, -1)
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
     for token in range(config.max_tokens + 1):
         stream = ident[stepper.rows]
         u = uniforms(seed, stream, window, token, DT)
-        logits = stepper.dt_logits(last_tick, last_unit)
-        dt = draw(logits, u, temperature=config.temperature_dt, top_p=config.top_p_dt)
+        dt = draw(stepper.dt_logits(), u, temperature=config.temperature_dt, top_p=config.top_p_dt)
         going = torch.nonzero(dt < model.num_bins).squeeze(1)
         if len(going) == 0:
             return _collect(drawn), 0
         if token == config.max_tokens:
             return _collect(drawn), len(going)
         dt = dt[going]
-        low = torch.where(dt == last_tick[going], last_unit[going].clamp_min(0), 0)
         u = uniforms(seed, stream[going], window, token, ID)
-        logits = stepper.id_logits(going, dt, low)
-        unit = draw(logits, u, temperature=config.temperature_id, top_p=config.top_p_id)
+        unit = draw(stepper.id_logits(going, dt), u, temperature=config.temperature_id, top_p=config.top_p_id)
         if len(going) < len(stepper.rows):
             stepper.keep(going)
         drawn.append((stepper.rows, dt, unit))
-        last_tick, last_unit = dt, unit
         stepper.feed(dt, unit)
     raise AssertionError("the loop returns")
 

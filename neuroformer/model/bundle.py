@@ -60,9 +60,23 @@ class Bundle:
             f"  inputs    {', '.join(v.name for v in c.inputs) or 'none'}; "
             f"targets {', '.join(t.name for t in c.targets) or 'none'}\n"
             f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
-            f"  split     by {c.split.by}, sha256 {self.split['sha256'][:12]}\n"
+            f"  split     by {c.split.by}, claims {c.split.claim}, sha256 {self.split['sha256'][:12]}\n"
+            f"  audit     {self._audit()}\n"
             f"  versions  {versions}\n  metrics\n{values}"
         )
+
+    def _audit(self) -> str:
+        """What the audit found before training, in one line."""
+        found = self.split.get("audit", {}).get("findings")
+        if found is None:
+            return "none was made"
+        names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
+        leaks = (
+            f"THE SPLIT LEAKS ({', '.join(names['leak'])}), and this was allowed"
+            if names["leak"]
+            else "no leak"
+        )
+        return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

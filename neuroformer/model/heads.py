@@ -1,18 +1,15 @@
 """What is read from the fused states: the next dt, the id at that dt, rates, alignment.
 
-Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, D width,
-M = W * B * U cells.
+Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, D width, F features.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroformer.ops import Ragged
+from neuroformer.model.intensity import bounded
 
 MIN_LOG_RATE = -16.0
 
@@ -43,7 +40,10 @@ class RateReadout(nn.Module):
         """(W, B, U) log of the expected count; ``linear_WBU`` is added to it."""
         state = self.out(F.gelu(self.hidden(sos_WD)[:, None] + self.bin)) + sos_WD[:, None]
         log_rate = at_least_float32(state @ self.unit.T + self.bias)
-        return (log_rate + linear_WBU).clamp(min=MIN_LOG_RATE).minimum(self.log_peak)
+        return self.capped(log_rate + linear_WBU)
+
+    def capped(self, log_rate: Tensor) -> Tensor:
+        return log_rate.clamp(min=MIN_LOG_RATE).minimum(self.log_peak)
 
 
 class LinearReadout(nn.Module):
@@ -79,71 +79,6 @@ class LinearReadout(nn.Module):
         return total
 
 
-def bounded(x: Tensor, limit: float = 3.0) -> Tensor:
-    """x near zero, never beyond the limit: a sum over spikes must not run away when its spikes are simulated."""
-    return limit * torch.tanh(x / limit)
-
-
-def log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(-x)) for x > 0."""
-    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
-
-
-@dataclass
-class Anchor:
-    """The Poisson process of the rate readout, scanned cell by cell in the order of the tokens.
-
-    Spikes come ordered by (bin, unit). If counts were Poisson with these rates, the next spike's bin would
-    follow from the expected count that remains, and its unit from the rates in that bin. Both heads start
-    from these logits and learn what a Poisson process lacks: refractoriness, bursts, shared fluctuations.
-
-    Attributes
-    ----------
-    cell_WBU : expected counts
-    done_WM : expected count up to and with each cell, in scanning order
-    bin_WB : expected count of each bin
-    id_base_WBU : log of the chance that a cell is the first with a spike in its bin, up to a constant
-    """
-
-    cell_WBU: Tensor
-    done_WM: Tensor
-    bin_WB: Tensor
-    id_base_WBU: Tensor
-
-    @classmethod
-    def from_log_rates(cls, log_rate_WBU: Tensor) -> Anchor:
-        cell = log_rate_WBU.exp()
-        within = cell.cumsum(2)
-        done = cell.flatten(1).cumsum(1)
-        return cls(cell, done, within[..., -1], log1mexp(cell) - (within - cell))
-
-    def select(self, rows: Tensor) -> Anchor:
-        return Anchor(
-            *(x.index_select(0, rows) for x in (self.cell_WBU, self.done_WM, self.bin_WB, self.id_base_WBU))
-        )
-
-    def dt_base(self, row_T: Tensor, tick_T: Tensor, unit_T: Tensor, count_T: Tensor) -> Tensor:
-        """(T, B + 1) log-probabilities of the next spike's bin (last: none), after spike (tick, unit) of window ``row``,
-        the ``count``-th one in its cell.
-
-        ``unit`` -1 means that no spike came before. Bins before ``tick`` hold numbers without meaning.
-        """
-        num_bins, num_units = self.cell_WBU.shape[1:]
-        place = (tick_T * num_units + unit_T).clamp_min(0)
-        started = unit_T >= 0
-        flat = row_T * (num_bins * num_units)
-        # one more spike in a cell of k: for small rates P(k + 1 or more | k or more) is rate / (k + 1)
-        again = torch.where(started, self.cell_WBU.flatten()[flat + place] / (count_T + 1), 0.0)
-        done = torch.where(started, self.done_WM.flatten()[flat + place], 0.0)
-        ends_WB = self.bin_WB.cumsum(1)
-        ends_TB = ends_WB[row_T]
-        rest = (again + ends_TB.gather(1, tick_T[:, None]).squeeze(1) - done).clamp_min(1e-7)
-        before_TB = ends_TB - ends_TB.gather(1, tick_T[:, None]) + rest[:, None]  # up to the end of each bin
-        mass_TB = self.bin_WB[row_T].scatter(1, tick_T[:, None], rest[:, None])
-        skipped = before_TB - mass_TB
-        return torch.cat([log1mexp(mass_TB) - skipped, -before_TB[:, -1:]], 1)
-
-
 class SpikeHeads(nn.Module):
     """Logits of dt, then of the id given dt (or, ``independent``, of the id without it)."""
 
@@ -159,58 +94,23 @@ class SpikeHeads(nn.Module):
         self.unit = nn.Parameter(torch.zeros(num_units, width))
         self.bias = nn.Parameter(torch.zeros(num_units))
 
+    def dt_logits(self, h_TD: Tensor, base_TB: Tensor | None, low_T: Tensor) -> Tensor:
+        """(T, B + 1) of the next bin (last: none); bins before ``low`` have no chance.
+
+        What is learnt beside the Poisson process is bounded: where no data were, a loop must not be told to fire on.
+        """
+        logits = at_least_float32(self.dt(h_TD))
+        if base_TB is not None:
+            logits = base_TB + bounded(logits)
+        bins = torch.arange(logits.shape[1], device=logits.device)
+        return logits.masked_fill(bins < low_T[:, None], float("-inf"))
+
     def id_state(self, h_SD: Tensor, dt_S: Tensor) -> Tensor:
         """(S, D) features whose product with ``unit`` are the id's logits."""
         hidden = self.hidden(h_SD)
         if not self.independent:
             hidden = hidden + self.given.index_select(0, dt_S)
         return self.out(F.gelu(hidden)) + h_SD
-
-
-class Coupling(nn.Module):
-    """What a spike does to the bins after it: the coupling terms of a GLM, at exact lags.
-
-    A spike adds a row, by its unit and the lag, to each later bin within ``num_lags``. Rows of spikes before the
-    window shift the log rates; rows of the window's own spikes shift the dt logits and, through the same map to
-    units, those of the ids. Attention can express this, but finds it late.
-    """
-
-    def __init__(self, num_units: int, num_bins: int, num_lags: int, width: int):
-        super().__init__()
-        self.num_bins, self.num_lags = num_bins, max(num_lags, num_bins)
-        self.dt = nn.Parameter(torch.zeros(num_units, self.num_lags))
-        self.id = nn.Parameter(0.1 * torch.randn(num_units, self.num_lags, width))
-        self.unit = nn.Parameter(torch.zeros(num_units, width))
-
-    def rows(self, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-        """(S, B, 1 + D): what each spike adds to every bin of the window, nothing to those before it."""
-        lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
-        place = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
-        both = torch.cat([self.dt[..., None], self.id], 2).flatten(0, 1)
-        rows = both.index_select(0, place.flatten()).unflatten(0, place.shape)
-        return rows * ((lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
-
-    def log_rates(
-        self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None
-    ) -> Tensor:
-        """(W, B, U) what the spikes before the window add to the log rates."""
-        near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
-        rows = self.rows(tick_P.index_select(0, near), unit_P.index_select(0, near))[..., 1:]
-        if weight_P is not None:
-            rows = rows * weight_P.index_select(0, near)[:, None, None]
-        total = rows.new_zeros(len(past), *rows.shape[1:]).index_add(
-            0, past.row_T.index_select(0, near), rows
-        )
-        return bounded(total @ self.unit.T)
-
-    def summed(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-        """(T, B, 1 + D): the sum before the first spike (zero) and after each, in the order of the tokens."""
-        rows_WLBE = layout.pad(self.rows(tick_S, unit_S))
-        none = rows_WLBE.new_zeros(len(layout), 1, *rows_WLBE.shape[2:])
-        total = torch.cat([none, rows_WLBE], 1).cumsum(1)
-        count = torch.arange(len(layout) + 1, device=tick_S.device)
-        longer = Ragged(layout.offsets + count, layout.max_length + 1, layout.total + len(layout))
-        return longer.unpad(total)
 
 
 class Projection(nn.Module):

@@ -13,22 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroformer.config import Config
+from neuroformer.config import Config, TargetConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Context, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
-from neuroformer.model.heads import (
-    Anchor,
-    Coupling,
-    LinearReadout,
-    Projection,
-    RateReadout,
-    SpikeHeads,
-    bounded,
-)
-from neuroformer.model.targets import TargetHead
+from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
+from neuroformer.model.intensity import Coupling, Intensity, bounded
+from neuroformer.model.targets import MomentCounts, TargetHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -41,7 +34,7 @@ class Output:
     dt_nll_T : (T,) nats of each window's next bin after SOS and after every spike (the last: no more)
     id_nll_S : (S,) nats of each spike's unit
     log_rate_WBU : log of the expected counts
-    targets : by variable, (W, C), in units of the training spread, or logits
+    targets : by variable, (W, values, R) raw outputs of its head
     features : by name (neural, frames, groups), (W or clips, shared width), normalised
     """
 
@@ -72,11 +65,13 @@ class Neuroformer(nn.Module):
     3. Embed the current spikes; with SOS before them they are the queries.
     4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
        configuration's order.
-    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, inputs) and
-       each unit's own place in the frames. They are a Poisson process, from which the spike heads start.
+    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, coupling,
+       inputs) and each unit's own place in the frames. Coupling to the window's own spikes makes of them the
+       conditional intensity of a Poisson process, from which the spike heads start.
     6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
-    7. Read declared behavior targets from an attention pool over the window's states.
+    7. Read declared behavior targets, at one or several moments of the window, from an attention pool over the
+       states before each moment and from the spikes counted around it.
     8. Pool features for alignment before any cross-attention, so that no stream leaks into another.
 
     Parameters
@@ -125,9 +120,16 @@ class Neuroformer(nn.Module):
         self.heads = SpikeHeads(
             num_units, self.num_bins, m.width, independent=m.factorization == "independent"
         )
-        self.coupling = Coupling(num_units, self.num_bins, round(m.coupling / w.dt), m.width)
+        self.coupling = None
+        if m.coupling > 0:
+            num_lags = round(m.coupling / w.dt) + 1
+            self.coupling = Coupling(num_units, self.num_bins, num_lags, m.coupling_rank)
+        self.moments = None
+        if config.targets and m.target_filters:
+            before = round((w.target_past or w.past) / w.dt) or self.num_bins
+            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
         self.targets = nn.ModuleDict(
-            {t.name: TargetHead(m.width, m.heads, normalization["targets"][t.name]) for t in config.targets}
+            {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
         sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
         history_size = 0 if self.history is None else self.history.size
@@ -163,7 +165,7 @@ class Neuroformer(nn.Module):
         # 6: spikes
         dt_nll_T, id_nll_S = self._spike_nll(batch, h_TD, layout, log_rate_WBU)
         # 7: behavior
-        targets = {name: head(h_TD, layout) for name, head in self.targets.items()}
+        targets = self.decode(batch, h_TD, layout)
         # 8: alignment
         features = self._features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
@@ -195,9 +197,11 @@ class Neuroformer(nn.Module):
         for group in self.config.input_groups:
             contexts[group] = self._group_context(group, batch, features)
         linear = self.linear(history_WF, features)
-        linear = linear + self.coupling.log_rates(
-            batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
-        )
+        if self.coupling is not None:
+            before = self.coupling.before(
+                batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+            )
+            linear = linear + bounded(before)
         if self.frames is not None:
             assert batch.clips is not None
             clips = batch.clips
@@ -237,53 +241,90 @@ class Neuroformer(nn.Module):
         has_spike[layout.first()] = False
         last_tick = torch.zeros_like(row_T).masked_scatter(has_spike, batch.tick_T)
         last_unit = torch.full_like(row_T, -1).masked_scatter(has_spike, batch.unit_T)
+        count = cell_counts(spikes, batch.tick_T, batch.unit_T)
+        count_T = torch.zeros_like(row_T).masked_scatter(has_spike, count)
+        within_TBU = None
+        if self.coupling is not None:
+            within_TBU = self.coupling.within(spikes, batch.tick_T, batch.unit_T)
+        log_rate_TBU = log_rate_WBU.index_select(0, row_T)
+        intensity = self.intensity(log_rate_TBU, within_TBU, last_tick, last_unit, count_T)
         # the token before each spike predicts it; each window's last token predicts the end
         before_S = torch.arange(spikes.total, device=h_TD.device) + spikes.row_T
         target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
-        anchor = Anchor.from_log_rates(log_rate_WBU) if self.config.model.rate_anchor else None
-        coupled_TBE = self.coupling.summed(spikes, batch.tick_T, batch.unit_T)
-        count_T = torch.ones_like(row_T).masked_scatter(
-            has_spike, cell_counts(spikes, batch.tick_T, batch.unit_T)
-        )
-        base = self.dt_base(anchor, coupled_TBE, row_T, last_tick, last_unit, count_T)
-        dt_nll = marked_cross_entropy(
-            h_TD, self.heads.dt.weight, self.heads.dt.bias, target_T, last_tick,
-            torch.full_like(target_T, self.num_bins + 1), base_RC=base, base_row_N=torch.arange(len(row_T), device=row_T.device),
-        )  # fmt: skip
-        h_SD, coupled_SBE = h_TD.index_select(0, before_S), coupled_TBE.index_select(0, before_S)
+        base_TB = None if intensity is None else intensity.dt_base()
+        dt_logits = self.heads.dt_logits(h_TD, base_TB, last_tick)
+        dt_nll = nn.functional.cross_entropy(dt_logits, target_T, reduction="none")
         same = last_tick.index_select(0, before_S) == batch.tick_T
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
-        state_SD, unit_UD = self.id_projection(h_SD, coupled_SBE, batch.tick_T)
-        base, rows = self.id_base(anchor, spikes.row_T, batch.tick_T)
+        state_SD = self.heads.id_state(h_TD.index_select(0, before_S), batch.tick_T)
+        base_SU = self.id_base(intensity, before_S, batch.tick_T)
+        rows = None if base_SU is None else torch.arange(len(base_SU), device=h_TD.device)
         high_S = torch.full_like(low_S, self.num_units)
         id_nll = marked_cross_entropy(
-            state_SD, unit_UD, self.heads.bias, batch.unit_T, low_S, high_S, base_RC=base, base_row_N=rows
+            state_SD,
+            self.heads.unit,
+            self.heads.bias,
+            batch.unit_T,
+            low_S,
+            high_S,
+            base_RC=base_SU,
+            base_row_N=rows,
         )
         return dt_nll, id_nll
 
-    def dt_base(
-        self, anchor: Anchor | None, coupled_TBE: Tensor, row_T, last_tick, last_unit, count_T
-    ) -> Tensor:
-        """(T, B + 1) what the dt logits start from: the Poisson process, and what the window's spikes changed."""
-        shift = nn.functional.pad(bounded(coupled_TBE[..., 0]), (0, 1))
-        return shift if anchor is None else shift + anchor.dt_base(row_T, last_tick, last_unit, count_T)
+    def intensity(
+        self, log_rate_TBU: Tensor, within_TBU: Tensor | None, tick_T: Tensor, unit_T: Tensor, count_T: Tensor
+    ) -> Intensity | None:
+        """The process from which the spike heads start: the rate readout's, changed by the window's own spikes."""
+        if not self.config.model.rate_anchor:
+            return None
+        if within_TBU is not None:
+            log_rate_TBU = self.rates.capped(log_rate_TBU + bounded(within_TBU))
+        return Intensity(log_rate_TBU.exp(), tick_T, unit_T, count_T)
 
-    def id_projection(self, h_SD: Tensor, coupled_SBE: Tensor, dt_S: Tensor) -> tuple[Tensor, Tensor]:
-        """(S, 2 D) and (U, 2 D), whose product are the logits of the id at bin ``dt``: state, then coupling."""
-        state = self.heads.id_state(h_SD, dt_S)
+    def id_base(self, intensity: Intensity | None, token_N: Tensor, dt_N: Tensor) -> Tensor | None:
+        """(N, U) what the id's logits after each ``token`` start from."""
+        if intensity is None:
+            return None
         if self.heads.independent:
-            coupled = coupled_SBE[..., 1:].mean(1)
-        else:
-            coupled = coupled_SBE[torch.arange(len(dt_S), device=dt_S.device), dt_S, 1:]
-        return torch.cat([state, coupled], 1), torch.cat([self.heads.unit, self.coupling.unit], 1)
+            return intensity.cell_TBU[token_N].sum(1).log()
+        return intensity.id_base(token_N, dt_N)
 
-    def id_base(self, anchor: Anchor | None, row_S: Tensor, dt_S: Tensor):
-        """Base logits of the id and which row each spike reads: its window and bin, or its window alone."""
-        if anchor is None:
-            return None, None
-        if self.heads.independent:
-            return anchor.cell_WBU.sum(1).log(), row_S
-        return anchor.id_base_WBU.flatten(0, 1), row_S * self.num_bins + dt_S
+    def target_head(self, target: TargetConfig, scale: dict) -> TargetHead:
+        """A head that fits this model, untrained."""
+        m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
+        size = 0 if self.moments is None else self.moments.size
+        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
+
+    def decoded(self, batch: Batch) -> dict[str, Tensor]:
+        """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
+        return self.decode(batch, *self.fused(batch))
+
+    def fused(self, batch: Batch) -> tuple[Tensor, Ragged]:
+        """(T, D) fused states of SOS and the current spikes, and their layout."""
+        state = self.encode(batch)
+        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
+        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
+        return self.fusion(x_TD, layout, state.contexts), layout
+
+    def decode(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
+        """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
+        counts: dict[tuple[int, ...], Tensor | None] = {}
+        out = {}
+        for name, head in self.targets.items():
+            assert isinstance(head, TargetHead)
+            out[name] = head(h_TD, layout, batch.tick_T, self.moment_counts(batch, head.ends, counts))
+        return out
+
+    def moment_counts(self, batch: Batch, ends: list[int], known: dict[tuple[int, ...], Tensor | None]):
+        """(V, F) counts around the moments at ``ends`` of every window; what was computed before is in ``known``."""
+        if self.moments is None or batch.around is None:
+            return None
+        key = tuple(ends)
+        if key not in known:
+            around = batch.around
+            known[key] = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+        return known[key]
 
     def _features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""

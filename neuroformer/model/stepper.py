@@ -12,7 +12,8 @@ from torch import Tensor
 
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block
-from neuroformer.model.heads import Anchor, at_least_float32
+from neuroformer.model.heads import at_least_float32
+from neuroformer.model.intensity import Intensity
 from neuroformer.model.neuroformer import Neuroformer
 
 
@@ -45,45 +46,54 @@ class Stepper:
                 mask = None if full else context.layout.mask_BL
                 self.cross.append(_Keys(k, v, mask, context.index_W))
         self.h_AD = self._advance(state.start_WD)
-        size = (batch.num_windows, model.num_bins, model.coupling.id.shape[2] + 1)
-        self.coupled_ABE = self.h_AD.new_zeros(size)  # what the spikes so far do to each bin
-        self.count_A = torch.ones_like(self.rows)  # spikes so far in the cell of the last one
-        self.cell_A = torch.full_like(self.rows, -1)
         self.log_rate_WBU = model.rates(self.h_AD, state.linear_WBU)
-        self.anchor = Anchor.from_log_rates(self.log_rate_WBU) if model.config.model.rate_anchor else None
+        self.log_rate_ABU = self.log_rate_WBU
+        # what the spikes so far do to each bin
+        self.within_ABU = None if model.coupling is None else torch.zeros_like(self.log_rate_WBU)
+        self.tick_A = torch.zeros_like(self.rows)
+        self.unit_A = torch.full_like(self.rows, -1)
+        self.count_A = torch.zeros_like(self.rows)  # spikes so far in the cell of the last one
+        self.intensity = self._intensity()
 
-    def dt_logits(self, last_tick: Tensor, last_unit: Tensor) -> Tensor:
-        """(A, B + 1) of the next bin; the last class ends the window. Bins before ``last_tick`` are excluded."""
-        base = self.model.dt_base(
-            self.anchor, self.coupled_ABE, self.rows, last_tick, last_unit, self.count_A
+    def _intensity(self) -> Intensity | None:
+        return self.model.intensity(
+            self.log_rate_ABU, self.within_ABU, self.tick_A, self.unit_A, self.count_A
         )
-        logits = at_least_float32(self.model.heads.dt(self.h_AD) + base)
-        bins = torch.arange(logits.shape[1], device=logits.device)
-        return logits.masked_fill(bins < last_tick[:, None], float("-inf"))
 
-    def id_logits(self, which: Tensor, dt: Tensor, low: Tensor) -> Tensor:
-        """(n, U) of the unit at bin ``dt`` for the active sequences ``which``; units before ``low`` are excluded."""
-        state, unit_UD = self.model.id_projection(self.h_AD[which], self.coupled_ABE[which], dt)
-        logits = at_least_float32(state @ unit_UD.T + self.model.heads.bias)
-        base, rows = self.model.id_base(self.anchor, self.rows[which], dt)
-        if base is not None and rows is not None:
-            logits = logits + base.index_select(0, rows)
+    def dt_logits(self) -> Tensor:
+        """(A, B + 1) of the next bin; the last class ends the window. Bins before the last spike's are excluded."""
+        base = None if self.intensity is None else self.intensity.dt_base()
+        return self.model.heads.dt_logits(self.h_AD, base, self.tick_A)
+
+    def id_logits(self, which: Tensor, dt: Tensor) -> Tensor:
+        """(n, U) of the unit at bin ``dt`` for the active sequences ``which``; in the last spike's bin, units
+        before its own are excluded."""
+        heads = self.model.heads
+        state = heads.id_state(self.h_AD[which], dt)
+        logits = at_least_float32(state @ heads.unit.T + heads.bias)
+        base = self.model.id_base(self.intensity, which, dt)
+        if base is not None:
+            logits = logits + base
+        low = torch.where(self.tick_A[which] == dt, self.unit_A[which], 0)
         units = torch.arange(logits.shape[1], device=logits.device)
         return logits.masked_fill(units < low[:, None], float("-inf"))
 
     def keep(self, which: Tensor) -> None:
         """Go on with the active sequences ``which`` only."""
-        self.rows, self.h_AD = self.rows[which], self.h_AD[which]
-        self.coupled_ABE = self.coupled_ABE[which]
-        self.count_A, self.cell_A = self.count_A[which], self.cell_A[which]
+        self.rows, self.h_AD, self.log_rate_ABU = self.rows[which], self.h_AD[which], self.log_rate_ABU[which]
+        if self.within_ABU is not None:
+            self.within_ABU = self.within_ABU[which]
+        self.tick_A, self.unit_A, self.count_A = self.tick_A[which], self.unit_A[which], self.count_A[which]
         self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
-        cell = tick * self.model.num_units + unit
-        self.count_A = torch.where(cell == self.cell_A, self.count_A + 1, 1)
-        self.cell_A = cell
-        self.coupled_ABE = self.coupled_ABE + self.model.coupling.rows(tick, unit)
+        again = (tick == self.tick_A) & (unit == self.unit_A)
+        self.count_A = torch.where(again, self.count_A + 1, 1)
+        self.tick_A, self.unit_A = tick, unit
+        if self.within_ABU is not None and self.model.coupling is not None:
+            self.within_ABU = self.within_ABU + self.model.coupling.effects(tick, unit)
+        self.intensity = self._intensity()
         self.h_AD = self._advance(self.model.spikes(tick, unit))
 
     def _advance(self, x_AD: Tensor) -> Tensor:

@@ -1,48 +1,233 @@
-"""Behavior targets: what is read of them from the fused states.
+"""Behavior targets: what is read of them from the fused states and from the spikes around each decoded moment.
 
-Shape suffixes: W windows, T tokens (SOS included), D width, C columns or classes.
+Shape suffixes: W windows, N values a window, V = W * N values, T tokens (SOS included), S spikes, F features,
+D width, C columns, R raw outputs of a value.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroformer.config import TargetConfig
+from neuroformer.model.embed import raised_cosines
 from neuroformer.ops import Ragged, attention
+
+STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
+MAX_LOG_STD = 5.0
+
+
+class MomentCounts(nn.Module):
+    """Square roots of each unit's filtered spike counts before (and, with lookahead, after) a decoded moment.
+
+    What a lagged linear decoder knows, at log-spaced lags: attention averages, and a decoder also needs sums.
+
+    Parameters
+    ----------
+    num_units, num_filters : int
+    before, after : int
+        Bins before the moment, and after it, whose spikes are counted.
+    """
+
+    def __init__(self, num_units: int, num_filters: int, before: int, after: int):
+        super().__init__()
+        self.num_units, self.after = num_units, after
+        basis = raised_cosines(num_filters, before)
+        if after:  # mirrored, the bin next to the moment last
+            ahead = raised_cosines(max(1, num_filters // 2), after).flip(0)
+            basis = torch.block_diag(ahead, basis)
+        self.register_buffer("basis", basis, persistent=False)
+        self.basis: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.num_units * self.basis.shape[1]
+
+    def forward(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, ends: list[int]) -> Tensor:
+        """(V, F) of the moments at the start of bins ``ends`` of every window; spikes outside the reach count nothing."""
+        num_filters = self.basis.shape[1]
+        total = self.basis.new_zeros(len(layout) * len(ends) * self.num_units, num_filters)
+        for n, end in enumerate(ends):
+            lag = end - 1 - tick_S + self.after
+            near = torch.nonzero((lag >= 0) & (lag < len(self.basis))).squeeze(1)
+            row = layout.row_T.index_select(0, near) * len(ends) + n
+            place = row * self.num_units + unit_S.index_select(0, near)
+            total = total.index_add(0, place, self.basis.index_select(0, lag.index_select(0, near)))
+        return total.view(len(layout) * len(ends), -1).sqrt()
+
+
+def value_ends(samples: int, num_bins: int) -> list[int]:
+    """Bins before which the values of a window lie, evenly spaced: the last one is the window's end."""
+    return [(n + 1) * num_bins // samples for n in range(samples)]
+
+
+def seen_tokens(layout: Ragged, tick_S: Tensor, ends: list[int], ahead: int) -> tuple[Tensor, Ragged]:
+    """Which tokens (of SOS + spikes) each value of each window may read: those before its moment plus ``ahead`` bins.
+
+    Returns
+    -------
+    (K,) places in the packed tokens, and the layout of the V values' keys.
+    """
+    is_spike = torch.ones(layout.total, dtype=torch.bool, device=tick_S.device)
+    is_spike[layout.first()] = False
+    limits = torch.tensor(ends, device=tick_S.device) + ahead
+    count_WN = torch.ones(len(layout), len(ends), dtype=torch.int64, device=tick_S.device)
+    count_WN = count_WN.index_add(0, layout.row_T[is_spike], (tick_S[:, None] < limits).long())
+    keys = Ragged.from_lengths(count_WN.flatten())
+    window = keys.row_T // len(ends)
+    return layout.offsets[:-1].index_select(0, window) + keys.position_T, keys
 
 
 class TargetHead(nn.Module):
-    """A behavior variable, read by an attention pool over the fused states of a window."""
+    """A behavior variable at one or several moments of a window, with its own noise model.
 
-    def __init__(self, width: int, heads: int, scale: dict):
+    1. Pool the fused states that lie before the moment (plus lookahead) by attention.
+    2. Beside it the first state (past, frames, behavior) and the filtered counts around the moment.
+    3. A small network over the three, plus linear paths from the first state and from the counts.
+
+    Raw outputs, by kind: ``regression``, the mean in units of the training spread (``noise`` gaussian or student:
+    then the log of its scale); ``classification``, logits; ``circular``, the natural parameters of a von Mises
+    distribution, (cos, sin) times its concentration.
+
+    Parameters
+    ----------
+    target : TargetConfig
+    scale : dict
+        Its entry in the normalisation.
+    width, heads, num_bins, ahead : of the model; bins of lookahead
+    counts_size : int
+        Features from :class:`MomentCounts`; 0: none.
+    """
+
+    def __init__(
+        self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
+        counts_size: int, dropout: float,
+    ):  # fmt: skip
         super().__init__()
+        self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
+        self.ends = value_ends(target.samples, num_bins)
         self.classes: list[int] = scale.get("classes", [])
-        size = len(self.classes) or len(scale["mean"])
-        self.heads = heads
+        self.period: float = scale.get("period", 0.0)
+        self.low: list[float] = scale.get("low", [0.0])
+        self.num_columns = 1 if self.classes else len(scale["mean"])
+        size = self.raw_size
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
+        streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(2 * width), nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, size)
-        )
+            nn.LayerNorm(streams * width), nn.Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
+            nn.Linear(width, size),
+        )  # fmt: skip
         self.skip = nn.Linear(width, size)
+        self.counts = nn.Linear(counts_size, width) if counts_size else None
+        self.linear = nn.Linear(counts_size, size) if counts_size else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
+            nn.init.zeros_(self.linear.bias)
+        self.counts_dropout = nn.Dropout(dropout)
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         self.mean: Tensor
         self.std: Tensor
 
-    def forward(self, h_TD: Tensor, layout: Ragged) -> Tensor:
-        """(W, C): in units of the training spread (regression), or logits (classification)."""
-        num_windows = len(layout)
+    @property
+    def raw_size(self) -> int:
+        if self.classes:
+            return len(self.classes)
+        twice = self.kind == "circular" or self.noise != "squared"
+        return self.num_columns * (2 if twice else 1)
+
+    def forward(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, counts_VF: Tensor | None) -> Tensor:
+        """(W, N, R) raw outputs; ``tick_S`` are the bins of the current spikes."""
+        pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
+        parts = [pooled_VD, sos_VD]
+        raw = self.skip(sos_VD)
+        if self.counts is not None and self.linear is not None and counts_VF is not None:
+            counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
+            parts.append(self.counts(counts_VF))
+            raw = raw + self.linear(counts_VF)
+        return (raw + self.out(torch.cat(parts, 1))).unflatten(0, (len(layout), len(self.ends)))
+
+    def pool(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor) -> tuple[Tensor, Tensor]:
+        """(V, D) attention pool over what each value may see, and (V, D) its window's first state."""
+        num_values = len(layout) * len(self.ends)
         k, v = (x.unflatten(-1, (self.heads, -1)) for x in self.key_value(h_TD).chunk(2, -1))
-        ones = Ragged(torch.arange(num_windows + 1, device=h_TD.device), 1, num_windows)
-        query = self.query.expand(num_windows, -1, -1).to(k.dtype)
-        pooled = attention(query, k, v, ones, layout).flatten(1)
-        sos = h_TD.index_select(0, layout.first())
-        return self.out(torch.cat([pooled, sos], 1)) + self.skip(sos)
+        keys = layout
+        if len(self.ends) > 1:
+            place, keys = seen_tokens(layout, tick_S, self.ends, self.ahead)
+            k, v = k.index_select(0, place), v.index_select(0, place)
+        ones = Ragged(torch.arange(num_values + 1, device=h_TD.device), 1, num_values)
+        query = self.query.expand(num_values, -1, -1).to(k.dtype)
+        pooled = attention(query, k, v, ones, keys).flatten(1)
+        return pooled, h_TD.index_select(0, layout.first()).repeat_interleave(len(self.ends), 0)
+
+    # -- what the raw outputs mean ---------------------------------------------------------------------------
 
     def values(self, raw: Tensor) -> Tensor:
-        """In the variable's own unit; for classes, their probabilities."""
-        return raw.softmax(-1) if self.classes else raw * self.std + self.mean
+        """(..., C) in the variable's own unit; for classes, their probabilities."""
+        if self.classes:
+            return raw.softmax(-1)
+        if self.kind == "circular":
+            cos, sin = raw.chunk(2, -1)
+            low = raw.new_tensor(self.low)
+            return low + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - low).remainder(self.period)
+        return raw[..., : self.num_columns] * self.std + self.mean
 
-    def normalized(self, values_WC: Tensor) -> Tensor:
-        return (values_WC - self.mean) / self.std
+    def decoded(self, raw: Tensor) -> Tensor:
+        """(..., C) values as a recording would hold them: class labels for classes."""
+        if not self.classes:
+            return self.values(raw)
+        return torch.tensor(self.classes, device=raw.device)[raw.argmax(-1, keepdim=True)].to(raw.dtype)
+
+    def spread(self, raw: Tensor) -> Tensor | None:
+        """(..., C) standard deviation that the head claims, in the variable's unit, where it learns one."""
+        if self.classes or self.kind == "circular" or self.noise == "squared":
+            return None
+        widen = math.sqrt(STUDENT_DOF / (STUDENT_DOF - 2)) if self.noise == "student" else 1.0
+        return self.log_scale(raw).exp() * self.std * widen
+
+    def log_scale(self, raw: Tensor) -> Tensor:
+        return raw[..., self.num_columns :].clamp(-MAX_LOG_STD, MAX_LOG_STD)
+
+    def normalized(self, values: Tensor) -> Tensor:
+        """(..., R') what a linear readout regresses on: units of the training spread, or (cos, sin)."""
+        if self.kind == "circular":
+            angle = values * (2 * math.pi / self.period)
+            return torch.cat([angle.cos(), angle.sin()], -1)
+        return (values - self.mean) / self.std
+
+    def loss(self, raw_WNR: Tensor, values_WNC: Tensor) -> Tensor:
+        """Mean over the values that exist; zero (with a gradient of zero) where a batch has none.
+
+        Squared error in units of the training variance; Gaussian or Student-t negative log-likelihood with a
+        learnt scale (nats, without constants); cross-entropy; von Mises negative log-likelihood.
+        """
+        raw = raw_WNR.float()
+        exists = torch.isfinite(values_WNC).all(-1)
+        values = torch.nan_to_num(values_WNC)
+        if self.classes:
+            hit = values == torch.tensor(self.classes, device=values.device, dtype=values.dtype)
+            exists = exists & hit.any(-1)
+            each = F.cross_entropy(raw.flatten(0, -2), hit.long().argmax(-1).flatten(), reduction="none")
+            each = each.view(exists.shape)
+        elif self.kind == "circular":
+            cos, sin = raw.chunk(2, -1)
+            strength = (cos.square() + sin.square() + 1e-8).sqrt()
+            aligned = (raw * self.normalized(values).float()).unflatten(-1, (2, -1)).sum(-2)
+            each = (torch.special.i0e(strength).log() + strength - aligned).mean(-1)
+        else:
+            each = self._residual_loss(raw, self.normalized(values).float()).mean(-1)
+        return (each * exists).sum() / exists.sum().clamp_min(1)
+
+    def _residual_loss(self, raw: Tensor, wanted: Tensor) -> Tensor:
+        error = (raw[..., : self.num_columns] - wanted).square()
+        if self.noise == "squared":
+            return error
+        log_scale = self.log_scale(raw)
+        error = error * (-2 * log_scale).exp()
+        if self.noise == "gaussian":
+            return 0.5 * error + log_scale
+        return 0.5 * (STUDENT_DOF + 1) * torch.log1p(error / STUDENT_DOF) + log_scale

@@ -71,11 +71,10 @@ def _audit(run: Run) -> dict[str, Any]:
     parts = {p: split[p] for p in ("train", "valid", "test")}
     seconds = {p: float(sum(b - a for a, b in i)) for p, i in parts.items()}
     out: dict[str, Any] = {"split": parts, "seconds": seconds, "claim": split.get("claim", "time")}
-    tree = json.loads((run.folder / "bundle.json").read_text())
-    if "audit" not in tree:
+    if "audit" not in split:
         why = "This run was trained without an audit of its split."
         return out | {"findings": [], "missing": {"why": why, "command": "neuroformer train --config ..."}}
-    return out | {"findings": tree["audit"].get("findings", [])}
+    return out | {"findings": plain(split["audit"].get("findings", []))}
 
 
 def _learning(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from neuroformer.analysis.psth import WIDTH_S, PsthComparison
+from neuroformer.audit import Audit
 from neuroformer.recording import Recording
 
 TRUE, MODEL, OTHER = "#222222", "#0072B2", "#D55E00"  # Okabe and Ito's colours
@@ -106,4 +107,27 @@ def learning_curve(log: Path) -> Figure:
             right.plot(x, y, c=color, marker="o", ms=3, label=key.removeprefix("valid/"))
     right.set(xlabel="step", ylabel="validation bits/spike")
     right.legend(fontsize=8)
+    return fig
+
+
+def audit_overview(audit: Audit) -> Figure:
+    """Rates over time, the split as a strip under them, and how many tokens a window holds."""
+    fig = Figure(figsize=(10, 5.5), layout="constrained")
+    rates, strip, tokens = fig.subplots(3, 1, height_ratios=(2, 0.7, 2))
+    rates.plot(audit.series["rate_times"], audit.series["rates"], c=TRUE, lw=0.9)
+    rates.set(ylabel="population rate (Hz)", title=f"{audit.recording}", ylim=(0, None))
+    for part, color in (("train", TRUE), ("valid", OTHER), ("test", MODEL)):
+        blocks = audit.series.get(f"split_{part}", np.zeros((0, 2)))
+        if len(blocks):
+            spans = [(a, b - a) for a, b in blocks]
+            strip.broken_barh(spans, (0, 1), color=color, lw=0, label=part)
+    if strip.collections:
+        strip.legend(loc="upper left", bbox_to_anchor=(1.0, 1.1), fontsize=8, frameon=False)
+    strip.set(xlim=rates.get_xlim(), yticks=[], ylabel="split", xlabel="time (s); white is in no part")
+    counts = audit.series["tokens"]
+    if len(counts):
+        tokens.hist(counts, bins=np.arange(-0.5, counts.max() + 1.5), color=MODEL)
+        tokens.axvline(float(np.quantile(counts, 0.99)), c=OTHER, lw=1, label="99 %")
+        tokens.legend(fontsize=8)
+    tokens.set(xlabel="spikes in a window", ylabel="windows")
     return fig

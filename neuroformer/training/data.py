@@ -17,6 +17,7 @@ from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
+from neuroformer.recording.derive import with_speed
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Prepared:
 
 def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
+    for speed in config.recording.speeds:
+        rec = with_speed(rec, speed.name, speed.of, speed.smooth)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization

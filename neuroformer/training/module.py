@@ -13,7 +13,7 @@ from torch import nn
 from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import loss_terms, total_loss
-from neuroformer.metrics import r2
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
@@ -79,16 +79,11 @@ class TrainingModule(L.LightningModule):
         self.log("bits", values["bits_per_spike"], prog_bar=True, logger=False)
 
     def _target_score(self, name: str) -> float:
-        """R2, the mean over columns, or accuracy; higher is better."""
+        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
         predicted, true = self.scores.decoded(name)
-        keep = np.isfinite(true).all(1)
-        if keep.sum() < 2:
-            return float("nan")
         head = self.model.targets[name]
         assert isinstance(head, TargetHead)
-        if head.classes:
-            return float((np.asarray(head.classes)[predicted[keep].argmax(1)] == true[keep, 0]).mean())
-        return float(np.mean(r2(true[keep], predicted[keep])))
+        return target_score(head.kind, true, predicted, head.period)
 
     def configure_optimizers(self):
         t = self.config.train
@@ -107,11 +102,11 @@ def learning_rate(step: int, t: TrainConfig) -> float:
 
 
 def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
-    """Matrices decay; vectors, norms and biases do not. What looks at frames has a learning rate of its own."""
-    parts = {"rest": 1.0, "frames": t.frame_lr}
+    """Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of their own."""
+    parts = {"rest": 1.0, "readout": t.readout_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
     for name, p in model.named_parameters():
-        members["frames" if name.startswith(("frames.", "what_where.")) else "rest"].append(p)
+        members["readout" if name.startswith(("frames.", "what_where.", "coupling.")) else "rest"].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):

@@ -45,8 +45,8 @@ class Scores:
         for name, raw in output.targets.items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)
-            self.predicted.setdefault(name, []).append(head.values(raw.float()).cpu().numpy())
-            self.true.setdefault(name, []).append(batch.targets[name].cpu().numpy())
+            self.predicted.setdefault(name, []).append(head.decoded(raw.float()).flatten(0, 1).cpu().numpy())
+            self.true.setdefault(name, []).append(batch.targets[name].flatten(0, 1).cpu().numpy())
 
     def bits_per_spike(self) -> float:
         """Of the tokens, against the null model (DESIGN: bits/spike (tokens))."""
@@ -60,7 +60,7 @@ class Scores:
         return nats / max(self.spikes, 1) / float(np.log(2))
 
     def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """(windows, columns) predicted and true values of a target, in its own unit."""
+        """(values, columns) predicted and true values of a target, in its own unit; class labels for classes."""
         return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
 
 

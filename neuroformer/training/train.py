@@ -11,7 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from neuroformer.config import Config
+from neuroformer.audit import Audit, audit
+from neuroformer.config import Config, ConfigError
 from neuroformer.model.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle, save_weights
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -65,12 +66,13 @@ def train(
     Raises
     ------
     ConfigError, RecordingError
-        A run that cannot be.
+        A run that cannot be, or a split that leaks (unless ``split.allow_leak``).
     """
     L.seed_everything(config.seed, workers=True, verbose=False)
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     prepared = prepare(rec, config)
+    audited = refuse_leak(prepared)
     model = Neuroformer(config, rec.num_units, prepared.normalization)
     module = TrainingModule(model, prepared)
     keep, counter = KeepBest(folder / "weights"), Counter()
@@ -101,10 +103,32 @@ def train(
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
     metrics |= {f"valid_best_{name}": value for name, value in keep.best.items()}
-    split = {"sha256": prepared.split.sha256(), "claim": config.split.claim}
+    for severity in ("leak", "warning"):
+        found = sorted({f.name for f in audited.of(severity)})
+        metrics[f"audit_{severity}s"] = ", ".join(found) or "none"
+    split = {"sha256": prepared.split.sha256(), "claim": config.split.claim, "audit": audited.to_dict()}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
     save_bundle(folder, config, rec, prepared.normalization, split, metrics)
     return prepared, metrics
+
+
+def refuse_leak(prepared: Prepared) -> Audit:
+    """The audit of what is about to be trained on.
+
+    Raises
+    ------
+    ConfigError
+        The split leaks, and ``split.allow_leak`` does not say that this is known.
+    """
+    config = prepared.config
+    found = audit(prepared.rec, config, prepared.split)
+    if found.leaks and not config.split.allow_leak:
+        said = "; ".join(f"{f.name}: {f.measured}" for f in found.of("leak"))
+        raise ConfigError(
+            f"the split leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
+            "same, set split.allow_leak=true; the bundle and every report then say so"
+        )
+    return found
 
 
 def load_best(folder: Path, objective: str = LIKELIHOOD) -> Neuroformer:

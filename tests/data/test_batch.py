@@ -55,7 +55,7 @@ def test_behavior_is_what_is_known_and_labels_are_at_the_end():
     batch = prepare(rec, config).builder(at([50]))
     # two samples a window, at 0.5125 and 0.5375 s: the last known pupil is that of 0.5 s
     assert torch.allclose(batch.inputs["pupil"][0, :, 0], torch.full((2,), float(np.cos(0.5))))
-    assert batch.targets["speed"][0, 0].item() == np.float32(rec.behavior["speed"].values[11, 0])
+    assert batch.targets["speed"][0, 0, 0].item() == np.float32(rec.behavior["speed"].values[11, 0])
 
 
 def test_nan_in_behavior_stays_nan():
@@ -66,7 +66,7 @@ def test_nan_in_behavior_stays_nan():
         rec, behavior=rec.behavior | {"speed": BehaviorVariable(rec.behavior["speed"].times, speed)}
     )
     batch = prepare(rec, small_config()).builder(at([50, 60]))
-    assert torch.isnan(batch.targets["speed"][:, 0]).tolist() == [True, False]
+    assert torch.isnan(batch.targets["speed"][:, 0, 0]).tolist() == [True, False]
 
 
 def test_batches_do_not_depend_on_what_is_beside_a_window():

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroformer.data import tokens
+from neuroformer.data import windows as clock
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile, to_ticks
 from neuroformer.recording import Recording
 
@@ -91,3 +92,25 @@ def test_a_cap_keeps_the_first_and_can_be_counted():
     windows = tile(np.array([[0, 0, 10]]), shape)
     capped = tokens.encode_current(index, windows, shape, max_tokens=3)
     assert np.diff(capped.offsets).tolist() == [3, 3] and capped.tick.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@given(
+    times=st.lists(st.floats(0, 3, width=32), max_size=60), chunk=st.integers(1, 20), seed=st.integers(0, 99)
+)
+@settings(max_examples=60, deadline=None)
+def test_an_index_in_pieces_is_the_index_in_one(times, chunk, seed):
+    """Pieces end anywhere, within a bin too; large indices lie in files."""
+    units = np.random.default_rng(seed).integers(0, 4, len(times))
+    rec = make(times, units)
+    segments = np.array([[0.1, 1.0], [1.2, 2.9]])
+    whole = SpikeIndex.from_recording(rec, segments, 0.05)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clock, "CHUNK", chunk)
+        patch.setattr(clock, "LARGE", 5)
+        pieces = SpikeIndex.from_recording(rec, segments, 0.05)
+    for name in ("keys", "unit", "base", "num_ticks", "origins", "offsets"):
+        np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name))
+    bins = np.arange(whole.total_ticks + 1)
+    np.testing.assert_array_equal(whole.find(bins), np.searchsorted(whole.keys, bins))
+    order = np.lexsort((whole.unit, whole.keys))
+    assert np.array_equal(order, np.arange(len(order)))

@@ -43,7 +43,7 @@ def test_gap_between_parts_is_at_least_the_reach():
     runs = np.split(owners, edges)
     gaps = [len(r) for r in runs[1:-1] if r[0] == -1]
     assert gaps and min(gaps) * split.dt >= 0.7 - 1e-9
-    with pytest.raises(ConfigError, match="split.gap is 0.05 s, but a window reaches 0.15 s back"):
+    with pytest.raises(ConfigError, match="split.gap is 0.05 s, but a window reaches 0.15 s beyond itself"):
         make_split(small_recording(), small_config(split={"block": 5.0, "gap": 0.05}))
 
 

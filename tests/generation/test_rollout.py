@@ -95,7 +95,7 @@ def test_the_history_and_what_was_generated_matter():
         past = Tokens(np.array([0, len(mine)]), tick, np.array([c[2] for c in mine], int))
         windows = Windows(sequences.segment[:1], sequences.start[:1] + 5)
         stepper = Stepper(net, prepared.builder(windows, past=past))
-        return stepper.dt_logits(torch.zeros(1, dtype=torch.int64), torch.tensor([-1]))
+        return stepper.dt_logits()
 
     with torch.no_grad():
         assert not torch.allclose(logits(a), logits(b))

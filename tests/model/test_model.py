@@ -111,9 +111,8 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model):
     full = windows_nll(net(batch), batch)
     stepper = Stepper(net, batch)
     nll = torch.zeros(10, dtype=torch.float64)
-    last_tick, last_unit = torch.zeros(10, dtype=torch.int64), torch.full((10,), -1)
     for i in range(batch.current.max_length + 1):
-        logp = stepper.dt_logits(last_tick, last_unit).log_softmax(1)
+        logp = stepper.dt_logits().log_softmax(1)
         done = batch.current.lengths_B[stepper.rows] == i
         nll[stepper.rows[done]] -= logp[done, -1]
         going = torch.nonzero(~done).squeeze(1)
@@ -122,12 +121,10 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model):
         place = batch.current.offsets[stepper.rows[going]] + i
         tick, unit = batch.tick_T[place], batch.unit_T[place]
         nll[stepper.rows[going]] -= logp[going, tick]
-        low = torch.where(tick == last_tick[going], last_unit[going].clamp_min(0), 0)
-        id_logp = stepper.id_logits(going, tick, low).log_softmax(1)
+        id_logp = stepper.id_logits(going, tick).log_softmax(1)
         nll[stepper.rows[going]] -= id_logp.gather(1, unit[:, None]).squeeze(1)
         stepper.keep(going)
         stepper.feed(tick, unit)
-        last_tick, last_unit = tick, unit
     assert torch.allclose(nll, full, atol=1e-9)
 
 

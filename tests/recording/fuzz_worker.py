@@ -22,7 +22,7 @@ def main() -> None:
             repr(rec)
             if rec.frames is not None and len(rec.frames.index):
                 rec.frames.images[rec.frames.index[:2]]
-            verdict = "recording" if isinstance(rec, Recording) else f"a {type(rec).__name__}"
+            verdict = f"recording {rec.sha256()}" if isinstance(rec, Recording) else f"a {type(rec).__name__}"
         except RecordingError as e:
             verdict = "error" if str(e).strip() else "an error without a message"
         except BaseException as e:

@@ -71,7 +71,7 @@ def fill(folder):
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
     bundle = json.loads((run / "bundle.json").read_text())
-    bundle["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
+    bundle["split"]["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
     (run / "bundle.json").write_text(json.dumps(bundle))
     assert main(["report", str(run)]) == 0
     return run

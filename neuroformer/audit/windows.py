@@ -1,0 +1,84 @@
+"""What windows hold: tokens, what a cap would drop, and behavior that is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neuroformer.audit.findings import Finding
+from neuroformer.config import Config
+from neuroformer.recording import Recording
+
+
+def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> np.ndarray:
+    """(windows,) spikes of the windows that tile the segments."""
+    current = config.window.current
+    counts = []
+    for start, stop in segments:
+        edges = start + current * np.arange(int((stop - start) / current + 1e-9) + 1)
+        # half a nanosecond earlier, as spikes round to their bin
+        counts.append(np.diff(np.searchsorted(rec.spike_times, edges - 0.5e-9)))
+    return np.concatenate(counts) if counts else np.zeros(0, np.int64)
+
+
+def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) -> list[Finding | None]:
+    """``facts["tokens"]``: median, 99 % and maximum a window, and what the caps would drop."""
+    if len(tokens) == 0:
+        return []
+    facts["tokens"] = {
+        "windows": len(tokens), "window_s": config.window.current, "median": float(np.median(tokens)),
+        "99%": float(np.quantile(tokens, 0.99)), "max": int(tokens.max()), "empty": float((tokens == 0).mean()),
+    }  # fmt: skip
+    out: list[Finding | None] = []
+    cap, guard = config.window.max_tokens, config.generate.max_tokens
+    for key, most, what in (
+        ("window.max_tokens", cap, "drops"), ("generate.max_tokens", guard, "would stop a simulation short of"),
+    ):  # fmt: skip
+        lost = int(np.maximum(tokens - most, 0).sum())
+        if most and lost:
+            over = int((tokens > most).sum())
+            share = lost / max(int(tokens.sum()), 1)
+            out.append(Finding(
+                "tokens_dropped", "warning",
+                f"{key} = {most} {what} {lost:,} spikes ({share:.2%}) of {over:,} windows",
+                f"raise {key} to {int(tokens.max())}" + (", or 0 for no cap" if key == "window.max_tokens" else ""),
+                {"key": key, "dropped": lost, "windows": over},
+            ))  # fmt: skip
+    return out
+
+
+def behavior_findings(rec: Recording, config: Config, facts: dict[str, Any]) -> list[Finding | None]:
+    """``facts["missing"]``: the share of each variable's samples with NaN; a warning where the run needs it."""
+    if not rec.behavior:
+        return []
+    used = {v.name for v in config.inputs} | {t.name for t in config.targets}
+    shares = {name: v.num_missing / len(v.times) for name, v in rec.behavior.items()}
+    facts["missing"] = shares
+    out: list[Finding | None] = []
+    for name, share in shares.items():
+        if share > 0:
+            many = name in used and share > 0.2
+            out.append(Finding(
+                "missing_values", "warning" if many else "note",
+                f"{share:.1%} of the samples of '{name}' are missing (NaN)",
+                "they leave the loss and the scores; as an input they are marked missing",
+                {"variable": name, "share": share},
+            ))  # fmt: skip
+    for name in sorted(used & set(rec.behavior)):
+        out.append(_coverage(rec, name))
+    return out
+
+
+def _coverage(rec: Recording, name: str) -> Finding | None:
+    """A variable that the run uses, but that does not reach over the domain."""
+    times = rec.behavior[name].times
+    low, high = np.maximum(rec.domain[:, 0], times[0]), np.minimum(rec.domain[:, 1], times[-1])
+    covered = float(np.clip(high - low, 0, None).sum()) / max(rec.duration, 1e-12)
+    if covered > 0.9:
+        return None
+    return Finding(
+        "behavior_does_not_cover", "warning",
+        f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s, {covered:.0%} of the recording",
+        "put it on the recording's clock, or cut the domain to where it exists", {"variable": name, "covered": covered},
+    )  # fmt: skip

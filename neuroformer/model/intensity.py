@@ -1,0 +1,126 @@
+"""The conditional intensity: how likely a spike is in each cell, given all spikes before it.
+
+Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, N any tokens, R patterns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.ops import Ragged
+
+
+def bounded(x: Tensor, limit: float = 3.0) -> Tensor:
+    """x near zero, never beyond the limit: a sum over spikes must not run away when its spikes are simulated."""
+    return limit * torch.tanh(x / limit)
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0."""
+    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
+
+
+@dataclass
+class Intensity:
+    """A Poisson process after each token, scanned cell by cell in the order of the tokens.
+
+    Spikes come ordered by (bin, unit). Were counts Poisson with these rates, the next spike's bin would follow
+    from the expected count that remains, and its unit from the rates in that bin. Both heads start from these
+    logits and learn what is lacking.
+
+    Attributes
+    ----------
+    cell_TBU : expected counts, given the spikes up to each token
+    tick_T, unit_T, count_T : the last spike's bin and unit (0 and -1 before the first), and how many spikes
+        its cell holds so far
+    """
+
+    cell_TBU: Tensor
+    tick_T: Tensor
+    unit_T: Tensor
+    count_T: Tensor
+
+    def remaining(self, token_N: Tensor, dt_N: Tensor) -> Tensor:
+        """(N, U) expected counts of bin ``dt`` that are still to be scanned after ``token``."""
+        cell_NU = self.cell_TBU[token_N, dt_N]
+        unit_N1 = self.unit_T[token_N, None]
+        inside = (self.tick_T[token_N] == dt_N)[:, None] & (unit_N1 >= 0)
+        units = torch.arange(cell_NU.shape[1], device=cell_NU.device)
+        # one more spike in a cell of k: for small rates P(k + 1 or more | k or more) is rate / (k + 1)
+        again_NU = cell_NU / (self.count_T[token_N, None] + 1)
+        here_NU = torch.where(units > unit_N1, cell_NU, torch.where(units == unit_N1, again_NU, 0.0))
+        return torch.where(inside, here_NU, cell_NU)
+
+    def dt_base(self) -> Tensor:
+        """(T, B + 1) log-probabilities of the next spike's bin (last: none).
+
+        Bins before the last spike's hold numbers without meaning.
+        """
+        tokens = torch.arange(len(self.cell_TBU), device=self.cell_TBU.device)
+        bins = torch.arange(self.cell_TBU.shape[1], device=tokens.device)
+        here_T1 = self.remaining(tokens, self.tick_T).sum(1, keepdim=True).clamp_min(1e-7)
+        tick_T1 = self.tick_T[:, None]
+        mass_TB = torch.where(bins == tick_T1, here_T1, self.cell_TBU.sum(2))
+        mass_TB = torch.where(bins < tick_T1, 0.0, mass_TB)
+        upto_TB = mass_TB.cumsum(1)
+        return torch.cat([log1mexp(mass_TB) - (upto_TB - mass_TB), -upto_TB[:, -1:]], 1)
+
+    def id_base(self, token_N: Tensor, dt_N: Tensor) -> Tensor:
+        """(N, U) log of the chance that each unit is the next to fire in bin ``dt``, up to a constant."""
+        left_NU = self.remaining(token_N, dt_N)
+        return log1mexp(left_NU) - (left_NU.cumsum(1) - left_NU)
+
+
+class Coupling(nn.Module):
+    """What a spike does to the bins after it: the coupling terms of a GLM, at exact lags.
+
+    A spike changes its own unit's log rate at each lag (refractoriness, bursts) and everybody's through a few
+    shared patterns. Attention can express this, but finds it late; and a full matrix a lag overfits, as most
+    pairs of units are not coupled.
+
+    Parameters
+    ----------
+    num_lags : int
+        Bins after a spike in which it acts; 0 is its own bin.
+    rank : int
+        Number of patterns.
+    """
+
+    def __init__(self, num_units: int, num_bins: int, num_lags: int, rank: int):
+        super().__init__()
+        self.num_bins, self.num_lags, self.num_units = num_bins, num_lags, num_units
+        self.own = nn.Parameter(torch.zeros(num_units, num_lags))
+        self.source = nn.Parameter(0.1 * torch.randn(num_units, num_lags, rank))
+        self.target = nn.Parameter(torch.zeros(rank, num_units))
+
+    def effects(self, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+        """(S, B, U) what each spike adds to the log rates of every bin of the window, nothing to those before it."""
+        lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
+        acts_SB1 = ((lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
+        place_SB = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
+        both = torch.cat([self.own[..., None], self.source], 2).flatten(0, 1)
+        rows_SBR = both.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
+        own_SBU = rows_SBR.new_zeros(*place_SB.shape, self.num_units)
+        own_SBU = own_SBU.scatter(2, unit_S[:, None, None].expand(-1, self.num_bins, 1), rows_SBR[..., :1])
+        return own_SBU + rows_SBR[..., 1:] @ self.target
+
+    def before(self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
+        """(W, B, U) what the spikes before the window add, each ``weight`` times."""
+        near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
+        effects = self.effects(tick_P.index_select(0, near), unit_P.index_select(0, near))
+        if weight_P is not None:
+            effects = effects * weight_P.index_select(0, near)[:, None, None]
+        total = effects.new_zeros(len(past), *effects.shape[1:])
+        return total.index_add(0, past.row_T.index_select(0, near), effects)
+
+    def within(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+        """(T, B, U) what the window's own spikes add: before the first (zero), and after each."""
+        effects_WLBU = layout.pad(self.effects(tick_S, unit_S))
+        none = effects_WLBU.new_zeros(len(layout), 1, *effects_WLBU.shape[2:])
+        total = torch.cat([none, effects_WLBU], 1).cumsum(1)
+        count = torch.arange(len(layout) + 1, device=tick_S.device)
+        longer = Ragged(layout.offsets + count, layout.max_length + 1, layout.total + len(layout))
+        return longer.unpad(total)

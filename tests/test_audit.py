@@ -1,0 +1,462 @@
+"""The audit: every defect that is planted is found by name, and nothing is found where nothing is wrong."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import yaml
+from helpers import shared_recording, small_config, small_recording
+
+import neuroformer.audit.stimuli as stimuli
+from neuroformer.audit import audit
+from neuroformer.audit.clocks import frame_lag
+from neuroformer.audit.split import autocorrelation_time, distances, merged
+from neuroformer.cli import main
+from neuroformer.config import ConfigError, from_dict, load_config, to_dict
+from neuroformer.data.splits import make_split
+from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
+from neuroformer.recording.arrays import from_arrays, from_counts, write_npz
+
+DEMO = {
+    "window": {"past": 0.5, "frames": 0.15}, "inputs": [{"name": "pupil"}],
+    "targets": [{"name": "speed"}, {"name": "gaze"}], "split": {"by": "trials", "claim": "repeats"},
+}  # fmt: skip
+
+
+@cache
+def demo() -> Recording:
+    return open_recording("synthetic:demo", num_trials=15, trial_s=12.0, num_units=24)
+
+
+def demo_config(**split):
+    return from_dict(DEMO | {"split": DEMO["split"] | split})
+
+
+def of_config(rec, config):
+    return audit(rec, config, make_split(rec, config))
+
+
+def names(found, *severities):
+    return {f.name for f in found.findings if f.severity in (severities or ("leak", "warning"))}
+
+
+# -- nothing wrong ------------------------------------------------------------------------------------------
+
+
+def test_no_false_alarm_on_the_demo():
+    config = load_config("configs/demo.yaml")
+    rec = open_recording(config.recording.path)
+    found = of_config(rec, config)
+    assert names(found) == set()
+    assert found.named("shared_stimulus").severity == "note"  # stated, as the claim is 'repeats'
+    assert found.facts["stimuli"]["also_in_train"] == 1.0
+    assert max(found.facts["controls"]["speed"].values()) < 10 and found.facts["tokens"]["max"] > 20
+
+
+# These two are true of the recordings: a rat that rests is where it was, and a few clusters share their spikes.
+@pytest.mark.parametrize(
+    ("name", "file", "true"),
+    [
+        ("hippocampus", "hippocampus_linear.npz", {"predictable_without_spikes"}),
+        ("retina", "retina_movie_2.npz", {"duplicated_units"}),
+    ],
+)
+def test_no_false_alarm_on_the_real_recordings(name, file, true):
+    config = load_config(f"configs/{name}.yaml", [f"recording.path={shared_recording(file)}"])
+    found = of_config(open_recording(config.recording.path), config)
+    assert names(found) == true and not found.leaks
+
+
+def test_clusters_that_share_spikes_are_truly_the_same_spikes():
+    """The warning on the retina: most spikes of the named pairs have the very same time."""
+    rec = open_recording(shared_recording("retina_movie_2.npz"))
+    pairs = audit(rec).named("duplicated_units").values["pairs"]
+    for a, b in pairs:
+        ta, tb = (rec.spike_times[rec.spike_units == rec.unit_ids.index(u)] for u in (a, b))
+        assert len(np.intersect1d(ta, tb)) > 0.5 * min(len(ta), len(tb))
+
+
+def test_chance_coincidence_is_no_duplicate():
+    rng = np.random.default_rng(0)
+    rec = small_recording(num_units=6, rate=60.0, doubles=0.0)
+    assert "duplicated_units" not in names(audit(rec))
+    u, t = rec.spike_units, rec.spike_times
+    copy = t[u == 2] + rng.uniform(0, 2e-4, (u == 2).sum())
+    units, times = np.r_[u, np.full(len(copy), 6)], np.r_[t, copy]
+    order = np.argsort(times)
+    twice = replace(rec, spike_times=times[order], spike_units=units[order], units={"id": np.arange(7)})
+    assert audit(twice).named("duplicated_units").values["pairs"] == [["2", "6"]]
+
+
+# -- planted in the split -----------------------------------------------------------------------------------
+
+
+def random_windows(rec, width=0.05, seed=0):
+    """(N, 2) of train and test windows side by side, as the field splits them by accident."""
+    start, stop = rec.domain[0]
+    edges = start + width * np.arange(int((stop - start) / width))
+    test = np.random.default_rng(seed).random(len(edges)) < 0.2
+    windows = np.stack([edges, edges + width], 1)
+    return {"train": windows[~test], "test": windows[test]}
+
+
+def test_random_windows():
+    rec = demo()
+    found = audit(rec, demo_config(), parts=random_windows(rec))
+    assert {"random_windows", "gap_too_short"} <= names(found, "leak")
+    # what makes it one: neighbors in training say the answer, with no neural data at all
+    speed = found.named("predictable_without_spikes")
+    assert speed.values["target"] == "speed" and speed.values["score"] > 0.9
+
+
+def test_random_windows_without_a_past_are_still_random():
+    rec = demo()
+    config = from_dict(DEMO | {"window": {"past": 0.0, "frames": 0.05}})
+    assert "random_windows" in names(audit(rec, config, parts=random_windows(rec)), "leak")
+
+
+def test_trials_that_are_windows():
+    """A split by trials, where somebody declared every window a trial."""
+    rec = demo()
+    edges = np.arange(0, 12, 0.1)
+    short = replace(rec, trials={"start": edges[:-1], "stop": edges[1:]})
+    assert "random_windows" in names(of_config(short, demo_config()), "leak")
+
+
+def test_a_gap_shorter_than_the_window():
+    rec = small_recording(seconds=60.0)
+    config = small_config(window={"past": 0.4})
+    parts = lambda gap: {"train": [[0.0, 30.0]], "test": [[30.0 + gap, 60.0]]}
+    found = audit(rec, config, parts=parts(0.2))
+    gap = found.named("gap_too_short")
+    assert gap.severity == "leak" and gap.values["reach_s"] == 0.4
+    # 29.8 s hold 596 windows of 50 ms; those that start less than 0.2 s into the part reach into training
+    assert gap.values["shares"]["test reads train"] == pytest.approx(4 / 596, rel=0.01)
+    assert "gap_too_short" not in names(audit(rec, config, parts=parts(0.4)))
+    assert "gap_too_short" not in names(of_config(rec, config))  # our own windows stay in their block
+
+
+def test_parts_that_overlap_and_parts_that_are_none():
+    rec = small_recording()
+    found = audit(rec, small_config(), parts={"train": [[0, 20]], "test": [[18, 30], [35, 38]]})
+    assert found.named("overlapping_parts").values == {"test": pytest.approx(2.0)}
+    with pytest.raises(ConfigError, match="expected 'train' and 'test'"):
+        audit(rec, parts={"train": [[0, 1]]})
+    with pytest.raises(ConfigError, match="start < stop"):
+        audit(rec, parts={"train": [[0, 1]], "test": [[3, 2]]})
+
+
+def test_the_split_that_a_file_brings_along():
+    rec = small_recording(frames=False)
+    parts = random_windows(rec)
+    table = lambda t: {"start": t[:, 0], "stop": t[:, 1]}
+    with_own = replace(rec, intervals={f"{k}_domain": table(t) for k, t in parts.items()})
+    assert "random_windows" in names(audit(with_own), "leak")
+    assert "split" not in audit(rec).facts
+
+
+def test_a_shared_stimulus():
+    found = of_config(demo(), demo_config(claim="stimuli"))
+    shared = found.named("shared_stimulus")
+    assert shared.severity == "leak" and shared.values["frames"] == 1.0
+    assert of_config(demo(), demo_config(claim="time")).named("shared_stimulus").severity == "note"
+
+
+def by_movie(rec, movies_test=(2,)):
+    """Parts that hold out whole movies."""
+    test = np.isin(rec.trials["movie"], movies_test)
+    return {"train": rec.trial_intervals[~test], "test": rec.trial_intervals[test]}
+
+
+def test_whole_stimuli_held_out_are_no_leak_and_no_repeats():
+    rec, config = demo(), demo_config(claim="stimuli")
+    found = audit(rec, config, parts=by_movie(rec))
+    assert "shared_stimulus" not in names(found) and found.facts["stimuli"]["also_in_train"] == 0
+    assert found.facts["stimuli"]["distance_of_the_others"] > 0.2
+    assert "no_repeats" in names(audit(rec, demo_config(claim="repeats"), parts=by_movie(rec)))
+
+
+def test_the_same_movie_under_another_number_is_found_by_hash(monkeypatch):
+    rec = demo()
+    of_trial = np.searchsorted(rec.trials["start"], rec.frames.times, side="right") - 1
+    num = len(rec.frames.images)
+    third = rec.trials["movie"][of_trial] == 2
+    # the bank twice: movie 2 of the test trials is stored again; train shows it under its own number
+    frames = FrameSeries(
+        np.concatenate([rec.frames.images] * 2), rec.frames.times, rec.frames.index + num * third
+    )
+    first = replace(rec, frames=replace(frames, index=np.where(third, rec.frames.index % num, frames.index)))
+    config = demo_config(claim="stimuli")
+    half = rec.trials["movie"] == 2
+    half &= np.cumsum(half) % 2 == 0
+    parts = {"train": rec.trial_intervals[~half], "test": rec.trial_intervals[half]}
+    index = np.where(half[of_trial], rec.frames.index + num, rec.frames.index)
+    renamed = replace(first, frames=replace(frames, index=index), trials={k: rec.trials[k] for k in ("start", "stop")})  # fmt: skip
+    found = audit(renamed, config, parts=parts)
+    assert found.named("shared_stimulus").values["frames"] == 1.0
+    monkeypatch.setattr(stimuli, "_MOST_BYTES", 200 * 32 * 32)  # of a bank too large, a sample is compared
+    few = audit(renamed, config, parts=parts)
+    assert few.facts["stimuli"]["images_compared"] <= 200
+
+
+def test_blank_screens_are_no_shared_stimulus():
+    images = np.random.default_rng(0).integers(0, 255, (40, 8, 8), dtype=np.uint8)
+    images[[3, 30]] = 128
+    frames = FrameSeries(images, np.arange(40) / 20, np.arange(40))
+    same, _ = stimuli.shared_images(frames, np.arange(20), np.arange(20, 40))
+    assert same.sum() == 0
+    images[31] = images[4]
+    same, _ = stimuli.shared_images(frames, np.arange(20), np.arange(20, 40))
+    assert np.flatnonzero(same).tolist() == [11]
+
+
+def test_neighboring_frames_of_one_movie_are_no_new_stimuli():
+    t = np.arange(2000) / 50
+    x = np.linspace(0, 3, 16)
+    drifting = (127 + 120 * np.sin(x[None, None] + x[None, :, None] + t[:, None, None] * 3)).astype(np.uint8)
+    rec = replace(small_recording(), frames=FrameSeries(drifting, t, np.arange(2000)))
+    found = audit(
+        rec, small_config(split={"claim": "stimuli"}), parts={"train": [[0, 20]], "test": [[21, 39]]}
+    )
+    assert "near_stimuli" in names(found)
+
+
+def test_time_in_the_trial_is_the_stimulus_where_there_is_no_other():
+    rec = small_recording(num_trials=10, frames=False)
+    tree = {
+        "window": {"frames": 0.0},
+        "inputs": [{"name": "trial_time"}],
+        "split": {"by": "trials", "claim": "stimuli"},
+    }
+    assert of_config(rec, from_dict(tree)).leaks
+
+
+# -- planted in the recording -------------------------------------------------------------------------------
+
+
+def add_unit(rec, rate_hz, seed=0):
+    rng = np.random.default_rng(seed)
+    start, stop = rec.domain[0, 0], rec.domain[-1, 1]
+    extra = rng.uniform(start, stop, rng.poisson(rate_hz * (stop - start)))
+    times = np.concatenate([rec.spike_times, extra])
+    units = np.concatenate([rec.spike_units, np.full(len(extra), rec.num_units)])
+    order = np.argsort(times, kind="stable")
+    ids = np.append(rec.units["id"].astype(str), "mua")
+    return replace(rec, spike_times=times[order], spike_units=units[order], units={"id": ids})
+
+
+def check_dominant(rec):
+    assert "dominant_unit" not in names(audit(rec))
+    found = audit(add_unit(rec, 107.0)).named("dominant_unit")
+    assert found.severity == "warning" and found.values["unit"] == "mua"
+    assert found.values["rate_hz"] == pytest.approx(107, rel=0.02)
+
+
+def test_a_multi_unit_cluster_in_the_w_maze():
+    check_dominant(open_recording(shared_recording("hippocampus_wmaze.npz")))
+
+
+def test_a_multi_unit_cluster():
+    check_dominant(small_recording(num_units=24, rate=0.55, seconds=200.0, doubles=0.0))
+
+
+@pytest.mark.parametrize("offset", [1.0, -1.0])
+@pytest.mark.parametrize("trials", [True, False])
+def test_a_clock_offset_between_spikes_and_frames(offset, trials):
+    rec = demo()
+    assert "clock_offset" not in names(audit(rec))
+    late = replace(rec.frames, times=rec.frames.times + offset)
+    moved = replace(rec, frames=late)
+    if not trials:  # nothing but the response itself tells
+        moved = replace(moved, trials={}, domain=np.array([[0.0, rec.domain[-1, 1]]]))
+    found = audit(moved).named("clock_offset")
+    assert found.severity == "warning"
+    assert found.values["offset_s"] == pytest.approx(offset, abs=0.11)
+
+
+def test_the_lag_of_frames_needs_a_response():
+    assert frame_lag(small_recording(seconds=60.0)).z < 5  # spikes that follow nothing
+    true = frame_lag(demo())
+    assert true.z > 12 and 0 <= true.peak_s <= 0.15
+
+
+def test_behavior_on_another_clock():
+    rec = small_recording(num_trials=1, frames=False)
+    speed = rec.behavior["speed"]
+    late = replace(rec, behavior={"speed": BehaviorVariable(speed.times + 3.0, speed.values)})
+    assert audit(late).named("clock_offset").values["offset_s"] == pytest.approx(3.0, abs=0.1)
+    lost = replace(rec, behavior={"speed": BehaviorVariable(speed.times + 500.0, speed.values)})
+    assert "clock_mismatch" in names(audit(lost))
+
+
+def test_milliseconds_taken_for_seconds():
+    rec = small_recording(seconds=100.0, frames=False, doubles=0.0)
+    arrays = {"spike_times": rec.spike_times * 1000, "spike_units": rec.spike_units}
+    assert "milliseconds_as_seconds" in names(audit(from_arrays(arrays)))
+    # one series only: the other clock tells
+    speed = {"speed": rec.behavior["speed"].values[:, 0], "speed_times": rec.behavior["speed"].times}
+    assert "milliseconds_as_seconds" in names(audit(from_arrays(arrays | speed)))
+    assert "milliseconds_as_seconds" not in names(audit(rec))
+
+
+def test_seconds_taken_for_milliseconds():
+    rec = small_recording(seconds=100.0, frames=False, doubles=0.0)
+    arrays = {"spike_times": rec.spike_times / 1000, "spike_units": rec.spike_units}
+    assert "seconds_as_milliseconds" in names(audit(from_arrays(arrays)))
+    assert "seconds_as_milliseconds" not in names(audit(rec))
+
+
+def test_duplicated_spikes():
+    rec = small_recording(doubles=0.0)
+    assert "duplicated_spikes" not in names(audit(rec))
+    twice = replace(rec, spike_times=np.repeat(rec.spike_times, 2), spike_units=np.repeat(rec.spike_units, 2))
+    found = audit(twice).named("duplicated_spikes")
+    assert found.values["duplicated"] == rec.num_spikes
+
+
+def test_counts_handed_over_transposed():
+    counts = np.random.default_rng(0).poisson(0.05, (40, 6000))
+    made = lambda c: (lambda t, u: Recording("c", t, u, {"id": np.arange(len(c))}, np.array([[0, c.shape[1] * 0.01]])))(*from_counts(c, 0.01))  # fmt: skip
+    assert "transposed_counts" not in names(audit(made(counts)))
+    assert "transposed_counts" in names(audit(made(counts.T)))
+
+
+def test_refractory_violations_silence_and_silent_units():
+    rec = small_recording(num_units=6, seconds=100.0, rate=5.0, doubles=0.0)
+    keep = (rec.spike_times < 40) | (rec.spike_times > 70)
+    times = np.sort(np.concatenate([rec.spike_times[keep], rec.spike_times[keep] + 0.001]))
+    units = np.zeros(len(times), int)
+    found = audit(replace(rec, spike_times=times, spike_units=units))
+    assert found.named("refractory_violations") is not None
+    assert found.named("silent_stretch").values["longest_from_s"] == pytest.approx(40, abs=1)
+    assert found.named("silent_units").values["silent"] == 5
+    assert found.named("silent_units").severity == "warning"
+
+
+def test_spikes_outside_the_domain_and_drift():
+    rec = small_recording(seconds=80.0, doubles=0.0)
+    assert "spikes_outside_domain" in names(audit(replace(rec, domain=np.array([[0, 30], [50, 80.0]]))))
+    late = (rec.spike_units == 0) & (rec.spike_times < 40)
+    drifted = replace(rec, spike_times=rec.spike_times[~late], spike_units=rec.spike_units[~late])
+    assert audit(drifted).named("drift").values["units"] == ["u0"]
+    assert audit(rec).named("drift") is None
+
+
+def test_tokens_that_a_cap_drops():
+    rec = small_recording(rate=20.0)
+    config = small_config(window={"max_tokens": 8})
+    found = of_config(rec, config)
+    dropped = found.named("tokens_dropped").values["dropped"]
+    assert dropped == np.maximum(found.series["tokens"] - 8, 0).sum() > 0
+    assert found.series["tokens"].sum() == rec.num_spikes
+    assert found.facts["tokens"]["max"] == found.series["tokens"].max()
+    assert "tokens_dropped" not in names(of_config(rec, small_config()))
+
+
+def test_missing_values_and_short_variables():
+    rec = small_recording()
+    values = rec.behavior["speed"].values.copy()
+    values[::2] = np.nan
+    short = BehaviorVariable(rec.behavior["pupil"].times[:200], rec.behavior["pupil"].values[:200])
+    found = of_config(replace(rec, behavior=rec.behavior | {"speed": BehaviorVariable(rec.behavior["speed"].times, values)}), small_config())  # fmt: skip
+    assert found.named("missing_values").values == {"variable": "speed", "share": 0.5}
+    assert found.facts["missing"]["gaze"] == 0
+    assert "behavior_does_not_cover" in names(audit(replace(rec, behavior=rec.behavior | {"pupil": short}), small_config()))  # fmt: skip
+
+
+@pytest.mark.parametrize("until", ["stop", "start"])
+def test_an_animal_that_moves_its_stimulus(until):
+    """Closed-loop virtual reality: the faster it runs, the more the picture changes."""
+    rng = np.random.default_rng(0)
+    rec = small_recording(seconds=60.0)
+    t = np.arange(1200) / 20
+    speed = np.abs(np.convolve(rng.normal(size=1219), np.hanning(20), "valid"))
+    place = np.cumsum(speed)
+    x = np.arange(32)
+    images = (127 + 100 * np.sin((x[None, None] + place[:, None, None]) / 3) * np.ones((1, 32, 1))).astype(
+        np.uint8
+    )
+    closed = replace(rec, frames=FrameSeries(images, t, np.arange(1200)), behavior={"speed": BehaviorVariable(t, speed)})  # fmt: skip
+    config = small_config(window={"frames_until": until}, targets=[{"name": "speed"}], inputs=[])
+    found = of_config(closed, config)
+    moves = found.named("behavior_moves_stimulus")
+    assert moves.severity == ("warning" if until == "stop" else "note")
+    assert (found.named("frames_within_window") is None) == (until == "start")
+    playback = replace(
+        closed, behavior={"speed": BehaviorVariable(t, np.abs(np.cumsum(rng.normal(size=1200))))}
+    )
+    assert of_config(playback, config).named("behavior_moves_stimulus") is None
+
+
+# -- arithmetic ---------------------------------------------------------------------------------------------
+
+
+def test_golden_intervals():
+    a = np.array([[0.0, 1], [1.05, 2], [5, 6], [5.5, 5.6]])
+    np.testing.assert_allclose(merged(a, 0.1), [[0, 2], [5, 6]])
+    np.testing.assert_allclose(distances(np.array([[2.5, 3], [7, 8], [0.5, 0.6]]), a), [0.5, 1.0, 0.0])
+
+
+def test_golden_autocorrelation_time():
+    """An autoregression that keeps 0.9 each 0.05 s falls to 1/e after 0.05 / -ln 0.9 = 0.475 s."""
+    rng = np.random.default_rng(0)
+    x = np.zeros(200_000)
+    for k in range(1, len(x)):
+        x[k] = 0.9 * x[k - 1] + rng.normal()
+    t = np.arange(len(x)) * 0.05
+    rec = replace(small_recording(frames=False), behavior={"x": BehaviorVariable(t, x)}, domain=np.array([[0, t[-1]]]))  # fmt: skip
+    assert autocorrelation_time(rec, "x", 0.05) == pytest.approx(0.475, abs=0.06)
+
+
+# -- the command and the training run -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rec = small_recording(num_trials=12)
+    write_npz(rec, tmp_path / "small.npz")
+    tree = to_dict(small_config(split={"by": "trials", "claim": "repeats"}))
+    tree["recording"]["path"] = str(tmp_path / "small.npz")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    return tmp_path
+
+
+def test_the_command(folder, capsys):
+    config = str(folder / "small.yaml")
+    assert main(["audit", config, "--figure", str(folder / "audit.png")]) == 0
+    text = capsys.readouterr().out
+    assert "Audit of 'small'" in text and "# train, v valid, t test" in text and "shared_stimulus" in text
+    assert (folder / "audit.png").stat().st_size > 5000
+    assert main(["audit", config, "--json", "split.claim=stimuli"]) == 1
+    tree = json.loads(capsys.readouterr().out)
+    assert tree["leaks"] and tree["findings"][0]["name"] == "shared_stimulus"
+    assert main(["audit", str(folder / "small.npz")]) == 0
+    assert "split" not in capsys.readouterr().out.split("tokens")[0]
+    assert main(["audit", str(folder / "absent.npz")]) == 2
+    assert main(["audit", config, "split.claim=stimulus"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
+    argv = [
+        "train",
+        "--config",
+        str(folder / "small.yaml"),
+        "--run",
+        str(folder / "run"),
+        "--quiet",
+        "--no-baselines",
+    ]
+    assert main([*argv, "split.claim=stimuli"]) == 2
+    said = capsys.readouterr().err
+    assert "the split leaks (shared_stimulus" in said and "split.allow_leak=true" in said
+    assert not (folder / "run" / "bundle.json").exists()
+    assert main([*argv, "split.claim=stimuli", "split.allow_leak=true"]) == 0
+    assert json.loads((folder / "run" / "summary.json").read_text())["audit_leaks"] == "shared_stimulus"
+    bundle = json.loads((folder / "run" / "bundle.json").read_text())
+    assert bundle["split"]["audit"]["leaks"] and bundle["config"]["split"]["allow_leak"]
+    capsys.readouterr()
+    assert main(["inspect", str(folder / "run")]) == 0
+    assert "THE SPLIT LEAKS (shared_stimulus)" in capsys.readouterr().out
