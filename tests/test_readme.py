@@ -33,7 +33,7 @@ def commands():
 
 def test_the_readme_has_commands():
     names = {c[0] for c in commands()}
-    assert names == {"audit", "train", "generate", "decode", "inspect", "report"}
+    assert names >= {"audit", "train", "generate", "decode", "report", "inspect"}
 
 
 @pytest.mark.parametrize("argv", list(commands()), ids=" ".join)

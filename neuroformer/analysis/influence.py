@@ -52,7 +52,7 @@ def knock_out(
         (units acted on, units acting, lags); NaN where a unit never fired at that lag.
     """
     dt, num_bins, num_units = builder.shape.dt, model.num_bins, model.num_units
-    reach = _reach(model, reach_s, dt)
+    reach = _reach(model, dt, reach_s)
     num_lags = reach + num_bins - 1
     device = next(model.parameters()).device
     sums = torch.zeros(num_units * num_lags, num_units, dtype=torch.float64, device=device)
@@ -76,13 +76,6 @@ def knock_out(
     lags_s = np.round((np.arange(num_lags) + 1) * dt, 9)
     times = count.view(1, num_units, num_lags).cpu().numpy()
     return Map("knock-out", values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, times, lags_s)
-
-
-def _reach(model: Neuroformer, reach_s: float | None, dt: float) -> int:
-    """Bins before the window; by default as far as the model's coupling reaches, or all of the past."""
-    if reach_s is None:
-        reach_s = model.config.model.coupling or model.config.window.past
-    return min(model.past_bins, max(1, round(reach_s / dt)))
 
 
 def _silenced(batch: Batch, reach: int, num_units: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,6 +114,13 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     )  # fmt: skip
 
 
+def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
+    """Bins before the window; by default as far as the model's coupling reaches, or all of the past."""
+    if reach_s is None:
+        reach_s = model.config.model.coupling or model.config.window.past
+    return min(model.past_bins, max(1, round(reach_s / dt)))
+
+
 def gradients(
     model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, steps: int = 1,
     reach_s: float | None = None, batch_size: int = 128,
@@ -133,7 +133,7 @@ def gradients(
     between 0 and 1, evenly spaced in the root of the weight, as counts are seen through their root.
     """
     dt, num_units = builder.shape.dt, model.num_units
-    reach = _reach(model, reach_s, dt)
+    reach = _reach(model, dt, reach_s)
     device = next(model.parameters()).device
     sums = torch.zeros(num_units, num_units * reach, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * reach, dtype=torch.float64, device=device)

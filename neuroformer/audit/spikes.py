@@ -59,7 +59,8 @@ def spike_facts(rec: Recording) -> dict[str, Any]:
     rates = rec.rates()
     low, middle, high = np.quantile(rates, [0.05, 0.5, 0.95])
     return {
-        "duration_s": rec.duration, "intervals": len(rec.domain), "units": rec.num_units, "spikes": rec.num_spikes,
+        "duration_s": rec.duration, "intervals": len(rec.domain),
+        "longest_gap_s": float((rec.domain[1:, 0] - rec.domain[:-1, 1]).max(initial=0.0)), "units": rec.num_units, "spikes": rec.num_spikes,
         "rate_hz_5%": float(low), "rate_hz_median": float(middle), "rate_hz_95%": float(high),
         "rate_hz_max": float(rates.max()), "silent_units": int((rates == 0).sum()), "trials": rec.num_trials,
     }  # fmt: skip
@@ -128,7 +129,7 @@ def _silent(rec: Recording, counts: np.ndarray) -> Finding | None:
 def _duplicated(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
     gaps, who = intervals_between(times, units)
     again = gaps == 0
-    if len(times) == 0 or again.mean() < 0.01:
+    if again.sum() < 0.01 * max(len(times), 1):
         return None
     return Finding(
         "duplicated_spikes", "warning",

@@ -10,9 +10,35 @@ import os
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import attend, audit, bench, decode, generate, import_original, inspect, report, train
+from neuroformer.cli import (
+    attend,
+    audit,
+    bench,
+    decode,
+    fewshot,
+    finetune,
+    folds,
+    generate,
+    import_original,
+    inspect,
+    report,
+    train,
+)
 
-COMMANDS = (audit, train, generate, decode, attend, inspect, report, bench, import_original)
+COMMANDS = (
+    audit,
+    train,
+    generate,
+    decode,
+    folds,
+    finetune,
+    fewshot,
+    attend,
+    report,
+    inspect,
+    bench,
+    import_original,
+)
 
 
 class Parser(argparse.ArgumentParser):

@@ -14,6 +14,7 @@ from neuroformer.config.schema import (
     FrameEncoderConfig,
     GenerateConfig,
     InputConfig,
+    InterventionConfig,
     LossConfig,
     ModelConfig,
     MovingConfig,
@@ -22,6 +23,7 @@ from neuroformer.config.schema import (
     SplitConfig,
     TargetConfig,
     TrainConfig,
+    TuneConfig,
     WindowConfig,
 )
 
@@ -34,6 +36,7 @@ __all__ = [
     "FrameEncoderConfig",
     "GenerateConfig",
     "InputConfig",
+    "InterventionConfig",
     "LossConfig",
     "ModelConfig",
     "MovingConfig",
@@ -42,6 +45,7 @@ __all__ = [
     "SplitConfig",
     "TargetConfig",
     "TrainConfig",
+    "TuneConfig",
     "WindowConfig",
     "apply_overrides",
     "from_dict",

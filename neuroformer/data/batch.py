@@ -78,8 +78,8 @@ class Batch:
     clips: Clips | None = None
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
-    past_weight_P: Tensor | None = None
     around: Around | None = None
+    past_weight_P: Tensor | None = None
 
     @property
     def num_windows(self) -> int:
@@ -119,7 +119,7 @@ class BatchBuilder:
     """
 
     def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
-        self.index, self.config = index, config
+        self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets]

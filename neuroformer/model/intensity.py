@@ -108,7 +108,7 @@ class Coupling(nn.Module):
         return own_SBU + rows_SBR[..., 1:] @ self.target
 
     def before(self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
-        """(W, B, U) what the spikes before the window add, each ``weight`` times."""
+        """(W, B, U) what the spikes before the window add, each by its weight."""
         near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
         effects = self.effects(tick_P.index_select(0, near), unit_P.index_select(0, near))
         if weight_P is not None:

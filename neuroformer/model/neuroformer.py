@@ -167,7 +167,7 @@ class Neuroformer(nn.Module):
         # 7: behavior
         targets = self.decode(batch, h_TD, layout)
         # 8: alignment
-        features = self._features(batch, state)
+        features = self.features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
 
     def expected(self, batch: Batch) -> Tensor:
@@ -326,7 +326,7 @@ class Neuroformer(nn.Module):
             known[key] = self.moments(around.layout, around.tick_S, around.unit_S, ends)
         return known[key]
 
-    def _features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
+    def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""
         out = []
         for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):

@@ -70,6 +70,8 @@ def fill(folder):
     score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, float("nan"), float("nan")]}
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
+    curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
+    (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
     bundle = json.loads((run / "bundle.json").read_text())
     bundle["split"]["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
     (run / "bundle.json").write_text(json.dumps(bundle))
@@ -118,7 +120,7 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
     assert page.errors() == []
     assert page.requests() == [(run / "report.html").resolve().as_uri()]
     titles = page.js("[...document.querySelectorAll('section h2')].map(h => h.textContent)")
-    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Connectivity", "Frames", "Setup"]  # fmt: skip
+    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Few labels", "Connectivity", "Frames", "Setup"]  # fmt: skip
     assert page.js("document.querySelectorAll('.missing').length") == page.js("document.querySelectorAll('#psth .missing').length")  # fmt: skip
     assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
 
