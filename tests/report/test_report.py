@@ -213,3 +213,22 @@ def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no bundle at" in capsys.readouterr().err
+
+
+def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
+    import shutil
+
+    from neuroformer.analysis.maps import load_maps
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name in ("maps.npz", "frame_attention.npz"):
+        (copy / name).unlink()
+    assert main(["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--gradients"]) == 0
+    assert "knock-out" in capsys.readouterr().out
+    maps = load_maps(copy / "maps.npz")
+    for name in ("knock-out", "gradient x input", "integrated gradients", "attention to past", "transfer entropy"):
+        assert name in maps and maps[name].null_std is not None
+    assert maps["attention to frames"].grid == (3, 3)
+    assert main(["report", str(copy)]) == 0
+    assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing
