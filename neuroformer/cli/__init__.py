@@ -11,6 +11,7 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    attend,
     audit,
     bench,
     decode,
@@ -32,6 +33,7 @@ COMMANDS = (
     folds,
     finetune,
     fewshot,
+    attend,
     report,
     inspect,
     bench,
