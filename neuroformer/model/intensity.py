@@ -13,14 +13,12 @@ from torch import Tensor, nn
 from neuroformer.ops import Ragged
 
 
-def bounded(x: Tensor, limit: float = 3.0) -> Tensor:
-    """x near zero, never beyond the limit: a sum over spikes must not run away when its spikes are simulated."""
-    return limit * torch.tanh(x / limit)
+def bounded(x: Tensor, high: float = 2.0, low: float = 4.0) -> Tensor:
+    """x near zero, never above ``high`` nor below ``-low``.
 
-
-def log1mexp(x: Tensor) -> Tensor:
-    """log(1 - exp(-x)) for x > 0."""
-    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
+    What past spikes do to a rate must not run away when these spikes are simulated; refractoriness may go further.
+    """
+    return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
 
 
 @dataclass
