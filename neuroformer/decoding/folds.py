@@ -21,39 +21,40 @@ from neuroformer.decoding.decode import (
     predict_targets,
     true_values,
 )
-from neuroformer.decoding.finetune import finetune
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
-from neuroformer.model.bundle import read_bundle
+from neuroformer.model.bundle import LIKELIHOOD, read_bundle
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
-PIECES = 4  # stretches a fold is cut into: validation takes one stretch of each of the other folds
+PIECES = 20  # stretches that a fold is cut into: one of all those that are not held out is for validation
 
 
 def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Config:
     """The configuration with fold ``fold`` of ``num_folds`` held out.
 
     The recording (or the list of its trials) is cut into ``num_folds`` contiguous parts; one is the test part. Of
-    each other part the last fourth validates.
+    the part farthest from it, one stretch in :data:`PIECES` validates; all the rest trains. Training is scored once, at
+    its end: how long it lasts is the configuration's to say, and no label is spent on stopping.
     """
     if not 0 <= fold < num_folds or num_folds < 2:
         raise ConfigError(f"fold {fold} of {num_folds} does not exist; at least 2 folds, counted from 0")
-    pieces = []
-    for part in range(num_folds):
-        role = ["test"] * PIECES if part == fold else ["train"] * (PIECES - 1) + ["valid"]
-        pieces += role
-    split = config.split
+    split, pieces = config.split, PIECES
     if split.by == "trials":
-        if rec.num_trials < len(pieces):
+        pieces = min(PIECES, rec.num_trials // num_folds)
+        if pieces < 2:
             raise ConfigError(
-                f"recording '{rec.name}' has {rec.num_trials} trials; {num_folds} folds need at least {len(pieces)}"
+                f"recording '{rec.name}' has {rec.num_trials} trials, too few for {num_folds} folds"
             )
-        place = np.arange(rec.num_trials) * len(pieces) // rec.num_trials
-        pattern = tuple(pieces[i] for i in place)
-        return dataclasses.replace(config, split=dataclasses.replace(split, pattern=pattern))
-    block = float(rec.duration / len(pieces))
-    return dataclasses.replace(config, split=dataclasses.replace(split, block=block, pattern=tuple(pieces)))
+    role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
+    role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
+    once = dataclasses.replace(config.train, evaluate_every=config.train.steps)
+    if split.by == "trials":
+        place = np.arange(rec.num_trials) * len(role) // rec.num_trials
+        split = dataclasses.replace(split, pattern=tuple(role[place]))
+    else:
+        split = dataclasses.replace(split, block=float(rec.duration / len(role)), pattern=tuple(role))
+    return dataclasses.replace(config, split=split, train=once)
 
 
 def decode_folds(
@@ -67,9 +68,8 @@ def decode_folds(
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Train and decode every fold, then pool them.
 
-    In each fold the model is trained on the training part (spikes and targets; validation chooses the weights). Its
-    heads are then fine-tuned (``tune``): validation says from which start and for how long, and the labels of
-    training and validation parts together are what the last descent is on. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
+    In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
+    number of steps. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
     ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
     (the animal rested) is left out.
 
@@ -128,10 +128,8 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
         if "model" not in decoded.predicted:
-            aside = decode_windows(prepared, "train"), decode_windows(prepared, "valid")
-            model = load_best(folder, target.name)
-            tuned, _ = finetune(model, prepared, windows, [target], config.tune, config.seed, aside)
-            decoded.predicted["model"] = predict_targets(tuned, prepared, test)[target.name]
+            model = load_best(folder, LIKELIHOOD)  # scored once: the last weights
+            decoded.predicted["model"] = predict_targets(model, prepared, test)[target.name]
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
