@@ -53,13 +53,15 @@ def _same_model(trained: Config, asked: Config) -> Config:
     return asked
 
 
-def summarise(folder: Path, values: dict[str, Any]) -> None:
-    """Merge values into the run's flat summary.json and print them."""
+def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
+    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only."""
     from neuroformer.model.bundle import write_atomic
 
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}
-    merged |= {k: (round(v, 6) if isinstance(v, float) else v) for k, v in values.items()}
+    merged |= {
+        k: (round(v, 6) if isinstance(v, float) else v) for k, v in (values | (unprinted or {})).items()
+    }
     write_atomic(path, json.dumps(merged, indent=1).encode())
     width = max(len(k) for k in values)
     print(

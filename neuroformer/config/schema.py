@@ -179,17 +179,43 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class InterventionConfig:
+    """One change of the experiment, from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
+
+    do: Literal[
+        "silence", "clamp", "drive",
+        "replace_frames", "shift_frames", "freeze_frames", "blank_frames", "set_behavior",
+    ] = "silence"  # fmt: skip
+    units: tuple[int, ...] = ()  # rows of the units table, for silence, clamp and drive
+    behavior: str = ""  # name of the variable, for set_behavior
+    # clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from
+    # so many seconds of the recording on; shift_frames: so many seconds later; set_behavior: the value
+    value: float = 0.0
+    start: float = 0.0
+    stop: float = 0.0
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """Closed-loop simulation."""
 
     split: Literal["train", "valid", "test"] = "test"
+    interval: tuple[
+        float, ...
+    ] = ()  # [start, stop] seconds of the recording, in place of a part of the split
+    past_from: float = (
+        -1.0
+    )  # every sequence starts from the spikes before this second; -1: before its own start
+    interventions: tuple[InterventionConfig, ...] = ()
     samples: int = 1  # simulated copies of every trial
     temperature_dt: float = 1.0
     temperature_id: float = 1.0
     top_p_dt: float = 1.0
     top_p_id: float = 1.0
     max_tokens: int = 1000  # guard on spikes a window; hits are counted and reported
-    batch_size: int = 512  # sequences at once
+    top_k_dt: int = 0  # so many likeliest values, 0: all
+    top_k_id: int = 0
+    batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
     max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
 
 

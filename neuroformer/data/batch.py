@@ -63,6 +63,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
+    past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
     current: Ragged
@@ -78,6 +79,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
+    past_weight_P: Tensor | None = None
 
     @property
     def num_windows(self) -> int:
@@ -127,7 +129,7 @@ class BatchBuilder:
         *,
         labels: bool = True,
     ):
-        self.index, self.config = index, config
+        self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
