@@ -14,15 +14,19 @@ import numpy as np
 
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
+from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
     Decoded,
+    decode_labels,
     decode_windows,
+    encode_labels,
     paired_difference,
     predict_targets,
     true_values,
 )
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
 from neuroformer.model.bundle import LIKELIHOOD, read_bundle
+from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
@@ -64,12 +68,14 @@ def decode_folds(
     num_folds: int,
     baselines: Sequence[str],
     *,
+    members: int = 1,
     progress: bool = True,
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Train and decode every fold, then pool them.
 
     In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
-    number of steps. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
+    number of steps; with several ``members``, once a seed, and values are their mean. A share ``tune.linear`` of it is
+    the closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are fitted on the same labels. A fold that
     ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
     (the animal rested) is left out.
 
@@ -82,7 +88,8 @@ def decode_folds(
     parts: dict[str, list[Decoded]] = {t.name: [] for t in config.targets}
     prepared = None
     for fold in range(num_folds):
-        prepared = _fold(rec, fold_config(config, rec, fold, num_folds), folder / f"fold_{fold}", baselines, parts, progress)  # fmt: skip
+        one = fold_config(config, rec, fold, num_folds)
+        prepared = _fold(rec, one, folder / f"fold_{fold}", baselines, members, parts, progress)
     assert prepared is not None
     for target in config.targets:
         pooled = pool(parts[target.name])
@@ -112,14 +119,17 @@ def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]
     return windows, true_values(prepared, windows)
 
 
-def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -> Prepared:
+def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, progress: bool) -> Prepared:
     prepared = prepare(rec, config)
     test = decode_windows(prepared, "test")
     true = true_values(prepared, test)
     if not any(np.isfinite(values).any() for values in true.values()):
         return prepared  # nothing to score: the animal rested
-    if not _trained(folder, config):
-        train(rec, config, folder, progress=progress)
+    folders = [folder / f"member_{m}" if m else folder for m in range(members)]
+    for m, place in enumerate(folders):
+        seeded = dataclasses.replace(config, seed=config.seed + m)
+        if not _trained(place, seeded):
+            train(rec, seeded, place, progress=progress)
     windows, labels = labelled_windows(prepared)
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
@@ -127,9 +137,8 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
         if file.exists():
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
-        if "model" not in decoded.predicted:
-            model = load_best(folder, LIKELIHOOD)  # scored once: the last weights
-            decoded.predicted["model"] = predict_targets(model, prepared, test)[target.name]
+        models = [load_best(place, LIKELIHOOD) for place in folders]  # scored once: the last weights
+        decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
@@ -137,6 +146,23 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
         np.savez_compressed(file, **decoded.predicted)  # pyright: ignore[reportArgumentType]
         parts[target.name].append(decoded)
     return prepared
+
+
+def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
+    """(V, C) the members' mean, and a share ``tune.linear`` of the first one's linear readout; class labels: the first's."""
+    each = [predict_targets(model, prepared, test)[target.name] for model in models]
+    if target.kind == "classification":
+        return each[0]
+    mean = np.mean([encode_labels(target, values) for values in each], 0)
+    share = prepared.config.tune.linear
+    if share > 0:
+        head = models[0].targets[target.name]
+        assert isinstance(head, TargetHead)
+        features = linear_features(models[0], prepared, windows, target.name)
+        set_anchor(head, fit_anchor(features, prepared, windows, target.samples), features)
+        linear = predict_targets(models[0], prepared, test)[target.name]
+        mean = (1 - share) * mean + share * encode_labels(target, linear)
+    return decode_labels(target, mean)
 
 
 def _trained(folder: Path, config: Config) -> bool:

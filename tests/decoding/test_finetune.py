@@ -234,7 +234,7 @@ def test_the_commands(tmp_path, capsys):
         "--baselines",
         "ridge",
     ]
-    assert say(*folds, "targets=[{name: speed}]") == 0
+    assert say(*folds, "--members", "2", "targets=[{name: speed}]") == 0
     summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
     low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
     assert (
