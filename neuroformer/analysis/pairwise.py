@@ -5,6 +5,8 @@ All work on whether a unit fired in a bin. Shape suffixes: U units (rows: later,
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -31,7 +33,9 @@ class Pairs:
             units.append(index.unit[lo:hi])
             at += stop - start + num_lags
         row, unit = np.concatenate(rows), np.concatenate(units)
-        self.fired = sparse.csr_matrix((np.ones(len(row), np.float64), (row, unit)), (at, index.num_units))
+        self.fired: Any = sparse.csr_matrix(
+            (np.ones(len(row), np.float64), (row, unit)), (at, index.num_units)
+        )
         self.fired.data[:] = 1.0  # whether, not how often
         self.num_bins = int((blocks[:, 2] - blocks[:, 1]).sum())
         self.spikes = np.asarray(self.fired.sum(0)).ravel()
