@@ -12,12 +12,18 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    attend,
     audit,
     bench,
     decode,
+    embed,
+    fewshot,
+    finetune,
+    folds,
     generate,
     import_original,
     inspect,
+    probe,
     report,
     train,
 )
@@ -27,6 +33,12 @@ COMMANDS = (
     train,
     generate,
     decode,
+    folds,
+    finetune,
+    fewshot,
+    attend,
+    probe,
+    embed,
     report,
     inspect,
     bench,

@@ -44,7 +44,9 @@ def _same_model(trained: Config, asked: Config) -> Config:
             raise ConfigError(
                 f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
             )
-    if trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds:
+    if trained.targets and (
+        trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds
+    ):
         raise ConfigError(
             "'decode.moving' and 'recording.speeds' say which labels count; train a run with them"
         )

@@ -23,6 +23,7 @@ from neuroformer.config.schema import (
     SplitConfig,
     TargetConfig,
     TrainConfig,
+    TuneConfig,
     WindowConfig,
 )
 
@@ -44,6 +45,7 @@ __all__ = [
     "SplitConfig",
     "TargetConfig",
     "TrainConfig",
+    "TuneConfig",
     "WindowConfig",
     "apply_overrides",
     "from_dict",

@@ -91,6 +91,11 @@ def _check_amounts(c: Config) -> None:
     g, t = c.generate, c.train
     counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
     counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
+    counts |= {
+        f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
+    }
+    _require(0 <= c.tune.linear <= 1, "tune.linear", c.tune.linear, "a share in [0, 1]")
+    _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")

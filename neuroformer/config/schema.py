@@ -248,6 +248,25 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `decode --folds`."""
+
+    train: Literal["head", "top", "all", "adapters"] = "head"  # what changes beside the heads
+    blocks: int = 2  # fusion blocks that train (top)
+    rank: int = 4  # of the adapters
+    steps: int = 400  # at most; early stopping decides
+    batch_size: int = 64  # windows
+    lr: float = 2e-3  # of the heads and adapters
+    trunk_lr: float = 0.1  # times lr, for what of the trunk trains
+    weight_decay: float = 0.1
+    average: float = 0.95  # decay of the moving average of weights that is kept
+    evaluate_every: int = 20  # steps
+    patience: int = 5  # evaluations without a better score before stopping
+    linear: float = 0.25  # share of the closed-form linear readout in the values of `neuroformer folds`
+    valid: float = 0.2  # contiguous share of the labels to stop by
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, whole."""
 
@@ -263,6 +282,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     decode: DecodeConfig = DecodeConfig()
+    tune: TuneConfig = TuneConfig()
 
     def __post_init__(self):
         check(self)

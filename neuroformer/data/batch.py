@@ -65,6 +65,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
+    past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
     current: Ragged
@@ -80,6 +81,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
+    past_weight_P: Tensor | None = None
 
     @property
     def num_windows(self) -> int:
@@ -116,15 +118,25 @@ class BatchBuilder:
     config : Config
     normalization : dict
         From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
+    labels : bool
+        False where the targets' values are not known yet (streaming): batches then hold none.
     """
 
-    def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
+    def __init__(
+        self,
+        rec: Recording,
+        index: SpikeIndex,
+        config: Config,
+        normalization: dict[str, Any],
+        *,
+        labels: bool = True,
+    ):
         self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
-        self.targets = [(t, rec.variable(t.name)) for t in config.targets]
+        self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
         moving = config.decode.moving.variable
-        self.moving = rec.variable(moving) if config.targets and moving else None
+        self.moving = rec.variable(moving) if self.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
@@ -187,7 +199,7 @@ class BatchBuilder:
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
 
     def _around(self, windows: Windows) -> Around | None:
-        if not self.targets or not self.config.model.target_filters:
+        if not self.config.targets or not self.config.model.target_filters:
             return None
         spikes = tokens.encode_around(self.index, windows, self.shape)
         return Around(_ragged(spikes.offsets), _tensor(spikes.tick), _tensor(spikes.unit))

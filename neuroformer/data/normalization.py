@@ -41,16 +41,23 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     out |= {"inputs": {}, "targets": {}}
     for v in config.inputs:
         out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
+    out["targets"] = fit_targets(rec, split, config)
+    if config.window.frames > 0:
+        out["frames"] = _frame_scale(rec, split, config)
+    return out
+
+
+def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[str, Any]]:
+    """The entry ``targets`` of :func:`fit_normalization`."""
+    out: dict[str, dict[str, Any]] = {}
     for t in config.targets:
         values, columns = _training_values(rec, split, t.name)
         if t.kind == "classification":
-            out["targets"][t.name] = {"classes": _classes(values, t.name)}
+            out[t.name] = {"classes": _classes(values, t.name)}
         else:
-            out["targets"][t.name] = _scale(values, columns)
+            out[t.name] = _scale(values, columns)
             if t.kind == "circular":
-                out["targets"][t.name]["period"] = t.period or 2 * np.pi
-    if config.window.frames > 0:
-        out["frames"] = _frame_scale(rec, split, config)
+                out[t.name]["period"] = t.period or 2 * np.pi
     return out
 
 

@@ -45,7 +45,8 @@ class Prepared:
 def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
     for speed in config.recording.speeds:
-        rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+        if speed.name not in rec.behavior or rec.meta.get("speeds", {}).get(speed.name) != speed.of:
+            rec = with_speed(rec, speed.name, speed.of, speed.smooth)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization

@@ -1,0 +1,176 @@
+"""Decoding over contiguous folds: every stretch of a recording is held out once; a model and baselines for each.
+
+Shape suffixes: V values, C columns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.config import Config, ConfigError, TargetConfig
+from neuroformer.data.windows import Windows
+from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.decoding.decode import (
+    Decoded,
+    decode_labels,
+    decode_windows,
+    encode_labels,
+    paired_difference,
+    predict_targets,
+    true_values,
+)
+from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
+from neuroformer.model.bundle import LIKELIHOOD, read_bundle
+from neuroformer.model.targets import TargetHead
+from neuroformer.recording import Recording
+from neuroformer.training.data import Prepared, prepare
+from neuroformer.training.train import load_best, train
+
+PIECES = 20  # stretches that a fold is cut into: one of all those that are not held out is for validation
+
+
+def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Config:
+    """The configuration with fold ``fold`` of ``num_folds`` held out.
+
+    The recording (or the list of its trials) is cut into ``num_folds`` contiguous parts; one is the test part. Of
+    the part farthest from it, one stretch in :data:`PIECES` validates; all the rest trains. Training is scored once, at
+    its end: how long it lasts is the configuration's to say, and no label is spent on stopping.
+    """
+    if not 0 <= fold < num_folds or num_folds < 2:
+        raise ConfigError(f"fold {fold} of {num_folds} does not exist; at least 2 folds, counted from 0")
+    split, pieces = config.split, PIECES
+    if split.by == "trials":
+        pieces = min(PIECES, rec.num_trials // num_folds)
+        if pieces < 2:
+            raise ConfigError(
+                f"recording '{rec.name}' has {rec.num_trials} trials, too few for {num_folds} folds"
+            )
+    role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
+    role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
+    once = dataclasses.replace(config.train, evaluate_every=config.train.steps)
+    if split.by == "trials":
+        place = np.arange(rec.num_trials) * len(role) // rec.num_trials
+        split = dataclasses.replace(split, pattern=tuple(role[place]))
+    else:
+        split = dataclasses.replace(split, block=float(rec.duration / len(role)), pattern=tuple(role))
+    return dataclasses.replace(config, split=split, train=once)
+
+
+def decode_folds(
+    rec: Recording,
+    config: Config,
+    folder: Path,
+    num_folds: int,
+    baselines: Sequence[str],
+    *,
+    members: int = 1,
+    progress: bool = True,
+) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
+    """Train and decode every fold, then pool them.
+
+    In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
+    number of steps; with several ``members``, once a seed, and values are their mean. A share ``tune.linear`` of it is
+    the closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are fitted on the same labels. A fold that
+    ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
+    (the animal rested) is left out.
+
+    Yields
+    ------
+    (TargetConfig, Decoded, flat scores)
+        Of the pooled folds; scores have, beside those of ``decode``, the best baseline's name and
+        ``decode_<variable>_difference`` (model minus it) with its paired interval ``_low`` and ``_high``.
+    """
+    parts: dict[str, list[Decoded]] = {t.name: [] for t in config.targets}
+    prepared = None
+    for fold in range(num_folds):
+        one = fold_config(config, rec, fold, num_folds)
+        prepared = _fold(rec, one, folder / f"fold_{fold}", baselines, members, parts, progress)
+    assert prepared is not None
+    for target in config.targets:
+        pooled = pool(parts[target.name])
+        out = scores(pooled, target, prepared)
+        key = f"decode_{target.name}"
+        if f"{key}_best_baseline" in out:
+            best = out[f"{key}_best_baseline"]
+            difference = paired_difference(pooled, target, config, "model", best)
+            out |= dict(zip((f"{key}_difference", f"{key}_difference_low", f"{key}_difference_high"), difference, strict=True))  # fmt: skip
+        yield target, pooled, out
+
+
+def pool(parts: Sequence[Decoded]) -> Decoded:
+    """The folds' held-out values in time order."""
+    order = np.argsort(np.concatenate([p.times for p in parts]), kind="stable")
+    join = lambda pick: np.concatenate([pick(p) for p in parts])[order]
+    names = [n for n in parts[0].predicted if all(n in p.predicted for p in parts)]
+    predicted = {name: join(lambda p, name=name: p.predicted[name]) for name in names}
+    return Decoded(parts[0].name, join(lambda p: p.times), join(lambda p: p.segment), join(lambda p: p.true_VC), predicted)  # fmt: skip
+
+
+def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]]:
+    """Windows of the training and validation parts in time order, and the labels at their values."""
+    both = [decode_windows(prepared, part) for part in ("train", "valid")]
+    joined = Windows(*(np.concatenate([getattr(w, n) for w in both]) for n in ("segment", "tick")))
+    windows = joined[np.lexsort((joined.tick, joined.segment))]
+    return windows, true_values(prepared, windows)
+
+
+def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, progress: bool) -> Prepared:
+    prepared = prepare(rec, config)
+    test = decode_windows(prepared, "test")
+    true = true_values(prepared, test)
+    if not any(np.isfinite(values).any() for values in true.values()):
+        return prepared  # nothing to score: the animal rested
+    folders = [folder / f"member_{m}" if m else folder for m in range(members)]
+    for m, place in enumerate(folders):
+        seeded = dataclasses.replace(config, seed=config.seed + m)
+        if not _trained(place, seeded):
+            train(rec, seeded, place, progress=progress)
+    windows, labels = labelled_windows(prepared)
+    for target in config.targets:
+        file = folder / f"decoded_{target.name}.npz"
+        decoded = start_decoded(prepared, target, test, true[target.name])
+        if file.exists():
+            with np.load(file) as stored:
+                decoded.predicted = {name: stored[name] for name in stored.files}
+        models = [load_best(place, LIKELIHOOD) for place in folders]  # scored once: the last weights
+        decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
+        missing = [name for name in baselines if name not in decoded.predicted]
+        add_baselines(decoded, prepared, target, windows, labels, test, missing)
+        if not any(name.startswith("control_") for name in decoded.predicted):
+            add_controls(decoded, prepared, target, windows, labels, test)
+        np.savez_compressed(file, **decoded.predicted)  # pyright: ignore[reportArgumentType]
+        parts[target.name].append(decoded)
+    return prepared
+
+
+def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
+    """(V, C) the members' mean, and a share ``tune.linear`` of the first one's linear readout; class labels: the first's."""
+    each = [predict_targets(model, prepared, test)[target.name] for model in models]
+    if target.kind == "classification":
+        return each[0]
+    mean = np.mean([encode_labels(target, values) for values in each], 0)
+    share = prepared.config.tune.linear
+    if share > 0:
+        head = models[0].targets[target.name]
+        assert isinstance(head, TargetHead)
+        features = linear_features(models[0], prepared, windows, target.name)
+        set_anchor(head, fit_anchor(features, prepared, windows, target.samples), features)
+        linear = predict_targets(models[0], prepared, test)[target.name]
+        mean = (1 - share) * mean + share * encode_labels(target, linear)
+    return decode_labels(target, mean)
+
+
+def _trained(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this configuration; what another one left there is removed."""
+    if not (folder / "bundle.json").exists():
+        return False
+    if read_bundle(folder).config == config:
+        return True
+    for file in folder.glob("decoded_*.npz"):
+        file.unlink()
+    return False
