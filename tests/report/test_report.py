@@ -227,7 +227,13 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     assert main(["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--gradients"]) == 0
     assert "knock-out" in capsys.readouterr().out
     maps = load_maps(copy / "maps.npz")
-    for name in ("knock-out", "gradient x input", "integrated gradients", "attention to past", "transfer entropy"):
+    for name in (
+        "knock-out",
+        "gradient x input",
+        "integrated gradients",
+        "attention to past",
+        "transfer entropy",
+    ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
     assert main(["report", str(copy)]) == 0
