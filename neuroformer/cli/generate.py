@@ -31,6 +31,8 @@ def run(args) -> None:
     bundle, prepared = open_run(args.folder, args.override)
     warn_only_ours()
     p = prepared
+    if p.config.traces.likelihood != "none":
+        return _traces(args, load_model(bundle), p)
     result = simulate(
         load_model(bundle), p.rec, p.split, p.index, p.builder, p.config, progress=not args.quiet
     )
@@ -53,3 +55,20 @@ def run(args) -> None:
         save_figure(figures.psths(comparison, p.rec.unit_ids), args.folder / "psth.png")
     save_figure(figures.rasters(p.rec, result.recording), args.folder / "rasters.png")
     summarise(args.folder, summary)
+
+
+def _traces(args, model, prepared) -> None:
+    """Continuous activity: the same blocks, samples instead of spikes."""
+    from neuroformer.analysis.traces import compare_traces
+    from neuroformer.generation.traces import simulate_traces
+    from neuroformer.recording.arrays import write_npz
+
+    p = prepared
+    result = simulate_traces(model, p.rec, p.split, p.builder, p.config, progress=not args.quiet)
+    out = write_npz(result.recording, args.out or args.folder / "simulated.npz")
+    print(result.recording)
+    print(f"written to {out}; read it with neuroformer.open_recording('{out}')")
+    summary = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
+    summarise(
+        args.folder, summary | compare_traces(p.rec, p.split, result.recording, p.config.generate.split)
+    )

@@ -21,6 +21,7 @@ from neuroformer.config.schema import (
     SpeedConfig,
     SplitConfig,
     TargetConfig,
+    TraceConfig,
     TrainConfig,
     WindowConfig,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "SpeedConfig",
     "SplitConfig",
     "TargetConfig",
+    "TraceConfig",
     "TrainConfig",
     "WindowConfig",
     "apply_overrides",

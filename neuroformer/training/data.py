@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning as L
@@ -40,6 +40,8 @@ def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
     for speed in config.recording.speeds:
         rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+    if config.traces.likelihood != "none":  # spikes that were made of the traces would say what comes next
+        rec = replace(rec, spike_times=np.zeros(0), spike_units=np.zeros(0, np.int32))
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
