@@ -1,5 +1,6 @@
 """The whole line on one small recording: train, generate, decode, through the command line."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -29,19 +30,29 @@ def run(tmp_path_factory):
 
 def test_train_generate_decode(run, capsys):
     folder = run / "run"
-    assert main(["generate", "--run", str(folder), "--quiet"]) == 0
+    assert main(["generate", "--run", str(folder), "--score", "--quiet", "--debug"]) == 0
     assert main(["decode", "--run", str(folder), "--quiet"]) == 0
     capsys.readouterr()
     summary = json.loads((folder / "summary.json").read_text())
     expected = (
         "bits_per_spike", "bits_per_spike_glm", "decode_speed_r2", "decode_speed_r2_ridge", "decode_speed_r2_control",
         "decode_gaze_r2", "decode_gaze_x_r2", "psth_r", "psth_r_ceiling", "train_seconds", "windows_per_second",
-        "tokens_per_second_train", "tokens_per_second_generate",
+        "tokens_per_second_train", "tokens_per_second_generate", "simulation_rate_r", "simulation_psth_r_ceiling", "simulation_rate_ratio_true_past",
+        "bits_per_spike_psth_poisson",
     )  # fmt: skip
     for key in expected:
         assert np.isfinite(summary[key]), key
-    for name in ("learning_curve.png", "rasters.png", "psth.png", "decode_speed.png", "decode_gaze.png"):
+    for name in (
+        "learning_curve.png",
+        "rasters.png",
+        "psth.png",
+        "simulation.png",
+        "decode_speed.png",
+        "decode_gaze.png",
+    ):
         assert (folder / name).stat().st_size > 5000, name
+    scores = json.loads((folder / "simulation_scores.json").read_text())
+    assert {"model", "true_past", "ceiling", "psth_poisson", "homogeneous"} == set(scores["candidates"])
     simulated = neuroformer.open_recording(folder / "simulated.npz")
     assert simulated.num_trials == 2 * 4 and simulated.num_spikes > 0
     decoded = np.load(folder / "decode_speed.npz")
@@ -126,3 +137,28 @@ def test_mistakes_get_one_message_and_exit_code_2(run, capsys, tmp_path, overrid
 def test_debug_shows_the_traceback(run):
     with pytest.raises(ValueError, match="unknown key"):
         main(["train", "--config", str(run / "small.yaml"), "--debug", "trian.steps=3"])
+
+
+def test_a_silent_unit_an_empty_trial_and_missing_behavior_go_through(tmp_path, capsys):
+    rec = small_recording(num_trials=20, seconds=60.0, rate=3.0)
+    keep = (rec.spike_units != 2) & ~((rec.spike_times >= 12.0) & (rec.spike_times < 15.0))
+    speed = rec.behavior["speed"]
+    values = speed.values.copy()
+    values[::5] = np.nan
+    behavior = rec.behavior | {"speed": dataclasses.replace(speed, values=values)}
+    holes = dataclasses.replace(
+        rec, spike_times=rec.spike_times[keep], spike_units=rec.spike_units[keep], behavior=behavior
+    )
+    write_npz(holes, tmp_path / "holes.npz")
+    config = to_dict(small_config(split={"by": "trials", "claim": "repeats"}, train={"steps": 2}))
+    config["recording"]["path"] = str(tmp_path / "holes.npz")
+    (tmp_path / "holes.yaml").write_text(yaml.safe_dump(config))
+    run = ["--run", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", "--config", str(tmp_path / "holes.yaml"), "--no-baselines", *run]) == 0
+    out = capsys.readouterr().out
+    assert f"{int(np.isnan(values).sum())} samples missing" in out
+    assert main(["generate", *run]) == 0
+    assert main(["decode", *run]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    for key in ("bits_per_spike", "decode_speed_r2", "psth_r"):
+        assert np.isfinite(summary[key]), key

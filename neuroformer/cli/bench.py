@@ -9,8 +9,8 @@ def add(command) -> None:
     help = "Benchmark a part against its plain counterpart; checks that both agree first."
     p = command("bench", run, help)
     p.add_argument(
-        "name", choices=["data", "kernels"],
-        help="what to measure: data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
+        "name", choices=["attend", "data", "kernels"],
+        help="what to measure: attend (what capturing maps adds to a forward pass), data (batches built per second), kernels (fused kernels on a GPU; exit code 3 without one)",
     )  # fmt: skip
     p.add_argument(
         "--spikes", type=float, metavar="N",
@@ -24,8 +24,11 @@ def run(args) -> int:
         from neuroformer.bench import kernels
 
         return kernels.main([])
-    from neuroformer.bench import data
+    from neuroformer.bench import attend, data
 
-    result = data.run_large(int(args.spikes)) if args.spikes else data.run()
+    if args.name == "attend":
+        result = attend.run()
+    else:
+        result = data.run_large(int(args.spikes)) if args.spikes else data.run()
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     return 0 if result["checked"] else 1

@@ -2,47 +2,128 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import shutil
+from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
-    p = command("generate", run, "Simulate held-out trials in closed loop and compare their PSTHs.", KEYS)
+    p = command("generate", run, "Simulate in closed loop, and compare with what was held out.", KEYS)
     run_argument(p)
     p.add_argument(
-        "--out", type=Path, help="where the simulated recording goes (default: <run>/simulated.npz)"
+        "--out", type=Path,
+        help="where the simulated recording goes: .npz, .nwb, .h5 or .recording (default: <run>/simulated.npz)",
+    )  # fmt: skip
+    p.add_argument(
+        "--score", action="store_true",
+        help="also score the simulation beside data against data and two Poisson simulators, into simulation_scores.json",
+    )  # fmt: skip
+    new = p.add_mutually_exclusive_group()
+    new.add_argument(
+        "--stimulus", type=Path, help="simulate this recording's frames and behavior; it needs no spikes"
+    )
+    new.add_argument(
+        "--seconds", type=float, help="simulate so long without a stimulus (models of spikes alone)"
     )
     p.add_argument(
-        "override", nargs="*", metavar="key.sub=value", help="e.g. generate.samples=4 generate.top_p_id=0.95"
-    )
+        "--against", type=Path,
+        help="a simulation with the same seed, without the interventions: print how each unit's rate changed",
+    )  # fmt: skip
+    p.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N",
+        help="simulate the I-th of N shares; the same command without --part puts them together",
+    )  # fmt: skip
+    p.add_argument("--restart", action="store_true", help="throw an unfinished simulation away")
+    p.add_argument(
+        "override", nargs="*", metavar="key.sub=value",
+        help="e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'",
+    )  # fmt: skip
+
+
+def _part(text: str) -> tuple[int, int]:
+    try:
+        i, n = (int(x) for x in text.split("/"))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not understood; expected I/N, e.g. 1/4") from None
+    if not 1 <= i <= n:
+        raise ArgumentTypeError(f"{text!r} is not a share; expected 1/{max(n, 1)} to {max(n, 1)}/{max(n, 1)}")
+    return i, n
 
 
 def run(args) -> None:
-    from neuroformer.analysis.psth import compare_psth
     from neuroformer.generation.simulate import simulate
-    from neuroformer.model.bundle import load_model
-    from neuroformer.recording.arrays import write_npz
-    from neuroformer.report import figures
+    from neuroformer.model.bundle import LIKELIHOOD, load_model
+    from neuroformer.recording import write_recording
 
     bundle, prepared = open_run(args.folder, args.override)
     warn_only_ours()
-    p = prepared
+    held_out = args.stimulus is None and args.seconds is None and not prepared.config.generate.interval
+    if args.score and not held_out:
+        raise ConfigError(
+            "--score compares with held-out trials; it cannot score another stretch or stimulus"
+        )
+    p = prepared if args.stimulus is None and args.seconds is None else _new_stimulus(args, bundle, prepared)
+    out = args.out or args.folder / "simulated.npz"
+    parts = out.with_name(out.name + ".parts")
+    if args.restart and parts.exists():
+        shutil.rmtree(parts)
+    model = load_model(bundle)
     if p.config.traces.likelihood != "none":
-        return _traces(args, load_model(bundle), p)
+        return _traces(args, model, p)
     result = simulate(
-        load_model(bundle), p.rec, p.split, p.index, p.builder, p.config, progress=not args.quiet
-    )
-    out = write_npz(result.recording, args.out or args.folder / "simulated.npz")
+        model, p.rec, p.split, p.index, p.builder, p.config, folder=parts,
+        identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,
+    )  # fmt: skip
+    if result is None:
+        print(f"share {args.part[0]} of {args.part[1]} is in {parts}; put them together without --part")
+        return
+    out = write_recording(result.recording, out)
+    shutil.rmtree(parts)
     print(result.recording)
     print(f"written to {out}; read it with neuroformer.open_recording('{out}')")
     if result.guard_hits:
         print(
             f"{result.guard_hits} windows hit the guard of {p.config.generate.max_tokens} spikes (generate.max_tokens)"
         )
+    if args.against:
+        _print_changes(args.against, result.recording)
+    if held_out and not p.config.generate.interventions:
+        _compare(args, p, model, result)
+
+
+def _new_stimulus(args, bundle, prepared):
+    """The run prepared for frames and behavior that were never recorded with spikes."""
+    from neuroformer.data.batch import BatchBuilder
+    from neuroformer.data.windows import SpikeIndex
+    from neuroformer.generation.sequences import whole_recording
+    from neuroformer.generation.stimulus import open_stimulus, silence
+
+    config = dataclasses.replace(prepared.config, targets=())
+    if args.stimulus is None:
+        rec = silence(args.seconds, bundle.units, config)
+    else:
+        rec = open_stimulus(args.stimulus, bundle.units)
+    if config.window.frames > 0 and rec.frames is None:
+        raise ConfigError(f"the model reads frames, but {args.stimulus} has none")
+    split = whole_recording(rec, config)
+    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
+    builder = BatchBuilder(rec, index, config, prepared.normalization)
+    return dataclasses.replace(prepared, rec=rec, config=config, split=split, index=index, builder=builder)
+
+
+def _compare(args, p, model, result) -> None:
+    """The simulated against the held-out part: rates, PSTHs, and with --score everything else."""
+    from neuroformer.analysis.psth import compare_psth
+    from neuroformer.report import figures
+
     rates = result.recording.rates()
     true = np.asarray(p.normalization["unit_rate"]) / p.config.window.dt
     summary: dict[str, Any] = {
@@ -54,7 +135,74 @@ def run(args) -> None:
         summary |= {"psth_r": comparison.r, "psth_r_ceiling": comparison.ceiling, "psth_repeats_simulated": comparison.num_simulated}  # fmt: skip
         save_figure(figures.psths(comparison, p.rec.unit_ids), args.folder / "psth.png")
     save_figure(figures.rasters(p.rec, result.recording), args.folder / "rasters.png")
-    summarise(args.folder, summary)
+    scores = _score(args, p, model, result.recording) if args.score else {}
+    summarise(args.folder, summary, scores)
+
+
+def _print_changes(against: Path, changed) -> None:
+    """How each unit's rate differs from the simulation without the interventions, largest first."""
+    from neuroformer.analysis.whatif import rate_changes
+    from neuroformer.recording import open_recording
+
+    change = rate_changes(open_recording(against), changed)
+    print(f"{'unit':>12}{'Hz before':>12}{'Hz after':>12}{'change':>10}   95 % interval of the paired change")
+    order = np.argsort(-np.abs(change.change_U))
+    for u in order[:20]:
+        print(
+            f"{changed.unit_ids[u]:>12}{change.before_U[u]:>12.2f}{change.after_U[u]:>12.2f}{change.change_U[u]:>+10.2f}"
+            f"   {change.low_U[u]:+.2f} to {change.high_U[u]:+.2f}"
+        )
+    if len(order) > 20:
+        print(f"{'':>12}... and {len(order) - 20} units that changed less")
+
+
+def _score(args, p, model, simulated) -> dict[str, float]:
+    """Every score of the simulation: all into simulation_scores.json, the flat ones returned."""
+    from neuroformer.analysis.simulation import (
+        flat_scores,
+        recorded_parts,
+        score_simulation,
+        simulated_trials,
+    )
+    from neuroformer.generation.simulate import simulate_true_past
+    from neuroformer.model.bundle import write_atomic
+    from neuroformer.report.simulation import simulation_panel
+
+    g = p.config.generate
+    after_truth = simulate_true_past(
+        model, p.rec, p.split, p.index, p.builder, p.config, progress=not args.quiet
+    )
+    parts = recorded_parts(p.rec, p.split, g.split, g.max_seconds)
+    closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
+    scores = score_simulation(
+        closed, parts, true_past=true_past, whole=p.builder.shape.current, seed=p.config.seed
+    )
+    path = args.folder / "simulation_scores.json"
+    write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
+    _print_scores(scores["candidates"])
+    print(f"all scores in {path}")
+    save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
+    return flat_scores(scores)
+
+
+def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
+    """One row a score, one column a candidate; the simulation's own with its 95 % interval."""
+    names = list(candidates)
+    print(f"{'':16}" + "".join(f"{n:>{26 if n == 'model' else 14}}" for n in names))
+    for key in candidates["model"]:
+        value, low, high = candidates["model"][key]
+        interval = f"({low:.3f} to {high:.3f})" if np.isfinite(low) else ""
+        others = [candidates[n].get(key, [float("nan")])[0] for n in names[1:]]
+        cells = "".join(f"{v:>14.3f}" if np.isfinite(v) else f"{'':>14}" for v in others)
+        print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
+
+
+def _null_for_nan(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: _null_for_nan(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [_null_for_nan(v) for v in tree]
+    return None if isinstance(tree, float) and not np.isfinite(tree) else tree
 
 
 def _traces(args, model, prepared) -> None:

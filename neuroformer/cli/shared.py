@@ -44,20 +44,24 @@ def _same_model(trained: Config, asked: Config) -> Config:
             raise ConfigError(
                 f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
             )
-    if trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds:
+    if trained.targets and (
+        trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds
+    ):
         raise ConfigError(
             "'decode.moving' and 'recording.speeds' say which labels count; train a run with them"
         )
     return asked
 
 
-def summarise(folder: Path, values: dict[str, Any]) -> None:
-    """Merge values into the run's flat summary.json and print them."""
+def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
+    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only."""
     from neuroformer.model.bundle import write_atomic
 
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}
-    merged |= {k: (round(v, 6) if isinstance(v, float) else v) for k, v in values.items()}
+    merged |= {
+        k: (round(v, 6) if isinstance(v, float) else v) for k, v in (values | (unprinted or {})).items()
+    }
     write_atomic(path, json.dumps(merged, indent=1).encode())
     width = max(len(k) for k in values)
     print(

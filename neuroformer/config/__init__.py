@@ -14,6 +14,7 @@ from neuroformer.config.schema import (
     FrameEncoderConfig,
     GenerateConfig,
     InputConfig,
+    InterventionConfig,
     LossConfig,
     ModelConfig,
     MovingConfig,
@@ -23,6 +24,7 @@ from neuroformer.config.schema import (
     TargetConfig,
     TraceConfig,
     TrainConfig,
+    TuneConfig,
     WindowConfig,
 )
 
@@ -35,6 +37,7 @@ __all__ = [
     "FrameEncoderConfig",
     "GenerateConfig",
     "InputConfig",
+    "InterventionConfig",
     "LossConfig",
     "ModelConfig",
     "MovingConfig",
@@ -44,6 +47,7 @@ __all__ = [
     "TargetConfig",
     "TraceConfig",
     "TrainConfig",
+    "TuneConfig",
     "WindowConfig",
     "apply_overrides",
     "from_dict",

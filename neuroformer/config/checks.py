@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, WindowConfig
 
 
 class ConfigError(ValueError):
@@ -94,13 +94,41 @@ def _check_amounts(c: Config) -> None:
     """Counts, temperatures and shares."""
     g, t = c.generate, c.train
     counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
-    counts |= {"generate.batch_size": g.batch_size, "generate.max_tokens": g.max_tokens}
+    counts |= {
+        f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
+    }
+    _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
+    counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")
     for key in ("top_p_dt", "top_p_id"):
         _require(0 < getattr(g, key) <= 1, f"generate.{key}", getattr(g, key), "a share in (0, 1]")
+    for key in ("batch_size", "top_k_dt", "top_k_id"):
+        _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 or more")
+    ordered = len(g.interval) in (0, 2) and list(g.interval) == sorted(g.interval)
+    _require(ordered, "generate.interval", list(g.interval), "[start, stop] in seconds, or nothing")
+    for i, one in enumerate(g.interventions):
+        _check_intervention(f"generate.interventions[{i}]", one)
+
+
+def _check_intervention(key: str, one: InterventionConfig) -> None:
+    on_units = one.do in ("silence", "clamp", "drive")
+    _require(
+        bool(one.units) == on_units, f"{key}.units", list(one.units), "units for silence, clamp or drive only"
+    )
+    needs_name = one.do == "set_behavior"
+    _require(
+        bool(one.behavior) == needs_name, f"{key}.behavior", one.behavior, "a name for set_behavior only"
+    )
+    if on_units:
+        allowed = one.value >= 0 or (one.do == "clamp" and one.value == -1)
+        _require(allowed, f"{key}.value", one.value, "spikes a second, 0 or more (clamp: or -1, as recorded)")
+    _require(one.start >= 0, f"{key}.start", one.start, "seconds since the loop closed, 0 or more")
+    _require(
+        one.stop == 0 or one.stop > one.start, f"{key}.stop", one.stop, "0 (to the end) or a time after start"
+    )
 
 
 def _require(ok: bool, key: str, got: Any, expected: str) -> None:

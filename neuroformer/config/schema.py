@@ -188,17 +188,43 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class InterventionConfig:
+    """One change of the experiment, from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
+
+    do: Literal[
+        "silence", "clamp", "drive",
+        "replace_frames", "shift_frames", "freeze_frames", "blank_frames", "set_behavior",
+    ] = "silence"  # fmt: skip
+    units: tuple[int, ...] = ()  # rows of the units table, for silence, clamp and drive
+    behavior: str = ""  # name of the variable, for set_behavior
+    # clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from
+    # so many seconds of the recording on; shift_frames: so many seconds later; set_behavior: the value
+    value: float = 0.0
+    start: float = 0.0
+    stop: float = 0.0
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """Closed-loop simulation."""
 
     split: Literal["train", "valid", "test"] = "test"
+    interval: tuple[
+        float, ...
+    ] = ()  # [start, stop] seconds of the recording, in place of a part of the split
+    past_from: float = (
+        -1.0
+    )  # every sequence starts from the spikes before this second; -1: before its own start
+    interventions: tuple[InterventionConfig, ...] = ()
     samples: int = 1  # simulated copies of every trial
     temperature_dt: float = 1.0
     temperature_id: float = 1.0
     top_p_dt: float = 1.0
     top_p_id: float = 1.0
     max_tokens: int = 1000  # guard on spikes a window; hits are counted and reported
-    batch_size: int = 512  # sequences at once
+    top_k_dt: int = 0  # so many likeliest values, 0: all
+    top_k_id: int = 0
+    batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
     max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
 
 
@@ -227,6 +253,24 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `decode --folds`."""
+
+    train: Literal["head", "top", "all", "adapters"] = "head"  # what changes beside the heads
+    blocks: int = 2  # fusion blocks that train (top)
+    rank: int = 4  # of the adapters
+    steps: int = 400  # at most; early stopping decides
+    batch_size: int = 64  # windows
+    lr: float = 2e-3  # of the heads and adapters
+    trunk_lr: float = 0.1  # times lr, for what of the trunk trains
+    weight_decay: float = 0.1
+    average: float = 0.95  # decay of the moving average of weights that is kept
+    evaluate_every: int = 20  # steps
+    patience: int = 5  # evaluations without a better score before stopping
+    valid: float = 0.2  # contiguous share of the labels to stop by
+
+
+@dataclass(frozen=True)
 class Config:
     """One run, whole."""
 
@@ -243,6 +287,7 @@ class Config:
     train: TrainConfig = TrainConfig()
     generate: GenerateConfig = GenerateConfig()
     decode: DecodeConfig = DecodeConfig()
+    tune: TuneConfig = TuneConfig()
 
     def __post_init__(self):
         check(self)

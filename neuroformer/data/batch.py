@@ -65,6 +65,7 @@ class Batch:
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
     traces : continuous activity before and in each window, where that is what is modelled
+    past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
     current: Ragged
@@ -81,6 +82,7 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
     traces: TraceWindows | None = None
+    past_weight_P: Tensor | None = None
 
     @property
     def num_windows(self) -> int:
@@ -120,7 +122,7 @@ class BatchBuilder:
     """
 
     def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
-        self.index, self.config = index, config
+        self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets]

@@ -42,18 +42,25 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     out |= {"inputs": {}, "targets": {}}
     for v in config.inputs:
         out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
-    for t in config.targets:
-        values, columns = _training_values(rec, split, t.name)
-        if t.kind == "classification":
-            out["targets"][t.name] = {"classes": _classes(values, t.name)}
-        else:
-            out["targets"][t.name] = _scale(values, columns)
-            if t.kind == "circular":
-                out["targets"][t.name]["period"] = t.period or 2 * np.pi
+    out["targets"] = fit_targets(rec, split, config)
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
     if config.traces.likelihood != "none":
         out["traces"] = fit_trace_scale(rec, bins, index, config)
+    return out
+
+
+def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[str, Any]]:
+    """The entry ``targets`` of :func:`fit_normalization`."""
+    out: dict[str, dict[str, Any]] = {}
+    for t in config.targets:
+        values, columns = _training_values(rec, split, t.name)
+        if t.kind == "classification":
+            out[t.name] = {"classes": _classes(values, t.name)}
+        else:
+            out[t.name] = _scale(values, columns)
+            if t.kind == "circular":
+                out[t.name]["period"] = t.period or 2 * np.pi
     return out
 
 

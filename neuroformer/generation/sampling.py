@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+DT, ID, FORCED, TRACE = 0, 1, 2, 3  # kinds of random numbers
+
 
 def _shift(x: Tensor, bits: int) -> Tensor:
     """Logical right shift of int64."""
@@ -21,10 +23,10 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def uniforms(seed: int, sequence_N: Tensor, window: int, token: int, kind: int) -> Tensor:
+def uniforms(seed: int, sequence_N: Tensor, window: Tensor | int, token: Tensor | int, kind: int) -> Tensor:
     """(N,) float64 in [0, 1): a function of its arguments alone.
 
-    So a sequence draws the same numbers in a batch of 1 or of 500, in any order, and after an interruption.
+    ``window`` and ``token`` may differ between sequences, (N,). So a sequence draws the same numbers in a batch of 1 or of 500, in any order, and after an interruption.
     """
     golden = -7046029254386353131
     x = torch.full_like(sequence_N, seed & 0x7FFFFFFFFFFFFFFF)

@@ -1,9 +1,11 @@
-"""Simulated trials as a recording: which sequences, the rollout, and the result on one clock."""
+"""Simulated trials as a recording: the rollout of all sequences, on disk as it goes, and the result on one clock."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -12,41 +14,21 @@ from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
-from neuroformer.generation.rollout import Rollout, Sequences, Spikes, rollout
+from neuroformer.generation.interventions import UnitInterventions, changed_recording, simulated_spans
+from neuroformer.generation.rollout import (
+    Sequences,
+    Spikes,
+    WindowResult,
+    rollout_true_past,
+    rollout_windows,
+)
+from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
+from neuroformer.generation.store import SimulationFolder
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
 GAP_S = 1.0  # between simulated sequences on their common clock
-
-
-def sequences_of(split: Split, builder: BatchBuilder, index: SpikeIndex, config: GenerateConfig) -> Sequences:
-    """Every block of a part of the split, ``config.samples`` times.
-
-    A block that opens its segment starts without a past; another starts from the true spikes before it, and
-    from those alone.
-    """
-    blocks = split.blocks[config.split]
-    repeat = np.repeat(np.arange(len(blocks)), config.samples)
-    segment, start, stop = blocks[repeat].T
-    if config.max_seconds:
-        stop = np.minimum(stop, start + round(config.max_seconds / split.dt))
-    sample = np.tile(np.arange(config.samples), len(blocks))
-    return Sequences(
-        segment, start, stop, ident=repeat * 2**20 + sample, history=_history(index, segment, start, builder)
-    )
-
-
-def _history(index: SpikeIndex, segment: np.ndarray, start: np.ndarray, builder: BatchBuilder) -> Spikes:
-    """The true spikes of the ``past`` bins before each start."""
-    base = index.base[segment]
-    parts = []
-    for q in range(len(segment)):
-        first = base[q] + max(0, start[q] - builder.shape.past)
-        lo, hi = np.searchsorted(index.keys, [first, base[q] + start[q]])
-        parts.append(
-            Spikes(np.full(hi - lo, q), index.keys[lo:hi] - base[q], index.unit[lo:hi].astype(np.int64))
-        )
-    return Spikes.join(parts)
+FLUSH_S = 5.0  # a kill loses at most about so many seconds of work
 
 
 @dataclasses.dataclass
@@ -54,8 +36,9 @@ class Simulation:
     """A simulated recording and what it cost.
 
     ``recording.trials``: one row a sequence, on a clock of their own; ``source_start`` is where in the
-    original recording it began, ``source_trial`` the row of that block among the simulated ones (of the trial
-    itself, where the split is by trials), ``sample`` which copy.
+    original recording it began, ``source_trial`` the segment of the split it lies in (the trial,
+    where the split is by trials), ``source_block`` the row of its block in that part, ``sample`` which copy,
+    ``seed`` and ``stream`` its random numbers.
     """
 
     recording: Recording
@@ -72,35 +55,125 @@ def simulate(
     builder: BatchBuilder,
     config: Config,
     *,
+    folder: Path | None = None,
+    identity: dict | None = None,
+    part: tuple[int, int] = (1, 1),
     progress: bool = True,
-) -> Simulation:
-    """Simulate a part of the split in closed loop.
+) -> Simulation | None:
+    """Simulate a part of the split, or what ``config.generate`` asks for, in closed loop.
 
     Parameters
     ----------
     rec, split, index, builder
-        The recording as it was prepared for training; only spikes before each start are read.
+        The recording as it was prepared for training; only spikes before each start are read, and those that an
+        intervention clamps a unit to.
+    folder : Path, optional
+        Where parts are kept while it runs: a killed simulation goes on from there. Removed at the end.
+    identity : dict, optional
+        What else decides the spikes (the weights' digest): with another one the folder is refused.
+    part : (i, n)
+        Simulate the i-th of n shares of the batches into ``folder`` and return None; a call without ``part``
+        puts them together, and simulates what is missing.
 
     Returns
     -------
-    Simulation
+    Simulation, or None for a share
     """
     g = config.generate
-    sequences = sequences_of(split, builder, index, g)
+    sequences = sequences_of(split, index, builder.shape, g)
+    builder = changed_builder(builder, rec, split, sequences, config)
+    units = UnitInterventions(g.interventions, rec.num_units, split.dt, config.seed)
+    size = g.batch_size or batch_size_for(model, config, len(sequences))
+    size = max(1, min(size, -(-len(sequences) // part[1])))
+    store = None
+    if folder is not None:
+        facts = {"generate": dataclasses.asdict(g), "seed": config.seed, "recording": rec.name}
+        facts |= {"split": split.sha256(), "dt": split.dt, **(identity or {})}
+        store = SimulationFolder(folder, facts, len(sequences), size)
+        size = store.batch_size
     num_bins = int((sequences.stop - sequences.start).sum())
     begin = time.perf_counter()
-    results: list[Rollout] = []
+    parts: list[Spikes] = []
+    num_tokens = guard_hits = made = 0
     with tqdm(total=num_bins, unit="s", unit_scale=split.dt, desc="simulated", disable=not progress) as bar:
-        for first in range(0, len(sequences), g.batch_size):
-            part = sequences[first : first + g.batch_size]
-            results.append(rollout(model, builder, part, g, config.seed, bar.update))
-            results[-1].spikes.sequence += first
+        for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
+            batch = sequences[number * size : (number + 1) * size]
+            run = lambda first, done, batch=batch: rollout_windows(
+                model, builder, batch, g, config.seed, first=first, done=done, units=units
+            )
+            spikes, hits, total, new = _batch(run, number, batch, store, builder.shape.current, bar.update)
+            parts.append(Spikes(spikes.sequence + number * size, spikes.tick, spikes.unit))
+            guard_hits, num_tokens, made = guard_hits + hits, num_tokens + total, made + new
     seconds = time.perf_counter() - begin
-    spikes = Spikes.join([r.spikes for r in results])
-    num_tokens = sum(r.num_tokens for r in results)
-    guard_hits = sum(r.guard_hits for r in results)
-    out = as_recording(rec, split, sequences, spikes, g, config.seed, guard_hits)
-    return Simulation(out, seconds, num_tokens / max(seconds, 1e-9), guard_hits)
+    if part[1] > 1:
+        return None
+    out = as_recording(rec, split, sequences, Spikes.join(parts).ordered(), g, config.seed, guard_hits)
+    return Simulation(out, seconds, made / max(seconds, 1e-9), guard_hits)
+
+
+def _batch(
+    run: Callable,
+    number: int,
+    batch: Sequences,
+    store: SimulationFolder | None,
+    current: int,
+    progress: Callable,
+) -> tuple[Spikes, int, int, int]:
+    """Simulate a batch, or go on with it: its spikes, guard hits, tokens, and tokens made just now."""
+    first, done, hits, total = 0, Spikes.join([]), 0, 0
+    if store is not None:
+        piece = store.read(number)
+        first, done = piece.stop, piece.result.spikes
+        hits, total = piece.result.guard_hits, piece.result.num_tokens
+        progress(int(np.minimum((batch.stop - batch.start) // current, first).sum()) * current)
+    waiting: list[WindowResult] = []
+    parts, before, last = [done], total, time.perf_counter()
+    for result in run(first, done):
+        parts.append(result.spikes)
+        hits, total = hits + result.guard_hits, total + result.num_tokens
+        waiting.append(result)
+        progress(result.num_bins)
+        if store is not None and time.perf_counter() - last > FLUSH_S:
+            store.write(number, batch, waiting)
+            waiting, last = [], time.perf_counter()
+    if store is not None and waiting:
+        store.write(number, batch, waiting)
+    return Spikes.join(parts), hits, total, total - before
+
+
+def changed_builder(
+    builder: BatchBuilder, rec: Recording, split: Split, sequences: Sequences, config: Config
+) -> BatchBuilder:
+    """A batch builder that gives frames and behavior as the interventions change them, and no targets."""
+    spans = simulated_spans(split, sequences.segment, sequences.start, sequences.stop)
+    gray = builder.normalization["frames"]["mean"] if config.window.frames > 0 else 0.0
+    changed = changed_recording(rec, spans, config.generate.interventions, gray)
+    config = dataclasses.replace(config, targets=())  # a new stimulus has none, and nothing here reads them
+    return BatchBuilder(changed, builder.index, config, builder.normalization)
+
+
+def simulate_true_past(
+    model: Neuroformer,
+    rec: Recording,
+    split: Split,
+    index: SpikeIndex,
+    builder: BatchBuilder,
+    config: Config,
+    *,
+    progress: bool = True,
+) -> Recording:
+    """The windows of :func:`simulate`, each drawn after the recorded past: the same sequences, seeds and samples.
+
+    It reads the recorded spikes up to each window, so it is no simulation; it shows what closing the loop costs.
+    """
+    g = config.generate
+    sequences = sequences_of(split, index, builder.shape, g)
+    num_bins = int((sequences.stop - sequences.start).sum())
+    with tqdm(
+        total=num_bins, unit="s", unit_scale=split.dt, desc="after the true past", disable=not progress
+    ) as bar:
+        result = rollout_true_past(model, builder, index, sequences, g, config.seed, bar.update)
+    return as_recording(rec, split, sequences, result.spikes, g, config.seed, result.guard_hits)
 
 
 def as_recording(
@@ -130,17 +203,24 @@ def as_recording(
     origin = split.segments[sequences.segment, 0]
     trials = {
         "start": starts, "stop": starts + durations, "source_start": origin + sequences.start * split.dt,
-        "source_trial": sequences.segment, "sample": sequences.ident % 2**20,
+        "source_trial": sequences.segment, "source_block": sequences.ident // SAMPLES,
+        "sample": sequences.ident % SAMPLES, "stream": sequences.ident, "seed": np.full(len(sequences), seed),
     }  # fmt: skip
     for column, values in rec.trials.items():
         if column not in ("start", "stop") and len(split.segments) == rec.num_trials:
             trials.setdefault(column, values[sequences.segment])
+    what = f"{list(config.interval)} s" if config.interval else f"{config.split} part"
+    notes = [f"simulated in closed loop from '{rec.name}', {what}, {config.samples} sample(s), seed {seed}"]
+    notes += [f"intervention: {_in_words(dataclasses.asdict(i))}" for i in config.interventions]
     meta = {
-        "simulated_from": rec.name, "seed": seed, "guard_hits": guard_hits,
-        "notes": [f"simulated in closed loop from '{rec.name}', {config.split} part, {config.samples} sample(s), seed {seed}"],
+        "simulated_from": rec.name, "seed": seed, "guard_hits": guard_hits, "notes": notes,
         "generate": dataclasses.asdict(config),
     }  # fmt: skip
     return Recording(
         name=f"{rec.name}-simulated", spike_times=times[order], spike_units=spikes.unit[order],
         units=rec.units, domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta,
     )  # fmt: skip
+
+
+def _in_words(one: dict) -> str:
+    return " ".join(f"{k} {v}" for k, v in one.items() if v not in ("", (), 0.0) or k == "value")

@@ -17,13 +17,11 @@ from neuroformer.data import tokens
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import Windows
-from neuroformer.generation.sampling import uniforms
+from neuroformer.generation.sampling import TRACE, uniforms
 from neuroformer.generation.simulate import GAP_S, Simulation
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.recording import Traces
-
-TRACE = 2  # kind of random numbers; spikes have 0 and 1
 
 
 @torch.no_grad()
@@ -72,10 +70,9 @@ def _window(model, builder, windows: Windows, past_QLU, ident_Q, number: int, se
     batch = builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
     parameters = model.trace_parameters(batch)
     num_cells = parameters.shape[1] * parameters.shape[2]
-    stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device)
-    # one number a cell: cells are the tokens of a window
-    each = stream[:, None] * 1_000_003 + torch.arange(num_cells, device=device)
-    u = uniforms(seed, each.flatten(), number, 0, TRACE).view(parameters.shape[:3])
+    stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
+    cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window
+    u = uniforms(seed, stream, number, cell, TRACE).view(parameters.shape[:3])
     return model.traces.draw(parameters, u).cpu().numpy()
 
 

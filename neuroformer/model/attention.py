@@ -5,6 +5,7 @@ Shape suffixes: T query tokens, S key tokens, H heads, E head width, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,21 +75,24 @@ class Block(nn.Module):
             nn.Linear(mlp_ratio * width, width),
         )
         self.dropout = nn.Dropout(dropout)
+        # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
+        self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
 
     def keys_values(self, context: Context) -> tuple[Tensor, Tensor]:
         return self.attention.keys_values(self.context_norm(context.x_SD))
 
     def forward(self, x_TD: Tensor, layout: Ragged, context: Context | None = None) -> Tensor:
         y_TD = self.norm(x_TD)
+        q = self.attention.queries(y_TD)
         if context is None:
             k, v = self.attention.keys_values(y_TD)
-            mixed = attention(
-                self.attention.queries(y_TD), k, v, layout, layout, causal=self.attend == "current"
-            )
+            k_layout, k_index = layout, None
         else:
             k, v = self.keys_values(context)
-            q = self.attention.queries(y_TD)
-            mixed = attention(q, k, v, layout, context.layout, k_index=context.index_W)
+            k_layout, k_index = context.layout, context.index_W
+        if self.observer is not None:
+            self.observer(q, k, layout, k_layout, k_index)
+        mixed = attention(q, k, v, layout, k_layout, k_index=k_index, causal=self.attend == "current")
         return self.finish(x_TD, mixed)
 
     def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:

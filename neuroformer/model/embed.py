@@ -15,6 +15,11 @@ from neuroformer.config import InputConfig
 from neuroformer.ops import Ragged
 
 
+def weighted(x_PD: Tensor, weight_P: Tensor | None) -> Tensor:
+    """Rows by how much each counts; as they are where all count alike."""
+    return x_PD if weight_P is None else x_PD * weight_P[:, None]
+
+
 class FourierTime(nn.Module):
     """Sines and cosines of a time in seconds, at periods spaced evenly in the logarithm.
 
@@ -93,12 +98,15 @@ class FilteredCounts(nn.Module):
     def size(self) -> int:
         return self.num_units * self.basis.shape[1]
 
-    def forward(self, layout: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
+    def forward(
+        self, layout: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None
+    ) -> Tensor:
         """(W, U * K) from spikes at negative bins, -1 the most recent."""
         features = self.basis.new_zeros(len(layout) * self.num_units, self.basis.shape[1])
-        features.index_add_(
-            0, layout.row_T * self.num_units + unit_P, self.basis.index_select(0, -1 - tick_P)
-        )
+        rows = weighted(self.basis.index_select(0, -1 - tick_P), weight_P)
+        features = features.index_add(0, layout.row_T * self.num_units + unit_P, rows)
+        if weight_P is not None:  # a root has no gradient at zero
+            features = features.clamp_min(1e-12)
         return features.view(len(layout), -1).sqrt()
 
 

@@ -107,10 +107,12 @@ class Coupling(nn.Module):
         own_SBU = own_SBU.scatter(2, unit_S[:, None, None].expand(-1, self.num_bins, 1), rows_SBR[..., :1])
         return own_SBU + rows_SBR[..., 1:] @ self.target
 
-    def before(self, past: Ragged, tick_P: Tensor, unit_P: Tensor) -> Tensor:
-        """(W, B, U) what the spikes before the window add."""
+    def before(self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
+        """(W, B, U) what the spikes before the window add, each by its weight."""
         near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
         effects = self.effects(tick_P.index_select(0, near), unit_P.index_select(0, near))
+        if weight_P is not None:
+            effects = effects * weight_P.index_select(0, near)[:, None, None]
         total = effects.new_zeros(len(past), *effects.shape[1:])
         return total.index_add(0, past.row_T.index_select(0, near), effects)
 

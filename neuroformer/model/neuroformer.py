@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Context, prepend
-from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding
+from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
@@ -174,8 +174,15 @@ class Neuroformer(nn.Module):
         targets = self.decode(batch, h_TD, layout)
         traces = self._traces(batch, h_TD.index_select(0, layout.first()))
         # 8: alignment
-        features = self._features(batch, state)
+        features = self.features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
+
+    def expected(self, batch: Batch) -> Tensor:
+        """(W, B, U) log rates: steps 1, 2, 4 and 5 without any current spike."""
+        state = self.encode(batch)
+        num = batch.num_windows
+        alone = Ragged(torch.arange(num + 1, device=state.start_WD.device), 1, num)
+        return self.rates(self.fusion(state.start_WD, alone, state.contexts), state.linear_WBU)
 
     def encode(self, batch: Batch) -> State:
         """Everything that does not depend on current spikes."""
@@ -185,17 +192,22 @@ class Neuroformer(nn.Module):
         start_WD = self.sos + missing
         if self.past_bins:
             x_PD = self.dropout(self.spikes(batch.past_tick_P, batch.past_unit_P))
+            x_PD = weighted(x_PD, batch.past_weight_P)
             contexts["past"] = Context(*prepend(x_PD, batch.past, self.past_null + missing))
         history_WF = None
         if self.history is not None:
-            history_WF = self.history_dropout(self.history(batch.past, batch.past_tick_P, batch.past_unit_P))
+            history_WF = self.history_dropout(
+                self.history(batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P)
+            )
             start_WD = start_WD + self.history_weight(history_WF)
         features: dict[str, Tensor] = {}
         for group in self.config.input_groups:
             contexts[group] = self._group_context(group, batch, features)
         linear = self.linear(history_WF, features)
         if self.coupling is not None:
-            before = self.coupling.before(batch.past, batch.past_tick_P, batch.past_unit_P)
+            before = self.coupling.before(
+                batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+            )
             linear = linear + bounded(before)
         if self.frames is not None:
             assert batch.clips is not None
@@ -336,7 +348,7 @@ class Neuroformer(nn.Module):
             known[key] = self.moments(around.layout, around.tick_S, around.unit_S, ends)
         return known[key]
 
-    def _features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
+    def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""
         out = []
         for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):

@@ -6,6 +6,8 @@ U units.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,50 +52,25 @@ class Stepper:
         self.log_rate_ABU = self.log_rate_WBU
         # what the spikes so far do to each bin
         self.within_ABU = None if model.coupling is None else torch.zeros_like(self.log_rate_WBU)
-        self.tick_A = torch.zeros_like(self.rows)
-        self.unit_A = torch.full_like(self.rows, -1)
-        self.count_A = torch.zeros_like(self.rows)  # spikes so far in the cell of the last one
-        self.intensity = self._intensity()
 
-    def _intensity(self) -> Intensity | None:
-        return self.model.intensity(
-            self.log_rate_ABU, self.within_ABU, self.tick_A, self.unit_A, self.count_A
-        )
-
-    def dt_logits(self) -> Tensor:
-        """(A, B + 1) of the next bin; the last class ends the window. Bins before the last spike's are excluded."""
-        base = None if self.intensity is None else self.intensity.dt_base()
-        return self.model.heads.dt_logits(self.h_AD, base, self.tick_A)
-
-    def id_logits(self, which: Tensor, dt: Tensor) -> Tensor:
-        """(n, U) of the unit at bin ``dt`` for the active sequences ``which``; in the last spike's bin, units
-        before its own are excluded."""
-        heads = self.model.heads
-        state = heads.id_state(self.h_AD[which], dt)
-        logits = at_least_float32(state @ heads.unit.T + heads.bias)
-        base = self.model.id_base(self.intensity, which, dt)
-        if base is not None:
-            logits = logits + base
-        low = torch.where(self.tick_A[which] == dt, self.unit_A[which], 0)
-        units = torch.arange(logits.shape[1], device=logits.device)
-        return logits.masked_fill(units < low[:, None], float("-inf"))
+    def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
+        """How the active sequences ``which`` go on, when their scan stands behind the ``count``-th spike of the
+        cell (tick, unit), unit -1 before any."""
+        within = None if self.within_ABU is None else self.within_ABU[which]
+        intensity = self.model.intensity(self.log_rate_ABU[which], within, tick, unit, count)
+        return Next(self.model, self.h_AD[which], tick, unit, intensity)
 
     def keep(self, which: Tensor) -> None:
         """Go on with the active sequences ``which`` only."""
         self.rows, self.h_AD, self.log_rate_ABU = self.rows[which], self.h_AD[which], self.log_rate_ABU[which]
         if self.within_ABU is not None:
             self.within_ABU = self.within_ABU[which]
-        self.tick_A, self.unit_A, self.count_A = self.tick_A[which], self.unit_A[which], self.count_A[which]
         self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
-        again = (tick == self.tick_A) & (unit == self.unit_A)
-        self.count_A = torch.where(again, self.count_A + 1, 1)
-        self.tick_A, self.unit_A = tick, unit
         if self.within_ABU is not None and self.model.coupling is not None:
             self.within_ABU = self.within_ABU + self.model.coupling.effects(tick, unit)
-        self.intensity = self._intensity()
         self.h_AD = self._advance(self.model.spikes(tick, unit))
 
     def _advance(self, x_AD: Tensor) -> Tensor:
@@ -112,6 +89,34 @@ class Stepper:
                 mixed = keys.read(q_AHE, self.rows)
             x_AD = block.finish(x_AD, mixed)
         return self.model.fusion.norm(x_AD)
+
+
+@dataclass
+class Next:
+    """What follows the last spike (tick, unit) of each of n sequences."""
+
+    model: Neuroformer
+    h_nD: Tensor
+    tick: Tensor
+    unit: Tensor
+    intensity: Intensity | None
+
+    def dt_logits(self) -> Tensor:
+        """(n, B + 1) of the next bin; the last class ends the window. Bins before the last spike's are excluded."""
+        base = None if self.intensity is None else self.intensity.dt_base()
+        return self.model.heads.dt_logits(self.h_nD, base, self.tick)
+
+    def id_logits(self, going: Tensor, dt: Tensor) -> Tensor:
+        """(m, U) of the unit at bin ``dt`` for the sequences ``going``; in the last spike's bin, units before its
+        own are excluded."""
+        heads = self.model.heads
+        logits = at_least_float32(heads.id_state(self.h_nD[going], dt) @ heads.unit.T + heads.bias)
+        base = self.model.id_base(self.intensity, going, dt)
+        if base is not None:
+            logits = logits + base
+        low = torch.where(self.tick[going] == dt, self.unit[going], 0)
+        units = torch.arange(logits.shape[1], device=logits.device)
+        return logits.masked_fill(units < low[:, None], float("-inf"))
 
 
 class _Keys:

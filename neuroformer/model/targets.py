@@ -18,6 +18,7 @@ from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
+RANGE_MARGIN = 0.1  # of the training range
 
 
 class MomentCounts(nn.Module):
@@ -130,8 +131,13 @@ class TargetHead(nn.Module):
         self.counts_dropout = nn.Dropout(dropout)
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
+        low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
+        self.register_buffer("least", low - RANGE_MARGIN * (high - low), persistent=False)
+        self.register_buffer("most", high + RANGE_MARGIN * (high - low), persistent=False)
         self.mean: Tensor
         self.std: Tensor
+        self.least: Tensor
+        self.most: Tensor
 
     @property
     def raw_size(self) -> int:
@@ -167,14 +173,18 @@ class TargetHead(nn.Module):
     # -- what the raw outputs mean ---------------------------------------------------------------------------
 
     def values(self, raw: Tensor) -> Tensor:
-        """(..., C) in the variable's own unit; for classes, their probabilities."""
+        """(..., C) in the variable's own unit; for classes, their probabilities.
+
+        A regression stays within what training held, and a tenth of its range beyond: states that training never
+        saw (a recording's first second) must not be answered by values that no animal ever showed.
+        """
         if self.classes:
             return raw.softmax(-1)
         if self.kind == "circular":
             cos, sin = raw.chunk(2, -1)
             low = raw.new_tensor(self.low)
             return low + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - low).remainder(self.period)
-        return raw[..., : self.num_columns] * self.std + self.mean
+        return (raw[..., : self.num_columns] * self.std + self.mean).clamp(self.least, self.most)
 
     def decoded(self, raw: Tensor) -> Tensor:
         """(..., C) values as a recording would hold them: class labels for classes."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroformer.ops import padded_attention, reference, table
-from neuroformer.ops.attention import check_shapes, check_times
+from neuroformer.ops import maps, padded_attention, reference, table
+from neuroformer.ops.attention import attention, check_shapes, check_times
 from neuroformer.ops.ragged import Ragged
 
 
@@ -87,7 +87,7 @@ def decode_attention(
 def attention_map(
     q_THE: Tensor,
     k_SHE: Tensor,
-    lse_HT: Tensor,
+    lse_HT: Tensor | None,
     q_layout: Ragged,
     k_layout: Ragged,
     q_label_T: Tensor,
@@ -108,14 +108,15 @@ def attention_map(
     Parameters
     ----------
     q_THE, k_SHE, layouts and options : as given to ``attention``
-    lse_HT : (H, T)
-        What ``attention(..., return_lse=True)`` gave for them (without dropout).
+    lse_HT : (H, T), optional
+        What ``attention(..., return_lse=True)`` gave for them (without dropout); computed here where it is None.
     q_label_T, k_label_S : (T,), (S,) int64
         Row and column of the map that a token counts for; a negative one does not count.
     num_labels : (X, Y)
     per_head : bool
         False gives the mean over heads, in one pass.
-    impl : "auto", "eager" or "triton"
+    impl : "auto", "eager", "padded" or "triton"
+        ``padded`` makes the weights of a piece of the batch at a time and knows no ``window_s``.
 
     Returns
     -------
@@ -129,14 +130,18 @@ def attention_map(
     """
     check_shapes(q_THE, k_SHE, k_SHE, q_layout, k_layout, k_index, causal)
     check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
-    if lse_HT.shape != (q_THE.shape[1], q_THE.shape[0]):
+    if lse_HT is not None and lse_HT.shape != (q_THE.shape[1], q_THE.shape[0]):
         raise ValueError(f"lse must be (heads, queries), got {tuple(lse_HT.shape)}")
     if q_label_T.shape != q_THE.shape[:1] or k_label_S.shape != k_SHE.shape[:1]:
         raise ValueError(
             f"labels disagree: {tuple(q_label_T.shape)} for {q_THE.shape[0]} queries, "
             f"{tuple(k_label_S.shape)} for {k_SHE.shape[0]} keys"
         )
+    if impl == "auto" and window_s is not None:
+        impl = "eager" if not table.has_triton(q_THE) else "triton"
     impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    if impl == "padded" and window_s is not None:
+        raise ValueError("attention map impl 'padded' does not know window_s; choose another impl or 'auto'")
     extra: dict[str, Any] = {
         "k_index": k_index,
         "causal": causal,
@@ -145,8 +150,13 @@ def attention_map(
         "rotary_freqs": rotary_freqs,
         "window_s": window_s,
     }
-    inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, q_label_T, k_label_S, num_labels)
+    labels = (q_label_T, k_label_S, num_labels)
     with torch.no_grad():
+        if impl == "padded":
+            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)
+        if lse_HT is None:
+            _, lse_HT = attention(q_THE, k_SHE, k_SHE, q_layout, k_layout, return_lse=True, **extra)
+        inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels)
         if impl == "triton":
             from neuroformer.kernels import attention_map as fused  # pyright: ignore[reportMissingImports]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 ATTENTION = ("eager", "sdpa", "flex", "triton")
 CROSS_ENTROPY = ("eager", "triton")
 DECODE = ("eager", "sdpa", "triton")
-MAP = ("eager", "triton")
+MAP = ("eager", "padded", "triton")
 
 # What each implementation of attention can do beyond plain, causal and shared-key attention. An option
 # that is missing here is refused by name when that implementation was asked for.
@@ -40,7 +40,7 @@ CROSS_ENTROPY_AUTO: Rows = (
 )
 
 DECODE_AUTO: Rows = (("triton", "cuda", None), ("sdpa", None, None))
-MAP_AUTO: Rows = (("triton", "cuda", None), ("eager", None, None))
+MAP_AUTO: Rows = (("triton", "cuda", None), ("padded", None, None))
 
 TRITON_WIDTHS = (16, 128)  # head widths of the fused attention
 TRITON_FEATURES = 512  # widest input of the fused cross-entropy

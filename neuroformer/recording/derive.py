@@ -37,6 +37,6 @@ def with_speed(rec: Recording, name: str, of: str, smooth_s: float) -> Recording
             values = gaussian_filter1d(source.values[rows].astype(np.float64), smooth_s / period, axis=0)
             speed[rows] = np.linalg.norm(np.gradient(values, source.times[rows], axis=0), axis=1)
     unit = f"{source.unit}/s" if source.unit else ""
-    return dataclasses.replace(
-        rec, behavior={**rec.behavior, name: BehaviorVariable(source.times, speed, unit)}
-    )
+    behavior = {**rec.behavior, name: BehaviorVariable(source.times, speed, unit)}
+    derived = {**rec.meta.get("speeds", {}), name: of}
+    return dataclasses.replace(rec, behavior=behavior, meta={**rec.meta, "speeds": derived})

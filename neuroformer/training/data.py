@@ -39,7 +39,8 @@ class Prepared:
 def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
     for speed in config.recording.speeds:
-        rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+        if speed.name not in rec.behavior or rec.meta.get("speeds", {}).get(speed.name) != speed.of:
+            rec = with_speed(rec, speed.name, speed.of, speed.smooth)
     if config.traces.likelihood != "none":  # spikes that were made of the traces would say what comes next
         rec = replace(rec, spike_times=np.zeros(0), spike_units=np.zeros(0, np.int32))
     split = make_split(rec, config)

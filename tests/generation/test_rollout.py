@@ -10,7 +10,8 @@ from helpers import small_config, small_model, small_recording
 from neuroformer.config import GenerateConfig
 from neuroformer.generation.rollout import Spikes, rollout
 from neuroformer.generation.sampling import draw, uniforms
-from neuroformer.generation.simulate import sequences_of, simulate
+from neuroformer.generation.sequences import sequences_of
+from neuroformer.generation.simulate import simulate
 from neuroformer.recording.arrays import read_npz, write_npz
 from neuroformer.training.data import prepare
 
@@ -19,13 +20,19 @@ CONFIG = GenerateConfig(max_seconds=0.5)
 
 def run(net, prepared, which=slice(None), config=CONFIG, seed=3, sequences=None):
     sequences = (
-        sequences_of(prepared.split, prepared.builder, prepared.index, config)
+        sequences_of(prepared.split, prepared.index, prepared.builder.shape, config)
         if sequences is None
         else sequences
     )
     result = rollout(net, prepared.builder, sequences[which], config, seed)
     s = result.spikes
     return list(zip(s.sequence.tolist(), s.tick.tolist(), s.unit.tolist(), strict=True))
+
+
+def simulated(net, p, **options):
+    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False, **options)
+    assert result is not None
+    return result
 
 
 def test_uniforms_are_uniform_and_a_function_of_their_arguments():
@@ -76,7 +83,7 @@ def test_true_spikes_after_the_start_change_nothing():
 
 def test_the_history_and_what_was_generated_matter():
     net, prepared = small_model()
-    sequences = sequences_of(prepared.split, prepared.builder, prepared.index, CONFIG)
+    sequences = sequences_of(prepared.split, prepared.index, prepared.builder.shape, CONFIG)
     assert len(sequences.history.tick)
     silent = dataclasses.replace(sequences, history=Spikes.join([]))
     assert run(net, prepared, sequences=silent) != run(net, prepared, sequences=sequences)
@@ -95,7 +102,8 @@ def test_the_history_and_what_was_generated_matter():
         past = Tokens(np.array([0, len(mine)]), tick, np.array([c[2] for c in mine], int))
         windows = Windows(sequences.segment[:1], sequences.start[:1] + 5)
         stepper = Stepper(net, prepared.builder(windows, past=past))
-        return stepper.dt_logits()
+        zero = torch.zeros(1, dtype=torch.int64)
+        return stepper.after(zero, zero, zero - 1, zero + 1).dt_logits()
 
     with torch.no_grad():
         assert not torch.allclose(logits(a), logits(b))
@@ -115,7 +123,7 @@ def test_the_batch_changes_no_spike(batch_size):
 
 def test_the_guard_is_counted():
     net, prepared = small_model()
-    sequences = sequences_of(prepared.split, prepared.builder, prepared.index, CONFIG)
+    sequences = sequences_of(prepared.split, prepared.index, prepared.builder.shape, CONFIG)
     result = rollout(net, prepared.builder, sequences, dataclasses.replace(CONFIG, max_tokens=1), 0)
     assert result.guard_hits > 0
     counts = np.bincount((result.spikes.tick - sequences.start[result.spikes.sequence]) // 5)
@@ -127,7 +135,7 @@ def test_a_simulation_is_a_recording_that_loads_back(by, tmp_path):
     rec = small_recording(num_trials=10)
     config = small_config(split={"by": by, "block": 8.0}, generate={"samples": 2, "max_seconds": 0.5})
     net, p = small_model(rec, config)
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    result = simulated(net, p)
     back = read_npz(write_npz(result.recording, tmp_path / "simulated.npz"))
     assert back.sha256() == result.recording.sha256()
     assert back.num_trials == 2 * len(p.split.blocks["test"]) and back.unit_ids == rec.unit_ids
@@ -141,6 +149,6 @@ def test_a_simulation_is_a_recording_that_loads_back(by, tmp_path):
 
 def test_without_a_limit_the_whole_part_is_simulated():
     net, p = small_model(config=small_config(generate={"max_seconds": 0.0}))
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    result = simulated(net, p)
     assert result.recording.duration == pytest.approx(p.split.seconds("test"))
     assert result.recording.spike_times.max() > 0.9 * result.recording.domain.max()

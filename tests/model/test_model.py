@@ -111,17 +111,21 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model):
     full = windows_nll(net(batch), batch)
     stepper = Stepper(net, batch)
     nll = torch.zeros(10, dtype=torch.float64)
+    tick, unit, count = torch.zeros(10, dtype=torch.int64), torch.full((10,), -1), torch.ones(10)
     for i in range(batch.current.max_length + 1):
-        logp = stepper.dt_logits().log_softmax(1)
+        following = stepper.after(torch.arange(len(tick)), tick, unit, count)
+        logp = following.dt_logits().log_softmax(1)
         done = batch.current.lengths_B[stepper.rows] == i
         nll[stepper.rows[done]] -= logp[done, -1]
         going = torch.nonzero(~done).squeeze(1)
         if len(going) == 0:
             break
         place = batch.current.offsets[stepper.rows[going]] + i
+        again = (batch.tick_T[place] == tick[going]) & (batch.unit_T[place] == unit[going])
+        count = torch.where(again, count[going] + 1, 1)
         tick, unit = batch.tick_T[place], batch.unit_T[place]
         nll[stepper.rows[going]] -= logp[going, tick]
-        id_logp = stepper.id_logits(going, tick).log_softmax(1)
+        id_logp = following.id_logits(going, tick).log_softmax(1)
         nll[stepper.rows[going]] -= id_logp.gather(1, unit[:, None]).squeeze(1)
         stepper.keep(going)
         stepper.feed(tick, unit)

@@ -14,7 +14,7 @@ from neuroformer.decoding.decode import predict_spreads, predict_targets
 from neuroformer.model.targets import STUDENT_DOF, TargetHead, value_ends
 from neuroformer.recording import BehaviorVariable
 
-SCALE = {"mean": [2.0, 0.0], "std": [3.0, 1.0], "low": [0.0, -1.0]}
+SCALE = {"mean": [2.0, 0.0], "std": [3.0, 1.0], "low": [0.0, -1.0], "high": [9.0, 1.0]}
 
 
 def head(**settings) -> TargetHead:
@@ -148,6 +148,13 @@ def test_losses_are_the_likelihoods_that_they_claim():
     assert loss(circular, raw, values) == pytest.approx(wanted, rel=1e-5)
     squared = ((raw[..., :2] - (values - SCALE["mean"]) / SCALE["std"]) ** 2).mean()
     assert loss(head(), raw[..., :2], values) == pytest.approx(squared, rel=1e-5)
+
+
+def test_decoded_values_stay_near_what_training_held():
+    values = head().values(torch.tensor([[-100.0, 0.5], [100.0, -0.5]], dtype=torch.float64))
+    torch.testing.assert_close(
+        values, torch.tensor([[-0.9, 0.5], [9.9, -0.5]], dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def test_missing_values_have_no_say():

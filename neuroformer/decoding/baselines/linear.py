@@ -18,15 +18,20 @@ Predict = Callable[[Samples], np.ndarray]
 RIDGE_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 13))
 LOGISTIC_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn, on standardised features
 LASSO_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-7, 0))  # on standardised features and labels
+LEAST_SPREAD = 0.2
 POISSON_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 
 
 class Standard:
-    """Features and labels in units of the training spread; a feature that never varies stays zero."""
+    """Features and labels in units of the training spread.
+
+    A unit that hardly fired in training has a tiny spread, and one spike in the test part would be an enormous
+    feature: no spread counts as less than a fifth of the root mean square over features.
+    """
 
     def __init__(self, train: Samples):
         self.x_mean, spread = train.flat.mean(0), train.flat.std(0)
-        self.x_scale = np.where(spread > 1e-6, spread, np.inf)
+        self.x_scale = np.maximum(spread, LEAST_SPREAD * np.sqrt(np.mean(spread**2)) + 1e-9)
         self.y_mean, spread = train.y_VC.mean(0), train.y_VC.std(0)
         self.y_scale = np.where(spread > 0, spread, 1.0)
 

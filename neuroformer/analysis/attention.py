@@ -1,0 +1,319 @@
+"""Who attends to whom: maps of attention over any stretch of a recording, reduced while it streams.
+
+No attention matrix outlives its batch: what is kept is units x units, units x places x lags, or units x variables.
+
+Shape suffixes: T query tokens (SOS included), S key tokens, B windows, L queries and K keys of the longest window,
+H heads, X and Y labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.analysis.maps import Map
+from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.windows import Windows
+from neuroformer.model.attention import Block
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.ops import Ragged, attention_map
+from neuroformer.ops import maps as ops_maps
+
+Rows = Literal["predicted", "spike"]
+
+
+@dataclass
+class Labels:
+    """Which row of a map each token of a batch belongs to as a query, and which column as a key."""
+
+    query_T: Tensor
+    key: dict[str, Tensor]
+
+
+class AttentionCapture:
+    """Sums attention by label over batches; :meth:`maps` divides by how often each pair could have been attended.
+
+    Parameters
+    ----------
+    model : Neuroformer, in evaluation mode
+    unit_ids : names of its units
+    heads : also a map of every head
+    rollout : also attention rolled out across blocks, after Abnar & Zuidema, ACL 2020: each block mixes its
+        tokens half with what they attend to, and attention to a stream flows on through later self-attention
+    rows : "predicted": a token counts for the unit of the spike that it predicts next;
+        "spike": for the unit of its own spike
+    """
+
+    def __init__(
+        self, model: Neuroformer, unit_ids: list[str], *, heads: bool = False, rollout: bool = False,
+        rows: Rows = "predicted",
+    ):  # fmt: skip
+        self.model, self.unit_ids, self.heads, self.rows = model, unit_ids, heads, rows
+        self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
+        self.columns = _columns(model, unit_ids)
+        self.names = _block_names(self.blocks)
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
+        self.rollout = _Rollout(self) if rollout else None
+
+    @torch.no_grad()
+    def add(self, batch: Batch) -> None:
+        """Run the model on a batch and add what its blocks attend to."""
+        labels = self.labels(batch)
+        seen: set[str] = set()
+        if self.rollout is not None:
+            self.rollout.begin(labels)
+        try:
+            for place, block in enumerate(self.blocks):
+                block.observer = self._observer(place, block, labels, seen)
+            self.model(batch)
+        finally:
+            for block in self.blocks:
+                block.observer = None
+        if self.rollout is not None:
+            self.rollout.end()
+
+    def _observer(self, place: int, block: Block, labels: Labels, seen: set[str]) -> Callable[..., None]:
+        def observe(q: Tensor, k: Tensor, layout: Ragged, k_layout: Ragged, k_index: Tensor | None) -> None:
+            stream, causal = block.attend, block.attend == "current"
+            key = labels.key[stream]
+            size = (len(self.unit_ids), len(self.columns[stream].names))
+            sums = attention_map(
+                q, k, None, layout, k_layout, labels.query_T, key, size,
+                per_head=self.heads, k_index=k_index, causal=causal,
+            )  # fmt: skip
+            self._add(self.sums, self.names[place], sums)
+            if stream not in seen:  # what could be attended is the same for every block of a stream
+                seen.add(stream)
+                self._add(self.counts, stream, _pairs(labels.query_T, key, layout, k_layout, k_index, causal, size))  # fmt: skip
+            if self.rollout is not None:
+                self.rollout.observe(block, q, k, layout, k_layout, k_index)
+
+        return observe
+
+    @staticmethod
+    def _add(total: dict[str, Tensor], key: str, value: Tensor) -> None:
+        total[key] = total[key] + value if key in total else value
+
+    def labels(self, batch: Batch) -> Labels:
+        """Labels of every query and every key of a batch; -1 for SOS, null tokens and what has none."""
+        device = batch.unit_T.device
+        spikes = batch.current
+        count = torch.arange(len(spikes) + 1, device=device)
+        first = spikes.offsets[:-1] + count[:-1]
+        place = torch.arange(spikes.total, device=device) + spikes.row_T
+        own = torch.full((spikes.total + len(spikes),), -1, dtype=torch.int64, device=device)
+        own[place + 1] = batch.unit_T
+        following = torch.full_like(own, -1)
+        following[place] = batch.unit_T
+        assert bool((own[first] == -1).all())
+        key = {"current": own, "past": _behind_null(batch.past, batch.past_unit_P)}
+        for group in self.model.config.input_groups:
+            key[group] = _input_labels(self.model, group, batch)
+        if batch.clips is not None and self.model.frames is not None:
+            key["frames"] = _frame_labels(self.model, batch.clips.num_missing_G)
+        return Labels(following if self.rows == "predicted" else own, key)
+
+    def maps(self) -> list[Map]:
+        """Every map: blocks in order, then heads, then rolled out."""
+        out = []
+        for name, sums in self.sums.items():
+            stream = self.blocks[self.names.index(name)].attend
+            if not self.heads:
+                out.append(self._map(name, stream, sums))
+                continue
+            out.append(self._map(name, stream, sums.mean(0)))
+            out += [self._map(f"{name}, head {h + 1}", stream, s) for h, s in enumerate(sums)]
+        if self.rollout is not None:
+            out += [self._map(f"attention to {s}, rolled out", s, v) for s, v in self.rollout.sums.items()]
+        return out
+
+    def _map(self, name: str, stream: str, sums: Tensor) -> Map:
+        columns = self.columns[stream]
+        count = self.counts[stream].cpu().numpy()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.where(count > 0, sums.cpu().numpy() / count, np.nan)
+        if columns.lags_s is not None:  # labels run over time, then place
+            shape = (len(values), len(columns.lags_s), -1)
+            values, count = (x.reshape(shape).swapaxes(1, 2) for x in (values, count))
+            names = columns.names[: values.shape[1]]
+        else:
+            names = columns.names
+        return Map(name, values, "share of a token's attention", self.unit_ids, names, count, columns.lags_s, columns.grid)  # fmt: skip
+
+
+@dataclass
+class _Columns:
+    names: list[str]
+    lags_s: np.ndarray | None = None
+    grid: tuple[int, int] | None = None
+
+
+def _columns(model: Neuroformer, unit_ids: list[str]) -> dict[str, _Columns]:
+    """What each stream's keys are called."""
+    out = {"current": _Columns(unit_ids), "past": _Columns(unit_ids)}
+    for group in model.config.input_groups:
+        out[group] = _Columns([v.name for v in model.config.inputs if v.group == group])
+    if model.frames is not None:
+        steps, rows, columns = model.frames.grid
+        center = np.arange(steps) * model.frames.stride[0] + (model.frames.kernel[0] - 1) / 2
+        count = (steps - 1) * model.frames.stride[0] + model.frames.kernel[0]
+        lags = (count - 1 - center) * model.frame_period
+        places = [f"row {r}, column {c}" for r in range(rows) for c in range(columns)]
+        out["frames"] = _Columns(places * steps, lags, (rows, columns))
+    return out
+
+
+def _block_names(blocks: list[Block]) -> list[str]:
+    """Blocks that attend to one stream are counted."""
+    names = []
+    for i, block in enumerate(blocks):
+        same = sum(b.attend == block.attend for b in blocks)
+        number = sum(b.attend == block.attend for b in blocks[: i + 1])
+        names.append(f"attention to {block.attend}" + (f", block {number}" if same > 1 else ""))
+    return names
+
+
+def _behind_null(layout: Ragged, label_S: Tensor) -> Tensor:
+    out = label_S.new_full((layout.total + len(layout),), -1)
+    return out.index_copy(0, torch.arange(layout.total, device=out.device) + layout.row_T + 1, label_S)
+
+
+def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
+    """Variable of each sample of a group that exists, behind one null token a window."""
+    exist, label = [], []
+    for v in [v for v in model.config.inputs if v.group == group]:
+        there = torch.isfinite(batch.inputs[v.name]).all(-1)
+        exist.append(there)
+        label.append(torch.full_like(there, len(label), dtype=torch.int64))
+    there, labels = torch.cat(exist, 1), torch.cat(label, 1)
+    return _behind_null(Ragged.from_lengths(there.sum(1)), labels[there])
+
+
+def _frame_labels(model: Neuroformer, num_missing_G: Tensor) -> Tensor:
+    """Time and place of each token that is left of every clip, behind one null token a clip."""
+    assert model.frames is not None
+    steps, rows, columns = model.frames.grid
+    size = steps * rows * columns
+    last = torch.arange(steps, device=num_missing_G.device) * model.frames.stride[0] + model.frames.kernel[0]
+    keep = (last > num_missing_G[:, None]).repeat_interleave(rows * columns, 1)
+    labels = torch.arange(size, device=keep.device).expand(len(keep), -1)
+    return _behind_null(Ragged.from_lengths(keep.sum(1)), labels[keep])
+
+
+def _pairs(query_T, key_S, q_layout, k_layout, k_index, causal: bool, size: tuple[int, int]) -> Tensor:
+    """(X, Y) float64: how many pairs of a query and a key that it saw have these labels."""
+    if not causal:
+        queries, keys = (
+            torch.zeros(len(layout), n + 1, dtype=torch.float64, device=label.device)
+            .index_put_((layout.row_T, label.where(label >= 0, n)), label.new_ones(()).double(), accumulate=True)[:, :n]
+            for layout, label, n in ((q_layout, query_T, size[0]), (k_layout, key_S, size[1]))
+        )  # fmt: skip
+        return queries.T @ (keys if k_index is None else keys.index_select(0, k_index))
+    total = torch.zeros(1, *size, dtype=torch.float64, device=query_T.device)
+    for piece in ops_maps.pieces(q_layout, k_layout, 1, causal=True):
+        cell = piece.cells(query_T, key_S, size)
+        total += ops_maps.reduce(torch.ones_like(cell, dtype=torch.float64)[None], cell, size)
+    return total[0]
+
+
+class _Rollout:
+    """Attention that flows on through later blocks; weights of one batch at a time, (B, L, K) a stream."""
+
+    def __init__(self, capture: AttentionCapture):
+        self.capture = capture
+        self.sums: dict[str, Tensor] = {}
+
+    def begin(self, labels: Labels) -> None:
+        self.labels = labels
+        self.flow: dict[str, Tensor] = {}
+        self.pieces: dict[str, ops_maps.Piece] = {}
+
+    def observe(self, block: Block, q, k, layout: Ragged, k_layout: Ragged, k_index) -> None:
+        if block.attend not in self.pieces:
+            self.pieces[block.attend] = ops_maps.whole(layout, k_layout, k_index, block.attend == "current")
+        p = self.pieces[block.attend].weights(q, k).mean(1)
+        if block.attend == "current":
+            own = self.flow.get("current")
+            self.flow = {s: 0.5 * x + 0.5 * p @ x for s, x in self.flow.items() if s != "current"}
+            self.flow["current"] = 0.5 * p if own is None else 0.5 * own + 0.5 * p @ own + 0.5 * p
+        else:
+            self.flow = {s: 0.5 * x for s, x in self.flow.items()}
+            self.flow[block.attend] = self.flow.get(block.attend, 0.0) + 0.5 * p
+
+    def end(self) -> None:
+        for stream, p in self.flow.items():
+            size = (len(self.capture.unit_ids), len(self.capture.columns[stream].names))
+            cell = self.pieces[stream].cells(self.labels.query_T, self.labels.key[stream], size)
+            AttentionCapture._add(self.sums, stream, ops_maps.reduce(p[None], cell, size)[0])
+
+
+def batches(builder: BatchBuilder, windows: Windows, size: int) -> Iterator[Batch]:
+    for i in range(0, len(windows), size):
+        yield builder(windows[i : i + size])
+
+
+def attention_maps(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 256,
+    heads: bool = False, rollout: bool = True, rows: Rows = "predicted",
+) -> list[Map]:  # fmt: skip
+    """Attention of every block over some windows, as maps; options as of :class:`AttentionCapture`.
+
+    Memory is that of one batch and of the maps; it does not grow with the number of windows.
+    """
+    capture = AttentionCapture(model, unit_ids, heads=heads, rollout=rollout, rows=rows)
+    device = next(model.parameters()).device
+    for batch in batches(builder, windows, batch_size):
+        capture.add(batch.to(device))
+    return capture.maps()
+
+
+def frame_attention(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, *, batch_size: int = 256
+) -> dict[str, np.ndarray]:
+    """Attention of a stretch to each place of its frames, window by window.
+
+    Returns
+    -------
+    dict
+        ``images`` (windows, height, width): the last frame that each window saw; ``times`` (windows,) its start
+        (s); ``attention`` (windows, rows, columns): share of its tokens' attention, over blocks and heads;
+        ``extent``: top, left, bottom and right of the grid in pixels.
+    """
+    assert model.frames is not None
+    steps, rows, columns = model.frames.grid
+    blocks = [b for b in model.fusion.blocks if isinstance(b, Block) and b.attend == "frames"]
+    found: dict[str, list[np.ndarray]] = {"images": [], "attention": []}
+    for batch in batches(builder, windows, batch_size):
+        assert batch.clips is not None
+        total = torch.zeros(batch.num_windows, steps * rows * columns, dtype=torch.float64)
+        key = _frame_labels(model, batch.clips.num_missing_G)
+
+        def observe(q, k, layout, k_layout, k_index, total=total, key=key):
+            row = layout.row_T
+            size = (len(layout), total.shape[1])
+            total += attention_map(q, k, None, layout, k_layout, row, key, size, per_head=False, k_index=k_index)  # fmt: skip
+            total /= layout.lengths_B[:, None]
+
+        try:
+            for block in blocks:
+                block.observer = observe
+            with torch.no_grad():
+                model(batch)
+        finally:
+            for block in blocks:
+                block.observer = None
+        found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))
+        found["images"].append(batch.clips.images_GFHW[batch.clips.index_W, -1].numpy())
+    (_, kh, kw), (_, sh, sw) = model.frames.kernel, model.frames.stride
+    # the middle of each kernel, a stride wide
+    top, left = (kh - sh) / 2, (kw - sw) / 2
+    return {
+        "images": np.concatenate(found["images"]), "attention": np.concatenate(found["attention"]),
+        "times": windows.starts(builder.index), "extent": np.array([top, left, top + rows * sh, left + columns * sw]),
+    }  # fmt: skip

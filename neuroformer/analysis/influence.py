@@ -1,0 +1,192 @@
+"""What a past spike does to the prediction: knock-out (the causal reading), gradient x input, integrated gradients.
+
+Shape suffixes: W windows, V windows with one unit silenced, P past spikes, B bins, U units, L lags.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.analysis.attention import batches
+from neuroformer.analysis.maps import Map
+from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.windows import Windows
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.ops import Ragged
+
+LOG_ODDS = "change of log-odds"
+MAX_CELLS = 1 << 23  # windows x bins x units of one piece
+
+
+def log_odds(log_rate: Tensor) -> Tensor:
+    """Log-odds that a bin holds a spike, from the log of its expected (Poisson) count."""
+    return torch.log(torch.expm1(log_rate.exp()).clamp_min(1e-30))
+
+
+@torch.no_grad()
+def knock_out(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *,
+    reach_s: float | None = None, batch_size: int = 64,
+) -> Map:  # fmt: skip
+    """Silence a unit in the past; measure the change of every unit's predicted log-odds.
+
+    For every window and every unit that fired within ``reach_s`` before it, all past spikes of that unit are
+    taken away, from every path by which the model sees them. The value of (i, j, lag) is the mean, over all such
+    occasions, of the log-odds that unit i fires in a bin with the spikes of j minus without them, ``lag`` being
+    the time from j's last spike to that bin. This is a causal statement about the model, not an association.
+
+    Parameters
+    ----------
+    model : Neuroformer, in evaluation mode
+    builder, windows : what to measure on
+    reach_s : seconds before the window; by default as far as the model's coupling reaches
+    batch_size : windows at once, before silencing
+
+    Returns
+    -------
+    Map
+        (units acted on, units acting, lags); NaN where a unit never fired at that lag.
+    """
+    dt, num_bins, num_units = builder.shape.dt, model.num_bins, model.num_units
+    reach = _reach(model, dt, reach_s)
+    num_lags = reach + num_bins - 1
+    device = next(model.parameters()).device
+    sums = torch.zeros(num_units * num_lags, num_units, dtype=torch.float64, device=device)
+    count = torch.zeros(num_units * num_lags, dtype=torch.float64, device=device)
+    bins = torch.arange(num_bins, device=device)
+    step = max(1, MAX_CELLS // (num_bins * num_units))
+    for batch in batches(builder, windows, batch_size):
+        batch = batch.to(device)
+        base_WBU = log_odds(model.expected(batch))
+        window_V, unit_V, last_V = _silenced(batch, reach, num_units)
+        for which in torch.arange(len(window_V), device=device).split(step):
+            w, u = window_V[which], unit_V[which]
+            change = base_WBU[w] - log_odds(model.expected(without(batch, w, u)))
+            lag = -last_V[which][:, None] + bins - 1  # 0: the bin after the spike
+            place = (u[:, None] * num_lags + lag).flatten()
+            known = lag.flatten() < num_lags
+            sums.index_add_(0, place[known], change.flatten(0, 1)[known].double())
+            count.index_add_(0, place[known], torch.ones_like(place[known], dtype=torch.float64))
+    values = (sums / count[:, None]).view(num_units, num_lags, num_units).permute(2, 0, 1)
+    values = torch.where((count > 0).view(1, num_units, num_lags), values, torch.nan)
+    lags_s = np.round((np.arange(num_lags) + 1) * dt, 9)
+    times = count.view(1, num_units, num_lags).cpu().numpy()
+    return Map("knock-out", values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, times, lags_s)
+
+
+def _silenced(batch: Batch, reach: int, num_units: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Window, unit, and bin of the last spike of every unit that fired in the last ``reach`` bins."""
+    near = batch.past_tick_P >= -reach
+    key = (batch.past.row_T * num_units + batch.past_unit_P)[near]
+    last = torch.full((batch.num_windows * num_units,), -reach - 1, device=key.device)
+    last.scatter_reduce_(0, key, batch.past_tick_P[near], "amax")
+    found = torch.nonzero(last >= -reach).squeeze(1)
+    return found // num_units, found % num_units, last[found]
+
+
+def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
+    """Copies of windows, each without the past spikes of one unit; current spikes are left out.
+
+    Parameters
+    ----------
+    window_V, unit_V : which window each copy is of, and which unit is silent in it
+    """
+    lengths = batch.past.lengths_B[window_V]
+    row = torch.repeat_interleave(torch.arange(len(window_V), device=lengths.device), lengths)
+    start = torch.cumsum(lengths, 0) - lengths
+    place = torch.arange(len(row), device=row.device) - start[row] + batch.past.offsets[:-1][window_V][row]
+    keep = batch.past_unit_P[place] != unit_V[row]
+    kept, rows = place[keep], row[keep]
+    layout = Ragged.from_lengths(torch.bincount(rows, minlength=len(window_V)))
+    none = torch.zeros(len(window_V) + 1, dtype=torch.int64, device=row.device)
+    empty = batch.tick_T[:0]
+    c = batch.clips
+    return Batch(
+        current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
+        past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
+        available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
+        clips=None if c is None else Clips(c.images_GFHW, c.num_missing_G, c.index_W[window_V], c.age_W[window_V]),
+        inputs={k: x[window_V] for k, x in batch.inputs.items()},
+    )  # fmt: skip
+
+
+def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
+    """Bins before the window; by default as far as the coupling reaches, or the whole past without one."""
+    if reach_s is not None:
+        return min(model.past_bins, max(1, round(reach_s / dt)))
+    return model.past_bins if model.coupling is None else min(model.past_bins, model.coupling.num_lags)
+
+
+def gradients(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, steps: int = 1,
+    reach_s: float | None = None, batch_size: int = 128,
+) -> Map:  # fmt: skip
+    """Gradient x input of past spikes (``steps`` 1), or integrated gradients (Sundararajan et al., ICML 2017).
+
+    The input is how much each past spike counts, 1; the baseline is 0, no spikes at all. The value of
+    (i, j, lag) is the mean, over past spikes of j ``lag`` before a window's first bin, of the attribution to the
+    sum over the window's bins of unit i's log-odds. Integrated gradients average the gradient at ``steps`` midpoints
+    between 0 and 1.
+    """
+    dt, num_units = builder.shape.dt, model.num_units
+    reach = _reach(model, dt, reach_s)
+    device = next(model.parameters()).device
+    sums = torch.zeros(num_units, num_units * reach, dtype=torch.float64, device=device)
+    count = torch.zeros(num_units * reach, dtype=torch.float64, device=device)
+    for batch in batches(builder, windows, batch_size):
+        batch = batch.to(device)
+        near = batch.past_tick_P >= -reach
+        place = (batch.past_unit_P * reach - 1 - batch.past_tick_P)[near]
+        count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
+        for alpha in (np.arange(steps) + 0.5) / steps if steps > 1 else [1.0]:
+            weight = torch.full_like(batch.past_tick_P, float(alpha), dtype=model.sos.dtype).requires_grad_()
+            score = log_odds(model.expected(dataclasses.replace(batch, past_weight_P=weight))).sum((0, 1))
+            for unit in range(num_units):
+                (slope,) = torch.autograd.grad(score[unit], weight, retain_graph=unit + 1 < num_units)
+                sums[unit].index_add_(0, place, slope[near].double() / steps)
+    values = torch.where(count > 0, sums / count, torch.nan).view(num_units, num_units, reach)
+    name = "gradient x input" if steps == 1 else "integrated gradients"
+    lags_s = np.round((np.arange(reach) + 1) * dt, 9)
+    return Map(name, values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, count.view(1, num_units, reach).cpu().numpy(), lags_s)  # fmt: skip
+
+
+def frame_sensitivity(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 64
+) -> Map:
+    """Each unit's receptive field as the model sees it: mean squared gradient of its log-odds to every pixel.
+
+    Squares, because a unit that follows the energy of its input has gradients of either sign. (units, pixels, lags):
+    the lag runs back from the last frame that a window saw.
+    """
+    assert model.frames is not None
+    count, (height, width) = 0, builder_frame_size(builder)
+    sums: Tensor | None = None
+    for batch in batches(builder, windows, batch_size):
+        c = batch.clips
+        assert c is not None
+        images = c.images_GFHW.to(model.sos.dtype).requires_grad_()
+        clips = Clips(images, c.num_missing_G, c.index_W, c.age_W)
+        log_rate = model.expected(dataclasses.replace(batch, clips=clips))
+        score = log_odds(log_rate).mean(1).sum(0)
+        for unit in range(model.num_units):
+            (slope,) = torch.autograd.grad(score[unit], images, retain_graph=unit + 1 < model.num_units)
+            if sums is None:
+                sums = torch.zeros(model.num_units, *slope.shape[1:], dtype=torch.float64)
+            sums[unit] += slope.double().square().sum(0)
+        count += len(images)
+    assert sums is not None
+    values = (sums / count).flip(1).flatten(2).transpose(1, 2).sqrt().numpy()
+    lags = np.arange(values.shape[2]) * model.frame_period
+    names = [f"row {r}, column {q}" for r in range(height) for q in range(width)]
+    unit = "root mean square of the gradient of log-odds"
+    return Map("frame sensitivity", values, unit, unit_ids, names, np.full((1, 1, 1), count), lags, (height, width))  # fmt: skip
+
+
+def builder_frame_size(builder: BatchBuilder) -> tuple[int, int]:
+    assert builder.frames is not None
+    height, width = builder.frames.images.shape[1:3]
+    return int(height), int(width)

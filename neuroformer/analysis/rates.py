@@ -1,0 +1,108 @@
+"""Expected counts from samples; and the scores of expected counts against single trials.
+
+Shape suffixes: K samples, T trials, B bins, U units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroformer.metrics import pearson
+
+MIN_EXPLAINABLE = 0.15  # units below it have no FEVE worth the name (Sensorium's own limit)
+
+
+@dataclass(frozen=True, eq=False)
+class Rates:
+    """Expected counts, how many samples they come from (0: from a readout), and what that costs.
+
+    Attributes
+    ----------
+    expected_BU : (bins, units) expected counts a bin
+    variance_BU : (bins, units) variance of ``expected_BU`` that comes from having few samples; 0 for a readout
+    num_samples, prior : K and the weight of the prior, in samples
+    """
+
+    expected_BU: np.ndarray
+    variance_BU: np.ndarray
+    num_samples: int
+    prior: float
+
+
+def expected_counts(
+    source_KBU: np.ndarray, *, readout: bool = False, prior: float = 0.0, mean_U=None
+) -> Rates:
+    """Expected counts per bin and unit, from a rate readout or from K samples: what every rate score takes.
+
+    A readout's log rates are exponentiated. Of K samples it is ``(sum + prior * mean) / (K + prior)``: a gamma
+    prior worth ``prior`` samples at each unit's mean rate. With prior 0 it is unbiased, and its variance, the
+    samples' own over K, is what lowers every score that is not corrected for it; with a prior the variance is
+    ``(K / (K + prior))^2`` of that and the expectation is pulled to the mean by ``prior / (K + prior)``.
+    A likelihood needs a prior above 0: a bin without a sampled spike has otherwise rate 0.
+
+    Parameters
+    ----------
+    source_KBU : (K, B, U) sampled counts, or with ``readout`` (B, U) log of the expected counts
+    prior : samples that the prior is worth
+    mean_U : (U,) expected counts a bin of each unit, needed where ``prior > 0``
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, or a prior without mean rates.
+    """
+    x = np.asarray(source_KBU, dtype=np.float64)
+    if x.ndim != (2 if readout else 3):
+        raise ValueError(f"got shape {x.shape}; expected {'(bins, units) log rates' if readout else '(samples, bins, units) counts'}")  # fmt: skip
+    if readout:
+        return Rates(np.exp(x), np.zeros_like(x), 0, 0.0)
+    if prior > 0 and mean_U is None:
+        raise ValueError(f"prior is {prior:g} samples; give mean_U, the rates that it pulls to")
+    num_samples = len(x)
+    pull = 0.0 if mean_U is None else prior * np.asarray(mean_U)
+    spread = x.var(0, ddof=1) if num_samples > 1 else np.full(x.shape[1:], np.nan)
+    variance = spread * num_samples / (num_samples + prior) ** 2
+    return Rates((x.sum(0) + pull) / (num_samples + prior), variance, num_samples, prior)
+
+
+def single_trial_r(recorded: list[np.ndarray], predicted: list[Rates]) -> np.ndarray:
+    """(U,) Pearson's r between recorded and expected counts over all bins of all trials (Sensorium's score).
+
+    Not corrected for the number of samples: compare scores of equal K.
+
+    References
+    ----------
+    Willeke et al., The Sensorium competition, 2022, section 4.
+    """
+    return pearson(np.concatenate(recorded), np.concatenate([p.expected_BU for p in predicted]))
+
+
+def feve(recorded: list[np.ndarray], predicted: list[Rates], stimulus: np.ndarray) -> tuple[float, int]:
+    """Fraction of explainable variance explained, the mean over units, and how many units that is.
+
+    ``1 - (MSE - noise) / (variance - noise)``, the noise being the variance over the repeats of a stimulus
+    (ddof 1), averaged over bins and stimuli. The MSE is lowered by the variance that few samples add, so that
+    it is that of infinitely many. Units whose explainable share, ``1 - noise / variance``, is below 0.15 are left
+    out; NaN without a repeated stimulus or without samples to correct by.
+
+    References
+    ----------
+    Cadena et al., PLoS Comput Biol 2019, equations 2 and 3; neuralpredictors ``measures.np_functions.fev``.
+    """
+    bins = min(len(x) for x in recorded)
+    y = np.stack([x[:bins] for x in recorded])
+    wrong = [
+        (x - p.expected_BU[:bins]) ** 2 - p.variance_BU[:bins] for x, p in zip(y, predicted, strict=True)
+    ]
+    noise = [y[stimulus == s].var(0, ddof=1) for s in np.unique(stimulus[stimulus >= 0]) if (stimulus == s).sum() > 1]  # fmt: skip
+    if not noise:
+        return float("nan"), 0
+    noise_U, error_U = np.mean(noise, axis=(0, 1)), np.mean(wrong, axis=(0, 1))
+    total_U = y.reshape(-1, y.shape[2]).var(0, ddof=1)
+    some = (total_U > 0) & (1 - noise_U / np.maximum(total_U, 1e-12) >= MIN_EXPLAINABLE)
+    if not some.any():
+        return float("nan"), 0
+    each = 1 - (error_U[some] - noise_U[some]) / (total_U[some] - noise_U[some])
+    return float(each.mean()), int(some.sum())

@@ -1,0 +1,74 @@
+"""What an intervention changed: two simulations with the same random numbers, compared sequence by sequence.
+
+Shape suffixes: Q sequences, U units.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+from neuroformer.recording import Recording
+
+
+@dataclass(frozen=True, eq=False)
+class RateChanges:
+    """Rates before and after, in Hz, and the paired change with its 95 % interval over sequences.
+
+    Attributes
+    ----------
+    before_U, after_U, change_U : (U,) ``after - before``
+    low_U, high_U : (U,) ``change -+ 1.96`` standard errors of the mean over paired sequences
+    z_U : (U,) change over its standard error; 0 where nothing changed
+    """
+
+    before_U: np.ndarray
+    after_U: np.ndarray
+    change_U: np.ndarray
+    low_U: np.ndarray
+    high_U: np.ndarray
+    z_U: np.ndarray
+
+
+def rate_changes(before: Recording, after: Recording) -> RateChanges:
+    """Compare simulations of the same sequences and seed.
+
+    Raises
+    ------
+    ValueError
+        Simulations of different units, sequences or seeds: their difference would be noise.
+    """
+    columns = ("stream", "seed", "source_start")
+    alike = before.unit_ids == after.unit_ids and before.num_trials == after.num_trials
+    alike = alike and all(k in r.trials for k in columns for r in (before, after))
+    if not alike or any(not np.array_equal(before.trials[k], after.trials[k]) for k in columns):
+        raise ValueError(
+            "the two simulations do not pair: they must have the same units, sequences, samples and seed "
+            "(generate both with the same settings but for the interventions)"
+        )
+    a, b = _rates(before), _rates(after)
+    change = b - a
+    mean, n = change.mean(0), len(change)
+    error = change.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(mean), np.nan)
+    z = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
+    return RateChanges(a.mean(0), b.mean(0), mean, mean - 1.96 * error, mean + 1.96 * error, z)
+
+
+def _rates(rec: Recording) -> np.ndarray:
+    """(Q, U) Hz of every sequence."""
+    intervals = rec.trial_intervals
+    row = np.searchsorted(intervals[:, 0], rec.spike_times, side="right") - 1
+    counts = np.bincount(row * rec.num_units + rec.spike_units, minlength=len(intervals) * rec.num_units)
+    return counts.reshape(len(intervals), rec.num_units) / np.diff(intervals, axis=1)
+
+
+def auroc(score: np.ndarray, is_target: np.ndarray) -> float:
+    """Chance that a target has a higher score than another one, ties counted half; NaN without both kinds."""
+    score, is_target = np.asarray(score, np.float64), np.asarray(is_target, bool)
+    n, m = int(is_target.sum()), int((~is_target).sum())
+    if n == 0 or m == 0:
+        return float("nan")
+    ranks = rankdata(score)
+    return float((ranks[is_target].sum() - n * (n + 1) / 2) / (n * m))

@@ -1,0 +1,70 @@
+"""``neuroformer fewshot``."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from neuroformer.cli.decode import baseline_names, baselines_argument
+from neuroformer.cli.finetune import parse_targets, target_argument
+from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, warn_only_ours
+from neuroformer.cli.tables import interval, table
+
+AMOUNTS = "1%,2%,5%,10%,25%,50%,all"
+
+
+def add(command) -> None:
+    help = "Decode behavior from few labels: a pretrained run against the same network from scratch and baselines."
+    p = command("fewshot", run, help, KEYS)
+    run_argument(p)
+    target_argument(p)
+    p.add_argument(
+        "--labels",
+        default=AMOUNTS,
+        help=f"amounts, like 1s,10s,5%%,all (default: {AMOUNTS.replace('%', '%%')})",
+    )
+    p.add_argument("--draws", type=int, default=3, help="random draws of labels, and seeds (default: 3)")
+    baselines_argument(p)
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. tune.train=top")
+
+
+def run(args) -> None:
+    from neuroformer.decoding.fewshot import fewshot
+    from neuroformer.model.bundle import load_model, write_atomic
+    from neuroformer.report.behavior import fewshot_curve
+
+    names = baseline_names(args.baselines)
+    targets = parse_targets(args.targets)
+    bundle, prepared = open_run(args.folder, args.override)
+    warn_only_ours()
+    report = (lambda text: None) if args.quiet else print
+    for target in targets:
+        start = time.perf_counter()
+        curve = fewshot(
+            load_model(bundle), prepared, target, args.labels.split(","), args.draws, names, report=report
+        )
+        rows = curve.rows()
+        result = {
+            "target": target.name,
+            "draws": args.draws,
+            "seconds_taken": time.perf_counter() - start,
+            "rows": rows,
+        }
+        path = args.folder / f"fewshot_{target.name}.json"
+        write_atomic(path, json.dumps(result, indent=1).encode())
+        lines = [
+            (f"{r['seconds']:g}", f"{100 * r['share']:.1f} %", r["method"], r["score"], interval(r["low"], r["high"]),
+             r["pretrained_minus"], interval(r["pretrained_minus_low"], r["pretrained_minus_high"]))
+            for r in rows
+        ]  # fmt: skip
+        header = (
+            "labels (s)",
+            "share",
+            "decoder",
+            "score",
+            "95 % interval",
+            "pretrained minus it",
+            "95 % interval",
+        )
+        print(f"{target.name}\n{table(lines, header)}\nrows in {path}")
+        save_figure(fewshot_curve(rows, target.name), args.folder / f"fewshot_{target.name}.png")

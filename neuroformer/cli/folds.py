@@ -1,0 +1,54 @@
+"""``neuroformer folds``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.cli.decode import baseline_names, baselines_argument
+from neuroformer.cli.shared import KEYS, summarise, warn_only_ours
+from neuroformer.cli.tables import interval, score_table
+from neuroformer.config import ConfigError, load_config
+
+
+def add(command) -> None:
+    help = "Decode behavior over contiguous folds: train, fine-tune and compare in each, then pool them."
+    p = command("folds", run, help, KEYS)
+    p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/hippocampus.yaml")
+    p.add_argument("--run", type=Path, help="folder of the folds (default: runs/<name>_folds)")
+    p.add_argument("--folds", type=int, default=5, help="contiguous parts, each held out once (default: 5)")
+    baselines_argument(p)
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. window.lookahead=0.75")
+
+
+def run(args) -> None:
+    from neuroformer.decoding.folds import decode_folds
+    from neuroformer.recording import open_recording
+
+    config = load_config(args.config, args.override)
+    if not config.targets:
+        raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
+    folder = args.run or Path("runs") / f"{config.name}_folds"
+    rec = open_recording(config.recording.path, **config.recording.options)
+    warn_only_ours()
+    names = baseline_names(args.baselines)
+    start = time.perf_counter()
+    summary: dict[str, Any] = {"folds": args.folds, "lookahead_s": config.window.lookahead}
+    tables = []
+    for target, decoded, scores in decode_folds(
+        rec, config, folder, args.folds, names, progress=not args.quiet
+    ):
+        summary |= scores
+        key = f"decode_{target.name}"
+        tables.append(score_table(decoded, target, scores))
+        if f"{key}_difference" in scores:
+            low, high = scores[f"{key}_difference_low"], scores[f"{key}_difference_high"]
+            best, difference = scores[f"{key}_best_baseline"], scores[f"{key}_difference"]
+            tables[-1] += f"\nmodel minus {best}: {difference:.3f} {interval(low, high)}, paired"
+        arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
+        np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+    summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
+    print("\n".join(tables))

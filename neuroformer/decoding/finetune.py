@@ -1,0 +1,285 @@
+"""A trained model learns behavior from labelled windows: heads only, top blocks, everything, or low-rank adapters."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuroformer.config import Config, TargetConfig, TuneConfig
+from neuroformer.data.batch import Batch
+from neuroformer.data.normalization import fit_targets
+from neuroformer.data.splits import reach_seconds
+from neuroformer.data.windows import Windows
+from neuroformer.decoding.adapters import add_adapters, merge_adapters
+from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
+from neuroformer.ops import Ragged
+from neuroformer.training.data import Prepared, prepare
+
+STARTS = ("as is", "linear")
+STRETCHES = 5  # into which the labels are cut; a share in the middle of each is set aside
+
+
+def with_targets(config: Config, targets: Sequence[TargetConfig]) -> Config:
+    """A run's configuration with more targets (one of the same name is replaced), on the same split.
+
+    The gaps between blocks would follow the baselines' lags; they stay as they were in pretraining.
+    """
+    names = {t.name for t in targets}
+    every = tuple(t for t in config.targets if t.name not in names) + tuple(targets)
+    gap = config.split.gap if config.split.gap >= 0 else reach_seconds(config)
+    split = dataclasses.replace(config.split, gap=gap) if config.split.by == "blocks" else config.split
+    return dataclasses.replace(config, targets=every, split=split)
+
+
+def extend(
+    model: Neuroformer, prepared: Prepared, targets: Sequence[TargetConfig], seed: int = 0
+) -> tuple[Neuroformer, Prepared]:
+    """A copy of a model with fresh heads for these targets, and its recording prepared with them.
+
+    Weights that fit are kept: the trunk's all, and those of heads for other targets.
+    """
+    config = with_targets(prepared.config, targets)
+    rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
+    fresh = dataclasses.replace(config, targets=tuple(targets))
+    scale["targets"] |= fit_targets(rec, prepared.split, fresh)
+    ready = prepare(rec, config, scale)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = Neuroformer(config, model.num_units, scale)
+    names = tuple(f"targets.{t.name}." for t in targets)
+    old = {k: v for k, v in model.state_dict().items() if not k.startswith(names)}
+    missing, unexpected = out.load_state_dict(old, strict=False)
+    if unexpected or any(not k.startswith(names) for k in missing):
+        raise ValueError(f"the model does not fit its own configuration: {[*unexpected, *missing][:3]}")
+    return out.to(model.sos.dtype), ready
+
+
+def finetune(
+    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
+    seed: int = 0, aside: tuple[Windows, Windows] | None = None,
+) -> tuple[Neuroformer, dict[str, Any]]:  # fmt: skip
+    """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
+
+    1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
+       linear paths fitted in closed form (:mod:`anchor`), and once from the head as it is; the start and the step with
+       the best score on the share set aside are found. Step 0, the linear readout alone, is one of them.
+    2. The same again on all labels, from that start up to that step. No other label has a say.
+
+    Parameters
+    ----------
+    model : its config names the targets, see :func:`extend`; it is not changed
+    windows : in time order; labels that are missing are left out
+    targets : trained together
+    aside : (windows to fit on, windows to stop by) in place of a cut of ``windows``; a model whose heads
+        were trained before must stop by labels that they did not see
+
+    Returns
+    -------
+    Neuroformer
+        In evaluation mode.
+    dict
+        ``start``, ``steps``, ``valid_score`` (minus the loss on the share set aside), ``linear_valid_score`` (of the linear readouts
+        alone), ``anchors`` (by target: what its readout uses).
+    """
+    fit, held = aside or _set_aside(windows, prepared, targets, tune.valid)
+    curves, anchors = {}, {}
+    for start in STARTS:
+        anchors, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
+    start, steps = max(
+        ((s, k) for s in STARTS for k in curves[s]), key=lambda choice: curves[choice[0]][choice[1]]
+    )
+    tuned, _ = _Run(model, prepared, windows, targets, tune, seed, start).go(steps, None)
+    info = {"start": start, "steps": steps, "valid_score": curves[start][steps]}
+    return tuned, info | {"linear_valid_score": curves["linear"][0], "anchors": anchors}
+
+
+class _Run:
+    """One descent, from the linear readout or from the heads as they are."""
+
+    def __init__(
+        self, model, prepared: Prepared, windows: Windows, targets, tune: TuneConfig, seed: int, start: str
+    ):
+        self.prepared, self.targets, self.tune = prepared, targets, tune
+        self.rng = np.random.default_rng(seed)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model: Neuroformer = copy.deepcopy(model).requires_grad_(False).eval()
+            self.windows = windows
+            self.heads: dict[str, TargetHead] = {}
+            self.anchors = {}
+            for target in targets:
+                head = self.model.targets[target.name]
+                assert isinstance(head, TargetHead)
+                self.heads[target.name] = head
+                if start == "linear":
+                    self._anchor(target, head)
+            self.trainable = self._choose()
+        self.seed = seed
+
+    def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
+        features = linear_features(self.model, self.prepared, self.windows, target.name)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples)
+        set_anchor(head, anchor, features)
+        self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
+
+    def _choose(self) -> list[dict]:
+        """Parameter groups: heads and adapters at the full rate, the trunk at ``trunk_lr`` times it."""
+        tune, trunk = self.tune, []
+        heads = [p for head in self.heads.values() for p in head.parameters()]
+        rate = tune.trunk_lr
+        if tune.train == "all":
+            trunk = [p for n, p in self.model.named_parameters() if not n.startswith("targets.")]
+        elif tune.train == "top":
+            blocks = list(self.model.fusion.blocks)[-tune.blocks :]
+            trunk = [p for part in (*blocks, self.model.fusion.norm) for p in part.parameters()]
+        elif tune.train == "adapters":
+            trunk, rate = add_adapters(self.model, tune.rank), 1.0
+        for p in heads + trunk:
+            p.requires_grad_(True)
+        groups = [{"params": heads, "lr": tune.lr}]
+        return groups + ([{"params": trunk, "lr": rate * tune.lr}] if trunk else [])
+
+    def go(self, steps: int, held: Windows | None) -> tuple[Any, dict[int, float]]:
+        """The averaged model after ``steps`` (or what each readout used), and the score on held windows by step."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            average, curve = self._descend(steps, held)
+        if held is not None:
+            return self.anchors, curve
+        with torch.no_grad():
+            for group, values in zip(self.trainable, average, strict=True):
+                for p, v in zip(group["params"], values, strict=True):
+                    p.copy_(v)
+        merge_adapters(self.model)
+        return self.model.requires_grad_(True).eval(), curve
+
+    def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, float]]:
+        tune = self.tune
+        optimizer = torch.optim.AdamW(self.trainable, weight_decay=tune.weight_decay)
+        average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
+        check = None if held is None else self._pieces(held, shuffle=False)
+        curve = {} if check is None else {0: self._score(check)}
+        best = 0
+        batches = self._forever()
+        for step in range(1, steps + 1):
+            for g, base in zip(optimizer.param_groups, self.trainable, strict=True):
+                g["lr"] = base["lr"] * min(1.0, step / 10)
+            self._train_mode(True)
+            loss = self._loss(next(batches))
+            optimizer.zero_grad()
+            loss.backward()
+            for group in self.trainable:
+                nn.utils.clip_grad_norm_(group["params"], 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                decay = min(tune.average, (1 + step) / (10 + step))
+                for group, values in zip(self.trainable, average, strict=True):
+                    for p, v in zip(group["params"], values, strict=True):
+                        v.lerp_(p, 1 - decay)
+            if check is not None and (step % tune.evaluate_every == 0 or step == steps):
+                curve[step] = self._averaged_score(check, average)
+                best = max(curve, key=lambda s: curve[s])
+                if step - best >= tune.patience * tune.evaluate_every:
+                    break
+        return average, curve
+
+    def _averaged_score(self, check, average) -> float:
+        with torch.no_grad():
+            own = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
+            for source in (average, own):
+                for group, values in zip(self.trainable, source, strict=True):
+                    for p, v in zip(group["params"], values, strict=True):
+                        p.copy_(v)
+                if source is average:
+                    score = self._score(check)
+        return score  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    # -- batches: with a frozen trunk its states are computed once ---------------------------------------------
+
+    def _forever(self) -> Iterator[_Piece]:
+        pieces = self._pieces(self.windows, shuffle=True)
+        while True:
+            for i in self.rng.permutation(len(pieces)):
+                yield pieces[i]
+
+    def _pieces(self, windows: Windows, shuffle: bool) -> list[_Piece]:
+        size = self.tune.batch_size
+        order = self.rng.permutation(len(windows)) if shuffle else np.arange(len(windows))
+        out = []
+        for rows in np.array_split(order, max(1, round(len(windows) / size))):
+            piece = _Piece(self.prepared.builder(windows[rows]))
+            if self.tune.train == "head":
+                with torch.no_grad():
+                    self._train_mode(False)
+                    piece.state = self.model.fused(piece.batch)
+            out.append(piece)
+        return out
+
+    def _train_mode(self, on: bool) -> None:
+        """Dropout in what trains; a frozen trunk stays as it was."""
+        self.model.train(on and self.tune.train != "head")
+        for head in self.heads.values():
+            head.train(on)
+
+    def _raw(self, piece: _Piece) -> dict[str, Tensor]:
+        h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
+        out = {}
+        for name, head in self.heads.items():
+            counts = self.model.moment_counts(piece.batch, head.ends, piece.counts)
+            out[name] = head(h_TD, layout, piece.batch.tick_T, counts)
+        return out
+
+    def _loss(self, piece: _Piece) -> Tensor:
+        raw = self._raw(piece)
+        weights = {t.name: t.weight for t in self.targets}
+        return torch.stack(
+            [weights[n] * self.heads[n].loss(raw[n], piece.batch.targets[n]) for n in raw]
+        ).sum()
+
+    @torch.no_grad()
+    def _score(self, pieces: list[_Piece]) -> float:
+        """Minus the loss, the mean over windows: unlike R2, it does not depend on how much a short stretch varies."""
+        self._train_mode(False)
+        losses = [float(self._loss(piece)) * piece.batch.num_windows for piece in pieces]
+        return -sum(losses) / sum(piece.batch.num_windows for piece in pieces)
+
+
+@dataclasses.dataclass
+class _Piece:
+    """A batch, the trunk's states of it where they do not change, and the counts around its moments."""
+
+    batch: Batch
+    state: tuple[Tensor, Ragged] | None = None
+    counts: dict = dataclasses.field(default_factory=dict)
+
+
+def _set_aside(windows: Windows, prepared: Prepared, targets, share: float) -> tuple[Windows, Windows]:
+    """Windows to fit on, and a share of the labelled ones in a few contiguous stretches, away from the others where
+    there is room."""
+    labels = prepared.builder.labels(windows)
+    exists = [torch.isfinite(labels[t.name]).all(-1).any(1) for t in targets]
+    known = torch.stack(exists).any(0).numpy()
+    rows = np.flatnonzero(known)
+    if len(rows) < 8:
+        raise ValueError(f"{len(rows)} windows have a label; at least 8 are needed, some of them to stop by")
+    stretches = min(STRETCHES, len(rows) // 4)
+    held_rows, clear_rows = [], np.ones(len(windows), bool)
+    at = prepared.index.base[windows.segment] + windows.tick
+    gap = prepared.builder.shape.reach + prepared.builder.shape.ahead
+    for part in np.array_split(rows, stretches):
+        size = max(1, round(share * len(part)))
+        held = part[(len(part) - size) // 2 :][:size]
+        held_rows.append(held)
+        clear_rows &= (at < at[held[0]] - gap) | (at > at[held[-1]] + gap)
+    held = np.concatenate(held_rows)
+    others = np.setdiff1d(rows, held)
+    clear = others[clear_rows[others]]
+    return windows[clear if 2 * len(clear) >= len(others) else others], windows[held]

@@ -1,0 +1,138 @@
+"""Which sequences are simulated: a part of the split, a stretch of the recording, or a new stimulus.
+
+Shape suffixes: Q sequences.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neuroformer.config import Config, ConfigError, GenerateConfig
+from neuroformer.data.splits import Split
+from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
+from neuroformer.generation.rollout import Sequences, Spikes
+from neuroformer.model.fusion import block_plan
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
+
+SAMPLES = (
+    2**20
+)  # random streams of a block: sequence ``sample`` of block b has stream ``b * SAMPLES + sample``
+MAX_BATCH = 512
+MEMORY_SHARE = 0.25  # of the free memory, for the keys and values of a batch
+
+
+def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: GenerateConfig) -> Sequences:
+    """Every block of a part of the split, or of the asked stretch, ``config.samples`` times.
+
+    A block that opens its segment starts without a past; another starts from the true spikes before it, and
+    from those alone. With ``config.past_from`` all start from the spikes before that second.
+
+    Raises
+    ------
+    ConfigError
+        A stretch, or a second to take the past from, that lies outside the recording.
+    """
+    blocks = _stretch(split, config.interval, shape) if config.interval else split.blocks[config.split]
+    repeat = np.repeat(np.arange(len(blocks)), config.samples)
+    segment, start, stop = blocks[repeat].T
+    if config.max_seconds:
+        stop = np.minimum(stop, start + round(config.max_seconds / split.dt))
+    sample = np.tile(np.arange(config.samples), len(blocks))
+    known_from = np.zeros(len(segment), np.int64)
+    if config.past_from >= 0:
+        history = _given_history(index, split, config.past_from, start, shape.past)
+        known_from = start - shape.past
+    else:
+        history = _own_history(index, segment, start, shape.past)
+    return Sequences(segment, start, stop, repeat * SAMPLES + sample, known_from, history)
+
+
+def _stretch(split: Split, interval: tuple[float, ...], shape: WindowShape) -> np.ndarray:
+    """(blocks, 3) what of each segment lies in the interval, in whole bins."""
+    dt_ns = nanoseconds(split.dt)
+    ends = nanoseconds(split.segments[:, 1] - split.segments[:, 0]) // dt_ns
+    first, last = (to_ticks(t, split.segments[:, 0], split.dt) for t in interval)
+    first, last = np.clip(first, 0, ends), np.clip(last, 0, ends)
+    keep = np.flatnonzero(last - first >= shape.current)
+    if len(keep) == 0:
+        raise ConfigError(
+            f"generate.interval is {list(interval)}; no trial or interval of the recording has a window's "
+            f"{shape.current * shape.dt:g} s in it (they run from {split.segments.min():g} to {split.segments.max():g} s)"
+        )
+    return np.stack([keep, first[keep], last[keep]], 1).astype(np.int64)
+
+
+def _own_history(index: SpikeIndex, segment: np.ndarray, start: np.ndarray, past: int) -> Spikes:
+    """The true spikes of the ``past`` bins before each start."""
+    base = index.base[segment]
+    parts = []
+    for q in range(len(segment)):
+        first = base[q] + max(0, start[q] - past)
+        lo, hi = np.searchsorted(index.keys, [first, base[q] + start[q]])
+        parts.append(
+            Spikes(np.full(hi - lo, q), index.keys[lo:hi] - base[q], index.unit[lo:hi].astype(np.int64))
+        )
+    return Spikes.join(parts)
+
+
+def _given_history(index: SpikeIndex, split: Split, second: float, start: np.ndarray, past: int) -> Spikes:
+    """The spikes of the ``past`` bins before one second of the recording, laid before each start."""
+    ticks = to_ticks(second, split.segments[:, 0], split.dt)
+    holds = np.flatnonzero((ticks >= past) & (ticks <= index.num_ticks))
+    if len(holds) == 0:
+        raise ConfigError(
+            f"generate.past_from is {second:g} s; no trial or interval holds the {past * split.dt:g} s before it"
+        )
+    segment = np.full(len(start), holds[0])
+    one = _own_history(index, segment, np.full(len(start), ticks[holds[0]]), past)
+    return Spikes(one.sequence, one.tick - ticks[holds[0]] + start[one.sequence], one.unit)
+
+
+def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> int:
+    """As many sequences as the free memory holds, at most 512: what each keeps are keys and values.
+
+    A sequence keeps keys and values of its past, frames, inputs and own tokens for every block that reads them, and the
+    activations of one clip while it is encoded.
+    """
+    m, width = config.model, config.model.width
+    frames = int(np.prod(model.frames.grid)) if model.frames is not None else 0
+    rate = float(model.rates.bias.detach().exp().sum()) * model.num_bins  # spikes a window
+    sizes = {"past": rate * model.past_bins / model.num_bins, "frames": frames, "current": rate}
+    kept = sum(4 * sizes.get(name, 8) for name in block_plan(config))  # twice: padded, and taken by row
+    encoded = frames * (4 + 2 * m.mlp_ratio)
+    each = 4.0 * width * (kept + encoded) + 4.0 * model.num_bins * (6 * model.num_units + 2 * width)
+    return int(np.clip(MEMORY_SHARE * free_memory(model.sos.device) / each, 1, min(MAX_BATCH, num_sequences)))
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that are free on a GPU, or available on this machine."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    info = Path("/proc/meminfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2
+
+
+def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
+    """A recording of frames and behavior as something to simulate: the model's units, none of its spikes read."""
+    empty = np.zeros(0)
+    return Recording(
+        name=rec.name, spike_times=empty, spike_units=empty.astype(np.int32), units={"id": np.array(unit_ids)},
+        domain=rec.domain, trials=rec.trials, frames=rec.frames, behavior=rec.behavior, meta=rec.meta,
+    )  # fmt: skip
+
+
+def whole_recording(rec: Recording, config: Config) -> Split:
+    """A split whose every part is all of a recording: its trials where it has some, else its domain."""
+    segments = rec.trial_intervals if rec.num_trials else rec.domain
+    ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // nanoseconds(config.window.dt)
+    blocks = np.stack([np.arange(len(ticks)), np.zeros_like(ticks), ticks], 1).astype(np.int64)
+    return Split(segments, dict.fromkeys(("train", "valid", "test"), blocks), config.window.dt)

@@ -1,0 +1,85 @@
+"""What a model may be shown that no animal saw: frames and behavior from a file, or nothing for a while."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from neuroformer.config import Config, ConfigError
+from neuroformer.generation.sequences import new_stimulus
+from neuroformer.recording import Recording, open_recording
+from neuroformer.recording.arrays import from_arrays
+
+
+def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:
+    """Frames, behavior and trials of any recording, or of a ``.npz`` without spikes, as something to simulate.
+
+    Without trials and without ``domain``, it lasts from the first frame or sample to the last one.
+
+    Raises
+    ------
+    RecordingError
+        Nothing that can be read, or arrays that contradict each other.
+    """
+    path = Path(path)
+    if path.suffix == ".npz" and path.is_file():
+        with np.load(path, allow_pickle=False) as f:
+            arrays = dict(f)
+        if not any(k in arrays for k in ("spike_times", "spikes", "events")):
+            arrays |= {
+                "spike_times": np.zeros(0),
+                "spike_units": np.zeros(0, np.int32),
+                "unit_ids": np.array(unit_ids),
+            }
+            if not any(k in arrays for k in ("domain", "trials_start")):
+                arrays["domain"] = _extent(arrays)
+            return new_stimulus(from_arrays(arrays, path.stem), unit_ids)
+    return new_stimulus(open_recording(path), unit_ids)
+
+
+def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """(1, 2) first to last frame or sample, one median step beyond it included."""
+    start, stop = np.inf, -np.inf
+    for key in arrays:
+        name, _, kind = key.rpartition("_")
+        if kind == "times":
+            times = arrays[key]
+        elif kind == "rate" and name in arrays:
+            count = (
+                len(arrays["frames_index"])
+                if name == "frames" and "frames_index" in arrays
+                else len(arrays[name])
+            )
+            times = np.arange(count) / float(arrays[key])
+        else:
+            continue
+        if len(times) > 1:
+            start, stop = min(start, times[0]), max(stop, times[-1] + float(np.median(np.diff(times))))
+    if not start < stop:
+        raise ConfigError(
+            "the stimulus has neither frames nor behavior with times; give 'domain' for how long it lasts"
+        )
+    return np.array([[start, stop]])
+
+
+def silence(seconds: float, unit_ids: list[str], config: Config) -> Recording:
+    """So many seconds without a stimulus, for models that see spikes alone.
+
+    Raises
+    ------
+    ConfigError
+        A model that needs frames or behavior, or no time at all.
+    """
+    needs = ["frames"] * (config.window.frames > 0) + [v.name for v in config.inputs]
+    if needs:
+        raise ConfigError(
+            f"the model reads {', '.join(needs)}; give a stimulus that has them (--stimulus FILE)"
+        )
+    if seconds < config.window.current:
+        raise ConfigError(
+            f"--seconds is {seconds:g}; expected at least a window, {config.window.current:g} s"
+        )
+    empty = np.zeros(0)
+    rec = Recording("spontaneous", empty, empty.astype(np.int32), {"id": np.array(unit_ids)}, np.array([[0.0, seconds]]))  # fmt: skip
+    return new_stimulus(rec, unit_ids)

@@ -1,0 +1,124 @@
+"""Simulations on disk while they run: a folder of small HDF5 files, each written whole or not at all.
+
+``plan.json`` says what is simulated and how it is cut into batches; ``batch-0003-window-000400.h5`` holds the spikes
+of batch 3 from window 400 on. A killed simulation goes on behind the last file; several processes share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from neuroformer.generation.rollout import Rollout, Sequences, Spikes, WindowResult
+
+
+class SimulationError(ValueError):
+    """A folder that holds another simulation, or a damaged one."""
+
+
+@dataclass
+class Piece:
+    """What one file holds: spikes of a batch's windows ``[first, stop)``."""
+
+    stop: int
+    result: Rollout
+
+
+class SimulationFolder:
+    """The parts of one simulation.
+
+    Parameters
+    ----------
+    path : the folder; made if it is not there
+    identity : JSON-able, everything that decides the spikes; another simulation's folder is refused
+    num_sequences, batch_size : how sequences are cut into batches, unless the folder's plan says otherwise
+
+    Raises
+    ------
+    SimulationError
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any], num_sequences: int, batch_size: int):
+        self.path, self.num_sequences = path, num_sequences
+        path.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        _write_once(path / "plan.json", {"sha256": digest, "batch_size": batch_size, **identity})
+        try:
+            plan = json.loads((path / "plan.json").read_text())
+            theirs, self.batch_size = plan["sha256"], int(plan["batch_size"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            raise SimulationError(f"{path}/plan.json is damaged; remove the folder") from None
+        if theirs != digest:
+            changed = [k for k in identity if plan.get(k) != json.loads(json.dumps(identity[k]))]
+            raise SimulationError(
+                f"{path} holds the unfinished parts of another simulation (it differs in {', '.join(changed)}); "
+                "finish that one with its own settings, or remove the folder (--restart)"
+            )
+
+    @property
+    def num_batches(self) -> int:
+        return -(-self.num_sequences // self.batch_size)
+
+    def batch(self, number: int) -> slice:
+        first = number * self.batch_size
+        return slice(first, min(first + self.batch_size, self.num_sequences))
+
+    def write(self, number: int, sequences: Sequences, parts: list[WindowResult]) -> None:
+        """Add consecutive windows of a batch; a kill meanwhile leaves the folder as it was."""
+        spikes = Spikes.join([p.spikes for p in parts])
+        name = f"batch-{number:04d}-window-{parts[0].number:06d}.h5"
+        temporary = self.path / f".{name}.{os.getpid()}"
+        with h5py.File(temporary, "w") as f:
+            for key in ("sequence", "tick", "unit"):
+                f.create_dataset(key, data=getattr(spikes, key), compression="gzip", compression_opts=1)
+            for key in ("ident", "segment", "start"):
+                f.create_dataset(f"sequences/{key}", data=getattr(sequences, key))
+            f.attrs["stop"] = parts[-1].number + 1
+            f.attrs["guard_hits"] = sum(p.guard_hits for p in parts)
+            f.attrs["num_tokens"] = sum(p.num_tokens for p in parts)
+            f.flush()
+        with open(temporary, "rb+") as raw:
+            os.fsync(raw.fileno())
+        os.replace(temporary, self.path / name)
+
+    def read(self, number: int) -> Piece:
+        """All windows of a batch that are done."""
+        stop, parts, hits, num_tokens = 0, [], 0, 0
+        for file in sorted(self.path.glob(f"batch-{number:04d}-window-*.h5")):
+            if int(file.stem.rsplit("-", 1)[1]) != stop:
+                raise SimulationError(f"{self.path}: the windows from {stop} of batch {number} are missing")
+            try:
+                with h5py.File(file) as f:
+                    parts.append(Spikes(*(np.asarray(f[k], np.int64) for k in ("sequence", "tick", "unit"))))
+                    stop = int(f.attrs["stop"])  # pyright: ignore[reportArgumentType]
+                    hits += int(f.attrs["guard_hits"])  # pyright: ignore[reportArgumentType]
+                    num_tokens += int(f.attrs["num_tokens"])  # pyright: ignore[reportArgumentType]
+            except (OSError, KeyError) as e:
+                raise SimulationError(f"{file} is damaged ({e}); remove it, and what follows it") from None
+        return Piece(stop, Rollout(Spikes.join(parts), hits, num_tokens))
+
+    def remove(self) -> None:
+        for file in self.path.iterdir():
+            file.unlink()
+        self.path.rmdir()
+
+
+def _write_once(path: Path, tree: dict[str, Any]) -> None:
+    """Write a file unless it is there, whole or not at all, whoever comes first."""
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(tree, indent=1))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

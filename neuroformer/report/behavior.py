@@ -1,0 +1,35 @@
+"""Figures of decoding, as matplotlib figures; the caller saves or shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+COLORS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#999999",
+    "#222222",
+)  # Okabe and Ito
+
+
+def fewshot_curve(rows: list[dict[str, Any]], name: str) -> Figure:
+    """Score against labelled seconds, a line and a 95 % band a decoder; scores below -0.5 are cut off."""
+    fig = Figure(figsize=(7, 4.5), layout="constrained")
+    ax = fig.subplots()
+    methods = list(dict.fromkeys(r["method"] for r in rows))
+    for method, color in zip(methods, COLORS * len(methods), strict=False):
+        mine = [r for r in rows if r["method"] == method]
+        x, y, low, high = (np.array([r[k] for r in mine]) for k in ("seconds", "score", "low", "high"))
+        ax.plot(x, y, c=color, marker="o", ms=3, lw=2 if method == "pretrained" else 1, label=method)
+        ax.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+    ax.set(xscale="log", xlabel="labelled seconds", ylabel=f"held-out score of {name}")
+    ax.set_ylim(bottom=max(-0.5, ax.get_ylim()[0]))
+    ax.legend(fontsize=8)
+    return fig

@@ -1,0 +1,244 @@
+"""Fine-tuning, few-shot curves and folds: nothing held out has a say, and what should stay the same stays."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import small_config, small_recording
+
+from neuroformer.cli import main
+from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
+from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.decoding.decode import predict_targets, true_values
+from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
+from neuroformer.decoding.finetune import extend, finetune
+from neuroformer.decoding.folds import fold_config, labelled_windows
+from neuroformer.metrics import r2
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import BehaviorVariable
+from neuroformer.recording.arrays import write_npz
+from neuroformer.training.data import prepare
+
+TUNE = TuneConfig(steps=10, evaluate_every=5, batch_size=64)
+SPEED, PLACE, CHOICE = TargetConfig("speed"), TargetConfig("place"), TargetConfig("choice", "classification")
+
+
+def driven_recording(seconds=60.0):
+    """Units whose rates follow speed, one up and one down; a choice that is speed's sign."""
+    rng = np.random.default_rng(0)
+    t = np.arange(0, seconds, 0.05)
+    speed = np.sin(t * 1.3) + np.sin(t * 0.47)
+    rates = np.exp(np.stack([2.5 + 0.8 * speed, 2.5 - 0.8 * speed, 2.0 + 0 * speed], 1))
+    counts = rng.poisson(rates * 0.05)
+    row, unit = np.nonzero(counts)
+    rec = small_recording(num_units=3, seconds=seconds, frames=False)
+    behavior = {
+        "speed": BehaviorVariable(t, speed), "choice": BehaviorVariable(t, (speed > 0).astype(float)),
+        "place": BehaviorVariable(t, np.stack([speed, 5 - 3 * speed], 1)), "pupil": rec.behavior["pupil"],
+    }  # fmt: skip
+    times = t[row] + rng.uniform(0, 0.05, len(row))
+    order = np.argsort(times)
+    return dataclasses.replace(rec, spike_times=times[order], spike_units=unit[order], behavior=behavior)
+
+
+def pretrained(targets=()):
+    config = small_config(
+        window={"frames": 0.0},
+        targets=list(targets),
+        loss={"contrast": []},
+        decode={"lags": [0.2], "bootstraps": 20},
+    )
+    rec = driven_recording()
+    prepared = prepare(rec, config)
+    torch.manual_seed(0)
+    return Neuroformer(config, rec.num_units, prepared.normalization).eval(), prepared
+
+
+@pytest.fixture(scope="module")
+def extended():
+    model, prepared = extend(*pretrained(), [SPEED, PLACE, CHOICE])
+    windows, _ = labelled_windows(prepared)
+    return model, prepared, windows
+
+
+def test_new_targets_leave_split_and_trunk_alone(extended):
+    model, prepared, _ = extended
+    old, before = pretrained()
+    assert prepared.split.sha256() == before.split.sha256()
+    for name, value in old.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=0, atol=0)
+    assert set(model.targets) == {"speed", "place", "choice"}
+
+
+def test_the_anchor_is_the_ridge_that_it_claims(extended):
+    model, prepared, windows = extended
+    features = linear_features(model, prepared, windows, "place")
+    anchor = fit_anchor(features, prepared, windows, 1)
+    linear = features.counts @ anchor.counts + features.state @ anchor.state + anchor.bias
+    head = model.targets["place"]
+    set_anchor(head, anchor, features)
+    ours = predict_targets(model, prepared, windows)["place"]
+    np.testing.assert_allclose(ours, linear * head.std.numpy() + head.mean.numpy(), atol=1e-4)
+    assert r2(true_values(prepared, windows)["place"], ours).min() > 0.3
+
+
+@pytest.mark.parametrize("how", ["head", "top", "all", "adapters"])
+def test_what_trains_is_what_was_asked(extended, how):
+    model, prepared, windows = extended
+    tune = dataclasses.replace(TUNE, train=how, blocks=1, patience=10)
+    tuned, info = finetune(model, prepared, windows[:400], [SPEED], tune)
+    assert info["steps"] in (0, 5, 10) and set(info["anchors"]) == {"speed"}
+    before, after = model.state_dict(), tuned.state_dict()
+    assert set(before) == set(after)
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert any(n.startswith("targets.speed") for n in moved)
+    assert not any(n.startswith("targets.choice") for n in moved)
+    trunk = {n for n in moved if not n.startswith("targets.")}
+    last = f"fusion.blocks.{len(model.fusion.blocks) - 1}."
+    if how == "head" or info["steps"] == 0:
+        assert not trunk
+    elif how == "top":
+        assert trunk and all(n.startswith((last, "fusion.norm")) for n in trunk)
+    elif how == "adapters":
+        assert trunk and all(n.startswith("fusion.") and n.endswith("weight") for n in trunk)
+    else:
+        assert "spikes.unit.weight" in trunk
+
+
+def test_held_out_labels_and_spikes_have_no_say(extended):
+    model, prepared, windows = extended
+    tuned, info = finetune(model, prepared, windows, [SPEED], TUNE)
+    rec, (start, stop) = prepared.rec, prepared.split.intervals("test")[0]
+    values = rec.behavior["speed"].values.copy()
+    times = rec.behavior["speed"].times
+    values[(times >= start) & (times < stop)] = 1e3
+    inside = (rec.spike_times >= start) & (rec.spike_times < stop)
+    spoiled = dataclasses.replace(
+        rec, spike_units=np.where(inside, 0, rec.spike_units),
+        behavior=rec.behavior | {"speed": BehaviorVariable(times, values)},
+    )  # fmt: skip
+    other = prepare(spoiled, prepared.config, prepared.normalization)
+    again, same = finetune(model, other, windows, [SPEED], TUNE)
+    assert info == same
+    for a, b in zip(tuned.parameters(), again.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_draws_nest_and_are_chunks(extended):
+    _, prepared, windows = extended
+    labels = true_values(prepared, windows)["speed"]
+    labels[: len(labels) // 3] = np.nan
+    few, more = (draw_labels(prepared, windows, labels, 1, s, 3) for s in (2.0, 6.0))
+    assert len(few) == 40 and len(more) == 120 and set(few.tick) <= set(more.tick)
+    assert few.tick.min() >= windows.tick[len(labels) // 3]
+    assert len(np.unique(more.tick // 100)) <= 9  # six chunks of 1 s, and what borders cut
+    other = draw_labels(prepared, windows, labels, 1, 6.0, 4)
+    assert set(other.tick) != set(more.tick)
+
+
+def test_amounts_are_understood():
+    assert amounts_in_seconds(["10s", "5%", "all", "1000s"], 100.0) == [5.0, 10.0, 100.0]
+    with pytest.raises(ConfigError, match="amount of labels 'ten' is not understood"):
+        amounts_in_seconds(["ten"], 100.0)
+    with pytest.raises(ConfigError, match="none of 200s lies within the 100 s"):
+        amounts_in_seconds(["200s"], 100.0)
+
+
+def test_a_fewshot_curve_has_every_method_on_the_same_values():
+    model, prepared = pretrained()
+    prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, tune=TUNE))
+    curve = fewshot(model, prepared, SPEED, ["3s", "all"], 2, ["ridge"])
+    rows = curve.rows(20)
+    assert [r["method"] for r in rows] == ["pretrained", "scratch", "ridge"] * 2
+    for r in rows:
+        assert r["low"] <= r["score"] + 0.2 and r["high"] >= r["score"] - 0.2
+        assert (r["method"] != "pretrained") or r["pretrained_minus"] == 0
+    assert rows[5]["score"] > 0.3 and rows[3]["score"] > 0.3
+    with pytest.raises(ConfigError, match="was trained with labels of 'speed'"):
+        fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
+
+
+def test_folds_hold_out_everything_once():
+    rec = driven_recording()
+    config = small_config(
+        window={"frames": 0.0}, targets=[{"name": "speed"}], split={"gap": 0.2}, loss={"contrast": []}
+    )
+    held = []
+    for fold in range(3):
+        prepared = prepare(rec, fold_config(config, rec, fold, 3))
+        held.append(prepared.split.intervals("test"))
+        assert len(held[-1]) == 1 and held[-1][0, 1] - held[-1][0, 0] > 19
+        assert prepared.split.seconds("train") > 2 * prepared.split.seconds("valid")
+    edges = np.concatenate(held)
+    assert (edges[1:, 0] - edges[:-1, 1] <= 0.2 + 1e-6).all()
+    with pytest.raises(ConfigError, match="fold 3 of 3 does not exist"):
+        fold_config(config, rec, 3, 3)
+
+
+def test_the_commands(tmp_path, capsys):
+    write_npz(driven_recording(), tmp_path / "r.npz")
+    config = to_dict(small_config(
+        window={"frames": 0.0}, targets=[], loss={"contrast": []}, split={"gap": 0.2},
+        tune={"steps": 5, "evaluate_every": 5}, decode={"lags": [0.2], "bootstraps": 10},
+    ))  # fmt: skip
+    config["recording"]["path"] = str(tmp_path / "r.npz")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    run = str(tmp_path / "run")
+    say = lambda *argv: main([*argv, "--quiet"])
+    assert say("train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines") == 0
+    assert say("finetune", "--run", run, "--target", "speed", "--labels", "20s", "--out", run + "_s") == 0
+    assert (
+        say("finetune", "--run", run + "_s", "--target", "choice:classification", "--out", run + "_sc") == 0
+    )
+    summary = json.loads((tmp_path / "run_s" / "summary.json").read_text())
+    assert summary["finetune_label_seconds"] == 20 and np.isfinite(summary["finetune_speed_score"])
+    # one after the other: the first task is read as before
+    models = [Neuroformer.load(f, "speed") for f in (run + "_s", run + "_sc")]
+    prepared = prepare(driven_recording(), models[0].config)
+    windows = prepared.windows("test")
+    first = predict_targets(models[0], prepared, windows)["speed"]
+    second = predict_targets(models[1], prepare(driven_recording(), models[1].config), windows)["speed"]
+    np.testing.assert_allclose(first, second, atol=1e-5)
+    assert say("decode", "--run", run + "_sc", "--baselines", "ridge") == 0
+    out = capsys.readouterr().out
+    assert "choice:" in out and "balanced accuracy" in out and "control:" in out
+    assert (
+        say(
+            "fewshot",
+            "--run",
+            run,
+            "--target",
+            "speed",
+            "--labels",
+            "all",
+            "--draws",
+            "1",
+            "--baselines",
+            "ridge",
+        )
+        == 0
+    )
+    assert json.loads((tmp_path / "run" / "fewshot_speed.json").read_text())["rows"][2]["method"] == "ridge"
+    assert (tmp_path / "run" / "fewshot_speed.png").stat().st_size > 5000
+    folds = [
+        "folds",
+        "--config",
+        str(tmp_path / "c.yaml"),
+        "--run",
+        run + "_f",
+        "--folds",
+        "2",
+        "--baselines",
+        "ridge",
+    ]
+    assert say(*folds, "targets=[{name: speed}]") == 0
+    summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
+    low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
+    assert (
+        low <= summary["decode_speed_difference"] + 0.1 and high >= summary["decode_speed_difference"] - 0.1
+    )
+    assert say("finetune", "--run", run, "--target", "speed:wrong") == 2
+    assert "expected NAME[:KIND[:SAMPLES]]" in capsys.readouterr().err
