@@ -11,15 +11,18 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    attend,
     audit,
     bench,
     decode,
+    embed,
     fewshot,
     finetune,
     folds,
     generate,
     import_original,
     inspect,
+    probe,
     report,
     train,
 )
@@ -32,6 +35,9 @@ COMMANDS = (
     folds,
     finetune,
     fewshot,
+    attend,
+    probe,
+    embed,
     report,
     inspect,
     bench,
