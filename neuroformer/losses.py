@@ -19,7 +19,8 @@ def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Te
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
     log-likelihood per spike, without the factorial. Targets: by
-    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    :meth:`TargetHead.loss`; missing values are left out. Where traces are modelled, ``traces`` (nats a
+    sample) stands in for all spike terms. ``contrast_*``: symmetric InfoNCE in nats.
     """
     num_spikes = max(batch.num_spikes, 1)
     terms = {
@@ -27,6 +28,9 @@ def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Te
         "id": output.id_nll_S.sum() / num_spikes,
         "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
     }
+    if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
+        nll = model.traces.nll(output.traces_WBUP, batch.traces.current_WBU)
+        terms = {"traces": nll.sum() / max(len(nll), 1)}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
@@ -42,7 +46,7 @@ def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Te
 
 def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum that is minimised."""
-    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates}
+    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates, "traces": 1.0}
     weights |= {t.name: t.weight for t in config.targets}
     weights |= {"contrast_" + "_".join(c.pair): c.weight for c in config.loss.contrast}
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -37,6 +37,9 @@ def run(args) -> None:
     prepared, metrics = train(rec, config, folder, progress=not args.quiet)
     _print_split(prepared)
     scores = score(load_best(folder), prepared, "test")
+    if config.traces.likelihood != "none":
+        summarise(folder, metrics | _trace_summary(prepared, scores, not args.no_baselines))
+        return _learning_curve(folder)
     summary = metrics | {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
@@ -47,9 +50,27 @@ def run(args) -> None:
     if not args.no_baselines:
         summary |= _glms(prepared)
     summarise(folder, summary)
+    _learning_curve(folder)
+
+
+def _learning_curve(folder: Path) -> None:
     from neuroformer.report.figures import learning_curve
 
     save_figure(learning_curve(folder / "log" / "metrics.csv"), folder / "learning_curve.png")
+
+
+def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
+    """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
+    from neuroformer.analysis.trace_baseline import autoregression_bits
+
+    out: dict[str, Any] = {"bits_per_sample": scores.bits_per_sample(), "test_samples": scores.samples}
+    p = prepared
+    if baselines and p.config.traces.likelihood == "gaussian":
+        scale = p.normalization["traces"]
+        out["bits_per_sample_autoregression"] = autoregression_bits(
+            p.builder.traces, p.split, p.builder.shape, scale["mean"], scale["std"]
+        )
+    return out
 
 
 def _glms(prepared) -> dict[str, Any]:

@@ -23,6 +23,10 @@ def check(c: Config) -> None:
     _check_window(c.window)
     _check_streams(c)
     _check_model(c)
+    if c.traces.likelihood != "none":
+        _require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
+        _require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
+        _require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
     for i, part in enumerate(c.split.pattern):
         known = ("train", "valid", "test", "none")
         _require(part in known, f"split.pattern[{i}]", part, "train, valid, test or none")

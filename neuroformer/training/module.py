@@ -47,7 +47,7 @@ class TrainingModule(L.LightningModule):
         loss = total_loss(self.config, terms)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()}
         self.log_dict(logged | {"train/loss": loss.detach()}, batch_size=batch.num_windows)
-        bits = (terms["dt"] + terms["id"]).detach() / math.log(2)
+        bits = sum(terms[k].detach() for k in ("dt", "id", "traces") if k in terms) / math.log(2)
         self.log("nll_bits", bits, prog_bar=True, logger=False, batch_size=batch.num_windows)
         return loss
 
@@ -70,13 +70,17 @@ class TrainingModule(L.LightningModule):
         self.scores.add(self.scored, batch, self.scored(batch))
 
     def on_validation_epoch_end(self) -> None:
-        values = {
-            "bits_per_spike": self.scores.bits_per_spike(),
-            "bits_per_spike_rates": self.scores.bits_per_spike_rates(),
-        }
+        if self.model.traces is None:
+            values = {
+                "bits_per_spike": self.scores.bits_per_spike(),
+                "bits_per_spike_rates": self.scores.bits_per_spike_rates(),
+            }
+        else:
+            values = {"bits_per_sample": self.scores.bits_per_sample()}
+        values["likelihood"] = self.scores.likelihood()
         values |= {f"{name}_score": self._target_score(name) for name in self.scores.predicted}
         self.log_dict({f"valid/{k}": v for k, v in values.items()})
-        self.log("bits", values["bits_per_spike"], prog_bar=True, logger=False)
+        self.log("bits", values["likelihood"], prog_bar=True, logger=False)
 
     def _target_score(self, name: str) -> float:
         """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""

@@ -31,7 +31,7 @@ class KeepBest(Callback):
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, TrainingModule)
-        scores = {LIKELIHOOD: float(trainer.callback_metrics["valid/bits_per_spike"])}
+        scores = {LIKELIHOOD: float(trainer.callback_metrics["valid/likelihood"])}
         for target in pl_module.config.targets:
             scores[target.name] = float(trainer.callback_metrics[f"valid/{target.name}_score"])
         for objective, value in scores.items():
@@ -79,7 +79,7 @@ def train(
     callbacks: list[Callback] = [keep, counter]
     t = config.train
     if t.patience:
-        callbacks.append(EarlyStopping("valid/bits_per_spike", mode="max", patience=t.patience))
+        callbacks.append(EarlyStopping("valid/likelihood", mode="max", patience=t.patience))
     loggers: list[Any] = [
         CSVLogger(folder, name="", version="log", flush_logs_every_n_steps=t.evaluate_every)
     ]
