@@ -21,6 +21,11 @@ def bounded(x: Tensor, high: float = 2.0, low: float = 4.0) -> Tensor:
     return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
 
 
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0."""
+    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
+
+
 @dataclass
 class Intensity:
     """A Poisson process after each token, scanned cell by cell in the order of the tokens.
