@@ -93,6 +93,7 @@ def _check_amounts(c: Config) -> None:
     counts |= {
         f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
     }
+    _require(0 <= c.tune.linear <= 1, "tune.linear", c.tune.linear, "a share in [0, 1]")
     _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():

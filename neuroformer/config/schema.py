@@ -258,6 +258,7 @@ class TuneConfig:
     average: float = 0.95  # decay of the moving average of weights that is kept
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
+    linear: float = 0.25  # share of the closed-form linear readout in the values of `neuroformer folds`
     valid: float = 0.2  # contiguous share of the labels to stop by
 
 

@@ -116,15 +116,25 @@ class BatchBuilder:
     config : Config
     normalization : dict
         From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
+    labels : bool
+        False where the targets' values are not known yet (streaming): batches then hold none.
     """
 
-    def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
+    def __init__(
+        self,
+        rec: Recording,
+        index: SpikeIndex,
+        config: Config,
+        normalization: dict[str, Any],
+        *,
+        labels: bool = True,
+    ):
         self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
-        self.targets = [(t, rec.variable(t.name)) for t in config.targets]
+        self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
         moving = config.decode.moving.variable
-        self.moving = rec.variable(moving) if config.targets and moving else None
+        self.moving = rec.variable(moving) if self.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
@@ -187,7 +197,7 @@ class BatchBuilder:
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
 
     def _around(self, windows: Windows) -> Around | None:
-        if not self.targets or not self.config.model.target_filters:
+        if not self.config.targets or not self.config.model.target_filters:
             return None
         spikes = tokens.encode_around(self.index, windows, self.shape)
         return Around(_ragged(spikes.offsets), _tensor(spikes.tick), _tensor(spikes.unit))
