@@ -43,6 +43,7 @@ def add(command) -> None:
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
     benchmark("kernels", _kernels, "fused kernels on a GPU")
+    benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
 
@@ -102,6 +103,12 @@ def _generate_gpu(args) -> Result:
     from neuroformer.bench import generate
 
     return generate.run_gpu()
+
+
+def _train(args) -> Result:
+    from neuroformer.bench import train
+
+    return train.run()
 
 
 def _whatif(args) -> Result:

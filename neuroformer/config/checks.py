@@ -99,9 +99,11 @@ def _check_amounts(c: Config) -> None:
     }
     _require(0 <= c.tune.linear <= 1, "tune.linear", c.tune.linear, "a share in [0, 1]")
     _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
+    counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
+    _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")
     for key in ("top_p_dt", "top_p_id"):

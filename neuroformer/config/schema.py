@@ -167,7 +167,8 @@ class TrainConfig:
     """Optimisation with AdamW, linear warm-up and cosine decay."""
 
     steps: int = 2000
-    batch_size: int = 256  # windows
+    batch_size: int = 256  # windows a step, over all processes
+    accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
     # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
     readout_lr: float = 2.5
@@ -184,6 +185,9 @@ class TrainConfig:
     workers: int = 0  # processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1  # processes a node, one for each GPU
+    nodes: int = 1
+    checkpoint_every: float = 300.0  # seconds between checkpoints: what a kill can cost at most
     wandb: bool = False  # also log to Weights & Biases
 
 

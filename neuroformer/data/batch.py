@@ -31,12 +31,14 @@ class Clips:
     num_missing_G : int64
         Frames at a clip's start that were not shown (before the trial, before the window's reach).
     index_W : int64, which clip a window sees
+    key_W : int64, the same for the same clip in any batch
     age_W : float32 seconds from the last frame's onset to the window's end
     """
 
     images_GFHW: Tensor
     num_missing_G: Tensor
     index_W: Tensor
+    key_W: Tensor
     age_W: Tensor
 
 
@@ -230,7 +232,7 @@ class BatchBuilder:
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
         age = np.where(shown[:, -1], age, 0.0)
         return Clips(
-            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W),
+            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W), _tensor(key),
             torch.from_numpy(age.astype(np.float32)),
         )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
@@ -82,6 +84,24 @@ class Scores:
     def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(values, columns) predicted and true values of a target, in its own unit; class labels for classes."""
         return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
+
+    @classmethod
+    def merge(cls, parts: list[Scores]) -> Scores:
+        """The scores of all processes, which were dealt the batches one by one in turn."""
+        out = cls(parts[0].unit_rate)
+        for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows",
+                     "traces", "traces_null", "samples"):  # fmt: skip
+            setattr(out, name, sum(getattr(p, name) for p in parts))
+        for name in parts[0].predicted:
+            for mine, theirs in ((out.predicted, "predicted"), (out.true, "true")):
+                dealt = itertools.zip_longest(*(getattr(p, theirs).get(name, []) for p in parts))
+                mine[name] = [x for turn in dealt for x in turn if x is not None]
+        return out
+
+    def target_score(self, head: TargetHead, name: str) -> float:
+        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
+        predicted, true = self.decoded(name)
+        return target_score(head.kind, true, predicted, head.period)
 
 
 def _log_factorial(batch: Batch) -> float:
