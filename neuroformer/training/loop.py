@@ -260,7 +260,8 @@ class Trainer:
         p = self.progress
         p.stale += 1
         for objective, value in found.items():
-            if objective not in p.best or value > p.best[objective]:
+            # a score that was not a number is beaten by any that is
+            if not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
                 p.stale = 0 if objective == LIKELIHOOD else p.stale
                 if self.fabric.is_global_zero:

@@ -12,7 +12,7 @@ from helpers import small_config, small_model, small_recording
 from neuroformer.analysis.maps import Map, save_maps
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.model.bundle import save_bundle, save_weights
+from neuroformer.model.bundle import Member, save_bundle, save_weights
 from neuroformer.recording.arrays import write_npz
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.summary import summary
@@ -43,7 +43,8 @@ def fill(folder):
     save_weights(run / "weights" / "likelihood.safetensors", model.float())
     split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
-    save_bundle(run, config, rec, prepared.normalization, split, {})
+    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+    save_bundle(run, config, [member], {})
     assert (
         main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     )
