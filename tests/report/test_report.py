@@ -43,6 +43,7 @@ def fill(folder):
     save_weights(run / "weights" / "likelihood.safetensors", model.float())
     split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
+    split["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
     member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
     save_bundle(run, config, [member], {})
     assert (
@@ -73,9 +74,6 @@ def fill(folder):
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
     curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
     (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
-    bundle = json.loads((run / "bundle.json").read_text())
-    bundle["split"]["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
-    (run / "bundle.json").write_text(json.dumps(bundle))
     assert main(["report", str(run)]) == 0
     return run
 
