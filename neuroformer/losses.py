@@ -20,13 +20,15 @@ Gather = Callable[[Tensor], tuple[Tensor, int]]
 def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
     """How many things each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
 
-    Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
+    Traces count their known samples. Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
     the whole.
     """
     counts = {"spikes": torch.tensor(batch.num_spikes, device=batch.tick_T.device)}
     for name, head in model.targets.items():
         assert isinstance(head, TargetHead)
         counts[name] = head.known(batch.targets[name]).sum()
+    if batch.traces is not None:
+        counts["traces"] = torch.isfinite(batch.traces.current_WBU).sum()
     for contrast in model.config.loss.contrast:
         keep = _with_spikes(batch, contrast.pair)
         num = torch.full_like(counts["spikes"], batch.num_windows) if keep is None else keep.sum()
@@ -47,7 +49,8 @@ def loss_terms(
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
     log-likelihood per spike, without the factorial. Targets: by
-    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    :meth:`TargetHead.loss`; missing values are left out. Where traces are modelled, ``traces`` (nats a
+    sample) stands in for all spike terms. ``contrast_*``: symmetric InfoNCE in nats.
 
     Parameters
     ----------
@@ -64,6 +67,9 @@ def loss_terms(
         "id": output.id_nll_S.sum() / num_spikes,
         "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
     }
+    if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
+        nll = model.traces.nll(output.traces_WBUP, batch.traces.current_WBU)
+        terms = {"traces": nll.sum() / totals["traces"].clamp_min(1)}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
@@ -83,7 +89,7 @@ def contrast_name(contrast: ContrastConfig) -> str:
 
 def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum that is minimised."""
-    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates}
+    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates, "traces": 1.0}
     weights |= {t.name: t.weight for t in config.targets}
     weights |= {contrast_name(c): c.weight for c in config.loss.contrast}
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

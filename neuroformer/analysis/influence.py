@@ -105,11 +105,14 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     none = torch.zeros(len(window_V) + 1, dtype=torch.int64, device=row.device)
     empty = batch.tick_T[:0]
     c = batch.clips
+    if c is not None:
+        seen = (c.index_W, c.key_W, c.age_W)
+        c = Clips(c.images_GFHW, c.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
         past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
         available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
-        clips=None if c is None else Clips(c.images_GFHW, c.num_missing_G, c.index_W[window_V], c.key_W[window_V], c.age_W[window_V]),
+        clips=c,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
     )  # fmt: skip
 
@@ -177,7 +180,7 @@ def frame_sensitivity(
         c = batch.clips
         assert c is not None
         images = c.images_GFHW.to(model.sos.dtype).requires_grad_()
-        clips = Clips(images, c.num_missing_G, c.index_W, c.key_W, c.age_W)
+        clips = dataclasses.replace(c, images_GFHW=images)
         log_rate = model.expected(dataclasses.replace(batch, clips=clips))
         score = log_odds(log_rate).mean(1).sum(0)
         for unit in range(model.num_units):

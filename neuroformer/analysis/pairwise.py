@@ -5,8 +5,6 @@ All work on whether a unit fired in a bin. Shape suffixes: U units (rows: later,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from scipy import sparse
 
@@ -33,9 +31,8 @@ class Pairs:
             units.append(index.unit[lo:hi])
             at += stop - start + num_lags
         row, unit = np.concatenate(rows), np.concatenate(units)
-        self.fired: Any = sparse.csr_matrix(
-            (np.ones(len(row), np.float64), (row, unit)), (at, index.num_units)
-        )
+        self.fired = sparse.csr_matrix((np.ones(len(row), np.float64), (row, unit)), (at, index.num_units))
+        self.rows = at
         self.fired.data[:] = 1.0  # whether, not how often
         self.num_bins = int((blocks[:, 2] - blocks[:, 1]).sum())
         self.spikes = np.asarray(self.fired.sum(0)).ravel()
@@ -45,7 +42,7 @@ class Pairs:
 
     def lagged(self, later: sparse.csr_matrix, lag: int) -> np.ndarray:
         """(U, U) bins in which a row's unit fires ``lag`` bins after a column's."""
-        return np.asarray((later[lag:].T @ self.fired[: self.fired.shape[0] - lag]).todense())
+        return np.asarray((later[lag:].T @ self.fired[: self.rows - lag]).todense())
 
     def _map(self, name: str, values: np.ndarray, unit: str) -> Map:
         lags = np.round((np.arange(self.num_lags) + 1) * self.dt, 9) if values.ndim == 3 else None
@@ -59,7 +56,7 @@ class Pairs:
 
     def pearson(self, width: int) -> Map:
         """Pearson correlation of counts in bins ``width`` times as wide; it knows no direction."""
-        join = np.arange(self.fired.shape[0]) // width
+        join = np.arange(self.rows) // width
         sums = sparse.csr_matrix((np.ones(len(join)), (join, np.arange(len(join))))) @ self.fired
         n = self.num_bins / width
         mean = self.spikes / n
@@ -101,7 +98,7 @@ class Pairs:
 
     def lagged_own(self) -> sparse.csr_matrix:
         """1 where a unit fired in this bin and in the one before."""
-        before = sparse.vstack([sparse.csr_matrix((1, self.fired.shape[1])), self.fired[:-1]]).tocsr()
+        before = sparse.vstack([sparse.csr_matrix((1, len(self.unit_ids))), self.fired[:-1]]).tocsr()
         return self.fired.multiply(before).tocsr()
 
     def all(self, width: int) -> list[Map]:

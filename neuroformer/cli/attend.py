@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from neuroformer.cli.shared import KEYS, open_run, run_argument, summarise
@@ -51,8 +49,8 @@ def run(args) -> None:
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")
     if model.frames is not None:
         stretch = everything[: min(len(everything), 200)]
-        arrays: dict[str, Any] = attention.frame_attention(model, p.builder, stretch)
-        np.savez_compressed(args.folder / "frame_attention.npz", **arrays)
+        seen = attention.frame_attention(model, p.builder, stretch)
+        np.savez_compressed(args.folder / "frame_attention.npz", **seen)  # pyright: ignore[reportArgumentType]
     summary = {"attend_windows": len(windows), "attend_knock_out_windows": len(few)}
     if "coupling" in p.rec.truth and np.any(p.rec.truth["coupling"]):
         for m in (m for m in maps if m.square):

@@ -2,54 +2,116 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = {
-    "attend": "what capturing maps adds to a forward pass",
-    "connectivity": "whether maps recover a known coupling, beside pairwise baselines",
-    "data": "batches built per second",
-    "decode": "behavior, in batches and as a stream",
-    "kernels": "fused kernels on a GPU; exit code 3 without one",
-    "train": "a step at the reference's size against the same weights run the padded way",
-}
+from neuroformer.cli.shared import warn_only_ours
+
+Result = dict[str, Any] | None  # None: there is no GPU
 
 
 def add(command) -> None:
-    help = "Benchmark a part against its plain counterpart; checks that both agree first."
-    p = command("bench", run, help)
-    what = "; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items())
-    p.add_argument("name", choices=list(BENCHMARKS), help=f"what to measure ({what})")
-    p.add_argument(
-        "--spikes", type=float, metavar="N",
-        help="data: a recording of so many spikes on disk (1e8) against the small one",
+    p = command(
+        "bench", run, "Benchmark a part against its plain counterpart; checks that both agree first.",
+        "Exit codes: 1 both sides disagree, 3 a GPU is needed and there is none.",
     )  # fmt: skip
-    p.add_argument(
-        "--config", type=Path, default=Path("configs/hubs.yaml"),
-        help="connectivity: what to train; a built-in recording with known coupling",
-    )  # fmt: skip
-    p.add_argument(
-        "--seeds", type=int, default=5, help="connectivity: trainings, each on a recording of its own"
+    names = p.add_subparsers(dest="name", required=True, metavar="NAME")
+
+    def benchmark(name: str, measure, help: str):
+        b = names.add_parser(name, help=help, description=help)
+        b.add_argument("--json", action="store_true", help="print one JSON object")
+        b.set_defaults(measure=measure)
+        return b
+
+    benchmark("attend", _attend, "what capturing maps adds to a forward pass")
+    b = benchmark(
+        "connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines"
     )
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="connectivity: e.g. train.steps=400")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
+    b.add_argument(
+        "--config", type=Path, default=Path("configs/hubs.yaml"),
+        help="what to train; a built-in recording with known coupling",
+    )  # fmt: skip
+    b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
+    b = benchmark("data", _data, "batches built per second")
+    b.add_argument(
+        "--spikes", type=float, metavar="N",
+        help="a recording of so many spikes on disk (1e8) against the small one",
+    )  # fmt: skip
+    benchmark("decode", _decode, "behavior, in batches and as a stream")
+    benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
+    benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
+    benchmark("kernels", _kernels, "fused kernels on a GPU")
+    benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
+    b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
+    b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
 
 
 def run(args) -> int:
-    from neuroformer.cli.shared import warn_only_ours
-
-    module: Any = importlib.import_module(f"neuroformer.bench.{args.name}")
     if args.name == "kernels":
-        return module.main([])
+        return _kernels(args)
     warn_only_ours()
-    if args.name == "connectivity":
-        result = module.run(args.config, args.seeds, args.override)
-    else:
-        result = module.run_large(int(args.spikes)) if args.spikes and args.name == "data" else module.run()
-    if args.name == "connectivity" and not args.json:
-        print(module.table(result))
-    else:
-        print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
+    result = args.measure(args)
+    if result is None:
+        print("no CUDA device: this benchmark needs one GPU (16 GB are enough)")
+        return 3
+    table = result.pop("table", None)
+    lines = table or "\n".join(f"{k}: {v}" for k, v in result.items())
+    print(json.dumps(result) if args.json else lines)
     return 0 if result.get("checked", True) else 1
+
+
+def _kernels(args) -> int:
+    from neuroformer.bench import kernels
+
+    return kernels.main([])
+
+
+def _attend(args) -> Result:
+    from neuroformer.bench import attend
+
+    return attend.run()
+
+
+def _connectivity(args) -> Result:
+    from neuroformer.bench import connectivity
+
+    result = connectivity.run(args.config, args.seeds, args.override)
+    return result | {"table": connectivity.table(result)}
+
+
+def _data(args) -> Result:
+    from neuroformer.bench import data
+
+    return data.run_large(int(args.spikes)) if args.spikes else data.run()
+
+
+def _decode(args) -> Result:
+    from neuroformer.bench import decode
+
+    return decode.run()
+
+
+def _generate(args) -> Result:
+    from neuroformer.bench import generate
+
+    return generate.run()
+
+
+def _generate_gpu(args) -> Result:
+    from neuroformer.bench import generate
+
+    return generate.run_gpu()
+
+
+def _train(args) -> Result:
+    from neuroformer.bench import train
+
+    return train.run()
+
+
+def _whatif(args) -> Result:
+    from neuroformer.bench import whatif
+
+    return whatif.run(args.folder)

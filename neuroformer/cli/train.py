@@ -94,12 +94,14 @@ def _is_scored(folder: Path) -> bool:
 
 def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) -> None:
     """Held-out scores, baselines beside them, and the figure of the log."""
-    from neuroformer.report.figures import learning_curve
     from neuroformer.training.scores import score
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
     scores = score(load_best(folder), prepared, "test")
+    if prepared.config.traces.likelihood != "none":
+        summarise(folder, metrics | _trace_summary(prepared, scores, baselines))
+        return _learning_curve(folder)
     summary = metrics | {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
@@ -110,7 +112,27 @@ def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) 
     if baselines:
         summary |= _glms(prepared)
     summarise(folder, summary)
+    _learning_curve(folder)
+
+
+def _learning_curve(folder: Path) -> None:
+    from neuroformer.report.figures import learning_curve
+
     save_figure(learning_curve(folder / "log" / "metrics.csv"), folder / "learning_curve.png")
+
+
+def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
+    """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
+    from neuroformer.analysis.trace_baseline import autoregression_bits
+
+    out: dict[str, Any] = {"bits_per_sample": scores.bits_per_sample(), "test_samples": scores.samples}
+    p = prepared
+    if baselines and p.config.traces.likelihood == "gaussian":
+        scale = p.normalization["traces"]
+        out["bits_per_sample_autoregression"] = autoregression_bits(
+            p.builder.traces, p.split, p.builder.shape, scale["mean"], scale["std"]
+        )
+    return out
 
 
 def _glms(prepared) -> dict[str, Any]:

@@ -71,6 +71,15 @@ class TargetConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """Continuous activity (calcium traces) as what is modelled, in place of spikes; needs traces in the recording."""
+
+    likelihood: Literal["none", "gaussian", "gamma"] = (
+        "none"  # gamma: zero-inflated, for values of zero or more
+    )
+
+
+@dataclass(frozen=True)
 class SplitConfig:
     """Which stretch trains, validates and tests."""
 
@@ -276,6 +285,7 @@ class Config:
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()
+    traces: TraceConfig = TraceConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

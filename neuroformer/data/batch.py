@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data import tokens
+from neuroformer.data.traces import TraceIndex, TraceWindows
 from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
 from neuroformer.ops import Ragged
 from neuroformer.recording import BehaviorVariable, Recording
@@ -65,6 +66,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
+    traces : continuous activity before and in each window, where that is what is modelled
     past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
@@ -81,6 +83,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
+    traces: TraceWindows | None = None
     past_weight_P: Tensor | None = None
 
     @property
@@ -138,17 +141,20 @@ class BatchBuilder:
         moving = config.decode.moving.variable
         self.moving = rec.variable(moving) if self.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
+        self.traces = TraceIndex(rec, index) if config.traces.likelihood != "none" else None
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
         if self.frames is not None:
             self._num_frames = normalization["frames"]["count"]
             self._frame_ns = nanoseconds(self.frames.times)
 
-    def __call__(self, windows: Windows, past: tokens.Tokens | None = None) -> Batch:
+    def __call__(
+        self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
+    ) -> Batch:
         """The batch of these windows.
 
         Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
-        spikes: none of the recording's own is read.
+        spikes: none of the recording's own is read. ``past_traces`` (W, past bins, units) likewise.
         """
         recorded = past is None
         if past is None:
@@ -167,6 +173,7 @@ class BatchBuilder:
             inputs=self._inputs(start_ns),
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
+            traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
         )  # fmt: skip
 
     def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from neuroformer.ops import Ragged
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
 SHARPNESS = 30.0
+CACHED_TOKENS = 1024  # so many tokens' activations fit into a processor's cache
 
 
 class FrameEncoder(nn.Module):
@@ -79,12 +80,28 @@ class FrameEncoder(nn.Module):
         layout = self._layout(len(local_GthwD), x.device)
         if bool((num_missing_G > 0).any()):
             x, layout = self._drop_missing(x, num_missing_G)
-        for block in self.blocks:
-            x = block(x, layout)
+        x = self._among_each_other(x, layout)
         return prepend(x, layout, self.null.expand(len(layout), -1))
 
+    def _among_each_other(self, x: Tensor, layout: Ragged) -> Tensor:
+        """Self-attention over each clip's tokens. Without gradients, and where clips have one length, a few clips
+        go through all blocks before the next: what lies between the layers then stays in the processor's cache."""
+        size = layout.max_length
+        few = max(1, CACHED_TOKENS // max(size, 1)) * size
+        whole = torch.is_grad_enabled() or x.is_cuda or layout.total != len(layout) * size
+        parts = [x] if whole or len(x) <= few else list(x.split(few))
+        for i, part in enumerate(parts):
+            here = layout if len(parts) == 1 else self._layout_of(len(part) // size, size, x.device)
+            for block in self.blocks:
+                part = block(part, here)
+            parts[i] = part
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
     def _layout(self, num_clips: int, device) -> Ragged:
-        size = self.grid[0] * self.grid[1] * self.grid[2]
+        return self._layout_of(num_clips, self.grid[0] * self.grid[1] * self.grid[2], device)
+
+    @staticmethod
+    def _layout_of(num_clips: int, size: int, device) -> Ragged:
         return Ragged(torch.arange(num_clips + 1, device=device) * size, size, num_clips * size)
 
     def _drop_missing(self, x: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:

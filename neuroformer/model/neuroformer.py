@@ -22,6 +22,7 @@ from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
 from neuroformer.model.targets import MomentCounts, TargetHead
+from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -35,6 +36,7 @@ class Output:
     id_nll_S : (S,) nats of each spike's unit
     log_rate_WBU : log of the expected counts
     targets : by variable, (W, values, R) raw outputs of its head
+    traces_WBUP : parameters of every sample, where traces are what is modelled
     features : by name (neural, frames, groups), (W or clips, shared width), normalised
     """
 
@@ -43,6 +45,7 @@ class Output:
     log_rate_WBU: Tensor
     layout: Ragged
     targets: dict[str, Tensor] = field(default_factory=dict)
+    traces_WBUP: Tensor | None = None
     features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
@@ -156,6 +159,9 @@ class Neuroformer(nn.Module):
         self.contrast_scale = nn.ParameterList(
             nn.Parameter(torch.tensor(float(c.scale)).log()) for c in config.loss.contrast
         )
+        self.traces = None
+        if config.traces.likelihood != "none":
+            self.traces = TraceHead(config, num_units, normalization["traces"])
         self.dropout = nn.Dropout(m.dropout)
 
     @classmethod
@@ -179,9 +185,10 @@ class Neuroformer(nn.Module):
         dt_nll_T, id_nll_S = self._spike_nll(batch, state, h_TD, layout, log_rate_WBU)
         # 7: behavior
         targets = self.decode(batch, h_TD, layout)
+        traces = self._traces(batch, h_TD.index_select(0, layout.first()))
         # 8: alignment
         features = self.features(batch, state)
-        return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
+        return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
 
     def expected(self, batch: Batch) -> Tensor:
         """(W, B, U) log rates: steps 1, 2, 4 and 5 without any current spike."""
@@ -227,7 +234,22 @@ class Neuroformer(nn.Module):
                 linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
             age = clips.age_W / self.frame_period
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
+        if self.traces is not None and batch.traces is not None:
+            start_WD = start_WD + self.traces.summary(batch.traces.past_WLU)
         return State(contexts, self.dropout(start_WD), linear, drive)
+
+    def _traces(self, batch: Batch, state_WD: Tensor) -> Tensor | None:
+        if self.traces is None or batch.traces is None:
+            return None
+        return self.traces(batch.traces.past_WLU, state_WD)
+
+    def trace_parameters(self, batch: Batch) -> Tensor:
+        """(W, B, U, P) of the samples of windows whose own are not known: what a simulation draws from."""
+        state = self.encode(batch)
+        layout = Ragged.from_lengths(torch.ones_like(batch.available_W))
+        parameters = self._traces(batch, self.fusion(state.start_WD, layout, state.contexts))
+        assert parameters is not None
+        return parameters
 
     def _group_context(self, group: str, batch: Batch, features: dict[str, Tensor]) -> Context:
         """The context of a group of inputs; what its variables are made of is left in ``features``."""

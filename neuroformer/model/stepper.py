@@ -128,25 +128,43 @@ class Next:
 
 
 class _Keys:
-    """Keys and values of one stream, (sequences, L, H, E), and which of them each window reads."""
+    """Keys and values of one stream, (G, L, H, E), and which of them each window reads.
+
+    Queries come to the keys, not keys to the queries: those of windows that share a stimulus lie side by side,
+    (G, n, H, E), and keys are copied only when a third of those held is read no more.
+    """
 
     def __init__(self, k: Tensor, v: Tensor, mask: Tensor | None, index_W: Tensor | None):
         self.k, self.v, self.mask, self.index_W = k, v, mask, index_W
-        self._rows: Tensor | None = None
-        self._taken: tuple[Tensor, Tensor, Tensor | None] = (k, v, mask)
+        self.held = torch.arange(len(k), device=k.device)  # which key sequences these are
+        self.rows: Tensor | None = None
+        self.place_A, self.slots = self.held, 1  # of each query among the (G * slots)
 
     def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
-        if (
-            self.index_W is not None and len(self.k) == 1
-        ):  # one stimulus for all: its keys stay where they are
-            return _attend(q_AHE[None], self.k, self.v, self.mask)[0]
-        if self._rows is not rows:  # copied only when sequences were dropped
-            which = rows if self.index_W is None else self.index_W[rows]
-            mask = None if self.mask is None else self.mask.index_select(0, which)
-            self._rows = rows
-            self._taken = (self.k.index_select(0, which), self.v.index_select(0, which), mask)
-        k, v, mask = self._taken
-        return _attend(q_AHE[:, None], k, v, mask)[:, 0]
+        if self.rows is not rows:
+            self.rows = rows
+            self._arrange(rows if self.index_W is None else self.index_W[rows])
+        size = (len(self.k) * self.slots, *q_AHE.shape[1:])
+        full = len(self.place_A) == size[0]
+        q = torch.empty_like(q_AHE) if full else q_AHE.new_zeros(size)
+        q = q.index_copy_(0, self.place_A, q_AHE).unflatten(0, (-1, self.slots))
+        return _attend(q, self.k, self.v, self.mask).flatten(0, 1).index_select(0, self.place_A)
+
+    def _arrange(self, reads_A: Tensor) -> None:
+        """Give every query a slot beside its keys; forget keys that nobody reads once they are many."""
+        used, count = torch.unique(reads_A, return_counts=True)
+        if 3 * len(used) < 2 * len(self.held):
+            which = torch.searchsorted(self.held, used)
+            self.k, self.v = self.k.index_select(0, which), self.v.index_select(0, which)
+            self.mask = None if self.mask is None else self.mask.index_select(0, which)
+            self.held = used
+        order = torch.argsort(reads_A, stable=True)
+        rank = torch.arange(len(order), device=order.device) - torch.repeat_interleave(
+            count.cumsum(0) - count, count
+        )
+        self.slots = int(count.max()) if len(count) else 1
+        place = torch.searchsorted(self.held, reads_A[order]) * self.slots + rank
+        self.place_A = torch.empty_like(place).index_copy_(0, order, place)
 
 
 def _attend(q_BTHE: Tensor, k_BLHE: Tensor, v_BLHE: Tensor, mask_BL: Tensor | None) -> Tensor:

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuroformer.config import Config, ConfigError
 from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.configured import configured
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
-from neuroformer.recording.derive import with_speed
 
 
 @dataclass
@@ -44,9 +44,7 @@ class Prepared:
 
 def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
-    for speed in config.recording.speeds:
-        if speed.name not in rec.behavior or rec.meta.get("speeds", {}).get(speed.name) != speed.of:
-            rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+    rec = configured(rec, config)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization

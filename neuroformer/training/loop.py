@@ -214,9 +214,11 @@ class Trainer:
         return max(1, min(10, self.train.steps // 2))
 
     def _columns(self) -> list[str]:
-        terms = ["dt", "id", "rates", *(t.name for t in self.config.targets)]
+        spikes = self.model.traces is None
+        terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
         terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
-        scores = ["bits_per_spike", "bits_per_spike_rates", *(f"{t.name}_score" for t in self.config.targets)]
+        scores = ["bits_per_spike", "bits_per_spike_rates"] if spikes else ["bits_per_sample"]
+        scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         return [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
 
     def _log(self, values: dict[str, float]) -> None:
@@ -242,17 +244,24 @@ class Trainer:
                 scores.add(model, batch, model(batch))
         self.model.train()
         scores = Scores.merge(self.processes.collect(scores))
-        found = {LIKELIHOOD: scores.bits_per_spike()}
+        found = {LIKELIHOOD: scores.likelihood()}
         for name, head in model.targets.items():
             assert isinstance(head, TargetHead)
             found[name] = scores.target_score(head, name)
-        values = {"bits_per_spike": found[LIKELIHOOD], "bits_per_spike_rates": scores.bits_per_spike_rates()}
+        if model.traces is None:
+            values = {
+                "bits_per_spike": found[LIKELIHOOD], "bits_per_spike_rates": scores.bits_per_spike_rates()
+            }  # fmt: skip
+        else:
+            values = {"bits_per_sample": found[LIKELIHOOD]}
+        values["likelihood"] = found[LIKELIHOOD]
         values |= {f"{name}_score": value for name, value in found.items() if name != LIKELIHOOD}
         self._log({f"valid/{name}": value for name, value in values.items()})
         p = self.progress
         p.stale += 1
         for objective, value in found.items():
-            if objective not in p.best or value > p.best[objective]:
+            # a score that was not a number is beaten by any that is
+            if not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
                 p.stale = 0 if objective == LIKELIHOOD else p.stale
                 if self.fabric.is_global_zero:

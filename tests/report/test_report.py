@@ -41,10 +41,11 @@ def fill(folder):
     run = folder / "run"
     model, prepared = small_model(rec, config)
     save_weights(run / "weights" / "likelihood.safetensors", model.float())
-    split: dict = {"sha256": prepared.split.sha256(), "claim": "repeats"}
+    split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
     split["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
-    save_bundle(run, config, [Member(rec.name, list(rec.unit_ids), prepared.normalization, split)], {})
+    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+    save_bundle(run, config, [member], {})
     assert (
         main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     )

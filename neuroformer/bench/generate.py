@@ -1,0 +1,168 @@
+"""Closed-loop rollout at the reference's size, against the naive loop with the same weights and random numbers."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.bench import reference_size
+from neuroformer.bench.naive_loop import naive_rollout
+from neuroformer.config import GenerateConfig
+from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.generation import rollout as module
+from neuroformer.generation.rollout import Sequences, Spikes, rollout_windows
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.stepper import Next, Stepper
+
+THREADS, MEAN_SPIKES, SEED = 2, 15, 0
+CASES = {"single": (1, 1), "64_stimuli": (64, 1), "64_samples": (1, 64)}  # stimuli, samples of each
+
+
+class Scheduled(Stepper):
+    """A stepper whose windows end after a given number of spikes; untrained weights would end them anywhere."""
+
+    lengths_W: Tensor  # set before every window
+
+    def __init__(self, model: Neuroformer, batch: Batch):
+        super().__init__(model, batch)
+        self.num_fed = 0
+
+    def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
+        found = super().after(which, tick, unit, count)
+        over = self.lengths_W[self.rows[which]] <= self.num_fed
+        return ScheduledNext(found.model, found.h_nD, tick, unit, found.intensity, over)
+
+    def feed(self, tick: Tensor, unit: Tensor) -> None:
+        self.num_fed += 1
+        super().feed(tick, unit)
+
+
+@dataclass
+class ScheduledNext(Next):
+    """Ends the windows that are ``over``, and no other."""
+
+    over: Tensor
+
+    def dt_logits(self) -> Tensor:
+        logits = super().dt_logits()
+        end = torch.where(self.over, 0.0, float("-inf")).to(logits.dtype)
+        return torch.cat([logits[:, :-1].masked_fill(self.over[:, None], float("-inf")), end[:, None]], 1)
+
+
+def sequences(stimuli: int, samples: int, windows: int, shape) -> Sequences:
+    """Sequences that begin one second apart, in the single segment of the recording; their past is empty."""
+    start = np.repeat(np.arange(stimuli) * round(0.2 / shape.dt) + shape.past + 20, samples)
+    ident = np.arange(stimuli * samples)
+    return Sequences(np.zeros_like(start), start, start + windows * shape.current, ident, start.copy())
+
+
+def schedule(num_sequences: int, windows: int) -> np.ndarray:
+    """(windows, sequences) Poisson(15) spikes of each window."""
+    return np.random.default_rng(1).poisson(MEAN_SPIKES, (windows, num_sequences)).clip(1, 60)
+
+
+def ours(
+    model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray
+) -> tuple[Spikes, float]:
+    """The spikes of all windows, and the seconds that took."""
+    module.Stepper, original = Scheduled, module.Stepper
+    try:
+        begin, parts = time.perf_counter(), []
+        windows = rollout_windows(model, builder, what, GenerateConfig(), SEED)
+        for number in lengths:
+            Scheduled.lengths_W = torch.from_numpy(number).to(model.sos.device)
+            parts.append(next(windows).spikes)
+        if model.sos.is_cuda:
+            torch.cuda.synchronize()
+        return Spikes.join(parts), time.perf_counter() - begin
+    finally:
+        module.Stepper = original
+
+
+def naive(
+    model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray
+) -> tuple[Spikes, float]:
+    """The same of the naive loop, one sequence after another."""
+    begin, parts = time.perf_counter(), []
+    for q in range(len(what)):
+        start = int(what.start[q])
+        for new in naive_rollout(
+            model, builder, int(what.segment[q]), start, lengths[:, q], int(what.ident[q]), SEED
+        ):
+            tick, unit = np.array(new, np.int64).T
+            parts.append(Spikes(np.full(len(new), q), tick + start, unit))
+    return Spikes.join(parts), time.perf_counter() - begin
+
+
+def agree(model: Neuroformer, builder: BatchBuilder) -> bool:
+    """In float64, do both give the same spikes: two stimuli, two windows?"""
+    double = model.double()
+    what, lengths = sequences(2, 1, 2, builder.shape), schedule(2, 2) // 3 + 1
+    a, b = (side(double, builder, what, lengths)[0].ordered() for side in (ours, naive))
+    model.float()
+    return (
+        all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sequence", "tick", "unit"))
+        and len(a.tick) > 0
+    )
+
+
+def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
+    """First the check, then both sides in turn, in this process.
+
+    Returns
+    -------
+    dict
+        ``checked``; for one sequence, for 64 with different stimuli and for 64 samples of one trial:
+        ``ratio_*`` (tokens/s over the naive loop's, the median of paired runs), ``tokens_per_second_*``;
+        ``tokens_per_second_naive``, ``seconds_per_window_*``.
+    """
+    torch.set_num_threads(THREADS)
+    model, p = reference_size.prepared()
+    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p.builder)}
+    if not out["checked"]:
+        return out
+    one = sequences(1, 1, windows, p.builder.shape)
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
+    for repeat in range(repeats + 1):
+        lengths = schedule(1, windows)
+        naive_rate = lengths.sum() / naive(model, p.builder, one, lengths)[1]
+        for name, (stimuli, samples) in CASES.items():
+            what = sequences(stimuli, samples, windows, p.builder.shape)
+            lengths = schedule(len(what), windows)
+            rate = lengths.sum() / ours(model, p.builder, what, lengths)[1]
+            if repeat:  # the first round warms up
+                pairs[name].append((rate, naive_rate))
+    for name, found in pairs.items():
+        rate = statistics.median(a for a, _ in found)
+        out[f"ratio_{name}"] = statistics.median(a / b for a, b in found)
+        out[f"tokens_per_second_{name}"] = rate
+        out[f"seconds_per_window_{name}"] = MEAN_SPIKES / rate
+    return out | {
+        "tokens_per_second_naive": statistics.median(b for found in pairs.values() for _, b in found),
+        "parameters": sum(x.numel() for x in model.parameters()), "windows": windows, "repeats": repeats,
+        "threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def run_gpu(num_sequences: int = 512, windows: int = 20) -> dict[str, Any] | None:
+    """Tokens/s of 512 sequences with as many stimuli on one GPU; None where there is none."""
+    if not torch.cuda.is_available():
+        return None
+    model, p = reference_size.prepared(seconds=200.0)
+    checked = agree(model, p.builder)
+    model = model.cuda()
+    what = sequences(num_sequences, 1, windows, p.builder.shape)
+    lengths = schedule(num_sequences, windows)
+    ours(model, p.builder, what, lengths[:3])
+    rates = [lengths.sum() / ours(model, p.builder, what, lengths)[1] for _ in range(3)]
+    return {
+        "bench": "generate", "checked": checked, "device": torch.cuda.get_device_name(), "sequences": num_sequences,
+        "windows": windows, "tokens_per_second": statistics.median(rates), "torch": torch.__version__,
+    }  # fmt: skip

@@ -1,0 +1,80 @@
+"""The benchmark of the rollout: both sides give the same spikes, on a model of a test's size."""
+
+import numpy as np
+import torch
+from helpers import small_config, small_model
+
+from neuroformer.bench.generate import agree, naive, ours, schedule, sequences
+from neuroformer.bench.reference_size import config
+from neuroformer.data.windows import Windows
+from neuroformer.model.stepper import Stepper
+
+
+def plain_model():
+    """Without what the original lacks."""
+    model = {"width": 16, "heads": 2, "history_filters": 0, "frame_readout": 0, "rate_anchor": False, "coupling": 0.0,
+             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2}}  # fmt: skip
+    return small_model(
+        config=small_config(model=model, inputs=[], targets=[], loss={"contrast": [], "rates": 0.0})
+    )
+
+
+def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
+    net, p = plain_model()
+    assert agree(net, p.builder)
+    # and the check can fail: another weight on one side
+    net.double()
+    what, lengths = sequences(2, 1, 2, p.builder.shape), schedule(2, 2)
+    a = ours(net, p.builder, what, lengths)[0]
+    assert len(a.tick) == lengths.sum()
+    with torch.no_grad():
+        net.heads.unit.mul_(-3.0)
+    b = naive(net, p.builder, what, lengths)[0]
+    assert len(b.tick) == lengths.sum() and not np.array_equal(a.ordered().unit, b.ordered().unit)
+
+
+def test_the_references_size():
+    c = config()
+    assert [(b.attend, b.layers) for b in c.model.blocks] == [
+        ("current", 6),
+        ("past", 6),
+        ("frames", 6),
+        ("current", 6),
+    ]
+    assert c.model.width == 256 and c.model.heads == 8 and c.model.frame_encoder.layers == 6
+
+
+def test_keys_serve_their_own_windows_whoever_shares_or_ends():
+    """Steps of many sequences, of which some share a clip and some end, are those of each alone."""
+    net, p = plain_model()
+    ticks = np.array([40, 40, 45, 60, 60, 60, 75, 300, 305])
+    segment = np.zeros_like(ticks)
+    rng = np.random.default_rng(0)
+    path = [(np.sort(rng.integers(0, 5, 8)), rng.integers(0, 6, 8)) for _ in ticks]
+    ends = [2, 8, 1, 3, 5, 1, 1, 7, 2]
+
+    def states(which):
+        windows = Windows(segment[which], ticks[which])
+        from neuroformer.data.tokens import encode_past
+
+        stepper = Stepper(net, p.builder(windows, past=encode_past(p.index, windows, p.builder.shape)))
+        out = {int(q): [h] for q, h in zip(which, stepper.h_AD, strict=True)}
+        for step in range(8):
+            mine = np.array(which)[stepper.rows.numpy()]
+            stay = np.flatnonzero([ends[q] > step for q in mine])
+            if len(stay) == 0:
+                break
+            stepper.keep(torch.from_numpy(stay))
+            mine = mine[stay]
+            tick, unit = (torch.tensor([int(path[q][k][step]) for q in mine]) for k in (0, 1))
+            stepper.feed(tick, unit)
+            for q, h in zip(mine, stepper.h_AD, strict=True):
+                out[int(q)].append(h)
+        return out
+
+    with torch.no_grad():
+        together = states(np.arange(len(ticks)))
+        for q in range(len(ticks)):
+            alone = states(np.array([q]))[q]
+            assert len(alone) == len(together[q]) == ends[q] + 1
+            assert torch.allclose(torch.stack(alone), torch.stack(together[q]), atol=1e-10)
