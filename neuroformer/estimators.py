@@ -22,12 +22,13 @@ from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
-from neuroformer.config import Config, ConfigError, TargetConfig, from_dict, load_config
+from neuroformer.config import Config, TargetConfig, from_dict, load_config
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
+from neuroformer.decoding.embedding import embed
 from neuroformer.decoding.finetune import extend, finetune
 from neuroformer.metrics import target_score
 from neuroformer.model.bundle import check_units, load_model, read_bundle
@@ -268,38 +269,6 @@ class NeuroformerEmbedding(_Estimator):
         check_units(self.bundle_, moments.recording)
         prepared = _whole(moments.recording, config, self.bundle_.normalization)
         return embed(self.model_, prepared, _windows(moments, prepared), self.features)
-
-
-@torch.no_grad()
-def embed(
-    model: Neuroformer, prepared: Prepared, windows: Windows, features: str, batch_size: int = 512
-) -> np.ndarray:
-    """(V, D) features of each window, see :class:`NeuroformerEmbedding`.
-
-    Raises
-    ------
-    ConfigError
-        "contrast" of a run that aligns nothing with the spikes.
-    """
-    place = None
-    if features == "contrast":
-        sides = [
-            (i, c.pair.index("neural"))
-            for i, c in enumerate(model.config.loss.contrast)
-            if "neural" in c.pair
-        ]
-        if not sides:
-            raise ConfigError("the run aligns nothing with 'neural' (loss.contrast); use features='state'")
-        place = sides[0]
-    out = []
-    for i in range(0, len(windows), batch_size):
-        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
-        if place is None:
-            h_TD, layout = model.fused(batch)
-            out.append(h_TD.index_select(0, layout.first()))
-        else:
-            out.append(model.features(batch, model.encode(batch))[place[0]][place[1]])
-    return torch.cat(out).float().cpu().numpy()
 
 
 def _whole(rec: Recording, config: Config, normalization: dict | None = None) -> Prepared:

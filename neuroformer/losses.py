@@ -2,49 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroformer.config import Config
+from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 
+Gather = Callable[[Tensor], tuple[Tensor, int]]
+"""The rows of all processes, one after another, with gradient; and where this process's own begin."""
 
-def loss_terms(model: Neuroformer, batch: Batch, output: Output) -> dict[str, Tensor]:
+
+def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
+    """How many things each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
+
+    Traces count their known samples. Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
+    the whole.
+    """
+    counts = {"spikes": torch.tensor(batch.num_spikes, device=batch.tick_T.device)}
+    for name, head in model.targets.items():
+        assert isinstance(head, TargetHead)
+        counts[name] = head.known(batch.targets[name]).sum()
+    if batch.traces is not None:
+        counts["traces"] = torch.isfinite(batch.traces.current_WBU).sum()
+    for contrast in model.config.loss.contrast:
+        keep = _with_spikes(batch, contrast.pair)
+        num = torch.full_like(counts["spikes"], batch.num_windows) if keep is None else keep.sum()
+        counts[contrast_name(contrast)] = num
+    return counts
+
+
+def loss_terms(
+    model: Neuroformer,
+    batch: Batch,
+    output: Output,
+    totals: dict[str, Tensor] | None = None,
+    gather: Gather | None = None,
+) -> dict[str, Tensor]:
     """Every term, unweighted.
 
     ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
     log-likelihood per spike, without the factorial. Targets: by
-    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
+    :meth:`TargetHead.loss`; missing values are left out. Where traces are modelled, ``traces`` (nats a
+    sample) stands in for all spike terms. ``contrast_*``: symmetric InfoNCE in nats.
+
+    Parameters
+    ----------
+    totals : dict, optional
+        Sums of :func:`denominators` where this batch is one piece of a larger one; the terms are then this
+        piece's share.
+    gather : optional
+        Lets alignment see the windows of all processes.
     """
-    num_spikes = max(batch.num_spikes, 1)
+    totals = denominators(model, batch) if totals is None else totals
+    num_spikes = totals["spikes"].clamp_min(1)
     terms = {
         "dt": output.dt_nll_T.sum() / num_spikes,
         "id": output.id_nll_S.sum() / num_spikes,
         "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
     }
+    if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
+        nll = model.traces.nll(output.traces_WBUP, batch.traces.current_WBU)
+        terms = {"traces": nll.sum() / totals["traces"].clamp_min(1)}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
-        terms[name] = head.loss(predicted, batch.targets[name])
+        terms[name] = head.loss(predicted, batch.targets[name], totals[name])
     for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
-        same = batch.clips.index_W if batch.clips is not None and "frames" in contrast.pair else None
+        same = batch.clips.key_W if batch.clips is not None and "frames" in contrast.pair else None
         scale = model.contrast_scale[i].exp().clamp(max=100.0)
-        terms["contrast_" + "_".join(contrast.pair)] = info_nce(
-            a, b, scale, same, _with_spikes(batch, contrast.pair)
-        )
+        name = contrast_name(contrast)
+        total = info_nce_sum(a, b, scale, same, _with_spikes(batch, contrast.pair), gather)
+        terms[name] = total / totals[name].clamp_min(1)
     return terms
+
+
+def contrast_name(contrast: ContrastConfig) -> str:
+    return "contrast_" + "_".join(contrast.pair)
 
 
 def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum that is minimised."""
-    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates}
+    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates, "traces": 1.0}
     weights |= {t.name: t.weight for t in config.targets}
-    weights |= {"contrast_" + "_".join(c.pair): c.weight for c in config.loss.contrast}
+    weights |= {contrast_name(c): c.weight for c in config.loss.contrast}
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
 
 
@@ -63,24 +110,36 @@ def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:
 def info_nce(
     a_WE: Tensor, b_WE: Tensor, scale: Tensor, same_W: Tensor | None, keep_W: Tensor | None
 ) -> Tensor:
-    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3) over the windows of a batch.
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3), the mean over the windows of a batch."""
+    num = len(a_WE) if keep_W is None else keep_W.sum().clamp_min(1)
+    return info_nce_sum(a_WE, b_WE, scale, same_W, keep_W) / num
+
+
+def info_nce_sum(
+    a_WE: Tensor,
+    b_WE: Tensor,
+    scale: Tensor,
+    same_W: Tensor | None,
+    keep_W: Tensor | None,
+    gather: Gather | None = None,
+) -> Tensor:
+    """The sum over windows; with ``gather``, over this process's windows, whose negatives are those of all.
 
     Windows with equal ``same`` (they show the same clip) are masked from each other's negatives; windows
     without ``keep`` (no spikes at all) leave the loss.
     """
-    logits = scale * a_WE @ b_WE.T
-    hidden = torch.zeros_like(logits, dtype=torch.bool)
+    every = gather or (lambda x: (x, 0))
+    (all_a, first), (all_b, _) = every(a_WE), every(b_WE)
+    target = torch.arange(len(a_WE), device=a_WE.device) + first
+    hidden = torch.zeros(len(a_WE), len(all_a), dtype=torch.bool, device=a_WE.device)
     if same_W is not None:
-        hidden = same_W[:, None] == same_W
+        hidden = same_W[:, None] == every(same_W)[0]
     if keep_W is not None:
-        hidden = hidden | ~keep_W | ~keep_W[:, None]
-    hidden = hidden & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-    logits = logits.masked_fill(hidden, float("-inf"))
-    target = torch.arange(len(logits), device=logits.device)
-    each = 0.5 * (
-        F.cross_entropy(logits, target, reduction="none")
-        + F.cross_entropy(logits.T, target, reduction="none")
+        hidden = hidden | ~keep_W[:, None] | ~every(keep_W)[0]
+    hidden = hidden.scatter(1, target[:, None], False)
+    each = 0.5 * sum(
+        F.cross_entropy((scale * x @ y.T).masked_fill(hidden, float("-inf")), target, reduction="none")
+        for x, y in ((a_WE, all_b), (b_WE, all_a))
     )
-    if keep_W is None:
-        return each.mean()
-    return (each * keep_W).sum() / keep_W.sum().clamp_min(1)
+    assert isinstance(each, Tensor)
+    return each.sum() if keep_W is None else (each * keep_W).sum()

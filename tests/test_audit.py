@@ -456,7 +456,7 @@ def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
     assert main([*argv, "split.claim=stimuli", "split.allow_leak=true"]) == 0
     assert json.loads((folder / "run" / "summary.json").read_text())["audit_leaks"] == "shared_stimulus"
     bundle = json.loads((folder / "run" / "bundle.json").read_text())
-    assert bundle["split"]["audit"]["leaks"] and bundle["config"]["split"]["allow_leak"]
+    assert bundle["recordings"][0]["split"]["audit"]["leaks"] and bundle["config"]["split"]["allow_leak"]
     capsys.readouterr()
     assert main(["inspect", str(folder / "run")]) == 0
     assert "THE SPLIT LEAKS (shared_stimulus)" in capsys.readouterr().out

@@ -105,20 +105,23 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     none = torch.zeros(len(window_V) + 1, dtype=torch.int64, device=row.device)
     empty = batch.tick_T[:0]
     c = batch.clips
+    if c is not None:
+        seen = (c.index_W, c.key_W, c.age_W)
+        c = Clips(c.images_GFHW, c.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
         past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
         available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
-        clips=None if c is None else Clips(c.images_GFHW, c.num_missing_G, c.index_W[window_V], c.age_W[window_V]),
+        clips=c,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
     )  # fmt: skip
 
 
 def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
-    """Bins before the window; by default as far as the coupling reaches, or the whole past without one."""
-    if reach_s is not None:
-        return min(model.past_bins, max(1, round(reach_s / dt)))
-    return model.past_bins if model.coupling is None else min(model.past_bins, model.coupling.num_lags)
+    """Bins before the window; by default as far as the model's coupling reaches, or all of the past."""
+    if reach_s is None:
+        reach_s = model.config.model.coupling or model.config.window.past
+    return min(model.past_bins, max(1, round(reach_s / dt)))
 
 
 def gradients(
@@ -130,7 +133,7 @@ def gradients(
     The input is how much each past spike counts, 1; the baseline is 0, no spikes at all. The value of
     (i, j, lag) is the mean, over past spikes of j ``lag`` before a window's first bin, of the attribution to the
     sum over the window's bins of unit i's log-odds. Integrated gradients average the gradient at ``steps`` midpoints
-    between 0 and 1.
+    between 0 and 1, evenly spaced in the root of the weight, as counts are seen through their root.
     """
     dt, num_units = builder.shape.dt, model.num_units
     reach = _reach(model, dt, reach_s)
@@ -142,16 +145,24 @@ def gradients(
         near = batch.past_tick_P >= -reach
         place = (batch.past_unit_P * reach - 1 - batch.past_tick_P)[near]
         count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
-        for alpha in (np.arange(steps) + 0.5) / steps if steps > 1 else [1.0]:
+        for alpha, share in _path(steps):
             weight = torch.full_like(batch.past_tick_P, float(alpha), dtype=model.sos.dtype).requires_grad_()
             score = log_odds(model.expected(dataclasses.replace(batch, past_weight_P=weight))).sum((0, 1))
             for unit in range(num_units):
                 (slope,) = torch.autograd.grad(score[unit], weight, retain_graph=unit + 1 < num_units)
-                sums[unit].index_add_(0, place, slope[near].double() / steps)
+                sums[unit].index_add_(0, place, slope[near].double() * share)
     values = torch.where(count > 0, sums / count, torch.nan).view(num_units, num_units, reach)
     name = "gradient x input" if steps == 1 else "integrated gradients"
     lags_s = np.round((np.arange(reach) + 1) * dt, 9)
     return Map(name, values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, count.view(1, num_units, reach).cpu().numpy(), lags_s)  # fmt: skip
+
+
+def _path(steps: int) -> list[tuple[float, float]]:
+    """Weights at which the gradient is taken, and what each counts."""
+    if steps == 1:
+        return [(1.0, 1.0)]
+    root = (np.arange(steps) + 0.5) / steps
+    return [(float(r * r), float(2 * r / steps)) for r in root]
 
 
 def frame_sensitivity(
@@ -169,7 +180,7 @@ def frame_sensitivity(
         c = batch.clips
         assert c is not None
         images = c.images_GFHW.to(model.sos.dtype).requires_grad_()
-        clips = Clips(images, c.num_missing_G, c.index_W, c.age_W)
+        clips = dataclasses.replace(c, images_GFHW=images)
         log_rate = model.expected(dataclasses.replace(batch, clips=clips))
         score = log_odds(log_rate).mean(1).sum(0)
         for unit in range(model.num_units):

@@ -19,6 +19,7 @@ from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
 from neuroformer.audit.stimuli import stimulus_findings
 from neuroformer.audit.windows import behavior_findings, token_findings, tokens_per_window
 from neuroformer.config import Config
+from neuroformer.data.configured import configured
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.recording import Recording
 
@@ -54,6 +55,7 @@ def audit(
         Parts that are none, or a variable that the recording lacks.
     """
     config = config or default_config(rec)
+    rec = configured(rec, config)
     parts = parts or (own_split(rec) if split is None else None)
     facts: dict[str, Any] = {"recording": spike_facts(rec)}
     findings: list[Finding | None] = [*spike_findings(rec, config.window.dt), *clock_findings(rec)]

@@ -84,6 +84,10 @@ def rate_series(rec: Recording, bins: int = 200) -> tuple[np.ndarray, np.ndarray
 def _no_spikes(rec: Recording) -> Finding | None:
     if rec.num_spikes:
         return None
+    if rec.traces is not None:
+        return Finding(
+            "no_spikes", "note", "no spikes are used, only traces", "traces.likelihood models those"
+        )
     return Finding("no_spikes", "warning", "the recording holds no spike", "check the reader's options")
 
 

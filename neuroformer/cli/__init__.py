@@ -1,6 +1,7 @@
 """The command line: the only place that prints, parses or exits. One module a command.
 
-Exit codes: 0 done, 1 an audit found a leak (a benchmark, a difference), 2 a mistake in what was asked for (one message, no traceback), 130 interrupted.
+Exit codes: 0 done, 1 an audit found a leak (a benchmark, a difference), 2 a mistake in what was asked for (one message,
+no traceback), 75 training was stopped by SIGTERM or SIGUSR1 and saved, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    attend,
     audit,
     bench,
     decode,
+    embed,
     fewshot,
     finetune,
     folds,
     generate,
     import_original,
     inspect,
+    probe,
     report,
     train,
 )
@@ -32,6 +36,9 @@ COMMANDS = (
     folds,
     finetune,
     fewshot,
+    attend,
+    probe,
+    embed,
     report,
     inspect,
     bench,

@@ -6,54 +6,112 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neuroformer.config import ConfigError
+from neuroformer.cli.shared import warn_only_ours
+
+Result = dict[str, Any] | None  # None: there is no GPU
 
 
 def add(command) -> None:
-    help = "Benchmark a part against its plain counterpart; checks that both agree first."
-    p = command("bench", run, help)
-    p.add_argument(
-        "name", choices=["attend", "data", "kernels", "generate", "generate-gpu", "whatif"],
-        help="what to measure: attend (what capturing maps adds to a forward pass), data (batches built per second), "
-        "kernels (fused kernels on a GPU; exit code 3 without one), generate (closed-loop tokens/s against the naive loop), "
-        "generate-gpu (of 512 sequences; exit code 3 without a GPU), "
-        "whatif (whom does silencing a hub hit? needs --run of synthetic:demo)",
+    p = command(
+        "bench", run, "Benchmark a part against its plain counterpart; checks that both agree first.",
+        "Exit codes: 1 both sides disagree, 3 a GPU is needed and there is none.",
     )  # fmt: skip
-    p.add_argument(
+    names = p.add_subparsers(dest="name", required=True, metavar="NAME")
+
+    def benchmark(name: str, measure, help: str):
+        b = names.add_parser(name, help=help, description=help)
+        b.add_argument("--json", action="store_true", help="print one JSON object")
+        b.set_defaults(measure=measure)
+        return b
+
+    benchmark("attend", _attend, "what capturing maps adds to a forward pass")
+    b = benchmark(
+        "connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines"
+    )
+    b.add_argument(
+        "--config", type=Path, default=Path("configs/hubs.yaml"),
+        help="what to train; a built-in recording with known coupling",
+    )  # fmt: skip
+    b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
+    b = benchmark("data", _data, "batches built per second")
+    b.add_argument(
         "--spikes", type=float, metavar="N",
-        help="data: a recording of so many spikes on disk (1e8) against the small one",
+        help="a recording of so many spikes on disk (1e8) against the small one",
     )  # fmt: skip
-    p.add_argument("--run", type=Path, dest="folder", help="folder of a trained run, for whatif")
-    p.add_argument("--json", action="store_true", help="print one JSON object")
+    benchmark("decode", _decode, "behavior, in batches and as a stream")
+    benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
+    benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
+    benchmark("kernels", _kernels, "fused kernels on a GPU")
+    benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
+    b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
+    b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
 
 
 def run(args) -> int:
     if args.name == "kernels":
-        from neuroformer.bench import kernels
-
-        return kernels.main([])
-    result = _measure(args)
+        return _kernels(args)
+    warn_only_ours()
+    result = args.measure(args)
     if result is None:
         print("no CUDA device: this benchmark needs one GPU (16 GB are enough)")
         return 3
-    print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
-    return 0 if result["checked"] else 1
+    table = result.pop("table", None)
+    lines = table or "\n".join(f"{k}: {v}" for k, v in result.items())
+    print(json.dumps(result) if args.json else lines)
+    return 0 if result.get("checked", True) else 1
 
 
-def _measure(args) -> dict[str, Any] | None:
-    """What the benchmark found; None where it needs a GPU and there is none."""
-    if args.name.startswith("generate"):
-        from neuroformer.bench import generate
+def _kernels(args) -> int:
+    from neuroformer.bench import kernels
 
-        return generate.run() if args.name == "generate" else generate.run_gpu()
-    if args.name == "whatif":
-        from neuroformer.bench import whatif
+    return kernels.main([])
 
-        if args.folder is None:
-            raise ConfigError("bench whatif needs --run, the folder of a run trained on synthetic:demo")
-        return whatif.run(args.folder)
-    from neuroformer.bench import attend, data
 
-    if args.name == "attend":
-        return attend.run()
+def _attend(args) -> Result:
+    from neuroformer.bench import attend
+
+    return attend.run()
+
+
+def _connectivity(args) -> Result:
+    from neuroformer.bench import connectivity
+
+    result = connectivity.run(args.config, args.seeds, args.override)
+    return result | {"table": connectivity.table(result)}
+
+
+def _data(args) -> Result:
+    from neuroformer.bench import data
+
     return data.run_large(int(args.spikes)) if args.spikes else data.run()
+
+
+def _decode(args) -> Result:
+    from neuroformer.bench import decode
+
+    return decode.run()
+
+
+def _generate(args) -> Result:
+    from neuroformer.bench import generate
+
+    return generate.run()
+
+
+def _generate_gpu(args) -> Result:
+    from neuroformer.bench import generate
+
+    return generate.run_gpu()
+
+
+def _train(args) -> Result:
+    from neuroformer.bench import train
+
+    return train.run()
+
+
+def _whatif(args) -> Result:
+    from neuroformer.bench import whatif
+
+    return whatif.run(args.folder)

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, labelled_seconds
     from neuroformer.decoding.finetune import extend, finetune
     from neuroformer.decoding.folds import labelled_windows
-    from neuroformer.model.bundle import LIKELIHOOD, load_model, save_bundle, save_weights
+    from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, save_bundle, save_weights
 
     targets = parse_targets(args.targets)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{'_'.join(t.name for t in targets)}")
@@ -88,5 +88,7 @@ def run(args: argparse.Namespace) -> None:
     scores = {f"finetune_{t.name}_score": score_of(t)(true[t.name], predicted[t.name]) for t in targets}
     scores |= {"finetune_windows": len(windows), "finetune_steps": info["steps"]}
     scores["finetune_label_seconds"] = float(np.round(len(windows) * prepared.config.window.current, 6))
-    save_bundle(out, prepared.config, prepared.rec, prepared.normalization, bundle.split, scores)
+    rec = prepared.rec
+    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, bundle.split)
+    save_bundle(out, prepared.config, [member], scores)
     summarise(out, scores)

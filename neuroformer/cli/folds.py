@@ -20,6 +20,9 @@ def add(command) -> None:
     p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/hippocampus.yaml")
     p.add_argument("--run", type=Path, help="folder of the folds (default: runs/<name>_folds)")
     p.add_argument("--folds", type=int, default=5, help="contiguous parts, each held out once (default: 5)")
+    p.add_argument(
+        "--members", type=int, default=1, help="models of different seeds a fold, averaged (default: 1)"
+    )
     baselines_argument(p)
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. window.lookahead=0.75")
 
@@ -28,6 +31,8 @@ def run(args) -> None:
     from neuroformer.decoding.folds import decode_folds
     from neuroformer.recording import open_recording
 
+    if args.members < 1:
+        raise ConfigError(f"--members is {args.members}; expected 1 or more")
     config = load_config(args.config, args.override)
     if not config.targets:
         raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
@@ -39,7 +44,7 @@ def run(args) -> None:
     summary: dict[str, Any] = {"folds": args.folds, "lookahead_s": config.window.lookahead}
     tables = []
     for target, decoded, scores in decode_folds(
-        rec, config, folder, args.folds, names, progress=not args.quiet
+        rec, config, folder, args.folds, names, members=args.members, progress=not args.quiet
     ):
         summary |= scores
         key = f"decode_{target.name}"

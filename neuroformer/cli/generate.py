@@ -76,6 +76,8 @@ def run(args) -> None:
     if args.restart and parts.exists():
         shutil.rmtree(parts)
     model = load_model(bundle)
+    if p.config.traces.likelihood != "none":
+        return _traces(args, model, p)
     result = simulate(
         model, p.rec, p.split, p.index, p.builder, p.config, folder=parts,
         identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,
@@ -201,3 +203,20 @@ def _null_for_nan(tree: Any) -> Any:
     if isinstance(tree, list):
         return [_null_for_nan(v) for v in tree]
     return None if isinstance(tree, float) and not np.isfinite(tree) else tree
+
+
+def _traces(args, model, prepared) -> None:
+    """Continuous activity: the same blocks, samples instead of spikes."""
+    from neuroformer.analysis.traces import compare_traces
+    from neuroformer.generation.traces import simulate_traces
+    from neuroformer.recording.arrays import write_npz
+
+    p = prepared
+    result = simulate_traces(model, p.rec, p.split, p.builder, p.config, progress=not args.quiet)
+    out = write_npz(result.recording, args.out or args.folder / "simulated.npz")
+    print(result.recording)
+    print(f"written to {out}; read it with neuroformer.open_recording('{out}')")
+    summary = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
+    summarise(
+        args.folder, summary | compare_traces(p.rec, p.split, result.recording, p.config.generate.split)
+    )

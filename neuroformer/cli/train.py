@@ -2,54 +2,137 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from neuroformer.cli.shared import KEYS, save_figure, summarise, warn_only_ours
-from neuroformer.config import ConfigError, load_config
+from neuroformer.config import Config, ConfigError, load_config
+
+STOPPED = 75  # the system's code for "try again later"
 
 
 def add(command) -> None:
-    p = command("train", run, "Train a model from a YAML file and score it on held-out data.", KEYS)
-    p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/demo.yaml")
+    help = "Train a model from a YAML file and score it on held-out data."
+    p = command("train", run, help, KEYS + " Exit code 75: a signal stopped it, saved; go on with --resume.")
+    p.add_argument("--config", type=Path, help="YAML file, e.g. configs/demo.yaml; not needed with --resume")
     p.add_argument("--run", type=Path, help="folder of the run (default: runs/<name>)")
     p.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
+    p.add_argument(
+        "--resume", action="store_true",
+        help="go on exactly where the run in the folder stopped; begins it if there is nothing yet",
+    )  # fmt: skip
     p.add_argument(
         "--no-baselines", action="store_true", help="do not fit the GLMs that the score is compared with"
     )
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
 
 
-def run(args) -> None:
+def run(args) -> int:
     from neuroformer.recording import open_recording
-    from neuroformer.training.scores import score
-    from neuroformer.training.train import load_best, train
+    from neuroformer.training.checkpoint import FILE
+    from neuroformer.training.loop import Stopped
+    from neuroformer.training.train import is_first_process, train
 
-    config = load_config(args.config, args.override)
-    folder = args.run or Path("runs") / config.name
-    if (folder / "bundle.json").exists() and not args.overwrite:
-        raise ConfigError(f"{folder} already holds a trained run; give --run another folder, or --overwrite")
+    config, folder = _asked(args)
+    if args.resume and _is_scored(folder):
+        print(f"{folder} holds a finished run; nothing to resume")
+        return 0
+    there = [name for name in ("bundle.json", FILE) if (folder / name).exists()]
+    if there and not (args.overwrite or args.resume):
+        what = "a trained run" if "bundle.json" in there else "a run that was stopped"
+        more = "" if "bundle.json" in there else "--resume it, "
+        raise ConfigError(f"{folder} already holds {what}; {more}give --run another folder, or --overwrite")
     rec = open_recording(config.recording.path, **config.recording.options)
     warn_only_ours()
-    print(rec)
-    _clear(folder)
-    prepared, metrics = train(rec, config, folder, progress=not args.quiet)
+    first = is_first_process()
+    if first:
+        print(rec)
+        if not args.resume or not there:
+            _clear(folder)
+    try:
+        prepared, metrics = train(rec, config, folder, progress=not args.quiet, resume=args.resume)
+    except Stopped as e:
+        if first:
+            print(f"stopped by {e}; go on with: neuroformer train --run {folder} --resume")
+        return STOPPED
+    if first:
+        _score(folder, prepared, metrics, baselines=not args.no_baselines)
+    return 0
+
+
+def _asked(args) -> tuple[Config, Path]:
+    """The configuration and the folder; a resumed run knows its own configuration."""
+    from neuroformer.config import apply_overrides, from_dict, to_dict
+    from neuroformer.training.checkpoint import FILE, read_config
+
+    if args.config is not None:
+        config = load_config(args.config, args.override)
+        return config, args.run or Path("runs") / config.name
+    if not args.resume or args.run is None:
+        raise ConfigError("give --config FILE, or --run FOLDER --resume to go on with a run")
+    if (args.run / FILE).exists():
+        config = read_config(args.run / FILE)
+    elif (args.run / "bundle.json").exists():
+        from neuroformer.model.bundle import read_bundle
+
+        config = read_bundle(args.run).config
+    else:
+        raise ConfigError(f"{args.run} holds no run to resume; give --config FILE to begin one")
+    return from_dict(apply_overrides(to_dict(config), args.override)), args.run
+
+
+def _is_scored(folder: Path) -> bool:
+    summary = folder / "summary.json"
+    return (
+        (folder / "bundle.json").exists()
+        and summary.exists()
+        and "bits_per_spike" in json.loads(summary.read_text())
+    )
+
+
+def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) -> None:
+    """Held-out scores, baselines beside them, and the figure of the log."""
+    from neuroformer.training.scores import score
+    from neuroformer.training.train import load_best
+
     _print_split(prepared)
     scores = score(load_best(folder), prepared, "test")
+    if prepared.config.traces.likelihood != "none":
+        summarise(folder, metrics | _trace_summary(prepared, scores, baselines))
+        return _learning_curve(folder)
     summary = metrics | {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
         "test_spikes": scores.spikes, "test_windows": scores.windows,
     }  # fmt: skip
-    if "rate" in rec.truth:
+    if "rate" in prepared.rec.truth:
         summary["bits_per_spike_oracle"] = _oracle(prepared)
-    if not args.no_baselines:
+    if baselines:
         summary |= _glms(prepared)
     summarise(folder, summary)
+    _learning_curve(folder)
+
+
+def _learning_curve(folder: Path) -> None:
     from neuroformer.report.figures import learning_curve
 
     save_figure(learning_curve(folder / "log" / "metrics.csv"), folder / "learning_curve.png")
+
+
+def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
+    """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
+    from neuroformer.analysis.trace_baseline import autoregression_bits
+
+    out: dict[str, Any] = {"bits_per_sample": scores.bits_per_sample(), "test_samples": scores.samples}
+    p = prepared
+    if baselines and p.config.traces.likelihood == "gaussian":
+        scale = p.normalization["traces"]
+        out["bits_per_sample_autoregression"] = autoregression_bits(
+            p.builder.traces, p.split, p.builder.shape, scale["mean"], scale["std"]
+        )
+    return out
 
 
 def _glms(prepared) -> dict[str, Any]:
@@ -83,7 +166,7 @@ def _print_split(prepared) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run left, so that no old number stands beside a new one."""
-    for name in ("bundle.json", "summary.json", "log/metrics.csv", "simulated.npz"):
+    for name in ("bundle.json", "summary.json", "checkpoint.safetensors", "log/metrics.csv", "simulated.npz"):
         (folder / name).unlink(missing_ok=True)
     for file in (folder / "weights").glob("*.safetensors"):
         file.unlink()

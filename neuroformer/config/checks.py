@@ -23,6 +23,10 @@ def check(c: Config) -> None:
     _check_window(c.window)
     _check_streams(c)
     _check_model(c)
+    if c.traces.likelihood != "none":
+        _require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
+        _require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
+        _require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
     for i, part in enumerate(c.split.pattern):
         known = ("train", "valid", "test", "none")
         _require(part in known, f"split.pattern[{i}]", part, "train, valid, test or none")
@@ -93,10 +97,13 @@ def _check_amounts(c: Config) -> None:
     counts |= {
         f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
     }
+    _require(0 <= c.tune.linear <= 1, "tune.linear", c.tune.linear, "a share in [0, 1]")
     _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
+    counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
+    _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")
     for key in ("top_p_dt", "top_p_id"):

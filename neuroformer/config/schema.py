@@ -71,6 +71,15 @@ class TargetConfig:
 
 
 @dataclass(frozen=True)
+class TraceConfig:
+    """Continuous activity (calcium traces) as what is modelled, in place of spikes; needs traces in the recording."""
+
+    likelihood: Literal["none", "gaussian", "gamma"] = (
+        "none"  # gamma: zero-inflated, for values of zero or more
+    )
+
+
+@dataclass(frozen=True)
 class SplitConfig:
     """Which stretch trains, validates and tests."""
 
@@ -158,7 +167,8 @@ class TrainConfig:
     """Optimisation with AdamW, linear warm-up and cosine decay."""
 
     steps: int = 2000
-    batch_size: int = 256  # windows
+    batch_size: int = 256  # windows a step, over all processes
+    accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
     # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
     readout_lr: float = 2.5
@@ -175,6 +185,9 @@ class TrainConfig:
     workers: int = 0  # processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: int = 1  # processes a node, one for each GPU
+    nodes: int = 1
+    checkpoint_every: float = 300.0  # seconds between checkpoints: what a kill can cost at most
     wandb: bool = False  # also log to Weights & Biases
 
 
@@ -258,6 +271,7 @@ class TuneConfig:
     average: float = 0.95  # decay of the moving average of weights that is kept
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
+    linear: float = 0.25  # share of the closed-form linear readout in the values of `neuroformer folds`
     valid: float = 0.2  # contiguous share of the labels to stop by
 
 
@@ -271,6 +285,7 @@ class Config:
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()
+    traces: TraceConfig = TraceConfig()
     split: SplitConfig = SplitConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data import tokens
+from neuroformer.data.traces import TraceIndex, TraceWindows
 from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
 from neuroformer.ops import Ragged
 from neuroformer.recording import BehaviorVariable, Recording
@@ -30,12 +31,14 @@ class Clips:
     num_missing_G : int64
         Frames at a clip's start that were not shown (before the trial, before the window's reach).
     index_W : int64, which clip a window sees
+    key_W : int64, the same for the same clip in any batch
     age_W : float32 seconds from the last frame's onset to the window's end
     """
 
     images_GFHW: Tensor
     num_missing_G: Tensor
     index_W: Tensor
+    key_W: Tensor
     age_W: Tensor
 
 
@@ -63,6 +66,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
+    traces : continuous activity before and in each window, where that is what is modelled
     past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
 
@@ -79,6 +83,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
+    traces: TraceWindows | None = None
     past_weight_P: Tensor | None = None
 
     @property
@@ -116,27 +121,40 @@ class BatchBuilder:
     config : Config
     normalization : dict
         From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
+    labels : bool
+        False where the targets' values are not known yet (streaming): batches then hold none.
     """
 
-    def __init__(self, rec: Recording, index: SpikeIndex, config: Config, normalization: dict[str, Any]):
+    def __init__(
+        self,
+        rec: Recording,
+        index: SpikeIndex,
+        config: Config,
+        normalization: dict[str, Any],
+        *,
+        labels: bool = True,
+    ):
         self.index, self.config, self.normalization = index, config, normalization
         self.shape = WindowShape.from_config(config.window)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
-        self.targets = [(t, rec.variable(t.name)) for t in config.targets]
+        self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
         moving = config.decode.moving.variable
-        self.moving = rec.variable(moving) if config.targets and moving else None
+        self.moving = rec.variable(moving) if self.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
+        self.traces = TraceIndex(rec, index) if config.traces.likelihood != "none" else None
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
         if self.frames is not None:
             self._num_frames = normalization["frames"]["count"]
             self._frame_ns = nanoseconds(self.frames.times)
 
-    def __call__(self, windows: Windows, past: tokens.Tokens | None = None) -> Batch:
+    def __call__(
+        self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
+    ) -> Batch:
         """The batch of these windows.
 
         Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
-        spikes: none of the recording's own is read.
+        spikes: none of the recording's own is read. ``past_traces`` (W, past bins, units) likewise.
         """
         recorded = past is None
         if past is None:
@@ -155,6 +173,7 @@ class BatchBuilder:
             inputs=self._inputs(start_ns),
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
+            traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
         )  # fmt: skip
 
     def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:
@@ -187,7 +206,7 @@ class BatchBuilder:
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
 
     def _around(self, windows: Windows) -> Around | None:
-        if not self.targets or not self.config.model.target_filters:
+        if not self.config.targets or not self.config.model.target_filters:
             return None
         spikes = tokens.encode_around(self.index, windows, self.shape)
         return Around(_ragged(spikes.offsets), _tensor(spikes.tick), _tensor(spikes.unit))
@@ -213,7 +232,7 @@ class BatchBuilder:
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
         age = np.where(shown[:, -1], age, 0.0)
         return Clips(
-            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W),
+            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W), _tensor(key),
             torch.from_numpy(age.astype(np.float32)),
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from neuroformer.config import Config, ConfigError
 from neuroformer.data.splits import Split
+from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import Recording
 
@@ -44,6 +45,8 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     out["targets"] = fit_targets(rec, split, config)
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
+    if config.traces.likelihood != "none":
+        out["traces"] = fit_trace_scale(rec, bins, index, config)
     return out
 
 

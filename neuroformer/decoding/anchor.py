@@ -100,12 +100,12 @@ def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples
     best: tuple[float, tuple[str, ...], float] = (-np.inf, choices[0], PENALTIES[-1])
     for uses in choices:
         x = np.concatenate([groups[name] for name in uses], 1)
-        scores = np.mean([_fold_scores(x, y, train, held) for train, held in folds], 0)
+        scores = np.mean([fold_scores(x, y, train, held) for train, held in folds], 0)
         place = int(np.argmax(scores))
         best = max(best, (float(scores[place]), uses, PENALTIES[place]))
     score, uses, penalty = best
     x = np.concatenate([groups[name] for name in uses], 1)
-    weights, bias = _ridge(x, y, (penalty,))[0]
+    weights, bias = ridge_path(x, y, (penalty,))[0]
     out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
     start = 0
     for name in uses:
@@ -115,15 +115,15 @@ def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples
     return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty)
 
 
-def _fold_scores(x, y, train, held) -> np.ndarray:
+def fold_scores(x, y, train, held) -> np.ndarray:
     out = []
-    for weights, bias in _ridge(x[train], y[train], PENALTIES):
+    for weights, bias in ridge_path(x[train], y[train], PENALTIES):
         each = r2(y[held], x[held] @ weights + bias)
         out.append(float(np.nanmean(each)) if np.isfinite(each).any() else 0.0)
     return np.maximum(out, -1.0)  # one hopeless stretch must not outvote the others
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
+def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
     """(weights of raw features, intercept) for every penalty; solved on the smaller side."""
     mean, y_mean = x.mean(0), y.mean(0)
     z = x - mean

@@ -14,46 +14,51 @@ import numpy as np
 
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
+from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
     Decoded,
+    decode_labels,
     decode_windows,
+    encode_labels,
     paired_difference,
     predict_targets,
     true_values,
 )
-from neuroformer.decoding.finetune import finetune
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
-from neuroformer.model.bundle import read_bundle
+from neuroformer.model.bundle import LIKELIHOOD, read_bundle
+from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
-PIECES = 4  # stretches a fold is cut into: validation takes one stretch of each of the other folds
+PIECES = 20  # stretches that a fold is cut into: one of all those that are not held out is for validation
 
 
 def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Config:
     """The configuration with fold ``fold`` of ``num_folds`` held out.
 
     The recording (or the list of its trials) is cut into ``num_folds`` contiguous parts; one is the test part. Of
-    each other part the last fourth validates.
+    the part farthest from it, one stretch in :data:`PIECES` validates; all the rest trains. Training is scored once, at
+    its end: how long it lasts is the configuration's to say, and no label is spent on stopping.
     """
     if not 0 <= fold < num_folds or num_folds < 2:
         raise ConfigError(f"fold {fold} of {num_folds} does not exist; at least 2 folds, counted from 0")
-    pieces = []
-    for part in range(num_folds):
-        role = ["test"] * PIECES if part == fold else ["train"] * (PIECES - 1) + ["valid"]
-        pieces += role
-    split = config.split
+    split, pieces = config.split, PIECES
     if split.by == "trials":
-        if rec.num_trials < len(pieces):
+        pieces = min(PIECES, rec.num_trials // num_folds)
+        if pieces < 2:
             raise ConfigError(
-                f"recording '{rec.name}' has {rec.num_trials} trials; {num_folds} folds need at least {len(pieces)}"
+                f"recording '{rec.name}' has {rec.num_trials} trials, too few for {num_folds} folds"
             )
-        place = np.arange(rec.num_trials) * len(pieces) // rec.num_trials
-        pattern = tuple(pieces[i] for i in place)
-        return dataclasses.replace(config, split=dataclasses.replace(split, pattern=pattern))
-    block = float(rec.duration / len(pieces))
-    return dataclasses.replace(config, split=dataclasses.replace(split, block=block, pattern=tuple(pieces)))
+    role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
+    role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
+    once = dataclasses.replace(config.train, evaluate_every=config.train.steps)
+    if split.by == "trials":
+        place = np.arange(rec.num_trials) * len(role) // rec.num_trials
+        split = dataclasses.replace(split, pattern=tuple(role[place]))
+    else:
+        split = dataclasses.replace(split, block=float(rec.duration / len(role)), pattern=tuple(role))
+    return dataclasses.replace(config, split=split, train=once)
 
 
 def decode_folds(
@@ -63,13 +68,14 @@ def decode_folds(
     num_folds: int,
     baselines: Sequence[str],
     *,
+    members: int = 1,
     progress: bool = True,
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Train and decode every fold, then pool them.
 
-    In each fold the model is trained on the training part (spikes and targets; validation chooses the weights). Its
-    heads are then fine-tuned (``tune``): validation says from which start and for how long, and the labels of
-    training and validation parts together are what the last descent is on. Baselines choose their hyperparameters and are fitted on the same labels. A fold that
+    In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
+    number of steps; with several ``members``, once a seed, and values are their mean. A share ``tune.linear`` of it is
+    the closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are fitted on the same labels. A fold that
     ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
     (the animal rested) is left out.
 
@@ -82,7 +88,8 @@ def decode_folds(
     parts: dict[str, list[Decoded]] = {t.name: [] for t in config.targets}
     prepared = None
     for fold in range(num_folds):
-        prepared = _fold(rec, fold_config(config, rec, fold, num_folds), folder / f"fold_{fold}", baselines, parts, progress)  # fmt: skip
+        one = fold_config(config, rec, fold, num_folds)
+        prepared = _fold(rec, one, folder / f"fold_{fold}", baselines, members, parts, progress)
     assert prepared is not None
     for target in config.targets:
         pooled = pool(parts[target.name])
@@ -112,14 +119,17 @@ def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]
     return windows, true_values(prepared, windows)
 
 
-def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -> Prepared:
+def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, progress: bool) -> Prepared:
     prepared = prepare(rec, config)
     test = decode_windows(prepared, "test")
     true = true_values(prepared, test)
     if not any(np.isfinite(values).any() for values in true.values()):
         return prepared  # nothing to score: the animal rested
-    if not _trained(folder, config):
-        train(rec, config, folder, progress=progress)
+    folders = [folder / f"member_{m}" if m else folder for m in range(members)]
+    for m, place in enumerate(folders):
+        seeded = dataclasses.replace(config, seed=config.seed + m)
+        if not _trained(place, seeded):
+            train(rec, seeded, place, progress=progress)
     windows, labels = labelled_windows(prepared)
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
@@ -127,11 +137,8 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
         if file.exists():
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
-        if "model" not in decoded.predicted:
-            aside = decode_windows(prepared, "train"), decode_windows(prepared, "valid")
-            model = load_best(folder, target.name)
-            tuned, _ = finetune(model, prepared, windows, [target], config.tune, config.seed, aside)
-            decoded.predicted["model"] = predict_targets(tuned, prepared, test)[target.name]
+        models = [load_best(place, LIKELIHOOD) for place in folders]  # scored once: the last weights
+        decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
@@ -139,6 +146,23 @@ def _fold(rec, config: Config, folder: Path, baselines, parts, progress: bool) -
         np.savez_compressed(file, **decoded.predicted)  # pyright: ignore[reportArgumentType]
         parts[target.name].append(decoded)
     return prepared
+
+
+def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
+    """(V, C) the members' mean, and a share ``tune.linear`` of the first one's linear readout; class labels: the first's."""
+    each = [predict_targets(model, prepared, test)[target.name] for model in models]
+    if target.kind == "classification":
+        return each[0]
+    mean = np.mean([encode_labels(target, values) for values in each], 0)
+    share = prepared.config.tune.linear
+    if share > 0:
+        head = models[0].targets[target.name]
+        assert isinstance(head, TargetHead)
+        features = linear_features(models[0], prepared, windows, target.name)
+        set_anchor(head, fit_anchor(features, prepared, windows, target.samples), features)
+        linear = predict_targets(models[0], prepared, test)[target.name]
+        mean = (1 - share) * mean + share * encode_labels(target, linear)
+    return decode_labels(target, mean)
 
 
 def _trained(folder: Path, config: Config) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-DT, ID, FORCED = 0, 1, 2  # kinds of random numbers
+DT, ID, FORCED, TRACE = 0, 1, 2, 3  # kinds of random numbers
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:

@@ -1,7 +1,8 @@
 """A trained model as one folder that describes itself: safetensors and JSON, never pickle.
 
-``bundle.json``: format version, configuration, units, normalisation, split, metrics, versions, and the digest
-of each weights file. ``weights/NAME.safetensors``: the best weights of each objective, kept apart.
+``bundle.json``: format version, configuration, and of every recording its units, normalisation and split (with its
+digest and what the audit found); metrics; versions; the digest of each weights file and of the JSON itself.
+``weights/NAME.safetensors``: the best weights of each objective, kept apart.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import json
 import os
 import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import neuroformer
 from neuroformer.config import Config, from_dict, to_dict
@@ -33,18 +35,63 @@ class BundleError(ValueError):
 
 
 @dataclass
+class Member:
+    """What a model knows of one of its recordings.
+
+    Attributes
+    ----------
+    name : of the recording
+    units : ids, in the order of the model's rows
+    normalization : from :func:`neuroformer.data.normalization.fit_normalization`
+    split : ``sha256``, ``claim``, the intervals (seconds) of each part
+    """
+
+    name: str
+    units: list[str]
+    normalization: dict[str, Any]
+    split: dict[str, Any]
+
+
+@dataclass
 class Bundle:
     """What a bundle's JSON holds, and where it lies."""
 
     path: Path
     config: Config
-    units: list[str]
-    recording: str
-    normalization: dict[str, Any]
-    split: dict[str, Any]
+    recordings: list[Member]
     metrics: dict[str, Any]
     versions: dict[str, str]
     digests: dict[str, str]
+
+    @property
+    def member(self) -> Member:
+        """The one recording.
+
+        Raises
+        ------
+        BundleError
+            There are several.
+        """
+        if len(self.recordings) > 1:
+            names = ", ".join(m.name for m in self.recordings)
+            raise BundleError(f"{self.path} holds several recordings ({names}); say which with --recording")
+        return self.recordings[0]
+
+    @property
+    def recording(self) -> str:
+        return self.member.name
+
+    @property
+    def units(self) -> list[str]:
+        return self.member.units
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        return self.member.normalization
+
+    @property
+    def split(self) -> dict[str, Any]:
+        return self.member.split
 
     def __repr__(self) -> str:
         c = self.config
@@ -54,20 +101,23 @@ class Bundle:
         versions = ", ".join(f"{k} {v}" for k, v in self.versions.items())
         return (
             f"Bundle {self.path}\n"
-            f"  recording {self.recording}: {len(self.units)} units\n"
-            f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
+            + "".join(
+                f"  recording {m.name}: {len(m.units)} units; split by {c.split.by}, claims {m.split['claim']}, "
+                f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
+                for m in self.recordings
+            )
+            + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
             f"frames {c.window.frames:g} s\n"
             f"  inputs    {', '.join(v.name for v in c.inputs) or 'none'}; "
             f"targets {', '.join(t.name for t in c.targets) or 'none'}\n"
             f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
-            f"  split     by {c.split.by}, claims {c.split.claim}, sha256 {self.split['sha256'][:12]}\n"
-            f"  audit     {self._audit()}\n"
             f"  versions  {versions}\n  metrics\n{values}"
         )
 
-    def _audit(self) -> str:
+    @staticmethod
+    def _audit(member: Member) -> str:
         """What the audit found before training, in one line."""
-        found = self.split.get("audit", {}).get("findings")
+        found = member.split.get("audit", {}).get("findings")
         if found is None:
             return "none was made"
         names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
@@ -89,42 +139,69 @@ def write_atomic(path: Path, data: bytes) -> None:
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """One safetensors file: written to a temporary name, synced, renamed.
+
+    Raises
+    ------
+    OSError
+        It could not be written (a full disk, say); what was there before is intact.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, temporary, metadata)
+        os.umask(mask := os.umask(0))
+        temporary.chmod(0o666 & ~mask)  # the library's files are for their owner alone
+        with open(temporary, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except SafetensorError as e:  # the library's way to say that the disk refused
+        raise OSError(f"{path} could not be written: {e}") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The renaming itself reaches the disk; Windows has no such call."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:
     """Weights and buffers of a model to one safetensors file, atomically."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        save_file(tensors, temporary)
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_tensors(path, model.state_dict())
 
 
 def versions() -> dict[str, str]:
-    return {
-        "neuroformer": neuroformer.__version__, "torch": torch.__version__, "numpy": np.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
+    """Of this code, Python and the libraries that compute."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "lightning", "safetensors")}
+    return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
 
 
-def save_bundle(
-    path: Path, config: Config, rec: Recording, normalization: dict, split: dict, metrics: dict[str, Any]
-) -> None:
+def save_bundle(path: Path, config: Config, recordings: list[Member], metrics: dict[str, Any]) -> None:
     """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
     digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
     tree = {
-        "format": FORMAT, "config": to_dict(config), "recording": rec.name, "units": rec.unit_ids,
-        "normalization": normalization, "split": split, "metrics": metrics, "versions": versions(),
-        "weights_sha256": digests,
+        "format": FORMAT, "config": to_dict(config), "recordings": [vars(m) for m in recordings], "metrics": metrics,
+        "versions": versions(), "weights_sha256": digests,
     }  # fmt: skip
-    write_atomic(path / "bundle.json", json.dumps(tree, indent=1).encode())
+    write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": _tree_digest(tree)}, indent=1).encode())
+
+
+def _tree_digest(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def read_bundle(path: str | Path) -> Bundle:
@@ -133,7 +210,7 @@ def read_bundle(path: str | Path) -> Bundle:
     Raises
     ------
     BundleError
-        No bundle there, not JSON, or of a newer format.
+        No bundle there, not JSON, changed since it was written, or of a newer format.
     """
     path = Path(path)
     file = path / "bundle.json"
@@ -147,11 +224,13 @@ def read_bundle(path: str | Path) -> Bundle:
             raise BundleError(
                 f"{file} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"
             )
+        if tree.pop("sha256") != _tree_digest(tree):
+            raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
         return Bundle(
-            path, from_dict(tree["config"]), tree["units"], tree["recording"], tree["normalization"],
-            tree["split"], tree["metrics"], tree["versions"], tree["weights_sha256"],
+            path, from_dict(tree["config"]), [Member(**m) for m in tree["recordings"]], tree["metrics"],
+            tree["versions"], tree["weights_sha256"],
         )  # fmt: skip
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
 
 

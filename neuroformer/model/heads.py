@@ -66,11 +66,14 @@ class LinearReadout(nn.Module):
         for layer in self.inputs.values():
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, history_WF: Tensor | None, inputs: dict[str, Tensor]) -> Tensor | float:
-        """(W, B, U); an input with several samples a window gives each bin the sample nearest to it."""
+    def past(self, history_WF: Tensor) -> Tensor:
+        """(W, B, U) of the filtered counts."""
+        assert self.source is not None
+        return torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor | float:
+        """(W, B, U) of the inputs; one with several samples a window gives each bin the sample nearest to it."""
         total: Tensor | float = 0.0
-        if self.source is not None and history_WF is not None:
-            total = total + bounded(torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history))
         for name, x_WNF in inputs.items():
             y_WNU = self.inputs[name](x_WNF)
             num_samples = y_WNU.shape[1]

@@ -13,9 +13,12 @@ from torch import Tensor, nn
 from neuroformer.ops import Ragged
 
 
-def bounded(x: Tensor, limit: float = 3.0) -> Tensor:
-    """x near zero, never beyond the limit: a sum over spikes must not run away when its spikes are simulated."""
-    return limit * torch.tanh(x / limit)
+def bounded(x: Tensor, high: float = 2.0, low: float = 4.0) -> Tensor:
+    """x near zero, never above ``high`` nor below ``-low``.
+
+    What past spikes do to a rate must not run away when these spikes are simulated; refractoriness may go further.
+    """
+    return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -79,7 +82,8 @@ class Coupling(nn.Module):
 
     A spike changes its own unit's log rate at each lag (refractoriness, bursts) and everybody's through a few
     shared patterns. Attention can express this, but finds it late; and a full matrix a lag overfits, as most
-    pairs of units are not coupled.
+    pairs of units are not coupled. Of several spikes in one cell (bin, unit) the first acts, so that a burst does not
+    excite itself without end.
 
     Parameters
     ----------
@@ -96,10 +100,11 @@ class Coupling(nn.Module):
         self.source = nn.Parameter(0.1 * torch.randn(num_units, num_lags, rank))
         self.target = nn.Parameter(torch.zeros(rank, num_units))
 
-    def effects(self, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-        """(S, B, U) what each spike adds to the log rates of every bin of the window, nothing to those before it."""
+    def effects(self, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:
+        """(S, B, U) what each spike that is the first of its cell adds to the log rates of the window's bins, from
+        its own on."""
         lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
-        acts_SB1 = ((lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
+        acts_SB1 = (first_S[:, None] & (lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
         place_SB = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
         both = torch.cat([self.own[..., None], self.source], 2).flatten(0, 1)
         rows_SBR = both.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
@@ -107,18 +112,21 @@ class Coupling(nn.Module):
         own_SBU = own_SBU.scatter(2, unit_S[:, None, None].expand(-1, self.num_bins, 1), rows_SBR[..., :1])
         return own_SBU + rows_SBR[..., 1:] @ self.target
 
-    def before(self, past: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
+    def before(
+        self, past: Ragged, tick_P: Tensor, unit_P: Tensor, first_P: Tensor, weight_P: Tensor | None = None
+    ) -> Tensor:
         """(W, B, U) what the spikes before the window add, each by its weight."""
-        near = torch.nonzero(tick_P > -self.num_lags).squeeze(1)
-        effects = self.effects(tick_P.index_select(0, near), unit_P.index_select(0, near))
+        near = torch.nonzero((tick_P > -self.num_lags) & first_P).squeeze(1)
+        tick, unit, first = (x.index_select(0, near) for x in (tick_P, unit_P, first_P))
+        effects = self.effects(tick, unit, first)
         if weight_P is not None:
             effects = effects * weight_P.index_select(0, near)[:, None, None]
         total = effects.new_zeros(len(past), *effects.shape[1:])
         return total.index_add(0, past.row_T.index_select(0, near), effects)
 
-    def within(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+    def within(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:
         """(T, B, U) what the window's own spikes add: before the first (zero), and after each."""
-        effects_WLBU = layout.pad(self.effects(tick_S, unit_S))
+        effects_WLBU = layout.pad(self.effects(tick_S, unit_S, first_S))
         none = effects_WLBU.new_zeros(len(layout), 1, *effects_WLBU.shape[2:])
         total = torch.cat([none, effects_WLBU], 1).cumsum(1)
         count = torch.arange(len(layout) + 1, device=tick_S.device)

@@ -22,6 +22,7 @@ from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
 from neuroformer.model.targets import MomentCounts, TargetHead
+from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
 
@@ -35,6 +36,7 @@ class Output:
     id_nll_S : (S,) nats of each spike's unit
     log_rate_WBU : log of the expected counts
     targets : by variable, (W, values, R) raw outputs of its head
+    traces_WBUP : parameters of every sample, where traces are what is modelled
     features : by name (neural, frames, groups), (W or clips, shared width), normalised
     """
 
@@ -43,16 +45,30 @@ class Output:
     log_rate_WBU: Tensor
     layout: Ragged
     targets: dict[str, Tensor] = field(default_factory=dict)
+    traces_WBUP: Tensor | None = None
     features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 @dataclass
 class State:
-    """What is computed once a window, before any current spike: streams to attend to, and the first token."""
+    """What is computed once a window, before any current spike.
+
+    Attributes
+    ----------
+    contexts : streams to attend to
+    start_WD : the first token
+    linear_WBU : terms of the log rates that inputs and frames give
+    drive_WBU : terms that past spikes give, not yet bounded
+    """
 
     contexts: dict[str, Context]
     start_WD: Tensor
     linear_WBU: Tensor | float
+    drive_WBU: Tensor | None
+
+    @property
+    def log_rate_terms(self) -> Tensor | float:
+        return self.linear_WBU if self.drive_WBU is None else self.linear_WBU + bounded(self.drive_WBU)
 
 
 class Neuroformer(nn.Module):
@@ -143,6 +159,9 @@ class Neuroformer(nn.Module):
         self.contrast_scale = nn.ParameterList(
             nn.Parameter(torch.tensor(float(c.scale)).log()) for c in config.loss.contrast
         )
+        self.traces = None
+        if config.traces.likelihood != "none":
+            self.traces = TraceHead(config, num_units, normalization["traces"])
         self.dropout = nn.Dropout(m.dropout)
 
     @classmethod
@@ -161,21 +180,22 @@ class Neuroformer(nn.Module):
         # 4: fusion
         h_TD = self.fusion(x_TD, layout, state.contexts)
         # 5: rates
-        log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()), state.linear_WBU)
+        log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()), state.log_rate_terms)
         # 6: spikes
-        dt_nll_T, id_nll_S = self._spike_nll(batch, h_TD, layout, log_rate_WBU)
+        dt_nll_T, id_nll_S = self._spike_nll(batch, state, h_TD, layout, log_rate_WBU)
         # 7: behavior
         targets = self.decode(batch, h_TD, layout)
+        traces = self._traces(batch, h_TD.index_select(0, layout.first()))
         # 8: alignment
         features = self.features(batch, state)
-        return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, features)
+        return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
 
     def expected(self, batch: Batch) -> Tensor:
         """(W, B, U) log rates: steps 1, 2, 4 and 5 without any current spike."""
         state = self.encode(batch)
         num = batch.num_windows
         alone = Ragged(torch.arange(num + 1, device=state.start_WD.device), 1, num)
-        return self.rates(self.fusion(state.start_WD, alone, state.contexts), state.linear_WBU)
+        return self.rates(self.fusion(state.start_WD, alone, state.contexts), state.log_rate_terms)
 
     def encode(self, batch: Batch) -> State:
         """Everything that does not depend on current spikes."""
@@ -196,12 +216,14 @@ class Neuroformer(nn.Module):
         features: dict[str, Tensor] = {}
         for group in self.config.input_groups:
             contexts[group] = self._group_context(group, batch, features)
-        linear = self.linear(history_WF, features)
+        linear = self.linear(features)
+        drive = None if history_WF is None else self.linear.past(history_WF)
         if self.coupling is not None:
+            first = cell_counts(batch.past, batch.past_tick_P, batch.past_unit_P) == 1
             before = self.coupling.before(
-                batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+                batch.past, batch.past_tick_P, batch.past_unit_P, first, batch.past_weight_P
             )
-            linear = linear + bounded(before)
+            drive = before if drive is None else drive + before
         if self.frames is not None:
             assert batch.clips is not None
             clips = batch.clips
@@ -212,7 +234,22 @@ class Neuroformer(nn.Module):
                 linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
             age = clips.age_W / self.frame_period
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
-        return State(contexts, self.dropout(start_WD), linear)
+        if self.traces is not None and batch.traces is not None:
+            start_WD = start_WD + self.traces.summary(batch.traces.past_WLU)
+        return State(contexts, self.dropout(start_WD), linear, drive)
+
+    def _traces(self, batch: Batch, state_WD: Tensor) -> Tensor | None:
+        if self.traces is None or batch.traces is None:
+            return None
+        return self.traces(batch.traces.past_WLU, state_WD)
+
+    def trace_parameters(self, batch: Batch) -> Tensor:
+        """(W, B, U, P) of the samples of windows whose own are not known: what a simulation draws from."""
+        state = self.encode(batch)
+        layout = Ragged.from_lengths(torch.ones_like(batch.available_W))
+        parameters = self._traces(batch, self.fusion(state.start_WD, layout, state.contexts))
+        assert parameters is not None
+        return parameters
 
     def _group_context(self, group: str, batch: Batch, features: dict[str, Tensor]) -> Context:
         """The context of a group of inputs; what its variables are made of is left in ``features``."""
@@ -233,7 +270,7 @@ class Neuroformer(nn.Module):
         return Context(*prepend(x, layout, self.input_null[group].expand(num_windows, -1)))
 
     def _spike_nll(
-        self, batch: Batch, h_TD: Tensor, layout: Ragged, log_rate_WBU: Tensor
+        self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged, log_rate_WBU: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Nats of every dt (one a token, EOS included) and of every id."""
         spikes, row_T = batch.current, layout.row_T
@@ -245,9 +282,10 @@ class Neuroformer(nn.Module):
         count_T = torch.zeros_like(row_T).masked_scatter(has_spike, count)
         within_TBU = None
         if self.coupling is not None:
-            within_TBU = self.coupling.within(spikes, batch.tick_T, batch.unit_T)
+            within_TBU = self.coupling.within(spikes, batch.tick_T, batch.unit_T, count == 1)
         log_rate_TBU = log_rate_WBU.index_select(0, row_T)
-        intensity = self.intensity(log_rate_TBU, within_TBU, last_tick, last_unit, count_T)
+        drive_TBU = None if state.drive_WBU is None else state.drive_WBU.index_select(0, row_T)
+        intensity = self.intensity(log_rate_TBU, drive_TBU, within_TBU, last_tick, last_unit, count_T)
         # the token before each spike predicts it; each window's last token predicts the end
         before_S = torch.arange(spikes.total, device=h_TD.device) + spikes.row_T
         target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
@@ -273,13 +311,17 @@ class Neuroformer(nn.Module):
         return dt_nll, id_nll
 
     def intensity(
-        self, log_rate_TBU: Tensor, within_TBU: Tensor | None, tick_T: Tensor, unit_T: Tensor, count_T: Tensor
-    ) -> Intensity | None:
+        self, log_rate_TBU: Tensor, drive_TBU: Tensor | None, within_TBU: Tensor | None,
+        tick_T: Tensor, unit_T: Tensor, count_T: Tensor,
+    ) -> Intensity | None:  # fmt: skip
         """The process from which the spike heads start: the rate readout's, changed by the window's own spikes."""
         if not self.config.model.rate_anchor:
             return None
         if within_TBU is not None:
-            log_rate_TBU = self.rates.capped(log_rate_TBU + bounded(within_TBU))
+            # past and current spikes drive together, and together they are bounded
+            before_TBU = torch.zeros_like(within_TBU) if drive_TBU is None else drive_TBU
+            change_TBU = bounded(before_TBU + within_TBU) - bounded(before_TBU)
+            log_rate_TBU = self.rates.capped(log_rate_TBU + change_TBU)
         return Intensity(log_rate_TBU.exp(), tick_T, unit_T, count_T)
 
     def id_base(self, intensity: Intensity | None, token_N: Tensor, dt_N: Tensor) -> Tensor | None:

@@ -48,29 +48,37 @@ class Stepper:
                 mask = None if full else context.layout.mask_BL
                 self.cross.append(_Keys(k, v, mask, context.index_W))
         self.h_AD = self._advance(state.start_WD)
-        self.log_rate_WBU = model.rates(self.h_AD, state.linear_WBU)
-        self.log_rate_ABU = self.log_rate_WBU
+        self.log_rate_WBU = model.rates(self.h_AD, state.log_rate_terms)
+        self.log_rate_ABU, self.drive_ABU = self.log_rate_WBU, state.drive_WBU
         # what the spikes so far do to each bin
         self.within_ABU = None if model.coupling is None else torch.zeros_like(self.log_rate_WBU)
+        self.cell_A = torch.full_like(self.rows, -1)  # of the last spike
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
         """How the active sequences ``which`` go on, when their scan stands behind the ``count``-th spike of the
         cell (tick, unit), unit -1 before any."""
+        drive = None if self.drive_ABU is None else self.drive_ABU[which]
         within = None if self.within_ABU is None else self.within_ABU[which]
-        intensity = self.model.intensity(self.log_rate_ABU[which], within, tick, unit, count)
+        intensity = self.model.intensity(self.log_rate_ABU[which], drive, within, tick, unit, count)
         return Next(self.model, self.h_AD[which], tick, unit, intensity)
 
     def keep(self, which: Tensor) -> None:
         """Go on with the active sequences ``which`` only."""
-        self.rows, self.h_AD, self.log_rate_ABU = self.rows[which], self.h_AD[which], self.log_rate_ABU[which]
+        self.rows, self.cell_A = self.rows[which], self.cell_A[which]
+        self.h_AD, self.log_rate_ABU = self.h_AD[which], self.log_rate_ABU[which]
+        if self.drive_ABU is not None:
+            self.drive_ABU = self.drive_ABU[which]
         if self.within_ABU is not None:
             self.within_ABU = self.within_ABU[which]
         self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
+        cell = tick * self.model.num_units + unit
         if self.within_ABU is not None and self.model.coupling is not None:
-            self.within_ABU = self.within_ABU + self.model.coupling.effects(tick, unit)
+            first = cell != self.cell_A
+            self.within_ABU = self.within_ABU + self.model.coupling.effects(tick, unit, first)
+        self.cell_A = cell
         self.h_AD = self._advance(self.model.spikes(tick, unit))
 
     def _advance(self, x_AD: Tensor) -> Tensor:

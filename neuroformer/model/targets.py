@@ -209,18 +209,27 @@ class TargetHead(nn.Module):
             return torch.cat([angle.cos(), angle.sin()], -1)
         return (values - self.mean) / self.std
 
-    def loss(self, raw_WNR: Tensor, values_WNC: Tensor) -> Tensor:
+    def known(self, values_WNC: Tensor) -> Tensor:
+        """(W, N) bool: which values exist; of classes, those that training had."""
+        exists = torch.isfinite(values_WNC).all(-1)
+        if self.classes:
+            classes = torch.tensor(self.classes, device=values_WNC.device, dtype=values_WNC.dtype)
+            exists = exists & (values_WNC == classes).any(-1)
+        return exists
+
+    def loss(self, raw_WNR: Tensor, values_WNC: Tensor, total: Tensor | None = None) -> Tensor:
         """Mean over the values that exist; zero (with a gradient of zero) where a batch has none.
+
+        ``total`` replaces their number where the batch is a piece of a larger one.
 
         Squared error in units of the training variance; Gaussian or Student-t negative log-likelihood with a
         learnt scale (nats, without constants); cross-entropy; von Mises negative log-likelihood.
         """
         raw = raw_WNR.float()
-        exists = torch.isfinite(values_WNC).all(-1)
+        exists = self.known(values_WNC)
         values = torch.nan_to_num(values_WNC)
         if self.classes:
             hit = values == torch.tensor(self.classes, device=values.device, dtype=values.dtype)
-            exists = exists & hit.any(-1)
             each = F.cross_entropy(raw.flatten(0, -2), hit.long().argmax(-1).flatten(), reduction="none")
             each = each.view(exists.shape)
         elif self.kind == "circular":
@@ -230,7 +239,7 @@ class TargetHead(nn.Module):
             each = (torch.special.i0e(strength).log() + strength - aligned).mean(-1)
         else:
             each = self._residual_loss(raw, self.normalized(values).float()).mean(-1)
-        return (each * exists).sum() / exists.sum().clamp_min(1)
+        return (each * exists).sum() / (exists.sum() if total is None else total).clamp_min(1)
 
     def _residual_loss(self, raw: Tensor, wanted: Tensor) -> Tensor:
         error = (raw[..., : self.num_columns] - wanted).square()

@@ -33,3 +33,15 @@ def fewshot_curve(rows: list[dict[str, Any]], name: str) -> Figure:
     ax.set_ylim(bottom=max(-0.5, ax.get_ylim()[0]))
     ax.legend(fontsize=8)
     return fig
+
+
+def embedding_scatter(low_VD: np.ndarray, values_V: np.ndarray, name: str) -> Figure:
+    """The first two components of an embedding, coloured by a behavior variable; grey where it is missing."""
+    fig = Figure(figsize=(6, 5), layout="constrained")
+    ax = fig.subplots()
+    known = np.isfinite(values_V)
+    ax.scatter(low_VD[~known, 0], low_VD[~known, 1], s=3, c="#cccccc", lw=0)
+    points = ax.scatter(low_VD[known, 0], low_VD[known, 1], s=4, c=values_V[known], cmap="viridis", lw=0)
+    fig.colorbar(points, ax=ax, label=name)
+    ax.set(xlabel="component 1", ylabel="component 2")
+    return fig

@@ -71,11 +71,10 @@ def _audit(run: Run) -> dict[str, Any]:
     parts = {p: split[p] for p in ("train", "valid", "test")}
     seconds = {p: float(sum(b - a for a, b in i)) for p, i in parts.items()}
     out: dict[str, Any] = {"split": parts, "seconds": seconds, "claim": split.get("claim", "time")}
-    tree = json.loads((run.folder / "bundle.json").read_text())
-    if "audit" not in tree:
+    if "audit" not in split:
         why = "This run was trained without an audit of its split."
         return out | {"findings": [], "missing": {"why": why, "command": "neuroformer train --config ..."}}
-    return out | {"findings": tree["audit"].get("findings", [])}
+    return out | {"findings": plain(split["audit"].get("findings", []))}
 
 
 def _learning(run: Run) -> dict[str, Any]:
@@ -199,6 +198,24 @@ def _decoding(run: Run) -> dict[str, Any]:
     return {"targets": targets}
 
 
+def _fewshot(run: Run) -> dict[str, Any]:
+    """Curves of every target that was tried; scores below -0.5 are cut off."""
+    charts = []
+    for path in sorted(run.folder.glob("fewshot_*.json")):
+        tree = json.loads(path.read_text())
+        rows = [r for r in tree["rows"] if r["seconds"] > 0]
+        series = []
+        for method in dict.fromkeys(r["method"] for r in rows):
+            mine = [r for r in rows if r["method"] == method]
+            cut = lambda key, mine=mine: [max(-0.5, r[key]) for r in mine]
+            x = np.log10([r["seconds"] for r in mine]).tolist()
+            series.append({"name": method, "x": x, "y": cut("score"), "low": cut("low"), "high": cut("high")})
+        charts.append({"name": f"Held-out score of {tree['target']}", "xlabel": "labelled seconds", "ylabel": "score", "series": series})  # fmt: skip
+    if not charts:
+        raise Missing("No few-shot curve in this run.", f"neuroformer fewshot --run {run.folder}")
+    return plain({"charts": charts})
+
+
 def _setup(run: Run) -> dict[str, Any]:
     b = run.bundle
     facts = {"recording": b.recording, "units": str(len(b.units)), "split, SHA-256": b.split["sha256"][:16]}
@@ -265,6 +282,7 @@ PANELS = (
     ("psth", "PSTHs", "Mean response to the repeated stimuli: held-out repeats against as many simulated ones.", _psth),
     ("statistics", "Statistics", "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.", _statistics),
     ("decoding", "Decoding", "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.", _decoding),
+    ("fewshot", "Few labels", "Score against labelled seconds: pretrained, from scratch, and baselines on the same draws. Bands are 95 % intervals.", _fewshot),
     ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
     ("frames", "Frames", "Where the model looks in the video: attention of the current spikes to each place of the frames.", _frames),
     ("setup", "Setup", "What made this run, and what would make it again.", _setup),

@@ -100,12 +100,17 @@ def learning_curve(log: Path) -> Figure:
         left.plot(points[:, 0], points[:, 1], lw=0.9, label=key.removeprefix("train/"))
     left.set(xlabel="step", ylabel="training loss term, unweighted")
     left.legend(fontsize=8)
-    for key, color in (("valid/bits_per_spike", MODEL), ("valid/bits_per_spike_rates", OTHER)):
+    drawn = (
+        ("valid/bits_per_spike", MODEL),
+        ("valid/bits_per_spike_rates", OTHER),
+        ("valid/bits_per_sample", MODEL),
+    )
+    for key, color in drawn:
         points = [(int(r["step"]) + 1, float(r[key])) for r in rows if r.get(key)]
         if points:
             x, y = np.array(points).T
             right.plot(x, y, c=color, marker="o", ms=3, label=key.removeprefix("valid/"))
-    right.set(xlabel="step", ylabel="validation bits/spike")
+    right.set(xlabel="step", ylabel="validation bits")
     right.legend(fontsize=8)
     return fig
 

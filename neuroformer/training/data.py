@@ -1,23 +1,23 @@
-"""Windows of a recording, shuffled into batches, for Lightning."""
+"""A recording made ready for a configuration, and the windows of every training step."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import lightning as L
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from neuroformer.config import Config
+from neuroformer.config import Config, ConfigError
 from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.configured import configured
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
-from neuroformer.recording.derive import with_speed
 
 
 @dataclass
@@ -35,74 +35,105 @@ class Prepared:
         """Windows that tile one part of the split."""
         return tile(self.split.blocks[part], self.builder.shape, **options)
 
+    def describe(self) -> dict[str, Any]:
+        """Plain values that name what is trained on: the units, and the split with its digest."""
+        split: dict[str, Any] = {"sha256": self.split.sha256(), "claim": self.config.split.claim}
+        split |= {part: self.split.intervals(part).tolist() for part in self.split.blocks}
+        return {"units": list(self.rec.unit_ids), "spikes": self.rec.num_spikes, "split": split}
+
 
 def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
-    for speed in config.recording.speeds:
-        if speed.name not in rec.behavior or rec.meta.get("speeds", {}).get(speed.name) != speed.of:
-            rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+    rec = configured(rec, config)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
     return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale))
 
 
-class WindowDataset(Dataset):
-    """A dataset whose items are whole batches: the sampler says which windows."""
+@dataclass
+class Piece:
+    """What one process does at once: its windows of a part of a step's batch.
+
+    Attributes
+    ----------
+    windows : Windows
+    sizes : tuple of int
+        How many windows each process has in the same part.
+    """
+
+    windows: Windows
+    sizes: tuple[int, ...]
+
+
+class StepDataset(Dataset):
+    """A dataset whose items are the batches of whole steps: the sampler says which windows."""
 
     def __init__(self, builder: BatchBuilder):
         self.builder = builder
 
-    def __getitem__(self, windows: Windows) -> Batch:
-        return self.builder(windows)
+    def __getitem__(self, pieces: list[Piece]) -> list[tuple[Piece, Batch]]:
+        return [(piece, self.builder(piece.windows)) for piece in pieces]
 
 
-class ShuffledWindows(Sampler):
-    """Every stretch of the training blocks once an epoch, in random batches of nearly equal size.
+class Steps(Sampler):
+    """For ever: every stretch of the training blocks once an epoch, in random batches of nearly equal size.
 
-    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase.
-    What an epoch holds follows from the seed and its number alone.
+    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. What a step
+    holds follows from the seed and its number alone, so that a run goes on at any step as if it had never
+    stopped. A batch is cut into ``pieces`` (gradient accumulation), and these are dealt to the processes.
     """
 
-    def __init__(self, prepared: Prepared, batch_size: int, jitter: bool, seed: int):
-        self.prepared, self.batch_size, self.jitter, self.seed = prepared, batch_size, jitter, seed
-        self.epoch = 0
+    def __init__(
+        self, prepared: Prepared, *, first: int = 0, rank: int = 0, processes: int = 1, pieces: int = 1
+    ):
+        self.prepared, self.first = prepared, first
+        self.rank, self.processes, self.pieces = rank, processes, pieces
+        config = prepared.config
+        num_windows = len(prepared.windows("train"))
+        if num_windows == 0:
+            raise ConfigError(
+                f"recording '{prepared.rec.name}' has no training window: its training blocks last "
+                f"{prepared.split.seconds('train'):g} s and a window reads {config.window.past:g} s of past and "
+                f"{config.window.current:g} s; make split.block longer or window.past shorter"
+            )
+        if min(num_windows, config.train.batch_size) < processes * pieces:
+            raise ConfigError(
+                f"a batch of {min(num_windows, config.train.batch_size)} windows cannot be dealt to {processes} "
+                f"processes in {pieces} pieces (train.accumulate); raise train.batch_size"
+            )
+        self.num_batches = max(1, num_windows // config.train.batch_size)  # an epoch
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+    def __iter__(self) -> Iterator[list[Piece]]:
+        for step in itertools.count(self.first):
+            epoch, place = divmod(step, self.num_batches)
+            if place == 0 or step == self.first:
+                batches = self._epoch(epoch)
+            yield [self._piece(part) for part in _cut(batches[place], self.pieces)]
 
-    def __len__(self) -> int:
-        return max(1, len(self.prepared.windows("train")) // self.batch_size)
-
-    def __iter__(self) -> Iterator[Windows]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        phase = int(rng.integers(self.prepared.builder.shape.current)) if self.jitter else 0
+    def _epoch(self, epoch: int) -> list[Windows]:
+        config = self.prepared.config
+        rng = np.random.default_rng([config.seed, epoch])
+        current = self.prepared.builder.shape.current
+        phase = int(rng.integers(current)) if config.train.jitter else 0
         windows = self.prepared.windows("train", phase=phase)
-        for which in np.array_split(rng.permutation(len(windows)), len(self)):
-            yield windows[which]
+        return _cut(windows[rng.permutation(len(windows))], self.num_batches)
+
+    def _piece(self, windows: Windows) -> Piece:
+        sizes = tuple(len(range(r, len(windows), self.processes)) for r in range(self.processes))
+        return Piece(windows[self.rank :: self.processes], sizes)
 
 
-class WindowData(L.LightningDataModule):
-    """Training and validation loaders of one prepared recording."""
+def _cut(windows: Windows, num: int) -> list[Windows]:
+    return [windows[which] for which in np.array_split(np.arange(len(windows)), num)]
 
-    def __init__(self, prepared: Prepared):
-        super().__init__()
-        self.prepared = prepared
 
-    def train_dataloader(self) -> DataLoader:
-        t = self.prepared.config.train
-        sampler = ShuffledWindows(self.prepared, t.batch_size, t.jitter, self.prepared.config.seed)
-        return self._loader(sampler)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._loader(in_order(self.prepared, "valid"))
-
-    def _loader(self, sampler) -> DataLoader:
-        workers = self.prepared.config.train.workers
-        return DataLoader(
-            WindowDataset(copy.copy(self.prepared.builder)), sampler=sampler, batch_size=None,
-            num_workers=workers, persistent_workers=workers > 0,
-        )  # fmt: skip
+def step_loader(steps: Steps) -> DataLoader:
+    """The batches of all steps from ``steps.first`` on; ``train.workers`` processes build them ahead."""
+    workers = steps.prepared.config.train.workers
+    return DataLoader(
+        StepDataset(copy.copy(steps.prepared.builder)), sampler=steps, batch_size=None, num_workers=workers
+    )
 
 
 def in_order(prepared: Prepared, part: str, batch_size: int = 0) -> list[Windows]:

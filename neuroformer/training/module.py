@@ -1,96 +1,42 @@
-"""The Lightning module: losses in, optimiser, validation scores out."""
+"""What one process computes in a step, and what the optimiser does with it."""
 
 from __future__ import annotations
 
-import copy
 import math
+from dataclasses import dataclass
 
-import lightning as L
-import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
-from neuroformer.losses import loss_terms, total_loss
-from neuroformer.metrics import target_score
+from neuroformer.losses import Gather, loss_terms, total_loss
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.targets import TargetHead
-from neuroformer.training.data import Prepared
-from neuroformer.training.scores import Scores
 
 
-class TrainingModule(L.LightningModule):
-    """Trains a :class:`Neuroformer`; with ``train.average`` its moving average is what is scored and kept."""
+class Share:
+    """A batch, the denominators of the step that it is a piece of, and how to see the other processes' windows.
 
-    def __init__(self, model: Neuroformer, prepared: Prepared):
+    A plain object, so that wrappers hand it on as it is: Lightning would round the recording's values to the
+    precision of the weights.
+    """
+
+    def __init__(self, batch: Batch, totals: dict[str, Tensor] | None = None, gather: Gather | None = None):
+        self.batch, self.totals, self.gather = batch, totals, gather
+
+
+class Losses(nn.Module):
+    """The model and its losses as one module, which is what distributed training wraps."""
+
+    def __init__(self, model: Neuroformer):
         super().__init__()
-        self.model, self.prepared, self.config = model, prepared, prepared.config
-        self.average = None
-        if self.config.train.average > 0:
-            self.average = copy.deepcopy(model).requires_grad_(False)
-        self.scores = self._new_scores()
+        self.model = model
 
-    def _new_scores(self) -> Scores:
-        return Scores(np.asarray(self.prepared.normalization["unit_rate"]))
-
-    @property
-    def scored(self) -> Neuroformer:
-        """The model whose scores count: the moving average, where there is one."""
-        return self.model if self.average is None else self.average
-
-    def transfer_batch_to_device(self, batch: Batch, device, dataloader_idx: int) -> Batch:
-        return batch.to(device, non_blocking=True)
-
-    def training_step(self, batch: Batch, batch_idx: int):
-        terms = loss_terms(self.model, batch, self.model(batch))
-        loss = total_loss(self.config, terms)
-        logged = {f"train/{name}": term.detach() for name, term in terms.items()}
-        self.log_dict(logged | {"train/loss": loss.detach()}, batch_size=batch.num_windows)
-        bits = (terms["dt"] + terms["id"]).detach() / math.log(2)
-        self.log("nll_bits", bits, prog_bar=True, logger=False, batch_size=batch.num_windows)
-        return loss
-
-    def on_train_batch_end(self, outputs, batch, batch_idx: int) -> None:
-        if self.average is None:
-            return
-        # a young average follows fast, so that it forgets where it started
-        step = self.global_step
-        decay = min(self.config.train.average, (1 + step) / (10 + step))
-        with torch.no_grad():
-            ours, theirs = list(self.average.parameters()), list(self.model.parameters())
-            for a, b in zip(ours, theirs, strict=True):
-                a.lerp_(b, 1 - decay)
-
-    def on_validation_epoch_start(self) -> None:
-        self.scores = self._new_scores()
-        self.scored.eval()
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.scores.add(self.scored, batch, self.scored(batch))
-
-    def on_validation_epoch_end(self) -> None:
-        values = {
-            "bits_per_spike": self.scores.bits_per_spike(),
-            "bits_per_spike_rates": self.scores.bits_per_spike_rates(),
-        }
-        values |= {f"{name}_score": self._target_score(name) for name in self.scores.predicted}
-        self.log_dict({f"valid/{k}": v for k, v in values.items()})
-        self.log("bits", values["bits_per_spike"], prog_bar=True, logger=False)
-
-    def _target_score(self, name: str) -> float:
-        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
-        predicted, true = self.scores.decoded(name)
-        head = self.model.targets[name]
-        assert isinstance(head, TargetHead)
-        return target_score(head.kind, true, predicted, head.period)
-
-    def configure_optimizers(self):
-        t = self.config.train
-        groups = parameter_groups(self.model, t)
-        optimizer = torch.optim.AdamW(groups, lr=t.lr, betas=t.betas)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate(step, t))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def forward(self, share: Share) -> dict[str, Tensor]:
+        """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
+        output = self.model(share.batch)
+        terms = loss_terms(self.model, share.batch, output, share.totals, share.gather)
+        return terms | {"loss": total_loss(self.model.config, terms)}
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
@@ -99,6 +45,13 @@ def learning_rate(step: int, t: TrainConfig) -> float:
         return (step + 1) / t.warmup
     done = min(1.0, (step - t.warmup) / max(1, t.steps - t.warmup))
     return t.min_lr + (1 - t.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def make_optimizer(model: Neuroformer, t: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over :func:`parameter_groups`; one fused pass, except under the gradient scaler of float16."""
+    return torch.optim.AdamW(
+        parameter_groups(model, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed"
+    )
 
 
 def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
@@ -113,5 +66,26 @@ def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
             chosen = [p for p in members[part] if (p.ndim >= 2) == is_matrix]
             if chosen:
                 decay = t.weight_decay if is_matrix else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "lr": t.lr * factor})
+                groups.append({"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor})
     return groups
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfig) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * learning_rate(step, t)
+
+
+@dataclass
+class Average:
+    """The moving average of a model's weights, which is what is scored and kept."""
+
+    model: Neuroformer
+    decay: float
+
+    @torch.no_grad()
+    def follow(self, model: Neuroformer, step: int) -> None:
+        """After optimiser step number ``step`` (from 1). A young average follows fast, and forgets its start."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        ours: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]

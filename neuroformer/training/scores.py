@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
@@ -29,6 +31,9 @@ class Scores:
     log_factorial: float = 0.0
     spikes: int = 0
     windows: int = 0
+    traces: float = 0.0
+    traces_null: float = 0.0
+    samples: int = 0
     predicted: dict[str, list[np.ndarray]] = field(default_factory=dict)
     true: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -42,6 +47,11 @@ class Scores:
         self.log_factorial += float(_log_factorial(batch))
         self.spikes += batch.num_spikes
         self.windows += batch.num_windows
+        if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
+            values = batch.traces.current_WBU
+            self.traces -= float(model.traces.nll(output.traces_WBUP, values).double().sum())
+            self.traces_null -= float(model.traces.null_nll(values).double().sum())
+            self.samples += int(torch.isfinite(values).sum())
         for name, raw in output.targets.items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)
@@ -56,12 +66,42 @@ class Scores:
         """Of the rate readout as a Poisson model, against the same null."""
         return self._bits(self.rates - self.null)
 
+    def bits_per_sample(self) -> float:
+        """Of traces: ``(log2 P_model - log2 P_marginal) / samples``, over held-out windows that tile time.
+
+        The marginal is each unit's own distribution of the same family, fitted on training blocks. Samples of
+        the gamma above zero have densities, whose unit of measure leaves the difference.
+        """
+        return (self.traces - self.traces_null) / max(self.samples, 1) / float(np.log(2))
+
+    def likelihood(self) -> float:
+        """What validation compares: bits/sample of traces, where they are modelled, else bits/spike."""
+        return self.bits_per_sample() if self.samples else self.bits_per_spike()
+
     def _bits(self, nats: float) -> float:
         return nats / max(self.spikes, 1) / float(np.log(2))
 
     def decoded(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """(values, columns) predicted and true values of a target, in its own unit; class labels for classes."""
         return np.concatenate(self.predicted[name]), np.concatenate(self.true[name])
+
+    @classmethod
+    def merge(cls, parts: list[Scores]) -> Scores:
+        """The scores of all processes, which were dealt the batches one by one in turn."""
+        out = cls(parts[0].unit_rate)
+        for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows",
+                     "traces", "traces_null", "samples"):  # fmt: skip
+            setattr(out, name, sum(getattr(p, name) for p in parts))
+        for name in parts[0].predicted:
+            for mine, theirs in ((out.predicted, "predicted"), (out.true, "true")):
+                dealt = itertools.zip_longest(*(getattr(p, theirs).get(name, []) for p in parts))
+                mine[name] = [x for turn in dealt for x in turn if x is not None]
+        return out
+
+    def target_score(self, head: TargetHead, name: str) -> float:
+        """By the target's kind, see :func:`neuroformer.metrics.target_score`; higher is better."""
+        predicted, true = self.decoded(name)
+        return target_score(head.kind, true, predicted, head.period)
 
 
 def _log_factorial(batch: Batch) -> float:

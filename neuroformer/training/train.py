@@ -2,59 +2,36 @@
 
 from __future__ import annotations
 
-import time
+import os
+import uuid
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.fabric import Fabric
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
-from neuroformer.config import Config, ConfigError
-from neuroformer.model.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle, save_weights
+from neuroformer.config import Config, ConfigError, to_dict
+from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.training.data import Prepared, WindowData, prepare
-from neuroformer.training.module import TrainingModule
-
-
-class KeepBest(Callback):
-    """After each validation, keeps the best weights of every objective in a file of its own."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.best: dict[str, float] = {}
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        assert isinstance(pl_module, TrainingModule)
-        scores = {LIKELIHOOD: float(trainer.callback_metrics["valid/bits_per_spike"])}
-        for target in pl_module.config.targets:
-            scores[target.name] = float(trainer.callback_metrics[f"valid/{target.name}_score"])
-        for objective, value in scores.items():
-            if value > self.best.get(objective, float("-inf")) or objective not in self.best:
-                self.best[objective] = value
-                save_weights(self.folder / f"{objective}.safetensors", pl_module.scored)
-
-
-class Counter(Callback):
-    """Counts windows and spikes that went through training."""
-
-    def __init__(self):
-        self.windows = self.spikes = 0
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.windows += batch.num_windows
-        self.spikes += batch.num_spikes
+from neuroformer.training.checkpoint import FILE
+from neuroformer.training.data import Prepared, prepare
+from neuroformer.training.loop import Trainer
 
 
 def train(
-    rec: Recording, config: Config, folder: Path, *, progress: bool = True
+    rec: Recording, config: Config, folder: Path, *, progress: bool = True, resume: bool = False
 ) -> tuple[Prepared, dict[str, Any]]:
-    """Train on a recording; the bundle lies in ``folder`` afterwards.
+    """Train on a recording; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
+
+    Parameters
+    ----------
+    progress : bool
+        Show a bar: the terms of the loss, spikes a second, time left.
+    resume : bool
+        Go on from the checkpoint in ``folder``, where there is one.
 
     Returns
     -------
@@ -67,48 +44,47 @@ def train(
     ------
     ConfigError, RecordingError
         A run that cannot be, or a split that leaks (unless ``split.allow_leak``).
+    CheckpointError
+        A checkpoint that is damaged, or of another recording.
+    NonFiniteLoss
+        Names the step, the term and the windows; the last checkpoint stays.
+    Stopped
+        A signal asked to end; the run was saved.
     """
-    L.seed_everything(config.seed, workers=True, verbose=False)
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
-    prepared = prepare(rec, config)
-    audited = refuse_leak(prepared)
-    model = Neuroformer(config, rec.num_units, prepared.normalization)
-    module = TrainingModule(model, prepared)
-    keep, counter = KeepBest(folder / "weights"), Counter()
-    callbacks: list[Callback] = [keep, counter]
     t = config.train
-    if t.patience:
-        callbacks.append(EarlyStopping("valid/bits_per_spike", mode="max", patience=t.patience))
-    loggers: list[Any] = [
-        CSVLogger(folder, name="", version="log", flush_logs_every_n_steps=t.evaluate_every)
-    ]
-    if t.wandb:
-        loggers.append(WandbLogger(project="neuroformer", name=config.name, save_dir=folder))
-    trainer = L.Trainer(
-        max_steps=t.steps, accelerator=t.accelerator, devices=1, precision=t.precision,
-        gradient_clip_val=t.clip or None, callbacks=callbacks, logger=loggers,
-        val_check_interval=min(t.evaluate_every, t.steps), check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, enable_checkpointing=False, enable_model_summary=False,
-        enable_progress_bar=progress, log_every_n_steps=max(1, min(10, t.steps // 2)), use_distributed_sampler=False,
-    )  # fmt: skip
-    start = time.perf_counter()
-    trainer.fit(module, datamodule=WindowData(prepared))
-    seconds = time.perf_counter() - start
-    if not keep.best:  # fewer steps than one evaluation
-        trainer.validate(module, datamodule=WindowData(prepared), verbose=False)
+    fabric = make_fabric(config)
+    fabric.launch()
+    if t.threads:
+        torch.set_num_threads(t.threads)
+    prepared = prepare(rec, config)
+    if resume and (folder / "bundle.json").exists():  # only its scores were missing
+        return prepared, read_bundle(folder).metrics
+    audited = refuse_leak(prepared)
+    torch.manual_seed(config.seed)
+    model = Neuroformer(config, rec.num_units, prepared.normalization)
+    trainer = Trainer(fabric, prepared, model, folder)
+    if resume and (folder / FILE).exists():
+        trainer.resume()
+    trainer.progress.run_id = trainer.progress.run_id or uuid.uuid4().hex[:8]
+    wandb = _wandb(config, folder, trainer.progress.run_id) if t.wandb and fabric.is_global_zero else None
+    done = trainer.fit(bar=progress, wandb=wandb)
+    if wandb is not None:
+        wandb.finish()
     metrics = {
-        "train_seconds": seconds, "train_steps": trainer.global_step,
-        "windows_per_second": counter.windows / seconds, "tokens_per_second_train": counter.spikes / seconds,
+        "train_seconds": done.seconds, "train_steps": done.step,
+        "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
         "parameters": sum(p.numel() for p in model.parameters()),
     }  # fmt: skip
-    metrics |= {f"valid_best_{name}": value for name, value in keep.best.items()}
+    metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
     for severity in ("leak", "warning"):
-        found = sorted({f.name for f in audited.of(severity)})
-        metrics[f"audit_{severity}s"] = ", ".join(found) or "none"
-    split = {"sha256": prepared.split.sha256(), "claim": config.split.claim, "audit": audited.to_dict()}
-    split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
-    save_bundle(folder, config, rec, prepared.normalization, split, metrics)
+        named = sorted({f.name for f in audited.of(severity)})
+        metrics[f"audit_{severity}s"] = ", ".join(named) or "none"
+    if fabric.is_global_zero:
+        split = prepared.describe()["split"] | {"audit": audited.to_dict()}
+        member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+        save_bundle(folder, config, [member], metrics)
+        (folder / FILE).unlink(missing_ok=True)
+    fabric.barrier()
     return prepared, metrics
 
 
@@ -129,6 +105,36 @@ def refuse_leak(prepared: Prepared) -> Audit:
             "same, set split.allow_leak=true; the bundle and every report then say so"
         )
     return found
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return rank_zero_only.rank == 0  # pyright: ignore[reportFunctionMemberAccess]
+
+
+def make_fabric(config: Config) -> Fabric:
+    """Lightning's engine for the processes and the precision that the configuration asks for."""
+    t = config.train
+    precision: Any = "32-true" if t.precision == "32" else t.precision
+    strategy = "ddp" if t.devices * t.nodes > 1 else "auto"
+    return Fabric(
+        accelerator=t.accelerator,
+        devices=t.devices,
+        num_nodes=t.nodes,
+        precision=precision,
+        strategy=strategy,
+    )
+
+
+def _wandb(config: Config, folder: Path, run_id: str) -> Any:
+    """A Weights & Biases run; offline where nobody is logged in, so that it works without an account."""
+    import wandb
+
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
+    return wandb.init(
+        project="neuroformer", name=config.name or None, dir=folder, id=run_id, resume="allow", mode=mode,
+        config=to_dict(config),
+    )  # fmt: skip
 
 
 def load_best(folder: Path, objective: str = LIKELIHOOD) -> Neuroformer:

@@ -12,7 +12,7 @@ from helpers import small_config, small_model, small_recording
 from neuroformer.analysis.maps import Map, save_maps
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.model.bundle import save_bundle, save_weights
+from neuroformer.model.bundle import Member, save_bundle, save_weights
 from neuroformer.recording.arrays import write_npz
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.summary import summary
@@ -43,7 +43,9 @@ def fill(folder):
     save_weights(run / "weights" / "likelihood.safetensors", model.float())
     split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
-    save_bundle(run, config, rec, prepared.normalization, split, {})
+    split["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
+    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+    save_bundle(run, config, [member], {})
     assert (
         main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     )
@@ -70,9 +72,8 @@ def fill(folder):
     score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, float("nan"), float("nan")]}
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
-    bundle = json.loads((run / "bundle.json").read_text())
-    bundle["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
-    (run / "bundle.json").write_text(json.dumps(bundle))
+    curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
+    (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
     assert main(["report", str(run)]) == 0
     return run
 
@@ -118,7 +119,7 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
     assert page.errors() == []
     assert page.requests() == [(run / "report.html").resolve().as_uri()]
     titles = page.js("[...document.querySelectorAll('section h2')].map(h => h.textContent)")
-    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Connectivity", "Frames", "Setup"]  # fmt: skip
+    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Few labels", "Connectivity", "Frames", "Setup"]  # fmt: skip
     assert page.js("document.querySelectorAll('.missing').length") == page.js("document.querySelectorAll('#psth .missing').length")  # fmt: skip
     assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
 
@@ -211,3 +212,28 @@ def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no bundle at" in capsys.readouterr().err
+
+
+def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
+    import shutil
+
+    from neuroformer.analysis.maps import load_maps
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    for name in ("maps.npz", "frame_attention.npz"):
+        (copy / name).unlink()
+    assert main(["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--gradients"]) == 0
+    assert "knock-out" in capsys.readouterr().out
+    maps = load_maps(copy / "maps.npz")
+    for name in (
+        "knock-out",
+        "gradient x input",
+        "integrated gradients",
+        "attention to past",
+        "transfer entropy",
+    ):
+        assert name in maps and maps[name].null_std is not None
+    assert maps["attention to frames"].grid == (3, 3)
+    assert main(["report", str(copy)]) == 0
+    assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing

@@ -69,7 +69,7 @@ function responsive(node, draw) {
 }
 
 /** An SVG with axes; draw(group, X, Y, width, height) adds the marks. */
-function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4 }) {
+function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4, xtick = tick }) {
   const left = 50, right = 12, top = 10, bottom = xlabel ? 40 : 24;
   const w = Math.max(60, width - left - right), h = height - top - bottom;
   const X = (v) => ((v - x[0]) / (x[1] - x[0])) * w, Y = (v) => h - ((v - y[0]) / (y[1] - y[0])) * h;
@@ -79,7 +79,7 @@ function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "",
     sv("text", { x: -8, y: Y(t) + 4, "text-anchor": "end", text: tick(t) }));
   for (const t of ticks(...x, Math.max(3, w / 110))) g.append(
     sv("line", { class: "axis", x1: X(t), x2: X(t), y1: h, y2: h + 4 }),
-    sv("text", { x: X(t), y: h + 18, "text-anchor": "middle", text: tick(t) }));
+    sv("text", { x: X(t), y: h + 18, "text-anchor": "middle", text: xtick(t) }));
   if (xlabel) g.append(sv("text", { x: w / 2, y: h + 36, "text-anchor": "middle", text: xlabel }));
   if (ylabel) g.append(sv("text", { transform: `translate(-38,${h / 2}) rotate(-90)`, "text-anchor": "middle", text: ylabel }));
   draw(g, X, Y, w, h);

@@ -189,7 +189,7 @@ PANELS.fewshot = (node, data) => {
     const part = el("div", {}, el("h3", { text: chart.name }));
     grid.append(part);
     const kind = (name, i) => /pretrain/.test(name) ? COLORS.model : COLORS.list[(i + 1) % 7];
-    lineChart(part, { xlabel: chart.xlabel, ylabel: chart.ylabel, label: chart.name, series: chart.series.map((s, i) => ({ ...s, color: kind(s.name, i), dots: true })) });
+    lineChart(part, { xtick: (t) => tick(+(10 ** t).toPrecision(2)), xlabel: chart.xlabel, ylabel: chart.ylabel, label: chart.name, series: chart.series.map((s, i) => ({ ...s, color: kind(s.name, i), dots: true })) });
   }
 };
 

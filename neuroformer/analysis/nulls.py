@@ -1,0 +1,102 @@
+"""What a map would look like without coupling, and how well it repeats.
+
+Shape suffixes: R rows, C columns.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from neuroformer.analysis.maps import Map
+from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.windows import SpikeIndex, Windows
+
+MIN_COLUMNS = 200  # the spread of a shorter row is too uncertain to name one pair in thousands
+
+
+def shuffled_identities(found: Map) -> Map:
+    """The null in which it does not matter which unit a column is.
+
+    Shuffling the identities of the units that act gives a pair the value of another pair of its row, so the null
+    is the row's own distribution: its median, and 1.4826 times its median absolute deviation, which the few
+    coupled pairs do not move (the empirical null of Efron, JASA 2004). A square map's diagonal is left out; rows
+    of fewer than 200 columns share one spread.
+    """
+    pairs = found.pairs().astype(np.float64).copy()
+    if found.square:
+        np.fill_diagonal(pairs, np.nan)
+    center = np.nanmedian(pairs, 1, keepdims=True)
+    away = np.abs(pairs - center)
+    if pairs.shape[1] < MIN_COLUMNS:
+        spread = np.full_like(center, np.nanmedian(away))
+    else:
+        spread = np.nanmedian(away, 1, keepdims=True)
+    return found.with_null(center, np.maximum(1.4826 * spread, 1e-12))
+
+
+def rate_matched(
+    make: Callable[[BatchBuilder], Sequence[Map]],
+    builder: BatchBuilder,
+    *,
+    surrogates: int = 10,
+    seed: int = 0,
+) -> list[Map]:
+    """The null in which units keep their rates and rhythms but not their relations.
+
+    ``make`` is run on the recording and on surrogates in which each unit's spikes are shifted around their segment
+    by a time of their own. The spread is widened by what a mean over few surrogates is uncertain by, and for
+    Student's t.
+    """
+    found = list(make(builder))
+    nulls = []
+    for k in range(surrogates):
+        other = copy.copy(builder)
+        other.index = shifted(builder.index, seed + k)
+        nulls.append([m.pairs() for m in make(other)])
+    out = []
+    # a Gaussian with this spread has the tails of t at the 5 % level
+    widen = np.sqrt(1 + 1 / surrogates) * stats.t.ppf(0.975, surrogates - 1) / stats.norm.ppf(0.975)
+    for i, m in enumerate(found):
+        values = np.stack([n[i] for n in nulls])
+        out.append(m.with_null(values.mean(0), np.maximum(values.std(0, ddof=1) * widen, 1e-12)))
+    return out
+
+
+def shifted(index: SpikeIndex, seed: int) -> SpikeIndex:
+    """Every unit's spikes moved around each segment by a random number of bins."""
+    rng = np.random.default_rng(seed)
+    segment = np.searchsorted(index.base, index.keys, side="right") - 1
+    move = rng.integers(0, index.num_ticks[:, None], (len(index.base), index.num_units))
+    tick = (index.keys - index.base[segment] + move[segment, index.unit]) % index.num_ticks[segment]
+    return SpikeIndex.from_ticks(
+        segment, tick, index.unit, index.origins, index.num_ticks, index.num_units, index.dt
+    )
+
+
+def split_half(make: Callable[[Windows], Map], windows: Windows, seed: int = 0) -> float:
+    """Reliability of a map: rank correlation of its pairs between two random halves of the windows, stepped up to
+    the whole length (Spearman-Brown)."""
+    order = np.random.default_rng(seed).permutation(len(windows))
+    halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
+    a, b = (make(windows[h]).pairs().copy() for h in halves)
+    if a.shape[0] == a.shape[1]:
+        np.fill_diagonal(a, np.nan)
+    both = np.isfinite(a) & np.isfinite(b)
+    r = float(np.corrcoef(stats.rankdata(a[both]), stats.rankdata(b[both]))[0, 1])
+    return 2 * r / (1 + r)
+
+
+def average(maps: Sequence[Map]) -> Map:
+    """The mean map of several seeds; its spread over seeds is its null's (z: how far from 0 for its seeds)."""
+    first = maps[0]
+    values = np.stack([m.values for m in maps])
+    with_mean = dataclasses.replace(first, values=np.nanmean(values, 0), null_mean=None, null_std=None)
+    if len(maps) < 2:
+        return with_mean
+    spread = np.stack([m.pairs() for m in maps]).std(0, ddof=1) / np.sqrt(len(maps))
+    return with_mean.with_null(np.zeros_like(spread), np.maximum(spread, 1e-12))

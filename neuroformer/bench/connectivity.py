@@ -1,0 +1,98 @@
+"""How well a trained model's readings recover a known coupling, beside pairwise baselines, over seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuroformer.analysis import attention, influence
+from neuroformer.analysis.connectivity import agreement
+from neuroformer.analysis.maps import Map
+from neuroformer.analysis.pairwise import Pairs
+from neuroformer.config import apply_overrides, from_dict, load_config, to_dict
+from neuroformer.recording import open_recording
+
+PRIMARY = "knock-out"  # fixed before any model was trained on these recordings
+PAIRWISE = ("cross-correlogram", "Pearson of counts", "GLM coupling filter", "transfer entropy")
+
+
+def run(
+    config: Path, seeds: int = 5, overrides: list[str] | None = None, windows: int = 4000
+) -> dict[str, Any]:
+    """Train on a built-in recording with known coupling once a seed (of recording and training alike), and read it.
+
+    Every reading, the baselines included, is summarised alike: the value at the lag where it is largest in size.
+    The baselines see the training blocks, as the model did; the readings are taken on training windows.
+
+    Returns
+    -------
+    dict
+        ``readings``: by name, mean and standard error over seeds of ``auroc`` and ``r2``; ``primary_minus``: by
+        pairwise baseline, mean and standard error of the paired difference of r2; ``bits_per_spike``.
+    """
+    scores: dict[str, dict[str, list[float]]] = {}
+    bits = []
+    for seed in range(seeds):
+        tree = to_dict(load_config(config, overrides or []))
+        tree["recording"]["options"]["seed"] = seed
+        found, score = _one(from_dict(apply_overrides(tree, [f"seed={seed}"])), windows)
+        bits.append(score)
+        for s in found:
+            kept = scores.setdefault(s["name"], {"auroc": [], "r2": []})
+            kept["auroc"].append(s["auroc"])
+            kept["r2"].append(s["r2"])
+    differ = {name: _mean(np.subtract(scores[PRIMARY]["r2"], scores[name]["r2"])) for name in PAIRWISE}
+    return {
+        "bench": "connectivity", "checked": True, "config": config.name, "seeds": seeds, "primary": PRIMARY,
+        "readings": {name: {k: _mean(v) for k, v in s.items()} for name, s in scores.items()},
+        "primary_minus": differ, "bits_per_spike": _mean(bits),
+        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _one(config, num_windows: int) -> tuple[list[dict[str, Any]], float]:
+    """The agreement of every reading with the truth, and the validation bits/spike, of one seed."""
+    from neuroformer.training.train import load_best, train
+
+    rec = open_recording(config.recording.path, **config.recording.options)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, metrics = train(rec, config, Path(folder), progress=False)
+        model = load_best(Path(folder))
+    everything = prepared.windows("train")
+    few = np.random.default_rng(config.seed).permutation(len(everything))[:num_windows]
+    windows, ids = everything[np.sort(few)], rec.unit_ids
+    maps: list[Map] = [influence.knock_out(model, prepared.builder, windows, ids)]
+    lags = maps[0].lags_s
+    assert lags is not None
+    maps.append(influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids))
+    for rows in ("predicted", "spike"):
+        for m in attention.attention_maps(model, prepared.builder, windows, ids, rows=rows):
+            if m.square:
+                maps.append(dataclasses.replace(m, name=f"{m.name}, by {rows}"))
+    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)  # fmt: skip
+    found = [agreement(m, rec.truth["coupling"]) for m in maps]
+    return found, float(metrics["valid_best_likelihood"])
+
+
+def _mean(values) -> list[float]:
+    """Mean and standard error."""
+    x = np.asarray(values, float)
+    return [float(x.mean()), float(x.std(ddof=1) / np.sqrt(len(x))) if len(x) > 1 else float("nan")]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [f"{'reading':<44}{'AUROC':>9}{'r squared':>12}{'+-':>9}"]
+    for name, s in sorted(result["readings"].items(), key=lambda item: -item[1]["r2"][0]):
+        mark = "  primary" if name == result["primary"] else ""
+        lines.append(f"{name:<44}{s['auroc'][0]:>9.4f}{s['r2'][0]:>12.4f}{s['r2'][1]:>9.4f}{mark}")
+    lines.append("primary minus pairwise, r squared, paired over seeds:")
+    lines += [f"  {name:<42}{d[0]:>+21.4f}{d[1]:>9.4f}" for name, d in result["primary_minus"].items()]
+    lines.append(f"validation bits/spike {result['bits_per_spike'][0]:.4f}; {result['seeds']} seeds")
+    return "\n".join(lines)

@@ -1,0 +1,37 @@
+"""``neuroformer probe``."""
+
+from __future__ import annotations
+
+import json
+
+from neuroformer.cli.finetune import parse_targets, target_argument
+from neuroformer.cli.shared import KEYS, open_run, run_argument, warn_only_ours
+from neuroformer.cli.tables import interval, table
+
+
+def add(command) -> None:
+    help = "Linear probes: R2 of a behavior variable from each representation inside a trained run."
+    p = command("probe", run, help, KEYS)
+    run_argument(p)
+    target_argument(p)
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
+
+
+def run(args) -> None:
+    from neuroformer.decoding.finetune import extend
+    from neuroformer.decoding.probe import probe
+    from neuroformer.model.bundle import load_model, write_atomic
+
+    bundle, trained = open_run(args.folder, args.override)
+    warn_only_ours()
+    seen = {t.name for t in bundle.config.targets}
+    for target in parse_targets(args.targets):
+        model, prepared = extend(load_model(bundle), trained, [target])
+        rows = probe(model, prepared, target)
+        path = args.folder / f"probe_{target.name}.json"
+        write_atomic(path, json.dumps({"target": target.name, "trained_with_its_labels": target.name in seen, "rows": rows}, indent=1).encode())  # fmt: skip
+        lines = [(r["representation"], r["features"], r["r2"], interval(r["low"], r["high"])) for r in rows]
+        note = " (the run was trained with its labels)" if target.name in seen else ""
+        print(
+            f"{target.name}{note}\n{table(lines, ('representation', 'features', 'R2', '95 % interval'))}\nrows in {path}"
+        )

@@ -1,0 +1,157 @@
+"""Where a run stands, in one file: tensors and JSON in safetensors, written so that a kill cannot harm it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from neuroformer.config import Config, ConfigError, from_dict, to_dict
+from neuroformer.model.bundle import save_tensors
+
+FORMAT = 1
+FILE = "checkpoint.safetensors"
+# where and how a run is computed may change between its parts; what is computed may not
+MAY_CHANGE = ("train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or of another run."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: what a checkpoint holds beside tensors.
+
+    There is no random state in it: batches and dropout follow from the seed and the step's number.
+    """
+
+    step: int = 0  # optimiser steps done
+    windows: int = 0
+    spikes: int = 0
+    seconds: float = 0.0  # of training, evaluation included
+    best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
+    stale: int = 0  # evaluations since the likelihood was best
+    run_id: str = ""  # under which Weights & Biases continues the run
+
+
+def save_checkpoint(
+    path: Path, tensors: dict[str, Tensor], progress: Progress, config: Config, data: dict[str, Any]
+) -> None:
+    """Write atomically; ``data`` says on what the run trains.
+
+    Raises
+    ------
+    OSError
+        The disk is full, say; the file that was there before is intact.
+    """
+    tree = {
+        "format": FORMAT, "config": to_dict(config), "data": data, "progress": dataclasses.asdict(progress),
+    }  # fmt: skip
+    save_tensors(path, tensors, {"neuroformer": json.dumps(tree)})
+
+
+def read_config(path: Path) -> Config:
+    """The configuration that a checkpoint's run has."""
+    return from_dict(_header(path)["config"])
+
+
+def load_checkpoint(path: Path, config: Config, data: dict[str, Any]) -> tuple[dict[str, Tensor], Progress]:
+    """Tensors on the CPU, and the progress.
+
+    Raises
+    ------
+    CheckpointError
+        A file that is damaged, or a recording that is not the one that the run trains on.
+    ConfigError
+        A configuration that is not the run's; names the keys.
+    """
+    tree = _header(path)
+    refuse_other_config(from_dict(tree["config"]), config, path)
+    for key, value in data.items():
+        if tree["data"].get(key) != value:
+            raise CheckpointError(
+                f"{path} was made on another recording than this one: its {key} differs; "
+                "a run goes on only with the data that it began with"
+            )
+    with safe_open(path, "pt") as f:
+        tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (it is no dict)
+    return tensors, Progress(**tree["progress"])
+
+
+def refuse_other_config(theirs: Config, ours: Config, path: Path) -> None:
+    """Raise a ConfigError that names the keys in which two configurations differ."""
+    a, b = dict(_flat(to_dict(theirs))), dict(_flat(to_dict(ours)))
+    other = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in MAY_CHANGE]
+    if other:
+        shown = "; ".join(f"{k} is {b.get(k)!r}, was {a.get(k)!r}" for k in other[:5])
+        raise ConfigError(
+            f"{path} belongs to a run with another configuration ({shown}); resume with the same settings, "
+            "or start again with --overwrite"
+        )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(path, "pt") as f:
+            tree = json.loads((f.metadata() or {})["neuroformer"])
+        if tree["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"
+            )
+        return tree
+    except (SafetensorError, json.JSONDecodeError, KeyError) as e:
+        raise CheckpointError(
+            f"{path} is damaged: {type(e).__name__} {e}; start again with --overwrite"
+        ) from None
+
+
+def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(tree, list) and tree and isinstance(tree[0], dict):
+        for i, value in enumerate(tree):
+            yield from _flat(value, f"{prefix}.{i}")
+    else:
+        yield prefix, tree
+
+
+def state_tensors(
+    model: torch.nn.Module, average: torch.nn.Module | None, optimizer: torch.optim.Optimizer
+) -> dict[str, Tensor]:
+    """Everything that training changes, by name."""
+    out = {f"model.{k}": v for k, v in model.state_dict().items()}
+    if average is not None:
+        out |= {f"average.{k}": v for k, v in average.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+    return out
+
+
+def restore_tensors(
+    tensors: dict[str, Tensor],
+    model: torch.nn.Module,
+    average: torch.nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """The inverse of :func:`state_tensors`, in place."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+    model.load_state_dict(part("model."))
+    if average is not None:
+        average.load_state_dict(part("average."))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part("optimizer.").items():
+        i, key = name.split(".", 1)
+        state.setdefault(int(i), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

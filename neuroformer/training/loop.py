@@ -1,0 +1,295 @@
+"""The steps of a run, from wherever it stands: batches in, weights, log and checkpoints out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+from tqdm import tqdm
+
+from neuroformer.data.batch import Batch
+from neuroformer.losses import denominators
+from neuroformer.model.bundle import LIKELIHOOD, save_weights
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
+from neuroformer.training.checkpoint import (
+    FILE,
+    Progress,
+    load_checkpoint,
+    restore_tensors,
+    save_checkpoint,
+    state_tensors,
+)
+from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
+from neuroformer.training.log import Log
+from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate
+from neuroformer.training.processes import Processes
+from neuroformer.training.scores import Scores
+
+SIGNALS = ("SIGTERM", "SIGUSR1")  # what a cluster sends before it takes a node back
+
+
+class Stopped(Exception):
+    """A signal asked the run to end; it was saved, and goes on with ``--resume``."""
+
+
+class NonFiniteLoss(ValueError):
+    """A term of the loss is not a number."""
+
+
+class Trainer:
+    """One run in one process (of one or more).
+
+    1. Restore the checkpoint, if the run resumes.
+    2. For every step: the losses of this process's pieces and their gradients; refuse a loss that is not
+       finite; clip; step the optimiser; let the average follow.
+    3. Log; evaluate on validation and keep the best weights of each objective; write a checkpoint when it is
+       time, or when a signal asks to stop.
+
+    Parameters
+    ----------
+    fabric : Fabric, launched
+    prepared : Prepared
+    model : Neuroformer, as initialised
+    folder : Path
+        Of the run: ``weights``, ``log`` and the checkpoint go there.
+    """
+
+    def __init__(self, fabric: Fabric, prepared: Prepared, model: Neuroformer, folder: Path):
+        self.fabric, self.prepared, self.folder = fabric, prepared, folder
+        self.config, self.train = prepared.config, prepared.config.train
+        self.model = model
+        self.optimizer = make_optimizer(model, self.train)
+        self.losses, self.stepper = fabric.setup(Losses(model), self.optimizer)
+        self.average = None
+        if self.train.average > 0:
+            self.average = Average(copy.deepcopy(model).requires_grad_(False), self.train.average)
+        self.processes = Processes(fabric)
+        self.progress = Progress()
+        self.signal: int | None = None
+
+    @property
+    def scored(self) -> Neuroformer:
+        """The model whose scores count: the moving average, where there is one."""
+        return self.model if self.average is None else self.average.model
+
+    # 1: where the run stands
+
+    def resume(self) -> None:
+        tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self.prepared.describe())
+        average = None if self.average is None else self.average.model
+        restore_tensors(tensors, self.model, average, self.optimizer)
+
+    def save(self) -> None:
+        if self.fabric.is_global_zero:
+            self.log.flush()
+            average = None if self.average is None else self.average.model
+            tensors = state_tensors(self.model, average, self.optimizer)
+            now = dataclasses.replace(self.progress, seconds=self._seconds())
+            save_checkpoint(self.folder / FILE, tensors, now, self.config, self.prepared.describe())
+        self.saved_at = time.monotonic()
+
+    def _seconds(self) -> float:
+        return self.progress.seconds + time.monotonic() - self.began_at
+
+    # 2: steps
+
+    def fit(self, *, bar: bool, wandb: Any = None) -> Progress:
+        """Train to the last step; a :class:`Stopped` where a signal came first."""
+        t = self.train
+        self.began_at = self.saved_at = time.monotonic()
+        if self.fabric.is_global_zero:
+            self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
+        steps = Steps(
+            self.prepared, first=self.progress.step, rank=self.fabric.global_rank,
+            processes=self.fabric.world_size, pieces=t.accumulate,
+        )  # fmt: skip
+        batches = iter(step_loader(steps))
+        hidden = not bar or not self.fabric.is_global_zero
+        self.losses.train()
+        with (
+            listen(self),
+            tqdm(
+                total=t.steps, initial=self.progress.step, unit="step", disable=hidden, dynamic_ncols=True
+            ) as self.bar,
+        ):
+            while self.progress.step < t.steps and not (t.patience and self.progress.stale >= t.patience):
+                self._advance(next(batches))
+        self.progress.seconds = self._seconds()
+        if self.fabric.is_global_zero:
+            self.log.flush()
+        return self.progress
+
+    def _advance(self, pieces: list[tuple[Piece, Batch]]) -> None:
+        terms = self._step(pieces)
+        p, t = self.progress, self.train
+        p.step += 1
+        p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
+        p.spikes += int(self.totals["spikes"])
+        last = p.step == t.steps
+        if p.step % self._log_every() == 0:
+            self._log({f"train/{name}": value for name, value in terms.items()})
+            self._show(terms)
+        if last or p.step % min(t.evaluate_every, t.steps) == 0:
+            self._evaluate()
+        self.bar.update()
+        signal_number, is_time = self.processes.agree(
+            self.signal or 0, int(time.monotonic() - self.saved_at >= t.checkpoint_every)
+        )
+        if signal_number or (is_time and not last):
+            self.save()
+        if signal_number:
+            name = signal.Signals(signal_number).name
+            raise Stopped(f"{name}: saved at step {p.step} of {t.steps} in {self.folder / FILE}")
+
+    def _step(self, pieces: list[tuple[Piece, Batch]]) -> dict[str, float]:
+        """One optimiser step; the terms of the loss over all processes."""
+        p, t, fabric = self.progress, self.train, self.fabric
+        # dropout follows from the step's number, so that there is no random state to keep
+        torch.manual_seed(_mix(self.config.seed, p.step, fabric.global_rank))
+        moved = [(piece, batch.to(fabric.device, non_blocking=True)) for piece, batch in pieces]
+        self.totals = self.processes.add_up([denominators(self.model, batch) for _, batch in moved])
+        set_learning_rate(self.optimizer, p.step, t)
+        total: dict[str, Tensor] = {}
+        for i, (piece, batch) in enumerate(moved):
+            with fabric.no_backward_sync(self.losses, enabled=i + 1 < len(moved)):
+                share = Share(batch, self.totals, self.processes.gather(piece.sizes))
+                terms = self.losses(share)
+                # gradients are averaged over processes, and these are shares of a sum
+                fabric.backward(terms["loss"] * fabric.world_size)
+            for name, value in terms.items():
+                total[name] = total.get(name, 0.0) + value.detach()
+        norm: Any = fabric.clip_gradients(
+            self.losses, self.stepper, max_norm=t.clip or math.inf, error_if_nonfinite=False
+        )
+        names, values = list(total), torch.stack(list(total.values()))
+        *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
+        found = dict(zip(names, values, strict=True))
+        self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
+        self.stepper.step()
+        self.stepper.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.follow(self.model, p.step + 1)
+        return found
+
+    def _refuse_non_finite(self, terms: dict[str, float], moved: list[tuple[Piece, Batch]]) -> None:
+        bad = [name for name, value in terms.items() if not math.isfinite(value) and name != "loss"]
+        if not bad and math.isfinite(terms["loss"]):
+            return
+        guilty = [f"{w:g}" for piece, _ in moved for w in self._guilty(piece)][:5]
+        where = f"at {', '.join(guilty)} s" if guilty else "together, none of them alone"
+        kept = self.folder / FILE
+        there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
+        raise NonFiniteLoss(
+            f"step {self.progress.step + 1}: {', '.join(bad or ['loss'])} is not a finite number; recording "
+            f"'{self.prepared.rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
+        )
+
+    @torch.no_grad()
+    def _guilty(self, piece: Piece) -> list[float]:
+        """Starts (seconds) of the windows whose own loss is not finite."""
+        found = []
+        self.model.eval()  # without dropout
+        starts = piece.windows.starts(self.prepared.index)
+        for w in range(len(piece.windows)):
+            one = self.prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
+            if not math.isfinite(float(Losses(self.model)(Share(one))["loss"])):
+                found.append(round(float(starts[w]), 4))
+        self.model.train()
+        return found
+
+    # 3: what comes out
+
+    def _log_every(self) -> int:
+        return max(1, min(10, self.train.steps // 2))
+
+    def _columns(self) -> list[str]:
+        spikes = self.model.traces is None
+        terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
+        terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
+        scores = ["bits_per_spike", "bits_per_spike_rates"] if spikes else ["bits_per_sample"]
+        scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
+        return [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.fabric.is_global_zero:
+            self.log.add(self.progress.step - 1, values)
+
+    def _show(self, terms: dict[str, float]) -> None:
+        spikes = self.progress.spikes / max(self._seconds(), 1e-9)
+        shown = {k: f"{v:.3f}" for k, v in terms.items() if k != "loss"} | {"spikes/s": f"{spikes:,.0f}"}
+        if LIKELIHOOD in self.progress.best:
+            shown["best_bits"] = f"{self.progress.best[LIKELIHOOD]:.3f}"
+        self.bar.set_postfix(shown, refresh=False)
+
+    @torch.no_grad()
+    def _evaluate(self) -> None:
+        """Scores on validation; the best weights of each objective are kept in a file of their own."""
+        scores = Scores(np.asarray(self.prepared.normalization["unit_rate"]))
+        model = self.scored.eval()
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        for windows in in_order(self.prepared, "valid")[rank::world]:
+            batch = self.prepared.builder(windows).to(self.fabric.device)
+            with self.fabric.autocast():
+                scores.add(model, batch, model(batch))
+        self.model.train()
+        scores = Scores.merge(self.processes.collect(scores))
+        found = {LIKELIHOOD: scores.likelihood()}
+        for name, head in model.targets.items():
+            assert isinstance(head, TargetHead)
+            found[name] = scores.target_score(head, name)
+        if model.traces is None:
+            values = {
+                "bits_per_spike": found[LIKELIHOOD], "bits_per_spike_rates": scores.bits_per_spike_rates()
+            }  # fmt: skip
+        else:
+            values = {"bits_per_sample": found[LIKELIHOOD]}
+        values["likelihood"] = found[LIKELIHOOD]
+        values |= {f"{name}_score": value for name, value in found.items() if name != LIKELIHOOD}
+        self._log({f"valid/{name}": value for name, value in values.items()})
+        p = self.progress
+        p.stale += 1
+        for objective, value in found.items():
+            # a score that was not a number is beaten by any that is
+            if not p.best.get(objective, math.nan) >= value:
+                p.best[objective] = value
+                p.stale = 0 if objective == LIKELIHOOD else p.stale
+                if self.fabric.is_global_zero:
+                    save_weights(self.folder / "weights" / f"{objective}.safetensors", model)
+
+
+class listen:
+    """While it lasts, the signals of a cluster only leave a note, which the trainer reads after the step."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.old: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for name in SIGNALS:
+                if hasattr(signal, name):  # Windows lacks SIGUSR1
+                    number = getattr(signal, name)
+                    self.old[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.trainer.signal = number
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+def _mix(*numbers: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))

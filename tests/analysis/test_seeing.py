@@ -1,0 +1,219 @@
+"""Maps of attention and influence: sums that add up, causes that are causes, and what they cannot see."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_config, small_model, small_recording
+
+from neuroformer.analysis.attention import AttentionCapture, attention_maps, frame_attention
+from neuroformer.analysis.influence import frame_sensitivity, gradients, knock_out, log_odds, without
+from neuroformer.analysis.maps import Map, compare, load_maps, save_maps
+
+UNITS = [f"u{i}" for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def small():
+    blocks = [{"attend": a} for a in ("current", "past", "frames", "behavior", "past", "current")]
+    tree = {"model": {"width": 16, "heads": 2, "blocks": blocks, "coupling": 0.03, "dropout": 0.0, "time_features": 4,
+            "history_filters": 2, "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]}}}  # fmt: skip
+    model, prepared = small_model(small_recording(), small_config(**tree))
+    return model, prepared, prepared.windows("test")[:40]
+
+
+def by_name(maps):
+    return {m.name: m for m in maps}
+
+
+def test_a_stretch_in_pieces_is_the_stretch(small):
+    model, prepared, windows = small
+    whole = attention_maps(model, prepared.builder, windows, UNITS)
+    pieces = attention_maps(model, prepared.builder, windows, UNITS, batch_size=7)
+    assert len(whole) == 6 + 4
+    for a, b in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(a.values, b.values, err_msg=a.name)
+        np.testing.assert_array_equal(a.count, b.count)
+
+
+def test_maps_account_for_all_attention(small):
+    """Sums over units, null tokens left out, are what the observed weights hold."""
+    model, prepared, windows = small
+    batch = prepared.builder(windows)
+    capture = AttentionCapture(model, UNITS, heads=True, rows="spike")
+    seen = {}
+
+    def observe(q, k, layout, k_layout, k_index):
+        total = 0.0
+        for w in range(len(layout)):
+            qs = slice(int(layout.offsets[w]) + 1, int(layout.offsets[w + 1]))  # SOS left out
+            ks = slice(int(k_layout.offsets[w]), int(k_layout.offsets[w + 1]))
+            p = (torch.einsum("the,she->hts", q[qs], k[ks]) / q.shape[-1] ** 0.5).softmax(-1)
+            total = total + p[..., 1:].sum((1, 2))  # the null token left out
+        seen["past"] = total
+
+    capture.blocks[1].observer = observe
+    with torch.no_grad():
+        model(batch)
+    capture.add(batch)
+    sums = capture.sums["attention to past, block 1"].sum((1, 2))
+    torch.testing.assert_close(sums, seen["past"])
+
+
+def test_counts_are_the_pairs_that_could_attend(small):
+    model, prepared, windows = small
+    batch = prepared.builder(windows)
+    maps = by_name(attention_maps(model, prepared.builder, windows, UNITS, rows="spike"))
+    past, current = np.zeros((2, 6, 6))
+    for w in range(len(windows)):
+        now = batch.unit_T[batch.current.offsets[w] : batch.current.offsets[w + 1]].tolist()
+        then = batch.past_unit_P[batch.past.offsets[w] : batch.past.offsets[w + 1]].tolist()
+        for i, u in enumerate(now):
+            for v in then:
+                past[u, v] += 1
+            for v in now[: i + 1]:
+                current[u, v] += 1
+    np.testing.assert_array_equal(maps["attention to past, block 2"].count, past)
+    np.testing.assert_array_equal(maps["attention to current, block 1"].count, current)
+
+
+def test_rows_are_the_unit_that_is_predicted_or_the_spike_itself(small):
+    model, prepared, windows = small
+    batch = prepared.builder(windows)
+    predicted = AttentionCapture(model, UNITS).labels(batch).query_T
+    own = AttentionCapture(model, UNITS, rows="spike").labels(batch).query_T
+    lo, hi = (batch.current.offsets[:2] + torch.arange(2)).tolist()  # the first window's tokens, SOS included
+    spikes = batch.unit_T[: batch.current.offsets[1]].tolist()
+    assert predicted[lo:hi].tolist() == [*spikes, -1] and own[lo:hi].tolist() == [-1, *spikes]
+
+
+def test_frames_and_inputs_have_their_columns(small):
+    model, prepared, windows = small
+    maps = by_name(attention_maps(model, prepared.builder, windows, UNITS))
+    frames = maps["attention to frames"]
+    assert (
+        frames.grid == (3, 3)
+        and frames.values.shape == (6, 9, 2)
+        and np.allclose(frames.lags_s, [0.075, 0.025])
+    )
+    assert list(maps["attention to behavior"].columns) == ["pupil"]
+    total = frame_attention(model, prepared.builder, windows)
+    assert total["images"].shape == (40, 8, 8) and total["attention"].shape == (40, 3, 3)
+    assert (total["attention"].sum((1, 2)) < 1).all() and (total["attention"] > 0).all()
+
+
+def test_memory_is_of_the_batch_not_of_the_stretch(small):
+    model, prepared, windows = small
+    capture = AttentionCapture(model, UNITS)
+    sizes = []
+    for i in range(0, 40, 10):
+        capture.add(prepared.builder(windows[i : i + 10]))
+        sizes.append(sum(t.numel() for t in [*capture.sums.values(), *capture.counts.values()]))
+    assert len(set(sizes)) == 1
+    assert all(block.observer is None for block in capture.blocks)
+
+
+def test_a_silenced_unit_leaves_every_path(small):
+    """Taking a unit away is the same as a recording in which it did not fire before the window."""
+    model, prepared, windows = small
+    batch = prepared.builder(windows)
+    window = torch.tensor([3, 3, 8])
+    unit = torch.tensor([0, 4, 2])
+    ours = model.expected(without(batch, window, unit))
+    for i, (w, u) in enumerate(zip(window.tolist(), unit.tolist(), strict=True)):
+        rec = prepared.rec
+        keep = rec.spike_units != u
+        silent = dataclasses.replace(
+            rec, spike_times=rec.spike_times[keep], spike_units=rec.spike_units[keep]
+        )
+        from neuroformer.training.data import prepare
+
+        other = prepare(silent, prepared.config, prepared.normalization)
+        true = model.expected(other.builder(windows[w : w + 1]))
+        torch.testing.assert_close(ours[i : i + 1], true)
+
+
+def test_knock_out_is_the_mean_change_of_log_odds(small):
+    model, prepared, windows = small
+    found = knock_out(model, prepared.builder, windows, UNITS, batch_size=11)
+    assert found.values.shape == (6, 6, 3 + 5 - 1) and found.lags_s[0] == 0.01
+    batch = prepared.builder(windows)
+    total, count = np.zeros((6, 7)), np.zeros(7)
+    base = log_odds(model.expected(batch))
+    for w in range(len(windows)):
+        ticks = batch.past_tick_P[batch.past.offsets[w] : batch.past.offsets[w + 1]]
+        units = batch.past_unit_P[batch.past.offsets[w] : batch.past.offsets[w + 1]]
+        mine = ticks[(units == 2) & (ticks >= -3)]
+        if len(mine):
+            change = (
+                base[w] - log_odds(model.expected(without(batch, torch.tensor([w]), torch.tensor([2]))))[0]
+            )
+            for b in range(5):
+                lag = b - int(mine.max()) - 1
+                if lag < 7:
+                    total[:, lag] += change[b].detach().numpy()
+                    count[lag] += 1
+    np.testing.assert_allclose(found.values[:, 2], total / count, atol=1e-9)
+
+
+def test_gradients_of_a_spike_are_those_of_its_weight(small):
+    """Integrated gradients sum to the difference between all spikes and none (completeness)."""
+    model, prepared, windows = small
+    few = windows[:12]
+    reach = prepared.config.window.past
+    found = gradients(model, prepared.builder, few, UNITS, steps=40, reach_s=reach)
+    batch = prepared.builder(few)
+    weight = lambda x: dataclasses.replace(batch, past_weight_P=torch.full((batch.past.total,), x, dtype=torch.float64))  # fmt: skip
+    score = lambda x: log_odds(model.expected(weight(x))).sum((0, 1)).detach().numpy()
+    total = np.nansum(found.values * found.count, (1, 2))
+    np.testing.assert_allclose(total, score(1.0) - score(1e-9), rtol=0.05, atol=0.05)
+    one = gradients(model, prepared.builder, few, UNITS, reach_s=reach)
+    assert one.name == "gradient x input" and one.values.shape == (6, 6, 10)
+
+
+def test_weights_of_one_change_nothing(small):
+    model, prepared, windows = small
+    batch = prepared.builder(windows)
+    ones = dataclasses.replace(batch, past_weight_P=torch.ones(batch.past.total, dtype=torch.float64))
+    # the root of an empty cell is 1e-6 where weights are given
+    torch.testing.assert_close(model.expected(ones), model.expected(batch), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.expected(batch), model(batch).log_rate_WBU)
+
+
+def test_sensitivity_lies_where_the_readout_looks(small):
+    model, prepared, windows = small
+    found = frame_sensitivity(model, prepared.builder, windows[:8], UNITS)
+    assert found.grid == (8, 8) and found.values.shape == (6, 64, 3) and (found.values >= 0).all()
+
+
+def test_maps_survive_their_file(tmp_path):
+    rng = np.random.default_rng(0)
+    a = Map(
+        "a",
+        rng.random((2, 3, 2)),
+        "nats",
+        ["x", "y"],
+        ["p", "q", "r"],
+        np.ones((1, 3, 1)),
+        np.array([0.1, 0.2]),
+    )
+    b = Map("b", rng.random((2, 4)), "share", ["x", "y"], list("pqrs"), np.ones((2, 4)), grid=(2, 2)).with_null(np.zeros(1), np.ones(1))  # fmt: skip
+    save_maps(tmp_path / "maps.npz", [a, b])
+    back = load_maps(tmp_path / "maps.npz")
+    np.testing.assert_allclose(back["a"].values, a.values, rtol=1e-6)
+    np.testing.assert_allclose(back["b"].z(), b.z(), rtol=1e-6)
+    assert (
+        back["b"].grid == (2, 2) and back["a"].null_std is None and list(back["a"].columns) == ["p", "q", "r"]
+    )
+    assert "no null" in str(pytest.raises(ValueError, back["a"].z).value)
+    assert "<table>" in a._repr_html_()
+
+
+def test_compare_is_of_ranks_without_the_diagonal():
+    x = np.arange(16.0).reshape(4, 4)
+    a = Map("a", x, "", UNITS[:4], UNITS[:4], np.ones((4, 4)))
+    b = Map("b", np.exp(x / 4) + 1e9 * np.eye(4), "", UNITS[:4], UNITS[:4], np.ones((4, 4)))
+    names, r = compare([a, b])
+    assert names == ["a", "b"]
+    np.testing.assert_allclose(r, 1)

@@ -1,0 +1,88 @@
+"""Probes and embeddings: they find what is there, and say nothing where there is nothing."""
+
+import numpy as np
+import pytest
+import torch
+from decoding.test_finetune import driven_recording
+from helpers import small_config, small_model
+
+from neuroformer.cli import main
+from neuroformer.config import ConfigError, TargetConfig, to_dict
+from neuroformer.decoding.embedding import alignment_bits, consistency
+from neuroformer.decoding.finetune import extend
+from neuroformer.decoding.probe import probe, representations
+from neuroformer.recording.arrays import write_npz
+
+SECTIONS = {
+    "window": {"frames": 0.0}, "targets": [], "decode": {"lags": [0.2], "bootstraps": 20}, "split": {"gap": 0.2},
+    "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]},
+}  # fmt: skip
+
+
+def test_every_representation_is_probed_on_held_out_windows():
+    model, prepared = small_model(driven_recording(), small_config(**SECTIONS))
+    model, prepared = extend(model.float(), prepared, [TargetConfig("speed")])
+    rows = probe(model, prepared, TargetConfig("speed"))
+    names = [r["representation"] for r in rows]
+    assert names[:2] == ["random", "past"] and names[-1] == "contrast" and len(names) == 9
+    assert "block 2 (past)" in names
+    for r in rows:
+        assert r["low"] <= r["r2"] + 0.1 and r["high"] >= r["r2"] - 0.1
+    assert max(r["r2"] for r in rows) > 0.2
+    with pytest.raises(ConfigError, match="'choice' cannot be probed"):
+        probe(model, prepared, TargetConfig("choice", "classification"))
+
+
+def test_the_past_alone_does_not_know_the_window():
+    """A change of the current spikes moves only what has seen them."""
+    model, prepared = small_model(driven_recording(), small_config(**SECTIONS))
+    windows = prepared.windows("test")[:1]
+    before = representations(model, prepared, windows)
+    batch = prepared.builder(windows)
+    prepared.builder.index.unit[:] = (prepared.builder.index.unit + 1) % 3
+    past = prepared.builder.index.keys < int(windows.tick[0])
+    prepared.builder.index.unit[past] = (prepared.builder.index.unit[past] + 2) % 3
+    after = representations(model, prepared, windows)
+    assert batch.num_spikes > 0
+    np.testing.assert_allclose(after["past"], before["past"])
+    assert not np.allclose(after["past + stimulus + current"], before["past + stimulus + current"])
+
+
+def test_consistency_is_one_for_a_linear_image_and_none_for_noise():
+    rng = np.random.default_rng(0)
+    a, noise = rng.normal(size=(400, 5)), rng.normal(size=(400, 5))
+    b = a @ rng.normal(size=(5, 5)) + 2
+    both = consistency(a[:300], b[:300], a[300:], b[300:])
+    assert both["a_to_b"] == pytest.approx(1) and both["b_to_a"] == pytest.approx(1)
+    assert consistency(a[:300], noise[:300], a[300:], noise[300:])["a_to_b"] < 0.05
+
+
+def test_bits_of_an_untrained_alignment_are_about_none():
+    model, prepared = small_model(driven_recording(), small_config(**SECTIONS))
+    with torch.no_grad():
+        model.contrast_scale[0].zero_()
+    bits = alignment_bits(model, prepared, prepared.windows("test"), batch_size=64)
+    assert abs(bits["contrast_neural_behavior_bits"]) < 0.5
+
+
+def test_the_commands(tmp_path, capsys):
+    import yaml
+
+    write_npz(driven_recording(), tmp_path / "r.npz")
+    config = to_dict(small_config(**SECTIONS))
+    config["recording"]["path"] = str(tmp_path / "r.npz")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    run = str(tmp_path / "run")
+    assert (
+        main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
+    )
+    assert main(["probe", "--run", run, "--target", "speed", "--quiet"]) == 0
+    assert "past + stimulus + current" in capsys.readouterr().out
+    more = ["--against", run, "--features", "contrast", "--components", "3", "--color", "speed", "--quiet"]
+    assert main(["embed", "--run", run, *more]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "embed_consistency_a_to_b           1" in out.replace("\t", " ") or "embed_consistency_a_to_b" in out
+    )
+    assert np.load(tmp_path / "run" / "embedding.npz")["features"].shape[1] == 3
+    assert (tmp_path / "run" / "embedding.png").stat().st_size > 5000

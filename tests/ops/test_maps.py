@@ -1,0 +1,40 @@
+"""The padded implementation of attention maps, against the plain loop."""
+
+import pytest
+import torch
+
+from neuroformer.ops import Ragged, attention_map
+from neuroformer.ops import maps as ops_maps
+
+
+def case(causal, shared, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    q_layout = Ragged.from_lengths(torch.tensor([3, 0, 7, 1, 4, 2]))
+    k_layout = q_layout if causal else Ragged.from_lengths(torch.tensor([5, 0, 2]) if shared else torch.tensor([5, 2, 0, 9, 1, 4]))  # fmt: skip
+    index = None if causal or not shared else torch.tensor([2, 0, 0, 1, 2, 0])
+    draw = lambda n: torch.randn(n, 2, 4, generator=g, dtype=torch.float64)
+    label = lambda n, m: torch.randint(-1, m, (n,), generator=g)
+    q, k = draw(q_layout.total), draw(k_layout.total)
+    labels = label(q_layout.total, 3), label(k_layout.total, 5)
+    return (q, k, None, q_layout, k_layout, *labels, (3, 5)), {"k_index": index, "causal": causal}
+
+
+@pytest.mark.parametrize(("causal", "shared"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("per_head", [True, False])
+@pytest.mark.parametrize("small_pieces", [False, True])
+def test_padded_is_the_plain_loop(causal, shared, per_head, small_pieces, monkeypatch):
+    if small_pieces:
+        monkeypatch.setattr(ops_maps, "MAX_WEIGHTS", 1)
+    args, options = case(causal, shared)
+    ours = attention_map(*args, per_head=per_head, impl="padded", **options)
+    plain = attention_map(*args, per_head=per_head, impl="eager", **options)
+    torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-9)
+    assert ours.sum() > 0
+
+
+def test_a_case_that_padded_cannot_do_is_refused_and_auto_avoids_it():
+    args, options = case(False, False)
+    times = {"q_times": torch.zeros(17), "k_times": torch.zeros(21), "window_s": 1.0}
+    with pytest.raises(ValueError, match="does not know window_s"):
+        attention_map(*args, impl="padded", **options, **times)
+    assert attention_map(*args, **options, **times).shape == (2, 3, 5)

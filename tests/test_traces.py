@@ -1,0 +1,230 @@
+"""Continuous activity: likelihoods that are ones, simulations that see only what they made, the whole line."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import shared_recording
+from scipy import stats
+
+import neuroformer
+from neuroformer.cli import main
+from neuroformer.config import ConfigError, from_dict
+from neuroformer.data.traces import TraceIndex
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.generation.traces import simulate_traces
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
+from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.recording import Traces
+from neuroformer.training.data import prepare
+from neuroformer.training.scores import score
+
+KEEP = 0.9  # of an autoregression, which knows -log2(1 - 0.81) / 2 = 1.198 bits of each sample
+
+
+def recording(samples=3000, units=4, seed=0, kind="gaussian") -> Recording:
+    rng = np.random.default_rng(seed)
+    x = np.zeros((samples, units))
+    for k in range(1, samples):
+        x[k] = KEEP * x[k - 1] + np.sqrt(1 - KEEP**2) * rng.normal(size=units)
+    if kind == "gamma":  # active half of the time, with amplitudes of a gamma distribution
+        x = np.where(x > 0, rng.gamma(2.0, 1.5, x.shape), 0.0)
+    times = (np.arange(samples) + 0.5) / 10
+    return Recording(
+        "t", np.zeros(0), np.zeros(0, int), {"id": np.arange(units)}, np.array([[0, samples / 10]]),
+        traces=Traces(times, 3 + 2 * x if kind == "gaussian" else x, "dF/F"),
+    )  # fmt: skip
+
+
+def config(likelihood="gaussian", **train):
+    return from_dict({
+        "name": "traces", "window": {"dt": 0.1, "current": 0.1, "past": 0.5, "frames": 0.0},
+        "traces": {"likelihood": likelihood}, "split": {"block": 12.0}, "generate": {"max_seconds": 3.0},
+        "model": {"width": 16, "heads": 2, "time_features": 4, "dropout": 0.0},
+        "train": {"steps": 120, "batch_size": 128, "warmup": 5, "lr": 0.02, "evaluate_every": 40, "accelerator": "cpu",
+                  "threads": 1} | train,
+    })  # fmt: skip
+
+
+def model_of(rec, likelihood, seed=0, shaken=True):
+    prepared = prepare(rec, config(likelihood))
+    torch.manual_seed(seed)
+    model = Neuroformer(prepared.config, rec.num_units, prepared.normalization).double().eval()
+    if shaken:
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.05 * torch.randn_like(p))
+    return model, prepared
+
+
+# -- likelihoods ------------------------------------------------------------------------------------------
+
+
+def test_golden_likelihoods():
+    model, _ = model_of(recording(), "gaussian")
+    x = torch.tensor([[[0.5, -1.0, 2.0, float("nan")]]], dtype=torch.float64)
+    p = torch.tensor([[[[0.1, 0.2], [0.0, -0.5], [1.0, 0.0], [0.0, 0.0]]]], dtype=torch.float64)
+    expected = -stats.norm.logpdf([0.5, -1.0, 2.0], [0.1, 0.0, 1.0], np.exp([0.2, -0.5, 0.0]))
+    np.testing.assert_allclose(model.traces.nll(p, x), expected, rtol=1e-9)
+    model, _ = model_of(recording(kind="gamma"), "gamma")
+    x = torch.tensor([[[0.0, 1.5, 4.0, 0.3]]], dtype=torch.float64)
+    logit, log_mean, log_shape = np.array([0.3, -1.0, 2.0, 0.0]), np.log([2.0, 1.0, 3.0, 0.5]), np.log([1.0, 2.0, 0.7, 5.0])  # fmt: skip
+    p = torch.from_numpy(np.stack([logit, log_mean, log_shape], 1))[None, None]
+    share, shape, mean = 1 / (1 + np.exp(-logit)), np.exp(log_shape), np.exp(log_mean)
+    density = stats.gamma.logpdf(x.numpy()[0, 0], shape, scale=mean / shape)
+    expected = -np.where(x.numpy()[0, 0] > 0, np.log(share) + density, np.log1p(-share))
+    np.testing.assert_allclose(model.traces.nll(p, x), expected, rtol=1e-9)
+
+
+def test_the_zero_inflated_gamma_is_a_distribution():
+    """Mass at zero and the integral above it make one; what is drawn follows it."""
+    model, _ = model_of(recording(kind="gamma"), "gamma")
+    p = torch.tensor([0.4, 0.7, 0.3], dtype=torch.float64)
+    grid = torch.linspace(1e-6, 80, 400_001, dtype=torch.float64)
+    density = (-model.traces.nll(p.expand(1, 1, len(grid), 3), grid[None, None])).exp()
+    zero = (-model.traces.nll(p.expand(1, 1, 1, 3), torch.zeros(1, 1, 1, dtype=torch.float64))).exp()
+    assert float(torch.trapezoid(density, grid) + zero) == pytest.approx(1, abs=1e-3)
+    u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    drawn = model.traces.draw(p.expand(1, 1, len(u), 3), u[None, None]).numpy().ravel()
+    assert (drawn == 0).mean() == pytest.approx(float(zero), abs=1e-3)
+    assert drawn[drawn > 0].mean() == pytest.approx(np.exp(0.7), rel=0.01)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "gamma"])
+def test_an_untrained_head_is_the_marginal(kind):
+    rec = recording(samples=1200, kind=kind)
+    model, prepared = model_of(rec, kind, shaken=False)
+    scores = score(model, prepared, "test")
+    assert scores.bits_per_sample() == pytest.approx(0, abs=1e-6)
+    # one sample a bin; a block that opens no segment gives its first bins to the past
+    assert scores.samples == rec.num_units * len(prepared.windows("test")) > 100
+    scale = prepared.normalization["traces"]
+    x = rec.traces.values[[k for a, b in prepared.split.intervals("train") for k in range(round(a * 10), round(b * 10))]]  # fmt: skip
+    np.testing.assert_allclose(scale["mean"], x.mean(0), rtol=1e-4)
+    if kind == "gamma":
+        fitted = [stats.gamma.fit(v[v > 0], floc=0)[0] for v in x.T.astype(float)]
+        np.testing.assert_allclose(scale["shape"], fitted, rtol=0.02)
+        np.testing.assert_allclose(scale["level"], 3.0, rtol=0.15)
+
+
+# -- data -------------------------------------------------------------------------------------------------
+
+
+def test_windows_hold_the_samples_of_their_bins():
+    rec = recording(samples=100)
+    rec.traces.values[40] = np.nan
+    index = SpikeIndex.from_recording(rec, np.array([[0.0, 5.0], [6.0, 10.0]]), 0.1)
+    traces, shape = TraceIndex(rec, index), WindowShape(0.1, 2, 3)
+    seen = traces.windows(Windows(np.array([0, 0, 1]), np.array([39, 1, 0])), shape)
+    np.testing.assert_array_equal(seen.past_WLU[0], rec.traces.values[36:39])
+    np.testing.assert_array_equal(seen.current_WBU[0], rec.traces.values[39:41])
+    assert seen.past_WLU[1, :2].isnan().all() and not seen.past_WLU[1, 2].isnan().any()
+    assert seen.past_WLU[2].isnan().all()  # a segment knows nothing of the one before
+    np.testing.assert_array_equal(seen.current_WBU[2], rec.traces.values[60:62])
+
+
+def test_what_cannot_be_modelled_is_refused():
+    rec = recording(samples=900)
+    with pytest.raises(ConfigError, match="two samples fall into one bin"):
+        prepare(rec, replace(config(), window=replace(config().window, dt=0.2, current=0.2, past=0.4)))
+    with pytest.raises(ConfigError, match="zero or more, use 'gaussian'"):
+        prepare(rec, config("gamma"))
+    with pytest.raises(ConfigError, match="has no traces"):
+        prepare(replace(rec, traces=None), config())
+    with pytest.raises(ConfigError, match="none where traces are modelled"):
+        from_dict({"traces": {"likelihood": "gaussian"}, "targets": [{"name": "speed"}]})
+
+
+def test_spikes_of_the_same_cells_are_out_of_reach():
+    rec = recording(samples=900)
+    spiking = replace(rec, spike_times=np.arange(1.0, 90), spike_units=np.zeros(89, int))
+    assert prepare(spiking, config()).builder(Windows(np.array([0]), np.array([50]))).past.total == 0
+
+
+# -- simulation -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "gamma"])
+def test_a_simulation_sees_what_it_made_and_nothing_else(kind):
+    rec = recording(samples=1200, kind=kind)
+    model, prepared = model_of(rec, kind)
+    run = lambda p, m=model: simulate_traces(m, p.rec, p.split, p.builder, p.config, progress=False).recording
+    first = run(prepared)
+    start = prepared.split.intervals("test")[0, 0]
+    values = rec.traces.values.copy()
+    values[rec.traces.times > start] = 99.0  # all that is to be simulated, and all behind it
+    late = prepare(
+        replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization
+    )
+    stop = first.trial_intervals[0, 1]
+    here = lambda r: r.traces.values[r.traces.times < stop]
+    np.testing.assert_array_equal(here(run(late)), here(first))
+    values = rec.traces.values.copy()
+    values[(rec.traces.times > start - 0.5) & (rec.traces.times < start)] += (
+        1.0  # the past that it starts from
+    )
+    early = prepare(
+        replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization
+    )
+    assert not np.array_equal(here(run(early)), here(first))
+
+
+def test_a_sequence_draws_the_same_alone_and_among_many():
+    rec = recording(samples=1200)
+    model, prepared = model_of(rec, "gaussian")
+    many = from_dict(
+        {**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 3, "max_seconds": 2.0}}
+    )
+    one = from_dict(
+        {**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 1, "max_seconds": 2.0}}
+    )
+    runs = [simulate_traces(model, rec, prepared.split, prepared.builder, c, progress=False).recording for c in (many, one)]  # fmt: skip
+    of = lambda r, q: r.traces.values[(r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])]  # fmt: skip
+    np.testing.assert_allclose(of(runs[0], 0), of(runs[1], 0), rtol=1e-6)
+    assert np.abs(of(runs[0], 0) - of(runs[0], 1)).max() > 0.1  # another sample of the same block
+
+
+# -- the whole line ---------------------------------------------------------------------------------------
+
+
+def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
+    write_npz(recording(samples=6000), tmp_path / "t.npz")
+    tree = neuroformer.config.to_dict(config())
+    tree["recording"]["path"] = str(tmp_path / "t.npz")
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(tree))
+    run = str(tmp_path / "run")
+    assert main(["audit", str(tmp_path / "t.yaml")]) == 0
+    assert main(["train", "--config", str(tmp_path / "t.yaml"), "--run", run, "--quiet"]) == 0
+    assert main(["generate", "--run", run, "--quiet", "generate.samples=2", "generate.max_seconds=0"]) == 0
+    s = json.loads((tmp_path / "run" / "summary.json").read_text())
+    truth = -0.5 * np.log2(1 - KEEP**2)
+    assert s["bits_per_sample"] == pytest.approx(truth, abs=0.12)
+    assert s["bits_per_sample_autoregression"] == pytest.approx(truth, abs=0.1)
+    assert s["trace_lag1_held_out"] == pytest.approx(KEEP, abs=0.05)
+    assert s["trace_lag1_simulated"] == pytest.approx(KEEP, abs=0.1)
+    assert 0.6 < s["trace_std_ratio"] < 1.5 and s["trace_mean_shift"] < 0.6
+    simulated = neuroformer.open_recording(tmp_path / "run" / "simulated.npz")
+    assert simulated.num_spikes == 0 and np.isfinite(simulated.traces.values).all()
+    assert "bits_per_spike" not in s
+
+
+@pytest.mark.parametrize("likelihood", ["gamma", "gaussian"])
+def test_the_songbird(likelihood, tmp_path):
+    path = shared_recording("songbird_hvc.npz")
+    third = 1 / 30
+    tree = neuroformer.config.to_dict(config(likelihood, steps=10, evaluate_every=5, batch_size=64))
+    tree["recording"]["path"] = str(path)
+    tree["window"] |= {"dt": third, "current": third, "past": 10 * third}
+    tree["split"] |= {"block": 2.0, "gap": 10 * third}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(tree))
+    run = str(tmp_path / "run")
+    assert main(["train", "--config", str(tmp_path / "s.yaml"), "--run", run, "--quiet"]) == 0
+    assert main(["generate", "--run", run, "--quiet", "generate.max_seconds=0.5"]) == 0
+    s = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert np.isfinite(s["bits_per_sample"]) and np.isfinite(s["trace_std_ratio"])
+    simulated = neuroformer.open_recording(tmp_path / "run" / "simulated.npz").traces.values
+    assert (simulated.min() >= 0) == (likelihood == "gamma")

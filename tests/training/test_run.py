@@ -1,0 +1,125 @@
+"""What a user meets: stopping and going on from the command line, a loss that is no number, the logs."""
+
+import csv
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from helpers import small_config, small_recording
+
+from neuroformer.cli import main
+from neuroformer.config import to_dict
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording.arrays import write_npz
+from neuroformer.training.checkpoint import FILE
+from neuroformer.training.loop import NonFiniteLoss
+from neuroformer.training.train import train
+
+FORK = multiprocessing.get_context("fork")
+
+
+def test_sigterm_exits_with_75_and_resume_ends_the_run(tmp_path, capsys):
+    write_npz(small_recording(), tmp_path / "small.npz")
+    tree = to_dict(small_config(train={"steps": 30, "checkpoint_every": 0.0}))
+    tree["recording"]["path"] = str(tmp_path / "small.npz")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    folder = tmp_path / "run"
+    begin = [
+        "train",
+        "--config",
+        str(tmp_path / "small.yaml"),
+        "--run",
+        str(folder),
+        "--quiet",
+        "--no-baselines",
+    ]
+    process = FORK.Process(target=lambda: sys.exit(main(begin)))
+    process.start()
+    while not (folder / FILE).exists():
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join()
+    assert process.exitcode == 75 and not (folder / "bundle.json").exists()
+    assert main(begin) == 2
+    assert "holds a run that was stopped; --resume it" in capsys.readouterr().err
+    assert main([*begin, "--resume", "train.lr=1.0"]) == 2
+    assert "train.lr is 1.0, was 0.002" in capsys.readouterr().err
+    assert main(["train", "--run", str(folder), "--resume", "--quiet", "--no-baselines"]) == 0
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["train_steps"] == 30 and "bits_per_spike" in summary
+    assert not (folder / FILE).exists()
+    capsys.readouterr()
+    assert main([*begin, "--resume"]) == 0
+    assert "nothing to resume" in capsys.readouterr().out
+    (folder / "summary.json").unlink()  # killed while scoring
+    assert main(["train", "--run", str(folder), "--resume", "--quiet", "--no-baselines"]) == 0
+    assert json.loads((folder / "summary.json").read_text())["bits_per_spike"] == summary["bits_per_spike"]
+
+
+def test_resume_needs_a_run_or_a_configuration(tmp_path, capsys):
+    assert main(["train"]) == 2
+    assert "give --config FILE, or --run FOLDER --resume" in capsys.readouterr().err
+    assert main(["train", "--run", str(tmp_path), "--resume"]) == 2
+    assert "holds no run to resume" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_number_names_the_term_and_the_windows(tmp_path, monkeypatch):
+    forward = Neuroformer.forward
+
+    def poisoned(self, batch):
+        output = forward(self, batch)
+        bad = (batch.tick_W == 105) & self.training | (batch.tick_W == 105) & (batch.num_windows == 1)
+        rows = bad.index_select(0, output.layout.row_T)
+        output.dt_nll_T = output.dt_nll_T.masked_fill(rows, torch.nan)
+        return output
+
+    monkeypatch.setattr(Neuroformer, "forward", poisoned)
+    c = small_config(train={"steps": 50, "checkpoint_every": 0.0, "jitter": False, "evaluate_every": 50})
+    with pytest.raises(NonFiniteLoss, match=r"dt is not .* 'small', windows at 1\.05 s; the last good") as e:
+        train(small_recording(), c, tmp_path, progress=False)
+    assert str(tmp_path / FILE) in str(e.value)
+    from safetensors.torch import load_file
+
+    assert all(torch.isfinite(x.float()).all() for x in load_file(tmp_path / FILE).values())
+
+
+def test_the_bar_and_the_log(tmp_path, capsys):
+    train(small_recording(), small_config(train={"steps": 6, "evaluate_every": 3}), tmp_path)
+    shown = capsys.readouterr().err
+    for part in ("6/6", "dt=", "id=", "contrast_neural_frames=", "spikes/s=", "best_bits=", "step/s"):
+        assert part in shown, part
+    rows = list(csv.DictReader((tmp_path / "log" / "metrics.csv").open()))
+    assert [r["step"] for r in rows if r["train/loss"]] == ["2", "5"]
+    assert [r["step"] for r in rows if r["valid/bits_per_spike"]] == ["2", "5"]
+
+
+def test_accumulated_pieces_add_up_to_the_batch(tmp_path):
+    """The same losses and nearly the same weights, whether a batch is computed whole or in ragged pieces."""
+    settings = {"steps": 6, "batch_size": 50, "evaluate_every": 6, "checkpoint_every": 1e6}
+    logs = []
+    for pieces in (1, 3):
+        c = small_config(
+            loss={"contrast": []}, train=settings | {"accumulate": pieces}, model={"frame_readout": 0}
+        )
+        train(small_recording(), c, tmp_path / str(pieces), progress=False)
+        rows = csv.DictReader((tmp_path / str(pieces) / "log" / "metrics.csv").open())
+        logs.append([float(v) for r in rows for v in r.values() if v])
+    assert logs[0] == pytest.approx(logs[1], rel=2e-5, abs=1e-6) and len(logs[0]) > 15
+
+
+def test_weights_and_biases_works_offline_without_an_account(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("WANDB"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "home" / "netrc"))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(small_recording(), small_config(train={"wandb": True}), tmp_path / "run", progress=False)
+    files = list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(files) == 1 and files[0].stat().st_size > 500
