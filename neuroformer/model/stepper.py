@@ -92,7 +92,7 @@ class Stepper:
                 if old is not None:
                     k, v = torch.cat([old[0], k], 1), torch.cat([old[1], v], 1)
                 self.own[i] = (k, v)
-                mixed = _attend(q_AHE[:, None], k, v, None)[:, 0]
+                mixed = _attend(q_AHE[:, None], k, v)[:, 0]
             else:
                 mixed = keys.read(q_AHE, self.rows)
             x_AD = block.finish(x_AD, mixed)
@@ -128,14 +128,16 @@ class Next:
 
 
 class _Keys:
-    """Keys and values of one stream, (G, L, H, E), and which of them each window reads.
+    """Keys and values of one stream, kept as (G, H, L, E), and which of them each window reads.
 
     Queries come to the keys, not keys to the queries: those of windows that share a stimulus lie side by side,
     (G, n, H, E), and keys are copied only when a third of those held is read no more.
     """
 
     def __init__(self, k: Tensor, v: Tensor, mask: Tensor | None, index_W: Tensor | None):
-        self.k, self.v, self.mask, self.index_W = k, v, mask, index_W
+        # heads apart and packed: a step reads every key once, and halves its time when they lie in a row
+        self.k, self.v = (x.transpose(1, 2).contiguous() for x in (k, v))
+        self.mask, self.index_W = mask, index_W
         self.held = torch.arange(len(k), device=k.device)  # which key sequences these are
         self.rows: Tensor | None = None
         self.place_A, self.slots = self.held, 1  # of each query among the (G * slots)
@@ -148,7 +150,11 @@ class _Keys:
         full = len(self.place_A) == size[0]
         q = torch.empty_like(q_AHE) if full else q_AHE.new_zeros(size)
         q = q.index_copy_(0, self.place_A, q_AHE).unflatten(0, (-1, self.slots))
-        return _attend(q, self.k, self.v, self.mask).flatten(0, 1).index_select(0, self.place_A)
+        scores_GHNL = (q.transpose(1, 2) @ self.k.transpose(2, 3)) * q.shape[-1] ** -0.5
+        if self.mask is not None:
+            scores_GHNL = scores_GHNL.masked_fill(~self.mask[:, None, None], float("-inf"))
+        mixed = (scores_GHNL.softmax(-1) @ self.v).transpose(1, 2)
+        return mixed.flatten(0, 1).index_select(0, self.place_A)
 
     def _arrange(self, reads_A: Tensor) -> None:
         """Give every query a slot beside its keys; forget keys that nobody reads once they are many."""
@@ -167,7 +173,6 @@ class _Keys:
         self.place_A = torch.empty_like(place).index_copy_(0, order, place)
 
 
-def _attend(q_BTHE: Tensor, k_BLHE: Tensor, v_BLHE: Tensor, mask_BL: Tensor | None) -> Tensor:
+def _attend(q_BTHE: Tensor, k_BLHE: Tensor, v_BLHE: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q_BTHE, k_BLHE, v_BLHE))
-    mask = None if mask_BL is None else mask_BL[:, None, None, :]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
