@@ -123,7 +123,9 @@ def score_simulation(
     chosen = simulators["psth_poisson"]
     if chosen is not None:
         out["psth_poisson_choice"] = {"smoothing_s": chosen.smoothing_s, "floor": chosen.floor}
-    out["since_closed"] = since_closed(simulated, held_out, candidates["true_past"])
+    out["since_closed"] = since_closed(
+        simulated, held_out, true_past=candidates["true_past"], ceiling=candidates["ceiling"]
+    )
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
     return out
@@ -239,21 +241,21 @@ def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list
     return out
 
 
-def since_closed(
-    simulated: Trials, held_out: Trials, true_past: Trials | None = None
-) -> dict[str, list[float]]:
+def since_closed(simulated: Trials, held_out: Trials, **others: Trials | None) -> dict[str, list[float]]:
     """How far the closed loop drifts: scores in stretches of 4 s since it closed.
 
     Returns
     -------
     dict of equal lists
         ``start_s``; ``rate_ratio``: population rate over the recorded one; ``rate_r``: r over units of log rates;
-        ``psth_r`` where stimuli repeat; each also as ``true_past_...``.
+        ``psth_r`` where stimuli repeat; each also for the
+        ``others``, as ``NAME_...``. A stretch of few trials varies on its own: ``ceiling``, training trials in place of the
+        simulation, shows by how much.
     """
     step = round(STRETCH_S / held_out.dt)
     starts = np.arange(0, int(held_out.num_ticks.max(initial=0)) - step + 1, step)
     out: dict[str, list[float]] = {"start_s": [float(s * held_out.dt) for s in starts]}
-    sides = {"": simulated} | ({} if true_past is None else {"true_past_": true_past})
+    sides = {"": simulated} | {f"{name}_": side for name, side in others.items() if side is not None}
     for prefix, side in sides.items():
         for start in starts.tolist():
             part, true = (t.stretch(start, start + step) for t in (side, held_out))

@@ -39,7 +39,7 @@ def simulation_panel(scores: dict[str, Any], simulated: Trials, held_out: Trials
     _spectra(axes[0, 2], {"recorded": (b, TRUE), "simulated": (a, MODEL)})
     drift = scores["since_closed"]
     for ax, key in ((axes[1, 0], "rate_ratio"), (axes[1, 1], "psth_r" if "psth_r" in drift else "rate_r")):
-        for prefix, name in (("", "model"), ("true_past_", "true_past")):
+        for prefix, name in (("", "model"), ("true_past_", "true_past"), ("ceiling_", "ceiling")):
             if prefix + key in drift:
                 ax.plot(drift["start_s"], drift[prefix + key], marker="o", ms=3, c=COLORS[name], label=name)
         ax.set(xlabel="seconds since the loop closed", ylabel=key)

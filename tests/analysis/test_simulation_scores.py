@@ -215,7 +215,7 @@ def test_drift_shows_where_the_loop_ran_away(scored):
     _, perfect, parts = scored
     counts = [np.concatenate([x[:400], 3 * x[400:]]) for x in perfect.counts()]
     drifting = Trials.from_counts(counts, perfect.source, perfect.stimulus, DT)
-    drift = since_closed(drifting, parts.held_out, perfect)
+    drift = since_closed(drifting, parts.held_out, true_past=perfect)
     assert drift["start_s"] == [0.0, 4.0]
     assert drift["rate_ratio"][1] / drift["true_past_rate_ratio"][1] == pytest.approx(3.0)
     assert drift["rate_ratio"][0] == drift["true_past_rate_ratio"][0]
