@@ -17,46 +17,16 @@ import torch
 from torch import Tensor
 
 from neuroformer.bench.padded import padded_loss
-from neuroformer.config import Config, from_dict
+from neuroformer.bench.reference_size import config, recording
+from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording import FrameSeries, Recording
+from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.module import Losses, Share, make_optimizer
 
 WINDOWS, THREADS, DROPOUT = 32, 2, 0.2
 TOLERANCE = 2e-5  # relative; float32 sums in another order
-
-
-def config(frames: bool) -> Config:
-    """The reference's plan and widths: 27 M parameters with frames."""
-    blocks = [{"attend": "current", "layers": 6}, {"attend": "past", "layers": 6}]
-    blocks += [{"attend": "frames", "layers": 6}] * frames + [{"attend": "current", "layers": 6}]
-    return from_dict(
-        {
-            "window": {"dt": 0.01, "current": 0.05, "past": 0.05, "frames": 0.15 * frames},
-            "split": {"block": 10.0},
-            "model": {
-                "width": 256, "heads": 8, "dropout": DROPOUT, "blocks": blocks, "history_filters": 0,
-                "frame_readout": 0, "rate_anchor": False, "coupling": 0.0,
-                "frame_encoder": {"kernel": [3, 5, 5], "stride": [3, 5, 5], "layers": 6},
-            },
-            "loss": {"rates": 0.0},
-            "train": {"batch_size": WINDOWS},
-        }
-    )  # fmt: skip
-
-
-def recording(seconds: float = 60.0, num_units: int = 400, rate_hz: float = 0.75) -> Recording:
-    """Poisson units, 15 spikes in 50 ms, and noise of 64 x 112 pixels at 20 Hz, every frame another."""
-    rng = np.random.default_rng(0)
-    times = np.sort(rng.uniform(0, seconds, rng.poisson(num_units * rate_hz * seconds)))
-    shown = np.arange(0, seconds, 0.05)
-    images = rng.integers(0, 256, (len(shown), 64, 112), dtype=np.uint8)
-    return Recording(
-        "bench", times, rng.integers(0, num_units, len(times)), {"id": np.arange(num_units)},
-        np.array([[0.0, seconds]]), frames=FrameSeries(images, shown, np.arange(len(shown))),
-    )  # fmt: skip
 
 
 def run(repeats: int = 3, sides: tuple[bool, ...] = (True, False)) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import torch
 from helpers import small_recording
 
 from neuroformer.bench.padded import padded_loss
-from neuroformer.bench.train import config, peak_memory
+from neuroformer.bench.reference_size import config
+from neuroformer.bench.train import peak_memory
 from neuroformer.config import from_dict, to_dict
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.training.data import prepare

@@ -26,7 +26,23 @@ MLP_GRID = tuple({"hidden": hidden, "decay": decay} for hidden in ((64,), (128, 
 GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
 
 
-class MlpMethod:
+class _Network:
+    """Trained epoch by epoch: every few of them is a setting to choose from."""
+
+    def path(
+        self, train: Samples, held: Samples, kind: str, params: dict
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
+
+    def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
+        return next(predict for epochs, predict in self._train(train, kind, params) if epochs == setting)
+
+    def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
+        """The predictor after each number of epochs in ``EPOCHS``."""
+        raise NotImplementedError
+
+
+class MlpMethod(_Network):
     """One or two hidden layers on all lags of all units, Adam, weight decay."""
 
     name = "mlp"
@@ -36,14 +52,6 @@ class MlpMethod:
 
     def candidates(self, kind: str) -> list[dict]:
         return list(MLP_GRID)
-
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
-
-    def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
-        return next(predict for epochs, predict in self._train(train, kind, params) if epochs == setting)
 
     def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
         scale = Standard(train)
@@ -84,7 +92,7 @@ class Recurrent(nn.Module):
         return self.out(self.dropout(last.transpose(0, 1).flatten(1)))
 
 
-class GruMethod:
+class GruMethod(_Network):
     """A gated recurrent network over the bins: causal, or bidirectional where there is lookahead; AdamW, dropout."""
 
     name = "gru"
@@ -94,14 +102,6 @@ class GruMethod:
 
     def candidates(self, kind: str) -> list[dict]:
         return list(GRU_GRID)
-
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
-
-    def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
-        return next(predict for epochs, predict in self._train(train, kind, params) if epochs == setting)
 
     def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
         with torch.random.fork_rng():
