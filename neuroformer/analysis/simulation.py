@@ -10,18 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.analysis.drift import Chains, chained, late_scores, since_closed
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
 from neuroformer.analysis.psth import stimulus_of_trials
 from neuroformer.analysis.rates import expected_counts, feve, single_trial_r
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S, Statistics, compare, correlation
+from neuroformer.analysis.sides import Side, with_intervals
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
-from neuroformer.metrics import psth_r
 from neuroformer.recording import Recording
-
-STRETCH_S = 4.0  # of the scores against time
-LATE_S = 32.0  # the closed loop has run for so long where its drift is read off
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +63,7 @@ def score_simulation(
     parts: Parts,
     *,
     true_past: Trials | None = None,
+    chains: Chains | None = None,
     whole: int = 1,
     bootstraps: int = 200,
     seed: int = 0,
@@ -88,13 +87,14 @@ def score_simulation(
     ----------
     simulated, true_past : imitations of the held-out trials, by ``source``, the same number of each
     parts : recorded trials
+    chains : loops that ran on from trial to trial, for the drift; without them it is read off the trials themselves
     whole : bins a window; likelihoods are of the bins that whole windows tile
 
     Returns
     -------
     dict, ready for JSON
-        ``candidates``: by name and score, ``[value, low, high]``. ``since_closed``: lists over stretches of
-        4 s. ``bits_per_spike``: of both Poisson simulators. ``num_samples``, ``num_trials``, ``classifier``.
+        ``candidates``: by name and score, ``[value, low, high]``. ``since_closed`` and ``late``: drift, see
+        :mod:`neuroformer.analysis.drift`. ``bits_per_spike``: of both Poisson simulators. ``num_samples``, ``num_trials``, ``classifier``.
     """
     held_out = parts.held_out
     simulators: dict[str, PoissonSimulator | None] = {
@@ -106,12 +106,12 @@ def score_simulation(
         candidates[name] = None if one is None else one.sample(simulated, seed + 1 + i)
     pair_units = np.sort(np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))[:MAX_PAIR_UNITS])  # fmt: skip
     out: dict[str, Any] = {"candidates": {}, "classifier": {}}
-    true = _Side(held_out, pair_units)
+    true = Side(held_out, pair_units)
     for name, trials in candidates.items():
         if trials is None:
             continue
-        values = _with_intervals(
-            _Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
+        values = with_intervals(
+            Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
         )
         values |= _rate_scores(name, trials, parts, simulators)
         test = two_sample(held_out, trials, seed)
@@ -123,9 +123,9 @@ def score_simulation(
     chosen = simulators["psth_poisson"]
     if chosen is not None:
         out["psth_poisson_choice"] = {"smoothing_s": chosen.smoothing_s, "floor": chosen.floor}
-    out["since_closed"] = since_closed(
-        simulated, held_out, true_past=candidates["true_past"], ceiling=candidates["ceiling"]
-    )
+    if chains is None:
+        chains = chained(np.arange(len(held_out))[None], [simulated], parts, true_past, seed)
+    out["since_closed"], out["late"] = since_closed(chains), late_scores(chains, bootstraps, seed)
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
     return out
@@ -139,62 +139,6 @@ def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
         there = rng.permutation(np.flatnonzero(train.stimulus == s))
         keep.append(there[: int((simulated.stimulus == s).sum())])
     return train.rows(np.sort(np.concatenate(keep)))
-
-
-class _Side:
-    """A candidate or the held-out trials: their statistics and PSTH counts, ready to be drawn from."""
-
-    def __init__(self, trials: Trials, pair_units: np.ndarray):
-        self.trials = trials
-        self.statistics = Statistics.of(trials, pair_units)
-        self.wide_TBU = trials.dense(max(1, round(WIDTH_S / trials.dt)))
-        self.has_stimulus = bool((trials.stimulus >= 0).any())
-
-    def psths(self, rows: np.ndarray) -> dict[int, np.ndarray]:
-        stimulus = self.trials.stimulus[rows]
-        return {int(s): self.wide_TBU[rows[stimulus == s]].mean(0) for s in np.unique(stimulus[stimulus >= 0])}  # fmt: skip
-
-
-def _scores(a: _Side, rows_a: np.ndarray, b: _Side, rows_b: np.ndarray) -> dict[str, float]:
-    out = compare(a.statistics.total(rows_a), b.statistics.total(rows_b))
-    if a.has_stimulus and b.has_stimulus:
-        out["psth_r"] = _psth_r(a.psths(rows_a), b.psths(rows_b))
-    return out
-
-
-def _psth_r(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
-    shared = sorted(set(a) & set(b))
-    if not shared:
-        return float("nan")
-    bins = {s: min(len(a[s]), len(b[s])) for s in shared}
-    return psth_r(*(np.concatenate([x[s][: bins[s]] for s in shared]) for x in (a, b))).r
-
-
-def _with_intervals(
-    a: _Side, b: _Side, bootstraps: int, seed: int, *, paired: bool
-) -> dict[str, list[float]]:
-    rng = np.random.default_rng(seed)
-    rows = lambda side: np.arange(len(side.trials))
-    value = _scores(a, rows(a), b, rows(b))
-    draws: dict[str, list[float]] = {k: [] for k in value}
-    imitations = {s: np.flatnonzero(a.trials.source == s) for s in b.trials.source}
-    for _ in range(bootstraps if len(b.trials) > 1 else 0):
-        rows_b = rng.integers(len(b.trials), size=len(b.trials))
-        if paired:
-            rows_a = np.concatenate([imitations[s] for s in b.trials.source[rows_b]])
-        else:
-            rows_a = rng.integers(len(a.trials), size=len(a.trials))
-        for k, v in _scores(a, rows_a, b, rows_b).items():
-            draws[k].append(v)
-    return {k: [v, *_interval(v, draws[k])] for k, v in value.items()}
-
-
-def _interval(value: float, draws: list[float]) -> tuple[float, float]:
-    known = np.array([d for d in draws if np.isfinite(d)])
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, middle, high = np.percentile(known, [2.5, 50, 97.5])
-    return float(value + low - middle), float(value + high - middle)
 
 
 def _rate_scores(name: str, trials: Trials, parts: Parts, simulators) -> dict[str, list[float]]:
@@ -241,49 +185,11 @@ def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list
     return out
 
 
-def since_closed(simulated: Trials, held_out: Trials, **others: Trials | None) -> dict[str, list[float]]:
-    """How far the closed loop drifts: scores in stretches of 4 s since it closed.
-
-    Returns
-    -------
-    dict of equal lists
-        ``start_s``; ``rate_ratio``: population rate over the recorded one; ``rate_r``: r over units of log rates;
-        ``psth_r`` where stimuli repeat; each also for the
-        ``others``, as ``NAME_...``. A stretch of few trials varies on its own: ``ceiling``, training trials in place of the
-        simulation, shows by how much.
-    """
-    step = round(STRETCH_S / held_out.dt)
-    starts = np.arange(0, int(held_out.num_ticks.max(initial=0)) - step + 1, step)
-    out: dict[str, list[float]] = {"start_s": [float(s * held_out.dt) for s in starts]}
-    sides = {"": simulated} | {f"{name}_": side for name, side in others.items() if side is not None}
-    for prefix, side in sides.items():
-        for start in starts.tolist():
-            part, true = (t.stretch(start, start + step) for t in (side, held_out))
-            for k, v in _stretch_scores(part, true).items():
-                out.setdefault(prefix + k, []).append(v)
-    return out
-
-
-def _stretch_scores(a: Trials, b: Trials) -> dict[str, float]:
-    count = lambda t: np.bincount(t.unit, minlength=t.num_units) / max(t.seconds_T.sum(), 1e-9)
-    rate_a, rate_b = count(a), count(b)
-    half = 0.5 / max(b.seconds_T.sum(), 1e-9)
-    out = {
-        "rate_ratio": float(rate_a.sum() / rate_b.sum()) if rate_b.sum() > 0 else float("nan"),
-        "rate_r": correlation(np.log(rate_a + half), np.log(rate_b + half)),
-    }
-    if (b.stimulus >= 0).any():
-        none = np.zeros(0, np.int64)
-        sides = _Side(a, none), _Side(b, none)
-        out["psth_r"] = _psth_r(*(s.psths(np.arange(len(s.trials))) for s in sides))
-    return out
-
-
 def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
     """The scores for a flat summary: ``simulation_SCORE``, its interval, and each other candidate's value.
 
-    ``simulation_rate_ratio_late`` is the population rate over the recorded one from 32 s of closed loop on, or in
-    the last stretch of shorter trials (``simulation_late_s`` says where that begins).
+    ``simulation_rate_ratio_late`` is the population rate over the recorded one from ``simulation_late_s`` of closed
+    loop on, 32 s unless the chains of trials are shorter.
     """
     out: dict[str, float] = {}
     for name, values in scores["candidates"].items():
@@ -293,10 +199,14 @@ def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
             if name == "model" and np.isfinite(low):
                 out |= {f"{full}_low": low, f"{full}_high": high}
     out |= {f"bits_per_spike_{k}": v for k, v in scores["bits_per_spike"].items()}
-    drift = scores["since_closed"]
-    late = [i for i, s in enumerate(drift["start_s"]) if s >= LATE_S - 1e-9] or [len(drift["start_s"]) - 1]
-    if drift["start_s"]:
-        out["simulation_late_s"] = drift["start_s"][late[0]]
-        for key in [k for k in drift if k != "start_s"]:
-            out[f"simulation_{key}_late"] = float(np.mean([drift[key][i] for i in late]))
+    late = scores["late"]
+    out["simulation_late_s"] = late["since_s"]
+    for name in [n for n in late if n in scores["candidates"]]:
+        prefix = "simulation_" if name == "model" else f"simulation_{name}_"
+        for key, (value, low, high) in late[name].items():
+            out |= {
+                f"{prefix}{key}_late": value,
+                f"{prefix}{key}_late_low": low,
+                f"{prefix}{key}_late_high": high,
+            }
     return {k: v for k, v in out.items() if np.isfinite(v)}
