@@ -13,13 +13,15 @@ import numpy as np
 from neuroformer.analysis.drift import Chains, chained, late_scores, since_closed
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
 from neuroformer.analysis.psth import stimulus_of_trials
-from neuroformer.analysis.rates import expected_counts, feve, single_trial_r
+from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
 from neuroformer.analysis.sides import Side, with_intervals
 from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording
+
+PRIOR = 1.0  # samples that the mean rate is worth where sampled counts become rates of a likelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ def score_simulation(
     *,
     true_past: Trials | None = None,
     chains: Chains | None = None,
+    readout: list[np.ndarray] | None = None,
     whole: int = 1,
     bootstraps: int = 200,
     seed: int = 0,
@@ -77,7 +80,10 @@ def score_simulation(
     Scores are those of :func:`neuroformer.analysis.statistics.compare`, and: ``psth_r``, median over units of r
     between PSTHs in bins of 50 ms, over the stimuli one after another; ``single_trial_r``, mean over units of
     r with single trials, and ``feve``, both of the mean over the samples of a trial (for ``ceiling`` the mean
-    over all other repeats of its stimulus: the leave-one-out oracle); ``classifier``, the balanced accuracy of
+    over all other repeats of its stimulus: the leave-one-out oracle); ``rate_bits`` and ``rate_bits_per_unit``, bits/spike
+    of those means as Poisson rates in bins of 50 ms (pooled over units, and averaged), where samples carry a prior of one
+    sample at the training mean: with 3 samples it costs much, so only ``readout``, the rates that the model states
+    itself, and the two simulators compare without it; ``classifier``, the balanced accuracy of
     the stronger of two classifiers in telling candidate from held-out trials, 0.5 being perfect. Intervals:
     held-out trials drawn again with replacement, and their imitations with them (training trials on their own).
     Such a draw holds fewer distinct trials, which lowers whatever averages over them, so the interval is the
@@ -88,6 +94,8 @@ def score_simulation(
     simulated, true_past : imitations of the held-out trials, by ``source``, the same number of each
     parts : recorded trials
     chains : loops that ran on from trial to trial, for the drift; without them it is read off the trials themselves
+    readout : (bins, units) log expected counts of each held-out trial, from the model's own rate readout after the
+        recorded past
     whole : bins a window; likelihoods are of the bins that whole windows tile
 
     Returns
@@ -119,6 +127,9 @@ def score_simulation(
             values["classifier"] = [test.best, *test.interval(bootstraps, seed)]
             out["classifier"][name] = test.accuracy
         out["candidates"][name] = values
+    if readout is not None:
+        out["candidates"]["readout"] = _readout_scores(readout, held_out)
+    out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
     out["bits_per_spike"] = {n: s.bits_per_spike(held_out, whole) for n, s in simulators.items() if s is not None}  # fmt: skip
     chosen = simulators["psth_poisson"]
     if chosen is not None:
@@ -142,28 +153,46 @@ def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
 
 
 def _rate_scores(name: str, trials: Trials, parts: Parts, simulators) -> dict[str, list[float]]:
-    """single_trial_r and FEVE of the expected counts of each held-out trial, in bins of 50 ms."""
+    """Scores of the expected counts of each held-out trial, in bins of 50 ms, from samples or known rates."""
     held = parts.held_out
-    join = max(1, round(WIDTH_S / held.dt))
-    recorded = held.counts(join)
     if name in simulators:
         one = simulators[name]
         fine = [one.rates(int(s), int(n)) for s, n in zip(held.stimulus, held.num_ticks, strict=True)]
-        wide = [x[: len(y) * join].reshape(len(y), join, x.shape[1]).sum(1) for x, y in zip(fine, recorded, strict=True)]  # fmt: skip
-        predicted = [expected_counts(np.log(x), readout=True) for x in wide]
-    else:
-        samples = _samples_of_each(name, trials, parts, join)
-        if any(len(x) == 0 for x in samples):
-            return {}
-        predicted = [expected_counts(x[:, : len(y)]) for x, y in zip(samples, recorded, strict=True)]
-        recorded = [y[: len(p.expected_BU)] for y, p in zip(recorded, predicted, strict=True)]
-    r = single_trial_r(recorded, predicted)
+        return _readout_scores([np.log(x) for x in fine], held)
+    join = _join(held)
+    samples = _samples_of_each(name, trials, parts, join)
+    if any(len(x) == 0 for x in samples):
+        return {}
+    recorded = [y[: x.shape[1]] for x, y in zip(samples, held.counts(join), strict=True)]
+    samples = [x[:, : len(y)] for x, y in zip(samples, recorded, strict=True)]
+    mean_U = join * simulators["homogeneous"].mean_U
+    plain = [expected_counts(x) for x in samples]
+    likely = [expected_counts(x, prior=PRIOR, mean_U=mean_U) for x in samples]
+    return _scores_of_expected(recorded, plain, likely, held.stimulus)
+
+
+def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list[float]]:
+    """The same of (bins, units) log expected counts a bin of each held-out trial, as far as they go."""
+    predicted = [expected_counts(x, readout=True, join=_join(held)) for x in log_rates]
+    recorded = [y[: len(p.expected_BU)] for y, p in zip(held.counts(_join(held)), predicted, strict=True)]
+    return _scores_of_expected(recorded, predicted, predicted, held.stimulus)
+
+
+def _scores_of_expected(recorded, plain, likely, stimulus: np.ndarray) -> dict[str, list[float]]:
     nan = float("nan")
-    out = {"single_trial_r": [float(np.nanmean(r)) if np.isfinite(r).any() else nan, nan, nan]}
-    value, units = feve(recorded, predicted, held.stimulus)
+    r, bits = single_trial_r(recorded, plain), rate_bits(recorded, likely)
+    out = {
+        "single_trial_r": [float(np.nanmean(r)) if np.isfinite(r).any() else nan, nan, nan],
+        "rate_bits": [bits.pooled, nan, nan], "rate_bits_per_unit": [bits.per_unit_mean, nan, nan],
+    }  # fmt: skip
+    value, units = feve(recorded, plain, stimulus)
     if units:
         out |= {"feve": [value, nan, nan], "feve_units": [units, nan, nan]}
     return out
+
+
+def _join(held: Trials) -> int:
+    return max(1, round(WIDTH_S / held.dt))
 
 
 def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list[np.ndarray]:

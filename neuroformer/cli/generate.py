@@ -164,6 +164,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
         score_simulation,
         simulated_trials,
     )
+    from neuroformer.generation.readout import readout_rates
     from neuroformer.generation.simulate import simulate_true_past
     from neuroformer.model.bundle import write_atomic
     from neuroformer.report.simulation import simulation_panel
@@ -176,7 +177,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
     scores = score_simulation(
         closed, parts, true_past=true_past, chains=_chains(args, p, model, simulated, parts, true_past),
-        whole=p.builder.shape.current, seed=p.config.seed,
+        readout=readout_rates(model, p.index, p.builder, _limited(p)), whole=p.builder.shape.current, seed=p.config.seed,
     )  # fmt: skip
     path = args.folder / "simulation_scores.json"
     write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
@@ -185,6 +186,13 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     print(f"all scores in {path}")
     save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
     return flat_scores(scores)
+
+
+def _limited(p) -> np.ndarray:
+    """The blocks that are simulated, as long as they are."""
+    segment, start, stop = p.split.blocks[p.config.generate.split].T
+    limit = round(p.config.generate.max_seconds / p.split.dt)
+    return np.stack([segment, start, np.minimum(stop, start + limit) if limit else stop], 1)
 
 
 def _chains(args, p, model, simulated, parts, true_past):

@@ -7,7 +7,7 @@ import pytest
 
 from neuroformer.analysis.drift import chain_order, chained, imitations, late_scores, since_closed
 from neuroformer.analysis.poisson import homogeneous, psth_poisson
-from neuroformer.analysis.rates import expected_counts, feve, single_trial_r
+from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
 from neuroformer.analysis.simulation import Parts, flat_scores, score_simulation
 from neuroformer.analysis.statistics import (
     Statistics,
@@ -109,6 +109,9 @@ def test_expected_counts_of_samples_and_of_a_readout():
     assert expected_counts(np.log([[0.5, 2.0]]), readout=True).expected_BU == pytest.approx(
         np.array([[0.5, 2.0]])
     )
+    wide = expected_counts(np.log(np.arange(1.0, 11).reshape(5, 2)), readout=True, join=2)
+    assert wide.expected_BU == pytest.approx(np.array([[4.0, 6.0], [12.0, 14.0]]))
+    assert expected_counts(samples.repeat(2, 1), prior=2.0, mean_U=np.array([0.1, 0.1]), join=2).expected_BU == pytest.approx(2 * pulled.expected_BU)  # fmt: skip
     with pytest.raises(ValueError, match="give mean_U"):
         expected_counts(samples, prior=1.0)
     with pytest.raises(ValueError, match=r"expected \(samples, bins, units\)"):
@@ -132,6 +135,19 @@ def test_feve_is_one_for_the_truth_whatever_the_number_of_samples():
     two = [np.array([[1.0], [3.0]])] * 2
     guess = [expected_counts(np.log([[2.0], [2.0]]), readout=True)] * 2
     assert feve(two, guess, np.zeros(2, int)) == (pytest.approx(1 - 1 / (4 / 3)), 1)
+
+
+def test_rate_bits_know_the_truth_and_what_few_samples_cost():
+    rng = np.random.default_rng(0)
+    rate = 0.2 * np.exp(rng.normal(0, 1, (4000, 3)))
+    recorded = [rng.poisson(rate).astype(float)]
+    exact = expected_counts(np.log(rate), readout=True)
+    mean_U = rate.mean(0)
+    sampled = lambda k: expected_counts(rng.poisson(rate, (k, 4000, 3)), prior=1.0, mean_U=mean_U)
+    scores = [rate_bits(recorded, [x]).pooled for x in (sampled(3), sampled(30), sampled(1000), exact)]
+    assert scores == sorted(scores) and scores[2] == pytest.approx(scores[3], abs=0.01)
+    flat = expected_counts(np.log(np.tile(recorded[0].mean(0), (4000, 1))), readout=True)
+    assert rate_bits(recorded, [flat]).pooled == pytest.approx(0, abs=1e-12)
 
 
 def test_the_poisson_simulators():
