@@ -143,11 +143,19 @@ def test_corrupted_files(make, worker, tmp_path):
     fuzz_file(make, worker, tmp_path, 20, seed=0)
 
 
+# 10,000 files, in pieces that can be run one at a time: -k "sample_nwb and 3-"
+PIECE = 500
+PIECES = [
+    pytest.param(make, piece, id=f"{make.__name__}-{piece}-")
+    for make, count in zip(SAMPLES, (4000, 3000, 3000), strict=True)
+    for piece in range(count // PIECE)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("make, count", list(zip(SAMPLES, (4000, 3000, 3000), strict=True)),
-                         ids=lambda f: getattr(f, "__name__", str(f)))  # fmt: skip
-def test_corrupted_files_long(make, count, worker, tmp_path):
-    fuzz_file(make, worker, tmp_path, count, seed=1)
+@pytest.mark.parametrize("make, piece", PIECES)
+def test_corrupted_files_long(make, piece, worker, tmp_path):
+    fuzz_file(make, worker, tmp_path, PIECE, seed=1 + piece)
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(1000, marks=pytest.mark.slow)])
