@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from samples import full_recording
 
-from neuroformer.recording import Recording, RecordingError
+from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.arrays import from_arrays, to_arrays, write_npz
 from neuroformer.recording.store import write_store
 
@@ -219,3 +219,16 @@ def test_any_arrays(changes, dropped):
 @given(changes=CHANGES, dropped=DROPPED)
 def test_any_arrays_long(changes, dropped):
     check_arrays(changes, dropped)
+
+
+def test_an_entry_that_swallows_the_next_is_noticed(tmp_path):
+    """The list of a zip file has no checksum: the length of a field in it can hide the arrays behind it."""
+    path = sample_npz(tmp_path)
+    data = bytearray(path.read_bytes())
+    first = data.find(b"PK\x01\x02")
+    second = data.find(b"PK\x01\x02", first + 4)
+    third = data.find(b"PK\x01\x02", second + 4)
+    data[first + 32 : first + 34] = (third - second).to_bytes(2, "little")  # the length of its comment
+    path.write_bytes(data)
+    with pytest.raises(RecordingError, match="lists .* arrays, but .* can be found"):
+        open_recording(path)
