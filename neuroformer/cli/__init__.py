@@ -26,12 +26,14 @@ from neuroformer.cli import (
     inspect,
     probe,
     report,
+    sweep,
     train,
 )
 
 COMMANDS = (
     audit,
     train,
+    sweep,
     generate,
     decode,
     folds,

@@ -26,6 +26,9 @@ def check(c: Config) -> None:
     if c.traces.likelihood != "none":
         _require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
         _require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
+        _require(
+            c.train.past_noise == 0, "train.past_noise", c.train.past_noise, "0 where traces are modelled"
+        )
         _require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
     for i, part in enumerate(c.split.pattern):
         known = ("train", "valid", "test", "none")
@@ -107,6 +110,7 @@ def _check_amounts(c: Config) -> None:
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
+    _require(0 <= t.past_noise < 1, "train.past_noise", t.past_noise, "a share in [0, 1)")
     _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")

@@ -181,6 +181,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0  # norm of the gradient
     average: float = 0.0  # decay of the moving average of weights that is evaluated and kept; 0: none
+    past_noise: float = 0.0  # share of past spikes that are dropped, and as many that are added elsewhere
     jitter: bool = True  # windows start anywhere on the bin grid, else tile time
     evaluate_every: int = 200  # steps
     patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
