@@ -55,18 +55,24 @@ def make_optimizer(model: Neuroformer, t: TrainConfig) -> torch.optim.AdamW:
 
 
 def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
-    """Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of their own."""
-    parts = {"rest": 1.0, "readout": t.readout_lr}
+    """Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of their own.
+
+    Weights of a coupling of pairs are seldom touched: two units fire at one lag in few batches of a hundred. Adam would
+    take the silence between for a strong gradient, so here its ``eps`` is a tenth of a unit's share of the spikes.
+    """
+    parts = {"rest": 1.0, "readout": t.readout_lr, "pairs": t.readout_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
     for name, p in model.named_parameters():
-        members["readout" if name.startswith(("frames.", "what_where.", "coupling.")) else "rest"].append(p)
+        part = "readout" if name.startswith(("frames.", "what_where.", "coupling.")) else "rest"
+        members["pairs" if name == "coupling.pair" else part].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):
             chosen = [p for p in members[part] if (p.ndim >= 2) == is_matrix]
             if chosen:
                 decay = t.weight_decay if is_matrix else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor})
+                eps = 0.1 / model.num_units if part == "pairs" else 1e-8
+                groups.append({"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor, "eps": eps})
     return groups
 
 
