@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -63,7 +63,7 @@ def run(args) -> None:
     from neuroformer.model.bundle import LIKELIHOOD, load_model
     from neuroformer.recording import write_recording
 
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     warn_only_ours()
     held_out = args.stimulus is None and args.seconds is None and not prepared.config.generate.interval
     if args.score and not held_out:

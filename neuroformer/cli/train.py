@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from neuroformer.cli.shared import KEYS, save_figure, summarise, warn_only_ours
+import numpy as np
+
+from neuroformer.cli.shared import KEYS, results_folder, save_figure, summarise, warn_only_ours
 from neuroformer.config import Config, ConfigError, load_config
 
 STOPPED = 75  # the system's code for "try again later"
@@ -30,10 +32,10 @@ def add(command) -> None:
 
 
 def run(args) -> int:
-    from neuroformer.recording import open_recording
+    from neuroformer.data.members import open_recordings
     from neuroformer.training.checkpoint import FILE
     from neuroformer.training.loop import Stopped
-    from neuroformer.training.train import is_first_process, train
+    from neuroformer.training.train import is_first_process, train_several
 
     config, folder = _asked(args)
     if args.resume and _is_scored(folder):
@@ -44,21 +46,21 @@ def run(args) -> int:
         what = "a trained run" if "bundle.json" in there else "a run that was stopped"
         more = "" if "bundle.json" in there else "--resume it, "
         raise ConfigError(f"{folder} already holds {what}; {more}give --run another folder, or --overwrite")
-    rec = open_recording(config.recording.path, **config.recording.options)
+    config, recs = open_recordings(config)
     warn_only_ours()
     first = is_first_process()
     if first:
-        print(rec)
+        print(*recs, sep="\n")
         if not args.resume or not there:
             _clear(folder)
     try:
-        prepared, metrics = train(rec, config, folder, progress=not args.quiet, resume=args.resume)
+        members, metrics = train_several(recs, config, folder, progress=not args.quiet, resume=args.resume)
     except Stopped as e:
         if first:
             print(f"stopped by {e}; go on with: neuroformer train --run {folder} --resume")
         return STOPPED
     if first:
-        _score(folder, prepared, metrics, baselines=not args.no_baselines)
+        score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
 
 
@@ -92,27 +94,45 @@ def _is_scored(folder: Path) -> bool:
     )
 
 
-def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) -> None:
-    """Held-out scores, baselines beside them, and the figure of the log."""
+def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: bool) -> None:
+    """Held-out scores of every recording, baselines beside them, and the figure of the log.
+
+    Of several recordings, each has its scores in a folder of its own; the run's are the means.
+    """
+    from neuroformer.model.bundle import read_bundle
+
+    if len(members) == 1:
+        summarise(folder, metrics | _scores(folder, members[0], baselines))
+        return _learning_curve(folder)
+    every = []
+    for member in members:
+        print(f"{member.rec.name}:")
+        every.append(_scores(folder, member, baselines))
+        of_one = results_folder(folder, read_bundle(folder).of(member.rec.name))
+        summarise(of_one, every[-1])
+    names = dict.fromkeys(k for s in every for k, v in s.items() if k.startswith("bits"))
+    mean = {k: float(np.mean([s[k] for s in every if k in s])) for k in names}
+    print("all recordings, bits the mean over them:")
+    summarise(folder, metrics | mean | {"recordings": len(members)})
+    _learning_curve(folder)
+
+
+def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     from neuroformer.training.scores import score
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
-    scores = score(load_best(folder), prepared, "test")
+    scores = score(load_best(folder, recording=prepared.rec.name), prepared, "test")
     if prepared.config.traces.likelihood != "none":
-        summarise(folder, metrics | _trace_summary(prepared, scores, baselines))
-        return _learning_curve(folder)
-    summary = metrics | {
+        return _trace_summary(prepared, scores, baselines)
+    summary = {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
         "test_spikes": scores.spikes, "test_windows": scores.windows,
     }  # fmt: skip
     if "rate" in prepared.rec.truth:
         summary["bits_per_spike_oracle"] = _oracle(prepared)
-    if baselines:
-        summary |= _glms(prepared)
-    summarise(folder, summary)
-    _learning_curve(folder)
+    return summary | (_glms(prepared) if baselines else {})
 
 
 def _learning_curve(folder: Path) -> None:

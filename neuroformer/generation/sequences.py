@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuroformer.config import Config, ConfigError, GenerateConfig
+from neuroformer.config import Config, ConfigError, GenerateConfig, block_plan
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.rollout import Sequences, Spikes
-from neuroformer.model.fusion import block_plan
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
