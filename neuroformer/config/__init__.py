@@ -5,7 +5,7 @@ The dataclasses are the schema. An unknown key, a wrong type or an impossible co
 """
 
 from neuroformer.config.checks import ConfigError
-from neuroformer.config.loader import apply_overrides, from_dict, load_config, to_dict
+from neuroformer.config.loader import apply_overrides, from_dict, load_config, read_yaml, to_dict
 from neuroformer.config.members import block_plan, member_config
 from neuroformer.config.schema import (
     BlockConfig,
@@ -55,5 +55,6 @@ __all__ = [
     "from_dict",
     "load_config",
     "member_config",
+    "read_yaml",
     "to_dict",
 ]

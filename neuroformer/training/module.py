@@ -13,6 +13,7 @@ from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
 from neuroformer.model.cohort import Cohort
+from neuroformer.model.neuroformer import Neuroformer
 
 
 class Share:
@@ -87,6 +88,16 @@ def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfig) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * learning_rate(step, t)
+
+
+@torch.no_grad()
+def shrink(model: Neuroformer, step: int, t: TrainConfig) -> None:
+    """Move every weight of a coupling of pairs towards 0, and those nearer than a step to it: the proximal step of an L1
+    penalty, apart from the gradient as AdamW's decay is. Most pairs of units are not coupled, and stay at 0.
+    """
+    if t.sparsity and model.coupling is not None and model.coupling.pair is not None:
+        most = t.lr * t.readout_lr * learning_rate(step, t) * t.sparsity
+        model.coupling.pair.sub_(model.coupling.pair.clamp(-most, most))
 
 
 @dataclass
