@@ -144,10 +144,9 @@ class WhatWhere(nn.Module):
         """(G, t, h, w, R) the features of every place that are read."""
         return self.dropout(self.feature(local_GthwD))
 
-    @torch.no_grad()
     def moved(self, f: Tensor) -> Tensor:
         """(G, 2: down, right; U) by how much the additions change when the image moves by one place against the
-        units; without gradient."""
+        units."""
         down = F.pad(f, (0, 0, 0, 0, 1, 1), mode="constant")
         right = F.pad(f, (0, 0, 1, 1), mode="constant")
         sides = (down[:, :, 2:] - down[:, :, :-2], right[:, :, :, 2:] - right[:, :, :, :-2])
