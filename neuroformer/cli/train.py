@@ -55,7 +55,7 @@ def _run_seeds(args) -> int:
     folder = folder.parent if folder == first else folder
     seeds = [config.seed + k for k in range(args.seeds)]
     for seed in seeds:
-        _refuse_what_is_there(args, seed_folder(folder, seed))
+        refuse_what_is_there(args, seed_folder(folder, seed))
     for seed in seeds:
         code = _run_one(args, dataclasses.replace(config, seed=seed), seed_folder(folder, seed))
         if code:
@@ -65,7 +65,7 @@ def _run_seeds(args) -> int:
     return 0
 
 
-def _refuse_what_is_there(args, folder: Path) -> bool:
+def refuse_what_is_there(args, folder: Path) -> bool:
     """Whether the folder holds a run that is to be gone on with."""
     from neuroformer.training.checkpoint import FILE
 
@@ -85,14 +85,14 @@ def _run_one(args, config: Config, folder: Path) -> int:
     if args.resume and _is_scored(folder):
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
-    goes_on = _refuse_what_is_there(args, folder)
+    goes_on = refuse_what_is_there(args, folder)
     config, recs = open_recordings(config)
     warn_only_ours()
     first = is_first_process()
     if first:
         print(*recs, sep="\n")
         if not goes_on:
-            _clear(folder)
+            start_clean(folder)
     try:
         members, metrics = train_several(recs, config, folder, progress=not args.quiet, resume=args.resume)
     except Stopped as e:
@@ -223,7 +223,7 @@ def _print_split(prepared) -> None:
     print(f"split by {c.by}: {parts}; claims to generalise over {c.claim}")
 
 
-def _clear(folder: Path) -> None:
+def start_clean(folder: Path) -> None:
     """Remove what an earlier run left, so that no old number stands beside a new one."""
     for name in ("bundle.json", "summary.json", "checkpoint.safetensors", "log/metrics.csv", "simulated.npz"):
         (folder / name).unlink(missing_ok=True)

@@ -72,16 +72,20 @@ def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
     """
     if not config.recordings:
         return [[] for _ in recs]
-    asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
-    out = []
-    for rec, one in zip(recs, config.recordings, strict=True):
-        ready = configured(rec, replace(config, recording=one, recordings=()))
-        out.append([name for name in asked if not _has(ready, name)])
-    for name in asked:
+    pairs = zip(recs, config.recordings, strict=True)
+    out = [absent(rec, replace(config, recording=one, recordings=())) for rec, one in pairs]
+    for name in out[0]:
         if all(name in lacks for lacks in out):
             what = "frames (window.frames is above 0)" if name == "frames" else f"behavior variable '{name}'"
             raise ConfigError(f"none of {', '.join(r.name for r in recs)} has the {what}")
     return out
+
+
+def absent(rec: Recording, config: Config) -> list[str]:
+    """Which of the frames, inputs and targets of a configuration a recording does not have."""
+    asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
+    ready = configured(rec, config)
+    return [name for name in asked if not _has(ready, name)]
 
 
 def _has(rec: Recording, name: str) -> bool:

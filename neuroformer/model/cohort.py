@@ -19,7 +19,7 @@ from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 
 _OWN = re.compile(
-    r"spikes\.unit\.|history_weight\.|linear\.|coupling\.|neural_weight\.|rates\.(unit|bias)$|heads\.(unit|bias)$"
+    r"spikes\.unit\.|history_weight\.|linear\.|coupling\.|neural_weight\.|rates\.(unit|bias)$|heads\.(unit|bias)$|surprise\."
     r"|what_where\.(where|what)$|traces\.(own|source|shared|summary_weight|unit)\b|targets\.[^.]+\.(counts|linear)\."
 )
 _PLACE = re.compile(r"(fusion\.blocks|contrast_scale|contrast)\.(\d+)")

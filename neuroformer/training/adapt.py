@@ -4,27 +4,60 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
 
-from neuroformer.config import Config, ConfigError, RecordingConfig, member_config
+from neuroformer.config import (
+    Config,
+    ConfigError,
+    RecordingConfig,
+    apply_overrides,
+    from_dict,
+    member_config,
+    to_dict,
+)  # fmt: skip
+from neuroformer.data.members import absent
 from neuroformer.model.bundle import LIKELIHOOD, Bundle, weights_file
 from neuroformer.model.cohort import Cohort, is_own, shared_names
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
+from neuroformer.recording import Recording
 
 Trains = Literal["new", "all"]
 _ALIKE = 0.01  # relative difference below which two frame periods are one
 
 
-def joined_config(bundle: Bundle, recording: RecordingConfig, lacks: Collection[str] = ()) -> Config:
-    """The configuration of a trained run for a new recording alone."""
-    whole = replace(bundle.config, recordings=(recording,), recording=RecordingConfig())
-    return member_config(whole, 0, lacks)
+def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
+    """A trained run's configuration for another recording; ``recording`` is the new one's.
+
+    Raises
+    ------
+    ConfigError
+        An override of what the trained weights fix.
+    """
+    one = RecordingConfig(speeds=(trained.recordings or (trained.recording,))[0].speeds)
+    base = replace(trained, recordings=(), recording=one)
+    config = from_dict(apply_overrides(to_dict(base), overrides))
+    if config.recordings:
+        raise ConfigError("one recording joins at a time: give recording.path, not recordings")
+    free = {"dropout": base.model.dropout, "history_dropout": base.model.history_dropout}
+    fixed = [
+        ("model", base.model, replace(config.model, **free)),
+        ("loss.contrast", base.loss.contrast, config.loss.contrast),
+    ]
+    fixed += [
+        (key, getattr(base, key), getattr(config, key)) for key in ("window", "inputs", "targets", "traces")
+    ]
+    for key, was, asked in fixed:
+        if was != asked:
+            raise ConfigError(
+                f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
+            )
+    return config
 
 
 @dataclass
@@ -40,6 +73,10 @@ class Start:
 
     bundle: Bundle
     train: Trains = "new"
+
+    def config_for(self, rec: Recording, config: Config) -> Config:
+        """The configuration (:func:`adapted_config`) without what the new recording lacks."""
+        return member_config(config, 0, absent(rec, config))
 
     def begin(self, cohort: Cohort) -> dict[str, Any]:
         """Put the trunk into a cohort of one recording, and freeze it where only the new trains.

@@ -97,6 +97,8 @@ def train_several(
         "parameters": sum(p.numel() for p in cohort.parameters()),
     }  # fmt: skip
     metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
+    if start is not None:
+        metrics |= {"adapted_from": start.bundle.path.name, "adapted_weights": start.train}
     for severity in ("leak", "warning"):
         named = sorted({f.name for audited in audits for f in audited.of(severity)})
         metrics[f"audit_{severity}s"] = ", ".join(named) or "none"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import small_config, small_model, small_recording
+from ddp_worker import train_in
+from helpers import small_config, small_model
 from safetensors.torch import load_file
 
 from neuroformer.config import ConfigError
 from neuroformer.training.data import Steps
-from neuroformer.training.train import train
 
 TRAIN = {
     "steps": 8,
@@ -35,26 +35,40 @@ def settings(**more):
 
 def rows(folder):
     with open(folder / "log" / "metrics.csv") as f:
-        return [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(f)]
+        return [
+            {k: float(v) for k, v in r.items() if v and k != "train/recording"} for r in csv.DictReader(f)
+        ]
+
+
+SEVERAL = {"recordings": [{"path": "unused", "name": n} for n in ("a", "b")]}
 
 
 def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
-    train(small_recording(seconds=60.0), small_config(**settings()), tmp_path / "one", progress=False)
+    runs = {"alone": settings(), "several": settings() | SEVERAL}
+    for name, alone in runs.items():
+        train_in(tmp_path / f"{name}_one", alone)
     here = Path(__file__)
+    asked = [
+        (str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}})
+        for name, c in runs.items()
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(here.with_name("ddp_worker.py")), str(tmp_path / "two"), json.dumps(settings(devices=2))]  # fmt: skip
+               str(here.with_name("ddp_worker.py")), json.dumps(asked)]  # fmt: skip
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert [r.keys() for r in one] == [r.keys() for r in two]
-    assert any("valid/bits_per_spike" in r for r in one) and any(
-        "train/contrast_neural_frames" in r for r in one
-    )
-    for a, b in zip(one, two, strict=True):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
-    x, y = (load_file(tmp_path / n / "weights" / "likelihood.safetensors") for n in ("one", "two"))
-    assert all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
+    for name in runs:
+        one, two = (rows(tmp_path / f"{name}_{n}") for n in ("one", "two"))
+        assert [r.keys() for r in one] == [r.keys() for r in two]
+        for key in ("valid/bits_per_spike", "train/contrast_neural_frames"):
+            assert any(key in r for r in one)
+        for a, b in zip(one, two, strict=True):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+        x, y = (
+            load_file(tmp_path / f"{name}_{n}" / "weights" / "likelihood.safetensors") for n in ("one", "two")
+        )
+        assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
+        assert any(k.startswith("recordings.1.") for k in x) == (name == "several")
 
 
 def windows_of(pieces):
