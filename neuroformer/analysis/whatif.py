@@ -15,7 +15,7 @@ from neuroformer.recording import Recording
 
 @dataclass(frozen=True, eq=False)
 class RateChanges:
-    """Rates before and after, in Hz, and the paired change with its 95 % interval over sequences.
+    """Rates before and after, in Hz (of traces, mean samples), and the paired change with its 95 % interval over sequences.
 
     Attributes
     ----------
@@ -57,8 +57,11 @@ def rate_changes(before: Recording, after: Recording) -> RateChanges:
 
 
 def _rates(rec: Recording) -> np.ndarray:
-    """(Q, U) Hz of every sequence."""
+    """(Q, U) Hz of every sequence, or the mean sample of each."""
     intervals = rec.trial_intervals
+    if rec.traces is not None:
+        rows = np.searchsorted(rec.traces.times, intervals)
+        return np.stack([np.nanmean(rec.traces.values[a:b], 0, dtype=np.float64) for a, b in rows])
     row = np.searchsorted(intervals[:, 0], rec.spike_times, side="right") - 1
     counts = np.bincount(row * rec.num_units + rec.spike_units, minlength=len(intervals) * rec.num_units)
     return counts.reshape(len(intervals), rec.num_units) / np.diff(intervals, axis=1)

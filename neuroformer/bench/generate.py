@@ -78,7 +78,7 @@ def ours(
         windows = rollout_windows(model, builder, what, GenerateConfig(), SEED)
         for number in lengths:
             Scheduled.lengths_W = torch.from_numpy(number).to(model.sos.device)
-            parts.append(next(windows).spikes)
+            parts.append(next(windows).made)
         if model.sos.is_cuda:
             torch.cuda.synchronize()
         return Spikes.join(parts), time.perf_counter() - begin
