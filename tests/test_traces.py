@@ -117,6 +117,16 @@ def test_an_untrained_head_is_the_marginal(kind):
         np.testing.assert_allclose(scale["level"], 3.0, rtol=0.15)
 
 
+def test_the_interval_draws_blocks_of_windows():
+    model, prepared = model_of(recording(samples=1200), "gaussian")
+    scores = score(model, prepared, "test")
+    windows = np.concatenate(scores.trace_windows)
+    assert windows[:, 0].sum() / windows[:, 1].sum() / np.log(2) == pytest.approx(scores.bits_per_sample())
+    low, high = scores.bits_per_sample_interval(20, 200)
+    assert low < scores.bits_per_sample() < high
+    assert np.isnan(scores.bits_per_sample_interval(10**9, 10)).all()
+
+
 # -- data -------------------------------------------------------------------------------------------------
 
 
@@ -297,6 +307,7 @@ def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
     s = json.loads((tmp_path / "run" / "summary.json").read_text())
     truth = -0.5 * np.log2(1 - KEEP**2)
     assert s["bits_per_sample"] == pytest.approx(truth, abs=0.12)
+    assert s["bits_per_sample_low"] < s["bits_per_sample"] < s["bits_per_sample_high"] < truth + 0.2
     assert s["bits_per_sample_autoregression"] == pytest.approx(truth, abs=0.1)
     assert s["trace_lag1_held_out"] == pytest.approx(KEEP, abs=0.05)
     assert s["trace_lag1_simulated"] == pytest.approx(KEEP, abs=0.1)
