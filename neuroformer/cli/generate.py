@@ -153,10 +153,14 @@ def _compare(args, p, model, result) -> None:
 
 def _print_changes(against: Path, changed) -> None:
     """How each unit's rate differs from the simulation without the interventions, largest first."""
-    from neuroformer.analysis.whatif import rate_changes
+    from neuroformer.analysis.whatif import first_divergence, rate_changes
     from neuroformer.recording import open_recording
 
-    change = rate_changes(open_recording(against), changed)
+    before = open_recording(against)
+    change, parted = rate_changes(before, changed), first_divergence(before, changed)
+    if changed.traces is None:
+        print(f"spikes part in {np.isfinite(parted).sum()} of {len(parted)} sequences", end="")
+        print(f", the first after {np.nanmin(parted):.3g} s" if np.isfinite(parted).any() else "")
     what = "Hz" if changed.traces is None else "mean"
     print(
         f"{'unit':>12}{f'{what} before':>14}{f'{what} after':>14}{'change':>10}   95 % interval of the paired change"
