@@ -33,6 +33,9 @@ def add(command) -> None:
         help="what to train; a built-in recording with known coupling",
     )  # fmt: skip
     b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
+    b.add_argument(
+        "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
+    )
     b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
     b = benchmark("data", _data, "batches built per second")
     b.add_argument(
@@ -86,7 +89,7 @@ def _attend(args) -> Result:
 def _connectivity(args) -> Result:
     from neuroformer.bench import connectivity
 
-    result = connectivity.run(args.config, args.seeds, args.override)
+    result = connectivity.run(args.config, args.seeds, args.override, folder=args.folder)
     return result | {"table": connectivity.table(result)}
 
 

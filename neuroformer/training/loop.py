@@ -32,7 +32,7 @@ from neuroformer.training.checkpoint import (
 )
 from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
-from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate
+from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate, shrink
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
@@ -181,6 +181,7 @@ class Trainer:
         found = dict(zip(names, values, strict=True))
         self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
         self.stepper.step()
+        shrink(self.model, p.step, t)
         self.stepper.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.follow(self.model, p.step + 1)
