@@ -74,7 +74,7 @@ def chained(
         true.append(parts.held_out.rows(rows_C).first(made[-1].num_ticks[::samples]))
         if true_past is not None:
             after.append(true_past.rows(imitations(true_past, source_C)).first(made[-1].num_ticks))
-        ceiling.append(_of_training(parts.train, true[-1], rng))
+        ceiling.append(_of_training(parts.train, made[-1], rng))
     return Chains(joined(made), joined(true), joined(after) if after else None, joined(ceiling))
 
 

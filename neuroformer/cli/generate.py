@@ -59,6 +59,7 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def run(args) -> None:
+    from neuroformer.generation.sequences import simulation_device
     from neuroformer.generation.simulate import simulate
     from neuroformer.model.bundle import LIKELIHOOD, load_model
     from neuroformer.recording import write_recording
@@ -80,7 +81,7 @@ def run(args) -> None:
     parts = out.with_name(out.name + ".parts")
     if args.restart and parts.exists():
         shutil.rmtree(parts)
-    model = load_model(bundle)
+    model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.part[0]))
     result = simulate(
         model, p.rec, p.split, p.index, p.builder, p.config, folder=parts,
         identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,

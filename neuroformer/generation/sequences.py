@@ -121,6 +121,24 @@ def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> in
     return int(np.clip(MEMORY_SHARE * free_memory(model.sos.device) / each, 1, min(MAX_BATCH, num_sequences)))
 
 
+def simulation_device(accelerator: str, share: int = 1) -> torch.device:
+    """Where a simulation runs: on a GPU where there is one (unless ``accelerator`` is cpu), the shares on one each in turn.
+
+    Raises
+    ------
+    ConfigError
+        A GPU is asked for and there is none.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator == "gpu" and not found:
+        raise ConfigError(
+            "train.accelerator is 'gpu', but there is no CUDA device; set train.accelerator=auto or cpu"
+        )
+    return (
+        torch.device("cuda", (share - 1) % found) if found and accelerator != "cpu" else torch.device("cpu")
+    )
+
+
 def free_memory(device: torch.device) -> float:
     """Bytes that are free on a GPU, or available on this machine."""
     if device.type == "cuda":
