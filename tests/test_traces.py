@@ -315,6 +315,20 @@ def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
     simulated = neuroformer.open_recording(tmp_path / "run" / "simulated.npz")
     assert simulated.num_spikes == 0 and np.isfinite(simulated.traces.values).all()
     assert "bits_per_spike" not in s
+    capsys.readouterr()
+    again = ["generate", "--run", run, "--quiet", "generate.samples=2", "generate.max_seconds=0"]
+    what_if = ["--out", str(tmp_path / "silent.npz"), "--against", str(tmp_path / "run" / "simulated.npz")]
+    assert main([*again, *what_if, "generate.interventions=[{do: silence, units: [1]}]"]) == 0
+    out = capsys.readouterr().out
+    assert "mean before" in out and "0.00" in out.split("mean before")[1].splitlines()[1]
+    assert (
+        main(["generate", "--run", run, "--quiet", "--seconds", "4", "--out", str(tmp_path / "free.nwb")])
+        == 0
+    )
+    free = neuroformer.open_recording(tmp_path / "free.nwb").traces
+    assert free.values.shape == (30, 4)  # the run's generate.max_seconds is 3
+    assert main([*again, "--score"]) == 2
+    assert "--score is for spikes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("likelihood", ["gamma", "gaussian"])

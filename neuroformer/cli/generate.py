@@ -203,6 +203,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
     _print_scores(scores["candidates"])
     _print_drift(scores["since_closed"], scores["late"])
+    _print_bits(args.folder, scores["bits_per_spike"], whole_test=g.split == "test" and not g.max_seconds)
     print(f"all scores in {path}")
     save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
     return flat_scores(scores)
@@ -255,6 +256,14 @@ def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
         others = [candidates[n].get(key, [float("nan")])[0] for n in names[1:]]
         cells = "".join(f"{v:>14.3f}" if np.isfinite(v) else f"{'':>14}" for v in others)
         print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
+
+
+def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:
+    """Likelihood of the held-out spikes under the Poisson simulators, beside what training found for the model."""
+    summary = folder / "summary.json"
+    known = json.loads(summary.read_text()) if summary.exists() and whole_test else {}
+    own = {"model": known["bits_per_spike"]} if "bits_per_spike" in known else {}
+    print("bits/spike      " + ", ".join(f"{name} {value:.3f}" for name, value in (own | simulators).items()))
 
 
 def _null_for_nan(tree: Any) -> Any:
