@@ -184,8 +184,13 @@ def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
     """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
     from neuroformer.analysis.trace_baseline import autoregression_bits
 
-    out: dict[str, Any] = {"bits_per_sample": scores.bits_per_sample(), "test_samples": scores.samples}
-    p = prepared
+    p, d = prepared, prepared.config.decode
+    block = max(1, round(d.bootstrap_block / p.config.window.dt))
+    low, high = scores.bits_per_sample_interval(block, d.bootstraps, p.config.seed)
+    out: dict[str, Any] = {
+        "bits_per_sample": scores.bits_per_sample(), "bits_per_sample_low": low, "bits_per_sample_high": high,
+        "test_samples": scores.samples,
+    }  # fmt: skip
     if baselines and p.config.traces.likelihood == "gaussian":
         scale = p.normalization["traces"]
         out["bits_per_sample_autoregression"] = autoregression_bits(
