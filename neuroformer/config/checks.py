@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, InterventionConfig, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, RecordingConfig, WindowConfig
 
 
 class ConfigError(ValueError):
@@ -36,9 +36,22 @@ def check(c: Config) -> None:
     for part in ("train", "valid", "test"):
         _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
     _check_amounts(c)
-    for i, speed in enumerate(c.recording.speeds):
-        _require(speed.smooth > 0, f"recording.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _check_recording("recording", c.recording)
+    for i, one in enumerate(c.recordings):
+        _check_recording(f"recordings[{i}]", one)
+    if c.recordings:
+        expected = "nothing where recordings are given"
+        _require(c.recording == type(c.recording)(), "recording", c.recording.path, expected)
     _require(min(c.decode.lags, default=0) > 0, "decode.lags", list(c.decode.lags), "seconds above 0")
+
+
+def _check_recording(key: str, one: RecordingConfig) -> None:
+    for i, speed in enumerate(one.speeds):
+        _require(speed.smooth > 0, f"{key}.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _require(0 < one.share <= 1, f"{key}.share", one.share, "a share in (0, 1]")
+    _require(
+        "/" not in one.name, f"{key}.name", one.name, "a name without '/': results lie in a folder of it"
+    )
 
 
 def _check_window(w: WindowConfig) -> None:
@@ -83,7 +96,15 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
-    _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
+    for name in ("dropout", "history_dropout", "unit_dropout"):
+        value = getattr(m, name)
+        _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
+    if m.surprise and w.frames > 0 and m.frame_readout:
+        _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
+        step = m.frame_encoder.stride[0]
+        _require(
+            step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
+        )
     _require(m.coupling_rank >= 0, "model.coupling_rank", m.coupling_rank, "0 (every pair) or more patterns")
     _require(m.most_drive > 0, "model.most_drive", m.most_drive, "a change of log rate above 0")
     sparse = c.train.sparsity == 0 or (c.train.sparsity > 0 and m.coupling > 0 and m.coupling_rank == 0)

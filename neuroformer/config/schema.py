@@ -23,9 +23,11 @@ class SpeedConfig:
 class RecordingConfig:
     """Which recording."""
 
-    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
+    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; of several (recordings), also a glob
+    name: str = ""  # what it is called; empty: what the file says
     options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
     speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
+    share: float = 1.0  # of the training and of the validation stretches that is used, from their start
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class ModelConfig:
     most_drive: float = 2.0  # what past spikes may add to a log rate, at most
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
+    surprise: float = 0.0  # s of past spikes that are compared with what the frame readout expected
+    unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
@@ -169,6 +173,8 @@ class TrainConfig:
 
     steps: int = 2000
     batch_size: int = 256  # windows a step, over all processes
+    # of several recordings, how often each is drawn: by its number of windows, or all alike
+    balance: Literal["windows", "equal"] = "windows"
     accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
     # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
@@ -286,6 +292,7 @@ class Config:
     name: str = ""  # runs/<name>; empty: the name of the YAML file
     seed: int = 0
     recording: RecordingConfig = RecordingConfig()
+    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one trunk
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()
