@@ -32,7 +32,14 @@ from neuroformer.training.checkpoint import (
 )
 from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
-from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate
+from neuroformer.training.module import (
+    Average,
+    Losses,
+    Share,
+    make_optimizer,
+    set_learning_rate,
+    set_up_blocks,
+)
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 
@@ -74,6 +81,7 @@ class Trainer:
         self.average = None
         if self.train.average > 0:
             self.average = Average(copy.deepcopy(model).requires_grad_(False), self.train.average)
+        set_up_blocks(model, self.train)
         self.processes = Processes(fabric)
         self.progress = Progress()
         self.signal: int | None = None
@@ -87,6 +95,7 @@ class Trainer:
 
     def resume(self) -> None:
         tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self.prepared.describe())
+        self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
         average = None if self.average is None else self.average.model
         restore_tensors(tensors, self.model, average, self.optimizer)
 
@@ -95,7 +104,8 @@ class Trainer:
             self.log.flush()
             average = None if self.average is None else self.average.model
             tensors = state_tensors(self.model, average, self.optimizer)
-            now = dataclasses.replace(self.progress, seconds=self._seconds())
+            scaler = self.fabric.strategy.precision.state_dict()
+            now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler)
             save_checkpoint(self.folder / FILE, tensors, now, self.config, self.prepared.describe())
         self.saved_at = time.monotonic()
 

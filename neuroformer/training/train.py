@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
@@ -117,12 +118,17 @@ def make_fabric(config: Config) -> Fabric:
     t = config.train
     precision: Any = "32-true" if t.precision == "32" else t.precision
     strategy = "ddp" if t.devices * t.nodes > 1 else "auto"
+    plugins: list[Any] = []
+    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
+    if precision == "16-mixed" and on_cpu:  # asked by name, Fabric would take bfloat16 instead
+        precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]
     return Fabric(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.nodes,
         precision=precision,
         strategy=strategy,
+        plugins=plugins,
     )
 
 
