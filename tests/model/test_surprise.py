@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import torch
-from helpers import small_config, small_model, small_recording
+from helpers import small_config, small_model
 
 from neuroformer.data.windows import Windows
 
