@@ -8,6 +8,7 @@ from helpers import small_config, small_model, small_recording
 from safetensors.torch import load_file
 
 from neuroformer.losses import loss_terms
+from neuroformer.model.cohort import Cohort
 from neuroformer.training.module import Losses, Share, make_optimizer, set_up_blocks
 from neuroformer.training.train import train
 
@@ -31,9 +32,9 @@ def gradient(model, terms):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_of_the_network_not_of_the_losses(ready, dtype):
     model, batch = ready
-    exact = Losses(model)(Share(batch))
+    exact = Losses(Cohort([model]))(Share(batch))
     with torch.autocast("cpu", dtype):
-        half = Losses(model)(Share(batch))
+        half = Losses(Cohort([model]))(Share(batch))
         output = model(batch)
     # the same outputs, raised to float32 before anything is computed from them
     for name, x in output.targets.items():
@@ -110,7 +111,7 @@ def saved_bytes(model, batch):
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        terms = Losses(model)(Share(batch))
+        terms = Losses(Cohort([model]))(Share(batch))
     return sum(kept.values()), terms
 
 
@@ -148,7 +149,7 @@ def test_compiled_blocks_give_the_same_losses_whatever_the_lengths(ready):
     windows, graphs = prepared.windows("train"), []
     for i, num in enumerate([40, 33, 7, 64, 21, 50]):
         batch = prepared.builder(windows[i * 10 : i * 10 + num])
-        a, b = (Losses(m)(Share(batch)) for m in (model, eager))
+        a, b = (Losses(Cohort([m]))(Share(batch)) for m in (model, eager))
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-5)
         x, y = gradient(model, a), gradient(eager, b)
         assert torch.allclose(x, y, rtol=1e-3, atol=1e-5)
