@@ -194,6 +194,8 @@ class TrainConfig:
     threads: int = 0  # CPU threads; 0: PyTorch's choice
     workers: int = 0  # processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    recompute: bool = False  # what blocks compute is not kept but computed again for gradients: less memory
+    compile: bool = False  # torch.compile the blocks, once for all lengths
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # processes a node, one for each GPU
     nodes: int = 1

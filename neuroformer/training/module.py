@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from neuroformer.config import TrainConfig
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
+from neuroformer.model.attention import Block
 from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 
@@ -45,8 +46,24 @@ class Losses(nn.Module):
         """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
         model = self.cohort[share.recording]
         output = model(share.batch)
-        terms = loss_terms(model, share.batch, output, share.totals, share.gather)
-        return terms | {"loss": total_loss(model.config, terms)}
+        # whatever the precision of the network, losses are computed in float32
+        with torch.autocast(output.dt_nll_T.device.type, enabled=False):
+            terms = loss_terms(model, share.batch, output, share.totals, share.gather)
+            return terms | {"loss": total_loss(model.config, terms)}
+
+
+def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
+    """How the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
+
+    Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
+    itself has kernels of its own, and its layouts differ from batch to batch.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = t.recompute
+            if t.compile:
+                for name in ("project", "finish"):
+                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
