@@ -80,6 +80,11 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
+    _require(m.target_networks >= 0, "model.target_networks", m.target_networks, "0 or more")
+    _require(
+        not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
+        "0 without model.target_filters, which count the spikes around a moment",
+    )  # fmt: skip
     _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
     known = ["current"] + ["past"] * (w.past > 0) + ["frames"] * (w.frames > 0) + c.input_groups
     for i, block in enumerate(m.blocks):

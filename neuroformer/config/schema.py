@@ -136,6 +136,9 @@ class ModelConfig:
     history_dropout: float = 0.0  # on the counted spikes
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
+    target_networks: int = (
+        0  # recurrent networks over the spikes around it, each a readout of its own; 0: none
+    )
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 

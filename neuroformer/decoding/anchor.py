@@ -61,7 +61,7 @@ def linear_features(
         batch = prepared.builder(windows[i : i + batch_size])
         h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        counts = model.moment_counts(batch, head.ends, {})
+        counts = model.moment_counts(batch, head.ends, {}).counts_VF
         counts = state.new_zeros(len(state), 0) if counts is None else counts
         parts.append((counts, state, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
@@ -140,7 +140,9 @@ def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray
 
 @torch.no_grad()
 def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
-    """Write a readout into a head: its linear paths are the ridge, its network starts at zero."""
+    """Write a readout into a head: its linear paths are the ridge, its network starts at zero, and no other readout
+    has a share."""
+    head.share.copy_(torch.eye(len(head.share))[0])
     gain = SHARPNESS.get(head.kind, 1.0)
     size = anchor.bias.shape[0]
     last = head.out[-1]

@@ -21,7 +21,8 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
-from neuroformer.model.targets import MomentCounts, TargetHead
+from neuroformer.model.moments import MomentCounts, Moments, Recurrent
+from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -143,7 +144,9 @@ class Neuroformer(nn.Module):
         self.moments = None
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
-            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
+            width = self.num_bins if m.target_networks else 0
+            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt), width)
+        self.unit_rate = torch.tensor(normalization["unit_rate"])
         self.targets = nn.ModuleDict(
             {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
@@ -336,7 +339,10 @@ class Neuroformer(nn.Module):
         """A head that fits this model, untrained."""
         m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
         size = 0 if self.moments is None else self.moments.size
-        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
+        outputs = raw_size(target, scale)
+        rate_U = self.unit_rate * self.num_bins
+        networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
+        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks)
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
@@ -351,17 +357,17 @@ class Neuroformer(nn.Module):
 
     def decode(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
         """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
-        counts: dict[tuple[int, ...], Tensor | None] = {}
+        counts: dict[tuple[int, ...], Moments] = {}
         out = {}
         for name, head in self.targets.items():
             assert isinstance(head, TargetHead)
             out[name] = head(h_TD, layout, batch.tick_T, self.moment_counts(batch, head.ends, counts))
         return out
 
-    def moment_counts(self, batch: Batch, ends: list[int], known: dict[tuple[int, ...], Tensor | None]):
-        """(V, F) counts around the moments at ``ends`` of every window; what was computed before is in ``known``."""
+    def moment_counts(self, batch: Batch, ends: list[int], known: dict[tuple[int, ...], Moments]) -> Moments:
+        """Counts around the moments at ``ends`` of every window; what was computed before is in ``known``."""
         if self.moments is None or batch.around is None:
-            return None
+            return Moments()
         key = tuple(ends)
         if key not in known:
             around = batch.around

@@ -14,8 +14,8 @@ from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
-from neuroformer.decoding.finetune import extend, finetune
-from neuroformer.decoding.folds import fold_config, labelled_windows
+from neuroformer.decoding.finetune import extend, finetune, fit_heads
+from neuroformer.decoding.folds import every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
@@ -161,6 +161,19 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
         fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
 
 
+def test_fitting_heads_on_labels_moves_heads_alone_and_helps():
+    model, prepared = pretrained([{"name": "speed"}])
+    windows = every_window(prepared)
+    assert len(windows) > 4 * len(labelled_windows(prepared)[0])  # every phase of the grid
+    true = true_values(prepared, windows)["speed"]
+    fitted = fit_heads(model, prepared, windows, [SPEED], dataclasses.replace(TUNE, steps=60))
+    before, after = model.state_dict(), fitted.state_dict()
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved and all(n.startswith("targets.speed") for n in moved)
+    score = lambda m: r2(true, predict_targets(m, prepared, windows)["speed"])[0]
+    assert score(fitted) > max(0.3, score(model) + 0.2)
+
+
 def test_folds_hold_out_everything_once():
     rec = driven_recording()
     config = small_config(
@@ -234,7 +247,12 @@ def test_the_commands(tmp_path, capsys):
         "--baselines",
         "ridge",
     ]
-    assert say(*folds, "--members", "2", "targets=[{name: speed}]") == 0
+    rest = ("--members", "2", "targets=[{name: speed}]", "model.target_networks=1")
+    assert say(*folds, "--only", "1", *rest) == 0 and not (tmp_path / "run_f" / "summary.json").exists()
+    written = (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns
+    assert say(*folds, *rest) == 0  # a finished fold is not done again
+    assert (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns == written
+    assert say(*folds, "--only", "x", *rest) == 2
     summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
     low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
     assert (
