@@ -60,16 +60,20 @@ class State:
     start_WD : the first token
     linear_WBU : terms of the log rates that inputs and frames give
     drive_WBU : terms that past spikes give, not yet bounded
+    most_drive : bound of what they add
     """
 
     contexts: dict[str, Context]
     start_WD: Tensor
     linear_WBU: Tensor | float
     drive_WBU: Tensor | None
+    most_drive: float
 
     @property
     def log_rate_terms(self) -> Tensor | float:
-        return self.linear_WBU if self.drive_WBU is None else self.linear_WBU + bounded(self.drive_WBU)
+        if self.drive_WBU is None:
+            return self.linear_WBU
+        return self.linear_WBU + bounded(self.drive_WBU, self.most_drive)
 
 
 class Neuroformer(nn.Module):
@@ -239,7 +243,7 @@ class Neuroformer(nn.Module):
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
         if self.traces is not None and batch.traces is not None:
             start_WD = start_WD + self.traces.summary(batch.traces.past_WLU)
-        return State(contexts, self.dropout(start_WD), linear, drive)
+        return State(contexts, self.dropout(start_WD), linear, drive, self.config.model.most_drive)
 
     def _traces(self, batch: Batch, state_WD: Tensor) -> Tensor | None:
         if self.traces is None or batch.traces is None:
@@ -323,7 +327,8 @@ class Neuroformer(nn.Module):
         if within_TBU is not None:
             # past and current spikes drive together, and together they are bounded
             before_TBU = torch.zeros_like(within_TBU) if drive_TBU is None else drive_TBU
-            change_TBU = bounded(before_TBU + within_TBU) - bounded(before_TBU)
+            most = self.config.model.most_drive
+            change_TBU = bounded(before_TBU + within_TBU, most) - bounded(before_TBU, most)
             log_rate_TBU = self.rates.capped(log_rate_TBU + change_TBU)
         return Intensity(log_rate_TBU.exp(), tick_T, unit_T, count_T)
 
