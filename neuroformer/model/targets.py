@@ -20,6 +20,7 @@ from neuroformer.ops import Ragged, attention
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
 RANGE_MARGIN = 0.1  # of the training range
+NETWORK_SHARE = 3.0  # of a recurrent readout in the head's mean, against 1 of the attention pool
 
 
 def value_ends(samples: int, num_bins: int) -> list[int]:
@@ -82,7 +83,8 @@ class TargetHead(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        share = torch.full((1 + len(networks),), 1 / (1 + len(networks)))
+        share = torch.tensor([1.0] + [NETWORK_SHARE] * len(networks))
+        share = share / share.sum()
         self.register_buffer("share", share, persistent=len(networks) > 0)
         self.share: Tensor
         self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
