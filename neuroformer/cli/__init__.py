@@ -12,6 +12,7 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    ablate,
     attend,
     audit,
     bench,
@@ -42,6 +43,7 @@ COMMANDS = (
     attend,
     fields,
     probe,
+    ablate,
     embed,
     report,
     inspect,

@@ -36,7 +36,7 @@ def add(command) -> None:
 def run(args) -> None:
     from sklearn.decomposition import PCA
 
-    from neuroformer.decoding.embedding import alignment_bits, consistency, embed
+    from neuroformer.decoding.embedding import alignment_bits, consistency, embed, retrieval
     from neuroformer.model.bundle import load_model
     from neuroformer.report.behavior import embedding_scatter
 
@@ -48,6 +48,7 @@ def run(args) -> None:
     summary: dict[str, Any] = {
         f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()
     }
+    summary |= {f"embed_{k}": v for k, v in retrieval(model, prepared, windows[split]).items()}
     if args.against is not None:
         other, theirs = open_run(args.against, [])
         if theirs.split.sha256() != prepared.split.sha256():

@@ -123,7 +123,7 @@ class ModelConfig:
     heads: int = 4
     mlp_ratio: int = 4
     dropout: float = 0.1  # on embeddings and residuals
-    time_features: int = 16  # Fourier features of spike, frame and sample times
+    time_features: int = 16  # Fourier features of the times of spikes and samples, 0: none
     blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's

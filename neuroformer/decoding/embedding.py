@@ -13,9 +13,11 @@ import torch
 from neuroformer.config import ConfigError
 from neuroformer.data.windows import Windows
 from neuroformer.losses import loss_terms
-from neuroformer.metrics import r2
+from neuroformer.metrics import block_bootstrap, r2
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.training.data import Prepared
+
+CANDIDATES = 100  # windows among which one is to be found
 
 
 @torch.no_grad()
@@ -70,6 +72,70 @@ def alignment_bits(
         for name in names:
             bits[name].append(float(np.log2(len(part)) - float(terms[name]) / np.log(2)))
     return {f"{name}_bits": float(np.mean(values)) for name, values in bits.items()}
+
+
+@torch.no_grad()
+def retrieval(
+    model: Neuroformer, prepared: Prepared, windows: Windows, draws: int = 20, seed: int = 0
+) -> dict[str, float]:
+    """How often the neural feature of a window is nearest (cosine) to the other side of its own window, among
+    :data:`CANDIDATES` windows that show distinct clips: top-1 accuracy, chance is one in as many.
+
+    Windows without a spike are left out. The sets are drawn ``draws`` times; where there are fewer distinct clips than
+    candidates, sets are as large as there are, and ``_candidates`` says so. The 95 % interval resamples blocks of
+    ``decode.bootstrap_block`` seconds.
+    """
+    out = {}
+    for i, contrast in enumerate(model.config.loss.contrast):
+        if "neural" not in contrast.pair:
+            continue
+        a_WE, b_WE, key_W, keep_W = _sides(model, prepared, windows, i)
+        if contrast.pair[0] != "neural":
+            a_WE, b_WE = b_WE, a_WE
+        key_W = key_W if "frames" in contrast.pair else np.arange(len(windows))
+        hits, tries, size = _top1(a_WE, b_WE, key_W, np.flatnonzero(keep_W), draws, seed)
+        tried = tries > 0
+        block = prepared.config.decode.bootstrap_block
+        labels = windows.segment * 1_000_000 + (windows.starts(prepared.index) // block).astype(np.int64)
+        share = lambda hits, tries: float(hits.sum() / max(tries.sum(), 1))
+        low, high = block_bootstrap(share, (hits[tried], tries[tried]), labels[tried], prepared.config.decode.bootstraps, seed)  # fmt: skip
+        name = f"retrieval_{'_'.join(contrast.pair)}"
+        out |= {
+            f"{name}_top1": share(hits, tries),
+            f"{name}_top1_low": float(low),
+            f"{name}_top1_high": float(high),
+        }
+        out |= {f"{name}_candidates": size, f"{name}_chance": 1 / size}
+    return out
+
+
+def _sides(model: Neuroformer, prepared: Prepared, windows: Windows, place: int):
+    """Both features of every window, the key of its clip, and whether it has any spike."""
+    a, b, key, keep = [], [], [], []
+    for first in range(0, len(windows), 512):
+        batch = prepared.builder(windows[first : first + 512]).to(model.sos.device)
+        sides = model.features(batch, model.encode(batch))[place]
+        a.append(sides[0])
+        b.append(sides[1])
+        key.append(batch.tick_W if batch.clips is None else batch.clips.key_W)
+        keep.append((batch.past.lengths_B + batch.current.lengths_B) > 0)
+    return (*(torch.cat(x).float() for x in (a, b)), *(torch.cat(x).cpu().numpy() for x in (key, keep)))
+
+
+def _top1(a_WE, b_WE, key_W: np.ndarray, rows: np.ndarray, draws: int, seed: int):
+    """(W,) hits and tries of every window, and how large the sets of distinct clips were."""
+    rng = np.random.default_rng(seed)
+    hits, tries = np.zeros(len(key_W)), np.zeros(len(key_W))
+    size = min(CANDIDATES, len(np.unique(key_W[rows])))
+    for _ in range(draws):
+        order = rng.permutation(rows)
+        distinct = order[np.unique(key_W[order], return_index=True)[1]]
+        distinct = rng.permutation(distinct)
+        for some in np.split(distinct[: len(distinct) // size * size], len(distinct) // size):
+            nearest = (a_WE[some] @ b_WE[some].T).argmax(1).cpu().numpy()
+            hits[some] += nearest == np.arange(size)
+            tries[some] += 1
+    return hits, tries, size
 
 
 def consistency(
