@@ -152,6 +152,47 @@ def consistency(
     }
 
 
+def along_behavior(x_VD: np.ndarray, values_V: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(bins, D) mean features in every bin of a behavior variable, NaN where a bin has none: what recordings of
+    different animals share."""
+    place = np.searchsorted(edges, values_V, side="right") - 1
+    inside = np.isfinite(values_V) & (place >= 0) & (place < len(edges) - 1)
+    count = np.bincount(place[inside], minlength=len(edges) - 1).astype(float)
+    total = np.stack([np.bincount(place[inside], x[inside], minlength=len(count)) for x in x_VD.T], 1)
+    return np.divide(total, count[:, None], out=np.full_like(total, np.nan), where=count[:, None] > 0)
+
+
+def consistency_across(
+    ours: dict[str, tuple[np.ndarray, np.ndarray]],
+    theirs: dict[str, tuple[np.ndarray, np.ndarray]],
+    num_bins: int = 50,
+) -> dict[str, Any]:
+    """:func:`consistency` of two recordings with different windows, through a behavior variable that both have.
+
+    Features are averaged in ``num_bins`` bins of the variable, equally filled by the training values of both; the map is
+    fitted over the bins of training windows and scored over those of held-out windows, both runs' where both have some.
+    With as many features as bins any map fits: reduce them first (``--components``).
+
+    Parameters
+    ----------
+    ours, theirs : by part ("train", "test"), (V, D) features and (V,) values
+    """
+    known = [values[np.isfinite(values)] for _, values in (ours["train"], theirs["train"])]
+    edges = np.unique(np.quantile(np.concatenate(known), np.linspace(0, 1, num_bins + 1)))
+    means = {
+        part: [along_behavior(*run[part], edges) for run in (ours, theirs)] for part in ("train", "test")
+    }
+    for part, (a, b) in means.items():
+        both = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+        means[part] = [a[both], b[both]]
+        if both.sum() <= a.shape[1]:
+            raise ConfigError(
+                f"{both.sum()} bins of the variable hold {part} windows of both recordings, too few to align {a.shape[1]} "
+                "features; reduce them (--components)"
+            )
+    return consistency(*means["train"], *means["test"])
+
+
 def _aligned(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
     design = lambda a: np.concatenate([a, np.ones((len(a), 1))], 1)
     weights = np.linalg.lstsq(design(x), y, rcond=None)[0]
