@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroformer.analysis.attention import batches
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.batch import Batch, BatchBuilder, Clips, Earlier
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
@@ -108,11 +108,15 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     if c is not None:
         seen = (c.index_W, c.key_W, c.age_W)
         c = Clips(c.images_GFHW, c.num_missing_G, *(x[window_V] for x in seen))
+    e = batch.earlier
+    if e is not None:
+        seen = (e.index_W, e.onset_WK, e.num_missing_W)
+        e = Earlier(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
         past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
         available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
-        clips=c,
+        clips=c, earlier=e,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
     )  # fmt: skip
 

@@ -76,6 +76,7 @@ def _animate(folder, model, p, field) -> None:
     images, rates = [], []
     with torch.no_grad():
         for batch in batches(p.builder, stretch, 64):
+            assert batch.clips is not None  # a run without frames was refused above
             images.append(batch.clips.images_GFHW[batch.clips.index_W, -1].numpy())
             rates.append(model.expected(batch).exp().sum(1).numpy())
     path = folder / "fields.gif"

@@ -90,7 +90,15 @@ def _check_model(c: Config) -> None:
         not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
         "0 without model.target_filters, which count the spikes around a moment",
     )  # fmt: skip
-    _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
+    for name in ("dropout", "history_dropout", "unit_dropout"):
+        value = getattr(m, name)
+        _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
+    if m.surprise and w.frames > 0 and m.frame_readout:
+        _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
+        step = m.frame_encoder.stride[0]
+        _require(
+            step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
+        )
     _require(m.coupling_rank >= 0, "model.coupling_rank", m.coupling_rank, "0 (every pair) or more patterns")
     _require(m.most_drive > 0, "model.most_drive", m.most_drive, "a change of log rate above 0")
     sparse = c.train.sparsity == 0 or (c.train.sparsity > 0 and m.coupling > 0 and m.coupling_rank == 0)

@@ -135,6 +135,8 @@ class ModelConfig:
     most_drive: float = 2.0  # what past spikes may add to a log rate, at most
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
+    surprise: float = 0.0  # s of past spikes that are compared with what the frame readout expected
+    unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     target_networks: int = (

@@ -77,6 +77,7 @@ def without(config: Config, part: str) -> Config:
     gone: set[str] = set()
     if part == "past":
         window, gone = _replace(window, past=0.0, target_past=0.0), {"past"}
+        model = _replace(model, surprise=0.0)  # it is what past spikes say of the frames
     elif part == "frames":
         window, gone = _replace(window, frames=0.0), {"frames"}
     elif part == "behavior":

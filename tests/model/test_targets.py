@@ -51,7 +51,9 @@ def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, netw
     config = many_targets(lookahead, networks)
     model, prepared = small_model(rec, config)
     window = Windows(np.array([0]), np.array([400]))
-    before = predict_targets(model, prepared, window)
+    # as the heads give them: values are clamped to what training held, and untrained ones go beyond
+    values = lambda p: {n: x.detach()[0].numpy() for n, x in model.decoded(p.builder(window)).items()}
+    before = values(prepared)
     ahead = round(lookahead / 0.01)
     for value in range(5):
         end = 400 + value_ends(5, 5)[value]
@@ -60,7 +62,7 @@ def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, netw
         units = np.where(later, (rec.spike_units + 1) % 6, rec.spike_units)
         other = dataclasses.replace(rec, spike_units=units)
         _, changed = small_model(other, config)
-        after = predict_targets(model, changed, window)
+        after = values(changed)
         for name in ("speed", "heading"):
             np.testing.assert_allclose(after[name][: value + 1], before[name][: value + 1], rtol=1e-9)
             if value < 4:
@@ -72,7 +74,7 @@ def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, netw
         other = dataclasses.replace(
             rec, spike_units=np.where(inside, (rec.spike_units + 1) % 6, rec.spike_units)
         )
-        after = predict_targets(model, small_model(other, config)[1], window)
+        after = values(small_model(other, config)[1])
         assert not np.allclose(after["gaze"], before["gaze"])
 
 
