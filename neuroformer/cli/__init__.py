@@ -13,6 +13,7 @@ import sys
 from neuroformer import __version__
 from neuroformer.cli import (
     ablate,
+    adapt,
     attend,
     audit,
     bench,
@@ -34,6 +35,7 @@ from neuroformer.cli import (
 COMMANDS = (
     audit,
     train,
+    adapt,
     sweep,
     generate,
     decode,

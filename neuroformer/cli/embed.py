@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import (
+    KEYS,
+    open_asked,
+    open_run,
+    run_argument,
+    save_figure,
+    summarise,
+    warn_only_ours,
+)
 from neuroformer.config import ConfigError
 
 
@@ -43,7 +51,7 @@ def run(args) -> None:
     from neuroformer.model.bundle import load_model
     from neuroformer.report.behavior import embedding_scatter
 
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     warn_only_ours()
     model, split = load_model(bundle), prepared.config.decode.split
     windows = {p: prepared.windows(p) for p in ("train", split)}
@@ -77,7 +85,7 @@ def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float
     from neuroformer.decoding.embedding import consistency, consistency_across, embed
     from neuroformer.model.bundle import load_model
 
-    other, theirs = open_run(args.against, [])
+    other, theirs = open_run(args.against, [], args.recording)
     split, model = prepared.config.decode.split, load_model(other)
     reduced = lambda y: {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y  # fmt: skip
     if theirs.split.sha256() == prepared.split.sha256():
