@@ -141,9 +141,10 @@ class ModelConfig:
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
-    target_networks: int = (
-        0  # recurrent networks over the spikes around it, each a readout of its own; 0: none
-    )
+    # recurrent networks over the spikes around a decoded moment, each a readout of its own; 0: none
+    target_networks: int = 0
+    # random features of a kernel readout that fine-tuning may fit in closed form; 0: none
+    target_kernel: int = 0
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 

@@ -147,7 +147,8 @@ class _Run:
 
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples)
+        num_random = 0 if head.kernel is None else len(head.kernel.phase)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, num_random)
         set_anchor(head, anchor, features)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 

@@ -124,3 +124,38 @@ def root_count_moments(rate_U: Tensor) -> tuple[Tensor, Tensor]:
     log_p = torch.distributions.Poisson(rate[:, None]).log_prob(k)
     mean = (log_p.exp() * k.double().sqrt()).sum(1)
     return mean.float(), (rate - mean.square()).clamp_min(1e-9).sqrt().float()
+
+
+class KernelReadout(nn.Module):
+    """A readout in closed form that fine-tuning may set: linear in random features of a Gaussian kernel (Rahimi and
+    Recht, NeurIPS 2007). It holds no parameter that descent moves, and gives zero until it is set.
+
+    Parameters
+    ----------
+    num_random, num_features, outputs : int
+    """
+
+    def __init__(self, num_random: int, num_features: int, outputs: int):
+        super().__init__()
+        self.register_buffer("frequency", torch.zeros(num_random, num_features))
+        self.register_buffer("phase", torch.zeros(num_random))
+        self.register_buffer("weight", torch.zeros(outputs, num_random))
+        self.frequency: Tensor
+        self.phase: Tensor
+        self.weight: Tensor
+
+    def forward(self, x_VF: Tensor) -> Tensor:
+        """(V, R)."""
+        if not bool(self.weight.any()):
+            return x_VF.new_zeros(len(x_VF), len(self.weight))
+        wave_VK = torch.cos(x_VF @ self.frequency.T + self.phase)
+        return (2 / len(self.phase)) ** 0.5 * wave_VK @ self.weight.T
+
+    def set(self, frequency_KF: Tensor, phase_K: Tensor, weights_KY: Tensor, gain: float) -> None:
+        """Write a fitted readout of the first Y raw outputs, ``gain`` times."""
+        self.frequency.copy_(frequency_KF)
+        self.phase.copy_(phase_K)
+        self.weight[: weights_KY.shape[1]] = gain * weights_KY.T
+
+    def clear(self) -> None:
+        self.weight.zero_()

@@ -382,7 +382,9 @@ class Neuroformer(nn.Module):
         outputs = raw_size(target, scale)
         rate_U = self.unit_rate * self.num_bins
         networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
-        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks)
+        return TargetHead(
+            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel
+        )  # fmt: skip
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""

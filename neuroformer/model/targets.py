@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
-from neuroformer.model.moments import Moments, Recurrent
+from neuroformer.model.moments import KernelReadout, Moments, Recurrent
 from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
@@ -75,11 +75,14 @@ class TargetHead(nn.Module):
     counts_size : int
         Features from :class:`~neuroformer.model.moments.MomentCounts`; 0: none.
     networks : list of Recurrent
+    num_random : int
+        Random features of a kernel readout over the first state and the counts, which fine-tuning may set; 0: none.
     """
 
     def __init__(
         self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
         counts_size: int, dropout: float, networks: Sequence[Recurrent] = (),
+        num_random: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.networks = nn.ModuleList(networks)
@@ -108,6 +111,7 @@ class TargetHead(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
         self.counts_dropout = nn.Dropout(dropout)
+        self.kernel = KernelReadout(num_random, counts_size + width, size) if num_random else None
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
@@ -133,6 +137,9 @@ class TargetHead(nn.Module):
         pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
         parts = [pooled_VD, sos_VD]
         raw = self.skip(sos_VD)
+        if self.kernel is not None:
+            known = [sos_VD] if counts_VF is None else [counts_VF.to(sos_VD.dtype), sos_VD]
+            raw = raw + self.kernel(torch.cat(known, 1))
         if self.counts is not None and self.linear is not None and counts_VF is not None:
             counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
             parts.append(self.counts(counts_VF))

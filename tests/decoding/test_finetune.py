@@ -44,8 +44,9 @@ def driven_recording(seconds=60.0):
     return dataclasses.replace(rec, spike_times=times[order], spike_units=unit[order], behavior=behavior)
 
 
-def pretrained(targets=()):
+def pretrained(targets=(), **model):
     config = small_config(
+        model={"width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2} | model,
         window={"frames": 0.0},
         targets=list(targets),
         loss={"contrast": []},
@@ -83,6 +84,28 @@ def test_the_anchor_is_the_ridge_that_it_claims(extended):
     ours = predict_targets(model, prepared, windows)["place"]
     np.testing.assert_allclose(ours, linear * head.std.numpy() + head.mean.numpy(), atol=1e-4)
     assert r2(true_values(prepared, windows)["place"], ours).min() > 0.3
+
+
+def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
+    """A label that is the square of what drives the units: no line through square-root counts reads it."""
+    model, prepared = pretrained(target_kernel=256)
+    rec = prepared.rec
+    speed = rec.behavior["speed"]
+    bent = BehaviorVariable(speed.times, np.cos(2 * speed.values))
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, "bent": bent})
+    model, prepared = extend(model, dataclasses.replace(prepared, rec=rec), [TargetConfig("bent")])
+    windows, _ = labelled_windows(prepared)
+    features = linear_features(model, prepared, windows, "bent")
+    linear = fit_anchor(features, prepared, windows, 1)
+    anchor = fit_anchor(features, prepared, windows, 1, 256)
+    assert anchor.kernel is not None and anchor.score > linear.score + 0.1
+    head = model.targets["bent"]
+    set_anchor(head, anchor, features)
+    ours = predict_targets(model, prepared, windows)["bent"]
+    unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
+    np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
+    set_anchor(head, linear, features)
+    assert not head.kernel.weight.any()
 
 
 @pytest.mark.parametrize("how", ["head", "top", "all", "adapters"])
