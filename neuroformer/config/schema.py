@@ -102,11 +102,16 @@ class SplitConfig:
 class FrameEncoderConfig:
     """From (frames, height, width) to frame tokens."""
 
-    kind: Literal["conv3d", "patches"] = "conv3d"
+    kind: Literal["conv3d", "patches", "backbone"] = "conv3d"
     kernel: tuple[int, ...] = (2, 6, 6)  # frames, rows, columns (conv3d)
     stride: tuple[int, ...] = (1, 4, 4)  # likewise; for patches this is the patch
     channels: int = 0  # of a second, pointwise layer after the convolution; 0: none
     layers: int = 0  # self-attention blocks over frame tokens
+    backbone: str = ""  # pretrained network: a folder or a hub id that transformers' AutoModel loads
+    resize: tuple[int, ...] = ()  # rows and columns of the frames that a backbone sees; empty: as they are
+    finetune: bool = (
+        False  # a backbone's weights train, too; else its features are computed once and kept on disk
+    )
 
 
 @dataclass(frozen=True)
@@ -198,6 +203,10 @@ class TrainConfig:
     threads: int = 0  # CPU threads; 0: PyTorch's choice
     workers: int = 0  # processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    backbone_lr: float = 0.02  # times lr, for a backbone that is fine-tuned
+    features_gb: float = 10.0  # disk space for features of frozen backbones, in the user's cache folder
+    recompute: bool = False  # what blocks compute is not kept but computed again for gradients: less memory
+    compile: bool = False  # torch.compile the blocks, once for all lengths
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # processes a node, one for each GPU
     nodes: int = 1

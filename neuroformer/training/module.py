@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import TrainConfig
+from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
+from neuroformer.model.attention import Block
 from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 
@@ -45,8 +47,31 @@ class Losses(nn.Module):
         """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
         model = self.cohort[share.recording]
         output = model(share.batch)
-        terms = loss_terms(model, share.batch, output, share.totals, share.gather)
-        return terms | {"loss": total_loss(model.config, terms)}
+        # whatever the precision of the network, losses are computed in float32
+        with torch.autocast(output.dt_nll_T.device.type, enabled=False):
+            terms = loss_terms(model, share.batch, output, share.totals, share.gather)
+            return terms | {"loss": total_loss(model.config, terms)}
+
+
+def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
+    """How the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
+
+    Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
+    itself has kernels of its own, and its layouts differ from batch to batch.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = t.recompute
+            if t.compile:
+                for name in ("project", "finish"):
+                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
+
+
+def load_pretrained(model: Neuroformer) -> None:
+    """The weights with which a backbone that is fine-tuned begins."""
+    if model.frames is not None and model.frames.backbone is not None:
+        found = load_backbone(model.config.model.frame_encoder)
+        model.frames.backbone.load_state_dict(found.state_dict())
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
@@ -69,12 +94,13 @@ def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
     """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
-    their own."""
-    parts = {"rest": 1.0, "readout": t.readout_lr}
+    their own, and a pretrained network another."""
+    parts = {"rest": 1.0, "readout": t.readout_lr, "backbone": t.backbone_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
     for name, p in cohort.named().items():
         if p.requires_grad:
-            members["readout" if _READOUT.match(name) else "rest"].append(p)
+            part = "readout" if _READOUT.match(name) else "rest"
+            members["backbone" if "frames.backbone." in name else part].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):
