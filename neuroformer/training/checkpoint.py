@@ -22,7 +22,7 @@ FILE = "checkpoint.safetensors"
 # where and how a run is computed may change between its parts; what is computed may not
 MAY_CHANGE = (
     "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
-    "train.compile",
+    "train.compile", "train.features_gb",
 )  # fmt: skip
 
 

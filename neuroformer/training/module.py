@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import TrainConfig
+from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
 from neuroformer.model.attention import Block
@@ -66,6 +67,13 @@ def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
                     setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
 
 
+def load_pretrained(model: Neuroformer) -> None:
+    """The weights with which a backbone that is fine-tuned begins."""
+    if model.frames is not None and model.frames.backbone is not None:
+        found = load_backbone(model.config.model.frame_encoder)
+        model.frames.backbone.load_state_dict(found.state_dict())
+
+
 def learning_rate(step: int, t: TrainConfig) -> float:
     """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``train.min_lr``."""
     if step < t.warmup:
@@ -86,12 +94,13 @@ def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
     """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
-    their own."""
-    parts = {"rest": 1.0, "readout": t.readout_lr}
+    their own, and a pretrained network another."""
+    parts = {"rest": 1.0, "readout": t.readout_lr, "backbone": t.backbone_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
     for name, p in cohort.named().items():
         if p.requires_grad:
-            members["readout" if _READOUT.match(name) else "rest"].append(p)
+            part = "readout" if _READOUT.match(name) else "rest"
+            members["backbone" if "frames.backbone." in name else part].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):

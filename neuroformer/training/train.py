@@ -24,6 +24,7 @@ from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
+from neuroformer.training.module import load_pretrained
 
 
 def train(
@@ -123,6 +124,8 @@ def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
     """The models as ``config.seed`` starts them."""
     torch.manual_seed(config.seed)
     models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in members]
+    for model in models:
+        load_pretrained(model)
     return Cohort(models, [p.rec.name for p in members], config)
 
 
