@@ -141,6 +141,12 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert main(["decode", "--run", str(run), "--recording", "m0", "--baselines", "none", "--quiet"]) == 0
     assert "decode_speed_r2" in json.loads((run / "m0" / "summary.json").read_text())
     assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--occasions", "4"]) == 0
+    assert main(["report", str(run), "--recording", "m1"]) == 0
+    assert main(["audit", str(config), *tree]) == 0
+    said = capsys.readouterr().out
+    assert (run / "m1" / "report.html").exists() and "Audit of 'm0'" in said and "Audit of 'm1'" in said
+    assert main(["folds", "--config", str(config), "--quiet", *tree]) == 2
+    assert "this works on one recording, and the configuration names 1" in capsys.readouterr().err
     assert main(["adapt", "--run", str(run)]) == 2
     assert "say which recording joins" in capsys.readouterr().err
     joins = ["adapt", "--run", str(run), f"recording.path={tmp_path}/m2.npz", "--quiet", "--no-baselines"]
