@@ -170,17 +170,17 @@ def test_the_benchmark_trains_adapts_and_pairs(tmp_path):
         "model.width=16",
         "train.threads=1",
     ]
-    result = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)  # fmt: skip
+    result = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)  # fmt: skip
     assert set(result["minus"]) >= {"adapt_new - scratch", "adapt_all - scratch_best"}
     assert all(len(v) == 2 for v in result["scores"].values()) and small
     mean, low, high = result["minus"]["adapt_new - scratch"]
     assert low < mean < high and "bits/spike of the third" in bench.table(result)
-    again = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)
+    again = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
     assert again == result
     third = read_bundle(tmp_path / "seed_1" / "adapt_new").config.recording
     assert third == RecordingConfig("synthetic:shared", options=small | {"circuit": 1, "seed": 2}, share=0.1)
     with pytest.raises(ConfigError, match="is of another configuration"):
-        bench.run(SHARED, 1, overrides, steps=3, longer=(2,), folder=tmp_path)
+        bench.run(SHARED, 1, overrides, steps=3, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
 
 
 def test_the_shipped_configuration_is_of_two_animals():
