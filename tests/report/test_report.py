@@ -255,5 +255,11 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
+    again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
+    assert main([*again, "--seeds", str(run)]) == 0
+    assert "reliability_knock_out" in capsys.readouterr().out
+    both = load_maps(copy / "maps.npz")["knock-out"]  # of one model twice: no spread over seeds
+    np.testing.assert_allclose(both.values, maps["knock-out"].values, rtol=1e-5)
+    assert np.nanmax(both.null_std) < 1e-9
     assert main(["report", str(copy)]) == 0
     assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing
