@@ -61,9 +61,7 @@ def marked_cross_entropy(
     if impl == "triton":
         from neuroformer.kernels import cross_entropy  # pyright: ignore[reportMissingImports]
 
-        return cross_entropy.marked_cross_entropy(
-            h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC
-        )
+        return cross_entropy.marked_cross_entropy(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC)
     return reference.marked_cross_entropy(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC)
 
 
