@@ -36,6 +36,8 @@ def run(args) -> int:
     asked = is_config or any(o.startswith("split.") for o in args.override)
     found = audit(rec, config, make_split(rec, config) if asked else None)
     print(json.dumps(found.to_dict()) if args.json else found)
+    if "split" not in found.facts and not args.json:
+        print("\nno split was looked at: give a configuration, or say e.g. split.by=blocks split.block=20")
     if args.figure:
         from neuroformer.report.figures import audit_overview
 
