@@ -20,6 +20,7 @@ from neuroformer.bench.padded import padded_loss
 from neuroformer.bench.reference_size import config, recording
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
@@ -61,7 +62,7 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     model = _model(prepared)
     windows = prepared.windows("train")
     batch = prepared.builder(windows[:WINDOWS])
-    losses = Losses(model)
+    losses = Losses(Cohort([model]))
     ours = lambda: losses(Share(batch))["loss"]
     padded = lambda: padded_loss(model, batch, DROPOUT)
     model.eval()
@@ -71,7 +72,7 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     if not out["agrees"]:
         return out
     model.train()
-    optimizer = make_optimizer(model, c.train)
+    optimizer = make_optimizer(Cohort([model]), c.train)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6
     for loss in (ours, padded):

@@ -12,6 +12,7 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    adapt,
     attend,
     audit,
     bench,
@@ -33,6 +34,7 @@ from neuroformer.cli import (
 COMMANDS = (
     audit,
     train,
+    adapt,
     sweep,
     generate,
     decode,

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import (
+    KEYS,
+    open_asked,
+    open_run,
+    run_argument,
+    save_figure,
+    summarise,
+    warn_only_ours,
+)
 from neuroformer.config import ConfigError
 
 
@@ -40,7 +48,7 @@ def run(args) -> None:
     from neuroformer.model.bundle import load_model
     from neuroformer.report.behavior import embedding_scatter
 
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     warn_only_ours()
     model, split = load_model(bundle), prepared.config.decode.split
     windows = {p: prepared.windows(p) for p in ("train", split)}
@@ -49,7 +57,7 @@ def run(args) -> None:
         f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()
     }
     if args.against is not None:
-        other, theirs = open_run(args.against, [])
+        other, theirs = open_run(args.against, [], args.recording)
         if theirs.split.sha256() != prepared.split.sha256():
             raise ConfigError(
                 f"{args.against} has another split than {args.folder}; consistency needs the same windows"

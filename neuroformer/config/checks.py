@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, InterventionConfig, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, RecordingConfig, WindowConfig
 
 
 class ConfigError(ValueError):
@@ -36,9 +36,22 @@ def check(c: Config) -> None:
     for part in ("train", "valid", "test"):
         _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
     _check_amounts(c)
-    for i, speed in enumerate(c.recording.speeds):
-        _require(speed.smooth > 0, f"recording.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _check_recording("recording", c.recording)
+    for i, one in enumerate(c.recordings):
+        _check_recording(f"recordings[{i}]", one)
+    if c.recordings:
+        expected = "nothing where recordings are given"
+        _require(c.recording == type(c.recording)(), "recording", c.recording.path, expected)
     _require(min(c.decode.lags, default=0) > 0, "decode.lags", list(c.decode.lags), "seconds above 0")
+
+
+def _check_recording(key: str, one: RecordingConfig) -> None:
+    for i, speed in enumerate(one.speeds):
+        _require(speed.smooth > 0, f"{key}.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _require(0 < one.share <= 1, f"{key}.share", one.share, "a share in (0, 1]")
+    _require(
+        "/" not in one.name, f"{key}.name", one.name, "a name without '/': results lie in a folder of it"
+    )
 
 
 def _check_window(w: WindowConfig) -> None:

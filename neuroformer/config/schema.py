@@ -23,9 +23,11 @@ class SpeedConfig:
 class RecordingConfig:
     """Which recording."""
 
-    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
+    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; of several (recordings), also a glob
+    name: str = ""  # what it is called; empty: what the file says
     options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
     speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
+    share: float = 1.0  # of the training and of the validation stretches that is used, from their start
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ class TrainConfig:
 
     steps: int = 2000
     batch_size: int = 256  # windows a step, over all processes
+    # of several recordings, how often each is drawn: by its number of windows, or all alike
+    balance: Literal["windows", "equal"] = "windows"
     accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
     # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
@@ -288,6 +292,7 @@ class Config:
     name: str = ""  # runs/<name>; empty: the name of the YAML file
     seed: int = 0
     recording: RecordingConfig = RecordingConfig()
+    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one trunk
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()

@@ -179,11 +179,14 @@ class Neuroformer(nn.Module):
         self.dropout = nn.Dropout(m.dropout)
 
     @classmethod
-    def load(cls, path: str | Path, objective: str = "likelihood") -> Neuroformer:
-        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`."""
+    def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
+        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`.
+
+        Of a bundle of several recordings, ``recording`` says for which.
+        """
         from neuroformer.model import bundle  # the bundle builds models, so it is the one that imports us
 
-        return bundle.load_model(bundle.read_bundle(path), objective)
+        return bundle.load_model(bundle.read_bundle(path), objective, recording)
 
     def forward(self, batch: Batch) -> Output:
         # 1, 2: streams and SOS

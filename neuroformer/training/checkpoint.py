@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 from neuroformer.model.bundle import save_tensors
+from neuroformer.model.cohort import Cohort
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
@@ -125,12 +126,12 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def state_tensors(
-    model: torch.nn.Module, average: torch.nn.Module | None, optimizer: torch.optim.Optimizer
+    model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Everything that training changes, by name."""
-    out = {f"model.{k}": v for k, v in model.state_dict().items()}
+    out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:
-        out |= {f"average.{k}": v for k, v in average.state_dict().items()}
+        out |= {f"average.{k}": v for k, v in average.tensors().items()}
     for i, state in optimizer.state_dict()["state"].items():
         out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     return out
@@ -138,8 +139,8 @@ def state_tensors(
 
 def restore_tensors(
     tensors: dict[str, Tensor],
-    model: torch.nn.Module,
-    average: torch.nn.Module | None,
+    model: Cohort,
+    average: Cohort | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """The inverse of :func:`state_tensors`, in place."""
@@ -147,9 +148,9 @@ def restore_tensors(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    model.load_state_dict(part("model."))
+    model.load_tensors(part("model."))
     if average is not None:
-        average.load_state_dict(part("average."))
+        average.load_tensors(part("average."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimizer.").items():
         i, key = name.split(".", 1)
