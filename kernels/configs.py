@@ -126,7 +126,8 @@ CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
     (256, (32, 128, 8, 3)),
     (512, (32, 64, 8, 2)),
 )
-# For cards with 100 KB of shared memory a multiprocessor (RTX, L40), where the above would not start.
+# For cards with 100 KB of shared memory a multiprocessor (RTX, L40), where the above would not start, and for
+# logits with a base, whose tiles pass through shared memory and registers as well.
 SMALL_CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
     (128, (128, 32, 8, 2)),
     (256, (64, 32, 8, 2)),
@@ -157,12 +158,19 @@ def is_roomy(device: torch.device) -> bool:
 
 
 def cross_entropy_plan(
-    num_rows: int, num_classes: int, features: int, dtype: torch.dtype, roomy: bool = True
+    num_rows: int,
+    num_classes: int,
+    features: int,
+    dtype: torch.dtype,
+    *,
+    roomy: bool = True,
+    base: bool = False,
 ) -> list[int]:
     """[forward tile (4), class splits, backward tile (4), row splits, rows are sorted]; tiles are
     (rows, classes, warps, stages)."""
-    forward = _lookup(CROSS_ENTROPY_FORWARD if roomy else SMALL_CROSS_ENTROPY_FORWARD, features)
-    backward = _lookup(CROSS_ENTROPY_BACKWARD if roomy else SMALL_CROSS_ENTROPY_BACKWARD, features)
+    large = roomy and not base
+    forward = _lookup(CROSS_ENTROPY_FORWARD if large else SMALL_CROSS_ENTROPY_FORWARD, features)
+    backward = _lookup(CROSS_ENTROPY_BACKWARD if large else SMALL_CROSS_ENTROPY_BACKWARD, features)
     sort = num_classes >= SORT_FROM
     if dtype in (torch.float32, torch.float64):
         forward = backward = (16, 16, 4, 1) if padded(features) > 128 else (32, 32, 4, 1)

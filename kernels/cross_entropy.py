@@ -40,8 +40,10 @@ def marked_cross_entropy(
         raise ValueError(f"cross-entropy impl 'triton' takes up to {MAX_FEATURES} features, got {features}")
     if h_ND.dtype != weight_CD.dtype:
         raise ValueError(f"cross-entropy dtypes disagree: h {h_ND.dtype}, weight {weight_CD.dtype}")
-    roomy = configs.is_roomy(h_ND.device)
-    plan = configs.cross_entropy_plan(h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype, roomy)
+    plan = configs.cross_entropy_plan(
+        h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype,
+        roomy=configs.is_roomy(h_ND.device), base=base_NC is not None,
+    )  # fmt: skip
     order = first = stop = None
     if plan[-1]:
         low_N, order = torch.sort(low_N, stable=True)

@@ -56,11 +56,14 @@ def cross_entropy_forward(
         w = load_rows(W, c, 0, stride_w, 0, c < num_classes, D, PD)
         bias = tl.load(BIAS + c, mask=c < num_classes, other=0.0).to(exact)
         logits = matmul(h, tl.trans(w)) + bias[None, :]
-        seen = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
         if BASED:
-            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=seen, other=0.0).to(exact)
+            inside = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
+            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=inside, other=0.0).to(
+                exact
+            )
         logits = logits * LOG2E
         chosen += tl.sum(tl.where(c[None, :] == target[:, None], logits, 0.0), 1)
+        seen = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
         logits = tl.where(seen, logits, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(logits, 1))
         safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)

@@ -80,7 +80,7 @@ def cross_entropy_cases(roomy: bool) -> Iterator[Case]:
         ("100000 classes", 100_000, 256, False), ("20 classes", 20, 256, False),
         ("5000 classes, 512 features", 5000, 512, False), ("400 classes, base", 400, 256, True),
     ):  # fmt: skip
-        plan = configs.cross_entropy_plan(8192, classes, features, torch.bfloat16, roomy)
+        plan = configs.cross_entropy_plan(8192, classes, features, torch.bfloat16, roomy=roomy, base=base)
         shape = {"D": features, "PD": padded(features), "GRAD": True, "ORDERED": bool(plan[-1])}
         shape |= {"BASED": base, "BASE_GRAD": base, "BOUNDED": bool(plan[-1])}
         shape |= {} if base else {"BASE": None, "DBASE": None}
