@@ -63,7 +63,7 @@ def all_checks() -> list[Check]:
 SANITIZED = ("cross bf16", "shared keys, split", "units bf16", "bf16")
 
 
-CHECK_S = 60  # whole seconds of one check, compilation included; what hangs ends this process
+CHECK_S = 90  # whole seconds of one check, compilation included; what hangs ends this process
 
 
 def check(part: str, parts: int, done: list[str]) -> None:

@@ -233,8 +233,14 @@ def test_a_check_that_kills_its_process_costs_no_other_check(tmp_path, monkeypat
     bench.check()
     died = "the process died in it: exit code -14"
     assert list(bench.results["checks"].values()) == ["passed", died, "passed", died]
-    assert dying.starts == 3
+    assert dying.starts == 3 and bench.wrong() == ["a x"]
     assert json.loads((tmp_path / "results.json").read_text())["checks"] == bench.results["checks"]
+    bench.results["checks"] = {
+        "a x: 0": "passed",
+        "a x: 1": "did not finish (0)",
+        "b x: 0": "did not finish (1)",
+    }
+    assert bench.wrong() == ["b x"] and len(bench.failures()) == 3
 
 
 def test_bars():
