@@ -461,6 +461,16 @@ def test_the_command(folder, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_several_recordings_get_a_figure_each(folder):
+    tree = yaml.safe_load((folder / "small.yaml").read_text())
+    path = str(folder / "small.npz")
+    tree |= {"recordings": [{"path": path, "name": "day:1"}, {"path": path, "name": "b"}]}
+    tree.pop("recording", None)
+    (folder / "two.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["audit", str(folder / "two.yaml"), "--figure", str(folder / "a.png")]) == 0
+    assert sorted(p.name for p in folder.glob("*.png")) == ["a_b.png", "a_day_1.png"]
+
+
 def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
     argv = [
         "train",
@@ -473,7 +483,7 @@ def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
     ]
     assert main([*argv, "split.claim=stimuli"]) == 2
     said = capsys.readouterr().err
-    assert "the split leaks (shared_stimulus" in said and "split.allow_leak=true" in said
+    assert "the split of 'small' leaks (shared_stimulus" in said and "split.allow_leak=true" in said
     assert not (folder / "run" / "bundle.json").exists()
     assert main([*argv, "split.claim=stimuli", "split.allow_leak=true"]) == 0
     assert json.loads((folder / "run" / "summary.json").read_text())["audit_leaks"] == "shared_stimulus"

@@ -19,11 +19,11 @@ import torch
 from neuroformer.analysis.drift import chain_order, chained, late_scores, since_closed
 from neuroformer.analysis.simulation import recorded_parts, simulated_trials
 from neuroformer.config import Config, apply_overrides, from_dict, load_config, to_dict
+from neuroformer.data.members import open_only
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.metrics import mean_interval
 from neuroformer.model.bundle import read_bundle, write_atomic
-from neuroformer.recording import open_recording
 from neuroformer.training.scores import score
 from neuroformer.training.train import load_best, train
 
@@ -73,7 +73,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     done = folder / RESULT
     if done.exists():
         return json.loads(done.read_text())
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     if not (folder / "bundle.json").exists():
         train(rec, config, folder, progress=False, resume=True)
     p, model = _prepared(rec, config, folder, samples), load_best(folder)

@@ -96,12 +96,20 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
+    even = m.time_features >= 0 and m.time_features % 2 == 0
+    _require(even, "model.time_features", m.time_features, "an even number, 0 or more")
+    for name in ("target_networks", "target_kernel"):
+        _require(getattr(m, name) >= 0, f"model.{name}", getattr(m, name), "0 or more")
+    _require(
+        not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
+        "0 without model.target_filters, which count the spikes around a moment",
+    )  # fmt: skip
     for name in ("dropout", "history_dropout", "unit_dropout"):
         value = getattr(m, name)
         _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
     if m.surprise and w.frames > 0 and m.frame_readout:
         _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
-        step = m.frame_encoder.stride[0]
+        step = 1 if m.frame_encoder.kind == "backbone" else m.frame_encoder.stride[0]
         _require(
             step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
         )
@@ -113,6 +121,10 @@ def _check_model(c: Config) -> None:
     for i, block in enumerate(m.blocks):
         expected = f"one of {', '.join(known)} (what this run has)"
         _require(block.attend in known, f"model.blocks[{i}].attend", block.attend, expected)
+    e = m.frame_encoder
+    named = (e.kind == "backbone") == bool(e.backbone)
+    _require(named, "model.frame_encoder.backbone", e.backbone, "a folder or a hub id, with kind: backbone")
+    _require(len(e.resize) in (0, 2), "model.frame_encoder.resize", e.resize, "[rows, columns], or nothing")
     for name in ("kernel", "stride"):
         value = getattr(m.frame_encoder, name)
         _require(len(value) == 3, f"model.frame_encoder.{name}", value, "three numbers")

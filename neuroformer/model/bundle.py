@@ -138,6 +138,7 @@ class Bundle:
                 f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
                 for m in self.recordings
             )
+            + self._backbone()
             + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
             f"frames {c.window.frames:g} s\n"
             f"  inputs    {', '.join(v.name for v in c.inputs) or 'none'}; "
@@ -145,6 +146,14 @@ class Bundle:
             f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
             f"  versions  {versions}\n  metrics\n{values}"
         )
+
+    def _backbone(self) -> str:
+        """The pretrained network that frames go through; a frozen one is no part of the bundle."""
+        found = self.recordings[0].normalization.get("frames", {}).get("backbone")
+        if found is None:
+            return ""
+        where = "fine-tuned" if self.config.model.frame_encoder.finetune else "frozen, not in this folder"
+        return f"  backbone  {found['id']} ({found['model_type']}, sha256 {found['sha256'][:12]}), {where}\n"
 
     @staticmethod
     def _lacks(member: Member) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,16 @@ def describe(rec: Recording) -> str:
 def _time(seconds: float) -> str:
     """Six digits, or to the millisecond where a clock began long ago."""
     return f"{seconds:g}" if abs(seconds) < 1e6 else f"{seconds:.3f}"
+
+
+def describe_html(rec: Recording) -> str:
+    """The same as a table, for notebooks."""
+    first, *rest = describe(rec).splitlines()
+    rows = (line.strip().partition(" ") for line in rest)
+    body = "".join(
+        f"<tr><td>{escape(key)}</td><td>{escape(value.strip())}</td></tr>" for key, _, value in rows
+    )
+    return f"<p>{escape(first)}</p><table>{body}</table>"
 
 
 def _hz(times: np.ndarray) -> str:

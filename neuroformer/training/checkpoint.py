@@ -20,7 +20,10 @@ from neuroformer.model.cohort import Cohort
 FORMAT = 1
 FILE = "checkpoint.safetensors"
 # where and how a run is computed may change between its parts; what is computed may not
-MAY_CHANGE = ("train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes")
+MAY_CHANGE = (
+    "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
+    "train.compile", "train.features_gb",
+)  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -40,6 +43,7 @@ class Progress:
     seconds: float = 0.0  # of training, evaluation included
     best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
     stale: int = 0  # evaluations since the likelihood was best
+    scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
     run_id: str = ""  # under which Weights & Biases continues the run
 
 

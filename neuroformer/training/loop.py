@@ -33,7 +33,15 @@ from neuroformer.training.checkpoint import (
 )
 from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
-from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate, shrink
+from neuroformer.training.module import (
+    Average,
+    Losses,
+    Share,
+    make_optimizer,
+    set_learning_rate,
+    set_up_blocks,
+    shrink,
+)
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
@@ -87,6 +95,7 @@ class Trainer:
         self.average = None
         if self.train.average > 0:
             self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
+        set_up_blocks(cohort, self.train)
         self.processes = Processes(fabric)
         self.progress = Progress()
         self.signal: int | None = None
@@ -100,6 +109,7 @@ class Trainer:
 
     def resume(self) -> None:
         tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self._data())
+        self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
         average = None if self.average is None else self.average.model
         restore_tensors(tensors, self.cohort, average, self.optimizer)
 
@@ -108,7 +118,8 @@ class Trainer:
             self.log.flush()
             average = None if self.average is None else self.average.model
             tensors = state_tensors(self.cohort, average, self.optimizer)
-            now = dataclasses.replace(self.progress, seconds=self._seconds())
+            scaler = self.fabric.strategy.precision.state_dict()
+            now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler)
             save_checkpoint(self.folder / FILE, tensors, now, self.config, self._data())
         self.saved_at = time.monotonic()
 

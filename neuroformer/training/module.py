@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import TrainConfig
+from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
+from neuroformer.model.attention import Block
 from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 
@@ -45,8 +47,31 @@ class Losses(nn.Module):
         """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
         model = self.cohort[share.recording]
         output = model(share.batch)
-        terms = loss_terms(model, share.batch, output, share.totals, share.gather)
-        return terms | {"loss": total_loss(model.config, terms)}
+        # whatever the precision of the network, losses are computed in float32
+        with torch.autocast(output.dt_nll_T.device.type, enabled=False):
+            terms = loss_terms(model, share.batch, output, share.totals, share.gather)
+            return terms | {"loss": total_loss(model.config, terms)}
+
+
+def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
+    """How the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
+
+    Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
+    itself has kernels of its own, and its layouts differ from batch to batch.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = t.recompute
+            if t.compile:
+                for name in ("project", "finish"):
+                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
+
+
+def load_pretrained(model: Neuroformer) -> None:
+    """The weights with which a backbone that is fine-tuned begins."""
+    if model.frames is not None and model.frames.backbone is not None:
+        found = load_backbone(model.config.model.frame_encoder)
+        model.frames.backbone.load_state_dict(found.state_dict())
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
@@ -58,6 +83,7 @@ def learning_rate(step: int, t: TrainConfig) -> float:
 
 
 _READOUT = re.compile(r"(recordings\.\d+\.)?(frames|what_where|coupling)\.")
+_PAIRS = re.compile(r"(recordings\.\d+\.)?coupling\.pair$")
 
 
 def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
@@ -69,20 +95,23 @@ def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
     """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
-    their own."""
-    parts = {"rest": 1.0, "readout": t.readout_lr}
-    members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
+    their own, and a pretrained network another.
+
+    Weights of a coupling of pairs are seldom touched: two units fire at one lag in few batches of a hundred. Adam would
+    take the silence between for a strong gradient, so here its ``eps`` is a tenth of a unit's share of the spikes.
+    """
+    members: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, p in cohort.named().items():
         if p.requires_grad:
-            members["readout" if _READOUT.match(name) else "rest"].append(p)
-    groups = []
-    for part, factor in parts.items():
-        for is_matrix in (True, False):
-            chosen = [p for p in members[part] if (p.ndim >= 2) == is_matrix]
-            if chosen:
-                decay = t.weight_decay if is_matrix else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor})
-    return groups
+            factor = t.readout_lr if _READOUT.match(name) else 1.0
+            factor = t.backbone_lr if "frames.backbone." in name else factor
+            decay = t.weight_decay if p.ndim >= 2 else 0.0
+            eps = 0.1 / p.shape[1] if _PAIRS.match(name) else 1e-8
+            members.setdefault((factor, decay, eps), []).append(p)
+    return [
+        {"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor, "eps": eps}
+        for (factor, decay, eps), chosen in members.items()
+    ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfig) -> None:

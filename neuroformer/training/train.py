@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
@@ -23,6 +24,7 @@ from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
+from neuroformer.training.module import load_pretrained
 
 
 def train(
@@ -122,6 +124,8 @@ def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
     """The models as ``config.seed`` starts them."""
     torch.manual_seed(config.seed)
     models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in members]
+    for model in models:
+        load_pretrained(model)
     return Cohort(models, [p.rec.name for p in members], config)
 
 
@@ -164,12 +168,17 @@ def make_fabric(config: Config) -> Fabric:
     strategy = "auto"
     if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
         strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
+    plugins: list[Any] = []
+    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
+    if precision == "16-mixed" and on_cpu:  # asked by name, Fabric would take bfloat16 instead
+        precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]
     return Fabric(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.nodes,
         precision=precision,
         strategy=strategy,
+        plugins=plugins,
     )
 
 
