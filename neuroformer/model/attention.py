@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neuroformer.model.linear import Linear
 from neuroformer.ops import Ragged, attention
 
 
@@ -40,9 +41,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
+        self.out = Linear(width, width)
 
     def queries(self, x_TD: Tensor) -> Tensor:
         return self.query(x_TD).unflatten(-1, (self.heads, -1))
@@ -70,9 +71,9 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, mlp_ratio * width),
+            Linear(width, mlp_ratio * width),
             nn.GELU(),
-            nn.Linear(mlp_ratio * width, width),
+            Linear(mlp_ratio * width, width),
         )
         self.dropout = nn.Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.model.attention import Block, prepend
+from neuroformer.model.linear import Linear
 from neuroformer.ops import Ragged
 
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
@@ -45,9 +46,9 @@ class FrameEncoder(nn.Module):
         channels = c.channels or config.width
         if c.kind == "conv3d":
             self.filter = nn.Conv3d(1, channels, self.kernel, self.stride)
-            self.point = nn.Sequential(nn.GELU(), nn.Linear(channels, config.width))
+            self.point = nn.Sequential(nn.GELU(), Linear(channels, config.width))
         else:
-            self.filter = nn.Linear(self.kernel[0] * self.kernel[1] * self.kernel[2], config.width)
+            self.filter = Linear(self.kernel[0] * self.kernel[1] * self.kernel[2], config.width)
             self.point = nn.Identity()
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
         self.blocks = nn.ModuleList(
@@ -130,7 +131,7 @@ class WhatWhere(nn.Module):
     def __init__(self, encoder: FrameEncoder, num_units: int, width: int, num_features: int):
         super().__init__()
         steps, rows, columns = encoder.grid
-        self.feature = nn.Sequential(nn.GELU(), nn.Linear(width, num_features), nn.GELU())
+        self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
         self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
         self.what = nn.Parameter(0.01 * torch.randn(num_units, steps, num_features))
         self.dropout = nn.Dropout(0.1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
 from neuroformer.model.embed import raised_cosines
+from neuroformer.model.linear import Linear
 from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
@@ -116,15 +117,15 @@ class TargetHead(nn.Module):
         self.num_columns = 1 if self.classes else len(scale["mean"])
         size = self.raw_size
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
         streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width), nn.Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, size),
+            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
+            Linear(width, size),
         )  # fmt: skip
-        self.skip = nn.Linear(width, size)
-        self.counts = nn.Linear(counts_size, width) if counts_size else None
-        self.linear = nn.Linear(counts_size, size) if counts_size else None
+        self.skip = Linear(width, size)
+        self.counts = Linear(counts_size, width) if counts_size else None
+        self.linear = Linear(counts_size, size) if counts_size else None
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
