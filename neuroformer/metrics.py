@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln, stdtrit, xlogy
 
 NLB_RATE_FLOOR = 1e-9  # the benchmark's own: a rate of zero would make one spike infinitely unlikely
 
@@ -312,6 +312,23 @@ def block_bootstrap(
     some = np.isfinite(draws).any(0)
     out[:, some] = np.nanpercentile(np.where(np.isfinite(draws), draws, np.nan)[:, some], [2.5, 97.5], axis=0)
     return out
+
+
+def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean of independent values (one a seed, say) and the ends of Student's t 95 % interval of it.
+
+    ``mean +- t(0.975, n - 1) * s / sqrt(n)`` with the sample standard deviation s.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two values, which have no spread.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"an interval of a mean needs two values or more, got shape {x.shape}")
+    half = stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / np.sqrt(len(x))
+    return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
 
 
 def _block_labels(block: int | np.ndarray, size: int) -> np.ndarray:

@@ -71,7 +71,7 @@ def small_config(**sections) -> Config:
         "targets": [{"name": "speed"}, {"name": "gaze"}],
         "split": {"block": 8.0},
         "model": {
-            "width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2,
+            "width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2, "surprise": 0.1,
             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
         },
         "loss": {"contrast": [{"pair": ["neural", "frames"], "width": 8}]},

@@ -52,7 +52,9 @@ def test_train_generate_decode(run, capsys):
     ):
         assert (folder / name).stat().st_size > 5000, name
     scores = json.loads((folder / "simulation_scores.json").read_text())
-    assert {"model", "true_past", "ceiling", "psth_poisson", "homogeneous"} == set(scores["candidates"])
+    names = {"model", "true_past", "ceiling", "psth_poisson", "homogeneous", "readout"}
+    assert names == set(scores["candidates"])
+    assert all(np.isfinite(scores["candidates"][n]["rate_bits"][0]) for n in names)
     simulated = neuroformer.open_recording(folder / "simulated.npz")
     assert simulated.num_trials == 2 * 4 and simulated.num_spikes > 0
     decoded = np.load(folder / "decode_speed.npz")

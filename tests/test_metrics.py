@@ -156,3 +156,14 @@ def test_psth_ceiling_grows_with_repeats():
     few = metrics.psth_ceiling(rng.poisson(rate, (3, 100, 6)), rng.poisson(rate, (3, 100, 6)), 0.05)
     many = metrics.psth_ceiling(rng.poisson(rate, (60, 100, 6)), rng.poisson(rate, (60, 100, 6)), 0.05)
     assert 0 < few.r < many.r < 1
+
+
+def test_mean_interval_golden_and_covers():
+    # R: t.test(c(1, 2, 4))$conf.int
+    mean, low, high = metrics.mean_interval([1.0, 2.0, 4.0])
+    assert (mean, low, high) == pytest.approx((7 / 3, -1.4612501, 6.1279168))
+    rng = np.random.default_rng(0)
+    ends = np.array([metrics.mean_interval(rng.normal(3.0, 2.0, 4)) for _ in range(2000)])
+    assert 0.935 < ((ends[:, 1] < 3.0) & (ends[:, 2] > 3.0)).mean() < 0.965
+    with pytest.raises(ValueError, match="two values or more"):
+        metrics.mean_interval([1.0])

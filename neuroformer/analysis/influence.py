@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroformer.analysis.attention import batches
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.batch import Batch, BatchBuilder, Clips, Earlier
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
@@ -108,11 +108,15 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     if c is not None:
         seen = (c.index_W, c.key_W, c.age_W)
         c = Clips(c.images_GFHW, c.num_missing_G, *(x[window_V] for x in seen))
+    e = batch.earlier
+    if e is not None:
+        seen = (e.index_W, e.onset_WK, e.num_missing_W)
+        e = Earlier(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
         past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
         available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
-        clips=c,
+        clips=c, earlier=e,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
     )  # fmt: skip
 
@@ -163,41 +167,3 @@ def _path(steps: int) -> list[tuple[float, float]]:
         return [(1.0, 1.0)]
     root = (np.arange(steps) + 0.5) / steps
     return [(float(r * r), float(2 * r / steps)) for r in root]
-
-
-def frame_sensitivity(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 64
-) -> Map:
-    """Each unit's receptive field as the model sees it: mean squared gradient of its log-odds to every pixel.
-
-    Squares, because a unit that follows the energy of its input has gradients of either sign. (units, pixels, lags):
-    the lag runs back from the last frame that a window saw.
-    """
-    assert model.frames is not None
-    count, (height, width) = 0, builder_frame_size(builder)
-    sums: Tensor | None = None
-    for batch in batches(builder, windows, batch_size):
-        c = batch.clips
-        assert c is not None
-        images = c.images_GFHW.to(model.sos.dtype).requires_grad_()
-        clips = dataclasses.replace(c, images_GFHW=images)
-        log_rate = model.expected(dataclasses.replace(batch, clips=clips))
-        score = log_odds(log_rate).mean(1).sum(0)
-        for unit in range(model.num_units):
-            (slope,) = torch.autograd.grad(score[unit], images, retain_graph=unit + 1 < model.num_units)
-            if sums is None:
-                sums = torch.zeros(model.num_units, *slope.shape[1:], dtype=torch.float64)
-            sums[unit] += slope.double().square().sum(0)
-        count += len(images)
-    assert sums is not None
-    values = (sums / count).flip(1).flatten(2).transpose(1, 2).sqrt().numpy()
-    lags = np.arange(values.shape[2]) * model.frame_period
-    names = [f"row {r}, column {q}" for r in range(height) for q in range(width)]
-    unit = "root mean square of the gradient of log-odds"
-    return Map("frame sensitivity", values, unit, unit_ids, names, np.full((1, 1, 1), count), lags, (height, width))  # fmt: skip
-
-
-def builder_frame_size(builder: BatchBuilder) -> tuple[int, int]:
-    assert builder.frames is not None
-    height, width = builder.frames.images.shape[1:3]
-    return int(height), int(width)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroformer.metrics import pearson
+from neuroformer.metrics import RateBits, bits_per_spike_rates, pearson
 
 MIN_EXPLAINABLE = 0.15  # units below it have no FEVE worth the name (Sensorium's own limit)
 
@@ -32,11 +32,12 @@ class Rates:
 
 
 def expected_counts(
-    source_KBU: np.ndarray, *, readout: bool = False, prior: float = 0.0, mean_U=None
+    source_KBU: np.ndarray, *, readout: bool = False, prior: float = 0.0, mean_U=None, join: int = 1
 ) -> Rates:
     """Expected counts per bin and unit, from a rate readout or from K samples: what every rate score takes.
 
-    A readout's log rates are exponentiated. Of K samples it is ``(sum + prior * mean) / (K + prior)``: a gamma
+    A readout's log rates are exponentiated. Its bias is the readout's own: it is one window's expectation given the
+    past, and knows nothing of the window's own spikes. Of K samples it is ``(sum + prior * mean) / (K + prior)``: a gamma
     prior worth ``prior`` samples at each unit's mean rate. With prior 0 it is unbiased, and its variance, the
     samples' own over K, is what lowers every score that is not corrected for it; with a prior the variance is
     ``(K / (K + prior))^2`` of that and the expectation is pulled to the mean by ``prior / (K + prior)``.
@@ -47,6 +48,7 @@ def expected_counts(
     source_KBU : (K, B, U) sampled counts, or with ``readout`` (B, U) log of the expected counts
     prior : samples that the prior is worth
     mean_U : (U,) expected counts a bin of each unit, needed where ``prior > 0``
+    join : so many bins are summed into one of the result; a rest is left out
 
     Raises
     ------
@@ -57,14 +59,31 @@ def expected_counts(
     if x.ndim != (2 if readout else 3):
         raise ValueError(f"got shape {x.shape}; expected {'(bins, units) log rates' if readout else '(samples, bins, units) counts'}")  # fmt: skip
     if readout:
-        return Rates(np.exp(x), np.zeros_like(x), 0, 0.0)
+        x = _joined(np.exp(x), join)
+        return Rates(x, np.zeros_like(x), 0, 0.0)
+    x = _joined(x, join)
     if prior > 0 and mean_U is None:
         raise ValueError(f"prior is {prior:g} samples; give mean_U, the rates that it pulls to")
     num_samples = len(x)
-    pull = 0.0 if mean_U is None else prior * np.asarray(mean_U)
+    pull = 0.0 if mean_U is None else prior * join * np.asarray(mean_U)
     spread = x.var(0, ddof=1) if num_samples > 1 else np.full(x.shape[1:], np.nan)
     variance = spread * num_samples / (num_samples + prior) ** 2
     return Rates((x.sum(0) + pull) / (num_samples + prior), variance, num_samples, prior)
+
+
+def _joined(x: np.ndarray, join: int) -> np.ndarray:
+    """(..., bins, units) sums of every ``join`` bins."""
+    bins = x.shape[-2] // join
+    return x[..., : bins * join, :].reshape(*x.shape[:-2], bins, join, x.shape[-1]).sum(-2)
+
+
+def rate_bits(recorded: list[np.ndarray], predicted: list[Rates]) -> RateBits:
+    """Bits/spike of expected counts as Poisson rates, see :func:`neuroformer.metrics.bits_per_spike_rates`.
+
+    Expected counts of samples need a prior. It pulls them to the mean, so few samples score below what the same
+    generator would with many: compare scores of equal K and prior.
+    """
+    return bits_per_spike_rates(np.concatenate(recorded), np.concatenate([p.expected_BU for p in predicted]))
 
 
 def single_trial_r(recorded: list[np.ndarray], predicted: list[Rates]) -> np.ndarray:

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.analysis.drift import Chains, chained, late_scores, since_closed
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
 from neuroformer.analysis.psth import stimulus_of_trials
-from neuroformer.analysis.rates import expected_counts, feve, single_trial_r
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S, Statistics, compare, correlation
+from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
+from neuroformer.analysis.sides import Side, with_intervals
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
-from neuroformer.metrics import psth_r
 from neuroformer.recording import Recording
 
-STRETCH_S = 4.0  # of the scores against time
-LATE_S = 32.0  # the closed loop has run for so long where its drift is read off
+PRIOR = 1.0  # samples that the mean rate is worth where sampled counts become rates of a likelihood
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,8 @@ def score_simulation(
     parts: Parts,
     *,
     true_past: Trials | None = None,
+    chains: Chains | None = None,
+    readout: list[np.ndarray] | None = None,
     whole: int = 1,
     bootstraps: int = 200,
     seed: int = 0,
@@ -78,7 +80,10 @@ def score_simulation(
     Scores are those of :func:`neuroformer.analysis.statistics.compare`, and: ``psth_r``, median over units of r
     between PSTHs in bins of 50 ms, over the stimuli one after another; ``single_trial_r``, mean over units of
     r with single trials, and ``feve``, both of the mean over the samples of a trial (for ``ceiling`` the mean
-    over all other repeats of its stimulus: the leave-one-out oracle); ``classifier``, the balanced accuracy of
+    over all other repeats of its stimulus: the leave-one-out oracle); ``rate_bits`` and ``rate_bits_per_unit``, bits/spike
+    of those means as Poisson rates in bins of 50 ms (pooled over units, and averaged), where samples carry a prior of one
+    sample at the training mean: with 3 samples it costs much, so only ``readout``, the rates that the model states
+    itself, and the two simulators compare without it; ``classifier``, the balanced accuracy of
     the stronger of two classifiers in telling candidate from held-out trials, 0.5 being perfect. Intervals:
     held-out trials drawn again with replacement, and their imitations with them (training trials on their own).
     Such a draw holds fewer distinct trials, which lowers whatever averages over them, so the interval is the
@@ -88,13 +93,16 @@ def score_simulation(
     ----------
     simulated, true_past : imitations of the held-out trials, by ``source``, the same number of each
     parts : recorded trials
+    chains : loops that ran on from trial to trial, for the drift; without them it is read off the trials themselves
+    readout : (bins, units) log expected counts of each held-out trial, from the model's own rate readout after the
+        recorded past
     whole : bins a window; likelihoods are of the bins that whole windows tile
 
     Returns
     -------
     dict, ready for JSON
-        ``candidates``: by name and score, ``[value, low, high]``. ``since_closed``: lists over stretches of
-        4 s. ``bits_per_spike``: of both Poisson simulators. ``num_samples``, ``num_trials``, ``classifier``.
+        ``candidates``: by name and score, ``[value, low, high]``. ``since_closed`` and ``late``: drift, see
+        :mod:`neuroformer.analysis.drift`. ``bits_per_spike``: of both Poisson simulators. ``num_samples``, ``num_trials``, ``classifier``.
     """
     held_out = parts.held_out
     simulators: dict[str, PoissonSimulator | None] = {
@@ -106,12 +114,12 @@ def score_simulation(
         candidates[name] = None if one is None else one.sample(simulated, seed + 1 + i)
     pair_units = np.sort(np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))[:MAX_PAIR_UNITS])  # fmt: skip
     out: dict[str, Any] = {"candidates": {}, "classifier": {}}
-    true = _Side(held_out, pair_units)
+    true = Side(held_out, pair_units)
     for name, trials in candidates.items():
         if trials is None:
             continue
-        values = _with_intervals(
-            _Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
+        values = with_intervals(
+            Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
         )
         values |= _rate_scores(name, trials, parts, simulators)
         test = two_sample(held_out, trials, seed)
@@ -119,13 +127,16 @@ def score_simulation(
             values["classifier"] = [test.best, *test.interval(bootstraps, seed)]
             out["classifier"][name] = test.accuracy
         out["candidates"][name] = values
+    if readout is not None:
+        out["candidates"]["readout"] = _readout_scores(readout, held_out)
+    out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
     out["bits_per_spike"] = {n: s.bits_per_spike(held_out, whole) for n, s in simulators.items() if s is not None}  # fmt: skip
     chosen = simulators["psth_poisson"]
     if chosen is not None:
         out["psth_poisson_choice"] = {"smoothing_s": chosen.smoothing_s, "floor": chosen.floor}
-    out["since_closed"] = since_closed(
-        simulated, held_out, true_past=candidates["true_past"], ceiling=candidates["ceiling"]
-    )
+    if chains is None:
+        chains = chained(np.arange(len(held_out))[None], [simulated], parts, true_past, seed)
+    out["since_closed"], out["late"] = since_closed(chains), late_scores(chains, bootstraps, seed)
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
     return out
@@ -141,85 +152,47 @@ def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
     return train.rows(np.sort(np.concatenate(keep)))
 
 
-class _Side:
-    """A candidate or the held-out trials: their statistics and PSTH counts, ready to be drawn from."""
-
-    def __init__(self, trials: Trials, pair_units: np.ndarray):
-        self.trials = trials
-        self.statistics = Statistics.of(trials, pair_units)
-        self.wide_TBU = trials.dense(max(1, round(WIDTH_S / trials.dt)))
-        self.has_stimulus = bool((trials.stimulus >= 0).any())
-
-    def psths(self, rows: np.ndarray) -> dict[int, np.ndarray]:
-        stimulus = self.trials.stimulus[rows]
-        return {int(s): self.wide_TBU[rows[stimulus == s]].mean(0) for s in np.unique(stimulus[stimulus >= 0])}  # fmt: skip
-
-
-def _scores(a: _Side, rows_a: np.ndarray, b: _Side, rows_b: np.ndarray) -> dict[str, float]:
-    out = compare(a.statistics.total(rows_a), b.statistics.total(rows_b))
-    if a.has_stimulus and b.has_stimulus:
-        out["psth_r"] = _psth_r(a.psths(rows_a), b.psths(rows_b))
-    return out
-
-
-def _psth_r(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
-    shared = sorted(set(a) & set(b))
-    if not shared:
-        return float("nan")
-    bins = {s: min(len(a[s]), len(b[s])) for s in shared}
-    return psth_r(*(np.concatenate([x[s][: bins[s]] for s in shared]) for x in (a, b))).r
-
-
-def _with_intervals(
-    a: _Side, b: _Side, bootstraps: int, seed: int, *, paired: bool
-) -> dict[str, list[float]]:
-    rng = np.random.default_rng(seed)
-    rows = lambda side: np.arange(len(side.trials))
-    value = _scores(a, rows(a), b, rows(b))
-    draws: dict[str, list[float]] = {k: [] for k in value}
-    imitations = {s: np.flatnonzero(a.trials.source == s) for s in b.trials.source}
-    for _ in range(bootstraps if len(b.trials) > 1 else 0):
-        rows_b = rng.integers(len(b.trials), size=len(b.trials))
-        if paired:
-            rows_a = np.concatenate([imitations[s] for s in b.trials.source[rows_b]])
-        else:
-            rows_a = rng.integers(len(a.trials), size=len(a.trials))
-        for k, v in _scores(a, rows_a, b, rows_b).items():
-            draws[k].append(v)
-    return {k: [v, *_interval(v, draws[k])] for k, v in value.items()}
-
-
-def _interval(value: float, draws: list[float]) -> tuple[float, float]:
-    known = np.array([d for d in draws if np.isfinite(d)])
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, middle, high = np.percentile(known, [2.5, 50, 97.5])
-    return float(value + low - middle), float(value + high - middle)
-
-
 def _rate_scores(name: str, trials: Trials, parts: Parts, simulators) -> dict[str, list[float]]:
-    """single_trial_r and FEVE of the expected counts of each held-out trial, in bins of 50 ms."""
+    """Scores of the expected counts of each held-out trial, in bins of 50 ms, from samples or known rates."""
     held = parts.held_out
-    join = max(1, round(WIDTH_S / held.dt))
-    recorded = held.counts(join)
     if name in simulators:
         one = simulators[name]
         fine = [one.rates(int(s), int(n)) for s, n in zip(held.stimulus, held.num_ticks, strict=True)]
-        wide = [x[: len(y) * join].reshape(len(y), join, x.shape[1]).sum(1) for x, y in zip(fine, recorded, strict=True)]  # fmt: skip
-        predicted = [expected_counts(np.log(x), readout=True) for x in wide]
-    else:
-        samples = _samples_of_each(name, trials, parts, join)
-        if any(len(x) == 0 for x in samples):
-            return {}
-        predicted = [expected_counts(x[:, : len(y)]) for x, y in zip(samples, recorded, strict=True)]
-        recorded = [y[: len(p.expected_BU)] for y, p in zip(recorded, predicted, strict=True)]
-    r = single_trial_r(recorded, predicted)
+        return _readout_scores([np.log(x) for x in fine], held)
+    join = _join(held)
+    samples = _samples_of_each(name, trials, parts, join)
+    if any(len(x) == 0 for x in samples):
+        return {}
+    recorded = [y[: x.shape[1]] for x, y in zip(samples, held.counts(join), strict=True)]
+    samples = [x[:, : len(y)] for x, y in zip(samples, recorded, strict=True)]
+    mean_U = join * simulators["homogeneous"].mean_U
+    plain = [expected_counts(x) for x in samples]
+    likely = [expected_counts(x, prior=PRIOR, mean_U=mean_U) for x in samples]
+    return _scores_of_expected(recorded, plain, likely, held.stimulus)
+
+
+def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list[float]]:
+    """The same of (bins, units) log expected counts a bin of each held-out trial, as far as they go."""
+    predicted = [expected_counts(x, readout=True, join=_join(held)) for x in log_rates]
+    recorded = [y[: len(p.expected_BU)] for y, p in zip(held.counts(_join(held)), predicted, strict=True)]
+    return _scores_of_expected(recorded, predicted, predicted, held.stimulus)
+
+
+def _scores_of_expected(recorded, plain, likely, stimulus: np.ndarray) -> dict[str, list[float]]:
     nan = float("nan")
-    out = {"single_trial_r": [float(np.nanmean(r)) if np.isfinite(r).any() else nan, nan, nan]}
-    value, units = feve(recorded, predicted, held.stimulus)
+    r, bits = single_trial_r(recorded, plain), rate_bits(recorded, likely)
+    out = {
+        "single_trial_r": [float(np.nanmean(r)) if np.isfinite(r).any() else nan, nan, nan],
+        "rate_bits": [bits.pooled, nan, nan], "rate_bits_per_unit": [bits.per_unit_mean, nan, nan],
+    }  # fmt: skip
+    value, units = feve(recorded, plain, stimulus)
     if units:
         out |= {"feve": [value, nan, nan], "feve_units": [units, nan, nan]}
     return out
+
+
+def _join(held: Trials) -> int:
+    return max(1, round(WIDTH_S / held.dt))
 
 
 def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list[np.ndarray]:
@@ -241,49 +214,11 @@ def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list
     return out
 
 
-def since_closed(simulated: Trials, held_out: Trials, **others: Trials | None) -> dict[str, list[float]]:
-    """How far the closed loop drifts: scores in stretches of 4 s since it closed.
-
-    Returns
-    -------
-    dict of equal lists
-        ``start_s``; ``rate_ratio``: population rate over the recorded one; ``rate_r``: r over units of log rates;
-        ``psth_r`` where stimuli repeat; each also for the
-        ``others``, as ``NAME_...``. A stretch of few trials varies on its own: ``ceiling``, training trials in place of the
-        simulation, shows by how much.
-    """
-    step = round(STRETCH_S / held_out.dt)
-    starts = np.arange(0, int(held_out.num_ticks.max(initial=0)) - step + 1, step)
-    out: dict[str, list[float]] = {"start_s": [float(s * held_out.dt) for s in starts]}
-    sides = {"": simulated} | {f"{name}_": side for name, side in others.items() if side is not None}
-    for prefix, side in sides.items():
-        for start in starts.tolist():
-            part, true = (t.stretch(start, start + step) for t in (side, held_out))
-            for k, v in _stretch_scores(part, true).items():
-                out.setdefault(prefix + k, []).append(v)
-    return out
-
-
-def _stretch_scores(a: Trials, b: Trials) -> dict[str, float]:
-    count = lambda t: np.bincount(t.unit, minlength=t.num_units) / max(t.seconds_T.sum(), 1e-9)
-    rate_a, rate_b = count(a), count(b)
-    half = 0.5 / max(b.seconds_T.sum(), 1e-9)
-    out = {
-        "rate_ratio": float(rate_a.sum() / rate_b.sum()) if rate_b.sum() > 0 else float("nan"),
-        "rate_r": correlation(np.log(rate_a + half), np.log(rate_b + half)),
-    }
-    if (b.stimulus >= 0).any():
-        none = np.zeros(0, np.int64)
-        sides = _Side(a, none), _Side(b, none)
-        out["psth_r"] = _psth_r(*(s.psths(np.arange(len(s.trials))) for s in sides))
-    return out
-
-
 def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
     """The scores for a flat summary: ``simulation_SCORE``, its interval, and each other candidate's value.
 
-    ``simulation_rate_ratio_late`` is the population rate over the recorded one from 32 s of closed loop on, or in
-    the last stretch of shorter trials (``simulation_late_s`` says where that begins).
+    ``simulation_rate_ratio_late`` is the population rate over the recorded one from ``simulation_late_s`` of closed
+    loop on, 32 s unless the chains of trials are shorter.
     """
     out: dict[str, float] = {}
     for name, values in scores["candidates"].items():
@@ -293,10 +228,14 @@ def flat_scores(scores: dict[str, Any]) -> dict[str, float]:
             if name == "model" and np.isfinite(low):
                 out |= {f"{full}_low": low, f"{full}_high": high}
     out |= {f"bits_per_spike_{k}": v for k, v in scores["bits_per_spike"].items()}
-    drift = scores["since_closed"]
-    late = [i for i, s in enumerate(drift["start_s"]) if s >= LATE_S - 1e-9] or [len(drift["start_s"]) - 1]
-    if drift["start_s"]:
-        out["simulation_late_s"] = drift["start_s"][late[0]]
-        for key in [k for k in drift if k != "start_s"]:
-            out[f"simulation_{key}_late"] = float(np.mean([drift[key][i] for i in late]))
+    late = scores["late"]
+    out["simulation_late_s"] = late["since_s"]
+    for name in [n for n in late if n in scores["candidates"]]:
+        prefix = "simulation_" if name == "model" else f"simulation_{name}_"
+        for key, (value, low, high) in late[name].items():
+            out |= {
+                f"{prefix}{key}_late": value,
+                f"{prefix}{key}_late_low": low,
+                f"{prefix}{key}_late_high": high,
+            }
     return {k: v for k, v in out.items() if np.isfinite(v)}

@@ -105,9 +105,9 @@ class Trials:
             out[t, : len(x)] = x
         return out
 
-    def first(self, num_ticks: int) -> Trials:
-        """At most the first so many bins of every trial."""
-        inside = self.tick < num_ticks
+    def first(self, num_ticks: int | np.ndarray) -> Trials:
+        """At most the first so many bins of every trial, or (T,) of each."""
+        inside = self.tick < np.broadcast_to(num_ticks, self.num_ticks.shape)[self.trial]
         return replace(
             self, trial=self.trial[inside], tick=self.tick[inside], unit=self.unit[inside],
             num_ticks=np.minimum(self.num_ticks, num_ticks),

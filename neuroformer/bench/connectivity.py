@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import platform
 import tempfile
 from pathlib import Path
@@ -15,35 +17,48 @@ from neuroformer.analysis import attention, influence
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.pairwise import Pairs
-from neuroformer.config import apply_overrides, from_dict, load_config, to_dict
+from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, load_config, to_dict
+from neuroformer.model.bundle import read_bundle, write_atomic
 from neuroformer.recording import open_recording
 
 PRIMARY = "knock-out"  # fixed before any model was trained on these recordings
 PAIRWISE = ("cross-correlogram", "Pearson of counts", "GLM coupling filter", "transfer entropy")
+SCORES = "connectivity.json"  # of one seed, beside its bundle
 
 
 def run(
-    config: Path, seeds: int = 5, overrides: list[str] | None = None, windows: int = 4000
-) -> dict[str, Any]:
+    config: Path, seeds: int = 5, overrides: list[str] | None = None, windows: int = 20_000, folder: Path | None = None
+) -> dict[str, Any]:  # fmt: skip
     """Train on a built-in recording with known coupling once a seed (of recording and training alike), and read it.
 
     Every reading, the baselines included, is summarised alike: the value at the lag where it is largest in size.
     The baselines see the training blocks, as the model did; the readings are taken on training windows.
 
+    Parameters
+    ----------
+    windows : of which the readings are taken, a seed
+    folder : keeps what each seed gave; a second call goes on where the first one stopped
+
     Returns
     -------
     dict
         ``readings``: by name, mean and standard error over seeds of ``auroc`` and ``r2``; ``primary_minus``: by
-        pairwise baseline, mean and standard error of the paired difference of r2; ``bits_per_spike``.
+        pairwise baseline, mean and standard error of the paired difference of r2; ``bits_per_spike``: of the
+        validation blocks.
+
+    Raises
+    ------
+    ConfigError
+        ``folder`` holds seeds of another configuration.
     """
     scores: dict[str, dict[str, list[float]]] = {}
     bits = []
     for seed in range(seeds):
         tree = to_dict(load_config(config, overrides or []))
         tree["recording"]["options"]["seed"] = seed
-        found, score = _one(from_dict(apply_overrides(tree, [f"seed={seed}"])), windows)
-        bits.append(score)
-        for s in found:
+        one = _seed(from_dict(apply_overrides(tree, [f"seed={seed}"])), windows, folder)
+        bits.append(one["bits_per_spike"])
+        for s in one["readings"]:
             kept = scores.setdefault(s["name"], {"auroc": [], "r2": []})
             kept["auroc"].append(s["auroc"])
             kept["r2"].append(s["r2"])
@@ -56,28 +71,43 @@ def run(
     }  # fmt: skip
 
 
-def _one(config, num_windows: int) -> tuple[list[dict[str, Any]], float]:
+def _seed(config: Config, num_windows: int, folder: Path | None) -> dict[str, Any]:
+    """What one seed gave: now, or when it was run before."""
+    place = (
+        contextlib.nullcontext(folder / f"seed_{config.seed}") if folder else tempfile.TemporaryDirectory()
+    )
+    with place as there:
+        mine = Path(there)
+        if (mine / "bundle.json").exists() and read_bundle(mine).config != config:
+            raise ConfigError(f"{mine} was trained with another configuration; name another folder")
+        if (mine / SCORES).exists():
+            return json.loads((mine / SCORES).read_text())
+        found = _one(config, num_windows, mine)
+        write_atomic(mine / SCORES, json.dumps(found, indent=1).encode())
+        return found
+
+
+def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
     """The agreement of every reading with the truth, and the validation bits/spike, of one seed."""
     from neuroformer.training.train import load_best, train
 
     rec = open_recording(config.recording.path, **config.recording.options)
-    with tempfile.TemporaryDirectory() as folder:
-        prepared, metrics = train(rec, config, Path(folder), progress=False)
-        model = load_best(Path(folder))
+    prepared, metrics = train(rec, config, folder, progress=False, resume=True)
+    model = load_best(folder)
     everything = prepared.windows("train")
     few = np.random.default_rng(config.seed).permutation(len(everything))[:num_windows]
     windows, ids = everything[np.sort(few)], rec.unit_ids
-    maps: list[Map] = [influence.knock_out(model, prepared.builder, windows, ids)]
+    maps: list[Map] = [influence.knock_out(model, prepared.builder, windows, ids, batch_size=256)]
     lags = maps[0].lags_s
     assert lags is not None
-    maps.append(influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids))
+    maps += [influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids, steps=s) for s in (1, 8)]  # fmt: skip
     for rows in ("predicted", "spike"):
         for m in attention.attention_maps(model, prepared.builder, windows, ids, rows=rows):
             if m.square:
                 maps.append(dataclasses.replace(m, name=f"{m.name}, by {rows}"))
-    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)  # fmt: skip
+    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(len(lags))
     found = [agreement(m, rec.truth["coupling"]) for m in maps]
-    return found, float(metrics["valid_best_likelihood"])
+    return {"readings": found, "bits_per_spike": float(metrics["valid_best_likelihood"])}
 
 
 def _mean(values) -> list[float]:

@@ -33,6 +33,9 @@ def add(command) -> None:
         help="what to train; a built-in recording with known coupling",
     )  # fmt: skip
     b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
+    b.add_argument(
+        "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
+    )
     b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
     b = benchmark("data", _data, "batches built per second")
     b.add_argument(
@@ -40,6 +43,15 @@ def add(command) -> None:
         help="a recording of so many spikes on disk (1e8) against the small one",
     )  # fmt: skip
     benchmark("decode", _decode, "behavior, in batches and as a stream")
+    b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
+    b.add_argument("--config", type=Path, required=True, help="what to train, e.g. configs/hippocampus.yaml")
+    b.add_argument(
+        "--folder", type=Path, default=Path("runs/exposure"),
+        help="of the trainings; what is there already is not trained again",
+    )  # fmt: skip
+    b.add_argument("--noise", default="0,0.1,0.3", help="values of train.past_noise, compared with the first")
+    b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=my.npz")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
     benchmark("kernels", _kernels, "fused kernels on a GPU")
@@ -77,7 +89,7 @@ def _attend(args) -> Result:
 def _connectivity(args) -> Result:
     from neuroformer.bench import connectivity
 
-    result = connectivity.run(args.config, args.seeds, args.override)
+    result = connectivity.run(args.config, args.seeds, args.override, folder=args.folder)
     return result | {"table": connectivity.table(result)}
 
 
@@ -91,6 +103,16 @@ def _decode(args) -> Result:
     from neuroformer.bench import decode
 
     return decode.run()
+
+
+def _exposure(args) -> Result:
+    from neuroformer.bench import exposure
+
+    numbers = lambda text, kind: [kind(x) for x in text.split(",")]
+    result = exposure.run(
+        args.config, args.folder, numbers(args.noise, float), numbers(args.seeds, int), args.override
+    )
+    return result | {"table": exposure.table(result)}
 
 
 def _generate(args) -> Result:

@@ -164,6 +164,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
         score_simulation,
         simulated_trials,
     )
+    from neuroformer.generation.readout import readout_rates
     from neuroformer.generation.simulate import simulate_true_past
     from neuroformer.model.bundle import write_atomic
     from neuroformer.report.simulation import simulation_panel
@@ -175,14 +176,53 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     parts = recorded_parts(p.rec, p.split, g.split, g.max_seconds)
     closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
     scores = score_simulation(
-        closed, parts, true_past=true_past, whole=p.builder.shape.current, seed=p.config.seed
-    )
+        closed, parts, true_past=true_past, chains=_chains(args, p, model, simulated, parts, true_past),
+        readout=readout_rates(model, p.index, p.builder, _limited(p)), whole=p.builder.shape.current, seed=p.config.seed,
+    )  # fmt: skip
     path = args.folder / "simulation_scores.json"
     write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
     _print_scores(scores["candidates"])
+    _print_drift(scores["since_closed"], scores["late"])
     print(f"all scores in {path}")
     save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
     return flat_scores(scores)
+
+
+def _limited(p) -> np.ndarray:
+    """The blocks that are simulated, as long as they are."""
+    segment, start, stop = p.split.blocks[p.config.generate.split].T
+    limit = round(p.config.generate.max_seconds / p.split.dt)
+    return np.stack([segment, start, np.minimum(stop, start + limit) if limit else stop], 1)
+
+
+def _chains(args, p, model, simulated, parts, true_past):
+    """The simulation run on from trial to trial for a minute, to see it drift."""
+    from neuroformer.analysis.drift import chain_order, chained
+    from neuroformer.analysis.simulation import simulated_trials
+    from neuroformer.generation.chain import simulate_chain
+
+    order_LC = chain_order(parts.held_out)
+    recordings = simulate_chain(
+        model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=not args.quiet
+    )
+    legs = [simulated_trials(r, parts.held_out) for r in recordings]
+    return chained(order_LC, legs, parts, true_past, p.config.seed)
+
+
+def _print_drift(drift: dict[str, list[float]], late: dict[str, Any]) -> None:
+    """One row a stretch of the closed loop, and its late part with intervals."""
+    names = [k for k in drift if k != "start_s"]
+    if not drift["start_s"]:
+        return
+    print("seconds since the loop closed")
+    print(f"{'':16}" + "".join(f"{n:>{len(n) + 2}}" for n in names))
+    for i, start in enumerate(drift["start_s"]):
+        print(f"{start:>16g}" + "".join(f"{drift[n][i]:>{len(n) + 2}.3f}" for n in names))
+    print(f"from {late['since_s']:g} s to {late['until_s']:g} s")
+    for name in ("model", "true_past", "ceiling"):
+        cells = [f"{k} {v:.3f} ({low:.3f} to {high:.3f})" for k, (v, low, high) in late.get(name, {}).items()]
+        if cells:
+            print(f"{name:>16}  " + ", ".join(cells))
 
 
 def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:

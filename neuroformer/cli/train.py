@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -26,30 +27,69 @@ def add(command) -> None:
     p.add_argument(
         "--no-baselines", action="store_true", help="do not fit the GLMs that the score is compared with"
     )
+    p.add_argument(
+        "--seeds", type=int, metavar="N",
+        help="train N seeds from `seed` on, into seed_<k> of the folder, and summarise their scores with intervals; "
+        "with --resume, finished seeds are not run again",
+    )  # fmt: skip
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
 
 
 def run(args) -> int:
-    from neuroformer.recording import open_recording
-    from neuroformer.training.checkpoint import FILE
-    from neuroformer.training.loop import Stopped
-    from neuroformer.training.train import is_first_process, train
+    if args.seeds is not None:
+        return _run_seeds(args)
+    return _run_one(args, *_asked(args))
 
-    config, folder = _asked(args)
-    if args.resume and _is_scored(folder):
-        print(f"{folder} holds a finished run; nothing to resume")
-        return 0
+
+def _run_seeds(args) -> int:
+    """One run a seed; then what their scores have in common."""
+    from neuroformer.cli.seeds import seed_folder, summarise_seeds
+    from neuroformer.training.train import is_first_process
+
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds is {args.seeds}; expected 1 or more")
+    first = args.run and next(iter(sorted(args.run.glob("seed_*"), key=lambda f: int(f.name[5:]))), None)
+    config, folder = _asked(args, args.run if args.config or not first else first)
+    folder = folder.parent if folder == first else folder
+    seeds = [config.seed + k for k in range(args.seeds)]
+    for seed in seeds:
+        _refuse_what_is_there(args, seed_folder(folder, seed))
+    for seed in seeds:
+        code = _run_one(args, dataclasses.replace(config, seed=seed), seed_folder(folder, seed))
+        if code:
+            return code
+    if is_first_process():
+        summarise_seeds(folder, seeds)
+    return 0
+
+
+def _refuse_what_is_there(args, folder: Path) -> bool:
+    """Whether the folder holds a run that is to be gone on with."""
+    from neuroformer.training.checkpoint import FILE
+
     there = [name for name in ("bundle.json", FILE) if (folder / name).exists()]
     if there and not (args.overwrite or args.resume):
         what = "a trained run" if "bundle.json" in there else "a run that was stopped"
         more = "" if "bundle.json" in there else "--resume it, "
         raise ConfigError(f"{folder} already holds {what}; {more}give --run another folder, or --overwrite")
+    return bool(there) and args.resume
+
+
+def _run_one(args, config: Config, folder: Path) -> int:
+    from neuroformer.recording import open_recording
+    from neuroformer.training.loop import Stopped
+    from neuroformer.training.train import is_first_process, train
+
+    if args.resume and _is_scored(folder):
+        print(f"{folder} holds a finished run; nothing to resume")
+        return 0
+    goes_on = _refuse_what_is_there(args, folder)
     rec = open_recording(config.recording.path, **config.recording.options)
     warn_only_ours()
     first = is_first_process()
     if first:
         print(rec)
-        if not args.resume or not there:
+        if not goes_on:
             _clear(folder)
     try:
         prepared, metrics = train(rec, config, folder, progress=not args.quiet, resume=args.resume)
@@ -62,34 +102,33 @@ def run(args) -> int:
     return 0
 
 
-def _asked(args) -> tuple[Config, Path]:
+def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
     """The configuration and the folder; a resumed run knows its own configuration."""
     from neuroformer.config import apply_overrides, from_dict, to_dict
     from neuroformer.training.checkpoint import FILE, read_config
 
+    folder = resumed or args.run
     if args.config is not None:
         config = load_config(args.config, args.override)
-        return config, args.run or Path("runs") / config.name
-    if not args.resume or args.run is None:
+        return config, folder or Path("runs") / config.name
+    if not args.resume or folder is None:
         raise ConfigError("give --config FILE, or --run FOLDER --resume to go on with a run")
-    if (args.run / FILE).exists():
-        config = read_config(args.run / FILE)
-    elif (args.run / "bundle.json").exists():
+    if (folder / FILE).exists():
+        config = read_config(folder / FILE)
+    elif (folder / "bundle.json").exists():
         from neuroformer.model.bundle import read_bundle
 
-        config = read_bundle(args.run).config
+        config = read_bundle(folder).config
     else:
-        raise ConfigError(f"{args.run} holds no run to resume; give --config FILE to begin one")
-    return from_dict(apply_overrides(to_dict(config), args.override)), args.run
+        raise ConfigError(f"{folder} holds no run to resume; give --config FILE to begin one")
+    return from_dict(apply_overrides(to_dict(config), args.override)), folder
 
 
 def _is_scored(folder: Path) -> bool:
     summary = folder / "summary.json"
-    return (
-        (folder / "bundle.json").exists()
-        and summary.exists()
-        and "bits_per_spike" in json.loads(summary.read_text())
-    )
+    if not (folder / "bundle.json").exists() or not summary.exists():
+        return False
+    return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(json.loads(summary.read_text()))
 
 
 def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) -> None:

@@ -5,7 +5,7 @@ The dataclasses are the schema. An unknown key, a wrong type or an impossible co
 """
 
 from neuroformer.config.checks import ConfigError
-from neuroformer.config.loader import apply_overrides, from_dict, load_config, to_dict
+from neuroformer.config.loader import apply_overrides, from_dict, load_config, read_yaml, to_dict
 from neuroformer.config.schema import (
     BlockConfig,
     Config,
@@ -52,5 +52,6 @@ __all__ = [
     "apply_overrides",
     "from_dict",
     "load_config",
+    "read_yaml",
     "to_dict",
 ]

@@ -26,6 +26,9 @@ def check(c: Config) -> None:
     if c.traces.likelihood != "none":
         _require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
         _require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
+        _require(
+            c.train.past_noise == 0, "train.past_noise", c.train.past_noise, "0 where traces are modelled"
+        )
         _require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
     for i, part in enumerate(c.split.pattern):
         known = ("train", "valid", "test", "none")
@@ -80,7 +83,19 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
-    _require(0 <= m.dropout < 1, "model.dropout", m.dropout, "a share in [0, 1)")
+    for name in ("dropout", "history_dropout", "unit_dropout"):
+        value = getattr(m, name)
+        _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
+    if m.surprise and w.frames > 0 and m.frame_readout:
+        _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
+        step = m.frame_encoder.stride[0]
+        _require(
+            step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
+        )
+    _require(m.coupling_rank >= 0, "model.coupling_rank", m.coupling_rank, "0 (every pair) or more patterns")
+    _require(m.most_drive > 0, "model.most_drive", m.most_drive, "a change of log rate above 0")
+    sparse = c.train.sparsity == 0 or (c.train.sparsity > 0 and m.coupling > 0 and m.coupling_rank == 0)
+    _require(sparse, "train.sparsity", c.train.sparsity, "0, or above 0 with model.coupling and model.coupling_rank 0")  # fmt: skip
     known = ["current"] + ["past"] * (w.past > 0) + ["frames"] * (w.frames > 0) + c.input_groups
     for i, block in enumerate(m.blocks):
         expected = f"one of {', '.join(known)} (what this run has)"
@@ -103,6 +118,7 @@ def _check_amounts(c: Config) -> None:
     counts |= {"generate.max_tokens": g.max_tokens}
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
+    _require(0 <= t.past_noise < 1, "train.past_noise", t.past_noise, "a share in [0, 1)")
     _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")

@@ -26,17 +26,29 @@ def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] 
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        path = Path(path)
-        if not path.is_file():
-            raise ConfigError(f"no configuration file at {path}")
-        try:
-            tree = yaml.load(path.read_text(), Loader=_Loader) or {}
-        except yaml.YAMLError as e:
-            raise ConfigError(f"{path} is not valid YAML: {e}") from None
-        if not isinstance(tree, dict):
-            raise ConfigError(f"{path} holds {type(tree).__name__}; expected keys and values")
-        tree.setdefault("name", path.stem)
+        tree = read_yaml(path)
+        tree.setdefault("name", Path(path).stem)
     return from_dict(apply_overrides(tree, overrides))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises
+    ------
+    ConfigError
+        No such file, not YAML, or no mapping.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"no configuration file at {path}")
+    try:
+        tree = yaml.load(path.read_text(), Loader=_Loader) or {}
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{path} is not valid YAML: {e}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds {type(tree).__name__}; expected keys and values")
+    return tree
 
 
 def apply_overrides(tree: dict[str, Any], overrides: typing.Sequence[str]) -> dict[str, Any]:

@@ -131,9 +131,12 @@ class ModelConfig:
         8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
     )
     coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
-    coupling_rank: int = 8  # patterns in which units drive each other
+    coupling_rank: int = 8  # patterns in which units drive each other; 0: a weight for every pair and lag
+    most_drive: float = 2.0  # what past spikes may add to a log rate, at most
     history_rank: int = 16  # of the map from counted spikes to log rates
     history_dropout: float = 0.0  # on the counted spikes
+    surprise: float = 0.0  # s of past spikes that are compared with what the frame readout expected
+    unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
@@ -175,9 +178,12 @@ class TrainConfig:
     min_lr: float = 0.02  # share of lr at the end
     warmup: int = 100  # steps
     weight_decay: float = 0.05
+    # times the learning rate, by which every weight of a coupling of pairs (model.coupling_rank: 0) shrinks a step
+    sparsity: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0  # norm of the gradient
     average: float = 0.0  # decay of the moving average of weights that is evaluated and kept; 0: none
+    past_noise: float = 0.0  # share of past spikes that are dropped, and as many that are added elsewhere
     jitter: bool = True  # windows start anywhere on the bin grid, else tile time
     evaluate_every: int = 200  # steps
     patience: int = 0  # evaluations without a better validation loss before stopping; 0: never

@@ -43,6 +43,27 @@ class Clips:
 
 
 @dataclass
+class Earlier:
+    """The frames before and with each window's last, over which spikes are compared with what frames explain.
+
+    Attributes
+    ----------
+    images_GFHW : distinct stretches of frames; before the K frames themselves lie those that the first of them needs
+    num_missing_G : int64
+        Frames at a stretch's start that were not shown.
+    index_W : int64, which stretch a window sees
+    onset_WK : int64, bins from the window's first to each frame's onset, ascending
+    num_missing_W : int64, how many of the K were not shown
+    """
+
+    images_GFHW: Tensor
+    num_missing_G: Tensor
+    index_W: Tensor
+    onset_WK: Tensor
+    num_missing_W: Tensor
+
+
+@dataclass
 class Around:
     """Spikes around a window, packed: only target heads read them. Bins count from the window's first."""
 
@@ -66,6 +87,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
+    earlier : Earlier, where the model looks back at frames (``model.surprise``)
     traces : continuous activity before and in each window, where that is what is modelled
     past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
     """
@@ -83,6 +105,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
+    earlier: Earlier | None = None
     traces: TraceWindows | None = None
     past_weight_P: Tensor | None = None
 
@@ -147,6 +170,7 @@ class BatchBuilder:
         if self.frames is not None:
             self._num_frames = normalization["frames"]["count"]
             self._frame_ns = nanoseconds(self.frames.times)
+            self._num_earlier = earlier_frames(config, normalization)
 
     def __call__(
         self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
@@ -173,6 +197,7 @@ class BatchBuilder:
             inputs=self._inputs(start_ns),
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
+            earlier=self._earlier(windows, start_ns, stop_ns),
             traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
         )  # fmt: skip
 
@@ -214,27 +239,54 @@ class BatchBuilder:
     def _clips(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Clips | None:
         if self.frames is None:
             return None
-        end_ns = stop_ns if self.config.window.frames_until == "stop" else start_ns
+        last, end_ns = self._last_frame(start_ns, stop_ns)
         first_ns = np.maximum(
             end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment]
         )
-        count = self._num_frames
-        last = np.searchsorted(self._frame_ns, end_ns, side="left") - 1
-        place = last[:, None] + np.arange(1 - count, 1)
-        shown = (place >= 0) & (self._frame_ns[np.maximum(place, 0)] >= first_ns[:, None])
-        image_WF = np.where(shown, self.frames.index[np.maximum(place, 0)], -1)
-        # one 64-bit key a clip: sorting keys is far cheaper than sorting rows
-        key = (image_WF + 2) @ _MIX[:count]
+        place_WF = last[:, None] + np.arange(1 - self._num_frames, 1)
+        images, num_missing, index_W, key, shown = self._stretches(place_WF, first_ns)
+        age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
+        age = np.where(shown[:, -1], age, 0.0)
+        return Clips(images, num_missing, index_W, key, torch.from_numpy(age.astype(np.float32)))
+
+    def _earlier(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Earlier | None:
+        if self.frames is None or not self._num_earlier:
+            return None
+        last, _ = self._last_frame(start_ns, stop_ns)
+        place_WF = last[:, None] + np.arange(2 - self._num_earlier - self._num_frames, 1)
+        images, num_missing, index_W, _, shown = self._stretches(place_WF, self._origin_ns[windows.segment])
+        seen = place_WF[:, -self._num_earlier :]
+        onset = (self._frame_ns[np.maximum(seen, 0)] - start_ns[:, None]) / self._dt_ns
+        missing = (~shown[:, -self._num_earlier :]).sum(1)
+        return Earlier(images, num_missing, index_W, _tensor(np.rint(onset)), _tensor(missing))
+
+    def _last_frame(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The latest frame that each window may see, and until when it may."""
+        end_ns = stop_ns if self.config.window.frames_until == "stop" else start_ns
+        return np.searchsorted(self._frame_ns, end_ns, side="left") - 1, end_ns
+
+    def _stretches(self, place_WF: np.ndarray, first_ns: np.ndarray):
+        """Images of the distinct rows of frames, how many each lacks, which row a window has, its key, and what was
+        shown, not before ``first_ns``."""
+        assert self.frames is not None
+        place = np.maximum(place_WF, 0)
+        shown = (place_WF >= 0) & (self._frame_ns[place] >= first_ns[:, None])
+        image_WF = np.where(shown, self.frames.index[place], -1)
+        # one 64-bit key a row: sorting keys is far cheaper than sorting rows
+        key = (image_WF + 2) @ _MIX[: place_WF.shape[1]]
         _, first, index_W = np.unique(key, return_index=True, return_inverse=True)
         image_GF = image_WF[first]
         bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
         images = np.asarray(self.frames.images[bank])[inverse.reshape(image_GF.shape)]
-        age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
-        age = np.where(shown[:, -1], age, 0.0)
-        return Clips(
-            torch.from_numpy(images), _tensor((image_GF < 0).sum(1)), _tensor(index_W), _tensor(key),
-            torch.from_numpy(age.astype(np.float32)),
-        )  # fmt: skip
+        missing = _tensor((image_GF < 0).sum(1))
+        return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
+
+
+def earlier_frames(config: Config, normalization: dict[str, Any]) -> int:
+    """Frames that the model looks back at, the latest included; 0: it does not."""
+    if not (config.model.surprise and config.model.frame_readout):
+        return 0
+    return round(config.model.surprise / normalization["frames"]["period"]) + 1
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:

@@ -59,9 +59,9 @@ def linear_features(
     parts = []
     for i in range(0, len(windows), batch_size):
         batch = prepared.builder(windows[i : i + batch_size])
-        h_TD, layout = model.fused(batch)
+        before, h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        counts = model.moment_counts(batch, head.ends, {})
+        counts = model.moment_counts(batch, before, head.ends, {})
         counts = state.new_zeros(len(state), 0) if counts is None else counts
         parts.append((counts, state, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)

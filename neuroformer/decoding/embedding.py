@@ -44,7 +44,7 @@ def embed(
     for i in range(0, len(windows), batch_size):
         batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
         if place is None:
-            h_TD, layout = model.fused(batch)
+            _, h_TD, layout = model.fused(batch)
             out.append(h_TD.index_select(0, layout.first()))
         else:
             out.append(model.features(batch, model.encode(batch))[place[0]][place[1]])

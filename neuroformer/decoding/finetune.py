@@ -18,7 +18,7 @@ from neuroformer.data.splits import reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.neuroformer import Neuroformer, State
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
 from neuroformer.training.data import Prepared, prepare
@@ -230,10 +230,10 @@ class _Run:
             head.train(on)
 
     def _raw(self, piece: _Piece) -> dict[str, Tensor]:
-        h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
+        before, h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
         out = {}
         for name, head in self.heads.items():
-            counts = self.model.moment_counts(piece.batch, head.ends, piece.counts)
+            counts = self.model.moment_counts(piece.batch, before, head.ends, piece.counts)
             out[name] = head(h_TD, layout, piece.batch.tick_T, counts)
         return out
 
@@ -257,7 +257,7 @@ class _Piece:
     """A batch, the trunk's states of it where they do not change, and the counts around its moments."""
 
     batch: Batch
-    state: tuple[Tensor, Ragged] | None = None
+    state: tuple[State, Tensor, Ragged] | None = None
     counts: dict = dataclasses.field(default_factory=dict)
 
 

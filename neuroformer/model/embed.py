@@ -83,6 +83,16 @@ def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
     return (basis / basis.sum(1, keepdim=True)).float()
 
 
+def without_units(layout: Ragged, unit_P: Tensor, num_units: int, share: float) -> tuple[Tensor, Ragged]:
+    """Places (K,) of the spikes that stay when each window loses a random ``share`` of its units; their layout."""
+    hidden_WU = torch.rand(len(layout), num_units, device=unit_P.device) < share
+    stays_P = ~hidden_WU[layout.row_T, unit_P]
+    lengths = torch.zeros_like(layout.lengths_B).index_add(
+        0, layout.row_T, stays_P.to(layout.lengths_B.dtype)
+    )
+    return torch.nonzero(stays_P).squeeze(1), Ragged.from_lengths(lengths)
+
+
 class FilteredCounts(nn.Module):
     """Square roots of each unit's spike counts under temporal filters: what a GLM knows of the past.
 

@@ -6,6 +6,7 @@ Shape suffixes: G clips, F frames, H rows, W columns, N tokens of a clip, D widt
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -138,9 +139,33 @@ class WhatWhere(nn.Module):
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""
-        f_GtpR = self.dropout(self.feature(local_GthwD).flatten(2, 3))
-        seen_GtuR = (SHARPNESS * self.where).softmax(1) @ f_GtpR
-        return torch.einsum("gtur,utr->gu", seen_GtuR, self.what)
+        return self.read(self.local(local_GthwD))
+
+    def local(self, local_GthwD: Tensor) -> Tensor:
+        """(G, t, h, w, R) the features of every place that are read."""
+        return self.dropout(self.feature(local_GthwD))
+
+    def moved(self, f: Tensor) -> Tensor:
+        """(G, 2: down, right; U) by how much the additions change when the image moves by one place against the
+        units."""
+        down = F.pad(f, (0, 0, 0, 0, 1, 1), mode="constant")
+        right = F.pad(f, (0, 0, 1, 1), mode="constant")
+        sides = (down[:, :, 2:] - down[:, :, :-2], right[:, :, :, 2:] - right[:, :, :, :-2])
+        return torch.stack([self.read(0.5 * x) for x in sides], 1)
+
+    def along(self, local_GthwD: Tensor) -> Tensor:
+        """(G, K, U) additions at every frame of a stretch that has all its lags; without dropout."""
+        seen_GtuR = self._seen(self.feature(local_GthwD))
+        steps = self.what.shape[1]
+        each_sGtu = torch.einsum("gtur,usr->sgtu", seen_GtuR, self.what)
+        num = seen_GtuR.shape[1] - steps + 1
+        return torch.stack([each_sGtu[s, :, s : s + num] for s in range(steps)]).sum(0)
+
+    def _seen(self, f_GthwR: Tensor) -> Tensor:
+        return (SHARPNESS * self.where).softmax(1) @ f_GthwR.flatten(2, 3)
+
+    def read(self, f_GthwR: Tensor) -> Tensor:
+        return torch.einsum("gtur,utr->gu", self._seen(f_GthwR), self.what)
 
 
 def _three(x: tuple[int, ...]) -> tuple[int, int, int]:

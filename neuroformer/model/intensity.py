@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.ops import Ragged
@@ -82,20 +83,24 @@ class Coupling(nn.Module):
 
     A spike changes its own unit's log rate at each lag (refractoriness, bursts) and everybody's through a few
     shared patterns. Attention can express this, but finds it late; and a full matrix a lag overfits, as most
-    pairs of units are not coupled. Of several spikes in one cell (bin, unit) the first acts, so that a burst does not
-    excite itself without end.
+    pairs of units are not coupled, unless training keeps it sparse (``train.sparsity``). Of several spikes in one
+    cell (bin, unit) the first acts, so that a burst does not excite itself without end.
 
     Parameters
     ----------
     num_lags : int
         Bins after a spike in which it acts; 0 is its own bin.
     rank : int
-        Number of patterns.
+        Number of patterns; 0: a weight for every pair at every lag, ``pair`` (source and lag, target).
     """
 
     def __init__(self, num_units: int, num_bins: int, num_lags: int, rank: int):
         super().__init__()
         self.num_bins, self.num_lags, self.num_units = num_bins, num_lags, num_units
+        self.pair = None
+        if rank == 0:
+            self.pair = nn.Parameter(torch.zeros(num_units * num_lags, num_units))
+            return
         self.own = nn.Parameter(torch.zeros(num_units, num_lags))
         self.source = nn.Parameter(0.1 * torch.randn(num_units, num_lags, rank))
         self.target = nn.Parameter(torch.zeros(rank, num_units))
@@ -106,6 +111,8 @@ class Coupling(nn.Module):
         lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
         acts_SB1 = (first_S[:, None] & (lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
         place_SB = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
+        if self.pair is not None:
+            return self.pair.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
         both = torch.cat([self.own[..., None], self.source], 2).flatten(0, 1)
         rows_SBR = both.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
         own_SBU = rows_SBR.new_zeros(*place_SB.shape, self.num_units)
@@ -118,11 +125,26 @@ class Coupling(nn.Module):
         """(W, B, U) what the spikes before the window add, each by its weight."""
         near = torch.nonzero((tick_P > -self.num_lags) & first_P).squeeze(1)
         tick, unit, first = (x.index_select(0, near) for x in (tick_P, unit_P, first_P))
+        if self.pair is not None:
+            weight = None if weight_P is None else weight_P.index_select(0, near)
+            return self._sums(len(past), past.row_T.index_select(0, near), tick, unit, weight)
         effects = self.effects(tick, unit, first)
         if weight_P is not None:
             effects = effects * weight_P.index_select(0, near)[:, None, None]
         total = effects.new_zeros(len(past), *effects.shape[1:])
         return total.index_add(0, past.row_T.index_select(0, near), effects)
+
+    def _sums(self, num_windows: int, row_S: Tensor, tick_S: Tensor, unit_S: Tensor, weight_S: Tensor | None):
+        """(W, B, U) rows of ``pair`` added up over each window's spikes, without a copy of each row."""
+        assert self.pair is not None
+        out = []
+        for b in range(self.num_bins):
+            acts = torch.nonzero(b - tick_S < self.num_lags).squeeze(1)
+            place = (unit_S * self.num_lags + b - tick_S).index_select(0, acts)
+            count = torch.bincount(row_S.index_select(0, acts), minlength=num_windows)
+            weight = None if weight_S is None else weight_S.index_select(0, acts)
+            out.append(F.embedding_bag(place, self.pair, count.cumsum(0) - count, mode="sum", per_sample_weights=weight))  # fmt: skip
+        return torch.stack(out, 1)
 
     def within(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:
         """(T, B, U) what the window's own spikes add: before the first (zero), and after each."""

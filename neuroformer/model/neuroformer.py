@@ -14,14 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.batch import Batch
+from neuroformer.data.batch import Batch, earlier_frames
 from neuroformer.model.attention import Context, prepend
-from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted
+from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted, without_units
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
 from neuroformer.model.linear import Linear
+from neuroformer.model.surprise import Surprise
 from neuroformer.model.targets import MomentCounts, TargetHead
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
@@ -60,16 +61,22 @@ class State:
     start_WD : the first token
     linear_WBU : terms of the log rates that inputs and frames give
     drive_WBU : terms that past spikes give, not yet bounded
+    most_drive : bound of what they add
+    expected_GKU : what :class:`Surprise` compares spikes with
     """
 
     contexts: dict[str, Context]
     start_WD: Tensor
     linear_WBU: Tensor | float
     drive_WBU: Tensor | None
+    most_drive: float
+    expected_GKU: Tensor | None = None
 
     @property
     def log_rate_terms(self) -> Tensor | float:
-        return self.linear_WBU if self.drive_WBU is None else self.linear_WBU + bounded(self.drive_WBU)
+        if self.drive_WBU is None:
+            return self.linear_WBU
+        return self.linear_WBU + bounded(self.drive_WBU, self.most_drive)
 
 
 class Neuroformer(nn.Module):
@@ -83,8 +90,9 @@ class Neuroformer(nn.Module):
     4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
        configuration's order.
     5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, coupling,
-       inputs) and each unit's own place in the frames. Coupling to the window's own spikes makes of them the
-       conditional intensity of a Poisson process, from which the spike heads start.
+       inputs), each unit's own place in the frames, and what past spikes say that the frames do not explain.
+       Coupling to the window's own spikes makes of them the conditional intensity of a Poisson process, from which
+       the spike heads start.
     6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
     7. Read declared behavior targets, at one or several moments of the window, from an attention pool over the
@@ -145,6 +153,12 @@ class Neuroformer(nn.Module):
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
             self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
+        self.surprise = None
+        if self.what_where is not None and m.surprise > 0:
+            self.surprise = Surprise(
+                num_units, earlier_frames(config, normalization), m.history_rank or 1,
+                normalization["unit_rate"], self.frame_period / w.dt, m.history_dropout,
+            )  # fmt: skip
         self.targets = nn.ModuleDict(
             {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
@@ -185,7 +199,7 @@ class Neuroformer(nn.Module):
         # 6: spikes
         dt_nll_T, id_nll_S = self._spike_nll(batch, state, h_TD, layout, log_rate_WBU)
         # 7: behavior
-        targets = self.decode(batch, h_TD, layout)
+        targets = self.decode(batch, state, h_TD, layout)
         traces = self._traces(batch, h_TD.index_select(0, layout.first()))
         # 8: alignment
         features = self.features(batch, state)
@@ -204,20 +218,20 @@ class Neuroformer(nn.Module):
         time = self.spikes.time_table()
         missing = time.index_select(0, self.past_bins - batch.available_W)  # where the past begins
         start_WD = self.sos + missing
+        past, past_tick, past_unit, past_weight = self._met_past(batch)
         if self.past_bins:
-            x_PD = self.dropout(self.spikes(batch.past_tick_P, batch.past_unit_P))
-            x_PD = weighted(x_PD, batch.past_weight_P)
-            contexts["past"] = Context(*prepend(x_PD, batch.past, self.past_null + missing))
+            x_PD = self.dropout(self.spikes(past_tick, past_unit))
+            x_PD = weighted(x_PD, past_weight)
+            contexts["past"] = Context(*prepend(x_PD, past, self.past_null + missing))
         history_WF = None
         if self.history is not None:
-            history_WF = self.history_dropout(
-                self.history(batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P)
-            )
+            history_WF = self.history_dropout(self.history(past, past_tick, past_unit, past_weight))
             start_WD = start_WD + self.history_weight(history_WF)
         features: dict[str, Tensor] = {}
         for group in self.config.input_groups:
             contexts[group] = self._group_context(group, batch, features)
         linear = self.linear(features)
+        expected = None
         drive = None if history_WF is None else self.linear.past(history_WF)
         if self.coupling is not None:
             first = cell_counts(batch.past, batch.past_tick_P, batch.past_unit_P) == 1
@@ -232,12 +246,33 @@ class Neuroformer(nn.Module):
             x, layout = self.frames(local, clips.num_missing_G)
             contexts["frames"] = Context(x, layout, clips.index_W)
             if self.what_where is not None:
-                linear = linear + self.what_where(local).index_select(0, clips.index_W)[:, None]
+                local = self.what_where.local(local)
+                linear = linear + self.what_where.read(local).index_select(0, clips.index_W)[:, None]
+            if self.what_where is not None and self.surprise is not None and batch.earlier is not None:
+                log_rate_U = self.rates.bias.detach()
+                expected = self.surprise.expected(batch.earlier, self.frames, self.what_where, log_rate_U)
+                surprise_WF = self.surprise.features(
+                    batch.earlier, expected, past.row_T, past_tick, past_unit, past_weight, until=0
+                )
+                moved = self.what_where.moved(local).index_select(0, clips.index_W)
+                unexplained = self.surprise.drive(surprise_WF, moved)[:, None]
+                drive = unexplained if drive is None else drive + unexplained
             age = clips.age_W / self.frame_period
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
         if self.traces is not None and batch.traces is not None:
             start_WD = start_WD + self.traces.summary(batch.traces.past_WLU)
-        return State(contexts, self.dropout(start_WD), linear, drive)
+        most = self.config.model.most_drive
+        return State(contexts, self.dropout(start_WD), linear, drive, most, expected)
+
+    def _met_past(self, batch: Batch) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
+        """The past spikes that attention and history see: in training some units are silent, or silencing one later
+        would be something that the model never met."""
+        past, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+        share = self.config.model.unit_dropout
+        if not self.training or share == 0:
+            return past, tick, unit, weight
+        stays, past = without_units(past, unit, self.num_units, share)
+        return past, tick[stays], unit[stays], None if weight is None else weight[stays]
 
     def _traces(self, batch: Batch, state_WD: Tensor) -> Tensor | None:
         if self.traces is None or batch.traces is None:
@@ -321,7 +356,8 @@ class Neuroformer(nn.Module):
         if within_TBU is not None:
             # past and current spikes drive together, and together they are bounded
             before_TBU = torch.zeros_like(within_TBU) if drive_TBU is None else drive_TBU
-            change_TBU = bounded(before_TBU + within_TBU) - bounded(before_TBU)
+            most = self.config.model.most_drive
+            change_TBU = bounded(before_TBU + within_TBU, most) - bounded(before_TBU, most)
             log_rate_TBU = self.rates.capped(log_rate_TBU + change_TBU)
         return Intensity(log_rate_TBU.exp(), tick_T, unit_T, count_T)
 
@@ -337,36 +373,52 @@ class Neuroformer(nn.Module):
         """A head that fits this model, untrained."""
         m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
         size = 0 if self.moments is None else self.moments.size
+        size += 0 if self.surprise is None else self.surprise.size
         return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
         return self.decode(batch, *self.fused(batch))
 
-    def fused(self, batch: Batch) -> tuple[Tensor, Ragged]:
-        """(T, D) fused states of SOS and the current spikes, and their layout."""
+    def fused(self, batch: Batch) -> tuple[State, Tensor, Ragged]:
+        """What precedes the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
         state = self.encode(batch)
         x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
         x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
-        return self.fusion(x_TD, layout, state.contexts), layout
+        return state, self.fusion(x_TD, layout, state.contexts), layout
 
-    def decode(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
+    def decode(self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
         """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
         counts: dict[tuple[int, ...], Tensor | None] = {}
         out = {}
         for name, head in self.targets.items():
             assert isinstance(head, TargetHead)
-            out[name] = head(h_TD, layout, batch.tick_T, self.moment_counts(batch, head.ends, counts))
+            out[name] = head(h_TD, layout, batch.tick_T, self.moment_counts(batch, state, head.ends, counts))
         return out
 
-    def moment_counts(self, batch: Batch, ends: list[int], known: dict[tuple[int, ...], Tensor | None]):
-        """(V, F) counts around the moments at ``ends`` of every window; what was computed before is in ``known``."""
+    def moment_counts(
+        self, batch: Batch, state: State, ends: list[int], known: dict[tuple[int, ...], Tensor | None]
+    ) -> Tensor | None:
+        """(V, F) counts around the moments at ``ends`` of every window, and what of them the frames do not explain;
+        what was computed before is in ``known``."""
         if self.moments is None or batch.around is None:
             return None
         key = tuple(ends)
         if key not in known:
             around = batch.around
-            known[key] = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            counts_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            if self.surprise is not None and state.expected_GKU is not None and batch.earlier is not None:
+                row = torch.cat([batch.past.row_T, batch.current.row_T])
+                tick = torch.cat([batch.past_tick_P, batch.tick_T])
+                unit = torch.cat([batch.past_unit_P, batch.unit_T])
+                more_WNF = [
+                    self.surprise.features(
+                        batch.earlier, state.expected_GKU, row, tick, unit, None, until=end
+                    )
+                    for end in ends
+                ]
+                counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
+            known[key] = counts_VF
         return known[key]
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:

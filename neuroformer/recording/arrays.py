@@ -119,12 +119,25 @@ def read_npz(path: str | Path) -> Recording:
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as z:
+            _check_directory(path, len(z.files))
             arrays = {k: z[k] for k in z.files}
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
     except UNREADABLE as e:
         raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}") from None
     return from_arrays(arrays, name=path.stem)
+
+
+def _check_directory(path: Path, num_found: int) -> None:
+    """Arrays have checksums, but the list of them has none: a damaged entry can swallow those after it."""
+    end = b"PK\x05\x06"  # the record that ends a zip file; the list's length stands 10 bytes into it
+    with open(path, "rb") as f:
+        f.seek(max(0, path.stat().st_size - (1 << 16) - 22))
+        tail = f.read()
+    at = tail.rfind(end)
+    (count,) = struct.unpack_from("<H", tail, at + 10)
+    if count not in (num_found, 0xFFFF):  # the latter: more arrays than it can say
+        raise zipfile.BadZipFile(f"it lists {count} arrays, but {num_found} can be found")
 
 
 def to_arrays(rec: Recording) -> dict[str, Any]:

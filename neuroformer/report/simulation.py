@@ -13,7 +13,7 @@ from neuroformer.analysis.statistics import SPECTRUM_S, Statistics, pair_correla
 from neuroformer.analysis.trials import Trials
 from neuroformer.report.figures import MODEL, OTHER, TRUE
 
-COLORS = {"model": MODEL, "true_past": "#56B4E9", "ceiling": TRUE, "psth_poisson": OTHER, "homogeneous": "#999999"}  # fmt: skip
+COLORS = {"model": MODEL, "true_past": "#56B4E9", "ceiling": TRUE, "psth_poisson": OTHER, "homogeneous": "#999999", "readout": "#CC79A7"}  # fmt: skip
 BARS = ("rate_r", "psth_r", "pair_r", "lagged_r", "classifier")
 
 
@@ -68,6 +68,7 @@ def _spectra(ax: Axes, sides: dict[str, tuple[Statistics, str]]) -> None:
 
 
 def _bars(ax: Axes, candidates: dict[str, dict[str, list[float]]]) -> None:
+    candidates = {name: values for name, values in candidates.items() if BARS[0] in values}
     keys = [k for k in BARS if any(k in values for values in candidates.values())]
     width = 0.8 / len(candidates)
     for i, (name, values) in enumerate(candidates.items()):

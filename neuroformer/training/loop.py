@@ -32,7 +32,8 @@ from neuroformer.training.checkpoint import (
 )
 from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
-from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate
+from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate, shrink
+from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 
@@ -155,9 +156,12 @@ class Trainer:
     def _step(self, pieces: list[tuple[Piece, Batch]]) -> dict[str, float]:
         """One optimiser step; the terms of the loss over all processes."""
         p, t, fabric = self.progress, self.train, self.fabric
-        # dropout follows from the step's number, so that there is no random state to keep
+        # dropout and noise follow from the step's number, so that there is no random state to keep
         torch.manual_seed(_mix(self.config.seed, p.step, fabric.global_rank))
-        moved = [(piece, batch.to(fabric.device, non_blocking=True)) for piece, batch in pieces]
+        moved = [
+            (piece, noisy_past(batch, t.past_noise).to(fabric.device, non_blocking=True))
+            for piece, batch in pieces
+        ]
         self.totals = self.processes.add_up([denominators(self.model, batch) for _, batch in moved])
         set_learning_rate(self.optimizer, p.step, t)
         total: dict[str, Tensor] = {}
@@ -177,6 +181,7 @@ class Trainer:
         found = dict(zip(names, values, strict=True))
         self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
         self.stepper.step()
+        shrink(self.model, p.step, t)
         self.stepper.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.follow(self.model, p.step + 1)

@@ -75,6 +75,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfi
         group["lr"] = group["peak_lr"] * learning_rate(step, t)
 
 
+@torch.no_grad()
+def shrink(model: Neuroformer, step: int, t: TrainConfig) -> None:
+    """Move every weight of a coupling of pairs towards 0, and those nearer than a step to it: the proximal step of an L1
+    penalty, apart from the gradient as AdamW's decay is. Most pairs of units are not coupled, and stay at 0.
+    """
+    if t.sparsity and model.coupling is not None and model.coupling.pair is not None:
+        most = t.lr * t.readout_lr * learning_rate(step, t) * t.sparsity
+        model.coupling.pair.sub_(model.coupling.pair.clamp(-most, most))
+
+
 @dataclass
 class Average:
     """The moving average of a model's weights, which is what is scored and kept."""

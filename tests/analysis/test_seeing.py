@@ -8,7 +8,8 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis.attention import AttentionCapture, attention_maps, frame_attention
-from neuroformer.analysis.influence import frame_sensitivity, gradients, knock_out, log_odds, without
+from neuroformer.analysis.fields import frame_sensitivity
+from neuroformer.analysis.influence import gradients, knock_out, log_odds, without
 from neuroformer.analysis.maps import Map, compare, load_maps, save_maps
 
 UNITS = [f"u{i}" for i in range(6)]

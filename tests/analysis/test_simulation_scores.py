@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from neuroformer.analysis.drift import chain_order, chained, imitations, late_scores, since_closed
 from neuroformer.analysis.poisson import homogeneous, psth_poisson
-from neuroformer.analysis.rates import expected_counts, feve, single_trial_r
-from neuroformer.analysis.simulation import Parts, flat_scores, score_simulation, since_closed
+from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
+from neuroformer.analysis.simulation import Parts, flat_scores, score_simulation
 from neuroformer.analysis.statistics import (
     Statistics,
     compare,
@@ -108,6 +109,9 @@ def test_expected_counts_of_samples_and_of_a_readout():
     assert expected_counts(np.log([[0.5, 2.0]]), readout=True).expected_BU == pytest.approx(
         np.array([[0.5, 2.0]])
     )
+    wide = expected_counts(np.log(np.arange(1.0, 11).reshape(5, 2)), readout=True, join=2)
+    assert wide.expected_BU == pytest.approx(np.array([[4.0, 6.0], [12.0, 14.0]]))
+    assert expected_counts(samples.repeat(2, 1), prior=2.0, mean_U=np.array([0.1, 0.1]), join=2).expected_BU == pytest.approx(2 * pulled.expected_BU)  # fmt: skip
     with pytest.raises(ValueError, match="give mean_U"):
         expected_counts(samples, prior=1.0)
     with pytest.raises(ValueError, match=r"expected \(samples, bins, units\)"):
@@ -131,6 +135,19 @@ def test_feve_is_one_for_the_truth_whatever_the_number_of_samples():
     two = [np.array([[1.0], [3.0]])] * 2
     guess = [expected_counts(np.log([[2.0], [2.0]]), readout=True)] * 2
     assert feve(two, guess, np.zeros(2, int)) == (pytest.approx(1 - 1 / (4 / 3)), 1)
+
+
+def test_rate_bits_know_the_truth_and_what_few_samples_cost():
+    rng = np.random.default_rng(0)
+    rate = 0.2 * np.exp(rng.normal(0, 1, (4000, 3)))
+    recorded = [rng.poisson(rate).astype(float)]
+    exact = expected_counts(np.log(rate), readout=True)
+    mean_U = rate.mean(0)
+    sampled = lambda k: expected_counts(rng.poisson(rate, (k, 4000, 3)), prior=1.0, mean_U=mean_U)
+    scores = [rate_bits(recorded, [x]).pooled for x in (sampled(3), sampled(30), sampled(1000), exact)]
+    assert scores == sorted(scores) and scores[2] == pytest.approx(scores[3], abs=0.01)
+    flat = expected_counts(np.log(np.tile(recorded[0].mean(0), (4000, 1))), readout=True)
+    assert rate_bits(recorded, [flat]).pooled == pytest.approx(0, abs=1e-12)
 
 
 def test_the_poisson_simulators():
@@ -204,7 +221,7 @@ def test_flat_scores_name_every_candidate(scored):
     flat = flat_scores(scored[0])
     for key in (
         "simulation_psth_r", "simulation_psth_r_low", "simulation_psth_r_ceiling", "simulation_pair_r_psth_poisson",
-        "simulation_rate_r_homogeneous", "simulation_classifier_true_past", "simulation_rate_ratio_late",
+        "simulation_rate_r_homogeneous", "simulation_classifier_true_past", "simulation_rate_ratio_late", "simulation_late_s",
         "bits_per_spike_psth_poisson",
     ):  # fmt: skip
         assert np.isfinite(flat[key]), key
@@ -213,9 +230,40 @@ def test_flat_scores_name_every_candidate(scored):
 
 def test_drift_shows_where_the_loop_ran_away(scored):
     _, perfect, parts = scored
-    counts = [np.concatenate([x[:400], 3 * x[400:]]) for x in perfect.counts()]
-    drifting = Trials.from_counts(counts, perfect.source, perfect.stimulus, DT)
-    drift = since_closed(drifting, parts.held_out, true_past=perfect)
-    assert drift["start_s"] == [0.0, 4.0]
-    assert drift["rate_ratio"][1] / drift["true_past_rate_ratio"][1] == pytest.approx(3.0)
-    assert drift["rate_ratio"][0] == drift["true_past_rate_ratio"][0]
+    order = chain_order(parts.held_out)
+    assert order.shape == (8, 5)  # eight trials of 8 s fill 64 s
+    assert order[:, 1].tolist() == [1, 2, 3, 4, 0, 1, 2, 3]
+    legs = []
+    for number, rows in enumerate(order):
+        sources = parts.held_out.source[rows]
+        leg = perfect.rows(imitations(perfect, sources[::-1]))  # in any order
+        gain = 3 if number >= 5 else 1
+        legs.append(Trials.from_counts([gain * x for x in leg.counts()], leg.source, leg.stimulus, DT))
+    chains = chained(order, legs, parts, perfect)
+    drift, late = since_closed(chains), late_scores(chains, bootstraps=20)
+    assert drift["start_s"] == [8.0 * k for k in range(8)]
+    assert drift["rate_ratio"][5] / drift["true_past_rate_ratio"][5] == pytest.approx(3.0)
+    assert drift["rate_ratio"][4] == drift["true_past_rate_ratio"][4]
+    assert late["since_s"] == 32.0 and late["until_s"] == 64.0
+    # one of four late trials is as it should be, three are three times too active
+    ratio = late["model"]["rate_ratio"][0] / late["true_past"]["rate_ratio"][0]
+    assert ratio == pytest.approx(2.5, rel=0.05)
+    low, high = late["model"]["rate_ratio"][1:]
+    assert low < late["model"]["rate_ratio"][0] < high
+    assert abs(late["ceiling"]["rate_ratio"][0] - 1) < 0.3
+
+
+def test_chains_keep_to_a_stimulus_and_what_they_are_compared_with_is_as_long():
+    rng = np.random.default_rng(0)
+    counts = [rng.poisson(0.2, (n, 3)) for n in (2000, 2400, 2000, 2400)]
+    held_out = Trials.from_counts(counts, np.arange(4) + 10, [0, 1, 0, 1], DT)
+    order = chain_order(held_out)
+    assert order.tolist() == [[0, 1, 2, 3], [2, 3, 0, 1], [0, 1, 2, 3], [2, 3, 0, 1]]
+    short = held_out.first(1995)  # whole windows only
+    chains = chained(order, [short] * 4, Parts(held_out, held_out, held_out), short)
+    for trials in (chains.simulated, chains.held_out, chains.ceiling):
+        assert trials.num_ticks.tolist() == [4 * 1995] * 4 and trials.stimulus.tolist() == [0, 1, 0, 1]
+    for a, b in ((chains.simulated, chains.held_out), (chains.true_past, chains.held_out)):
+        for x, y in zip(a.counts(), b.counts(), strict=True):
+            assert np.array_equal(x, y)
+    assert np.array_equal(chains.held_out.counts()[1][1995:3990], counts[3][:1995])

@@ -1,0 +1,162 @@
+"""Most exciting inputs: the clip that a unit's predicted rate climbs to, after Walker et al., Nature Neuroscience 2019
+("inception loops").
+
+Shape suffixes: U units, F frames, H rows, X columns of an image.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.analysis.influence import without
+from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.windows import Windows
+from neuroformer.model.neuroformer import Neuroformer
+
+
+@dataclass(frozen=True)
+class MostExciting:
+    """Clips by gradient ascent.
+
+    Attributes
+    ----------
+    images : (units, frames, height, width) in the recording's pixel values
+    contrast : (units, frames, height, width) the same in standard deviations of the training frames around their mean
+    log_rate : (units,) log of the expected count a bin with the clip
+    gray : (units,) the same with a gray screen
+    """
+
+    images: np.ndarray
+    contrast: np.ndarray
+    log_rate: np.ndarray
+    gray: np.ndarray
+
+
+def most_exciting(
+    model: Neuroformer, builder: BatchBuilder, windows: Windows, *, contrast: float = 0.25, smooth: float = 1.0,
+    steps: int = 60, starts: int = 2, seed: int = 0,
+) -> MostExciting:  # fmt: skip
+    """For every unit, the clip that the rate readout likes best.
+
+    1. Start from smoothed noise; of ``starts`` such climbs the best is kept, as phases and places differ.
+    2. Climb the gradient of the mean log rate over the window's bins. Past spikes and behavior are those of random
+       ``windows``, drawn anew each step, so that the clip is good on average and not for one past.
+    3. Smoothness prior: gradients are blurred by a Gaussian of ``smooth`` pixels before each step.
+    4. Norm constraint: after each step the clip has zero mean and the root mean square ``contrast``, in standard
+       deviations of the training frames; pixels stay within what the training frames' type can hold.
+
+    Raises
+    ------
+    ValueError
+        A model without frames.
+    """
+    if model.frames is None:
+        raise ValueError("this model sees no frames, so no image excites its units")
+    rng = np.random.default_rng(seed)
+    climb = _Climb(model, builder, windows, contrast, smooth, rng)
+    best, score = None, None
+    for _ in range(starts):
+        x = climb.run(steps)
+        s = climb.log_rate(x)
+        if best is None or score is None:
+            best, score = x, s
+            continue
+        better = s > score
+        best, score = torch.where(better[:, None, None, None], x, best), torch.where(better, s, score)
+    assert best is not None and score is not None
+    gray = climb.log_rate(torch.zeros_like(best))
+    images = best * model.frames.std + model.frames.mean
+    return MostExciting(*(t.cpu().numpy() for t in (images, best, score, gray)))
+
+
+class _Climb:
+    """Gradient ascent of all units at once: window u shows the clip of unit u."""
+
+    def __init__(
+        self, model: Neuroformer, builder: BatchBuilder, windows: Windows, contrast: float, smooth: float, rng
+    ):
+        assert model.frames is not None and builder.frames is not None
+        self.model, self.builder, self.windows, self.rng = model, builder, windows, rng
+        self.mean, self.std = float(model.frames.mean), float(model.frames.std)
+        images = builder.frames.images
+        clip = builder(windows[:1]).clips
+        assert clip is not None
+        self.shape = (model.num_units, *clip.images_GFHW.shape[1:])
+        self.norm = contrast * float(np.prod(self.shape[1:])) ** 0.5
+        kind = np.asarray(images[:1])
+        low, high = (np.iinfo(kind.dtype).min, np.iinfo(kind.dtype).max) if kind.dtype.kind in "iu" else (-np.inf, np.inf)  # fmt: skip
+        self.low, self.high = (low - self.mean) / self.std, (high - self.mean) / self.std
+        self.kernel = _gaussian(smooth, model.sos)
+
+    def run(self, steps: int) -> Tensor:
+        noise = torch.from_numpy(self.rng.standard_normal(self.shape)).to(self.model.sos)
+        x = self.constrained(self.blurred(noise))
+        for step in range(steps):
+            x = x.detach().requires_grad_()
+            score = self.own(self.shown(x)).sum()
+            (slope,) = torch.autograd.grad(score, x)
+            slope = self.blurred(slope)
+            slope = slope / slope.flatten(1).norm(dim=1).clamp_min(1e-12)[:, None, None, None]
+            rate = 0.2 * (1 - step / steps)
+            x = self.constrained(x.detach() + rate * self.norm * slope)
+        return x.detach()
+
+    @torch.no_grad()
+    def log_rate(self, x: Tensor, draws: int = 8) -> Tensor:
+        """(U,) mean over draws of pasts; the same draws for whatever is compared."""
+        kept, self.rng = self.rng, np.random.default_rng(1)
+        out = torch.stack([self.own(self.shown(x)) for _ in range(draws)]).mean(0)
+        self.rng = kept
+        return out
+
+    def own(self, batch: Batch) -> Tensor:
+        """(U,) each unit's log rate in its own window, mean over bins."""
+        return self.model.expected(batch).mean(1).diagonal()
+
+    def shown(self, x_UFHX: Tensor) -> Batch:
+        """Windows drawn at random, window u showing clip u."""
+        few = self.windows[np.sort(self.rng.choice(len(self.windows), self.shape[0]))]
+        batch = self.builder(few).to(x_UFHX.device)
+        own = torch.arange(len(x_UFHX), device=x_UFHX.device)
+        batch = without(batch, own, torch.full_like(own, -1))  # every past spike stays
+        assert batch.clips is not None
+        clips = Clips(x_UFHX * self.std + self.mean, torch.zeros_like(own), own, own, batch.clips.age_W)
+        return dataclasses.replace(batch, clips=clips)
+
+    def blurred(self, x: Tensor) -> Tensor:
+        """Along rows and columns."""
+        if len(self.kernel) == 1:
+            return x
+        flat, pad = x.flatten(0, 1)[:, None], len(self.kernel) // 2
+        flat = torch.nn.functional.conv2d(flat, self.kernel[None, None, :, None], padding=(pad, 0))
+        flat = torch.nn.functional.conv2d(flat, self.kernel[None, None, None, :], padding=(0, pad))
+        return flat[:, 0].unflatten(0, x.shape[:2])
+
+    def constrained(self, x: Tensor) -> Tensor:
+        x = x - x.mean((1, 2, 3), keepdim=True)
+        x = x * (self.norm / x.flatten(1).norm(dim=1).clamp_min(1e-12))[:, None, None, None]
+        return x.clamp(self.low, self.high)
+
+
+def _gaussian(sigma: float, like: Tensor) -> Tensor:
+    reach = int(np.ceil(3 * sigma))
+    place = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
+    kernel = torch.exp(-0.5 * (place / max(sigma, 1e-6)) ** 2)
+    return kernel / kernel.sum()
+
+
+def projection(images_UFHX: np.ndarray, even_UHX: np.ndarray, odd_UHX: np.ndarray) -> np.ndarray:
+    """(U,) share of each clip's norm that lies in the plane of a quadrature pair, over all its frames; 0 to 1."""
+    out = np.zeros(len(images_UFHX))
+    for u, clip in enumerate(images_UFHX):
+        pair = np.stack([even_UHX[u].ravel(), odd_UHX[u].ravel()], 1)
+        size = np.linalg.norm(clip)
+        if size > 0 and np.linalg.norm(pair) > 0:
+            plane = np.linalg.qr(pair)[0]
+            out[u] = np.linalg.norm(clip.reshape(len(clip), -1) @ plane) / size
+    return out

@@ -1,0 +1,75 @@
+"""Two sets of trials side by side: every statistic that compares them, with bootstrap intervals over trials.
+
+Shape suffixes: T trials, B bins, U units.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S, Statistics, compare
+from neuroformer.analysis.trials import Trials
+from neuroformer.metrics import psth_r
+
+
+class Side:
+    """A candidate or the held-out trials: their statistics and PSTH counts, ready to be drawn from."""
+
+    def __init__(self, trials: Trials, pair_units: np.ndarray):
+        self.trials = trials
+        self.statistics = Statistics.of(trials, pair_units)
+        self.wide_TBU = trials.dense(max(1, round(WIDTH_S / trials.dt)))
+        self.has_stimulus = bool((trials.stimulus >= 0).any())
+
+    @classmethod
+    def of_active(cls, trials: Trials) -> tuple[Side, np.ndarray]:
+        """Its own most active units are those of the pair statistics; they are returned too."""
+        active = np.argsort(-np.bincount(trials.unit, minlength=trials.num_units), kind="stable")
+        units = np.sort(active[:MAX_PAIR_UNITS])
+        return cls(trials, units), units
+
+    def psths(self, rows: np.ndarray) -> dict[int, np.ndarray]:
+        stimulus = self.trials.stimulus[rows]
+        return {int(s): self.wide_TBU[rows[stimulus == s]].mean(0) for s in np.unique(stimulus[stimulus >= 0])}  # fmt: skip
+
+
+def scores_of(a: Side, rows_a: np.ndarray, b: Side, rows_b: np.ndarray) -> dict[str, float]:
+    """Of ``compare``, and ``psth_r`` where both know their stimuli, for some of the trials."""
+    out = compare(a.statistics.total(rows_a), b.statistics.total(rows_b))
+    if a.has_stimulus and b.has_stimulus:
+        out["psth_r"] = _psth_r(a.psths(rows_a), b.psths(rows_b))
+    return out
+
+
+def _psth_r(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
+    shared = sorted(set(a) & set(b))
+    if not shared:
+        return float("nan")
+    bins = {s: min(len(a[s]), len(b[s])) for s in shared}
+    return psth_r(*(np.concatenate([x[s][: bins[s]] for s in shared]) for x in (a, b))).r
+
+
+def with_intervals(a: Side, b: Side, bootstraps: int, seed: int, *, paired: bool) -> dict[str, list[float]]:
+    """``[value, low, high]`` of every score: trials of ``b`` drawn again, and with ``paired`` their imitations in ``a``."""
+    rng = np.random.default_rng(seed)
+    rows = lambda side: np.arange(len(side.trials))
+    value = scores_of(a, rows(a), b, rows(b))
+    draws: dict[str, list[float]] = {k: [] for k in value}
+    imitations = {s: np.flatnonzero(a.trials.source == s) for s in b.trials.source}
+    for _ in range(bootstraps if len(b.trials) > 1 else 0):
+        rows_b = rng.integers(len(b.trials), size=len(b.trials))
+        if paired:
+            rows_a = np.concatenate([imitations[s] for s in b.trials.source[rows_b]])
+        else:
+            rows_a = rng.integers(len(a.trials), size=len(a.trials))
+        for k, v in scores_of(a, rows_a, b, rows_b).items():
+            draws[k].append(v)
+    return {k: [v, *_interval(v, draws[k])] for k, v in value.items()}
+
+
+def _interval(value: float, draws: list[float]) -> tuple[float, float]:
+    known = np.array([d for d in draws if np.isfinite(d)])
+    if len(known) == 0:
+        return float("nan"), float("nan")
+    low, middle, high = np.percentile(known, [2.5, 50, 97.5])
+    return float(value + low - middle), float(value + high - middle)

@@ -1,0 +1,83 @@
+"""``neuroformer fields``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise
+from neuroformer.config import ConfigError
+
+
+def add(command) -> None:
+    help = "What each unit of a trained run sees: receptive fields, most exciting inputs, an animation over the frames."
+    p = command("fields", run, help, KEYS)
+    run_argument(p)
+    p.add_argument("--windows", type=int, default=128, help="training windows that receptive fields average")
+    p.add_argument(
+        "--starts", type=int, default=2, help="climbs to each most exciting input; the best is kept"
+    )
+    p.add_argument("--steps", type=int, default=60, help="steps of each climb")
+    p.add_argument(
+        "--integrated", type=int, default=0, metavar="STEPS", help="also integrated gradients to frames"
+    )
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
+
+
+def run(args) -> None:
+    from neuroformer.analysis import fields
+    from neuroformer.analysis.maps import save_maps
+    from neuroformer.analysis.mei import most_exciting, projection
+    from neuroformer.model.bundle import load_model
+    from neuroformer.report.fields import figure_of, receptive_fields, stimuli
+
+    bundle, p = open_run(args.folder, args.override)
+    model, ids = load_model(bundle), p.rec.unit_ids
+    if model.frames is None:
+        raise ConfigError(
+            f"{args.folder} was trained without frames (window.frames is 0); its units see none"
+        )
+    train = p.windows("train")
+    few = train[np.sort(np.random.default_rng(p.config.seed).permutation(len(train))[: args.windows])]
+    maps = [fields.frame_sensitivity(model, p.builder, few, ids)]
+    if args.integrated:
+        maps.append(fields.frame_gradients(model, p.builder, few, ids, steps=args.integrated))
+    center = fields.centers(maps[0])
+    best = most_exciting(model, p.builder, train, starts=args.starts, steps=args.steps, seed=p.config.seed)
+    save_maps(args.folder / "fields.npz", maps)
+    np.savez_compressed(
+        args.folder / "mei.npz", images=best.images, contrast=best.contrast, log_rate=best.log_rate,
+        gray=best.gray, centers=center, unit_ids=np.array(ids),
+    )  # fmt: skip
+    print("\n".join(repr(m) for m in maps))
+    save_figure(figure_of(receptive_fields(maps[0], center)), args.folder / "fields.png")
+    save_figure(figure_of(stimuli(best.contrast, ids)), args.folder / "mei.png")
+    _animate(args.folder, model, p, maps[0])
+    summary = {"mei_gain_median": float(np.median(best.log_rate - best.gray))}
+    truth = p.rec.truth
+    if "rf_center" in truth:
+        sees = truth["is_responsive"]
+        away = np.linalg.norm(center - truth["rf_center"], axis=1)[sees]
+        share = projection(best.contrast, truth["rf_even"], truth["rf_odd"])[sees]
+        summary |= {
+            "fields_units": int(sees.sum()), "fields_within_2_px": float((away <= 2).mean()),
+            "fields_distance_median_px": float(np.median(away)), "mei_projection_median": float(np.median(share)),
+        }  # fmt: skip
+    summarise(args.folder, summary)
+
+
+def _animate(folder, model, p, field) -> None:
+    """A held-out stretch with the fields over it, as a GIF."""
+    import torch
+
+    from neuroformer.analysis.attention import batches
+    from neuroformer.report.fields import animation
+
+    stretch = p.windows("test")[:160]
+    images, rates = [], []
+    with torch.no_grad():
+        for batch in batches(p.builder, stretch, 64):
+            images.append(batch.clips.images_GFHW[batch.clips.index_W, -1].numpy())
+            rates.append(model.expected(batch).exp().sum(1).numpy())
+    path = folder / "fields.gif"
+    animation(path, np.concatenate(images), field, np.concatenate(rates), p.config.window.current)
+    print(f"animation in {path}")

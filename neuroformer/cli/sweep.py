@@ -1,0 +1,82 @@
+"""``neuroformer sweep``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+from neuroformer.cli.shared import KEYS, warn_only_ours
+from neuroformer.cli.tables import table
+from neuroformer.config import ConfigError, load_config
+
+STOPPED = 75
+SHOWN = 10
+
+
+def add(command) -> None:
+    help = "Search over keys of a configuration with Optuna, by validation bits/spike; test data stay unseen."
+    more = (
+        " The space is YAML: `train.lr: {low: 1e-4, high: 1e-2, log: true}`, `model.width: [32, 64]`. The same command "
+        "again goes on; started several times at once, the processes share the work."
+    )
+    p = command("sweep", run, help, KEYS + more)
+    p.add_argument("--config", type=Path, required=True, help="YAML file of what is not searched over")
+    p.add_argument("--space", type=Path, required=True, help="YAML file of keys and their ranges or choices")
+    p.add_argument("--run", type=Path, help="folder of the sweep (default: runs/<name>_sweep)")
+    p.add_argument("--trials", type=int, default=20, help="configurations to try in all (default: 20)")
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
+
+
+def run(args) -> int:
+    from neuroformer.training.loop import Stopped
+    from neuroformer.training.sweep import read_space, sweep
+
+    if args.trials < 1:
+        raise ConfigError(f"--trials is {args.trials}; expected 1 or more")
+    base = load_config(args.config, args.override)
+    folder = args.run or Path("runs") / f"{base.name}_sweep"
+    warn_only_ours()
+    try:
+        for trial in sweep(base, read_space(args.space, base), folder, args.trials, progress=not args.quiet):
+            score = f"cannot be run: {trial.reason}" if trial.score is None else f"{trial.score:.4f}"
+            print(f"{trial.folder.name}  {score}  {_text(trial.values)}", flush=True)
+    except Stopped as e:
+        print(f"stopped by {e}; the same command goes on")
+        return STOPPED
+    _conclude(base, folder)
+    return 0
+
+
+def _conclude(base, folder: Path) -> None:
+    """The table, ``sweep.json``, and the best configuration as a file of its own."""
+    import yaml
+
+    from neuroformer.config import to_dict
+    from neuroformer.model.bundle import write_atomic
+    from neuroformer.training.sweep import OBJECTIVE, changed, finished
+
+    trials = finished(folder)
+    if trials[0].score is None:
+        raise ConfigError(f"none of {len(trials)} trials could be run; the first: {trials[0].reason}")
+    tree = [dataclasses.asdict(t) | {"folder": t.folder.name} for t in trials]
+    write_atomic(
+        folder / "sweep.json", json.dumps({"objective": OBJECTIVE, "trials": tree}, indent=1).encode()
+    )
+    best = to_dict(changed(base, trials[0].values)) | {"name": f"{base.name}_best"}
+    write_atomic(folder / "best.yaml", yaml.safe_dump(best, sort_keys=False).encode())
+    keys = list(trials[0].values)
+    rows = [
+        (t.folder.name, t.score, *(t.values[k] for k in keys)) for t in trials[:SHOWN] if t.score is not None
+    ]
+    print(table(rows, ("trial", OBJECTIVE, *keys)))
+    print(
+        f"{len(trials)} trials in {folder / 'sweep.json'}; the best was chosen on validation data. Its score on test data:"
+    )
+    print(f"  neuroformer train --config {folder / 'best.yaml'} --seeds 5")
+
+
+def _text(values: dict) -> str:
+    return " ".join(
+        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={json.dumps(v)}" for k, v in values.items()
+    )

@@ -1,0 +1,103 @@
+"""A closed loop that goes on into another trial: what it generated before is its past there.
+
+Shape suffixes: Q sequences.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from tqdm import tqdm
+
+from neuroformer.config import Config
+from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.splits import Split
+from neuroformer.data.windows import SpikeIndex
+from neuroformer.generation.rollout import Sequences, Spikes, rollout
+from neuroformer.generation.sequences import SAMPLES, batch_size_for
+from neuroformer.generation.simulate import as_recording, changed_builder
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
+
+
+def simulate_chain(
+    model: Neuroformer, rec: Recording, split: Split, builder: BatchBuilder, config: Config,
+    simulated: Recording, order_LC: np.ndarray, *, progress: bool = True,
+) -> list[Recording]:  # fmt: skip
+    """Let a simulation run on from block to block; returns every leg of it, ``simulated`` being the first.
+
+    Parameters
+    ----------
+    simulated : all blocks of ``config.generate.split``, ``config.generate.samples`` times each
+    order_LC : (legs, chains) the blocks of each chain, one after another
+    """
+    legs = [simulated]
+    samples = config.generate.samples
+    rows = (order_LC[0][:, None] * samples + np.arange(samples)).ravel()
+    for blocks_C in order_LC[1:]:
+        blocks = np.repeat(blocks_C, samples)
+        legs.append(go_on(model, rec, split, builder, config, legs[-1], rows, blocks, progress=progress))
+        rows = np.arange(len(rows))
+    return legs
+
+
+def go_on(
+    model: Neuroformer,
+    rec: Recording,
+    split: Split,
+    builder: BatchBuilder,
+    config: Config,
+    before: Recording,
+    row_Q: np.ndarray,
+    block_Q: np.ndarray,
+    *,
+    progress: bool = True,
+) -> Recording:
+    """Simulate blocks of a part of the split, each as the continuation of a simulated sequence.
+
+    The time between two trials is left out: the past of a block's first window are the last spikes of the sequence
+    before it, as far as that reaches. None of the recording's own spikes is read.
+
+    Parameters
+    ----------
+    before : a simulation, or what this function returned
+    row_Q : which of its sequences go on
+    block_Q : in which block of ``config.generate.split`` each does
+
+    Returns
+    -------
+    Recording
+        As of :func:`neuroformer.generation.simulate.simulate`, one trial a sequence; ``sample`` counts on, as these are
+        other random numbers than those of a loop that begins there.
+    """
+    g, shape = config.generate, builder.shape
+    segment, start, stop = split.blocks[g.split][block_Q].T
+    if g.max_seconds:
+        stop = np.minimum(stop, start + round(g.max_seconds / split.dt))
+    stop = start + (stop - start) // shape.current * shape.current  # no silent rest amid a chain
+    ident = block_Q * SAMPLES + np.asarray(before.trials["sample"], np.int64)[row_Q] + g.samples
+    history, lasted = _last_spikes(before, row_Q, start, shape.past, split.dt)
+    sequences = Sequences(segment, start, stop, ident, start - np.minimum(lasted, shape.past), history)
+    builder = changed_builder(builder, rec, split, sequences, config)
+    size = g.batch_size or batch_size_for(model, config, len(sequences))
+    parts, guard_hits = [], 0
+    with tqdm(total=int((stop - start).sum()), unit="s", unit_scale=split.dt, desc="going on", disable=not progress) as bar:  # fmt: skip
+        for first in range(0, len(sequences), size):
+            made = rollout(model, builder, sequences[first : first + size], g, config.seed, bar.update)
+            parts.append(Spikes(made.spikes.sequence + first, made.spikes.tick, made.spikes.unit))
+            guard_hits += made.guard_hits
+    return as_recording(rec, split, sequences, Spikes.join(parts).ordered(), g, config.seed, guard_hits)
+
+
+def _last_spikes(
+    before: Recording, row_Q: np.ndarray, start_Q: np.ndarray, past: int, dt: float
+) -> tuple[Spikes, np.ndarray]:
+    """The last ``past`` bins of each sequence, laid before each start; and how many bins it lasted."""
+    index = SpikeIndex.from_recording(before, before.trial_intervals, dt)
+    lasted = index.num_ticks[row_Q]
+    parts = []
+    for q, (row, ticks) in enumerate(zip(row_Q, lasted, strict=True)):
+        end = index.base[row] + ticks
+        lo, hi = np.searchsorted(index.keys, [end - min(past, ticks), end])
+        tick = index.keys[lo:hi] - end + start_Q[q]
+        parts.append(Spikes(np.full(hi - lo, q), tick, index.unit[lo:hi].astype(np.int64)))
+    return Spikes.join(parts), lasted

@@ -1,0 +1,97 @@
+"""What past spikes say that the frames do not explain.
+
+A cell that fires more than its stimulus calls for tells of something that nobody recorded: where the eye really looked,
+how awake the animal was. Counts alone hide it, since most of their variance is the stimulus'.
+
+Shape suffixes: W windows, G distinct stretches of frames, K frames of a stretch, P spikes, U units, F features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.data.batch import Earlier
+from neuroformer.model.embed import raised_cosines
+from neuroformer.model.frames import FrameEncoder, WhatWhere
+
+NUM_FILTERS = 4
+MAX_LOG_COUNT = 1.0  # of what is expected of a unit in one bin: a wrong expectation must not drown the others
+
+
+class Surprise(nn.Module):
+    """Counts while each earlier frame was shown, less those that the frame readout expects.
+
+    1. The frame readout, without gradient, at every earlier frame: expected counts.
+    2. Counted minus expected, in units of the square root of the mean count; filtered over frames.
+    3. In the rates: a few patterns over units; and a shift of the image, common to all units, times what a shift by
+       one place of the grid does to each unit's drive.
+
+    Parameters
+    ----------
+    num_frames : int
+        Frames looked back at, the latest included.
+    rank : int
+        Number of patterns.
+    frame_bins : float
+        Bins a frame lasts.
+    """
+
+    def __init__(
+        self, num_units: int, num_frames: int, rank: int, unit_rate: list[float], frame_bins: float,
+        dropout: float,
+    ):  # fmt: skip
+        super().__init__()
+        self.num_units = num_units
+        filters = min(NUM_FILTERS, num_frames)
+        self.register_buffer("basis", raised_cosines(filters, num_frames).flip(0), persistent=False)
+        self.basis: Tensor
+        spread = (torch.tensor(unit_rate) * frame_bins * num_frames / filters).sqrt()
+        self.register_buffer("spread", spread, persistent=False)
+        self.spread: Tensor
+        self.dropout = nn.Dropout(dropout)
+        self.level = nn.Parameter(torch.zeros(num_units))
+        self.source = nn.Linear(self.size, rank, bias=False)
+        self.target = nn.Parameter(torch.zeros(rank, num_units))
+        self.shift = nn.Linear(self.size, 2, bias=False)
+        nn.init.normal_(self.shift.weight, std=0.01)
+
+    @property
+    def size(self) -> int:
+        return self.num_units * self.basis.shape[1]
+
+    @torch.no_grad()
+    def expected(
+        self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor
+    ) -> Tensor:
+        """(G, K, U) log of the count that the frames let expect in a bin, up to each unit's ``level``."""
+        drive_GKU = readout.along(encoder.local(earlier.images_GFHW, earlier.num_missing_G))
+        return drive_GKU + log_rate_U
+
+    def features(
+        self, earlier: Earlier, expected_GKU: Tensor, row_P: Tensor, tick_P: Tensor, unit_P: Tensor,
+        weight_P: Tensor | None, until: int,
+    ) -> Tensor:  # fmt: skip
+        """(W, F) from the spikes (of windows ``row``) before bin ``until``, counted from the window's first."""
+        onset_WK = earlier.onset_WK
+        num_windows, num_frames = onset_WK.shape
+        stop_WK = torch.cat([onset_WK[:, 1:], torch.full_like(onset_WK[:, :1], until)], 1).clamp_max(until)
+        known_WK = torch.arange(num_frames, device=onset_WK.device) >= earlier.num_missing_W[:, None]
+        bins_WK = ((stop_WK - onset_WK.clamp_max(until)) * known_WK).to(expected_GKU.dtype)
+        # the latest frame that came on before each spike
+        frame_P = (tick_P[:, None] >= onset_WK.index_select(0, row_P)).sum(1) - 1
+        cell_P = row_P * num_frames + frame_P.clamp_min(0)
+        seen_P = (frame_P >= 0) & known_WK.flatten().index_select(0, cell_P) & (tick_P < until)
+        weight_P = seen_P.to(expected_GKU.dtype) if weight_P is None else weight_P * seen_P
+        counts = expected_GKU.new_zeros(num_windows * num_frames * self.num_units)
+        counts_WKU = counts.index_add(0, cell_P * self.num_units + unit_P, weight_P)
+        log_count_GKU = (expected_GKU + self.level).clamp_max(MAX_LOG_COUNT)
+        expected_WKU = log_count_GKU.exp().index_select(0, earlier.index_W) * bins_WK[..., None]
+        more_WKU = counts_WKU.view_as(expected_WKU) - expected_WKU
+        return (torch.einsum("wku,kf->wuf", more_WKU, self.basis) / self.spread[:, None]).flatten(1)
+
+    def drive(self, features_WF: Tensor, moved_W2U: Tensor) -> Tensor:
+        """(W, U) additions to the log rates; ``moved`` is what a shift of the image by one place does to them."""
+        features_WF = self.dropout(features_WF)
+        patterns_WU = self.source(features_WF) @ self.target
+        return patterns_WU + (self.shift(features_WF)[..., None] * moved_W2U).sum(1)
