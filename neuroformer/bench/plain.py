@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Linear
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, attention
 
 
@@ -75,7 +75,7 @@ class Block(nn.Module):
             nn.GELU(),
             Linear(mlp_ratio * width, width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
         self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.model.attention import Block, prepend
-from neuroformer.model.linear import Linear
-from neuroformer.ops import Ragged
+from neuroformer.model.layers import Dropout, Linear
+from neuroformer.ops import Ragged, linear
 
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
@@ -57,7 +57,7 @@ class FrameEncoder(nn.Module):
             for _ in range(c.layers)
         )
         self.null = nn.Parameter(torch.zeros(config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.register_buffer("mean", torch.tensor(scale["mean"]))
         self.register_buffer("std", torch.tensor(scale["std"]))
         self.mean: Tensor
@@ -69,10 +69,10 @@ class FrameEncoder(nn.Module):
         # a frame that was not shown is gray
         shown = torch.arange(x.shape[1], device=x.device) >= num_missing_G[:, None]
         x = x * shown[:, :, None, None]
-        if isinstance(self.filter, nn.Conv3d):
-            return self.point(rearrange(self.filter(x[:, None]), "g d t h w -> g t h w d"))
-        t, h, w = self.kernel
-        return self.point(self.filter(rearrange(x, "g (a t) (b h) (c w) -> g a b c (t h w)", t=t, h=h, w=w)))
+        # of one channel and a few places, a convolution is one product of matrices
+        for axis, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True), 1):
+            x = x.unfold(axis, size, step)
+        return self.point(linear(x.flatten(-3), self.filter.weight.flatten(1), self.filter.bias))
 
     def forward(self, local_GthwD: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
         """Packed tokens of every clip, oldest first, behind one null token; and their layout."""
@@ -135,7 +135,7 @@ class WhatWhere(nn.Module):
         self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
         self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
         self.what = nn.Parameter(0.01 * torch.randn(num_units, steps, num_features))
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = Dropout(0.1)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.model.intensity import bounded
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Linear
 
 MIN_LOG_RATE = -16.0
 

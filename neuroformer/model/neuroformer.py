@@ -21,7 +21,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.surprise import Surprise
 from neuroformer.model.targets import MomentCounts, TargetHead
 from neuroformer.model.traces import TraceHead
@@ -119,7 +119,7 @@ class Neuroformer(nn.Module):
         if m.history_filters and self.past_bins:
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
             self.history_weight = Linear(self.history.size, m.width, bias=False)
-            self.history_dropout = nn.Dropout(m.history_dropout)
+            self.history_dropout = Dropout(m.history_dropout)
         self.inputs = nn.ModuleDict(
             {
                 v.name: InputEmbedding(
@@ -177,7 +177,7 @@ class Neuroformer(nn.Module):
         self.traces = None
         if config.traces.likelihood != "none":
             self.traces = TraceHead(config, num_units, normalization["traces"])
-        self.dropout = nn.Dropout(m.dropout)
+        self.dropout = Dropout(m.dropout)
 
     @classmethod
     def load(cls, path: str | Path, objective: str = "likelihood") -> Neuroformer:

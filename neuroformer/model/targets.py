@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
 from neuroformer.model.embed import raised_cosines
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
@@ -120,7 +120,7 @@ class TargetHead(nn.Module):
         self.key_value = Linear(width, 2 * width, bias=False)
         streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
+            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), Dropout(dropout),
             Linear(width, size),
         )  # fmt: skip
         self.skip = Linear(width, size)
@@ -129,7 +129,7 @@ class TargetHead(nn.Module):
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
-        self.counts_dropout = nn.Dropout(dropout)
+        self.counts_dropout = Dropout(dropout)
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))

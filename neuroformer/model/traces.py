@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config
 from neuroformer.model.intensity import bounded
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Linear
 
 _SHARED = 4  # filters under which all units' past is summed for each other
 _LIMIT = 6.0  # no parameter moves further from the marginal, in units of its scale

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from neuroformer.bench.plain import plain
-from neuroformer.model.linear import Linear
+from neuroformer.model.layers import Linear
 from neuroformer.ops import linear
 from neuroformer.ops.tolerance import check_close
 
