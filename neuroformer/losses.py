@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
+from neuroformer.model.heads import at_least_float32
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 
@@ -68,12 +69,12 @@ def loss_terms(
         "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
     }
     if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
-        nll = model.traces.nll(output.traces_WBUP, batch.traces.current_WBU)
+        nll = model.traces.nll(at_least_float32(output.traces_WBUP), batch.traces.current_WBU)
         terms = {"traces": nll.sum() / totals["traces"].clamp_min(1)}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
-        terms[name] = head.loss(predicted, batch.targets[name], totals[name])
+        terms[name] = head.loss(at_least_float32(predicted), batch.targets[name], totals[name])
     for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
         same = batch.clips.key_W if batch.clips is not None and "frames" in contrast.pair else None
         scale = model.contrast_scale[i].exp().clamp(max=100.0)

@@ -451,7 +451,7 @@ def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
     ]
     assert main([*argv, "split.claim=stimuli"]) == 2
     said = capsys.readouterr().err
-    assert "the split leaks (shared_stimulus" in said and "split.allow_leak=true" in said
+    assert "the split of 'small' leaks (shared_stimulus" in said and "split.allow_leak=true" in said
     assert not (folder / "run" / "bundle.json").exists()
     assert main([*argv, "split.claim=stimuli", "split.allow_leak=true"]) == 0
     assert json.loads((folder / "run" / "summary.json").read_text())["audit_leaks"] == "shared_stimulus"

@@ -11,11 +11,17 @@ from helpers import shared_recording
 from scipy import stats
 
 import neuroformer
+from neuroformer.analysis.whatif import rate_changes
 from neuroformer.cli import main
-from neuroformer.config import ConfigError, from_dict
+from neuroformer.config import ConfigError, apply_overrides, from_dict
+from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
-from neuroformer.generation.traces import simulate_traces
+from neuroformer.generation import simulate as module
+from neuroformer.generation.sequences import whole_recording
+from neuroformer.generation.simulate import simulate
+from neuroformer.generation.stimulus import silence
+from neuroformer.generation.store import SimulationError, SimulationFolder
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.arrays import write_npz
@@ -111,6 +117,16 @@ def test_an_untrained_head_is_the_marginal(kind):
         np.testing.assert_allclose(scale["level"], 3.0, rtol=0.15)
 
 
+def test_the_interval_draws_blocks_of_windows():
+    model, prepared = model_of(recording(samples=1200), "gaussian")
+    scores = score(model, prepared, "test")
+    windows = np.concatenate(scores.trace_windows)
+    assert windows[:, 0].sum() / windows[:, 1].sum() / np.log(2) == pytest.approx(scores.bits_per_sample())
+    low, high = scores.bits_per_sample_interval(20, 200)
+    assert low < scores.bits_per_sample() < high
+    assert np.isnan(scores.bits_per_sample_interval(10**9, 10)).all()
+
+
 # -- data -------------------------------------------------------------------------------------------------
 
 
@@ -152,7 +168,9 @@ def test_spikes_of_the_same_cells_are_out_of_reach():
 def test_a_simulation_sees_what_it_made_and_nothing_else(kind):
     rec = recording(samples=1200, kind=kind)
     model, prepared = model_of(rec, kind)
-    run = lambda p, m=model: simulate_traces(m, p.rec, p.split, p.builder, p.config, progress=False).recording
+    run = lambda p, m=model: (
+        simulate(m, p.rec, p.split, p.index, p.builder, p.config, progress=False).recording
+    )
     first = run(prepared)
     start = prepared.split.intervals("test")[0, 0]
     values = rec.traces.values.copy()
@@ -182,10 +200,96 @@ def test_a_sequence_draws_the_same_alone_and_among_many():
     one = from_dict(
         {**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 1, "max_seconds": 2.0}}
     )
-    runs = [simulate_traces(model, rec, prepared.split, prepared.builder, c, progress=False).recording for c in (many, one)]  # fmt: skip
+    runs = [simulate(model, rec, prepared.split, prepared.index, prepared.builder, c, progress=False).recording for c in (many, one)]  # fmt: skip
     of = lambda r, q: r.traces.values[(r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])]  # fmt: skip
     np.testing.assert_allclose(of(runs[0], 0), of(runs[1], 0), rtol=1e-6)
     assert np.abs(of(runs[0], 0) - of(runs[0], 1)).max() > 0.1  # another sample of the same block
+
+
+def changed(prepared, **generate):
+    return from_dict(apply_overrides(neuroformer.config.to_dict(prepared.config), [f"generate.{k}={v}" for k, v in generate.items()]))  # fmt: skip
+
+
+def run_of(model, p, config, **options):
+    return simulate(model, p.rec, p.split, p.index, p.builder, config, progress=False, **options)
+
+
+def test_a_killed_simulation_of_traces_goes_on_to_the_identical_result(tmp_path, monkeypatch):
+    rec = recording(samples=1200)
+    model, p = model_of(rec, "gaussian")
+    c = changed(p, samples=3, batch_size=4, max_seconds=4.0)
+    whole = run_of(model, p, c)
+    monkeypatch.setattr(module, "FLUSH_S", 0.0)  # every window is a file of its own
+    write, left = SimulationFolder.write, [9]
+
+    def dies(self, *args):
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(self, *args)
+
+    monkeypatch.setattr(SimulationFolder, "write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_of(model, p, c, folder=tmp_path / "parts")
+    monkeypatch.setattr(SimulationFolder, "write", write)
+    assert len(list((tmp_path / "parts").glob("*.h5"))) == 9
+    again = run_of(model, p, c, folder=tmp_path / "parts")
+    assert again.recording.sha256() == whole.recording.sha256()
+    np.testing.assert_array_equal(again.recording.traces.values, whole.recording.traces.values)
+    # shares of two processes make the same whole
+    for part in ((1, 2), (2, 2)):
+        assert run_of(model, p, c, folder=tmp_path / "shared", part=part) is None
+    both = run_of(model, p, c, folder=tmp_path / "shared").recording
+    np.testing.assert_allclose(both.traces.values, whole.recording.traces.values, rtol=1e-6)
+    with pytest.raises(SimulationError, match="differs in seed"):
+        run_of(model, p, replace(c, seed=5), folder=tmp_path / "shared")
+
+
+def test_what_if_of_traces(tmp_path):
+    rec = recording(samples=1200)
+    model, p = model_of(rec, "gaussian")
+    runs = lambda text, **more: run_of(model, p, changed(p, interventions=text, **more)).recording
+    base = runs("[]")
+    at = lambda r, q=0: r.traces.values[
+        (r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])
+    ]
+    silent = runs("[{do: silence, units: [1], start: 1, stop: 2}]")
+    assert (at(silent)[10:20, 1] == 0).all() and (at(base)[10:20, 1] != 0).all()
+    np.testing.assert_array_equal(at(silent)[:10], at(base)[:10])
+    assert np.abs(at(silent)[20:] - at(base)[20:]).max() > 0  # the model saw it
+    clamped = runs("[{do: clamp, units: [0, 2], value: 4}]")
+    assert (clamped.traces.values[:, [0, 2]] == 4).all() and (clamped.traces.values[:, 1] != 4).all()
+    true = runs("[{do: clamp, units: [3], value: -1}]")
+    begin = true.trials["source_start"][0]
+    inside = (rec.traces.times > begin) & (rec.traces.times < begin + 3.0)
+    np.testing.assert_array_equal(at(true)[:, 3], rec.traces.values[inside, 3])
+    driven = runs("[{do: drive, units: [2], value: 0.5}]")
+    np.testing.assert_allclose(at(driven)[0, 2], at(base)[0, 2] + 0.5, rtol=1e-6)  # the same random numbers
+    change = rate_changes(base, clamped)
+    assert change.after_U[0] == 4 and change.before_U[0] == pytest.approx(
+        base.traces.values[:, 0].mean(), rel=1e-5
+    )
+    with pytest.raises(ConfigError, match="there is no unit 4; expected 0 to 3"):
+        runs("[{do: silence, units: [4]}]")
+
+
+def test_traces_of_a_stretch_from_a_given_past_and_of_a_new_stimulus():
+    rec = recording(samples=1200)
+    model, p = model_of(rec, "gaussian")
+    stretch = run_of(model, p, changed(p, interval="[30, 33]")).recording
+    assert stretch.trials["source_start"].tolist() == [30.0] and stretch.traces.values.shape == (30, 4)
+    given = run_of(model, p, changed(p, interval="[30, 33]", past_from=90)).recording
+    assert not np.array_equal(given.traces.values, stretch.traces.values)
+    other = replace(rec, traces=Traces(rec.traces.times, np.where((rec.traces.times < 89.4)[:, None], 7.0, rec.traces.values)))  # fmt: skip
+    same = prepare(other, p.config, p.normalization)
+    again = run_of(model, same, changed(p, interval="[30, 33]", past_from=90)).recording
+    np.testing.assert_array_equal(again.traces.values, given.traces.values)
+    new = silence(5.0, rec.unit_ids, p.config)
+    split = whole_recording(new, p.config)
+    index = SpikeIndex.from_recording(new, split.segments, 0.1)
+    builder = BatchBuilder(new, index, p.config, p.normalization)
+    made = simulate(model, new, split, index, builder, changed(p, max_seconds=0), progress=False)
+    assert made.recording.traces.values.shape == (50, 4) and np.isfinite(made.recording.traces.values).all()
 
 
 # -- the whole line ---------------------------------------------------------------------------------------
@@ -203,6 +307,7 @@ def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
     s = json.loads((tmp_path / "run" / "summary.json").read_text())
     truth = -0.5 * np.log2(1 - KEEP**2)
     assert s["bits_per_sample"] == pytest.approx(truth, abs=0.12)
+    assert s["bits_per_sample_low"] < s["bits_per_sample"] < s["bits_per_sample_high"] < truth + 0.2
     assert s["bits_per_sample_autoregression"] == pytest.approx(truth, abs=0.1)
     assert s["trace_lag1_held_out"] == pytest.approx(KEEP, abs=0.05)
     assert s["trace_lag1_simulated"] == pytest.approx(KEEP, abs=0.1)
@@ -210,6 +315,20 @@ def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
     simulated = neuroformer.open_recording(tmp_path / "run" / "simulated.npz")
     assert simulated.num_spikes == 0 and np.isfinite(simulated.traces.values).all()
     assert "bits_per_spike" not in s
+    capsys.readouterr()
+    again = ["generate", "--run", run, "--quiet", "generate.samples=2", "generate.max_seconds=0"]
+    what_if = ["--out", str(tmp_path / "silent.npz"), "--against", str(tmp_path / "run" / "simulated.npz")]
+    assert main([*again, *what_if, "generate.interventions=[{do: silence, units: [1]}]"]) == 0
+    out = capsys.readouterr().out
+    assert "mean before" in out and "0.00" in out.split("mean before")[1].splitlines()[1]
+    assert (
+        main(["generate", "--run", run, "--quiet", "--seconds", "4", "--out", str(tmp_path / "free.nwb")])
+        == 0
+    )
+    free = neuroformer.open_recording(tmp_path / "free.nwb").traces
+    assert free.values.shape == (30, 4)  # the run's generate.max_seconds is 3
+    assert main([*again, "--score"]) == 2
+    assert "--score is for spikes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("likelihood", ["gamma", "gaussian"])

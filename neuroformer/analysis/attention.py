@@ -309,7 +309,7 @@ def frame_attention(
             for block in blocks:
                 block.observer = None
         found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))
-        found["images"].append(batch.clips.images_GFHW[batch.clips.index_W, -1].numpy())
+        found["images"].append(builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
     (_, kh, kw), (_, sh, sw) = model.frames.kernel, model.frames.stride
     # the middle of each kernel, a stride wide
     top, left = (kh - sh) / 2, (kw - sw) / 2

@@ -9,7 +9,7 @@ Shape suffixes: L legs, C chains.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -74,7 +74,7 @@ def chained(
         true.append(parts.held_out.rows(rows_C).first(made[-1].num_ticks[::samples]))
         if true_past is not None:
             after.append(true_past.rows(imitations(true_past, source_C)).first(made[-1].num_ticks))
-        ceiling.append(_of_training(parts.train, true[-1], rng))
+        ceiling.append(_of_training(parts.train, made[-1], rng))
     return Chains(joined(made), joined(true), joined(after) if after else None, joined(ceiling))
 
 
@@ -135,7 +135,7 @@ def since_closed(chains: Chains) -> dict[str, list[float]]:
     return out
 
 
-def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[str, object]:
+def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
     """The same scores of all that comes after 32 s of closed loop, with 95 % intervals over chains.
 
     Where chains are shorter than 40 s, of their second half.
@@ -151,7 +151,7 @@ def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[st
     if stop < start + round(STRETCH_S / held_out.dt):
         start = stop // 2
     true, units = Side.of_active(held_out.stretch(start, stop))
-    out: dict[str, object] = {"since_s": start * held_out.dt, "until_s": stop * held_out.dt}
+    out: dict[str, Any] = {"since_s": start * held_out.dt, "until_s": stop * held_out.dt}
     for name, trials in _candidates(chains).items():
         side = Side(trials.stretch(start, stop), units)
         values = with_intervals(side, true, bootstraps, seed, paired=name != "ceiling")

@@ -184,5 +184,5 @@ def _center(energy: np.ndarray, smooth: float) -> tuple[float, float]:
     x = np.maximum(x - np.median(x), 0)
     label, _ = ndimage.label(x >= 0.5 * x.max())  # pyright: ignore[reportGeneralTypeIssues]
     inside = label == label[np.unravel_index(x.argmax(), x.shape)]
-    row, column = ndimage.center_of_mass(np.where(inside, x, 0.0))
-    return float(column), float(row)
+    row, column = np.ravel(ndimage.center_of_mass(np.where(inside, x, 0.0))).tolist()
+    return column, row

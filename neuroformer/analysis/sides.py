@@ -64,10 +64,11 @@ def with_intervals(a: Side, b: Side, bootstraps: int, seed: int, *, paired: bool
             rows_a = rng.integers(len(a.trials), size=len(a.trials))
         for k, v in scores_of(a, rows_a, b, rows_b).items():
             draws[k].append(v)
-    return {k: [v, *_interval(v, draws[k])] for k, v in value.items()}
+    return {k: [v, *interval(v, draws[k])] for k, v in value.items()}
 
 
-def _interval(value: float, draws: list[float]) -> tuple[float, float]:
+def interval(value: float, draws: list[float]) -> tuple[float, float]:
+    """95 % of the draws about their median, laid around the value; NaN without draws."""
     known = np.array([d for d in draws if np.isfinite(d)])
     if len(known) == 0:
         return float("nan"), float("nan")

@@ -14,13 +14,14 @@ from neuroformer.analysis.drift import Chains, chained, late_scores, since_close
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
 from neuroformer.analysis.psth import stimulus_of_trials
 from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
-from neuroformer.analysis.sides import Side, with_intervals
+from neuroformer.analysis.sides import Side, interval, with_intervals
 from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording
 
+DRAWS = 100  # of the intervals of expected counts
 PRIOR = 1.0  # samples that the mean rate is worth where sampled counts become rates of a likelihood
 
 
@@ -179,16 +180,27 @@ def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list
 
 
 def _scores_of_expected(recorded, plain, likely, stimulus: np.ndarray) -> dict[str, list[float]]:
-    nan = float("nan")
+    """With intervals: held-out trials drawn again with replacement, each with what was expected of it."""
+    every = np.arange(len(recorded))
+    values = _of_expected(recorded, plain, likely, stimulus, every)
+    rng = np.random.default_rng(0)
+    draws: dict[str, list[float]] = {k: [] for k in values}
+    for _ in range(DRAWS if len(every) > 1 else 0):
+        drawn = _of_expected(recorded, plain, likely, stimulus, rng.integers(len(every), size=len(every)))
+        for k in set(drawn) & set(values):
+            draws[k].append(drawn[k])
+    return {k: [v, *interval(v, draws[k])] for k, v in values.items()}
+
+
+def _of_expected(recorded, plain, likely, stimulus: np.ndarray, rows: np.ndarray) -> dict[str, float]:
+    recorded, plain, likely = ([x[i] for i in rows] for x in (recorded, plain, likely))
     r, bits = single_trial_r(recorded, plain), rate_bits(recorded, likely)
     out = {
-        "single_trial_r": [float(np.nanmean(r)) if np.isfinite(r).any() else nan, nan, nan],
-        "rate_bits": [bits.pooled, nan, nan], "rate_bits_per_unit": [bits.per_unit_mean, nan, nan],
+        "single_trial_r": float(np.nanmean(r)) if np.isfinite(r).any() else float("nan"),
+        "rate_bits": bits.pooled, "rate_bits_per_unit": bits.per_unit_mean,
     }  # fmt: skip
-    value, units = feve(recorded, plain, stimulus)
-    if units:
-        out |= {"feve": [value, nan, nan], "feve_units": [units, nan, nan]}
-    return out
+    value, units = feve(recorded, plain, stimulus[rows])
+    return out | ({"feve": value, "feve_units": units} if units else {})
 
 
 def _join(held: Trials) -> int:

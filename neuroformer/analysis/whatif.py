@@ -15,7 +15,7 @@ from neuroformer.recording import Recording
 
 @dataclass(frozen=True, eq=False)
 class RateChanges:
-    """Rates before and after, in Hz, and the paired change with its 95 % interval over sequences.
+    """Rates before and after, in Hz (of traces, mean samples), and the paired change with its 95 % interval over sequences.
 
     Attributes
     ----------
@@ -56,9 +56,32 @@ def rate_changes(before: Recording, after: Recording) -> RateChanges:
     return RateChanges(a.mean(0), b.mean(0), mean, mean - 1.96 * error, mean + 1.96 * error, z)
 
 
+def first_divergence(a: Recording, b: Recording) -> np.ndarray:
+    """(Q,) seconds since the loop closed at which the spikes of each sequence first differ; NaN where they never do.
+
+    Batches of other sizes round differently; in float32 that may flip a token, and the paths part there.
+    """
+    out = np.full(a.num_trials, np.nan)
+    for q, (start, stop) in enumerate(a.trial_intervals):
+        sides = []
+        for rec in (a, b):
+            inside = (rec.spike_times >= start) & (rec.spike_times < stop)
+            sides.append(np.stack([rec.spike_times[inside] - start, rec.spike_units[inside]]))
+        n = min(s.shape[1] for s in sides)
+        wrong = np.flatnonzero((sides[0][:, :n] != sides[1][:, :n]).any(0))
+        if len(wrong):
+            out[q] = min(s[0, wrong[0]] for s in sides)
+        elif any(s.shape[1] > n for s in sides):
+            out[q] = next(s[0, n] for s in sides if s.shape[1] > n)
+    return out
+
+
 def _rates(rec: Recording) -> np.ndarray:
-    """(Q, U) Hz of every sequence."""
+    """(Q, U) Hz of every sequence, or the mean sample of each."""
     intervals = rec.trial_intervals
+    if rec.traces is not None:
+        rows = np.searchsorted(rec.traces.times, intervals)
+        return np.stack([np.nanmean(rec.traces.values[a:b], 0, dtype=np.float64) for a, b in rows])
     row = np.searchsorted(intervals[:, 0], rec.spike_times, side="right") - 1
     counts = np.bincount(row * rec.num_units + rec.spike_units, minlength=len(intervals) * rec.num_units)
     return counts.reshape(len(intervals), rec.num_units) / np.diff(intervals, axis=1)

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
 
 from neuroformer.analysis.drift import chain_order, chained, late_scores, since_closed
 from neuroformer.analysis.simulation import recorded_parts, simulated_trials
 from neuroformer.config import Config, apply_overrides, from_dict, load_config, to_dict
+from neuroformer.data.members import open_only
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.simulate import simulate, simulate_true_past
+from neuroformer.metrics import mean_interval
 from neuroformer.model.bundle import read_bundle, write_atomic
-from neuroformer.recording import open_recording
 from neuroformer.training.scores import score
 from neuroformer.training.train import load_best, train
 
@@ -73,7 +73,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     done = folder / RESULT
     if done.exists():
         return json.loads(done.read_text())
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     if not (folder / "bundle.json").exists():
         train(rec, config, folder, progress=False, resume=True)
     p, model = _prepared(rec, config, folder, samples), load_best(folder)
@@ -105,13 +105,11 @@ def _prepared(rec, config: Config, folder: Path, samples: int):
     return prepare(rec, dataclasses.replace(config, generate=generate), read_bundle(folder).normalization)
 
 
-def paired(difference: np.ndarray) -> list[float]:
-    """Mean and 95 % interval (Student's t) of paired differences; NaN ends from one seed."""
-    mean, n = float(difference.mean()), len(difference)
-    if n < 2:
-        return [mean, float("nan"), float("nan")]
-    half = float(stats.t.ppf(0.975, n - 1) * difference.std(ddof=1) / np.sqrt(n))
-    return [mean, mean - half, mean + half]
+def paired(difference: np.ndarray) -> tuple[float, float, float]:
+    """Mean of paired differences and its 95 % interval over seeds; NaN ends from one seed."""
+    if len(difference) < 2:
+        return float(difference.mean()), float("nan"), float("nan")
+    return mean_interval(difference.tolist())
 
 
 def table(result: dict[str, Any]) -> str:

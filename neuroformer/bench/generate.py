@@ -79,7 +79,7 @@ def ours(
         windows = rollout_windows(model, builder, what, GenerateConfig(), SEED)
         for number in lengths:
             Scheduled.lengths_W = torch.from_numpy(number).to(model.sos.device)
-            parts.append(next(windows).spikes)
+            parts.append(next(windows).made)
         if model.sos.is_cuda:
             torch.cuda.synchronize()
         return Spikes.join(parts), time.perf_counter() - begin
@@ -153,18 +153,19 @@ def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run_gpu(num_sequences: int = 512, windows: int = 20) -> dict[str, Any] | None:
+def run_gpu(num_sequences: int = 512, windows: int = 20, device: str = "cuda") -> dict[str, Any] | None:
     """Tokens/s of 512 sequences with as many stimuli on one GPU; None where there is none."""
-    if not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         return None
     model, p = reference_size.prepared(seconds=200.0)
     checked = agree(model, p.builder)
-    model = model.cuda()
+    model = model.to(device)
     what = sequences(num_sequences, 1, windows, p.builder.shape)
     lengths = schedule(num_sequences, windows)
     ours(model, p.builder, what, lengths[:3])
     rates = [lengths.sum() / ours(model, p.builder, what, lengths)[1] for _ in range(3)]
+    name = torch.cuda.get_device_name() if device == "cuda" else device
     return {
-        "bench": "generate", "checked": checked, "device": torch.cuda.get_device_name(), "sequences": num_sequences,
+        "bench": "generate", "checked": checked, "device": name, "sequences": num_sequences,
         "windows": windows, "tokens_per_second": statistics.median(rates), "torch": torch.__version__,
     }  # fmt: skip

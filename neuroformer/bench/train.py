@@ -21,6 +21,7 @@ from neuroformer.bench.plain import plain
 from neuroformer.bench.reference_size import config, recording
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
@@ -62,7 +63,7 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     model = _model(prepared)
     windows = prepared.windows("train")
     batch = prepared.builder(windows[:WINDOWS])
-    losses = Losses(model)
+    losses = Losses(Cohort([model]))
     ours = lambda: losses(Share(batch))["loss"]
     other = plain(model)
     padded = lambda: padded_loss(other, batch, DROPOUT)
@@ -75,7 +76,7 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
         return out
     for each in (model, other):
         each.train()
-    optimizer = make_optimizer(model, c.train)
+    optimizer = make_optimizer(Cohort([model]), c.train)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6
     for loss in (ours, padded):

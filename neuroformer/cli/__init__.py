@@ -12,6 +12,8 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    ablate,
+    adapt,
     attend,
     audit,
     bench,
@@ -33,6 +35,7 @@ from neuroformer.cli import (
 COMMANDS = (
     audit,
     train,
+    adapt,
     sweep,
     generate,
     decode,
@@ -42,6 +45,7 @@ COMMANDS = (
     attend,
     fields,
     probe,
+    ablate,
     embed,
     report,
     inspect,

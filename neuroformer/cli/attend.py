@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, summarise
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, summarise
 
 
 def add(command) -> None:
@@ -31,7 +31,7 @@ def run(args) -> None:
     from neuroformer.analysis.pairwise import Pairs
     from neuroformer.model.bundle import load_model
 
-    bundle, p = open_run(args.folder, args.override)
+    bundle, p = open_asked(args)
     model, ids = load_model(bundle), p.rec.unit_ids
     everything = p.windows(args.split)
     order = np.random.default_rng(p.config.seed).permutation(len(everything))

@@ -24,6 +24,16 @@ def add(command) -> None:
         b.set_defaults(measure=measure)
         return b
 
+    b = benchmark("adapt", _adapt, "a third recording joins a model of two, against training from scratch")
+    b.add_argument("--config", type=Path, default=Path("configs/shared.yaml"), help="what the two train with")
+    b.add_argument(
+        "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
+    )
+    b.add_argument("--steps", type=int, default=200, help="of adapting, and of training from scratch")
+    b.add_argument(
+        "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
+    )
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
     benchmark("attend", _attend, "what capturing maps adds to a forward pass")
     b = benchmark(
         "connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines"
@@ -78,6 +88,13 @@ def _kernels(args) -> int:
     from neuroformer.bench import kernels
 
     return kernels.main([])
+
+
+def _adapt(args) -> Result:
+    from neuroformer.bench import adapt
+
+    result = adapt.run(args.config, args.seeds, args.override, steps=args.steps, folder=args.folder)
+    return result | {"table": adapt.table(result)}
 
 
 def _attend(args) -> Result:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
 from neuroformer.config import ConfigError
 
@@ -46,7 +46,7 @@ def run(args) -> None:
     from neuroformer.report import figures
 
     names = baseline_names(args.baselines)
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     if not prepared.config.targets:
         raise ConfigError(
             f"the run in {args.folder} declares no targets; add targets: to its configuration and train"

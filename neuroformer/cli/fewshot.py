@@ -7,7 +7,7 @@ import time
 
 from neuroformer.cli.decode import baseline_names, baselines_argument
 from neuroformer.cli.finetune import parse_targets, target_argument
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 AMOUNTS = "1%,2%,5%,10%,25%,50%,all"
@@ -35,7 +35,7 @@ def run(args) -> None:
 
     names = baseline_names(args.baselines)
     targets = parse_targets(args.targets)
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     warn_only_ours()
     report = (lambda text: None) if args.quiet else print
     for target in targets:

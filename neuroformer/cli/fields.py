@@ -36,6 +36,11 @@ def run(args) -> None:
         raise ConfigError(
             f"{args.folder} was trained without frames (window.frames is 0); its units see none"
         )
+    if p.builder.features is not None:
+        raise ConfigError(
+            f"{args.folder} sees frames through the features of a frozen backbone, which are computed once: there is no "
+            "gradient to pixels. Train with model.frame_encoder.finetune=true, or with a convolution"
+        )
     train = p.windows("train")
     few = train[np.sort(np.random.default_rng(p.config.seed).permutation(len(train))[: args.windows])]
     maps = [fields.frame_sensitivity(model, p.builder, few, ids)]
@@ -70,13 +75,15 @@ def _animate(folder, model, p, field) -> None:
     import torch
 
     from neuroformer.analysis.attention import batches
+    from neuroformer.data.windows import Windows
     from neuroformer.report.fields import animation
 
     stretch = p.windows("test")[:160]
     images, rates = [], []
     with torch.no_grad():
         for batch in batches(p.builder, stretch, 64):
-            images.append(batch.clips.images_GFHW[batch.clips.index_W, -1].numpy())
+            assert batch.clips is not None  # a run without frames was refused above
+            images.append(p.builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
             rates.append(model.expected(batch).exp().sum(1).numpy())
     path = folder / "fields.gif"
     animation(path, np.concatenate(images), field, np.concatenate(rates), p.config.window.current)

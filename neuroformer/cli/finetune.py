@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, summarise, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, summarise, warn_only_ours
 from neuroformer.config import ConfigError, TargetConfig
 
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or args.folder.with_name(f"{args.folder.name}_{'_'.join(t.name for t in targets)}")
     if (out / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{out} already holds a trained run; give --out another folder, or --overwrite")
-    bundle, trained = open_run(args.folder, args.override)
+    bundle, trained = open_asked(args)
     warn_only_ours()
     model, prepared = extend(load_model(bundle), trained, targets)
     windows, labels = labelled_windows(prepared)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -59,13 +59,19 @@ def _part(text: str) -> tuple[int, int]:
 
 
 def run(args) -> None:
+    from neuroformer.generation.sequences import simulation_device
     from neuroformer.generation.simulate import simulate
     from neuroformer.model.bundle import LIKELIHOOD, load_model
     from neuroformer.recording import write_recording
 
-    bundle, prepared = open_run(args.folder, args.override)
+    bundle, prepared = open_asked(args)
     warn_only_ours()
     held_out = args.stimulus is None and args.seconds is None and not prepared.config.generate.interval
+    is_traces = prepared.config.traces.likelihood != "none"
+    if args.score and is_traces:
+        raise ConfigError(
+            "--score is for spikes; simulated traces are always compared with the held-out ones"
+        )
     if args.score and not held_out:
         raise ConfigError(
             "--score compares with held-out trials; it cannot score another stretch or stimulus"
@@ -75,9 +81,7 @@ def run(args) -> None:
     parts = out.with_name(out.name + ".parts")
     if args.restart and parts.exists():
         shutil.rmtree(parts)
-    model = load_model(bundle)
-    if p.config.traces.likelihood != "none":
-        return _traces(args, model, p)
+    model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.part[0]))
     result = simulate(
         model, p.rec, p.split, p.index, p.builder, p.config, folder=parts,
         identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,
@@ -96,7 +100,7 @@ def run(args) -> None:
     if args.against:
         _print_changes(args.against, result.recording)
     if held_out and not p.config.generate.interventions:
-        _compare(args, p, model, result)
+        (_compare_traces if is_traces else _compare)(args, p, model, result)
 
 
 def _new_stimulus(args, bundle, prepared):
@@ -117,6 +121,15 @@ def _new_stimulus(args, bundle, prepared):
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     builder = BatchBuilder(rec, index, config, prepared.normalization)
     return dataclasses.replace(prepared, rec=rec, config=config, split=split, index=index, builder=builder)
+
+
+def _compare_traces(args, p, model, result) -> None:
+    """The simulated against the held-out samples."""
+    from neuroformer.analysis.traces import compare_traces
+
+    summary = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
+    summary |= compare_traces(p.rec, p.split, result.recording, p.config.generate.split)
+    summarise(args.folder, summary)
 
 
 def _compare(args, p, model, result) -> None:
@@ -141,15 +154,22 @@ def _compare(args, p, model, result) -> None:
 
 def _print_changes(against: Path, changed) -> None:
     """How each unit's rate differs from the simulation without the interventions, largest first."""
-    from neuroformer.analysis.whatif import rate_changes
+    from neuroformer.analysis.whatif import first_divergence, rate_changes
     from neuroformer.recording import open_recording
 
-    change = rate_changes(open_recording(against), changed)
-    print(f"{'unit':>12}{'Hz before':>12}{'Hz after':>12}{'change':>10}   95 % interval of the paired change")
+    before = open_recording(against)
+    change, parted = rate_changes(before, changed), first_divergence(before, changed)
+    if changed.traces is None:
+        print(f"spikes part in {np.isfinite(parted).sum()} of {len(parted)} sequences", end="")
+        print(f", the first after {np.nanmin(parted):.3g} s" if np.isfinite(parted).any() else "")
+    what = "Hz" if changed.traces is None else "mean"
+    print(
+        f"{'unit':>12}{f'{what} before':>14}{f'{what} after':>14}{'change':>10}   95 % interval of the paired change"
+    )
     order = np.argsort(-np.abs(change.change_U))
     for u in order[:20]:
         print(
-            f"{changed.unit_ids[u]:>12}{change.before_U[u]:>12.2f}{change.after_U[u]:>12.2f}{change.change_U[u]:>+10.2f}"
+            f"{changed.unit_ids[u]:>12}{change.before_U[u]:>14.2f}{change.after_U[u]:>14.2f}{change.change_U[u]:>+10.2f}"
             f"   {change.low_U[u]:+.2f} to {change.high_U[u]:+.2f}"
         )
     if len(order) > 20:
@@ -183,6 +203,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
     _print_scores(scores["candidates"])
     _print_drift(scores["since_closed"], scores["late"])
+    _print_bits(args.folder, scores["bits_per_spike"], whole_test=g.split == "test" and not g.max_seconds)
     print(f"all scores in {path}")
     save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
     return flat_scores(scores)
@@ -237,26 +258,17 @@ def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
         print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
 
 
+def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:
+    """Likelihood of the held-out spikes under the Poisson simulators, beside what training found for the model."""
+    summary = folder / "summary.json"
+    known = json.loads(summary.read_text()) if summary.exists() and whole_test else {}
+    own = {"model": known["bits_per_spike"]} if "bits_per_spike" in known else {}
+    print("bits/spike      " + ", ".join(f"{name} {value:.3f}" for name, value in (own | simulators).items()))
+
+
 def _null_for_nan(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {k: _null_for_nan(v) for k, v in tree.items()}
     if isinstance(tree, list):
         return [_null_for_nan(v) for v in tree]
     return None if isinstance(tree, float) and not np.isfinite(tree) else tree
-
-
-def _traces(args, model, prepared) -> None:
-    """Continuous activity: the same blocks, samples instead of spikes."""
-    from neuroformer.analysis.traces import compare_traces
-    from neuroformer.generation.traces import simulate_traces
-    from neuroformer.recording.arrays import write_npz
-
-    p = prepared
-    result = simulate_traces(model, p.rec, p.split, p.builder, p.config, progress=not args.quiet)
-    out = write_npz(result.recording, args.out or args.folder / "simulated.npz")
-    print(result.recording)
-    print(f"written to {out}; read it with neuroformer.open_recording('{out}')")
-    summary = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
-    summarise(
-        args.folder, summary | compare_traces(p.rec, p.split, result.recording, p.config.generate.split)
-    )

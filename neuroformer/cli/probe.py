@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from neuroformer.cli.finetune import parse_targets, target_argument
-from neuroformer.cli.shared import KEYS, open_run, run_argument, warn_only_ours
+from neuroformer.cli.shared import KEYS, open_asked, run_argument, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 
@@ -22,7 +22,7 @@ def run(args) -> None:
     from neuroformer.decoding.probe import probe
     from neuroformer.model.bundle import load_model, write_atomic
 
-    bundle, trained = open_run(args.folder, args.override)
+    bundle, trained = open_asked(args)
     warn_only_ours()
     seen = {t.name for t in bundle.config.targets}
     for target in parse_targets(args.targets):

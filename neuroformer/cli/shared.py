@@ -17,24 +17,44 @@ KEYS = (
 )
 
 
-def open_run(folder: Path, overrides: list[str]):
-    """A run's bundle, and its recording prepared as in training; overrides replace the run's settings."""
+def open_run(folder: Path, overrides: list[str], recording: str = ""):
+    """A run's bundle, and its recording prepared as in training; overrides replace the run's settings.
+
+    Of a run of several recordings, that of the one with this name.
+    """
     from neuroformer.config import apply_overrides
+    from neuroformer.data.members import open_one
     from neuroformer.model.bundle import check_units, read_bundle
-    from neuroformer.recording import open_recording
     from neuroformer.training.data import prepare
 
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder).of(recording)
     config = _same_model(bundle.config, from_dict(apply_overrides(to_dict(bundle.config), overrides)))
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_one(config.recording)
     check_units(bundle, rec)
-    prepared = prepare(rec, config, bundle.normalization)
+    prepared = prepare(rec, config, bundle.normalization, bundle.member.lacks)
     if prepared.split.sha256() != bundle.split["sha256"]:
         raise ConfigError(
             "the recording, or a longer decode.lags (which widens the gaps), gives another split than the one that the "
             "run was trained on; held-out data may have been trained on. Train a run with it"
         )
     return bundle, prepared
+
+
+def open_asked(args: argparse.Namespace):
+    """:func:`open_run` of ``--run`` and ``--recording``. What a command makes of one of several recordings goes into a
+    folder of its own: ``args.folder`` is that one afterwards."""
+    bundle, prepared = open_run(args.folder, args.override, args.recording)
+    args.folder = results_folder(args.folder, bundle)
+    return bundle, prepared
+
+
+def results_folder(folder: Path, bundle) -> Path:
+    """Where results of a bundle's recording go: into the run, or, where it has several, into a folder within."""
+    if bundle.whole is None or len(bundle.whole.recordings) == 1:
+        return folder
+    out = folder / bundle.recording.replace(":", "_")
+    out.mkdir(exist_ok=True)
+    return out
 
 
 def _same_model(trained: Config, asked: Config) -> Config:
@@ -90,4 +110,11 @@ def warn_only_ours() -> None:
 def run_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
+    )
+    recording_argument(p)
+
+
+def recording_argument(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "--recording", default="", metavar="NAME", help="which one, where the run has several recordings"
     )

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from neuroformer.cli.shared import KEYS, save_figure, summarise, warn_only_ours
+import numpy as np
+
+from neuroformer.cli.shared import KEYS, results_folder, save_figure, summarise, warn_only_ours
 from neuroformer.config import Config, ConfigError, load_config
 
 STOPPED = 75  # the system's code for "try again later"
@@ -53,7 +55,7 @@ def _run_seeds(args) -> int:
     folder = folder.parent if folder == first else folder
     seeds = [config.seed + k for k in range(args.seeds)]
     for seed in seeds:
-        _refuse_what_is_there(args, seed_folder(folder, seed))
+        refuse_what_is_there(args, seed_folder(folder, seed))
     for seed in seeds:
         code = _run_one(args, dataclasses.replace(config, seed=seed), seed_folder(folder, seed))
         if code:
@@ -63,7 +65,7 @@ def _run_seeds(args) -> int:
     return 0
 
 
-def _refuse_what_is_there(args, folder: Path) -> bool:
+def refuse_what_is_there(args, folder: Path) -> bool:
     """Whether the folder holds a run that is to be gone on with."""
     from neuroformer.training.checkpoint import FILE
 
@@ -76,29 +78,29 @@ def _refuse_what_is_there(args, folder: Path) -> bool:
 
 
 def _run_one(args, config: Config, folder: Path) -> int:
-    from neuroformer.recording import open_recording
+    from neuroformer.data.members import open_recordings
     from neuroformer.training.loop import Stopped
-    from neuroformer.training.train import is_first_process, train
+    from neuroformer.training.train import is_first_process, train_several
 
     if args.resume and _is_scored(folder):
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
-    goes_on = _refuse_what_is_there(args, folder)
-    rec = open_recording(config.recording.path, **config.recording.options)
+    goes_on = refuse_what_is_there(args, folder)
+    config, recs = open_recordings(config)
     warn_only_ours()
     first = is_first_process()
     if first:
-        print(rec)
+        print(*recs, sep="\n")
         if not goes_on:
-            _clear(folder)
+            start_clean(folder)
     try:
-        prepared, metrics = train(rec, config, folder, progress=not args.quiet, resume=args.resume)
+        members, metrics = train_several(recs, config, folder, progress=not args.quiet, resume=args.resume)
     except Stopped as e:
         if first:
             print(f"stopped by {e}; go on with: neuroformer train --run {folder} --resume")
         return STOPPED
     if first:
-        _score(folder, prepared, metrics, baselines=not args.no_baselines)
+        score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
 
 
@@ -131,27 +133,45 @@ def _is_scored(folder: Path) -> bool:
     return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(json.loads(summary.read_text()))
 
 
-def _score(folder: Path, prepared, metrics: dict[str, Any], *, baselines: bool) -> None:
-    """Held-out scores, baselines beside them, and the figure of the log."""
+def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: bool) -> None:
+    """Held-out scores of every recording, baselines beside them, and the figure of the log.
+
+    Of several recordings, each has its scores in a folder of its own; the run's are the means.
+    """
+    from neuroformer.model.bundle import read_bundle
+
+    if len(members) == 1:
+        summarise(folder, metrics | _scores(folder, members[0], baselines))
+        return _learning_curve(folder)
+    every = []
+    for member in members:
+        print(f"{member.rec.name}:")
+        every.append(_scores(folder, member, baselines))
+        of_one = results_folder(folder, read_bundle(folder).of(member.rec.name))
+        summarise(of_one, every[-1])
+    names = dict.fromkeys(k for s in every for k, v in s.items() if k.startswith("bits"))
+    mean = {k: float(np.mean([s[k] for s in every if k in s])) for k in names}
+    print("all recordings, bits the mean over them:")
+    summarise(folder, metrics | mean | {"recordings": len(members)})
+    _learning_curve(folder)
+
+
+def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     from neuroformer.training.scores import score
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
-    scores = score(load_best(folder), prepared, "test")
+    scores = score(load_best(folder, recording=prepared.rec.name), prepared, "test")
     if prepared.config.traces.likelihood != "none":
-        summarise(folder, metrics | _trace_summary(prepared, scores, baselines))
-        return _learning_curve(folder)
-    summary = metrics | {
+        return _trace_summary(prepared, scores, baselines)
+    summary = {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
         "test_spikes": scores.spikes, "test_windows": scores.windows,
     }  # fmt: skip
     if "rate" in prepared.rec.truth:
         summary["bits_per_spike_oracle"] = _oracle(prepared)
-    if baselines:
-        summary |= _glms(prepared)
-    summarise(folder, summary)
-    _learning_curve(folder)
+    return summary | (_glms(prepared) if baselines else {})
 
 
 def _learning_curve(folder: Path) -> None:
@@ -164,8 +184,13 @@ def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
     """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
     from neuroformer.analysis.trace_baseline import autoregression_bits
 
-    out: dict[str, Any] = {"bits_per_sample": scores.bits_per_sample(), "test_samples": scores.samples}
-    p = prepared
+    p, d = prepared, prepared.config.decode
+    block = max(1, round(d.bootstrap_block / p.config.window.dt))
+    low, high = scores.bits_per_sample_interval(block, d.bootstraps, p.config.seed)
+    out: dict[str, Any] = {
+        "bits_per_sample": scores.bits_per_sample(), "bits_per_sample_low": low, "bits_per_sample_high": high,
+        "test_samples": scores.samples,
+    }  # fmt: skip
     if baselines and p.config.traces.likelihood == "gaussian":
         scale = p.normalization["traces"]
         out["bits_per_sample_autoregression"] = autoregression_bits(
@@ -203,7 +228,7 @@ def _print_split(prepared) -> None:
     print(f"split by {c.by}: {parts}; claims to generalise over {c.claim}")
 
 
-def _clear(folder: Path) -> None:
+def start_clean(folder: Path) -> None:
     """Remove what an earlier run left, so that no old number stands beside a new one."""
     for name in ("bundle.json", "summary.json", "checkpoint.safetensors", "log/metrics.csv", "simulated.npz"):
         (folder / name).unlink(missing_ok=True)

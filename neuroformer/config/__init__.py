@@ -6,6 +6,7 @@ The dataclasses are the schema. An unknown key, a wrong type or an impossible co
 
 from neuroformer.config.checks import ConfigError
 from neuroformer.config.loader import apply_overrides, from_dict, load_config, read_yaml, to_dict
+from neuroformer.config.members import block_plan, member_config
 from neuroformer.config.schema import (
     BlockConfig,
     Config,
@@ -50,8 +51,10 @@ __all__ = [
     "TuneConfig",
     "WindowConfig",
     "apply_overrides",
+    "block_plan",
     "from_dict",
     "load_config",
+    "member_config",
     "read_yaml",
     "to_dict",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, InterventionConfig, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, RecordingConfig, WindowConfig
 
 
 class ConfigError(ValueError):
@@ -36,9 +36,22 @@ def check(c: Config) -> None:
     for part in ("train", "valid", "test"):
         _require(part in c.split.pattern, "split.pattern", list(c.split.pattern), f"at least one '{part}'")
     _check_amounts(c)
-    for i, speed in enumerate(c.recording.speeds):
-        _require(speed.smooth > 0, f"recording.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _check_recording("recording", c.recording)
+    for i, one in enumerate(c.recordings):
+        _check_recording(f"recordings[{i}]", one)
+    if c.recordings:
+        expected = "nothing where recordings are given"
+        _require(c.recording == type(c.recording)(), "recording", c.recording.path, expected)
     _require(min(c.decode.lags, default=0) > 0, "decode.lags", list(c.decode.lags), "seconds above 0")
+
+
+def _check_recording(key: str, one: RecordingConfig) -> None:
+    for i, speed in enumerate(one.speeds):
+        _require(speed.smooth > 0, f"{key}.speeds[{i}].smooth", speed.smooth, "seconds above 0")
+    _require(0 < one.share <= 1, f"{key}.share", one.share, "a share in (0, 1]")
+    _require(
+        "/" not in one.name, f"{key}.name", one.name, "a name without '/': results lie in a folder of it"
+    )
 
 
 def _check_window(w: WindowConfig) -> None:
@@ -83,12 +96,20 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
+    even = m.time_features >= 0 and m.time_features % 2 == 0
+    _require(even, "model.time_features", m.time_features, "an even number, 0 or more")
+    for name in ("target_networks", "target_kernel"):
+        _require(getattr(m, name) >= 0, f"model.{name}", getattr(m, name), "0 or more")
+    _require(
+        not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
+        "0 without model.target_filters, which count the spikes around a moment",
+    )  # fmt: skip
     for name in ("dropout", "history_dropout", "unit_dropout"):
         value = getattr(m, name)
         _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
     if m.surprise and w.frames > 0 and m.frame_readout:
         _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
-        step = m.frame_encoder.stride[0]
+        step = 1 if m.frame_encoder.kind == "backbone" else m.frame_encoder.stride[0]
         _require(
             step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
         )
@@ -100,6 +121,10 @@ def _check_model(c: Config) -> None:
     for i, block in enumerate(m.blocks):
         expected = f"one of {', '.join(known)} (what this run has)"
         _require(block.attend in known, f"model.blocks[{i}].attend", block.attend, expected)
+    e = m.frame_encoder
+    named = (e.kind == "backbone") == bool(e.backbone)
+    _require(named, "model.frame_encoder.backbone", e.backbone, "a folder or a hub id, with kind: backbone")
+    _require(len(e.resize) in (0, 2), "model.frame_encoder.resize", e.resize, "[rows, columns], or nothing")
     for name in ("kernel", "stride"):
         value = getattr(m.frame_encoder, name)
         _require(len(value) == 3, f"model.frame_encoder.{name}", value, "three numbers")

@@ -59,7 +59,16 @@ def apply_overrides(tree: dict[str, Any], overrides: typing.Sequence[str]) -> di
 
 
 def from_dict(tree: typing.Mapping[str, Any]) -> Config:
-    """A configuration from nested mappings; the inverse of :func:`to_dict`."""
+    """A configuration from nested mappings; the inverse of :func:`to_dict`.
+
+    ``recordings`` may be a list of paths, or one path.
+    """
+    several = tree.get("recordings") if isinstance(tree, typing.Mapping) else None
+    if several:
+        several = [several] if isinstance(several, str) else several
+        if isinstance(several, (list, tuple)):
+            several = [{"path": one} if isinstance(one, str) else one for one in several]
+        tree = {**tree, "recordings": several}
     return _build(Config, tree, "")
 
 

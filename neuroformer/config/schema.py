@@ -23,9 +23,11 @@ class SpeedConfig:
 class RecordingConfig:
     """Which recording."""
 
-    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME
+    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; of several (recordings), also a glob
+    name: str = ""  # what it is called; empty: what the file says
     options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
     speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
+    share: float = 1.0  # of the training and of the validation stretches that is used, from their start
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,16 @@ class SplitConfig:
 class FrameEncoderConfig:
     """From (frames, height, width) to frame tokens."""
 
-    kind: Literal["conv3d", "patches"] = "conv3d"
+    kind: Literal["conv3d", "patches", "backbone"] = "conv3d"
     kernel: tuple[int, ...] = (2, 6, 6)  # frames, rows, columns (conv3d)
     stride: tuple[int, ...] = (1, 4, 4)  # likewise; for patches this is the patch
     channels: int = 0  # of a second, pointwise layer after the convolution; 0: none
     layers: int = 0  # self-attention blocks over frame tokens
+    backbone: str = ""  # pretrained network: a folder or a hub id that transformers' AutoModel loads
+    resize: tuple[int, ...] = ()  # rows and columns of the frames that a backbone sees; empty: as they are
+    finetune: bool = (
+        False  # a backbone's weights train, too; else its features are computed once and kept on disk
+    )
 
 
 @dataclass(frozen=True)
@@ -123,7 +130,7 @@ class ModelConfig:
     heads: int = 4
     mlp_ratio: int = 4
     dropout: float = 0.1  # on embeddings and residuals
-    time_features: int = 16  # Fourier features of spike, frame and sample times
+    time_features: int = 16  # Fourier features of the times of spikes and samples, 0: none
     blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
@@ -139,6 +146,10 @@ class ModelConfig:
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
+    # recurrent networks over the spikes around a decoded moment, each a readout of its own; 0: none
+    target_networks: int = 0
+    # random features of a kernel readout that fine-tuning may fit in closed form; 0: none
+    target_kernel: int = 0
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 
@@ -171,6 +182,8 @@ class TrainConfig:
 
     steps: int = 2000
     batch_size: int = 256  # windows a step, over all processes
+    # of several recordings, how often each is drawn: by its number of windows, or all alike
+    balance: Literal["windows", "equal"] = "windows"
     accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
     # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
@@ -190,6 +203,10 @@ class TrainConfig:
     threads: int = 0  # CPU threads; 0: PyTorch's choice
     workers: int = 0  # processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    backbone_lr: float = 0.02  # times lr, for a backbone that is fine-tuned
+    features_gb: float = 10.0  # disk space for features of frozen backbones, in the user's cache folder
+    recompute: bool = False  # what blocks compute is not kept but computed again for gradients: less memory
+    compile: bool = False  # torch.compile the blocks, once for all lengths
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # processes a node, one for each GPU
     nodes: int = 1
@@ -288,6 +305,7 @@ class Config:
     name: str = ""  # runs/<name>; empty: the name of the YAML file
     seed: int = 0
     recording: RecordingConfig = RecordingConfig()
+    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one trunk
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()

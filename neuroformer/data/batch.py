@@ -15,6 +15,7 @@ from torch import Tensor
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data import tokens
+from neuroformer.data.backbone import FrameFeatures
 from neuroformer.data.traces import TraceIndex, TraceWindows
 from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
 from neuroformer.ops import Ragged
@@ -27,7 +28,7 @@ class Clips:
 
     Attributes
     ----------
-    images_GFHW : the recording's dtype
+    images_GFHW : the recording's dtype; features (G, t, h, w, C) in their place where a frozen backbone gives them
     num_missing_G : int64
         Frames at a clip's start that were not shown (before the trial, before the window's reach).
     index_W : int64, which clip a window sees
@@ -171,6 +172,11 @@ class BatchBuilder:
             self._num_frames = normalization["frames"]["count"]
             self._frame_ns = nanoseconds(self.frames.times)
             self._num_earlier = earlier_frames(config, normalization)
+        encoder = config.model.frame_encoder
+        self.features = None
+        if self.frames is not None and encoder.kind == "backbone" and not encoder.finetune:
+            limit = config.train.features_gb
+            self.features = FrameFeatures(self.frames.images, encoder, normalization["frames"], limit)
 
     def __call__(
         self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
@@ -265,6 +271,13 @@ class BatchBuilder:
         end_ns = stop_ns if self.config.window.frames_until == "stop" else start_ns
         return np.searchsorted(self._frame_ns, end_ns, side="left") - 1, end_ns
 
+    def last_images(self, windows: Windows) -> np.ndarray:
+        """(W, height, width) the last frame that each window sees, whatever its batch holds; the first before any."""
+        assert self.frames is not None
+        start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
+        last, _ = self._last_frame(start_ns, start_ns + self.shape.current * self._dt_ns)
+        return np.asarray(self.frames.images[self.frames.index[np.maximum(last, 0)]])
+
     def _stretches(self, place_WF: np.ndarray, first_ns: np.ndarray):
         """Images of the distinct rows of frames, how many each lacks, which row a window has, its key, and what was
         shown, not before ``first_ns``."""
@@ -276,8 +289,11 @@ class BatchBuilder:
         key = (image_WF + 2) @ _MIX[: place_WF.shape[1]]
         _, first, index_W = np.unique(key, return_index=True, return_inverse=True)
         image_GF = image_WF[first]
-        bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
-        images = np.asarray(self.frames.images[bank])[inverse.reshape(image_GF.shape)]
+        if self.features is not None:
+            images = self.features(image_GF)
+        else:
+            bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
+            images = np.asarray(self.frames.images[bank])[inverse.reshape(image_GF.shape)]
         missing = _tensor((image_GF < 0).sum(1))
         return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.config import Config, ConfigError
+from neuroformer.data.backbone import fit_backbone
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
@@ -21,7 +22,8 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     dict
         ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
         bits/spike. ``unit_peak``: one more than the largest count in a bin. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
-        ``high`` (and ``period``), or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``.
+        ``high`` (and ``period``), or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``, and ``backbone`` where
+        there is one.
 
     Raises
     ------
@@ -116,7 +118,14 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
     shown = np.unique(frames.index[inside])
     sample = shown[:: max(1, len(shown) // 512)]
     images = np.asarray(frames.images[sample], dtype=np.float32)
-    return {
+    scale: dict[str, Any] = {
         "mean": float(images.mean()), "std": float(images.std()) or 1.0, "count": count, "period": period,
         "shape": [int(n) for n in frames.images.shape[1:]],
     }  # fmt: skip
+    encoder = config.model.frame_encoder
+    if encoder.kind == "backbone":
+        last = np.flatnonzero(inside[count - 1 :] & inside[: len(inside) - count + 1])
+        clips = frames.index[last[:: max(1, len(last) // 64), None] + np.arange(count)]
+        pixels = np.asarray(frames.images[clips.ravel()]).reshape(*clips.shape, *scale["shape"])
+        scale["backbone"] = fit_backbone(encoder, pixels, scale["mean"], scale["std"])
+    return scale

@@ -95,6 +95,8 @@ def make_split(rec: Recording, config: Config) -> Split:
         for n, ticks in enumerate(num_ticks):
             place = _cut(blocks, n, int(ticks), round(s.block / w.dt), gap, s.pattern, place)
     arrays = {part: np.array(blocks[part], dtype=np.int64).reshape(-1, 3) for part in PARTS}
+    for part in ("train", "valid"):
+        arrays[part] = _first_share(arrays[part], config.recording.share)
     split = Split(segments, arrays, w.dt)
     for part in PARTS:
         if split.seconds(part) < w.current:
@@ -104,6 +106,15 @@ def make_split(rec: Recording, config: Config) -> Split:
                 "use shorter blocks or another pattern"
             )
     return split
+
+
+def _first_share(blocks: np.ndarray, share: float) -> np.ndarray:
+    """The blocks up to so much of their time; the one at the border is cut."""
+    lengths = blocks[:, 2] - blocks[:, 1]
+    left = round(share * int(lengths.sum())) - (np.cumsum(lengths) - lengths)
+    kept = blocks.copy()
+    kept[:, 2] = blocks[:, 1] + np.minimum(lengths, np.maximum(left, 0))
+    return kept[left > 0]
 
 
 def _gap_ticks(config: Config) -> int:

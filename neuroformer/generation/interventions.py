@@ -144,6 +144,30 @@ class UnitChanges:
     forced_QF: np.ndarray
 
 
+def on_units(interventions: Sequence[InterventionConfig], num_units: int) -> list[InterventionConfig]:
+    """Those that act on units.
+
+    Raises
+    ------
+    ConfigError
+        A unit that is not there.
+    """
+    chosen = [i for i in interventions if i.do in ON_UNITS]
+    for one in chosen:
+        wrong = [u for u in one.units if not 0 <= u < num_units]
+        if wrong:
+            raise ConfigError(
+                f"generate.interventions: there is no unit {wrong[0]}; expected 0 to {num_units - 1}"
+            )
+    return chosen
+
+
+def acting_bins(one: InterventionConfig, number: int, num_bins: int, dt: float) -> np.ndarray:
+    """(B,) whether it acts in each bin of window ``number`` since the loop closed."""
+    since = (number * num_bins + np.arange(num_bins)) * dt
+    return (since > one.start - 1e-9) & ((one.stop == 0) | (since < one.stop - 1e-9))
+
+
 class UnitInterventions:
     """The interventions on units of a simulation; :meth:`window` gives what they do in one window.
 
@@ -154,14 +178,8 @@ class UnitInterventions:
     """
 
     def __init__(self, interventions: Sequence[InterventionConfig], num_units: int, dt: float, seed: int):
-        self.interventions = [i for i in interventions if i.do in ON_UNITS]
+        self.interventions = on_units(interventions, num_units)
         self.num_units, self.dt, self.seed = num_units, dt, seed
-        for one in self.interventions:
-            wrong = [u for u in one.units if not 0 <= u < num_units]
-            if wrong:
-                raise ConfigError(
-                    f"generate.interventions: there is no unit {wrong[0]}; expected 0 to {num_units - 1}"
-                )
 
     def __bool__(self) -> bool:
         return bool(self.interventions)
@@ -172,9 +190,8 @@ class UnitInterventions:
         """The changes in window ``number`` since the loop closed; ``index`` holds the recorded spikes."""
         silent = np.zeros((num_bins, self.num_units), bool)
         forced = np.zeros((len(ident_Q), num_bins, self.num_units), np.int64)
-        since = (number * num_bins + np.arange(num_bins)) * self.dt
         for place, one in enumerate(self.interventions):
-            acting = (since > one.start - 1e-9) & ((one.stop == 0) | (since < one.stop - 1e-9))
+            acting = acting_bins(one, number, num_bins, self.dt)
             units = np.array(one.units, np.int64)
             if one.do != "drive":
                 silent[np.ix_(acting, units)] = True

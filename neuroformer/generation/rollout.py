@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,10 +87,10 @@ class Rollout:
 
 @dataclass
 class WindowResult:
-    """The spikes of one window of every sequence that was still running, and what they cost."""
+    """What one window of every sequence that was still running gave: spikes, or samples of traces; and what it cost."""
 
     number: int
-    spikes: Spikes
+    made: Any
     guard_hits: int
     num_tokens: int
     num_bins: int
@@ -109,7 +110,7 @@ def rollout(
     for result in rollout_windows(model, builder, sequences, config, seed, units=units):
         parts.append(result)
         progress(result.num_bins)
-    spikes = Spikes.join([p.spikes for p in parts]).ordered()
+    spikes = Spikes.join([p.made for p in parts]).ordered()
     return Rollout(spikes, sum(p.guard_hits for p in parts), sum(p.num_tokens for p in parts))
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from neuroformer.config import Config, ConfigError, GenerateConfig
+from neuroformer.config import Config, ConfigError, GenerateConfig, block_plan
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.rollout import Sequences, Spikes
-from neuroformer.model.fusion import block_plan
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.recording.recording import Traces
 
 SAMPLES = (
     2**20
@@ -80,17 +80,28 @@ def _own_history(index: SpikeIndex, segment: np.ndarray, start: np.ndarray, past
     return Spikes.join(parts)
 
 
-def _given_history(index: SpikeIndex, split: Split, second: float, start: np.ndarray, past: int) -> Spikes:
-    """The spikes of the ``past`` bins before one second of the recording, laid before each start."""
+def place_of(index: SpikeIndex, split: Split, second: float, past: int) -> tuple[int, int]:
+    """The segment and the bin of a second of the recording that has ``past`` bins before it.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
     ticks = to_ticks(second, split.segments[:, 0], split.dt)
     holds = np.flatnonzero((ticks >= past) & (ticks <= index.num_ticks))
     if len(holds) == 0:
         raise ConfigError(
             f"generate.past_from is {second:g} s; no trial or interval holds the {past * split.dt:g} s before it"
         )
-    segment = np.full(len(start), holds[0])
-    one = _own_history(index, segment, np.full(len(start), ticks[holds[0]]), past)
-    return Spikes(one.sequence, one.tick - ticks[holds[0]] + start[one.sequence], one.unit)
+    return int(holds[0]), int(ticks[holds[0]])
+
+
+def _given_history(index: SpikeIndex, split: Split, second: float, start: np.ndarray, past: int) -> Spikes:
+    """The spikes of the ``past`` bins before one second of the recording, laid before each start."""
+    segment, tick = place_of(index, split, second, past)
+    one = _own_history(index, np.full(len(start), segment), np.full(len(start), tick), past)
+    return Spikes(one.sequence, one.tick - tick + start[one.sequence], one.unit)
 
 
 def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> int:
@@ -109,6 +120,24 @@ def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> in
     return int(np.clip(MEMORY_SHARE * free_memory(model.sos.device) / each, 1, min(MAX_BATCH, num_sequences)))
 
 
+def simulation_device(accelerator: str, share: int = 1) -> torch.device:
+    """Where a simulation runs: on a GPU where there is one (unless ``accelerator`` is cpu), the shares on one each in turn.
+
+    Raises
+    ------
+    ConfigError
+        A GPU is asked for and there is none.
+    """
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if accelerator == "gpu" and not found:
+        raise ConfigError(
+            "train.accelerator is 'gpu', but there is no CUDA device; set train.accelerator=auto or cpu"
+        )
+    return (
+        torch.device("cuda", (share - 1) % found) if found and accelerator != "cpu" else torch.device("cpu")
+    )
+
+
 def free_memory(device: torch.device) -> float:
     """Bytes that are free on a GPU, or available on this machine."""
     if device.type == "cuda":
@@ -122,11 +151,12 @@ def free_memory(device: torch.device) -> float:
 
 
 def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
-    """A recording of frames and behavior as something to simulate: the model's units, none of its spikes read."""
+    """A recording of frames and behavior as something to simulate: the model's units, none of its activity read."""
     empty = np.zeros(0)
     return Recording(
         name=rec.name, spike_times=empty, spike_units=empty.astype(np.int32), units={"id": np.array(unit_ids)},
         domain=rec.domain, trials=rec.trials, frames=rec.frames, behavior=rec.behavior, meta=rec.meta,
+        traces=Traces(rec.domain[:1, 0], np.full((1, len(unit_ids)), np.nan, np.float32)),  # unknown, for models of them
     )  # fmt: skip
 
 

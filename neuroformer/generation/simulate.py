@@ -1,4 +1,4 @@
-"""Simulated trials as a recording: the rollout of all sequences, on disk as it goes, and the result on one clock."""
+"""Simulated trials as a recording: all sequences, on disk as they go, and the result on one clock; spikes or traces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from neuroformer.generation.rollout import (
 )
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
 from neuroformer.generation.store import SimulationFolder
+from neuroformer.generation.traces import Samples, TraceInterventions, first_past, laid_out, trace_windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -33,7 +35,7 @@ FLUSH_S = 5.0  # a kill loses at most about so many seconds of work
 
 @dataclasses.dataclass
 class Simulation:
-    """A simulated recording and what it cost.
+    """A simulated recording and what it cost; of traces, ``tokens_per_second`` counts samples.
 
     ``recording.trials``: one row a sequence, on a clock of their own; ``source_start`` is where in the
     original recording it began, ``source_trial`` the segment of the split it lies in (the trial,
@@ -65,8 +67,8 @@ def simulate(
     Parameters
     ----------
     rec, split, index, builder
-        The recording as it was prepared for training; only spikes before each start are read, and those that an
-        intervention clamps a unit to.
+        The recording as it was prepared for training; only spikes (or samples of traces, where these are modelled)
+        before each start are read, and those that an intervention clamps a unit to.
     folder : Path, optional
         Where parts are kept while it runs: a killed simulation goes on from there. Removed at the end.
     identity : dict, optional
@@ -82,54 +84,68 @@ def simulate(
     g = config.generate
     sequences = sequences_of(split, index, builder.shape, g)
     builder = changed_builder(builder, rec, split, sequences, config)
-    units = UnitInterventions(g.interventions, rec.num_units, split.dt, config.seed)
     size = g.batch_size or batch_size_for(model, config, len(sequences))
     size = max(1, min(size, -(-len(sequences) // part[1])))
+    run, kind = _runner(model, split, builder, config, sequences)
     store = None
     if folder is not None:
         facts = {"generate": dataclasses.asdict(g), "seed": config.seed, "recording": rec.name}
         facts |= {"split": split.sha256(), "dt": split.dt, **(identity or {})}
-        store = SimulationFolder(folder, facts, len(sequences), size)
+        store = SimulationFolder(folder, facts, len(sequences), size, kind)
         size = store.batch_size
     num_bins = int((sequences.stop - sequences.start).sum())
     begin = time.perf_counter()
-    parts: list[Spikes] = []
+    parts: list[Any] = []
     num_tokens = guard_hits = made = 0
     with tqdm(total=num_bins, unit="s", unit_scale=split.dt, desc="simulated", disable=not progress) as bar:
         for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
-            batch = sequences[number * size : (number + 1) * size]
-            run = lambda first, done, batch=batch: rollout_windows(
-                model, builder, batch, g, config.seed, first=first, done=done, units=units
-            )
-            spikes, hits, total, new = _batch(run, number, batch, store, builder.shape.current, bar.update)
-            parts.append(Spikes(spikes.sequence + number * size, spikes.tick, spikes.unit))
+            rows = slice(number * size, (number + 1) * size)
+            piece = _batch(run, kind, number, rows, sequences[rows], store, builder.shape.current, bar.update)
+            spikes, hits, total, new = piece
+            parts.append(dataclasses.replace(spikes, sequence=spikes.sequence + rows.start))
             guard_hits, num_tokens, made = guard_hits + hits, num_tokens + total, made + new
     seconds = time.perf_counter() - begin
     if part[1] > 1:
         return None
-    out = as_recording(rec, split, sequences, Spikes.join(parts).ordered(), g, config.seed, guard_hits)
+    out = as_recording(rec, split, sequences, kind.join(parts).ordered(), g, config.seed, guard_hits)
     return Simulation(out, seconds, made / max(seconds, 1e-9), guard_hits)
+
+
+def _runner(model: Neuroformer, split: Split, builder: BatchBuilder, config: Config, sequences: Sequences):
+    """How a slice of the sequences is simulated from a window on, given what was made before; and the kind of that."""
+    g, traces = config.generate, builder.traces
+    if traces is None:
+        units = UnitInterventions(g.interventions, model.num_units, split.dt, config.seed)
+        return lambda rows, first, done: rollout_windows(
+            model, builder, sequences[rows], g, config.seed, first=first, done=done, units=units
+        ), Spikes
+    changes = TraceInterventions(g.interventions, traces, split.dt)
+    past = first_past(traces, split, sequences, config, builder.shape.past)
+    return lambda rows, first, done: trace_windows(
+        model, builder, sequences[rows], past[rows], config.seed, first=first, done=done, changes=changes
+    ), Samples
 
 
 def _batch(
     run: Callable,
+    kind: Any,
     number: int,
+    rows: slice,
     batch: Sequences,
     store: SimulationFolder | None,
     current: int,
     progress: Callable,
-) -> tuple[Spikes, int, int, int]:
-    """Simulate a batch, or go on with it: its spikes, guard hits, tokens, and tokens made just now."""
-    first, done, hits, total = 0, Spikes.join([]), 0, 0
+) -> tuple[Any, int, int, int]:
+    """Simulate a batch, or go on with it: its spikes or samples, guard hits, tokens, and tokens made just now."""
+    first, done, hits, total = 0, kind.join([]), 0, 0
     if store is not None:
         piece = store.read(number)
-        first, done = piece.stop, piece.result.spikes
-        hits, total = piece.result.guard_hits, piece.result.num_tokens
+        first, done, hits, total = piece.stop, piece.made, piece.guard_hits, piece.num_tokens
         progress(int(np.minimum((batch.stop - batch.start) // current, first).sum()) * current)
     waiting: list[WindowResult] = []
     parts, before, last = [done], total, time.perf_counter()
-    for result in run(first, done):
-        parts.append(result.spikes)
+    for result in run(rows, first, done):
+        parts.append(result.made)
         hits, total = hits + result.guard_hits, total + result.num_tokens
         waiting.append(result)
         progress(result.num_bins)
@@ -138,7 +154,7 @@ def _batch(
             waiting, last = [], time.perf_counter()
     if store is not None and waiting:
         store.write(number, batch, waiting)
-    return Spikes.join(parts), hits, total, total - before
+    return kind.join(parts), hits, total, total - before
 
 
 def changed_builder(
@@ -180,26 +196,22 @@ def as_recording(
     rec: Recording,
     split: Split,
     sequences: Sequences,
-    spikes: Spikes,
+    made: Any,
     config: GenerateConfig,
     seed: int,
     guard_hits: int,
 ) -> Recording:
-    """Sequences laid one after another with a gap; spikes of one bin are spread evenly over it."""
+    """Sequences laid one after another with a gap: ordered spikes, those of one bin spread evenly over it, or samples."""
     durations = (sequences.stop - sequences.start) * split.dt
     starts = np.concatenate([[0.0], np.cumsum(durations + GAP_S)[:-1]])
-    cell = np.stack([spikes.sequence, spikes.tick, spikes.unit])
-    new = (
-        np.concatenate([[True], (np.diff(cell, axis=1) != 0).any(0)]) if cell.shape[1] else np.zeros(0, bool)
-    )
-    group = np.cumsum(new) - 1
-    count = np.bincount(group)[group] if len(group) else group
-    rank = np.arange(len(group)) - np.flatnonzero(new)[group] if len(group) else group
-    relative = (
-        spikes.tick - sequences.start[spikes.sequence] + (rank + 0.5) / np.maximum(count, 1)
-    ) * split.dt
-    times = starts[spikes.sequence] + relative
-    order = np.argsort(times, kind="stable")
+    times, units, traces = np.zeros(0), np.zeros(0, np.int32), None
+    if isinstance(made, Samples):
+        assert rec.traces is not None
+        traces = laid_out(made, sequences, starts, split.dt, rec.traces.unit)
+    else:
+        times = starts[made.sequence] + _within(made, sequences) * split.dt
+        order = np.argsort(times, kind="stable")
+        times, units = times[order], made.unit[order]
     origin = split.segments[sequences.segment, 0]
     trials = {
         "start": starts, "stop": starts + durations, "source_start": origin + sequences.start * split.dt,
@@ -217,9 +229,21 @@ def as_recording(
         "generate": dataclasses.asdict(config),
     }  # fmt: skip
     return Recording(
-        name=f"{rec.name}-simulated", spike_times=times[order], spike_units=spikes.unit[order],
-        units=rec.units, domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta,
+        name=f"{rec.name}-simulated", spike_times=times, spike_units=units, units=rec.units,
+        domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta, traces=traces,
     )  # fmt: skip
+
+
+def _within(spikes: Spikes, sequences: Sequences) -> np.ndarray:
+    """Bins since its sequence's start of each of the ordered spikes; those of one cell are spread evenly over the bin."""
+    cell = np.stack([spikes.sequence, spikes.tick, spikes.unit])
+    new = (
+        np.concatenate([[True], (np.diff(cell, axis=1) != 0).any(0)]) if cell.shape[1] else np.zeros(0, bool)
+    )
+    group = np.cumsum(new) - 1
+    count = np.bincount(group)[group] if len(group) else group
+    rank = np.arange(len(group)) - np.flatnonzero(new)[group] if len(group) else group
+    return spikes.tick - sequences.start[spikes.sequence] + (rank + 0.5) / np.maximum(count, 1)
 
 
 def _in_words(one: dict) -> str:

@@ -1,7 +1,7 @@
 """Simulations on disk while they run: a folder of small HDF5 files, each written whole or not at all.
 
 ``plan.json`` says what is simulated and how it is cut into batches; ``batch-0003-window-000400.h5`` holds the spikes
-of batch 3 from window 400 on. A killed simulation goes on behind the last file; several processes share a folder.
+(or the samples of traces) of batch 3 from window 400 on. A killed simulation goes on behind the last file; several processes share a folder.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from neuroformer.generation.rollout import Rollout, Sequences, Spikes, WindowResult
+from neuroformer.generation.rollout import Sequences, Spikes, WindowResult
 
 
 class SimulationError(ValueError):
@@ -25,10 +25,12 @@ class SimulationError(ValueError):
 
 @dataclass
 class Piece:
-    """What one file holds: spikes of a batch's windows ``[first, stop)``."""
+    """What there is of a batch: its windows up to ``stop``, in the arrays of the simulation's kind."""
 
     stop: int
-    result: Rollout
+    made: Any
+    guard_hits: int
+    num_tokens: int
 
 
 class SimulationFolder:
@@ -39,14 +41,18 @@ class SimulationFolder:
     path : the folder; made if it is not there
     identity : JSON-able, everything that decides the spikes; another simulation's folder is refused
     num_sequences, batch_size : how sequences are cut into batches, unless the folder's plan says otherwise
+    kind : what is simulated, a dataclass of arrays with ``join``: :class:`neuroformer.generation.rollout.Spikes`, or
+        :class:`neuroformer.generation.traces.Samples`
 
     Raises
     ------
     SimulationError
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], num_sequences: int, batch_size: int):
-        self.path, self.num_sequences = path, num_sequences
+    def __init__(
+        self, path: Path, identity: dict[str, Any], num_sequences: int, batch_size: int, kind: Any = Spikes
+    ):
+        self.path, self.num_sequences, self.kind = path, num_sequences, kind
         path.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         _write_once(path / "plan.json", {"sha256": digest, "batch_size": batch_size, **identity})
@@ -63,6 +69,10 @@ class SimulationFolder:
             )
 
     @property
+    def _arrays(self) -> list[str]:
+        return [f.name for f in fields(self.kind)]
+
+    @property
     def num_batches(self) -> int:
         return -(-self.num_sequences // self.batch_size)
 
@@ -72,12 +82,12 @@ class SimulationFolder:
 
     def write(self, number: int, sequences: Sequences, parts: list[WindowResult]) -> None:
         """Add consecutive windows of a batch; a kill meanwhile leaves the folder as it was."""
-        spikes = Spikes.join([p.spikes for p in parts])
+        made = self.kind.join([p.made for p in parts])
         name = f"batch-{number:04d}-window-{parts[0].number:06d}.h5"
         temporary = self.path / f".{name}.{os.getpid()}"
         with h5py.File(temporary, "w") as f:
-            for key in ("sequence", "tick", "unit"):
-                f.create_dataset(key, data=getattr(spikes, key), compression="gzip", compression_opts=1)
+            for key in self._arrays:
+                f.create_dataset(key, data=getattr(made, key), compression="gzip", compression_opts=1)
             for key in ("ident", "segment", "start"):
                 f.create_dataset(f"sequences/{key}", data=getattr(sequences, key))
             f.attrs["stop"] = parts[-1].number + 1
@@ -96,13 +106,13 @@ class SimulationFolder:
                 raise SimulationError(f"{self.path}: the windows from {stop} of batch {number} are missing")
             try:
                 with h5py.File(file) as f:
-                    parts.append(Spikes(*(np.asarray(f[k], np.int64) for k in ("sequence", "tick", "unit"))))
+                    parts.append(self.kind(*(np.asarray(f[k]) for k in self._arrays)))
                     stop = int(f.attrs["stop"])  # pyright: ignore[reportArgumentType]
                     hits += int(f.attrs["guard_hits"])  # pyright: ignore[reportArgumentType]
                     num_tokens += int(f.attrs["num_tokens"])  # pyright: ignore[reportArgumentType]
             except (OSError, KeyError) as e:
                 raise SimulationError(f"{file} is damaged ({e}); remove it, and what follows it") from None
-        return Piece(stop, Rollout(Spikes.join(parts), hits, num_tokens))
+        return Piece(stop, self.kind.join(parts), hits, num_tokens)
 
     def remove(self) -> None:
         for file in self.path.iterdir():

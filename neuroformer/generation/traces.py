@@ -1,70 +1,146 @@
 """Simulated traces: the past that the model sees is the past that it generated.
 
-Shape suffixes: Q sequences, L past bins, B bins of a window, U units.
+Shape suffixes: Q sequences, A active sequences, N samples of all units, L past bins, B bins of a window, U units.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from neuroformer.config import Config
+from neuroformer.config import Config, InterventionConfig
 from neuroformer.data import tokens
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
+from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import Windows
+from neuroformer.generation.interventions import RECORDED, acting_bins, on_units
+from neuroformer.generation.rollout import Sequences, WindowResult
 from neuroformer.generation.sampling import TRACE, uniforms
-from neuroformer.generation.simulate import GAP_S, Simulation
+from neuroformer.generation.sequences import place_of
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording import Recording
 from neuroformer.recording.recording import Traces
 
 
-@torch.no_grad()
-def simulate_traces(
-    model: Neuroformer, rec: Recording, split: Split, builder: BatchBuilder, config: Config, *, progress: bool = True
-) -> Simulation:  # fmt: skip
-    """Simulate every block of a part of the split, ``generate.samples`` times, in closed loop.
+@dataclass
+class Samples:
+    """Samples of all units on the clock: sequence, bin within the sequence's segment, and (N, U) values."""
 
-    A block that opens its segment starts without a past; another starts from the true samples before it, and
-    from those alone. Each sequence has its own random stream.
+    sequence: np.ndarray
+    tick: np.ndarray
+    values: np.ndarray
 
-    Returns
-    -------
-    Simulation
-        Its recording has traces and no spikes; trials as :class:`Simulation` says. ``tokens_per_second`` counts
-        samples.
+    @classmethod
+    def join(cls, parts: list[Samples]) -> Samples:
+        if not parts:
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+        parts = [p for p in parts if len(p.tick)] or parts[:1]
+        return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("sequence", "tick", "values")))
+
+    def ordered(self) -> Samples:
+        """By (sequence, bin)."""
+        order = np.lexsort((self.tick, self.sequence))
+        return Samples(self.sequence[order], self.tick[order], self.values[order])
+
+
+class TraceInterventions:
+    """What is done to units whose traces are simulated; values are in the traces' own unit of measure.
+
+    A silenced unit stays at 0, a clamped one at ``value`` (-1: at its recorded samples), and a driven one gets ``value``
+    more in every bin. The model sees what was done, and not what it had drawn.
+
+    Raises
+    ------
+    ConfigError
+        A unit that is not there.
     """
-    g, shape, traces = config.generate, builder.shape, builder.traces
-    assert traces is not None and model.traces is not None
-    blocks = np.repeat(split.blocks[g.split], g.samples, axis=0)
-    segment, start, stop = blocks.T
-    if g.max_seconds:
-        stop = np.minimum(stop, start + round(g.max_seconds / split.dt))
-    ident = np.repeat(np.arange(len(split.blocks[g.split])), g.samples) * 2**20 + np.tile(
-        np.arange(g.samples), len(split.blocks[g.split])
-    )
-    past = traces.past(Windows(segment, start), shape)
-    counts = (stop - start) // shape.current
-    values = [np.zeros((n * shape.current, rec.num_units), np.float32) for n in counts]
-    begin = time.perf_counter()
-    for w in tqdm(range(int(counts.max(initial=0))), unit=" windows", desc="simulated", disable=not progress):
-        alive = np.flatnonzero(w < counts)
-        windows = Windows(segment[alive], start[alive] + w * shape.current)
-        new = _window(model, builder, windows, past[alive], ident[alive], w, config.seed)
-        for q, x in zip(alive, new, strict=True):
-            values[q][w * shape.current : (w + 1) * shape.current] = x
-        past[alive] = np.concatenate([past[alive], new], 1)[:, shape.current :]
-    seconds = time.perf_counter() - begin
-    out = _as_recording(rec, split, config, segment, start, values, ident)
-    return Simulation(out, seconds, sum(x.size for x in values) / max(seconds, 1e-9), 0)
+
+    def __init__(self, interventions: Sequence[InterventionConfig], recorded: TraceIndex, dt: float):
+        self.interventions = on_units(interventions, recorded.values.shape[1])
+        self.recorded, self.dt = recorded, dt
+
+    def change(self, drawn_ABU: np.ndarray, number: int, windows: Windows) -> np.ndarray:
+        """The samples of window ``number`` since the loop closed, as they become."""
+        out = drawn_ABU.copy()
+        num_bins = drawn_ABU.shape[1]
+        for one in self.interventions:
+            bins, units = acting_bins(one, number, num_bins, self.dt), np.array(one.units, np.int64)
+            here = np.ix_(np.arange(len(out)), bins, units)
+            if one.do == "drive":
+                out[here] += one.value
+            elif one.value == RECORDED and one.do == "clamp":
+                first = self.recorded.base[windows.segment] + windows.tick
+                true_ABU = self.recorded.values[first[:, None] + np.arange(num_bins)]
+                known = np.isfinite(true_ABU[here])
+                out[here] = np.where(known, true_ABU[here], out[here])
+            else:
+                out[here] = one.value if one.do == "clamp" else 0.0
+        return out
 
 
-def _window(model, builder, windows: Windows, past_QLU, ident_Q, number: int, seed: int) -> np.ndarray:
+@torch.no_grad()
+def trace_windows(
+    model: Neuroformer,
+    builder: BatchBuilder,
+    sequences: Sequences,
+    past_QLU: np.ndarray,
+    seed: int,
+    *,
+    first: int = 0,
+    done: Samples | None = None,
+    changes: TraceInterventions | None = None,
+) -> Iterator[WindowResult]:
+    """Simulate all sequences side by side, window after window, from window ``first`` on.
+
+    Parameters
+    ----------
+    past_QLU : the samples before each start, from :func:`first_past`
+    done : the samples of the windows before ``first``: all that one window hands to the next are samples
+    """
+    current, past = builder.shape.current, past_QLU.copy()
+    if done is not None and first:
+        past = _past_after(past, done, sequences.start, first * current)
+    for w in range(first, sequences.num_windows(current)):
+        tick = sequences.start + w * current
+        alive = np.flatnonzero(tick + current <= sequences.stop)
+        windows = Windows(sequences.segment[alive], tick[alive])
+        new = _draw(model, builder, windows, past[alive], sequences.ident[alive], w, seed)
+        if changes is not None:
+            new = changes.change(new, w, windows)
+        past[alive] = np.concatenate([past[alive], new], 1)[:, -past.shape[1] :]
+        at = windows.tick[:, None] + np.arange(current)
+        made = Samples(np.repeat(alive, current), at.ravel(), new.reshape(-1, new.shape[2]))
+        yield WindowResult(w, made, 0, new.size, len(alive) * current)
+
+
+def first_past(traces: TraceIndex, split: Split, sequences: Sequences, config: Config, past: int):
+    """(Q, L, U) the true samples before each start, or before ``generate.past_from``; NaN where there are none."""
+    segment, start = sequences.segment, sequences.start
+    if config.generate.past_from >= 0:
+        place = place_of(traces.index, split, config.generate.past_from, past)
+        segment, start = (np.full(len(start), x) for x in place)
+    rows = (traces.base[segment] + start)[:, None] + np.arange(-past, 0)
+    out = traces.values[np.maximum(rows, 0)]
+    out[start[:, None] + np.arange(-past, 0) < 0] = np.nan
+    return out
+
+
+def _past_after(past_QLU: np.ndarray, done: Samples, start_Q: np.ndarray, bins: int) -> np.ndarray:
+    """The past of every sequence ``bins`` bins after its start."""
+    length = past_QLU.shape[1]
+    kept = past_QLU[:, bins:]
+    out = np.full_like(past_QLU, np.nan)
+    out[:, : kept.shape[1]] = kept
+    place = done.tick - start_Q[done.sequence] - bins + length
+    near = place >= 0
+    out[done.sequence[near], place[near]] = done.values[near]
+    return out
+
+
+def _draw(model, builder, windows: Windows, past_QLU, ident_Q, number: int, seed: int) -> np.ndarray:
     """(Q, B, U) samples of one window of every sequence."""
     device = model.sos.device
     batch = builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
@@ -76,24 +152,7 @@ def _window(model, builder, windows: Windows, past_QLU, ident_Q, number: int, se
     return model.traces.draw(parameters, u).cpu().numpy()
 
 
-def _as_recording(rec: Recording, split: Split, config: Config, segment, start, values, ident) -> Recording:
-    """Sequences laid one after another with a gap, a sample in the middle of each bin."""
-    durations = np.array([len(x) for x in values]) * split.dt
-    starts = np.concatenate([[0.0], np.cumsum(durations + GAP_S)[:-1]])
-    times = np.concatenate(
-        [s + (np.arange(len(x)) + 0.5) * split.dt for s, x in zip(starts, values, strict=True)]
-    )
-    trials = {
-        "start": starts, "stop": starts + durations, "source_start": split.segments[segment, 0] + start * split.dt,
-        "source_trial": segment, "sample": ident % 2**20,
-    }  # fmt: skip
-    assert rec.traces is not None
-    meta = {
-        "simulated_from": rec.name, "seed": config.seed, "generate": dataclasses.asdict(config.generate),
-        "notes": [f"traces simulated in closed loop from '{rec.name}', {config.generate.split} part"],
-    }  # fmt: skip
-    return Recording(
-        name=f"{rec.name}-simulated", spike_times=np.zeros(0), spike_units=np.zeros(0, np.int32), units=rec.units,
-        domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta,
-        traces=Traces(times, np.concatenate(values), rec.traces.unit),
-    )  # fmt: skip
+def laid_out(samples: Samples, sequences: Sequences, starts: np.ndarray, dt: float, unit: str) -> Traces:
+    """Ordered samples on the common clock of the sequences, each in the middle of its bin."""
+    relative = (samples.tick - sequences.start[samples.sequence] + 0.5) * dt
+    return Traces(starts[samples.sequence] + relative, samples.values, unit)

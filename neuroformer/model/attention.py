@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, attention
@@ -78,19 +79,28 @@ class Block(nn.Module):
         self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
         self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
+        self.recompute = False  # in the backward pass, instead of keeping what lies between input and output
 
     def keys_values(self, context: Context) -> tuple[Tensor, Tensor]:
         return self.attention.keys_values(self.context_norm(context.x_SD))
 
-    def forward(self, x_TD: Tensor, layout: Ragged, context: Context | None = None) -> Tensor:
+    def project(self, x_TD: Tensor, context_SD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, and keys and values: of the tokens themselves, or of a context."""
         y_TD = self.norm(x_TD)
-        q = self.attention.queries(y_TD)
-        if context is None:
-            k, v = self.attention.keys_values(y_TD)
-            k_layout, k_index = layout, None
-        else:
-            k, v = self.keys_values(context)
-            k_layout, k_index = context.layout, context.index_W
+        source = y_TD if context_SD is None else self.context_norm(context_SD)
+        return self.attention.queries(y_TD), *self.attention.keys_values(source)
+
+    def forward(self, x_TD: Tensor, layout: Ragged, context: Context | None = None) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            again = checkpoint(self.attend_and_mix, x_TD, layout, context, use_reentrant=False)
+            assert isinstance(again, Tensor)
+            return again
+        return self.attend_and_mix(x_TD, layout, context)
+
+    def attend_and_mix(self, x_TD: Tensor, layout: Ragged, context: Context | None) -> Tensor:
+        """What :meth:`forward` says; everything but the attention itself is dense in the tokens."""
+        q, k, v = self.project(x_TD, None if context is None else context.x_SD)
+        k_layout, k_index = (layout, None) if context is None else (context.layout, context.index_W)
         if self.observer is not None:
             self.observer(q, k, layout, k_layout, k_index)
         mixed = attention(q, k, v, layout, k_layout, k_index=k_index, causal=self.attend == "current")

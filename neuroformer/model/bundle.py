@@ -7,11 +7,12 @@ digest and what the audit found); metrics; versions; the digest of each weights 
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import neuroformer
-from neuroformer.config import Config, from_dict, to_dict
+from neuroformer.config import Config, from_dict, member_config, to_dict
+from neuroformer.model.cohort import of_member
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -44,17 +46,23 @@ class Member:
     units : ids, in the order of the model's rows
     normalization : from :func:`neuroformer.data.normalization.fit_normalization`
     split : ``sha256``, ``claim``, the intervals (seconds) of each part
+    lacks : frames and behavior variables that the run reads and this recording does not have
     """
 
     name: str
     units: list[str]
     normalization: dict[str, Any]
     split: dict[str, Any]
+    lacks: list[str] = field(default_factory=list)
 
 
 @dataclass
 class Bundle:
-    """What a bundle's JSON holds, and where it lies."""
+    """What a bundle's JSON holds, and where it lies.
+
+    Of several recordings, :meth:`of` gives the bundle of one: ``place`` says which, and ``config`` is as if it had
+    been trained alone.
+    """
 
     path: Path
     config: Config
@@ -62,6 +70,30 @@ class Bundle:
     metrics: dict[str, Any]
     versions: dict[str, str]
     digests: dict[str, str]
+    place: int | None = None
+    whole: Bundle | None = None
+
+    def of(self, recording: str = "") -> Bundle:
+        """The bundle of one recording, by name; without a name, of the only one.
+
+        Raises
+        ------
+        BundleError
+            There is none of this name, or several and no name was given.
+        """
+        names = [m.name for m in self.recordings]
+        if recording and recording not in names:
+            near = difflib.get_close_matches(recording, names, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise BundleError(
+                f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}"
+            )
+        if self.place is not None:
+            return self
+        member = self.recordings[names.index(recording)] if recording else self.member
+        place = self.recordings.index(member)
+        config = member_config(self.config, place, member.lacks)
+        return replace(self, recordings=[member], config=config, place=place, whole=self)
 
     @property
     def member(self) -> Member:
@@ -102,10 +134,11 @@ class Bundle:
         return (
             f"Bundle {self.path}\n"
             + "".join(
-                f"  recording {m.name}: {len(m.units)} units; split by {c.split.by}, claims {m.split['claim']}, "
+                f"  recording {m.name}: {len(m.units)} units{self._lacks(m)}; split by {c.split.by}, claims {m.split['claim']}, "
                 f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
                 for m in self.recordings
             )
+            + self._backbone()
             + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
             f"frames {c.window.frames:g} s\n"
             f"  inputs    {', '.join(v.name for v in c.inputs) or 'none'}; "
@@ -113,6 +146,18 @@ class Bundle:
             f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
             f"  versions  {versions}\n  metrics\n{values}"
         )
+
+    def _backbone(self) -> str:
+        """The pretrained network that frames go through; a frozen one is no part of the bundle."""
+        found = self.recordings[0].normalization.get("frames", {}).get("backbone")
+        if found is None:
+            return ""
+        where = "fine-tuned" if self.config.model.frame_encoder.finetune else "frozen, not in this folder"
+        return f"  backbone  {found['id']} ({found['model_type']}, sha256 {found['sha256'][:12]}), {where}\n"
+
+    @staticmethod
+    def _lacks(member: Member) -> str:
+        return f", without {', '.join(member.lacks)}" if member.lacks else ""
 
     @staticmethod
     def _audit(member: Member) -> str:
@@ -234,13 +279,13 @@ def read_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
 
 
-def load_model(bundle: Bundle, objective: str = LIKELIHOOD) -> Neuroformer:
-    """A working model on the CPU, in evaluation mode, with the best weights of one objective.
+def weights_file(bundle: Bundle, objective: str) -> Path:
+    """The file with the best weights of one objective, after a look at its digest.
 
     Raises
     ------
     BundleError
-        No such objective, or a weights file that is missing, truncated or not the one that was saved.
+        No such objective, or a file that is missing, truncated or not the one that was saved.
     """
     if objective not in bundle.digests:
         raise BundleError(
@@ -253,10 +298,28 @@ def load_model(bundle: Bundle, objective: str = LIKELIHOOD) -> Neuroformer:
         raise BundleError(
             f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed"
         )
-    model = Neuroformer(bundle.config, len(bundle.units), bundle.normalization)
+    return file
+
+
+def load_model(bundle: Bundle, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:
+    """A working model on the CPU, in evaluation mode, with the best weights of one objective.
+
+    Of a bundle of several recordings, ``recording`` says for which.
+
+    Raises
+    ------
+    BundleError
+        No such objective or recording, or weights that are missing, damaged or of another model.
+    """
+    file, one = weights_file(bundle, objective), bundle.of(recording)
+    model = Neuroformer(one.config, len(one.units), one.normalization)
     try:
-        model.load_state_dict(load_file(file))
-    except (SafetensorError, RuntimeError) as e:
+        tensors = load_file(file)
+        whole = one.whole or one
+        if len(whole.recordings) > 1:
+            tensors = of_member(tensors, model, whole.config, one.place or 0)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError) as e:
         raise BundleError(f"{file} does not fit the model that the bundle describes: {e}") from None
     return model.eval()
 

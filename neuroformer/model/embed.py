@@ -148,6 +148,7 @@ class InputEmbedding(nn.Module):
         self.value = Linear(size, width)
         self.fourier = FourierTime(num_features, current_s / max(config.samples, 1), 2 * current_s)
         self.time = Linear(num_features, width)
+        self.duration = current_s
 
     def features(self, value: Tensor) -> Tensor:
         """(..., features) of (..., C) values in the variable's own unit."""
@@ -164,6 +165,5 @@ class InputEmbedding(nn.Module):
         features = self.features(torch.nan_to_num(value_WNC)) * exists[..., None]
         x = self.value(features)
         num_samples = value_WNC.shape[1]
-        duration = self.fourier.omega.new_tensor(2 * math.pi) / self.fourier.omega.min() / 2
-        at = (torch.arange(num_samples, device=x.device) + 0.5) / num_samples * duration
+        at = (torch.arange(num_samples, device=x.device) + 0.5) / num_samples * self.duration
         return x + self.time(self.fourier(at)), exists, features

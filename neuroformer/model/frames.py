@@ -1,9 +1,11 @@
-"""From the frames of a clip to tokens: a 3-D convolution or raw patches, with space-time position.
+"""From the frames of a clip to tokens: a 3-D convolution, raw patches or a pretrained network, with space-time position.
 
 Shape suffixes: G clips, F frames, H rows, W columns, N tokens of a clip, D width.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
+from neuroformer.data.backbone import empty_backbone
 from neuroformer.model.attention import Block, prepend
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, linear
@@ -40,17 +43,22 @@ class FrameEncoder(nn.Module):
         super().__init__()
         c = config.frame_encoder
         size = (scale["count"], *scale["shape"])
-        self.kernel = _three(c.stride if c.kind == "patches" else c.kernel)
-        self.stride = _three(c.stride)
-        _check(c, size, self.kernel)
-        self.grid = tuple((n - k) // s + 1 for n, k, s in zip(size, self.kernel, self.stride, strict=True))
-        channels = c.channels or config.width
-        if c.kind == "conv3d":
-            self.filter = nn.Conv3d(1, channels, self.kernel, self.stride)
-            self.point = nn.Sequential(nn.GELU(), Linear(channels, config.width))
+        kernel, stride = _three(c.stride if c.kind == "patches" else c.kernel), _three(c.stride)
+        self.kernel: tuple[float, ...] = kernel  # frames, rows and columns that a token stands for
+        self.stride: tuple[float, ...] = stride
+        self.backbone = None
+        self.point = nn.Identity()
+        if c.kind == "backbone":
+            self._set_up_backbone(config, scale["backbone"], size)
         else:
-            self.filter = Linear(self.kernel[0] * self.kernel[1] * self.kernel[2], config.width)
-            self.point = nn.Identity()
+            _check(c, size, kernel)
+            self.grid = tuple((n - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True))
+            if c.kind == "conv3d":
+                channels = c.channels or config.width
+                self.filter = nn.Conv3d(1, channels, kernel, stride)
+                self.point = nn.Sequential(nn.GELU(), Linear(channels, config.width))
+            else:
+                self.filter = Linear(math.prod(kernel), config.width)
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
         self.blocks = nn.ModuleList(
             Block("self", config.width, config.heads, config.mlp_ratio, config.dropout)
@@ -63,16 +71,44 @@ class FrameEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
+    def _set_up_backbone(self, config: ModelConfig, found: dict, size: tuple[int, ...]) -> None:
+        if found["video"] and config.surprise and config.frame_readout:
+            raise ConfigError(
+                "model.surprise needs features of single frames; a video backbone has those of clips"
+            )
+        c = config.frame_encoder
+        self.grid = tuple(found["grid"])
+        self.kernel = self.stride = tuple(n / g for n, g in zip(size, self.grid, strict=True))
+        self.backbone = empty_backbone(found, c.resize) if c.finetune else None
+        self.filter = Linear(len(found["mean"]), config.width)
+        self.register_buffer("feature_mean", torch.tensor(found["mean"]))
+        self.register_buffer("feature_std", torch.tensor(found["std"]))
+        self.feature_mean: Tensor
+        self.feature_std: Tensor
+
     def local(self, images_GFHW: Tensor, num_missing_G: Tensor) -> Tensor:
-        """(G, t, h, w, D) features of every place of the grid, without position."""
+        """(G, t, h, w, D) features of every place of the grid, without position.
+
+        In place of images: the features of a frozen backbone.
+        """
+        if images_GFHW.ndim == 5:
+            return self._project(images_GFHW.to(self.mean.dtype), num_missing_G)
         x = (images_GFHW.to(self.mean.dtype) - self.mean) / self.std
         # a frame that was not shown is gray
         shown = torch.arange(x.shape[1], device=x.device) >= num_missing_G[:, None]
         x = x * shown[:, :, None, None]
+        if self.backbone is not None:
+            return self._project(self.backbone(x), num_missing_G)
         # of one channel and a few places, a convolution is one product of matrices
         for axis, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True), 1):
-            x = x.unfold(axis, size, step)
+            x = x.unfold(axis, int(size), int(step))
         return self.point(linear(x.flatten(-3), self.filter.weight.flatten(1), self.filter.bias))
+
+    def _project(self, features_GthwC: Tensor, num_missing_G: Tensor) -> Tensor:
+        """Features of a backbone, standardised, into the model's width; a frame that was not shown has none."""
+        x = (features_GthwC - self.feature_mean) / self.feature_std
+        last = torch.arange(1, x.shape[1] + 1, device=x.device) * self.stride[0]
+        return self.point(self.filter(x * (last > num_missing_G[:, None])[:, :, None, None, None]))
 
     def forward(self, local_GthwD: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
         """Packed tokens of every clip, oldest first, behind one null token; and their layout."""

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from neuroformer.config import BlockConfig, Config
+from neuroformer.config import Config, block_plan
 from neuroformer.model.attention import Block, Context
 from neuroformer.ops import Ragged
-
-
-def block_plan(config: Config) -> list[str]:
-    """What each block attends to, in order. Without ``model.blocks``: one block a stream that exists."""
-    blocks = config.model.blocks
-    if not blocks:
-        streams = ["past"] * (config.window.past > 0) + ["frames"] * (config.window.frames > 0)
-        names = ["current", *streams, *config.input_groups, "current"]
-        blocks = tuple(BlockConfig(name, 1) for name in names)
-    return [b.attend for b in blocks for _ in range(b.layers)]
 
 
 class Fusion(nn.Module):

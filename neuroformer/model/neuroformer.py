@@ -22,8 +22,9 @@ from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
 from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.surprise import Surprise
-from neuroformer.model.targets import MomentCounts, TargetHead
+from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -152,7 +153,9 @@ class Neuroformer(nn.Module):
         self.moments = None
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
-            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
+            width = self.num_bins if m.target_networks else 0
+            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt), width)
+        self.unit_rate = torch.tensor(normalization["unit_rate"])
         self.surprise = None
         if self.what_where is not None and m.surprise > 0:
             self.surprise = Surprise(
@@ -180,11 +183,14 @@ class Neuroformer(nn.Module):
         self.dropout = Dropout(m.dropout)
 
     @classmethod
-    def load(cls, path: str | Path, objective: str = "likelihood") -> Neuroformer:
-        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`."""
+    def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
+        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`.
+
+        Of a bundle of several recordings, ``recording`` says for which.
+        """
         from neuroformer.model import bundle  # the bundle builds models, so it is the one that imports us
 
-        return bundle.load_model(bundle.read_bundle(path), objective)
+        return bundle.load_model(bundle.read_bundle(path), objective, recording)
 
     def forward(self, batch: Batch) -> Output:
         # 1, 2: streams and SOS
@@ -374,7 +380,12 @@ class Neuroformer(nn.Module):
         m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
         size = 0 if self.moments is None else self.moments.size
         size += 0 if self.surprise is None else self.surprise.size
-        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
+        outputs = raw_size(target, scale)
+        rate_U = self.unit_rate * self.num_bins
+        networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
+        return TargetHead(
+            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel
+        )  # fmt: skip
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
@@ -389,7 +400,7 @@ class Neuroformer(nn.Module):
 
     def decode(self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
         """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
-        counts: dict[tuple[int, ...], Tensor | None] = {}
+        counts: dict[tuple[int, ...], Moments] = {}
         out = {}
         for name, head in self.targets.items():
             assert isinstance(head, TargetHead)
@@ -397,16 +408,16 @@ class Neuroformer(nn.Module):
         return out
 
     def moment_counts(
-        self, batch: Batch, state: State, ends: list[int], known: dict[tuple[int, ...], Tensor | None]
-    ) -> Tensor | None:
+        self, batch: Batch, state: State, ends: list[int], known: dict[tuple[int, ...], Moments]
+    ) -> Moments:
         """(V, F) counts around the moments at ``ends`` of every window, and what of them the frames do not explain;
         what was computed before is in ``known``."""
         if self.moments is None or batch.around is None:
-            return None
+            return Moments()
         key = tuple(ends)
         if key not in known:
             around = batch.around
-            counts_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            counts_VF, bins_VUB = self.moments(around.layout, around.tick_S, around.unit_S, ends)
             if self.surprise is not None and state.expected_GKU is not None and batch.earlier is not None:
                 row = torch.cat([batch.past.row_T, batch.current.row_T])
                 tick = torch.cat([batch.past_tick_P, batch.tick_T])
@@ -418,7 +429,7 @@ class Neuroformer(nn.Module):
                     for end in ends
                 ]
                 counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
-            known[key] = counts_VF
+            known[key] = Moments(counts_VF, bins_VUB)
         return known[key]
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:

@@ -53,7 +53,9 @@ def _panels(count: int) -> np.ndarray:
 def figure_of(axes: Axes | np.ndarray) -> Figure:
     """The figure that axes lie in, to save or show it."""
     ax = axes if isinstance(axes, Axes) else np.ravel(axes)[0]
-    return ax.figure
+    figure = ax.get_figure(root=True)
+    assert isinstance(figure, Figure)
+    return figure
 
 
 def animation(
@@ -87,6 +89,7 @@ def animation(
 
 def _outline(energy: np.ndarray) -> np.ndarray:
     """(height, width) bool at the animation's scale: two pixels around where a field exceeds half its peak."""
-    large = ndimage.zoom(ndimage.gaussian_filter(energy, 1.0), SCALE, order=1, grid_mode=True, mode="nearest")
+    smooth = ndimage.gaussian_filter(energy, 1.0)
+    large = np.asarray(ndimage.zoom(smooth, SCALE, order=1, grid_mode=True, mode="nearest"))
     inside = large >= 0.5 * large.max()
     return inside & ~ndimage.binary_erosion(inside, iterations=2)

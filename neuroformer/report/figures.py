@@ -95,7 +95,7 @@ def learning_curve(log: Path) -> Figure:
         rows = list(csv.DictReader(f))
     fig = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = fig.subplots(1, 2)
-    for key in [k for k in rows[0] if k.startswith("train/") and k != "train/loss"]:
+    for key in [k for k in rows[0] if k.startswith("train/") and k not in ("train/loss", "train/recording")]:
         points = np.array([(int(r["step"]) + 1, float(r[key])) for r in rows if r[key]])
         left.plot(points[:, 0], points[:, 1], lw=0.9, label=key.removeprefix("train/"))
     left.set(xlabel="step", ylabel="training loss term, unweighted")

@@ -15,11 +15,15 @@ from torch import Tensor
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 from neuroformer.model.bundle import save_tensors
+from neuroformer.model.cohort import Cohort
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
 # where and how a run is computed may change between its parts; what is computed may not
-MAY_CHANGE = ("train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes")
+MAY_CHANGE = (
+    "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
+    "train.compile", "train.features_gb",
+)  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -39,6 +43,7 @@ class Progress:
     seconds: float = 0.0  # of training, evaluation included
     best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
     stale: int = 0  # evaluations since the likelihood was best
+    scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
     run_id: str = ""  # under which Weights & Biases continues the run
 
 
@@ -125,12 +130,12 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def state_tensors(
-    model: torch.nn.Module, average: torch.nn.Module | None, optimizer: torch.optim.Optimizer
+    model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Everything that training changes, by name."""
-    out = {f"model.{k}": v for k, v in model.state_dict().items()}
+    out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:
-        out |= {f"average.{k}": v for k, v in average.state_dict().items()}
+        out |= {f"average.{k}": v for k, v in average.tensors().items()}
     for i, state in optimizer.state_dict()["state"].items():
         out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
     return out
@@ -138,8 +143,8 @@ def state_tensors(
 
 def restore_tensors(
     tensors: dict[str, Tensor],
-    model: torch.nn.Module,
-    average: torch.nn.Module | None,
+    model: Cohort,
+    average: Cohort | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """The inverse of :func:`state_tensors`, in place."""
@@ -147,9 +152,9 @@ def restore_tensors(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    model.load_state_dict(part("model."))
+    model.load_tensors(part("model."))
     if average is not None:
-        average.load_state_dict(part("average."))
+        average.load_tensors(part("average."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimizer.").items():
         i, key = name.split(".", 1)

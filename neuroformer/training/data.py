@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ from neuroformer.recording import Recording
 
 @dataclass
 class Prepared:
-    """A recording made ready for one configuration: split, index, normalisation, batch builder."""
+    """A recording made ready for one configuration: split, index, normalisation, batch builder; and what it lacks of
+    what the whole run reads."""
 
     rec: Recording
     config: Config
@@ -30,6 +31,7 @@ class Prepared:
     index: SpikeIndex
     normalization: dict[str, Any]
     builder: BatchBuilder
+    lacks: list[str] = field(default_factory=list)
 
     def windows(self, part: str, **options) -> Windows:
         """Windows that tile one part of the split."""
@@ -42,13 +44,15 @@ class Prepared:
         return {"units": list(self.rec.unit_ids), "spikes": self.rec.num_spikes, "split": split}
 
 
-def prepare(rec: Recording, config: Config, normalization: dict[str, Any] | None = None) -> Prepared:
+def prepare(
+    rec: Recording, config: Config, normalization: dict[str, Any] | None = None, lacks: Sequence[str] = ()
+) -> Prepared:
     """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
     rec = configured(rec, config)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
-    return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale))
+    return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
 
 
 @dataclass
@@ -60,68 +64,98 @@ class Piece:
     windows : Windows
     sizes : tuple of int
         How many windows each process has in the same part.
+    recording : int
+        Which of the run's recordings the windows are of.
     """
 
     windows: Windows
     sizes: tuple[int, ...]
+    recording: int = 0
 
 
 class StepDataset(Dataset):
     """A dataset whose items are the batches of whole steps: the sampler says which windows."""
 
-    def __init__(self, builder: BatchBuilder):
-        self.builder = builder
+    def __init__(self, builders: Sequence[BatchBuilder]):
+        self.builders = builders
 
     def __getitem__(self, pieces: list[Piece]) -> list[tuple[Piece, Batch]]:
-        return [(piece, self.builder(piece.windows)) for piece in pieces]
+        return [(piece, self.builders[piece.recording](piece.windows)) for piece in pieces]
 
 
 class Steps(Sampler):
     """For ever: every stretch of the training blocks once an epoch, in random batches of nearly equal size.
 
-    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. What a step
-    holds follows from the seed and its number alone, so that a run goes on at any step as if it had never
-    stopped. A batch is cut into ``pieces`` (gradient accumulation), and these are dealt to the processes.
+    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Of several
+    recordings, each batch holds one; which one, a shuffled deck says, that holds each recording as often as it has
+    batches (``train.balance``: or all alike). What a step holds follows from the seed and its number alone, so
+    that a run goes on at any step as if it had never stopped. A batch is cut into ``pieces`` (gradient
+    accumulation), and these are dealt to the processes.
     """
 
     def __init__(
-        self, prepared: Prepared, *, first: int = 0, rank: int = 0, processes: int = 1, pieces: int = 1
+        self,
+        members: Sequence[Prepared],
+        *,
+        first: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        pieces: int = 1,
     ):
-        self.prepared, self.first = prepared, first
+        self.members, self.first = members, first
         self.rank, self.processes, self.pieces = rank, processes, pieces
-        config = prepared.config
-        num_windows = len(prepared.windows("train"))
+        self.config = members[0].config
+        self.num_batches = [self._num_batches(member) for member in members]  # an epoch
+        equal = self.config.train.balance == "equal"
+        self.deck = [max(self.num_batches)] * len(members) if equal else self.num_batches
+
+    def _num_batches(self, prepared: Prepared) -> int:
+        config, num_windows = prepared.config, len(prepared.windows("train"))
         if num_windows == 0:
             raise ConfigError(
                 f"recording '{prepared.rec.name}' has no training window: its training blocks last "
                 f"{prepared.split.seconds('train'):g} s and a window reads {config.window.past:g} s of past and "
                 f"{config.window.current:g} s; make split.block longer or window.past shorter"
             )
-        if min(num_windows, config.train.batch_size) < processes * pieces:
+        batch = min(num_windows, config.train.batch_size)
+        if batch < self.processes * self.pieces:
             raise ConfigError(
-                f"a batch of {min(num_windows, config.train.batch_size)} windows cannot be dealt to {processes} "
-                f"processes in {pieces} pieces (train.accumulate); raise train.batch_size"
+                f"a batch of {batch} windows cannot be dealt to {self.processes} processes in {self.pieces} pieces "
+                "(train.accumulate); raise train.batch_size"
             )
-        self.num_batches = max(1, num_windows // config.train.batch_size)  # an epoch
+        return max(1, num_windows // config.train.batch_size)
 
     def __iter__(self) -> Iterator[list[Piece]]:
+        epochs: dict[int, tuple[int, list[Windows]]] = {}  # by recording, the one it is in
         for step in itertools.count(self.first):
-            epoch, place = divmod(step, self.num_batches)
-            if place == 0 or step == self.first:
-                batches = self._epoch(epoch)
-            yield [self._piece(part) for part in _cut(batches[place], self.pieces)]
+            recording, turn = self.drawn(step)
+            epoch, place = divmod(turn, self.num_batches[recording])
+            if recording not in epochs or epochs[recording][0] != epoch:
+                epochs[recording] = epoch, self._epoch(recording, epoch)
+            batch = epochs[recording][1][place]
+            yield [self._piece(recording, part) for part in _cut(batch, self.pieces)]
 
-    def _epoch(self, epoch: int) -> list[Windows]:
-        config = self.prepared.config
-        rng = np.random.default_rng([config.seed, epoch])
-        current = self.prepared.builder.shape.current
-        phase = int(rng.integers(current)) if config.train.jitter else 0
-        windows = self.prepared.windows("train", phase=phase)
-        return _cut(windows[rng.permutation(len(windows))], self.num_batches)
+    def drawn(self, step: int) -> tuple[int, int]:
+        """The recording of a step, and how many batches of it came before."""
+        if len(self.deck) == 1:
+            return 0, step
+        times, place = divmod(step, sum(self.deck))
+        cards = np.repeat(np.arange(len(self.deck)), self.deck)
+        cards = cards[np.random.default_rng([self.config.seed, times, 0, 1]).permutation(len(cards))]
+        recording = int(cards[place])
+        return recording, times * self.deck[recording] + int((cards[:place] == recording).sum())
 
-    def _piece(self, windows: Windows) -> Piece:
+    def _epoch(self, recording: int, epoch: int) -> list[Windows]:
+        prepared = self.members[recording]
+        rng = np.random.default_rng([self.config.seed, epoch, recording])
+        current = prepared.builder.shape.current
+        phase = int(rng.integers(current)) if self.config.train.jitter else 0
+        windows = prepared.windows("train", phase=phase)
+        return _cut(windows[rng.permutation(len(windows))], self.num_batches[recording])
+
+    def _piece(self, recording: int, windows: Windows) -> Piece:
         sizes = tuple(len(range(r, len(windows), self.processes)) for r in range(self.processes))
-        return Piece(windows[self.rank :: self.processes], sizes)
+        return Piece(windows[self.rank :: self.processes], sizes, recording)
 
 
 def _cut(windows: Windows, num: int) -> list[Windows]:
@@ -130,10 +164,9 @@ def _cut(windows: Windows, num: int) -> list[Windows]:
 
 def step_loader(steps: Steps) -> DataLoader:
     """The batches of all steps from ``steps.first`` on; ``train.workers`` processes build them ahead."""
-    workers = steps.prepared.config.train.workers
-    return DataLoader(
-        StepDataset(copy.copy(steps.prepared.builder)), sampler=steps, batch_size=None, num_workers=workers
-    )
+    workers = steps.config.train.workers
+    builders = [copy.copy(member.builder) for member in steps.members]
+    return DataLoader(StepDataset(builders), sampler=steps, batch_size=None, num_workers=workers)
 
 
 def in_order(prepared: Prepared, part: str, batch_size: int = 0) -> list[Windows]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,11 @@ class Log:
         write_atomic(path, text.getvalue().encode())
         self.waiting: list[dict[str, Any]] = []
 
-    def add(self, step: int, values: dict[str, float]) -> None:
+    def add(self, step: int, values: Mapping[str, float | str]) -> None:
         """A row for the step with this number, counted from 0."""
         self.waiting.append({"step": step, **values})
         if self.wandb is not None:
-            self.wandb.log(values, step=step)
+            self.wandb.log(dict(values), step=step)
 
     def flush(self) -> None:
         if self.waiting:

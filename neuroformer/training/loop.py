@@ -8,6 +8,7 @@ import math
 import signal
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from tqdm import tqdm
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import denominators
-from neuroformer.model.bundle import LIKELIHOOD, save_weights
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.bundle import LIKELIHOOD, save_tensors
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
     FILE,
@@ -32,7 +33,15 @@ from neuroformer.training.checkpoint import (
 )
 from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
-from neuroformer.training.module import Average, Losses, Share, make_optimizer, set_learning_rate, shrink
+from neuroformer.training.module import (
+    Average,
+    Losses,
+    Share,
+    make_optimizer,
+    set_learning_rate,
+    set_up_blocks,
+    shrink,
+)
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
@@ -60,45 +69,68 @@ class Trainer:
     Parameters
     ----------
     fabric : Fabric, launched
-    prepared : Prepared
-    model : Neuroformer, as initialised
+    members : Prepared
+        One a recording.
+    cohort : Cohort
+        Their models, as they begin; parameters that need no gradient stay as they are.
     folder : Path
         Of the run: ``weights``, ``log`` and the checkpoint go there.
+    origin : dict
+        What beside configuration and data says how the run began; a checkpoint of another origin is refused.
     """
 
-    def __init__(self, fabric: Fabric, prepared: Prepared, model: Neuroformer, folder: Path):
-        self.fabric, self.prepared, self.folder = fabric, prepared, folder
-        self.config, self.train = prepared.config, prepared.config.train
-        self.model = model
-        self.optimizer = make_optimizer(model, self.train)
-        self.losses, self.stepper = fabric.setup(Losses(model), self.optimizer)
+    def __init__(
+        self,
+        fabric: Fabric,
+        members: Sequence[Prepared],
+        cohort: Cohort,
+        folder: Path,
+        origin: dict[str, Any] | None = None,
+    ):
+        self.fabric, self.members, self.folder = fabric, list(members), folder
+        self.config, self.train = cohort.config, cohort.config.train
+        self.cohort, self.origin = cohort, origin or {}
+        self.optimizer = make_optimizer(cohort, self.train)
+        self.losses, self.stepper = fabric.setup(Losses(cohort), self.optimizer)
         self.average = None
         if self.train.average > 0:
-            self.average = Average(copy.deepcopy(model).requires_grad_(False), self.train.average)
+            self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
+        set_up_blocks(cohort, self.train)
         self.processes = Processes(fabric)
         self.progress = Progress()
         self.signal: int | None = None
 
     @property
-    def scored(self) -> Neuroformer:
-        """The model whose scores count: the moving average, where there is one."""
-        return self.model if self.average is None else self.average.model
+    def scored(self) -> Cohort:
+        """The models whose scores count: the moving average, where there is one."""
+        return self.cohort if self.average is None else self.average.model
 
     # 1: where the run stands
 
     def resume(self) -> None:
-        tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self.prepared.describe())
+        tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self._data())
+        self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
         average = None if self.average is None else self.average.model
-        restore_tensors(tensors, self.model, average, self.optimizer)
+        restore_tensors(tensors, self.cohort, average, self.optimizer)
 
     def save(self) -> None:
         if self.fabric.is_global_zero:
             self.log.flush()
             average = None if self.average is None else self.average.model
-            tensors = state_tensors(self.model, average, self.optimizer)
-            now = dataclasses.replace(self.progress, seconds=self._seconds())
-            save_checkpoint(self.folder / FILE, tensors, now, self.config, self.prepared.describe())
+            tensors = state_tensors(self.cohort, average, self.optimizer)
+            scaler = self.fabric.strategy.precision.state_dict()
+            now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler)
+            save_checkpoint(self.folder / FILE, tensors, now, self.config, self._data())
         self.saved_at = time.monotonic()
+
+    def _data(self) -> dict[str, Any]:
+        """On what the run trains, and from where it began."""
+        if len(self.members) == 1:
+            return self.members[0].describe() | self.origin
+        every = {m.rec.name: m.describe() for m in self.members}
+        return {
+            f"{name}'s {key}": value for name, d in every.items() for key, value in d.items()
+        } | self.origin
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self.began_at
@@ -112,7 +144,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
         steps = Steps(
-            self.prepared, first=self.progress.step, rank=self.fabric.global_rank,
+            self.members, first=self.progress.step, rank=self.fabric.global_rank,
             processes=self.fabric.world_size, pieces=t.accumulate,
         )  # fmt: skip
         batches = iter(step_loader(steps))
@@ -133,13 +165,14 @@ class Trainer:
 
     def _advance(self, pieces: list[tuple[Piece, Batch]]) -> None:
         terms = self._step(pieces)
-        p, t = self.progress, self.train
+        p, t, rec = self.progress, self.train, self.members[pieces[0][0].recording].rec
         p.step += 1
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
         p.spikes += int(self.totals["spikes"])
         last = p.step == t.steps
         if p.step % self._log_every() == 0:
-            self._log({f"train/{name}": value for name, value in terms.items()})
+            which = {"train/recording": rec.name} if len(self.members) > 1 else {}
+            self._log({f"train/{name}": value for name, value in terms.items()} | which)
             self._show(terms)
         if last or p.step % min(t.evaluate_every, t.steps) == 0:
             self._evaluate()
@@ -162,12 +195,13 @@ class Trainer:
             (piece, noisy_past(batch, t.past_noise).to(fabric.device, non_blocking=True))
             for piece, batch in pieces
         ]
-        self.totals = self.processes.add_up([denominators(self.model, batch) for _, batch in moved])
+        self.totals = self.processes.add_up([denominators(self.cohort[p.recording], b) for p, b in moved])
         set_learning_rate(self.optimizer, p.step, t)
         total: dict[str, Tensor] = {}
         for i, (piece, batch) in enumerate(moved):
             with fabric.no_backward_sync(self.losses, enabled=i + 1 < len(moved)):
-                share = Share(batch, self.totals, self.processes.gather(piece.sizes))
+                gather = self.processes.gather(piece.sizes)
+                share = Share(batch, self.totals, gather, piece.recording)
                 terms = self.losses(share)
                 # gradients are averaged over processes, and these are shares of a sum
                 fabric.backward(terms["loss"] * fabric.world_size)
@@ -181,10 +215,10 @@ class Trainer:
         found = dict(zip(names, values, strict=True))
         self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
         self.stepper.step()
-        shrink(self.model, p.step, t)
+        shrink(self.cohort[moved[0][0].recording], p.step, t)
         self.stepper.zero_grad(set_to_none=True)
         if self.average is not None:
-            self.average.follow(self.model, p.step + 1)
+            self.average.follow(self.cohort, p.step + 1)
         return found
 
     def _refuse_non_finite(self, terms: dict[str, float], moved: list[tuple[Piece, Batch]]) -> None:
@@ -197,20 +231,21 @@ class Trainer:
         there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
         raise NonFiniteLoss(
             f"step {self.progress.step + 1}: {', '.join(bad or ['loss'])} is not a finite number; recording "
-            f"'{self.prepared.rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
+            f"'{self.members[moved[0][0].recording].rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
         )
 
     @torch.no_grad()
     def _guilty(self, piece: Piece) -> list[float]:
         """Starts (seconds) of the windows whose own loss is not finite."""
         found = []
-        self.model.eval()  # without dropout
-        starts = piece.windows.starts(self.prepared.index)
+        self.cohort.eval()  # without dropout
+        prepared, losses = self.members[piece.recording], Losses(self.cohort)
+        starts = piece.windows.starts(prepared.index)
         for w in range(len(piece.windows)):
-            one = self.prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
-            if not math.isfinite(float(Losses(self.model)(Share(one))["loss"])):
+            one = prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
+            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])):
                 found.append(round(float(starts[w]), 4))
-        self.model.train()
+        self.cohort.train()
         return found
 
     # 3: what comes out
@@ -219,14 +254,18 @@ class Trainer:
         return max(1, min(10, self.train.steps // 2))
 
     def _columns(self) -> list[str]:
-        spikes = self.model.traces is None
+        spikes = self.config.traces.likelihood == "none"
         terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
         terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
         scores = ["bits_per_spike", "bits_per_spike_rates"] if spikes else ["bits_per_sample"]
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
-        return [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
+        columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
+        if len(self.members) > 1:
+            columns.append("train/recording")
+            columns += [f"valid/{name}/{m.rec.name}" for m in self.members for name in scores]
+        return columns
 
-    def _log(self, values: dict[str, float]) -> None:
+    def _log(self, values: Mapping[str, float | str]) -> None:
         if self.fabric.is_global_zero:
             self.log.add(self.progress.step - 1, values)
 
@@ -239,38 +278,50 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """Scores on validation; the best weights of each objective are kept in a file of their own."""
-        scores = Scores(np.asarray(self.prepared.normalization["unit_rate"]))
-        model = self.scored.eval()
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        for windows in in_order(self.prepared, "valid")[rank::world]:
-            batch = self.prepared.builder(windows).to(self.fabric.device)
-            with self.fabric.autocast():
-                scores.add(model, batch, model(batch))
-        self.model.train()
-        scores = Scores.merge(self.processes.collect(scores))
-        found = {LIKELIHOOD: scores.likelihood()}
-        for name, head in model.targets.items():
-            assert isinstance(head, TargetHead)
-            found[name] = scores.target_score(head, name)
-        if model.traces is None:
-            values = {
-                "bits_per_spike": found[LIKELIHOOD], "bits_per_spike_rates": scores.bits_per_spike_rates()
-            }  # fmt: skip
-        else:
-            values = {"bits_per_sample": found[LIKELIHOOD]}
-        values["likelihood"] = found[LIKELIHOOD]
-        values |= {f"{name}_score": value for name, value in found.items() if name != LIKELIHOOD}
-        self._log({f"valid/{name}": value for name, value in values.items()})
+        """Scores on validation, the mean over recordings; the best weights of each objective have a file of their own."""
+        each = [self._valid_scores(i) for i in range(len(self.members))]
+        names = dict.fromkeys(name for values in each for name in values)
+        mean = {name: float(np.mean([v[name] for v in each if name in v])) for name in names}
+        self._log({f"valid/{name}": value for name, value in mean.items()} | self._by_recording(each))
         p = self.progress
         p.stale += 1
+        found = {LIKELIHOOD: mean[LIKELIHOOD]}
+        found |= {t.name: mean[f"{t.name}_score"] for t in self.config.targets}
         for objective, value in found.items():
             # a score that was not a number is beaten by any that is
             if not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
                 p.stale = 0 if objective == LIKELIHOOD else p.stale
                 if self.fabric.is_global_zero:
-                    save_weights(self.folder / "weights" / f"{objective}.safetensors", model)
+                    save_tensors(self.folder / "weights" / f"{objective}.safetensors", self.scored.tensors())
+
+    def _by_recording(self, each: list[dict[str, float]]) -> dict[str, float]:
+        if len(each) == 1:
+            return {}
+        pairs = zip(self.members, each, strict=True)
+        return {f"valid/{name}/{m.rec.name}": value for m, values in pairs for name, value in values.items()}
+
+    def _valid_scores(self, place: int) -> dict[str, float]:
+        """Validation scores of one recording, over all processes."""
+        prepared, model = self.members[place], self.scored[place].eval()
+        scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        for windows in in_order(prepared, "valid")[rank::world]:
+            batch = prepared.builder(windows).to(self.fabric.device)
+            with self.fabric.autocast():
+                scores.add(model, batch, model(batch))
+        self.cohort.train()
+        scores = Scores.merge(self.processes.collect(scores))
+        value = scores.likelihood()
+        if model.traces is None:
+            found = {"bits_per_spike": value, "bits_per_spike_rates": scores.bits_per_spike_rates()}
+        else:
+            found = {"bits_per_sample": value}
+        found[LIKELIHOOD] = value
+        for name, head in model.targets.items():
+            assert isinstance(head, TargetHead)
+            found[f"{name}_score"] = scores.target_score(head, name)
+        return found
 
 
 class listen:

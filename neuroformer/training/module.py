@@ -3,40 +3,75 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from neuroformer.config import TrainConfig
+from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
+from neuroformer.model.attention import Block
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 
 
 class Share:
-    """A batch, the denominators of the step that it is a piece of, and how to see the other processes' windows.
+    """A batch of one recording, the denominators of the step that it is a piece of, and how to see the other
+    processes' windows.
 
     A plain object, so that wrappers hand it on as it is: Lightning would round the recording's values to the
     precision of the weights.
     """
 
-    def __init__(self, batch: Batch, totals: dict[str, Tensor] | None = None, gather: Gather | None = None):
-        self.batch, self.totals, self.gather = batch, totals, gather
+    def __init__(
+        self,
+        batch: Batch,
+        totals: dict[str, Tensor] | None = None,
+        gather: Gather | None = None,
+        recording: int = 0,
+    ):
+        self.batch, self.totals, self.gather, self.recording = batch, totals, gather, recording
 
 
 class Losses(nn.Module):
-    """The model and its losses as one module, which is what distributed training wraps."""
+    """The models of all recordings and their losses as one module, which is what distributed training wraps."""
 
-    def __init__(self, model: Neuroformer):
+    def __init__(self, cohort: Cohort):
         super().__init__()
-        self.model = model
+        self.cohort = cohort
 
     def forward(self, share: Share) -> dict[str, Tensor]:
         """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
-        output = self.model(share.batch)
-        terms = loss_terms(self.model, share.batch, output, share.totals, share.gather)
-        return terms | {"loss": total_loss(self.model.config, terms)}
+        model = self.cohort[share.recording]
+        output = model(share.batch)
+        # whatever the precision of the network, losses are computed in float32
+        with torch.autocast(output.dt_nll_T.device.type, enabled=False):
+            terms = loss_terms(model, share.batch, output, share.totals, share.gather)
+            return terms | {"loss": total_loss(model.config, terms)}
+
+
+def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
+    """How the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
+
+    Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
+    itself has kernels of its own, and its layouts differ from batch to batch.
+    """
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.recompute = t.recompute
+            if t.compile:
+                for name in ("project", "finish"):
+                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
+
+
+def load_pretrained(model: Neuroformer) -> None:
+    """The weights with which a backbone that is fine-tuned begins."""
+    if model.frames is not None and model.frames.backbone is not None:
+        found = load_backbone(model.config.model.frame_encoder)
+        model.frames.backbone.load_state_dict(found.state_dict())
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
@@ -47,19 +82,25 @@ def learning_rate(step: int, t: TrainConfig) -> float:
     return t.min_lr + (1 - t.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def make_optimizer(model: Neuroformer, t: TrainConfig) -> torch.optim.AdamW:
+_READOUT = re.compile(r"(recordings\.\d+\.)?(frames|what_where|coupling)\.")
+
+
+def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
     """AdamW over :func:`parameter_groups`; one fused pass, except under the gradient scaler of float16."""
     return torch.optim.AdamW(
-        parameter_groups(model, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed"
+        parameter_groups(cohort, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed"
     )
 
 
-def parameter_groups(model: Neuroformer, t: TrainConfig) -> list[dict]:
-    """Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of their own."""
-    parts = {"rest": 1.0, "readout": t.readout_lr}
+def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
+    """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
+    their own, and a pretrained network another."""
+    parts = {"rest": 1.0, "readout": t.readout_lr, "backbone": t.backbone_lr}
     members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
-    for name, p in model.named_parameters():
-        members["readout" if name.startswith(("frames.", "what_where.", "coupling.")) else "rest"].append(p)
+    for name, p in cohort.named().items():
+        if p.requires_grad:
+            part = "readout" if _READOUT.match(name) else "rest"
+            members["backbone" if "frames.backbone." in name else part].append(p)
     groups = []
     for part, factor in parts.items():
         for is_matrix in (True, False):
@@ -89,11 +130,11 @@ def shrink(model: Neuroformer, step: int, t: TrainConfig) -> None:
 class Average:
     """The moving average of a model's weights, which is what is scored and kept."""
 
-    model: Neuroformer
+    model: Cohort
     decay: float
 
     @torch.no_grad()
-    def follow(self, model: Neuroformer, step: int) -> None:
+    def follow(self, model: Cohort, step: int) -> None:
         """After optimiser step number ``step`` (from 1). A young average follows fast, and forgets its start."""
         decay = min(self.decay, (1 + step) / (10 + step))
         ours: list[Tensor] = list(self.model.parameters())

@@ -10,7 +10,7 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
-from neuroformer.metrics import target_score
+from neuroformer.metrics import block_bootstrap, target_score
 from neuroformer.model.neuroformer import Neuroformer, Output
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
@@ -20,6 +20,7 @@ from neuroformer.training.data import Prepared, in_order
 class Scores:
     """Log-likelihoods in nats over windows that do not overlap, and decoded values in their order.
 
+    ``trace_windows`` holds nats over the null, samples, segment and first bin of each window of traces.
     ``null`` and ``rates`` leave out ``log k!``; ``log_factorial`` holds its sum (token likelihoods are of
     ordered counts and carry none).
     """
@@ -34,6 +35,7 @@ class Scores:
     traces: float = 0.0
     traces_null: float = 0.0
     samples: int = 0
+    trace_windows: list[np.ndarray] = field(default_factory=list)
     predicted: dict[str, list[np.ndarray]] = field(default_factory=dict)
     true: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -49,9 +51,15 @@ class Scores:
         self.windows += batch.num_windows
         if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
             values = batch.traces.current_WBU
-            self.traces -= float(model.traces.nll(output.traces_WBUP, values).double().sum())
-            self.traces_null -= float(model.traces.null_nll(values).double().sum())
-            self.samples += int(torch.isfinite(values).sum())
+            nll, null = model.traces.nll(output.traces_WBUP, values).double(), model.traces.null_nll(values)
+            self.traces -= float(nll.sum())
+            self.traces_null -= float(null.double().sum())
+            self.samples += len(nll)
+            row = torch.nonzero(torch.isfinite(values))[:, 0]
+            both = torch.stack([null.double() - nll, torch.ones_like(nll)], 1)
+            sums = both.new_zeros(batch.num_windows, 2).index_add(0, row, both)
+            place = torch.stack([batch.segment_W, batch.tick_W], 1)
+            self.trace_windows.append(torch.cat([sums, place], 1).cpu().numpy())
         for name, raw in output.targets.items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)
@@ -74,6 +82,14 @@ class Scores:
         """
         return (self.traces - self.traces_null) / max(self.samples, 1) / float(np.log(2))
 
+    def bits_per_sample_interval(self, block: int, bootstraps: int, seed: int = 0) -> tuple[float, float]:
+        """95 % interval of :meth:`bits_per_sample`, by drawing blocks of ``block`` bins again; NaN from a single block."""
+        gain, number, segment, tick = np.concatenate(self.trace_windows).T
+        _, label = np.unique(np.stack([segment, tick // block]), axis=1, return_inverse=True)
+        bits = lambda g, n: g.sum() / max(n.sum(), 1) / np.log(2)
+        low, high = block_bootstrap(bits, (gain, number), label.ravel(), bootstraps, seed)
+        return float(low), float(high)
+
     def likelihood(self) -> float:
         """What validation compares: bits/sample of traces, where they are modelled, else bits/spike."""
         return self.bits_per_sample() if self.samples else self.bits_per_spike()
@@ -92,6 +108,7 @@ class Scores:
         for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows",
                      "traces", "traces_null", "samples"):  # fmt: skip
             setattr(out, name, sum(getattr(p, name) for p in parts))
+        out.trace_windows = [x for p in parts for x in p.trace_windows]
         for name in parts[0].predicted:
             for mine, theirs in ((out.predicted, "predicted"), (out.true, "true")):
                 dealt = itertools.zip_longest(*(getattr(p, theirs).get(name, []) for p in parts))

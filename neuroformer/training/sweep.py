@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, read_yaml, to_dict
-from neuroformer.recording import open_recording
+from neuroformer.data.members import open_recordings
 from neuroformer.training.checkpoint import refuse_other_config
 from neuroformer.training.loop import NonFiniteLoss, Stopped
-from neuroformer.training.train import train
+from neuroformer.training.train import train_several
 
 FILE, STUDY = "sweep.db", "sweep"
 OBJECTIVE = "valid_best_likelihood"
@@ -156,8 +156,8 @@ def finished(folder: Path) -> list[Trial]:
 
 
 def _score(config: Config, folder: Path, progress: bool) -> float:
-    rec = open_recording(config.recording.path, **config.recording.options)
-    _, metrics = train(rec, config, folder, progress=progress, resume=True)
+    config, recs = open_recordings(config)
+    _, metrics = train_several(recs, config, folder, progress=progress, resume=True)
     return metrics[OBJECTIVE]
 
 

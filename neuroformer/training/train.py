@@ -4,39 +4,62 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.precision import MixedPrecision
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
-from neuroformer.config import Config, ConfigError, to_dict
+from neuroformer.config import Config, ConfigError, member_config, to_dict
+from neuroformer.data.members import lacking
 from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
+from neuroformer.training.module import load_pretrained
 
 
 def train(
     rec: Recording, config: Config, folder: Path, *, progress: bool = True, resume: bool = False
 ) -> tuple[Prepared, dict[str, Any]]:
-    """Train on a recording; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
+    """Train on a recording; the bundle lies in ``folder`` afterwards. See :func:`train_several`."""
+    members, metrics = train_several([rec], config, folder, progress=progress, resume=resume)
+    return members[0], metrics
+
+
+def train_several(
+    recs: Sequence[Recording],
+    config: Config,
+    folder: Path,
+    *,
+    progress: bool = True,
+    resume: bool = False,
+    start: Start | None = None,
+) -> tuple[list[Prepared], dict[str, Any]]:
+    """Train on recordings that share a trunk; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
 
     Parameters
     ----------
+    recs : one for each entry of ``config.recordings``, or one
     progress : bool
         Show a bar: the terms of the loss, spikes a second, time left.
     resume : bool
         Go on from the checkpoint in ``folder``, where there is one.
+    start : optional
+        Weights to begin with, in place of random ones.
 
     Returns
     -------
-    Prepared
-        The recording as the model saw it.
+    list of Prepared
+        The recordings as the model saw them.
     dict
         ``train_seconds``, ``windows_per_second``, ``tokens_per_second_train`` and the best validation scores.
 
@@ -56,13 +79,13 @@ def train(
     fabric.launch()
     if t.threads:
         torch.set_num_threads(t.threads)
-    prepared = prepare(rec, config)
+    members = prepare_members(recs, config)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
-        return prepared, read_bundle(folder).metrics
-    audited = refuse_leak(prepared)
-    torch.manual_seed(config.seed)
-    model = Neuroformer(config, rec.num_units, prepared.normalization)
-    trainer = Trainer(fabric, prepared, model, folder)
+        return members, read_bundle(folder).metrics
+    audits = [refuse_leak(member) for member in members]
+    cohort = initial_cohort(members, config)
+    origin = start.begin(cohort) if start is not None else None
+    trainer = Trainer(fabric, members, cohort, folder, origin)
     if resume and (folder / FILE).exists():
         trainer.resume()
     trainer.progress.run_id = trainer.progress.run_id or uuid.uuid4().hex[:8]
@@ -73,19 +96,45 @@ def train(
     metrics = {
         "train_seconds": done.seconds, "train_steps": done.step,
         "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in cohort.parameters()),
     }  # fmt: skip
     metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
+    if start is not None:
+        metrics |= {"adapted_from": start.bundle.path.name, "adapted_weights": start.train}
     for severity in ("leak", "warning"):
-        named = sorted({f.name for f in audited.of(severity)})
+        named = sorted({f.name for audited in audits for f in audited.of(severity)})
         metrics[f"audit_{severity}s"] = ", ".join(named) or "none"
     if fabric.is_global_zero:
-        split = prepared.describe()["split"] | {"audit": audited.to_dict()}
-        member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
-        save_bundle(folder, config, [member], metrics)
+        kept = [member_of(p, audited) for p, audited in zip(members, audits, strict=True)]
+        save_bundle(folder, config, kept, metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
-    return prepared, metrics
+    return members, metrics
+
+
+def prepare_members(recs: Sequence[Recording], config: Config) -> list[Prepared]:
+    """Every recording of a run, prepared without what it lacks."""
+    every = zip(recs, lacking(recs, config), strict=True)
+    return [
+        prepare(rec, member_config(config, i, lacks), lacks=lacks) for i, (rec, lacks) in enumerate(every)
+    ]
+
+
+def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
+    """The models as ``config.seed`` starts them."""
+    torch.manual_seed(config.seed)
+    models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in members]
+    for model in models:
+        load_pretrained(model)
+    return Cohort(models, [p.rec.name for p in members], config)
+
+
+def member_of(prepared: Prepared, audited: Audit) -> Member:
+    """What a bundle says of a recording."""
+    split = prepared.describe()["split"] | {"audit": audited.to_dict()}
+    return Member(
+        prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks
+    )
 
 
 def refuse_leak(prepared: Prepared) -> Audit:
@@ -101,7 +150,7 @@ def refuse_leak(prepared: Prepared) -> Audit:
     if found.leaks and not config.split.allow_leak:
         said = "; ".join(f"{f.name}: {f.measured}" for f in found.of("leak"))
         raise ConfigError(
-            f"the split leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
+            f"the split of '{prepared.rec.name}' leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
             "same, set split.allow_leak=true; the bundle and every report then say so"
         )
     return found
@@ -116,13 +165,20 @@ def make_fabric(config: Config) -> Fabric:
     """Lightning's engine for the processes and the precision that the configuration asks for."""
     t = config.train
     precision: Any = "32-true" if t.precision == "32" else t.precision
-    strategy = "ddp" if t.devices * t.nodes > 1 else "auto"
+    strategy = "auto"
+    if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
+        strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
+    plugins: list[Any] = []
+    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
+    if precision == "16-mixed" and on_cpu:  # asked by name, Fabric would take bfloat16 instead
+        precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]
     return Fabric(
         accelerator=t.accelerator,
         devices=t.devices,
         num_nodes=t.nodes,
         precision=precision,
         strategy=strategy,
+        plugins=plugins,
     )
 
 
@@ -137,6 +193,6 @@ def _wandb(config: Config, folder: Path, run_id: str) -> Any:
     )  # fmt: skip
 
 
-def load_best(folder: Path, objective: str = LIKELIHOOD) -> Neuroformer:
-    """The trained model of a run, with the best weights of one objective."""
-    return load_model(read_bundle(folder), objective)
+def load_best(folder: Path, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:
+    """The trained model of a run, with the best weights of one objective; of several recordings, for one."""
+    return load_model(read_bundle(folder), objective, recording)

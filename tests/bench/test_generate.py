@@ -4,8 +4,10 @@ import numpy as np
 import torch
 from helpers import small_config, small_model
 
+from neuroformer.bench import generate as module
 from neuroformer.bench.generate import agree, naive, ours, schedule, sequences
 from neuroformer.bench.reference_size import config
+from neuroformer.cli import main
 from neuroformer.data.windows import Windows
 from neuroformer.model.stepper import Stepper
 
@@ -31,6 +33,16 @@ def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
         net.heads.unit.mul_(-3.0)
     b = naive(net, p.builder, what, lengths)[0]
     assert len(b.tick) == lengths.sum() and not np.array_equal(a.ordered().unit, b.ordered().unit)
+
+
+def test_the_benchmark_of_a_gpu_runs_but_for_the_gpu(monkeypatch, capsys):
+    net, p = plain_model()
+    monkeypatch.setattr(module.reference_size, "prepared", lambda seconds: (net, p))
+    result = module.run_gpu(num_sequences=3, windows=3, device="cpu")
+    assert result is not None and result["checked"] and result["tokens_per_second"] > 0
+    if not torch.cuda.is_available():
+        assert main(["bench", "generate-gpu"]) == 3
+        assert "needs one GPU" in capsys.readouterr().out
 
 
 def test_the_references_size():

@@ -9,6 +9,7 @@ from neuroformer.bench.padded import padded_loss
 from neuroformer.bench.reference_size import config
 from neuroformer.bench.train import peak_memory
 from neuroformer.config import from_dict, to_dict
+from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.training.data import prepare
 from neuroformer.training.module import Losses, Share
@@ -32,7 +33,7 @@ def test_both_sides_have_the_same_loss_and_gradients(frames):
         prepared.windows("train")[8:16]
     )  # the first ones lack frames, which we drop and padding keeps
     grads = []
-    for loss in (Losses(model)(Share(batch))["loss"], padded_loss(model, batch, dropout=0.2)):
+    for loss in (Losses(Cohort([model]))(Share(batch))["loss"], padded_loss(model, batch, dropout=0.2)):
         model.zero_grad()
         loss.backward()
         grads.append(

@@ -12,8 +12,9 @@ import pytest
 from helpers import small_config, small_model, small_recording
 from kill_worker import CONFIG
 
+from neuroformer.config import ConfigError
 from neuroformer.generation import simulate as module
-from neuroformer.generation.sequences import batch_size_for, whole_recording
+from neuroformer.generation.sequences import batch_size_for, simulation_device, whole_recording
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import open_stimulus, silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
@@ -111,6 +112,18 @@ def test_the_batch_fits_the_memory(whole, monkeypatch):
     assert 1 <= small < 512
     monkeypatch.setattr(sequences, "free_memory", lambda device: 4e6)
     assert small < batch_size_for(net, p.config, 10_000) < 512
+
+
+def test_shares_take_the_gpus_in_turn(monkeypatch):
+    assert simulation_device("cpu", 3).type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [simulation_device("auto", i).index for i in (1, 2, 3)] == [0, 1, 0]
+    assert simulation_device("cpu", 2).type == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert simulation_device("auto").type == "cpu"
+    with pytest.raises(ConfigError, match="there is no CUDA device"):
+        simulation_device("gpu")
 
 
 def stimulus_file(folder, **arrays):

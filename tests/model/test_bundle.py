@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import neuroformer
-from neuroformer.data.batch import Around, Batch, Clips
+from neuroformer.data.batch import Around, Batch, Clips, Earlier
 from neuroformer.model.bundle import BundleError, load_model, read_bundle
 from neuroformer.ops import Ragged
 
@@ -25,6 +25,7 @@ def stored_batch(tensors):
     around = Around(ragged("around.layout"), tensors["around.tick_S"], tensors["around.unit_S"])
     return Batch(
         **plain, current=ragged("current"), past=ragged("past"), around=around, clips=Clips(**part("clips.")),
+        earlier=Earlier(**part("earlier.")),
         inputs=part("inputs."), targets=part("targets."),
     )  # fmt: skip
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import small_config, small_model, small_recording
+from ddp_worker import train_in
+from helpers import small_config, small_model
 from safetensors.torch import load_file
 
 from neuroformer.config import ConfigError
 from neuroformer.training.data import Steps
-from neuroformer.training.train import train
 
 TRAIN = {
     "steps": 8,
@@ -35,26 +35,40 @@ def settings(**more):
 
 def rows(folder):
     with open(folder / "log" / "metrics.csv") as f:
-        return [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(f)]
+        return [
+            {k: float(v) for k, v in r.items() if v and k != "train/recording"} for r in csv.DictReader(f)
+        ]
+
+
+SEVERAL = {"recordings": [{"path": "unused", "name": n} for n in ("a", "b")]}
 
 
 def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
-    train(small_recording(seconds=60.0), small_config(**settings()), tmp_path / "one", progress=False)
+    runs = {"alone": settings(), "several": settings() | SEVERAL}
+    for name, alone in runs.items():
+        train_in(tmp_path / f"{name}_one", alone)
     here = Path(__file__)
+    asked = [
+        (str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}})
+        for name, c in runs.items()
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(here.with_name("ddp_worker.py")), str(tmp_path / "two"), json.dumps(settings(devices=2))]  # fmt: skip
+               str(here.with_name("ddp_worker.py")), json.dumps(asked)]  # fmt: skip
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
-    assert [r.keys() for r in one] == [r.keys() for r in two]
-    assert any("valid/bits_per_spike" in r for r in one) and any(
-        "train/contrast_neural_frames" in r for r in one
-    )
-    for a, b in zip(one, two, strict=True):
-        assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
-    x, y = (load_file(tmp_path / n / "weights" / "likelihood.safetensors") for n in ("one", "two"))
-    assert all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
+    for name in runs:
+        one, two = (rows(tmp_path / f"{name}_{n}") for n in ("one", "two"))
+        assert [r.keys() for r in one] == [r.keys() for r in two]
+        for key in ("valid/bits_per_spike", "train/contrast_neural_frames"):
+            assert any(key in r for r in one)
+        for a, b in zip(one, two, strict=True):
+            assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
+        x, y = (
+            load_file(tmp_path / f"{name}_{n}" / "weights" / "likelihood.safetensors") for n in ("one", "two")
+        )
+        assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
+        assert any(k.startswith("recordings.1.") for k in x) == (name == "several")
 
 
 def windows_of(pieces):
@@ -67,9 +81,9 @@ def windows_of(pieces):
 
 def test_the_processes_share_every_batch_without_overlap_or_loss():
     _, prepared = small_model(config=small_config(train={"batch_size": 50}))
-    whole = iter(Steps(prepared))
-    shares = [iter(Steps(prepared, rank=r, processes=3, pieces=2)) for r in range(3)]
-    for _ in range(2 * Steps(prepared).num_batches + 1):
+    whole = iter(Steps([prepared]))
+    shares = [iter(Steps([prepared], rank=r, processes=3, pieces=2)) for r in range(3)]
+    for _ in range(2 * Steps([prepared]).num_batches[0] + 1):
         dealt = [next(s) for s in shares]
         together = [w for pieces in dealt for w in windows_of(pieces)]
         assert sorted(together) == sorted(windows_of(next(whole))) and len(set(together)) == len(together)
@@ -79,23 +93,23 @@ def test_the_processes_share_every_batch_without_overlap_or_loss():
 
 def test_an_epoch_holds_every_training_window_once():
     _, prepared = small_model(config=small_config(train={"jitter": False}))
-    steps = Steps(prepared)
+    steps = Steps([prepared])
     epochs = iter(steps)
     for _ in range(2):
-        seen = [w for _ in range(steps.num_batches) for w in windows_of(next(epochs))]
+        seen = [w for _ in range(steps.num_batches[0]) for w in windows_of(next(epochs))]
         every = prepared.windows("train")
         assert sorted(seen) == sorted(zip(every.segment.tolist(), every.tick.tolist(), strict=True))
 
 
 def test_steps_go_on_anywhere():
     _, prepared = small_model()
-    whole = iter(Steps(prepared))
+    whole = iter(Steps([prepared]))
     every = [windows_of(next(whole)) for _ in range(40)]
     for first in (0, 1, 17, 39):
-        assert windows_of(next(iter(Steps(prepared, first=first)))) == every[first]
+        assert windows_of(next(iter(Steps([prepared], first=first)))) == every[first]
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused():
     _, prepared = small_model(config=small_config(train={"batch_size": 4}))
     with pytest.raises(ConfigError, match="4 windows cannot be dealt to 2 processes in 3 pieces"):
-        Steps(prepared, processes=2, pieces=3)
+        Steps([prepared], processes=2, pieces=3)

@@ -1,0 +1,66 @@
+"""One configuration for several recordings: what of it holds for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from neuroformer.config.schema import BlockConfig, Config
+
+FRAMES = "frames"
+
+
+def block_plan(config: Config) -> list[str]:
+    """What each fusion block attends to, in order. Without ``model.blocks``: one block a stream that exists."""
+    blocks = config.model.blocks
+    if not blocks:
+        streams = ["past"] * (config.window.past > 0) + [FRAMES] * (config.window.frames > 0)
+        names = ["current", *streams, *config.input_groups, "current"]
+        blocks = tuple(BlockConfig(name, 1) for name in names)
+    return [b.attend for b in blocks for _ in range(b.layers)]
+
+
+def streams(config: Config) -> list[str]:
+    """What a window of a run has to attend to."""
+    there = ["current"] + ["past"] * (config.window.past > 0) + [FRAMES] * (config.window.frames > 0)
+    return there + config.input_groups
+
+
+def kept_blocks(whole: Config, member: Config) -> list[int]:
+    """Which blocks of the whole run's plan a member has, in order."""
+    return [i for i, attend in enumerate(block_plan(whole)) if attend in streams(member)]
+
+
+def kept_contrasts(whole: Config, member: Config) -> list[int]:
+    """Which alignments of the whole run a member has, in order."""
+    there = ["neural", *streams(member)]
+    return [i for i, c in enumerate(whole.loss.contrast) if all(side in there for side in c.pair)]
+
+
+def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Config:
+    """The configuration of one recording of a run: as if it were alone, without what it lacks.
+
+    Parameters
+    ----------
+    place : int
+        Of the recording in ``recordings``; 0 where there is one.
+    lacks : names of behavior variables, and ``frames``
+    """
+    if not config.recordings and not lacks:
+        return config
+    window = replace(config.window, frames=0.0) if FRAMES in lacks else config.window
+    inputs = tuple(v for v in config.inputs if v.name not in lacks)
+    targets = tuple(t for t in config.targets if t.name not in lacks)
+    # none of the checks may see a half-made configuration, so that blocks and alignments go first
+    bare = replace(config, model=replace(config.model, blocks=()), loss=replace(config.loss, contrast=()))
+    alone = replace(bare, recording=(config.recordings or (config.recording,))[place], recordings=(),
+                    window=window, inputs=inputs, targets=targets)  # fmt: skip
+    if lacks:
+        plan, kept = block_plan(config), kept_blocks(config, alone)
+        blocks = tuple(BlockConfig(plan[i], 1) for i in kept)
+    else:
+        blocks = config.model.blocks
+    contrast = tuple(config.loss.contrast[i] for i in kept_contrasts(config, alone))
+    return replace(
+        alone, model=replace(config.model, blocks=blocks), loss=replace(config.loss, contrast=contrast)
+    )

@@ -1,0 +1,114 @@
+"""The recordings of a run: opened, named, and what each lacks of what the run reads."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from neuroformer.config import Config, ConfigError, RecordingConfig
+from neuroformer.data.configured import configured
+from neuroformer.recording import Recording, RecordingError, open_recording
+
+
+def expanded(config: Config) -> Config:
+    """With every glob of ``recordings`` replaced by the paths that it stands for, sorted.
+
+    Raises
+    ------
+    ConfigError
+        A glob that no file matches.
+    """
+    out: list[RecordingConfig] = []
+    for i, one in enumerate(config.recordings):
+        if not glob.has_magic(one.path) or Path(one.path).exists() or one.path.startswith("synthetic:"):
+            out.append(one)
+            continue
+        paths = sorted(glob.glob(str(Path(one.path).expanduser()), recursive=True))
+        if not paths:
+            raise ConfigError(f"recordings[{i}].path is {one.path!r}; no file or folder matches it")
+        out += [replace(one, path=path) for path in paths]
+    return replace(config, recordings=tuple(out))
+
+
+def open_one(one: RecordingConfig) -> Recording:
+    """A recording, under the name that its entry gives it."""
+    rec = open_recording(one.path, **one.options)
+    return replace(rec, name=one.name) if one.name else rec
+
+
+def open_only(config: Config) -> Recording:
+    """The recording of a configuration of one.
+
+    Raises
+    ------
+    ConfigError
+        There are several.
+    """
+    if config.recordings:
+        raise ConfigError(
+            f"this works on one recording, and the configuration names {len(config.recordings)}: "
+            "give recording.path=... and recordings=[]"
+        )
+    return open_one(config.recording)
+
+
+def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
+    """Every recording of a run, and the configuration that names each of them.
+
+    Raises
+    ------
+    ConfigError
+        Two recordings of one name, or a glob without a match.
+    RecordingError
+        One that cannot be read.
+    """
+    config = expanded(config)
+    recs = [open_one(one) for one in config.recordings or (config.recording,)]
+    names = [rec.name for rec in recs]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise ConfigError(
+                f"recordings[{names.index(name)}] and recordings[{i}] are both called '{name}'; "
+                f"give each a name of its own: recordings.{i}.name=..."
+            )
+        if "/" in name and len(names) > 1:
+            raise ConfigError(f"recordings[{i}] is called '{name}'; give it a name without '/'")
+    return config, recs
+
+
+def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
+    """What each recording lacks of the frames, inputs and targets that the run reads. One alone must have all.
+
+    Raises
+    ------
+    ConfigError
+        Something that no recording has.
+    """
+    if not config.recordings:
+        return [[] for _ in recs]
+    pairs = zip(recs, config.recordings, strict=True)
+    out = [absent(rec, replace(config, recording=one, recordings=())) for rec, one in pairs]
+    for name in out[0]:
+        if all(name in lacks for lacks in out):
+            what = "frames (window.frames is above 0)" if name == "frames" else f"behavior variable '{name}'"
+            raise ConfigError(f"none of {', '.join(r.name for r in recs)} has the {what}")
+    return out
+
+
+def absent(rec: Recording, config: Config) -> list[str]:
+    """Which of the frames, inputs and targets of a configuration a recording does not have."""
+    asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
+    ready = configured(rec, config)
+    return [name for name in asked if not _has(ready, name)]
+
+
+def _has(rec: Recording, name: str) -> bool:
+    if name == "frames":
+        return rec.frames is not None
+    try:
+        rec.variable(name)
+    except RecordingError:
+        return False
+    return True

@@ -1,0 +1,198 @@
+"""Several recordings, one trunk: a model for each recording, which share what does not belong to its units.
+
+Units are (recording, unit) rows: embeddings, heads, coupling, filtered counts and places in the frames are a
+recording's own, and so is every buffer (its normalisation). The rest is one set of parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.config import Config, ConfigError
+from neuroformer.config.members import kept_blocks, kept_contrasts
+from neuroformer.model.frames import FrameEncoder
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
+
+_OWN = re.compile(
+    r"spikes\.unit\.|history_weight\.|linear\.|coupling\.|neural_weight\.|rates\.(unit|bias)$|heads\.(unit|bias)$|surprise\."
+    r"|what_where\.(where|what)$|traces\.(own|source|shared|summary_weight|unit)\b|targets\.[^.]+\.(counts|linear)\."
+)
+_PLACE = re.compile(r"(fusion\.blocks|contrast_scale|contrast)\.(\d+)")
+_ALIKE = 0.01  # relative difference below which two frame periods are one
+
+
+class Cohort(nn.Module):
+    """One :class:`Neuroformer` a recording; shared parameters are the same objects in all of them.
+
+    Parameters
+    ----------
+    members : the models, each of its recording's own configuration (:func:`member_config`)
+    names : of the recordings, for messages
+    config : Config
+        Of the whole run.
+
+    Raises
+    ------
+    ConfigError
+        Something that would be shared does not fit two of the recordings; names both.
+    """
+
+    def __init__(
+        self, members: Sequence[Neuroformer], names: Sequence[str] = (), config: Config | None = None
+    ):
+        super().__init__()
+        self.config = members[0].config if config is None else config
+        self.members = nn.ModuleList(members)
+        self.names = list(names) or [str(i) for i in range(len(members))]
+        self._keys = [self._keys_of(i, model) for i, model in enumerate(members)]
+        self._share()
+
+    def __getitem__(self, place: int) -> Neuroformer:
+        model = self.members[place]
+        assert isinstance(model, Neuroformer)
+        return model
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Every parameter once, by the name under which a file keeps it."""
+        pairs = zip(self._keys, self.members, strict=True)
+        return {keys[name]: p for keys, model in pairs for name, p in model.named_parameters()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds: every parameter once, and the buffers of every recording."""
+        pairs = zip(self._keys, self.members, strict=True)
+        return {keys[name]: x for keys, model in pairs for name, x in model.state_dict().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of :meth:`tensors`, in place."""
+        for keys, model in zip(self._keys, self.members, strict=True):
+            model.load_state_dict({name: tensors[key] for name, key in keys.items()})
+
+    def _keys_of(self, place: int, model: Neuroformer) -> dict[str, str]:
+        """By name in a member's model, the name in a file."""
+        names = list(model.state_dict())
+        if len(self.members) == 1:
+            return {name: name for name in names}
+        buffers = {name for name, _ in model.named_buffers()}
+        own = {name for name in names if name in buffers or _OWN.match(name)}
+        own |= set(self._differing(model, names))
+        shared = shared_names(names, self.config, model.config)
+        return {name: own_name(name, place) if name in own else shared[name] for name in names}
+
+    def _differing(self, model: Neuroformer, names: Iterable[str]) -> Iterable[str]:
+        """What is a recording's own because its frames or its classes are not those of the first that has any."""
+        first = next((m for m in self.members if isinstance(m, Neuroformer) and m.frames is not None), model)
+        where = {axis for axis in range(3) if not _same_axis(first, model, axis)}
+        for name in names:
+            parts = name.split(".")
+            if name.startswith("frames.position.") and int(parts[2]) in where:
+                yield name
+            if parts[0] == "targets" and self._classes(parts[1]) != _classes(model, parts[1]):
+                yield name
+
+    def _classes(self, target: str) -> list[int]:
+        having = [m for m in self.members if isinstance(m, Neuroformer) and target in m.targets]
+        return _classes(having[0], target)
+
+    def _share(self) -> None:
+        known: dict[str, tuple[str, nn.Parameter]] = {}
+        for name, keys, model in zip(self.names, self._keys, self.members, strict=True):
+            assert isinstance(model, Neuroformer)
+            for local, p in list(model.named_parameters()):
+                first, kept = known.setdefault(keys[local], (name, p))
+                if kept.shape != p.shape:
+                    raise ConfigError(
+                        f"'{first}' and '{name}' cannot share '{keys[local]}': it has shape {tuple(kept.shape)} in one "
+                        f"and {tuple(p.shape)} in the other; make alike what the configuration feeds it with"
+                    )
+                owner, _, attribute = local.rpartition(".")
+                setattr(model.get_submodule(owner), attribute, kept)
+        self._refuse_time_filter()
+
+    def _refuse_time_filter(self) -> None:
+        """One filter over several frames cannot serve frames that come at different rates."""
+        having = [
+            (n, m) for n, m in zip(self.names, self.members, strict=True)
+            if isinstance(m, Neuroformer) and m.frames is not None
+        ]  # fmt: skip
+        for name, model in having[1:]:
+            (first, other), encoder = having[0], model.frames
+            assert isinstance(encoder, FrameEncoder)
+            if encoder.kernel[0] > 1 and not _same_period(other, model):
+                raise ConfigError(
+                    f"'{first}' shows a frame every {other.frame_period:g} s, '{name}' every {model.frame_period:g} s, "
+                    f"and model.frame_encoder takes {encoder.kernel[0]} frames at once: one filter cannot serve both; "
+                    "let it take one, or resample the frames"
+                )
+
+
+def own_name(name: str, place: int) -> str:
+    """Under which a file of several recordings keeps what belongs to one."""
+    return f"recordings.{place}.{name}"
+
+
+def is_own(name: str) -> bool:
+    """Whether a parameter belongs to a recording's units."""
+    return _OWN.match(name) is not None
+
+
+def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[str, str]:
+    """A member's names to those of the whole run, which may have more blocks and alignments."""
+    blocks, contrasts = kept_blocks(whole, member), kept_contrasts(whole, member)
+
+    def whole_place(found: re.Match) -> str:
+        kept = blocks if found[1] == "fusion.blocks" else contrasts
+        return f"{found[1]}.{kept[int(found[2])]}"
+
+    return {name: _PLACE.sub(whole_place, name, count=1) if _PLACE.match(name) else name for name in names}
+
+
+def of_member(
+    tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int
+) -> dict[str, Tensor]:
+    """What one recording's model takes from the file of several.
+
+    Raises
+    ------
+    KeyError
+        The file lacks something.
+    """
+    shared = shared_names(model.state_dict(), whole, model.config)
+    return {
+        name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]]
+        for name in model.state_dict()
+    }
+
+
+def make_cohort(
+    configs: Sequence[Config], num_units: Sequence[int], normalizations: Sequence[dict],
+    names: Sequence[str], config: Config,
+) -> Cohort:  # fmt: skip
+    """A cohort as initialised from ``config.seed``."""
+    torch.manual_seed(config.seed)
+    models = [Neuroformer(c, n, s) for c, n, s in zip(configs, num_units, normalizations, strict=True)]
+    return Cohort(models, names, config)
+
+
+def _classes(model: Neuroformer, target: str) -> list[int]:
+    head = model.targets[target]
+    assert isinstance(head, TargetHead)
+    return list(head.classes)
+
+
+def _same_period(a: Neuroformer, b: Neuroformer) -> bool:
+    return abs(a.frame_period / b.frame_period - 1) < _ALIKE
+
+
+def _same_axis(a: Neuroformer, b: Neuroformer, axis: int) -> bool:
+    """Whether places along an axis of the frames' grid (time, rows, columns) mean the same in two recordings."""
+    if a.frames is None or b.frames is None:
+        return True
+    return a.frames.grid[axis] == b.frames.grid[axis] and (axis > 0 or _same_period(a, b))

@@ -1,0 +1,143 @@
+"""A new recording joins a trained model: what is shared is taken over, its units get rows of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+
+from neuroformer.config import (
+    Config,
+    ConfigError,
+    RecordingConfig,
+    apply_overrides,
+    from_dict,
+    member_config,
+    to_dict,
+)  # fmt: skip
+from neuroformer.data.members import absent
+from neuroformer.model.bundle import LIKELIHOOD, Bundle, weights_file
+from neuroformer.model.cohort import Cohort, is_own, shared_names
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.targets import TargetHead
+from neuroformer.recording import Recording
+
+Trains = Literal["new", "all"]
+_ALIKE = 0.01  # relative difference below which two frame periods are one
+
+
+def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
+    """A trained run's configuration for another recording; ``recording`` is the new one's.
+
+    Raises
+    ------
+    ConfigError
+        An override of what the trained weights fix.
+    """
+    one = RecordingConfig(speeds=(trained.recordings or (trained.recording,))[0].speeds)
+    base = replace(trained, recordings=(), recording=one)
+    config = from_dict(apply_overrides(to_dict(base), overrides))
+    if config.recordings:
+        raise ConfigError("one recording joins at a time: give recording.path, not recordings")
+    free = {"dropout": base.model.dropout, "history_dropout": base.model.history_dropout}
+    fixed = [
+        ("model", base.model, replace(config.model, **free)),
+        ("loss.contrast", base.loss.contrast, config.loss.contrast),
+    ]
+    fixed += [
+        (key, getattr(base, key), getattr(config, key)) for key in ("window", "inputs", "targets", "traces")
+    ]
+    for key, was, asked in fixed:
+        if was != asked:
+            raise ConfigError(
+                f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
+            )
+    return config
+
+
+@dataclass
+class Start:
+    """From which weights a run begins, and what of them trains.
+
+    Attributes
+    ----------
+    bundle : Bundle
+        A run of one recording or several, whose trunk is taken.
+    train : "new": what belongs to the new recording (its units' rows and heads); "all": the trunk, too
+    """
+
+    bundle: Bundle
+    train: Trains = "new"
+
+    def config_for(self, rec: Recording, config: Config) -> Config:
+        """The configuration (:func:`adapted_config`) without what the new recording lacks."""
+        return member_config(config, 0, absent(rec, config))
+
+    def begin(self, cohort: Cohort) -> dict[str, Any]:
+        """Put the trunk into a cohort of one recording, and freeze it where only the new trains.
+
+        Returns
+        -------
+        dict
+            What a checkpoint must agree with: ``start``.
+
+        Raises
+        ------
+        ConfigError
+            A parameter of another shape than the trained one's; names it.
+        BundleError
+            Weights that are missing or changed.
+        """
+        tensors = load_file(weights_file(self.bundle, LIKELIHOOD))
+        model = cohort[0]
+        names = [name for name, _ in model.named_parameters()]
+        keys = shared_names(names, self.bundle.config, model.config)
+        for name, p in model.named_parameters():
+            key = keys[name]
+            if is_own(name) or key not in tensors or not self._same_meaning(name, model):
+                continue
+            if tensors[key].shape != p.shape:
+                raise ConfigError(
+                    f"'{key}' has shape {tuple(tensors[key].shape)} in {self.bundle.path} and would have "
+                    f"{tuple(p.shape)} for the new recording; keep 'model' and 'window' as they were trained"
+                )
+            with torch.no_grad():
+                p.copy_(tensors[key])
+            p.requires_grad_(self.train == "all")
+        digest = hashlib.sha256(
+            json.dumps([self.bundle.digests[LIKELIHOOD], self.train]).encode()
+        ).hexdigest()
+        return {"start": digest}
+
+    def _same_meaning(self, name: str, model: Neuroformer) -> bool:
+        """Whether a parameter says of the new recording what it said of those before."""
+        parts = name.split(".")
+        known = [m.normalization for m in self.bundle.recordings]
+        if parts[0] == "targets":
+            classes = next(
+                (n["targets"][parts[1]].get("classes", []) for n in known if parts[1] in n["targets"]), []
+            )
+            head = model.targets[parts[1]]
+            assert isinstance(head, TargetHead)
+            return list(head.classes) == classes
+        scale = next((n["frames"] for n in known if "frames" in n), None)
+        if scale is None or model.frames is None or not name.startswith("frames."):
+            return True
+        alike = abs(model.frame_period / scale["period"] - 1) < _ALIKE
+        if name.startswith("frames.filter") and model.frames.kernel[0] > 1 and not alike:
+            raise ConfigError(
+                f"the run was trained on a frame every {scale['period']:g} s, the new recording shows one every "
+                f"{model.frame_period:g} s, and model.frame_encoder takes {model.frames.kernel[0]} at once: resample "
+                "the frames"
+            )
+        if not name.startswith("frames.position."):
+            return True
+        axis = int(parts[2])
+        trained = [scale["count"], *scale["shape"]][axis]
+        grid = (trained - model.frames.kernel[axis]) // model.frames.stride[axis] + 1
+        return grid == model.frames.grid[axis] and (axis > 0 or alike)

@@ -1,0 +1,186 @@
+"""What must hold of every closed loop; docs/simulation.md lists these properties and where each is tested."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_config, small_model, small_recording
+
+from neuroformer.analysis.whatif import first_divergence
+from neuroformer.config import GenerateConfig
+from neuroformer.data.tokens import no_spikes
+from neuroformer.data.windows import SpikeIndex, Windows
+from neuroformer.generation.rollout import Sequences, Spikes, rollout, rollout_true_past, sample_window
+from neuroformer.generation.sequences import sequences_of
+from neuroformer.generation.simulate import simulate
+from neuroformer.model.stepper import Stepper
+
+CONFIG = GenerateConfig(samples=2, max_seconds=0.4)
+
+
+@pytest.fixture(scope="module")
+def small():
+    return small_model(small_recording(num_trials=10), small_config(split={"by": "trials"}))
+
+
+def cells(spikes):
+    return list(zip(spikes.sequence.tolist(), spikes.tick.tolist(), spikes.unit.tolist(), strict=True))
+
+
+def sequences(p, config=CONFIG):
+    return sequences_of(p.split, p.index, p.builder.shape, config)
+
+
+@pytest.mark.parametrize("by", ["trials", "blocks"])
+def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
+    """So the past is built of what was generated, of all of it, and by what builds the past in training."""
+    net, p = small_model(small_recording(num_trials=10), small_config(split={"by": by}))
+    config = dataclasses.replace(CONFIG, samples=1)
+    what = sequences(p, config)
+    made = rollout(net, p.builder, what, config, seed=3).spikes
+    s, h = p.split, what.history
+    ends = np.rint((s.segments[:, 1] - s.segments[:, 0]) / s.dt).astype(int)
+    index = SpikeIndex.from_ticks(
+        what.segment[np.concatenate([h.sequence, made.sequence])], np.concatenate([h.tick, made.tick]),
+        np.concatenate([h.unit, made.unit]), s.segments[:, 0], ends, net.num_units, s.dt,
+    )  # fmt: skip
+    again = rollout_true_past(net, p.builder, index, what, config, seed=3).spikes
+    assert len(made.tick) > 20 and cells(again) == cells(made)
+    other = dataclasses.replace(index, unit=(index.unit + 1) % net.num_units)
+    assert cells(rollout_true_past(net, p.builder, other, what, config, seed=3).spikes) != cells(made)
+
+
+def test_order_and_neighbors_change_no_spike(small):
+    """Sequences of several trials, of unequal lengths, in any order and company."""
+    net, p = small
+    what = sequences(p)
+    what.stop[1] -= 20
+    what.stop[2] -= 7  # not a whole number of windows
+    made = rollout(net, p.builder, what, CONFIG, seed=1).spikes
+    order = np.random.default_rng(0).permutation(len(what))
+    moved = Sequences(*(getattr(what, k)[order] for k in ("segment", "start", "stop", "ident", "known_from")))
+    other = rollout(net, p.builder, moved, CONFIG, seed=1).spikes
+    back = Spikes(order[other.sequence], other.tick, other.unit).ordered()
+    assert cells(back) == cells(made)
+    assert made.tick[made.sequence == 2].max() < 30 and made.tick[made.sequence == 1].max() < 20
+
+
+def test_another_seed_sample_or_window_has_other_random_numbers(small):
+    net, p = small
+    what = sequences(p)
+    made = cells(rollout(net, p.builder, what, CONFIG, seed=1).spikes)
+    assert made != cells(rollout(net, p.builder, what, CONFIG, seed=2).spikes)
+    of = lambda q: [c[1:] for c in made if c[0] == q]
+    assert of(0) != of(1)  # two samples of one trial
+
+
+def test_time_before_an_origin_is_missing_and_not_silent(small):
+    net, p = small
+    what = sequences(p)
+    seen = []
+    build = p.builder.__class__.__call__
+
+    class Watched(p.builder.__class__):
+        def __call__(self, *a, **k):
+            return build(self, *a, **k)
+
+    watched = Watched(p.rec, p.index, p.config, p.normalization)
+    original = Stepper.__init__
+    try:
+        Stepper.__init__ = lambda self, model, batch: (seen.append(batch.available_W.tolist()), original(self, model, batch))[1]  # fmt: skip
+        rollout(net, watched, what, CONFIG, seed=0)
+    finally:
+        Stepper.__init__ = original
+    assert (
+        seen[0] == [0] * len(what) and seen[1] == [5] * len(what) and seen[2] == seen[-1] == [10] * len(what)
+    )
+
+
+def test_what_a_loop_starts_from_lies_outside_the_training_blocks():
+    _, p = small_model()
+    what = sequences(p)
+    assert (what.start > 0).all() and len(what.history.tick)
+    for q, tick in zip(what.history.sequence, what.history.tick, strict=True):
+        trained = p.split.blocks["train"][p.split.blocks["train"][:, 0] == what.segment[q]]
+        assert not ((trained[:, 1] <= tick) & (tick < trained[:, 2])).any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"temperature_dt": 1.5, "temperature_id": 2.0}, {"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7},
+     {"temperature_dt": 0.0, "temperature_id": 0.0}],
+)  # fmt: skip
+def test_spikes_are_drawn_in_the_order_of_bins_and_units(small, options):
+    """dt never decreases; within a bin the unit never decreases: whatever the sampler is told."""
+    net, p = small
+    num = 64
+    windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
+    config = GenerateConfig(max_tokens=40, **options)
+    with torch.no_grad():
+        stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
+        spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), config, 0)
+    key = spikes.tick * net.num_units + spikes.unit
+    for q in range(num):
+        assert (np.diff(key[spikes.sequence == q]) >= 0).all()
+    assert options.get("temperature_dt") == 0 or len(key) > num
+
+
+@pytest.mark.parametrize("factorization", ["conditional", "independent"])
+def test_draws_follow_the_stated_probabilities(factorization):
+    """The share of empty windows, and of every first cell, is what the model gives them."""
+    net, p = small_model(
+        small_recording(rate=2.0), small_config(model={"factorization": factorization, "width": 16})
+    )
+    num = 8_000
+    windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
+    with torch.no_grad():
+        one = Stepper(net, p.builder(windows[:1], past=no_spikes(1)))
+        zero = torch.zeros(1, dtype=torch.int64)
+        following = one.after(zero, zero, zero - 1, zero + 1)
+        dt = following.dt_logits().softmax(1)[0]
+        first = torch.stack([dt[b] * following.id_logits(zero, zero + b).softmax(1)[0] for b in range(net.num_bins)])  # fmt: skip
+        stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
+        spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0)
+    sequence, place = np.unique(
+        spikes.sequence, return_index=True
+    )  # drawn in order, so the first is the first
+    share = (
+        np.bincount(spikes.tick[place] * net.num_units + spikes.unit[place], minlength=first.numel()) / num
+    )
+    spread = np.sqrt(first.numpy().ravel() / num)
+    assert abs(1 - len(sequence) / num - float(dt[-1])) < 4 * np.sqrt(0.25 / num)
+    assert (np.abs(share - first.numpy().ravel()) < 5 * spread + 1e-4).all()
+
+
+def test_where_rounding_flips_a_token_the_first_divergence_is_reported(small):
+    net, p = small
+    config = dataclasses.replace(p.config, generate=CONFIG)
+    run = lambda c=config: simulate(net, p.rec, p.split, p.index, p.builder, c, progress=False).recording
+    base = run()
+    assert np.isnan(first_divergence(base, run())).all()
+    apart = first_divergence(base, run(dataclasses.replace(config, seed=9)))
+    assert (apart < 0.2).all()
+    start = base.trials["start"][1]
+    last = np.flatnonzero(base.spike_times < base.trials["stop"][1])[-1]
+    units = base.spike_units.copy()
+    units[last] = (units[last] + 1) % net.num_units
+    parted = first_divergence(base, dataclasses.replace(base, spike_units=units))
+    assert np.isnan(np.delete(parted, 1)).all() and parted[1] == pytest.approx(base.spike_times[last] - start)
+    gone = dataclasses.replace(base, spike_times=np.delete(base.spike_times, last), spike_units=np.delete(base.spike_units, last))  # fmt: skip
+    assert first_divergence(base, gone)[1] == parted[1]
+
+
+def test_a_loop_never_touches_the_recorded_spikes(small):
+    """An index that breaks when it is read: nothing of a rollout reads it."""
+    net, p = small
+    what = sequences(p)
+
+    class Untouchable:
+        origins, dt = p.index.origins, p.index.dt
+
+        def __getattr__(self, name):
+            raise AssertionError(f"the recorded {name} was read")
+
+    builder = p.builder.__class__(p.rec, Untouchable(), p.config, p.normalization)
+    assert cells(rollout(net, builder, what, CONFIG, 0).spikes) == cells(rollout(net, p.builder, what, CONFIG, 0).spikes)  # fmt: skip

@@ -1,0 +1,181 @@
+"""A new recording joins a trained model."""
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import small_config, small_recording
+from safetensors.torch import load_file
+
+from neuroformer.bench import adapt as bench
+from neuroformer.cli import main
+from neuroformer.config import ConfigError, RecordingConfig, load_config
+from neuroformer.model.bundle import read_bundle
+from neuroformer.model.cohort import is_own
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording.arrays import write_npz
+from neuroformer.training.adapt import Start, adapted_config
+from neuroformer.training.checkpoint import CheckpointError
+from neuroformer.training.loop import Stopped, Trainer
+from neuroformer.training.train import train, train_several
+
+TRAIN = {"steps": 6, "batch_size": 32, "evaluate_every": 3, "average": 0.9, "accelerator": "cpu", "threads": 1,
+         "checkpoint_every": 1e6}  # fmt: skip
+
+
+SHARED = Path(__file__).parents[2] / "configs" / "shared.yaml"
+
+
+def animal(seed, num_units, **more):
+    return dataclasses.replace(
+        small_recording(seed, num_units=num_units, seconds=60.0, **more), name=f"m{seed}"
+    )
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("both")
+    names = [{"path": "unused", "name": f"m{i}"} for i in range(2)]
+    c = small_config(recordings=names, train=TRAIN)
+    train_several([animal(0, 6), animal(1, 9)], c, folder, progress=False)
+    return folder
+
+
+def adapt(base, rec, folder, way, overrides=(), resume=False):
+    start = Start(read_bundle(base), way)
+    config = start.config_for(rec, adapted_config(start.bundle.config, ["recording.path=x", *overrides]))
+    train_several([rec], config, folder, progress=False, resume=resume, start=start)
+    return load_file(folder / "weights" / "likelihood.safetensors")
+
+
+def trunk(base):
+    return {
+        k: v for k, v in load_file(base / "weights" / "likelihood.safetensors").items() if not k.startswith("recordings.")
+    }  # fmt: skip
+
+
+def test_new_rows_train_and_the_trunk_stays_bit_for_bit(both, tmp_path):
+    rec = animal(2, 5)
+    after, before = adapt(both, rec, tmp_path, "new", ["recording.share=0.5"]), trunk(both)
+    assert set(before) <= set(after) and all(torch.equal(after[k], before[k]) for k in before)
+    assert "heads.unit" in set(after) - set(before) and after["heads.unit"].abs().sum() > 0
+    bundle = read_bundle(tmp_path)
+    assert bundle.recording == "m2" and bundle.config.recording.share == 0.5
+    assert bundle.metrics["adapted_from"] == both.name and bundle.metrics["adapted_weights"] == "new"
+    assert Neuroformer.load(tmp_path).num_units == 5
+
+
+def test_everything_trains_when_asked(both, tmp_path):
+    after, before = adapt(both, animal(2, 5), tmp_path, "all"), trunk(both)
+    assert sum(not torch.equal(after[k], before[k]) for k in before) > 0.9 * len(before)
+
+
+def test_a_model_of_one_recording_is_joined_alike_and_what_is_lacking_is_left_out(tmp_path):
+    train(animal(0, 6), small_config(train=TRAIN), tmp_path / "one", progress=False)
+    rec = animal(2, 5, frames=False)
+    rec = dataclasses.replace(rec, behavior={"speed": rec.behavior["speed"]})
+    after = adapt(tmp_path / "one", rec, tmp_path / "joined", "new")
+    before = {k: v for k, v in trunk(tmp_path / "one").items() if not is_own(k)}
+    # blocks: current, past, (frames, behavior,) current
+    assert torch.equal(after["fusion.blocks.2.mlp.1.weight"], before["fusion.blocks.4.mlp.1.weight"])
+    assert torch.equal(after["sos"], before["sos"]) and not any(k.startswith("frames.") for k in after)
+
+
+def test_what_training_fixed_cannot_be_overridden(both):
+    config = read_bundle(both).config
+    assert adapted_config(config, ["model.dropout=0.3", "train.steps=9"]).model.dropout == 0.3
+    for override in ("model.width=32", "window.past=0.2", "inputs=[]", "targets=[]"):
+        with pytest.raises(
+            ConfigError, match=f"'{override.split('=')[0].split('.')[0]}' was fixed by training"
+        ):
+            adapted_config(config, [override])
+    with pytest.raises(ConfigError, match="one recording joins at a time"):
+        adapted_config(config, ["recordings=[x]"])
+
+
+def test_adapting_goes_on_exactly_and_only_from_the_same_start(both, tmp_path, monkeypatch):
+    rec = animal(2, 5)
+    whole = adapt(both, rec, tmp_path / "whole", "new")
+    advance = Trainer._advance
+
+    def signalled(self, pieces):
+        if self.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, pieces)
+
+    monkeypatch.setattr(Trainer, "_advance", signalled)
+    with pytest.raises(Stopped):
+        adapt(both, rec, tmp_path / "parts", "new", resume=True)
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match="its start differs"):
+        adapt(both, rec, tmp_path / "parts", "all", resume=True)
+    parts = adapt(both, rec, tmp_path / "parts", "new", resume=True)
+    assert all(torch.equal(whole[k], parts[k]) for k in whole)
+
+
+def test_the_command_line_of_several_recordings(tmp_path, capsys):
+    for i, units in enumerate((6, 9, 5)):
+        write_npz(animal(i, units), tmp_path / f"m{i}.npz")
+    tree = ["window.frames=0.15", "inputs=[{name: pupil}]", "targets=[{name: speed}]", "split.block=8", "window.past=0.1",
+            "model.width=16", "model.heads=2", "model.frame_encoder.kernel=[2,4,4]", "model.frame_readout=4",
+            "train.steps=4", "train.batch_size=32", "train.evaluate_every=2", "train.threads=1", "generate.max_seconds=0.5",
+            "decode.lags=[0.1]", "decode.bootstraps=20", "train.warmup=2"]  # fmt: skip
+    config, run = tmp_path / "two.yaml", tmp_path / "run"
+    config.write_text(f"recordings: {tmp_path}/m[01].npz\n")
+    assert (
+        main(["train", "--config", str(config), "--run", str(run), "--quiet", "--no-baselines", *tree]) == 0
+    )
+    summary = json.loads((run / "summary.json").read_text())
+    each = [json.loads((run / name / "summary.json").read_text())["bits_per_spike"] for name in ("m0", "m1")]
+    assert summary["bits_per_spike"] == pytest.approx(sum(each) / 2, abs=1e-6) and summary["recordings"] == 2
+    assert main(["inspect", str(run)]) == 0
+    assert "recording m0: 6 units" in capsys.readouterr().out
+    assert main(["generate", "--run", str(run)]) == 2
+    assert "say which with --recording" in capsys.readouterr().err
+    assert main(["generate", "--run", str(run), "--recording", "m1", "--quiet"]) == 0
+    assert (run / "m1" / "simulated.npz").exists() and "9 units" in capsys.readouterr().out
+    assert main(["decode", "--run", str(run), "--recording", "m0", "--baselines", "none", "--quiet"]) == 0
+    assert "decode_speed_r2" in json.loads((run / "m0" / "summary.json").read_text())
+    assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--occasions", "4"]) == 0
+    assert main(["adapt", "--run", str(run)]) == 2
+    assert "say which recording joins" in capsys.readouterr().err
+    joins = ["adapt", "--run", str(run), f"recording.path={tmp_path}/m2.npz", "--quiet", "--no-baselines"]
+    assert main([*joins, "recording.share=0.5"]) == 0
+    out = tmp_path / "run_m2"
+    assert read_bundle(out).recordings[0].name == "m2" and "bits_per_spike" in json.loads(
+        (out / "summary.json").read_text()
+    )
+    assert main(["generate", "--run", str(out), "--quiet"]) == 0
+    assert main(joins) == 2
+    assert "already holds a trained run" in capsys.readouterr().err
+
+
+def test_the_benchmark_trains_adapts_and_pairs(tmp_path):
+    small = {"duration_s": 60.0, "num_units": 6}
+    overrides = [f"recordings.{i}.options={{seed: {i}, duration_s: 60.0, num_units: 6}}" for i in range(2)]
+    overrides += [
+        "split.block=6",
+        "train.steps=4",
+        "train.evaluate_every=2",
+        "model.width=16",
+        "train.threads=1",
+    ]
+    result = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)  # fmt: skip
+    assert set(result["minus"]) >= {"adapt_new - scratch", "adapt_all - scratch_best"}
+    assert all(len(v) == 2 for v in result["scores"].values()) and small
+    mean, low, high = result["minus"]["adapt_new - scratch"]
+    assert low < mean < high and "bits/spike of the third" in bench.table(result)
+    again = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)
+    assert again == result
+    third = read_bundle(tmp_path / "seed_1" / "adapt_new").config.recording
+    assert third == RecordingConfig("synthetic:shared", options=small | {"circuit": 1, "seed": 2}, share=0.1)
+    with pytest.raises(ConfigError, match="is of another configuration"):
+        bench.run(SHARED, 1, overrides, steps=3, longer=(2,), folder=tmp_path)
+
+
+def test_the_shipped_configuration_is_of_two_animals():
+    assert len(load_config(SHARED).recordings) == 2

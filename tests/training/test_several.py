@@ -1,0 +1,313 @@
+"""Several recordings, one trunk: what is shared, what is drawn, what is kept, and that it goes on exactly."""
+
+import dataclasses
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_config, small_recording
+from safetensors.torch import load_file
+
+import neuroformer
+from neuroformer.config import ConfigError, from_dict, member_config
+from neuroformer.data.members import lacking, open_recordings
+from neuroformer.data.splits import make_split
+from neuroformer.model.bundle import BundleError, load_model, read_bundle
+from neuroformer.model.cohort import Cohort, is_own
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording.arrays import write_npz
+from neuroformer.training.data import Steps, prepare
+from neuroformer.training.loop import Stopped, Trainer
+from neuroformer.training.scores import score
+from neuroformer.training.train import initial_cohort, prepare_members, train_several
+
+TRAIN = {"steps": 12, "batch_size": 32, "evaluate_every": 5, "average": 0.9, "accelerator": "cpu", "threads": 1,
+         "checkpoint_every": 1e6}  # fmt: skip
+
+
+def recordings():
+    """Two with everything, and one shorter list of things: no frames, no pupil, no gaze."""
+    a = dataclasses.replace(small_recording(0), name="a")
+    b = dataclasses.replace(small_recording(1, num_units=9, seconds=90.0), name="b")
+    c = small_recording(2, num_units=4, seconds=60.0, frames=False)
+    return [a, b, dataclasses.replace(c, name="c", behavior={"speed": c.behavior["speed"]})]
+
+
+def config(**train):
+    names = [{"path": "unused", "name": n} for n in "abc"]
+    return small_config(recordings=names, model={"dropout": 0.1, "width": 16, "heads": 2, "frame_readout": 4,
+                        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]}}, train=TRAIN | train)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several")
+    members, metrics = train_several(recordings(), config(), folder, progress=False)
+    return folder, members, metrics
+
+
+# -- what is shared ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["none", "gaussian"])
+def test_exactly_what_follows_the_number_of_units_is_a_recordings_own(likelihood):
+    def shapes(num_units):
+        rec = small_recording(num_units=num_units)
+        c = config()
+        if likelihood != "none":
+            rec = dataclasses.replace(rec, traces=traces(num_units))
+            c = dataclasses.replace(
+                small_config(
+                    targets=[],
+                    loss={"contrast": []},
+                    traces={"likelihood": likelihood},
+                    window={"dt": 0.05, "current": 0.1, "past": 0.1, "frames": 0.15},
+                )  # fmt: skip
+            )
+        alone = dataclasses.replace(c, recordings=())
+        p = prepare(rec, alone)
+        return {k: v.shape for k, v in Neuroformer(alone, num_units, p.normalization).named_parameters()}
+
+    a, b = shapes(5), shapes(6)
+    differ = {k for k in a if a[k] != b[k]}
+    # the bias of a map from counts has no units, but means nothing without it
+    assert {k for k in a if is_own(k)} - differ <= {
+        k for k in a if k.endswith((".counts.bias", ".linear.bias"))
+    }
+    assert differ and all(is_own(k) for k in differ)
+
+
+def traces(num_units):
+    from neuroformer.recording.recording import Traces
+
+    t = np.arange(0, 40, 0.05)
+    values = np.random.default_rng(0).standard_normal((len(t), num_units)).astype(np.float32)
+    return Traces(t, values)
+
+
+def test_the_trunk_is_one_and_rows_are_apart():
+    cohort = initial_cohort(prepare_members(recordings(), config()), config())
+    a, b, c = (cohort[i] for i in range(3))
+    assert a.sos is b.sos is c.sos
+    assert a.frames.filter.weight is b.frames.filter.weight and c.frames is None
+    assert a.what_where.feature[1].weight is b.what_where.feature[1].weight
+    assert a.heads.unit is not b.heads.unit and a.frames.mean is not b.frames.mean
+    # c attends to current, past, current: the last block of its three is the last of everybody's five
+    assert [x.attend for x in a.fusion.blocks] == ["current", "past", "frames", "behavior", "current"]
+    assert [x.attend for x in c.fusion.blocks] == ["current", "past", "current"]
+    assert c.fusion.blocks[2].mlp[1].weight is a.fusion.blocks[4].mlp[1].weight
+    assert len(cohort.named()) == len({id(p) for p in cohort.parameters()}) == len(list(cohort.parameters()))
+    back = initial_cohort(prepare_members(recordings(), config()), dataclasses.replace(config(), seed=1))
+    back.load_tensors(cohort.tensors())
+    assert all(torch.equal(x, back.tensors()[k]) for k, x in cohort.tensors().items())
+
+
+def test_other_frame_sizes_have_places_of_their_own():
+    a, b = recordings()[:2]
+    images = np.random.default_rng(0).integers(0, 255, (24, 12, 8), dtype=np.uint8)
+    b = dataclasses.replace(b, frames=dataclasses.replace(b.frames, images=images))
+    c = dataclasses.replace(config(), recordings=config().recordings[:2])
+    cohort = initial_cohort(prepare_members([a, b], c), c)
+    x, y = (cohort[i].frames for i in range(2))
+    assert x.grid == (2, 3, 3) and y.grid == (2, 5, 3) and x.filter.weight is y.filter.weight
+    assert [p is q for p, q in zip(x.position, y.position, strict=True)] == [True, False, True]
+
+
+def test_frames_at_another_rate_share_a_filter_of_one_frame_only():
+    a, b = recordings()[:2]
+    b = dataclasses.replace(b, frames=dataclasses.replace(b.frames, times=b.frames.times * 0.5))
+    c = dataclasses.replace(config(), recordings=config().recordings[:2])
+    with pytest.raises(ConfigError, match="'a' shows a frame every 0.05 s, 'b' every 0.025 s"):
+        initial_cohort(prepare_members([a, b], c), c)
+    encoder = dataclasses.replace(c.model.frame_encoder, kernel=(1, 4, 4))
+    c = dataclasses.replace(c, model=dataclasses.replace(c.model, frame_encoder=encoder))
+    cohort = initial_cohort(prepare_members([a, b], c), c)
+    assert cohort[0].frames.filter.weight is cohort[1].frames.filter.weight
+    assert cohort[0].frames.position[0] is not cohort[1].frames.position[0]
+
+
+def test_other_classes_have_a_head_of_their_own_and_other_columns_are_refused():
+    def labelled(rec, classes):
+        t = rec.behavior["speed"].times
+        values = np.arange(len(t)) % classes
+        return dataclasses.replace(rec, behavior={"kind": neuroformer.recording.BehaviorVariable(t, values)})
+
+    tree = {"recordings": [{"path": "x"}, {"path": "y"}], "inputs": [], "loss": {"contrast": []}}
+    c = small_config(**tree, targets=[{"name": "kind", "kind": "classification"}])
+    a, b = recordings()[:2]
+    for classes, same in ((3, True), (4, False)):
+        cohort = initial_cohort(prepare_members([labelled(a, 3), labelled(b, classes)], c), c)
+        heads = [cohort[i].targets["kind"] for i in range(2)]
+        assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[
+            1
+        ].counts.weight
+    wide = dataclasses.replace(b.behavior["gaze"], values=np.tile(b.behavior["gaze"].values, 2), columns=())
+    b = dataclasses.replace(b, behavior=b.behavior | {"gaze": wide})
+    c = dataclasses.replace(config(), recordings=config().recordings[:2])
+    with pytest.raises(ConfigError, match=r"'a' and 'b' cannot share 'targets\.gaze\.out"):
+        initial_cohort(prepare_members([a, b], c), c)
+
+
+# -- what is lacking, and what they are called ---------------------------------------------------------------
+
+
+def test_what_a_recording_lacks_is_skipped_for_it_alone():
+    lacks = lacking(recordings(), config())
+    assert lacks == [[], [], ["frames", "pupil", "gaze"]]
+    of_c = member_config(config(), 2, lacks[2])
+    assert of_c.window.frames == 0 and not of_c.inputs and [t.name for t in of_c.targets] == ["speed"]
+    assert not of_c.loss.contrast and of_c.recording.name == "c"
+    with pytest.raises(ConfigError, match="none of c has the frames"):
+        lacking(recordings()[2:], dataclasses.replace(config(), recordings=config().recordings[2:]))
+
+
+def test_a_list_of_paths_a_glob_and_names(tmp_path):
+    for i in range(3):
+        write_npz(dataclasses.replace(small_recording(i), name=f"mouse{i}"), tmp_path / f"mouse{i}.npz")
+    c, recs = open_recordings(from_dict({"recordings": str(tmp_path / "mouse*.npz")}))
+    assert [r.path for r in c.recordings] == [str(tmp_path / f"mouse{i}.npz") for i in range(3)]
+    assert from_dict({"recordings": [r.path for r in c.recordings]}) == c
+    assert len({r.name for r in recs}) == 3
+    with pytest.raises(ConfigError, match=r"recordings\[0\]\.path is .*; no file or folder matches"):
+        open_recordings(from_dict({"recordings": [str(tmp_path / "rat*")]}))
+    twice = {"recordings": [str(tmp_path / "mouse0.npz")] * 2}
+    with pytest.raises(ConfigError, match=r"are both called .*recordings\.1\.name="):
+        open_recordings(from_dict(twice))
+    twice["recordings"][1] = {"path": twice["recordings"][1], "name": "again"}
+    assert open_recordings(from_dict(twice))[1][1].name == "again"
+    with pytest.raises(
+        ConfigError, match="recording is 'x.npz'; expected nothing where recordings are given"
+    ):
+        from_dict({"recordings": ["y.npz"], "recording": {"path": "x.npz"}})
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.1])
+def test_a_share_keeps_the_first_stretches_of_training_and_validation(share):
+    rec = small_recording(seconds=200.0)
+    c = small_config(recording={"share": share})
+    whole, some = make_split(rec, small_config()), make_split(rec, c)
+    for part in ("train", "valid"):
+        assert some.seconds(part) == pytest.approx(share * whole.seconds(part), abs=0.011)
+        every = np.concatenate([np.arange(*b[1:]) for b in whole.blocks[part]])
+        kept = np.concatenate([np.arange(*b[1:]) for b in some.blocks[part]])
+        assert np.array_equal(kept, every[: len(kept)])
+    assert np.array_equal(some.blocks["test"], whole.blocks["test"])
+
+
+# -- what is drawn -------------------------------------------------------------------------------------------
+
+
+def drawn(steps, num):
+    it = iter(steps)
+    return [
+        [(p.recording, p.windows.segment.tolist(), p.windows.tick.tolist()) for p in next(it)]
+        for _ in range(num)
+    ]
+
+
+@pytest.mark.parametrize("balance", ["windows", "equal"])
+def test_a_deck_holds_every_recording_as_configured_and_every_window_once_an_epoch(balance):
+    members = prepare_members(recordings(), config(balance=balance, jitter=False))
+    steps = Steps(members)
+    deck = sum(steps.deck)
+    every = drawn(steps, 6 * deck)
+    for start in range(0, len(every), deck):
+        count = np.bincount([d[0][0] for d in every[start : start + deck]], minlength=3)
+        expected = steps.num_batches if balance == "windows" else [max(steps.num_batches)] * 3
+        assert count.tolist() == expected
+    order = [d[0][0] for d in every]
+    assert order[:deck] != order[deck : 2 * deck]
+    for r, member in enumerate(members):
+        mine = [p for d in every for p in d if p[0] == r][: 2 * steps.num_batches[r]]
+        for epoch in (mine[: steps.num_batches[r]], mine[steps.num_batches[r] :]):
+            seen = [(s, t) for _, ss, ts in epoch for s, t in zip(ss, ts, strict=True)]
+            all_of_it = member.windows("train")
+            assert sorted(seen) == sorted(
+                zip(all_of_it.segment.tolist(), all_of_it.tick.tolist(), strict=True)
+            )
+    for first in (1, deck - 1, deck + 3):
+        assert drawn(Steps(members, first=first), 5) == every[first : first + 5]
+
+
+# -- what is kept --------------------------------------------------------------------------------------------
+
+
+def test_the_bundle_gives_each_recording_its_model(trained):
+    folder, members, metrics = trained
+    bundle = read_bundle(folder)
+    assert [m.name for m in bundle.recordings] == ["a", "b", "c"]
+    assert bundle.recordings[2].lacks == ["frames", "pupil", "gaze"]
+    shown = repr(bundle)
+    assert "a: 6 units;" in shown and "c: 4 units, without frames, pupil, gaze" in shown
+    bits = []
+    for member in members:
+        model = Neuroformer.load(folder, recording=member.rec.name)
+        assert model.num_units == member.rec.num_units and not model.training
+        bits.append(score(model, member, "valid").bits_per_spike())
+    assert metrics["valid_best_likelihood"] == pytest.approx(np.mean(bits), abs=1e-5)
+    with pytest.raises(BundleError, match=r"holds several recordings \(a, b, c\); say which"):
+        Neuroformer.load(folder)
+    with pytest.raises(BundleError, match="no recording 'd'"):
+        Neuroformer.load(folder, recording="d")
+    with pytest.raises(BundleError, match="no weights for 'nothing'"):
+        load_model(bundle, "nothing", "a")
+    one = load_model(bundle.of("b"))
+    assert one.num_units == 9 and bundle.of("b").config.recording.name == "b"
+    log = (folder / "log" / "metrics.csv").read_text().splitlines()
+    columns = log[0].split(",")
+    assert {"train/recording", "valid/bits_per_spike", "valid/bits_per_spike/b"} <= set(columns)
+    assert "valid/gaze_score/c" in columns and {
+        r.split(",")[columns.index("train/recording")] for r in log[1:]
+    } - {""}
+
+
+def test_a_step_moves_the_rows_of_its_recording_alone(tmp_path):
+    c = config(steps=1, average=0.0, evaluate_every=1)
+    members = prepare_members(recordings(), c)
+    before = initial_cohort(members, c).tensors()
+    train_several(recordings(), c, tmp_path, progress=False)
+    after = load_file(tmp_path / "weights" / "likelihood.safetensors")
+    moved = {k for k in after if not torch.equal(after[k], before[k])}
+    which = Steps(members).drawn(0)[0]
+    owners = {m[1] for k in moved if (m := re.match(r"recordings\.(\d)", k))}
+    assert owners == {str(which)} and "sos" in moved
+
+
+def test_a_stopped_run_of_several_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
+    folder = trained[0]
+    advance = Trainer._advance
+
+    def signalled(self, pieces):
+        if self.progress.step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        advance(self, pieces)
+
+    monkeypatch.setattr(Trainer, "_advance", signalled)
+    with pytest.raises(Stopped):
+        train_several(recordings(), config(), tmp_path, progress=False, resume=True)
+    monkeypatch.undo()
+    train_several(recordings(), config(), tmp_path, progress=False, resume=True)
+    for file in (folder / "weights").iterdir():
+        x, y = load_file(file), load_file(tmp_path / "weights" / file.name)
+        assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+    assert (folder / "log/metrics.csv").read_text() == (tmp_path / "log/metrics.csv").read_text()
+
+
+def test_one_recording_in_a_list_is_one_recording(tmp_path):
+    rec = recordings()[0]
+    c = dataclasses.replace(config(steps=3), recordings=())
+    train_several([rec], c, tmp_path / "plain", progress=False)
+    listed = dataclasses.replace(c, recordings=config().recordings[:1])
+    train_several([rec], listed, tmp_path / "listed", progress=False)
+    x, y = (load_file(tmp_path / n / "weights" / "likelihood.safetensors") for n in ("plain", "listed"))
+    assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+    assert Neuroformer.load(tmp_path / "listed").config.recording.name == "a"
+
+
+def test_a_cohort_of_one_keeps_the_models_names():
+    p = prepare(small_recording(), small_config())
+    model = Neuroformer(small_config(), 6, p.normalization)
+    assert Cohort([model]).tensors().keys() == model.state_dict().keys()
