@@ -29,7 +29,7 @@ def add(command) -> None:
     b.add_argument(
         "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
     )
-    b.add_argument("--steps", type=int, default=200, help="of adapting, and of training from scratch")
+    b.add_argument("--steps", type=int, default=100, help="of adapting, and of training from scratch")
     b.add_argument(
         "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
     )
