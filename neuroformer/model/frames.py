@@ -170,7 +170,8 @@ class WhatWhere(nn.Module):
         steps, rows, columns = encoder.grid
         self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
         self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
-        self.what = nn.Parameter(0.01 * torch.randn(num_units, steps, num_features))
+        # a common sign: a unit that starts against its own place moves away from it, and stays away
+        self.what = nn.Parameter(0.1 / num_features + 0.01 * torch.randn(num_units, steps, num_features))
         self.dropout = Dropout(0.1)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:

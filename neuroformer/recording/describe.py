@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,6 +41,16 @@ def describe(rec: Recording) -> str:
         lines.append(f"  truth     {', '.join(rec.truth)}")
     lines += [f"  note      {note}" for note in rec.meta.get("notes", ())]
     return "\n".join(lines)
+
+
+def describe_html(rec: Recording) -> str:
+    """The same as a table, for notebooks."""
+    first, *rest = describe(rec).splitlines()
+    rows = (line.strip().partition(" ") for line in rest)
+    body = "".join(
+        f"<tr><td>{escape(key)}</td><td>{escape(value.strip())}</td></tr>" for key, _, value in rows
+    )
+    return f"<p>{escape(first)}</p><table>{body}</table>"
 
 
 def _hz(times: np.ndarray) -> str:
