@@ -10,6 +10,7 @@ from torch import Tensor
 
 ATTENTION = ("eager", "sdpa", "flex", "triton")
 CROSS_ENTROPY = ("eager", "triton")
+LINEAR = ("torch", "onednn")
 DECODE = ("eager", "sdpa", "triton")
 MAP = ("eager", "padded", "triton")
 

@@ -145,6 +145,24 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert main(["audit", str(config), *tree]) == 0
     said = capsys.readouterr().out
     assert (run / "m1" / "report.html").exists() and "Audit of 'm0'" in said and "Audit of 'm1'" in said
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(config),
+                "--run",
+                str(run),
+                "--overwrite",
+                "--quiet",
+                "--no-baselines",
+                *tree,
+            ]
+        )
+        == 0
+    )
+    assert "decode_speed_r2" not in json.loads((run / "m0" / "summary.json").read_text())
+    assert not (run / "m1" / "simulated.npz").exists()
     assert main(["folds", "--config", str(config), "--quiet", *tree]) == 2
     assert "this works on one recording, and the configuration names 1" in capsys.readouterr().err
     assert main(["adapt", "--run", str(run)]) == 2
