@@ -32,8 +32,8 @@ def add(command) -> None:
 
 
 def run(args) -> None:
+    from neuroformer.data.members import open_only
     from neuroformer.decoding.folds import decode_folds
-    from neuroformer.recording import open_recording
 
     if args.members < 1:
         raise ConfigError(f"--members is {args.members}; expected 1 or more")
@@ -44,7 +44,7 @@ def run(args) -> None:
     if not config.targets:
         raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
     folder = args.run or Path("runs") / f"{config.name}_folds"
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     warn_only_ours()
     names = baseline_names(args.baselines)
     start = time.perf_counter()

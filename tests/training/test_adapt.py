@@ -141,6 +141,30 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert main(["decode", "--run", str(run), "--recording", "m0", "--baselines", "none", "--quiet"]) == 0
     assert "decode_speed_r2" in json.loads((run / "m0" / "summary.json").read_text())
     assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--occasions", "4"]) == 0
+    assert main(["report", str(run), "--recording", "m1"]) == 0
+    assert main(["audit", str(config), *tree]) == 0
+    said = capsys.readouterr().out
+    assert (run / "m1" / "report.html").exists() and "Audit of 'm0'" in said and "Audit of 'm1'" in said
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(config),
+                "--run",
+                str(run),
+                "--overwrite",
+                "--quiet",
+                "--no-baselines",
+                *tree,
+            ]
+        )
+        == 0
+    )
+    assert "decode_speed_r2" not in json.loads((run / "m0" / "summary.json").read_text())
+    assert not (run / "m1" / "simulated.npz").exists()
+    assert main(["folds", "--config", str(config), "--quiet", *tree]) == 2
+    assert "this works on one recording, and the configuration names 1" in capsys.readouterr().err
     assert main(["adapt", "--run", str(run)]) == 2
     assert "say which recording joins" in capsys.readouterr().err
     joins = ["adapt", "--run", str(run), f"recording.path={tmp_path}/m2.npz", "--quiet", "--no-baselines"]
@@ -164,17 +188,17 @@ def test_the_benchmark_trains_adapts_and_pairs(tmp_path):
         "model.width=16",
         "train.threads=1",
     ]
-    result = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)  # fmt: skip
+    result = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)  # fmt: skip
     assert set(result["minus"]) >= {"adapt_new - scratch", "adapt_all - scratch_best"}
     assert all(len(v) == 2 for v in result["scores"].values()) and small
     mean, low, high = result["minus"]["adapt_new - scratch"]
     assert low < mean < high and "bits/spike of the third" in bench.table(result)
-    again = bench.run(SHARED, 2, overrides, steps=2, longer=(2,), folder=tmp_path)
+    again = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
     assert again == result
     third = read_bundle(tmp_path / "seed_1" / "adapt_new").config.recording
     assert third == RecordingConfig("synthetic:shared", options=small | {"circuit": 1, "seed": 2}, share=0.1)
     with pytest.raises(ConfigError, match="is of another configuration"):
-        bench.run(SHARED, 1, overrides, steps=3, longer=(2,), folder=tmp_path)
+        bench.run(SHARED, 1, overrides, steps=3, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
 
 
 def test_the_shipped_configuration_is_of_two_animals():
