@@ -338,17 +338,9 @@ class Neuroformer(nn.Module):
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
         state_SD = self.heads.id_state(h_TD.index_select(0, before_S), batch.tick_T)
         base_SU = self.id_base(intensity, before_S, batch.tick_T)
-        rows = None if base_SU is None else torch.arange(len(base_SU), device=h_TD.device)
         high_S = torch.full_like(low_S, self.num_units)
         id_nll = marked_cross_entropy(
-            state_SD,
-            self.heads.unit,
-            self.heads.bias,
-            batch.unit_T,
-            low_S,
-            high_S,
-            base_RC=base_SU,
-            base_row_N=rows,
+            state_SD, self.heads.unit, self.heads.bias, batch.unit_T, low_S, high_S, base_SU
         )
         return dt_nll, id_nll
 
