@@ -49,7 +49,9 @@ def rate_matched(
     """The null in which units keep their rates and rhythms but not their relations.
 
     ``make`` is run on the recording and on surrogates in which each unit's spikes are shifted around their segment
-    by a time of their own. The spread is widened by what a mean over few surrogates is uncertain by, and for
+    by a time of their own. Of a model's readings this null says whether a value depends on when the two units fire in
+    this stretch; a model that learnt a coupling applies it to surrogates too, so whether the coupling itself is more
+    than chance is a question for :func:`shuffled_identities`. The spread is widened by what a mean over few surrogates is uncertain by, and for
     Student's t.
     """
     found = list(make(builder))
@@ -78,15 +80,21 @@ def shifted(index: SpikeIndex, seed: int) -> SpikeIndex:
     )
 
 
-def split_half(make: Callable[[Windows], Map], windows: Windows, seed: int = 0) -> float:
-    """Reliability of a map: rank correlation of its pairs between two random halves of the windows, stepped up to
-    the whole length (Spearman-Brown)."""
+def split_half(make: Callable[[Windows], Sequence[Map]], windows: Windows, seed: int = 0) -> dict[str, float]:
+    """Reliability of maps, by name: rank correlation of their pairs between two random halves of the windows, stepped
+    up to the whole length (Spearman-Brown); NaN where a half knows fewer than three pairs."""
     order = np.random.default_rng(seed).permutation(len(windows))
     halves = [np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])]
-    a, b = (make(windows[h]).pairs().copy() for h in halves)
-    if a.shape[0] == a.shape[1]:
+    return {a.name: _agree(a, b) for a, b in zip(*(make(windows[h]) for h in halves), strict=True)}
+
+
+def _agree(one: Map, other: Map) -> float:
+    a, b = one.pairs().copy(), other.pairs().copy()
+    if one.square:
         np.fill_diagonal(a, np.nan)
     both = np.isfinite(a) & np.isfinite(b)
+    if both.sum() < 3:
+        return float("nan")
     r = float(np.corrcoef(stats.rankdata(a[both]), stats.rankdata(b[both]))[0, 1])
     return 2 * r / (1 + r)
 
@@ -95,7 +103,9 @@ def average(maps: Sequence[Map]) -> Map:
     """The mean map of several seeds; its spread over seeds is its null's (z: how far from 0 for its seeds)."""
     first = maps[0]
     values = np.stack([m.values for m in maps])
-    with_mean = dataclasses.replace(first, values=np.nanmean(values, 0), null_mean=None, null_std=None)
+    known = np.isfinite(values).sum(0)
+    mean = np.where(known > 0, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
+    with_mean = dataclasses.replace(first, values=mean, null_mean=None, null_std=None)
     if len(maps) < 2:
         return with_mean
     spread = np.stack([m.pairs() for m in maps]).std(0, ddof=1) / np.sqrt(len(maps))

@@ -24,20 +24,22 @@ from neuroformer.training.scores import score
 from neuroformer.training.train import load_best, train_several
 
 SHARE = 0.1  # of the third recording's training and validation stretches
+# from scratch is also tried with more steps and more dropout: (times the steps, dropout; -1: the configuration's)
+TRIES = ((1, -1.0), (2, -1.0), (1, 0.4), (2, 0.4))
 SCORES = "adapt.json"  # of one seed, beside its runs
 NAMES = ("adapt_new", "adapt_all", "scratch", "scratch_best", "oracle")
 
 
 def run(
-    path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 200,
-    longer: Sequence[int] = (2, 4), folder: Path | None = None,
+    path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 100,
+    tries: Sequence[tuple[int, float]] = TRIES, folder: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Bits/spike on the third recording's test blocks, once a seed: a circuit, three animals and all training of it.
 
     1. Train on the first two animals (the configuration's own steps).
     2. Adapt to the third with :data:`SHARE` of its data, ``steps`` steps: new rows alone, and everything.
-    3. From scratch on the same data: the same steps, and ``longer`` times as many. ``scratch_best`` is the best of
-       these *on the test blocks*: more than anybody without them could choose.
+    3. From scratch on the same data: with the same settings (``scratch``), and with those of ``tries``.
+       ``scratch_best`` is the best of all these *on the test blocks*: more than anybody without them could choose.
 
     Of every training, the weights that were best on the share of the validation blocks are scored.
 
@@ -61,7 +63,7 @@ def run(
     found = []
     with _kept(folder) as place:
         for seed in range(seeds):
-            found.append(_seed(_of_seed(config, seed), seed, steps, longer, place / f"seed_{seed}"))
+            found.append(_seed(_of_seed(config, seed), seed, steps, tries, place / f"seed_{seed}"))
     scores = {name: [f[name] for f in found] for name in (*NAMES, "pretrained")}
     minus = {}
     for ours, theirs in (
@@ -71,7 +73,7 @@ def run(
         minus[f"{ours} - {theirs}"] = list(mean_interval(paired)) if seeds > 1 else [paired[0], None, None]
     return {
         "bench": "adapt", "checked": True, "config": path.name, "seeds": seeds, "share": SHARE, "steps": steps,
-        "scores": scores, "minus": minus, "longest_of_scratch": [f["scratch_best_steps"] for f in found],
+        "scores": scores, "minus": minus, "scratch_tried": [f["scratch_tried"] for f in found],
         "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
 
@@ -93,9 +95,9 @@ def _of_seed(config: Config, seed: int) -> Config:
     return dataclasses.replace(config, seed=seed, recordings=several)
 
 
-def _seed(config: Config, seed: int, steps: int, longer: Sequence[int], folder: Path) -> dict[str, Any]:
+def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[str, Any]:
     """What one seed gave: now, or when it was run before."""
-    asked = {"config": to_dict(config), "steps": steps, "longer": list(longer)}
+    asked = {"config": to_dict(config), "steps": steps, "tries": [list(t) for t in tries]}
     file = folder / SCORES
     if file.exists():
         known = json.loads(file.read_text())
@@ -117,10 +119,15 @@ def _seed(config: Config, seed: int, steps: int, longer: Sequence[int], folder: 
         start = Start(read_bundle(folder / "both"), way)
         out[f"adapt_{way}"], prepared = _one(rec, alone, steps, folder / f"adapt_{way}", start)
     tried = {}
-    for times in (1, *longer):
-        tried[times * steps], prepared = _one(rec, alone, times * steps, folder / f"scratch_{times}", None)
-    best = max(tried, key=lambda n: tried[n])
-    out |= {"scratch": tried[steps], "scratch_best": tried[best], "scratch_best_steps": best}
+    for times, dropout in tries:
+        model = alone.model if dropout < 0 else dataclasses.replace(alone.model, dropout=dropout)
+        setting = f"{times * steps} steps, dropout {model.dropout:g}"
+        place = folder / f"scratch_{len(tried)}"
+        tried[setting], prepared = _one(
+            rec, dataclasses.replace(alone, model=model), times * steps, place, None
+        )
+    best = max(tried, key=lambda setting: tried[setting])
+    out |= {"scratch": next(iter(tried.values())), "scratch_best": tried[best], "scratch_tried": tried}
     windows, scale = prepared.windows("test"), prepared.normalization["unit_rate"]
     out["oracle"] = oracle_bits_per_spike(rec, prepared.index, windows, prepared.builder.shape, scale)
     write_atomic(file, json.dumps(out | {"asked": asked}, indent=1).encode())

@@ -18,8 +18,8 @@ from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.pairwise import Pairs
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, load_config, to_dict
+from neuroformer.data.members import open_only
 from neuroformer.model.bundle import read_bundle, write_atomic
-from neuroformer.recording import open_recording
 
 PRIMARY = "knock-out"  # fixed before any model was trained on these recordings
 PAIRWISE = ("cross-correlogram", "Pearson of counts", "GLM coupling filter", "transfer entropy")
@@ -91,7 +91,7 @@ def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
     """The agreement of every reading with the truth, and the validation bits/spike, of one seed."""
     from neuroformer.training.train import load_best, train
 
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     prepared, metrics = train(rec, config, folder, progress=False, resume=True)
     model = load_best(folder)
     everything = prepared.windows("train")

@@ -14,9 +14,9 @@ import numpy as np
 
 from neuroformer.analysis.whatif import auroc, rate_changes
 from neuroformer.config import ConfigError, InterventionConfig
+from neuroformer.data.members import open_one
 from neuroformer.generation.simulate import simulate
 from neuroformer.model.bundle import load_model, read_bundle
-from neuroformer.recording import open_recording
 from neuroformer.training.data import prepare
 
 
@@ -34,8 +34,8 @@ def run(folder: Path, samples: int = 8, max_seconds: float = 12.0) -> dict[str, 
     ConfigError
         A run of a recording whose true coupling is not known.
     """
-    bundle = read_bundle(folder)
-    rec = open_recording(bundle.config.recording.path, **bundle.config.recording.options)
+    bundle = read_bundle(folder).of()
+    rec = open_one(bundle.config.recording)
     if "coupling" not in rec.truth or "is_hub" not in rec.truth:
         raise ConfigError(
             f"{folder} was trained on '{rec.name}', whose coupling is not known; use synthetic:demo"

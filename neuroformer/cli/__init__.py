@@ -12,6 +12,7 @@ import sys
 
 from neuroformer import __version__
 from neuroformer.cli import (
+    ablate,
     adapt,
     attend,
     audit,
@@ -44,6 +45,7 @@ COMMANDS = (
     attend,
     fields,
     probe,
+    ablate,
     embed,
     report,
     inspect,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, summarise
+from neuroformer.cli.shared import KEYS, open_asked, open_run, run_argument, summarise
+from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
@@ -20,41 +24,88 @@ def add(command) -> None:
     )
     p.add_argument("--heads", action="store_true", help="also a map of every head")
     p.add_argument("--gradients", action="store_true", help="also gradient x input and integrated gradients")
+    p.add_argument(
+        "--surrogates", type=int, default=0, metavar="N",
+        help="the null of N recordings in which each unit is shifted in time, in place of shuffled identities",
+    )  # fmt: skip
+    p.add_argument("--reliability", action="store_true", help="also how well each map repeats between halves")
+    p.add_argument(
+        "--seeds", type=Path, nargs="+", default=[], metavar="RUN",
+        help="other runs of the same recording: maps are averaged over all, and each pair's spread is its null",
+    )  # fmt: skip
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
 
 
 def run(args) -> None:
-    from neuroformer.analysis import attention, influence
-    from neuroformer.analysis.connectivity import agreement
+    from neuroformer.analysis import attention, nulls
     from neuroformer.analysis.maps import save_maps
-    from neuroformer.analysis.nulls import shuffled_identities
-    from neuroformer.analysis.pairwise import Pairs
     from neuroformer.model.bundle import load_model
 
     bundle, p = open_asked(args)
-    model, ids = load_model(bundle), p.rec.unit_ids
+    model = load_model(bundle)
     everything = p.windows(args.split)
-    order = np.random.default_rng(p.config.seed).permutation(len(everything))
-    windows = everything[np.sort(order[: args.windows])]
-    few = everything[np.sort(order[: args.occasions])]
-    maps = [influence.knock_out(model, p.builder, few, ids)]
-    if args.gradients:
-        maps += [influence.gradients(model, p.builder, few, ids, steps=s) for s in (1, 8)]
-    maps += attention.attention_maps(model, p.builder, windows, ids, heads=args.heads)
-    if maps[0].lags_s is not None:
-        maps += Pairs(p.index, p.split.blocks["train"], len(maps[0].lags_s), ids).all(p.builder.shape.current)
-    maps = [shuffled_identities(m) if m.square else m for m in maps]
+    maps, summary = _read(args, model, p)
+    for folder in args.seeds:
+        other, theirs = open_run(folder, args.override)
+        if theirs.rec.unit_ids != p.rec.unit_ids:
+            raise ConfigError(
+                f"{folder} was trained on other units than {args.folder}; maps of seeds need the same"
+            )
+        more, _ = _read(args, load_model(other), theirs)
+        maps = {name: [*found, *more[name]] for name, found in maps.items() if name in more}
+    maps = [nulls.average(found) if len(found) > 1 else found[0] for found in maps.values()]
     save_maps(args.folder / "maps.npz", maps)
     print("\n".join(repr(m) for m in maps))
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")
     if model.frames is not None:
-        stretch = everything[: min(len(everything), 200)]
-        seen = attention.frame_attention(model, p.builder, stretch)
+        seen = attention.frame_attention(model, p.builder, everything[: min(len(everything), 200)])
         np.savez_compressed(args.folder / "frame_attention.npz", **seen)  # pyright: ignore[reportArgumentType]
+    summarise(args.folder, summary | _against_truth(maps, p.rec))
+
+
+def _read(args, model, p) -> tuple[dict[str, list], dict[str, Any]]:
+    """Every map of one run, by name, beside its null; and what of it goes into the summary."""
+    from neuroformer.analysis import attention, influence, nulls
+    from neuroformer.analysis.pairwise import Pairs
+
+    ids, everything = p.rec.unit_ids, p.windows(args.split)
+    order = np.random.default_rng(p.config.seed).permutation(len(everything))
+    windows = everything[np.sort(order[: args.windows])]
+    few = everything[np.sort(order[: args.occasions])]
+
+    def of_model(builder, windows, few) -> list:
+        maps = [influence.knock_out(model, builder, few, ids)]
+        if args.gradients:
+            maps += [influence.gradients(model, builder, few, ids, steps=s) for s in (1, 8)]
+        return maps + attention.attention_maps(model, builder, windows, ids, heads=args.heads)
+
+    def all_maps(builder) -> list:
+        maps = of_model(builder, windows, few)
+        assert maps[0].lags_s is not None
+        pairs = Pairs(builder.index, p.split.blocks["train"], len(maps[0].lags_s), ids)
+        return maps + pairs.all(builder.shape.current)
+
+    if args.surrogates:
+        maps = nulls.rate_matched(all_maps, p.builder, surrogates=args.surrogates, seed=p.config.seed)
+    else:
+        maps = [nulls.shuffled_identities(m) if m.square else m for m in all_maps(p.builder)]
     summary = {"attend_windows": len(windows), "attend_knock_out_windows": len(few)}
-    if "coupling" in p.rec.truth and np.any(p.rec.truth["coupling"]):
+    if args.reliability:
+        found = nulls.split_half(lambda half: of_model(p.builder, half, half[: len(few)]), windows)
+        summary |= {f"reliability_{_key(name)}": r for name, r in found.items()}
+    return {m.name: [m] for m in maps}, summary
+
+
+def _against_truth(maps: list, rec) -> dict[str, float]:
+    from neuroformer.analysis.connectivity import agreement
+
+    summary = {}
+    if "coupling" in rec.truth and np.any(rec.truth["coupling"]):
         for m in (m for m in maps if m.square):
-            score = agreement(m, p.rec.truth["coupling"])
-            key = m.name.replace(" ", "_").replace(",", "").replace("-", "_")
-            summary |= {f"coupling_auroc_{key}": score["auroc"], f"coupling_r2_{key}": score["r2"]}
-    summarise(args.folder, summary)
+            score = agreement(m, rec.truth["coupling"])
+            summary |= {f"coupling_auroc_{_key(m.name)}": score["auroc"], f"coupling_r2_{_key(m.name)}": score["r2"]}  # fmt: skip
+    return summary
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "").replace("-", "_")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.cli.shared import KEYS, save_figure
-from neuroformer.config import Config, from_dict, load_config
+from neuroformer.config import Config, from_dict, load_config, member_config
 from neuroformer.config.loader import apply_overrides
+
+NO_SPLIT = "no split was looked at: give a configuration, or say e.g. split.by=blocks split.block=20"
 
 
 def add(command) -> None:
@@ -24,23 +26,33 @@ def add(command) -> None:
 
 def run(args) -> int:
     from neuroformer.audit import audit
+    from neuroformer.data.members import lacking, open_recordings
     from neuroformer.data.splits import make_split
-    from neuroformer.recording import open_recording
+    from neuroformer.recording.clean import safe_name
 
     is_config = Path(args.path).suffix.lower() in (".yaml", ".yml")
     config = load_config(args.path, args.override) if is_config else _of_recording(args.path, args.override)
-    rec = open_recording(config.recording.path, **config.recording.options)
-    if not is_config and rec.frames is None:
+    config, recs = open_recordings(config)
+    if not is_config and recs[0].frames is None:
         config = _of_recording(args.path, ["window.frames=0", *args.override])
     # a recording's own split, where it has one, unless the user asks for another
     asked = is_config or any(o.startswith("split.") for o in args.override)
-    found = audit(rec, config, make_split(rec, config) if asked else None)
-    print(json.dumps(found.to_dict()) if args.json else found)
-    if args.figure:
+    found = []
+    for i, (rec, lacks) in enumerate(zip(recs, lacking(recs, config), strict=True)):
+        c = member_config(config, i, lacks)
+        found.append(audit(rec, c, make_split(rec, c) if asked else None))
+    if args.json:
+        print(json.dumps([f.to_dict() for f in found] if config.recordings else found[0].to_dict()))
+    else:
+        print(*found, sep="\n")
+        if not any("split" in f.facts for f in found):
+            print(f"\n{NO_SPLIT}")
+    for one in found if args.figure else []:
         from neuroformer.report.figures import audit_overview
 
-        save_figure(audit_overview(found), args.figure)
-    return int(found.leaks)
+        several = f"_{safe_name(one.recording)}" if len(found) > 1 else ""
+        save_figure(audit_overview(one), args.figure.with_stem(args.figure.stem + several))
+    return int(any(f.leaks for f in found))
 
 
 def _of_recording(path: str, overrides: list[str]) -> Config:

@@ -29,7 +29,7 @@ def add(command) -> None:
     b.add_argument(
         "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
     )
-    b.add_argument("--steps", type=int, default=200, help="of adapting, and of training from scratch")
+    b.add_argument("--steps", type=int, default=100, help="of adapting, and of training from scratch")
     b.add_argument(
         "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
     )
@@ -59,12 +59,25 @@ def add(command) -> None:
         "--folder", type=Path, default=Path("runs/exposure"),
         help="of the trainings; what is there already is not trained again",
     )  # fmt: skip
-    b.add_argument("--noise", default="0,0.1,0.3", help="values of train.past_noise, compared with the first")
+    b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
     b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
     b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=my.npz")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
+    b = benchmark("inputs", _inputs, "whether maps name the one input that drives each neuron")
+    b.add_argument(
+        "--config", type=Path, default=Path("configs/inputs.yaml"), help="what to train, on synthetic:inputs"
+    )
+    b.add_argument("--folder", type=Path, help="keep the run there, and read it again if it is there")
+    b.add_argument(
+        "override", nargs="*", metavar="key.sub=value", help="e.g. recording.options.num_units=100"
+    )
     benchmark("kernels", _kernels, "fused kernels on a GPU")
+    b = benchmark("nulls", _nulls, "how often chance passes beside the maps of independent units")
+    b.add_argument("--recordings", type=int, default=20, help="trainings, each on a recording of its own")
+    b.add_argument(
+        "--folder", type=Path, help="keep what each recording gave there, and go on where a call stopped"
+    )
     benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
@@ -142,6 +155,20 @@ def _generate_gpu(args) -> Result:
     from neuroformer.bench import generate
 
     return generate.run_gpu()
+
+
+def _inputs(args) -> Result:
+    from neuroformer.bench import inputs
+
+    result = inputs.run(args.config, args.override, folder=args.folder)
+    return result | {"table": inputs.table(result)}
+
+
+def _nulls(args) -> Result:
+    from neuroformer.bench import nulls
+
+    result = nulls.run(args.recordings, args.folder)
+    return result | {"table": nulls.table(result)}
 
 
 def _train(args) -> Result:

@@ -33,10 +33,13 @@ def add(command) -> None:
         "--components", type=int, default=0, help="reduce to so many principal components (0: keep all)"
     )
     p.add_argument(
-        "--against", type=Path, help="another run of the same recording: consistency after linear alignment"
+        "--against",
+        type=Path,
+        help="another run: consistency after linear alignment (of another recording: along the --color variable)",
     )
     p.add_argument(
-        "--color", help="behavior variable that colours the figure (default: the run's first target)"
+        "--color",
+        help="behavior variable that colours the figure and aligns recordings (default: the run's first target)",
     )
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
 
@@ -44,7 +47,7 @@ def add(command) -> None:
 def run(args) -> None:
     from sklearn.decomposition import PCA
 
-    from neuroformer.decoding.embedding import alignment_bits, consistency, embed
+    from neuroformer.decoding.embedding import alignment_bits, embed, retrieval
     from neuroformer.model.bundle import load_model
     from neuroformer.report.behavior import embedding_scatter
 
@@ -56,25 +59,53 @@ def run(args) -> None:
     summary: dict[str, Any] = {
         f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()
     }
-    if args.against is not None:
-        other, theirs = open_run(args.against, [], args.recording)
-        if theirs.split.sha256() != prepared.split.sha256():
-            raise ConfigError(
-                f"{args.against} has another split than {args.folder}; consistency needs the same windows"
-            )
-        y = {p: embed(load_model(other), theirs, w, args.features) for p, w in windows.items()}
-        agree = consistency(x["train"], y["train"], x[split], y[split])
-        summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
+    summary |= {f"embed_{k}": v for k, v in retrieval(model, prepared, windows[split]).items()}
     pca = PCA(args.components or 2).fit(x["train"])
     low = pca.transform(x[split])
+    targets = prepared.config.targets
+    color = args.color or (targets[0].name if targets else None)
+    if args.against is not None:
+        agree = _agreement(args, prepared, windows, x, color)
+        summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
     summary["embed_variance_explained"] = float(pca.explained_variance_ratio_.sum())
     times = windows[split].starts(prepared.index) + prepared.config.window.current
     np.savez_compressed(
         args.folder / "embedding.npz", times=times, features=low if args.components else x[split]
     )
-    targets = prepared.config.targets
-    color = args.color or (targets[0].name if targets else None)
     if color is not None and low.shape[1] > 1:
         values = prepared.rec.variable(color).interpolate(times)[:, 0]
         save_figure(embedding_scatter(low, values, color), args.folder / "embedding.png")
     summarise(args.folder, summary)
+
+
+def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float]:
+    """Consistency with another run: window by window where it has the same split, else along a behavior variable."""
+    from sklearn.decomposition import PCA
+
+    from neuroformer.decoding.embedding import consistency, consistency_across, embed
+    from neuroformer.model.bundle import load_model
+
+    other, theirs = open_run(args.against, [], args.recording)
+    split, model = prepared.config.decode.split, load_model(other)
+    reduced = lambda y: {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y  # fmt: skip
+    if theirs.split.sha256() == prepared.split.sha256():
+        y = {p: embed(model, theirs, w, args.features) for p, w in windows.items()}
+        x, y = reduced(x), reduced(y)
+        return consistency(x["train"], y["train"], x[split], y[split])
+    if color is None:
+        raise ConfigError(
+            f"{args.against} is of other windows than {args.folder}; name a variable of both with --color"
+        )
+    others = {p: theirs.windows(p) for p in windows}
+    y = {p: embed(model, theirs, w, args.features) for p, w in others.items()}
+    sides = []
+    for ready, where, features in ((prepared, windows, reduced(x)), (theirs, others, reduced(y))):
+        at = {p: w.starts(ready.index) + ready.config.window.current for p, w in where.items()}
+        value = ready.rec.variable(color)
+        sides.append(
+            {
+                ("train" if p == "train" else "test"): (features[p], value.interpolate(at[p])[:, 0])
+                for p in where
+            }
+        )
+    return consistency_across(*sides)

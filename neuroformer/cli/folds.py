@@ -23,28 +23,42 @@ def add(command) -> None:
     p.add_argument(
         "--members", type=int, default=1, help="models of different seeds a fold, averaged (default: 1)"
     )
+    p.add_argument(
+        "--only", metavar="FOLD[,FOLD]", default="",
+        help="do and pool these folds alone (from 0): a later call goes on with what is there",
+    )  # fmt: skip
     baselines_argument(p)
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. window.lookahead=0.75")
 
 
 def run(args) -> None:
+    from neuroformer.data.members import open_only
     from neuroformer.decoding.folds import decode_folds
-    from neuroformer.recording import open_recording
 
     if args.members < 1:
         raise ConfigError(f"--members is {args.members}; expected 1 or more")
+    only = args.only.split(",") if args.only else []
+    if not all(fold.isdigit() for fold in only):
+        raise ConfigError(f"--only is {args.only!r}; expected folds counted from 0, like 0,2")
     config = load_config(args.config, args.override)
     if not config.targets:
         raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
     folder = args.run or Path("runs") / f"{config.name}_folds"
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     warn_only_ours()
     names = baseline_names(args.baselines)
     start = time.perf_counter()
     summary: dict[str, Any] = {"folds": args.folds, "lookahead_s": config.window.lookahead}
     tables = []
     for target, decoded, scores in decode_folds(
-        rec, config, folder, args.folds, names, members=args.members, progress=not args.quiet
+        rec,
+        config,
+        folder,
+        args.folds,
+        names,
+        members=args.members,
+        only=[int(fold) for fold in only],
+        progress=not args.quiet,
     ):
         summary |= scores
         key = f"decode_{target.name}"
@@ -53,7 +67,12 @@ def run(args) -> None:
             low, high = scores[f"{key}_difference_low"], scores[f"{key}_difference_high"]
             best, difference = scores[f"{key}_best_baseline"], scores[f"{key}_difference"]
             tables[-1] += f"\nmodel minus {best}: {difference:.3f} {interval(low, high)}, paired"
+        if only:
+            continue
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
-    summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
+    if only:
+        tables.append(f"folds {', '.join(only)} of {args.folds} alone; they are in {folder}")
+    else:
+        summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
     print("\n".join(tables))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neuroformer.cli.shared import recording_argument, results_folder
+
 
 def add(command) -> None:
     help = "Write one self-contained HTML page that shows a run; it opens anywhere, without a network."
     epilog = "The recording is read again; where it has moved, give recording.path=..."
     p = command("report", run, help, epilog)
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a trained run, e.g. runs/demo")
+    recording_argument(p)
     p.add_argument("--out", type=Path, help="where the page goes (default: <run>/report.html)")
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
 
@@ -19,7 +22,8 @@ def run(args) -> None:
     from neuroformer.model.bundle import read_bundle
     from neuroformer.report.html import write_report
 
-    bundle = read_bundle(args.folder)
+    bundle = read_bundle(args.folder).of(args.recording)
+    args.folder = results_folder(args.folder, bundle)
     config = from_dict(apply_overrides(to_dict(bundle.config), args.override))
     path, absent = write_report(args.folder, bundle, config, args.out or args.folder / "report.html")
     print(f"report in {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -96,6 +96,14 @@ def _check_target(c: Config, i: int) -> None:
 def _check_model(c: Config) -> None:
     m, w = c.model, c.window
     _require(m.width % m.heads == 0, "model.width", m.width, f"a multiple of model.heads = {m.heads}")
+    even = m.time_features >= 0 and m.time_features % 2 == 0
+    _require(even, "model.time_features", m.time_features, "an even number, 0 or more")
+    for name in ("target_networks", "target_kernel"):
+        _require(getattr(m, name) >= 0, f"model.{name}", getattr(m, name), "0 or more")
+    _require(
+        not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
+        "0 without model.target_filters, which count the spikes around a moment",
+    )  # fmt: skip
     for name in ("dropout", "history_dropout", "unit_dropout"):
         value = getattr(m, name)
         _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")

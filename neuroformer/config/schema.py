@@ -130,7 +130,7 @@ class ModelConfig:
     heads: int = 4
     mlp_ratio: int = 4
     dropout: float = 0.1  # on embeddings and residuals
-    time_features: int = 16  # Fourier features of spike, frame and sample times
+    time_features: int = 16  # Fourier features of the times of spikes and samples, 0: none
     blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
@@ -146,6 +146,10 @@ class ModelConfig:
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
+    # recurrent networks over the spikes around a decoded moment, each a readout of its own; 0: none
+    target_networks: int = 0
+    # random features of a kernel readout that fine-tuning may fit in closed form; 0: none
+    target_kernel: int = 0
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 
 

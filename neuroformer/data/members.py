@@ -38,6 +38,22 @@ def open_one(one: RecordingConfig) -> Recording:
     return replace(rec, name=one.name) if one.name else rec
 
 
+def open_only(config: Config) -> Recording:
+    """The recording of a configuration of one.
+
+    Raises
+    ------
+    ConfigError
+        There are several.
+    """
+    if config.recordings:
+        raise ConfigError(
+            f"this works on one recording, and the configuration names {len(config.recordings)}: "
+            "give recording.path=... and recordings=[]"
+        )
+    return open_one(config.recording)
+
+
 def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
     """Every recording of a run, and the configuration that names each of them.
 

@@ -22,6 +22,8 @@ from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
+KERNEL_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-5, 5))
+KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of the Gaussian, in units of the features' distance from their mean
 SHARPNESS = {
     "circular": 3.0,
     "classification": 5.0,
@@ -36,6 +38,14 @@ class Features(NamedTuple):
     labels: np.ndarray
 
 
+class Kernel(NamedTuple):
+    """Frequencies (K, F) of random features of raw counts and state, phases (K,) and weights (K, Y)."""
+
+    frequency: np.ndarray
+    phase: np.ndarray
+    weights: np.ndarray
+
+
 class Anchor(NamedTuple):
     """Weights for raw features, intercept, and what cross-validation chose."""
 
@@ -45,6 +55,15 @@ class Anchor(NamedTuple):
     score: float
     uses: str
     penalty: float
+    kernel: Kernel | None = None
+
+    def predict(self, features: Features) -> np.ndarray:
+        """(V, Y) encoded values."""
+        out = features.counts @ self.counts + features.state @ self.state + self.bias
+        if self.kernel is None:
+            return out
+        x = np.concatenate([features.counts, features.state], 1)
+        return out + random_features(x, self.kernel.frequency, self.kernel.phase) @ self.kernel.weights
 
 
 @torch.no_grad()
@@ -61,7 +80,7 @@ def linear_features(
         batch = prepared.builder(windows[i : i + batch_size])
         before, h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        counts = model.moment_counts(batch, before, head.ends, {})
+        counts = model.moment_counts(batch, before, head.ends, {}).counts_VF
         counts = state.new_zeros(len(state), 0) if counts is None else counts
         parts.append((counts, state, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
@@ -75,8 +94,11 @@ def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isfinite(values_VC), hit, torch.nan)
 
 
-def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples: int) -> Anchor:
-    """Ridge; penalty and which features (counts, state, both) by contiguous cross-validation.
+def fit_anchor(
+    features: Features, prepared: Prepared, windows: Windows, samples: int, num_random: int = 0
+) -> Anchor:
+    """Ridge; penalty and which features (counts, state, both) by contiguous cross-validation. With ``num_random``
+    features also kernel ridge on both: what a few labelled seconds say is seldom linear in the counts.
 
     Features keep their own spread, but each group has the same mean variance: a unit that hardly fired in training
     must not weigh as much as the others.
@@ -96,28 +118,65 @@ def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples
     scale = {name: float(np.sqrt(x.var(0).mean())) + 1e-9 for name, x in groups.items()}
     groups = {name: x / scale[name] for name, x in groups.items()}
     folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, 5)
-    choices = [(name,) for name in groups] + ([tuple(groups)] if len(groups) > 1 else [])
-    best: tuple[float, tuple[str, ...], float] = (-np.inf, choices[0], PENALTIES[-1])
-    for uses in choices:
-        x = np.concatenate([groups[name] for name in uses], 1)
-        scores = np.mean([fold_scores(x, y, train, held) for train, held in folds], 0)
+    best: tuple[float, _Choice, float] | None = None
+    for choice in _choices(groups, num_random):
+        x = choice.design(groups)
+        scores = np.mean([fold_scores(x, y, *fold, choice.penalties) for fold in folds], 0)
         place = int(np.argmax(scores))
-        best = max(best, (float(scores[place]), uses, PENALTIES[place]))
-    score, uses, penalty = best
-    x = np.concatenate([groups[name] for name in uses], 1)
-    weights, bias = ridge_path(x, y, (penalty,))[0]
+        if best is None or scores[place] > best[0]:
+            best = (float(scores[place]), choice, choice.penalties[place])
+    assert best is not None
+    score, choice, penalty = best
+    weights, bias = ridge_path(choice.design(groups), y, (penalty,))[0]
     out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
+    if choice.frequency is not None and choice.phase is not None:
+        each = np.concatenate([np.full(x.shape[1], scale[name]) for name, x in groups.items()])
+        kernel = Kernel(choice.frequency / each, choice.phase, weights)
+        return Anchor(
+            out["counts"], out["state"], bias, score, f"kernel of width {choice.width:g}", penalty, kernel
+        )
     start = 0
-    for name in uses:
+    for name in choice.uses:
         size = groups[name].shape[1]
         out[name] = weights[start : start + size] / scale[name]
         start += size
-    return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty)
+    return Anchor(out["counts"], out["state"], bias, score, "+".join(choice.uses), penalty)
 
 
-def fold_scores(x, y, train, held) -> np.ndarray:
+class _Choice(NamedTuple):
+    """Features that a readout may use: groups as they are, or random features of a Gaussian kernel over them."""
+
+    uses: tuple[str, ...]
+    penalties: tuple[float, ...]
+    width: float = 0.0
+    frequency: np.ndarray | None = None
+    phase: np.ndarray | None = None
+
+    def design(self, groups: dict[str, np.ndarray]) -> np.ndarray:
+        x = np.concatenate([groups[name] for name in self.uses], 1)
+        return x if self.frequency is None else random_features(x, self.frequency, self.phase)
+
+
+def random_features(x_VF: np.ndarray, frequency_KF: np.ndarray, phase_K) -> np.ndarray:
+    """(V, K) whose products approximate a Gaussian kernel (Rahimi and Recht, NeurIPS 2007)."""
+    return np.sqrt(2 / len(frequency_KF)) * np.cos(x_VF @ frequency_KF.T + phase_K)
+
+
+def _choices(groups: dict[str, np.ndarray], num_random: int) -> list[_Choice]:
+    every = tuple(groups)
+    out = [_Choice(uses, PENALTIES) for uses in dict.fromkeys([*((name,) for name in groups), every])]
+    if num_random:
+        rng = np.random.default_rng(0)
+        size = sum(x.shape[1] for x in groups.values())
+        frequency, phase = rng.standard_normal((num_random, size)), rng.uniform(0, 2 * np.pi, num_random)
+        for width in KERNEL_WIDTHS:
+            out.append(_Choice(every, KERNEL_PENALTIES, width, frequency / (width * np.sqrt(size)), phase))
+    return out
+
+
+def fold_scores(x, y, train, held, penalties: tuple[float, ...] = PENALTIES) -> np.ndarray:
     out = []
-    for weights, bias in ridge_path(x[train], y[train], PENALTIES):
+    for weights, bias in ridge_path(x[train], y[train], penalties):
         each = r2(y[held], x[held] @ weights + bias)
         out.append(float(np.nanmean(each)) if np.isfinite(each).any() else 0.0)
     return np.maximum(out, -1.0)  # one hopeless stretch must not outvote the others
@@ -140,7 +199,9 @@ def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray
 
 @torch.no_grad()
 def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
-    """Write a readout into a head: its linear paths are the ridge, its network starts at zero."""
+    """Write a readout into a head: its linear paths are the ridge, its network starts at zero, and no other readout
+    has a share."""
+    head.share.copy_(torch.eye(len(head.share))[0])
     gain = SHARPNESS.get(head.kind, 1.0)
     size = anchor.bias.shape[0]
     last = head.out[-1]
@@ -154,7 +215,10 @@ def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
         head.linear.weight.zero_()
         head.linear.bias.zero_()
         head.linear.weight[:size] = as_tensor(anchor.counts)
+    if head.kernel is not None:
+        head.kernel.clear()
+    if head.kernel is not None and anchor.kernel is not None:
+        head.kernel.set(*(torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel), gain)
     if head.kind == "regression" and head.noise != "squared":
-        predicted = features.counts @ anchor.counts + features.state @ anchor.state + anchor.bias
-        spread = np.nanstd(features.labels - predicted, axis=0) + 1e-3
+        spread = np.nanstd(features.labels - anchor.predict(features), axis=0) + 1e-3
         head.skip.bias[size:] = torch.from_numpy(np.log(spread)).to(head.skip.bias)

@@ -58,11 +58,11 @@ def moments(windows: Windows, shape: WindowShape, samples: int) -> tuple[Windows
     )
 
 
-def decode_windows(prepared: Prepared, part: str) -> Windows:
-    """The windows that a decoding score is over: they leave room for the baselines' lags."""
+def decode_windows(prepared: Prepared, part: str, phase: int = 0) -> Windows:
+    """The windows that a decoding score is over: they leave room for the baselines' lags. ``phase`` moves their grid."""
     config = prepared.config
     reach = max(prepared.builder.shape.reach, round(max(config.decode.lags) / config.window.dt))
-    return prepared.windows(part, reach=reach)
+    return prepared.windows(part, reach=reach, phase=phase)
 
 
 def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:

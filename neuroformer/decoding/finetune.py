@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -101,13 +102,33 @@ def finetune(
     return tuned, info | {"linear_valid_score": curves["linear"][0], "anchors": anchors}
 
 
+def fit_heads(
+    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
+    seed: int = 0,
+) -> Neuroformer:  # fmt: skip
+    """A copy of a trained model whose heads go on learning from labelled windows, for ``tune.steps`` steps.
+
+    Where labels are many but a minority of windows (the animal moves a fifth of the time), joint training shows each
+    label a few times only. The trunk stays as it is, so that its states are computed once. No label is spent on
+    stopping: how long it lasts is the configuration's to say.
+    """
+    labels = prepared.builder.labels(windows)
+    known = torch.stack([torch.isfinite(labels[t.name]).all(-1).any(1) for t in targets]).any(0).numpy()
+    if not known.any():
+        raise ValueError(f"none of {len(windows)} windows has a label to fit the heads on")
+    head_only = dataclasses.replace(tune, train="head")
+    run = _Run(model, prepared, windows[known], targets, head_only, seed, "as is", anneal=True)
+    return run.go(tune.steps, None)[0]
+
+
 class _Run:
     """One descent, from the linear readout or from the heads as they are."""
 
     def __init__(
-        self, model, prepared: Prepared, windows: Windows, targets, tune: TuneConfig, seed: int, start: str
-    ):
-        self.prepared, self.targets, self.tune = prepared, targets, tune
+        self, model, prepared: Prepared, windows: Windows, targets, tune: TuneConfig, seed: int, start: str,
+        anneal: bool = False,
+    ):  # fmt: skip
+        self.prepared, self.targets, self.tune, self.anneal = prepared, targets, tune, anneal
         self.rng = np.random.default_rng(seed)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -126,7 +147,8 @@ class _Run:
 
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples)
+        num_random = 0 if head.kernel is None else len(head.kernel.phase)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, num_random)
         set_anchor(head, anchor, features)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 
@@ -163,7 +185,8 @@ class _Run:
 
     def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, float]]:
         tune = self.tune
-        optimizer = torch.optim.AdamW(self.trainable, weight_decay=tune.weight_decay)
+        # AdamW keeps the dicts that it is given, and writes the rates of every step into them
+        optimizer = torch.optim.AdamW([dict(g) for g in self.trainable], weight_decay=tune.weight_decay)
         average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
         check = None if held is None else self._pieces(held, shuffle=False)
         curve = {} if check is None else {0: self._score(check)}
@@ -171,7 +194,8 @@ class _Run:
         batches = self._forever()
         for step in range(1, steps + 1):
             for g, base in zip(optimizer.param_groups, self.trainable, strict=True):
-                g["lr"] = base["lr"] * min(1.0, step / 10)
+                cosine = 0.5 * (1 + math.cos(math.pi * step / steps)) if self.anneal else 1.0
+                g["lr"] = base["lr"] * min(1.0, step / 10) * cosine
             self._train_mode(True)
             loss = self._loss(next(batches))
             optimizer.zero_grad()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.torch import load_file
 
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
@@ -24,13 +25,16 @@ from neuroformer.decoding.decode import (
     predict_targets,
     true_values,
 )
+from neuroformer.decoding.finetune import fit_heads
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
-from neuroformer.model.bundle import LIKELIHOOD, read_bundle
+from neuroformer.model.bundle import LIKELIHOOD, read_bundle, save_weights
+from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
+HEADS = "heads.safetensors"  # a fold's model after its heads were fitted
 PIECES = 20  # stretches that a fold is cut into: one of all those that are not held out is for validation
 
 
@@ -69,15 +73,18 @@ def decode_folds(
     baselines: Sequence[str],
     *,
     members: int = 1,
+    only: Sequence[int] = (),
     progress: bool = True,
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Train and decode every fold, then pool them.
 
     In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
-    number of steps; with several ``members``, once a seed, and values are their mean. A share ``tune.linear`` of it is
-    the closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are fitted on the same labels. A fold that
-    ``folder`` already holds, of the same configuration, is not done again; one whose held-out part has no label at all
-    (the animal rested) is left out.
+    number of steps, and its heads then on the labels alone (:func:`~neuroformer.decoding.finetune.fit_heads`). With
+    several ``members`` that is done once a seed, and values are their mean. A share ``tune.linear`` of it is the
+    closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are
+    fitted on the same labels. A fold that ``folder`` already holds, of the same configuration, is not done again; one
+    whose held-out part has no label at all (the animal rested) is left out. With ``only`` some folds, the others are
+    left for another call, and those alone are pooled.
 
     Yields
     ------
@@ -87,11 +94,15 @@ def decode_folds(
     """
     parts: dict[str, list[Decoded]] = {t.name: [] for t in config.targets}
     prepared = None
-    for fold in range(num_folds):
+    for fold in only or range(num_folds):
         one = fold_config(config, rec, fold, num_folds)
         prepared = _fold(rec, one, folder / f"fold_{fold}", baselines, members, parts, progress)
     assert prepared is not None
     for target in config.targets:
+        if not parts[target.name] and only:
+            continue
+        if not parts[target.name]:
+            raise ConfigError(f"no held-out part has a label of '{target.name}'; see decode.moving")
         pooled = pool(parts[target.name])
         out = scores(pooled, target, prepared)
         key = f"decode_{target.name}"
@@ -113,10 +124,19 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
 
 def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]]:
     """Windows of the training and validation parts in time order, and the labels at their values."""
-    both = [decode_windows(prepared, part) for part in ("train", "valid")]
-    joined = Windows(*(np.concatenate([getattr(w, n) for w in both]) for n in ("segment", "tick")))
-    windows = joined[np.lexsort((joined.tick, joined.segment))]
+    windows = _joined([decode_windows(prepared, part) for part in ("train", "valid")])
     return windows, true_values(prepared, windows)
+
+
+def every_window(prepared: Prepared) -> Windows:
+    """Windows of the training and validation parts at every phase of the grid (``train.jitter``), in time order."""
+    phases = range(prepared.builder.shape.current) if prepared.config.train.jitter else [0]
+    return _joined([decode_windows(prepared, part, phase) for part in ("train", "valid") for phase in phases])
+
+
+def _joined(parts: Sequence[Windows]) -> Windows:
+    joined = Windows(*(np.concatenate([getattr(w, n) for w in parts]) for n in ("segment", "tick")))
+    return joined[np.lexsort((joined.tick, joined.segment))]
 
 
 def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, progress: bool) -> Prepared:
@@ -131,13 +151,13 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
         if not _trained(place, seeded):
             train(rec, seeded, place, progress=progress)
     windows, labels = labelled_windows(prepared)
+    models = [_fitted(place, prepared, config.seed + m) for m, place in enumerate(folders)]
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
         decoded = start_decoded(prepared, target, test, true[target.name])
         if file.exists():
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
-        models = [load_best(place, LIKELIHOOD) for place in folders]  # scored once: the last weights
         decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
@@ -146,6 +166,19 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
         np.savez_compressed(file, **decoded.predicted)  # pyright: ignore[reportArgumentType]
         parts[target.name].append(decoded)
     return prepared
+
+
+def _fitted(folder: Path, prepared: Prepared, seed: int) -> Neuroformer:
+    """A fold's model, its heads fitted on; the folder keeps it."""
+    file = folder / HEADS
+    model = load_best(folder, LIKELIHOOD)  # scored once: the last weights
+    if file.exists():
+        model.load_state_dict(load_file(file))
+        return model.eval()
+    config = prepared.config
+    model = fit_heads(model, prepared, every_window(prepared), config.targets, config.tune, seed)
+    save_weights(file, model)
+    return model
 
 
 def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
@@ -171,6 +204,6 @@ def _trained(folder: Path, config: Config) -> bool:
         return False
     if read_bundle(folder).config == config:
         return True
-    for file in folder.glob("decoded_*.npz"):
+    for file in (*folder.glob("decoded_*.npz"), *folder.glob(HEADS)):
         file.unlink()
     return False

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
+from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
 
@@ -54,7 +55,7 @@ class SpikeEmbedding(nn.Module):
         self.unit = nn.Embedding(num_units, width)
         nn.init.normal_(self.unit.weight, std=0.5)
         self.fourier = FourierTime(num_features, 2 * dt, 4 * (current + past) * dt)
-        self.time = nn.Linear(num_features, width)
+        self.time = Linear(num_features, width)
         center = (torch.arange(-past, current + 1) + 0.5) * dt
         self.register_buffer("center", center, persistent=False)
         self.center: Tensor
@@ -144,9 +145,10 @@ class InputEmbedding(nn.Module):
         self.offset: Tensor
         self.scale: Tensor
         self.size = size
-        self.value = nn.Linear(size, width)
+        self.value = Linear(size, width)
         self.fourier = FourierTime(num_features, current_s / max(config.samples, 1), 2 * current_s)
-        self.time = nn.Linear(num_features, width)
+        self.time = Linear(num_features, width)
+        self.duration = current_s
 
     def features(self, value: Tensor) -> Tensor:
         """(..., features) of (..., C) values in the variable's own unit."""
@@ -163,6 +165,5 @@ class InputEmbedding(nn.Module):
         features = self.features(torch.nan_to_num(value_WNC)) * exists[..., None]
         x = self.value(features)
         num_samples = value_WNC.shape[1]
-        duration = self.fourier.omega.new_tensor(2 * math.pi) / self.fourier.omega.min() / 2
-        at = (torch.arange(num_samples, device=x.device) + 0.5) / num_samples * duration
+        at = (torch.arange(num_samples, device=x.device) + 0.5) / num_samples * self.duration
         return x + self.time(self.fourier(at)), exists, features

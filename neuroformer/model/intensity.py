@@ -91,17 +91,18 @@ class Coupling(nn.Module):
     num_lags : int
         Bins after a spike in which it acts; 0 is its own bin.
     rank : int
-        Number of patterns; 0: a weight for every pair at every lag, ``pair`` (source and lag, target).
+        Number of patterns; 0: a weight for every pair at every lag, ``pair`` (source and lag, target),
+        beside each unit's own history.
     """
 
     def __init__(self, num_units: int, num_bins: int, num_lags: int, rank: int):
         super().__init__()
         self.num_bins, self.num_lags, self.num_units = num_bins, num_lags, num_units
+        self.own = nn.Parameter(torch.zeros(num_units, num_lags))
         self.pair = None
         if rank == 0:
             self.pair = nn.Parameter(torch.zeros(num_units * num_lags, num_units))
             return
-        self.own = nn.Parameter(torch.zeros(num_units, num_lags))
         self.source = nn.Parameter(0.1 * torch.randn(num_units, num_lags, rank))
         self.target = nn.Parameter(torch.zeros(rank, num_units))
 
@@ -111,13 +112,13 @@ class Coupling(nn.Module):
         lag_SB = torch.arange(self.num_bins, device=tick_S.device) - tick_S[:, None]
         acts_SB1 = (first_S[:, None] & (lag_SB >= 0) & (lag_SB < self.num_lags))[..., None]
         place_SB = unit_S[:, None] * self.num_lags + lag_SB.clamp(0, self.num_lags - 1)
-        if self.pair is not None:
-            return self.pair.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
-        both = torch.cat([self.own[..., None], self.source], 2).flatten(0, 1)
-        rows_SBR = both.index_select(0, place_SB.flatten()).unflatten(0, place_SB.shape) * acts_SB1
-        own_SBU = rows_SBR.new_zeros(*place_SB.shape, self.num_units)
-        own_SBU = own_SBU.scatter(2, unit_S[:, None, None].expand(-1, self.num_bins, 1), rows_SBR[..., :1])
-        return own_SBU + rows_SBR[..., 1:] @ self.target
+        place = place_SB.flatten()
+        own_SB1 = self.own.flatten().index_select(0, place).view(*place_SB.shape, 1) * acts_SB1
+        own_SBU = own_SB1.new_zeros(*place_SB.shape, self.num_units)
+        own_SBU = own_SBU.scatter(2, unit_S[:, None, None].expand(-1, self.num_bins, 1), own_SB1)
+        table = self.source.flatten(0, 1) if self.pair is None else self.pair
+        rows_SBR = table.index_select(0, place).unflatten(0, place_SB.shape) * acts_SB1
+        return own_SBU + (rows_SBR @ self.target if self.pair is None else rows_SBR)
 
     def before(
         self, past: Ragged, tick_P: Tensor, unit_P: Tensor, first_P: Tensor, weight_P: Tensor | None = None
@@ -143,7 +144,11 @@ class Coupling(nn.Module):
             place = (unit_S * self.num_lags + b - tick_S).index_select(0, acts)
             count = torch.bincount(row_S.index_select(0, acts), minlength=num_windows)
             weight = None if weight_S is None else weight_S.index_select(0, acts)
-            out.append(F.embedding_bag(place, self.pair, count.cumsum(0) - count, mode="sum", per_sample_weights=weight))  # fmt: skip
+            total = F.embedding_bag(place, self.pair, count.cumsum(0) - count, mode="sum", per_sample_weights=weight)  # fmt: skip
+            own = self.own.flatten().index_select(0, place)
+            at = (row_S * self.num_units + unit_S).index_select(0, acts)
+            total = total.flatten().index_add(0, at, own if weight is None else own * weight)
+            out.append(total.view(num_windows, self.num_units))
         return torch.stack(out, 1)
 
     def within(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:

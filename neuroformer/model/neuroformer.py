@@ -21,8 +21,10 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
+from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.surprise import Surprise
-from neuroformer.model.targets import MomentCounts, TargetHead
+from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -117,8 +119,8 @@ class Neuroformer(nn.Module):
         self.history = None
         if m.history_filters and self.past_bins:
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
-            self.history_weight = nn.Linear(self.history.size, m.width, bias=False)
-            self.history_dropout = nn.Dropout(m.history_dropout)
+            self.history_weight = Linear(self.history.size, m.width, bias=False)
+            self.history_dropout = Dropout(m.history_dropout)
         self.inputs = nn.ModuleDict(
             {
                 v.name: InputEmbedding(
@@ -132,7 +134,7 @@ class Neuroformer(nn.Module):
         )
         self.frames = FrameEncoder(m, normalization["frames"]) if w.frames > 0 else None
         if self.frames is not None:
-            self.frame_age = nn.Linear(2, m.width, bias=False)
+            self.frame_age = Linear(2, m.width, bias=False)
             self.frame_period = normalization["frames"]["period"]
         self.what_where = None
         if self.frames is not None and m.frame_readout:
@@ -151,7 +153,9 @@ class Neuroformer(nn.Module):
         self.moments = None
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
-            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt))
+            width = self.num_bins if m.target_networks else 0
+            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt), width)
+        self.unit_rate = torch.tensor(normalization["unit_rate"])
         self.surprise = None
         if self.what_where is not None and m.surprise > 0:
             self.surprise = Surprise(
@@ -166,7 +170,7 @@ class Neuroformer(nn.Module):
         self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
         if any("neural" in c.pair for c in config.loss.contrast):
             self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
-            self.neural_weight = nn.Linear(self.neural.size, m.width, bias=False)
+            self.neural_weight = Linear(self.neural.size, m.width, bias=False)
         self.contrast = nn.ModuleList(
             nn.ModuleList(Projection(m.width, c.width) for _ in c.pair) for c in config.loss.contrast
         )
@@ -176,7 +180,7 @@ class Neuroformer(nn.Module):
         self.traces = None
         if config.traces.likelihood != "none":
             self.traces = TraceHead(config, num_units, normalization["traces"])
-        self.dropout = nn.Dropout(m.dropout)
+        self.dropout = Dropout(m.dropout)
 
     @classmethod
     def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
@@ -334,17 +338,9 @@ class Neuroformer(nn.Module):
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
         state_SD = self.heads.id_state(h_TD.index_select(0, before_S), batch.tick_T)
         base_SU = self.id_base(intensity, before_S, batch.tick_T)
-        rows = None if base_SU is None else torch.arange(len(base_SU), device=h_TD.device)
         high_S = torch.full_like(low_S, self.num_units)
         id_nll = marked_cross_entropy(
-            state_SD,
-            self.heads.unit,
-            self.heads.bias,
-            batch.unit_T,
-            low_S,
-            high_S,
-            base_RC=base_SU,
-            base_row_N=rows,
+            state_SD, self.heads.unit, self.heads.bias, batch.unit_T, low_S, high_S, base_SU
         )
         return dt_nll, id_nll
 
@@ -376,7 +372,12 @@ class Neuroformer(nn.Module):
         m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
         size = 0 if self.moments is None else self.moments.size
         size += 0 if self.surprise is None else self.surprise.size
-        return TargetHead(target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout)
+        outputs = raw_size(target, scale)
+        rate_U = self.unit_rate * self.num_bins
+        networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
+        return TargetHead(
+            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel
+        )  # fmt: skip
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
@@ -391,7 +392,7 @@ class Neuroformer(nn.Module):
 
     def decode(self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
         """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
-        counts: dict[tuple[int, ...], Tensor | None] = {}
+        counts: dict[tuple[int, ...], Moments] = {}
         out = {}
         for name, head in self.targets.items():
             assert isinstance(head, TargetHead)
@@ -399,16 +400,16 @@ class Neuroformer(nn.Module):
         return out
 
     def moment_counts(
-        self, batch: Batch, state: State, ends: list[int], known: dict[tuple[int, ...], Tensor | None]
-    ) -> Tensor | None:
+        self, batch: Batch, state: State, ends: list[int], known: dict[tuple[int, ...], Moments]
+    ) -> Moments:
         """(V, F) counts around the moments at ``ends`` of every window, and what of them the frames do not explain;
         what was computed before is in ``known``."""
         if self.moments is None or batch.around is None:
-            return None
+            return Moments()
         key = tuple(ends)
         if key not in known:
             around = batch.around
-            counts_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            counts_VF, bins_VUB = self.moments(around.layout, around.tick_S, around.unit_S, ends)
             if self.surprise is not None and state.expected_GKU is not None and batch.earlier is not None:
                 row = torch.cat([batch.past.row_T, batch.current.row_T])
                 tick = torch.cat([batch.past_tick_P, batch.tick_T])
@@ -420,7 +421,7 @@ class Neuroformer(nn.Module):
                     for end in ends
                 ]
                 counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
-            known[key] = counts_VF
+            known[key] = Moments(counts_VF, bins_VUB)
         return known[key]
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:

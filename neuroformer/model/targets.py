@@ -1,63 +1,27 @@
 """Behavior targets: what is read of them from the fused states and from the spikes around each decoded moment.
 
-Shape suffixes: W windows, N values a window, V = W * N values, T tokens (SOS included), S spikes, F features,
-D width, C columns, R raw outputs of a value.
+Shape suffixes: M readouts, W windows, N values a window, V = W * N values, T tokens (SOS included), S spikes,
+F features, D width, C columns, R raw outputs of a value.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
-from neuroformer.model.embed import raised_cosines
+from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.moments import KernelReadout, Moments, Recurrent
 from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
 RANGE_MARGIN = 0.1  # of the training range
-
-
-class MomentCounts(nn.Module):
-    """Square roots of each unit's filtered spike counts before (and, with lookahead, after) a decoded moment.
-
-    What a lagged linear decoder knows, at log-spaced lags: attention averages, and a decoder also needs sums.
-
-    Parameters
-    ----------
-    num_units, num_filters : int
-    before, after : int
-        Bins before the moment, and after it, whose spikes are counted.
-    """
-
-    def __init__(self, num_units: int, num_filters: int, before: int, after: int):
-        super().__init__()
-        self.num_units, self.after = num_units, after
-        basis = raised_cosines(num_filters, before)
-        if after:  # mirrored, the bin next to the moment last
-            ahead = raised_cosines(max(1, num_filters // 2), after).flip(0)
-            basis = torch.block_diag(ahead, basis)
-        self.register_buffer("basis", basis, persistent=False)
-        self.basis: Tensor
-
-    @property
-    def size(self) -> int:
-        return self.num_units * self.basis.shape[1]
-
-    def forward(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, ends: list[int]) -> Tensor:
-        """(V, F) of the moments at the start of bins ``ends`` of every window; spikes outside the reach count nothing."""
-        num_filters = self.basis.shape[1]
-        total = self.basis.new_zeros(len(layout) * len(ends) * self.num_units, num_filters)
-        for n, end in enumerate(ends):
-            lag = end - 1 - tick_S + self.after
-            near = torch.nonzero((lag >= 0) & (lag < len(self.basis))).squeeze(1)
-            row = layout.row_T.index_select(0, near) * len(ends) + n
-            place = row * self.num_units + unit_S.index_select(0, near)
-            total = total.index_add(0, place, self.basis.index_select(0, lag.index_select(0, near)))
-        return total.view(len(layout) * len(ends), -1).sqrt()
+NETWORK_SHARE = 3.0  # of a recurrent readout in the head's mean, against 1 of the attention pool
 
 
 def value_ends(samples: int, num_bins: int) -> list[int]:
@@ -82,12 +46,22 @@ def seen_tokens(layout: Ragged, tick_S: Tensor, ends: list[int], ahead: int) -> 
     return layout.offsets[:-1].index_select(0, window) + keys.position_T, keys
 
 
+def raw_size(target: TargetConfig, scale: dict) -> int:
+    """Raw outputs of one value, see :class:`TargetHead`."""
+    if scale.get("classes"):
+        return len(scale["classes"])
+    twice = target.kind == "circular" or target.noise != "squared"
+    return len(scale["mean"]) * (2 if twice else 1)
+
+
 class TargetHead(nn.Module):
     """A behavior variable at one or several moments of a window, with its own noise model.
 
     1. Pool the fused states that lie before the moment (plus lookahead) by attention.
     2. Beside it the first state (past, frames, behavior) and the filtered counts around the moment.
     3. A small network over the three, plus linear paths from the first state and from the counts.
+    4. Recurrent networks over the count bins around the moment. Each of these readouts has a loss of its own, so that
+       they err differently; the head gives their mean, weighted by ``share``.
 
     Raw outputs, by kind: ``regression``, the mean in units of the training spread (``noise`` gaussian or student:
     then the log of its scale); ``classification``, logits; ``circular``, the natural parameters of a von Mises
@@ -100,35 +74,45 @@ class TargetHead(nn.Module):
         Its entry in the normalisation.
     width, heads, num_bins, ahead : of the model; bins of lookahead
     counts_size : int
-        Features from :class:`MomentCounts`; 0: none.
+        Features from :class:`~neuroformer.model.moments.MomentCounts`; 0: none.
+    networks : list of Recurrent
+    num_random : int
+        Random features of a kernel readout over the first state and the counts, which fine-tuning may set; 0: none.
     """
 
     def __init__(
         self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
-        counts_size: int, dropout: float,
+        counts_size: int, dropout: float, networks: Sequence[Recurrent] = (),
+        num_random: int = 0,
     ):  # fmt: skip
         super().__init__()
+        self.networks = nn.ModuleList(networks)
+        share = torch.tensor([1.0] + [NETWORK_SHARE] * len(networks))
+        share = share / share.sum()
+        self.register_buffer("share", share, persistent=len(networks) > 0)
+        self.share: Tensor
         self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
         self.ends = value_ends(target.samples, num_bins)
         self.classes: list[int] = scale.get("classes", [])
         self.period: float = scale.get("period", 0.0)
         self.low: list[float] = scale.get("low", [0.0])
         self.num_columns = 1 if self.classes else len(scale["mean"])
-        size = self.raw_size
+        size = raw_size(target, scale)
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
         streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width), nn.Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, size),
+            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), Dropout(dropout),
+            Linear(width, size),
         )  # fmt: skip
-        self.skip = nn.Linear(width, size)
-        self.counts = nn.Linear(counts_size, width) if counts_size else None
-        self.linear = nn.Linear(counts_size, size) if counts_size else None
+        self.skip = Linear(width, size)
+        self.counts = Linear(counts_size, width) if counts_size else None
+        self.linear = Linear(counts_size, size) if counts_size else None
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
-        self.counts_dropout = nn.Dropout(dropout)
+        self.counts_dropout = Dropout(dropout)
+        self.kernel = KernelReadout(num_random, counts_size + width, size) if num_random else None
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
@@ -139,23 +123,29 @@ class TargetHead(nn.Module):
         self.least: Tensor
         self.most: Tensor
 
-    @property
-    def raw_size(self) -> int:
-        if self.classes:
-            return len(self.classes)
-        twice = self.kind == "circular" or self.noise != "squared"
-        return self.num_columns * (2 if twice else 1)
+    def forward(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, moments: Moments) -> Tensor:
+        """(W, N, R) raw outputs; ``tick_S`` are the bins of the current spikes. While training, those of every readout
+        apart where there are several: (M, W, N, R)."""
+        raw = self.attended(h_TD, layout, tick_S, moments.counts_VF)
+        if len(self.networks) and moments.bins_VUB is not None:
+            bins_VUB = moments.bins_VUB.to(h_TD.dtype)
+            every = torch.stack([raw, *(network(bins_VUB) for network in self.networks)])
+            raw = every if self.training else torch.einsum("m,mvr->vr", self.share.to(every.dtype), every)
+        return raw.unflatten(-2, (len(layout), len(self.ends)))
 
-    def forward(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, counts_VF: Tensor | None) -> Tensor:
-        """(W, N, R) raw outputs; ``tick_S`` are the bins of the current spikes."""
+    def attended(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, counts_VF: Tensor | None) -> Tensor:
+        """(V, R) of steps 1 to 3."""
         pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
         parts = [pooled_VD, sos_VD]
         raw = self.skip(sos_VD)
+        if self.kernel is not None:
+            known = [sos_VD] if counts_VF is None else [counts_VF.to(sos_VD.dtype), sos_VD]
+            raw = raw + self.kernel(torch.cat(known, 1))
         if self.counts is not None and self.linear is not None and counts_VF is not None:
             counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
             parts.append(self.counts(counts_VF))
             raw = raw + self.linear(counts_VF)
-        return (raw + self.out(torch.cat(parts, 1))).unflatten(0, (len(layout), len(self.ends)))
+        return raw + self.out(torch.cat(parts, 1))
 
     def pool(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor) -> tuple[Tensor, Tensor]:
         """(V, D) attention pool over what each value may see, and (V, D) its window's first state."""
@@ -218,7 +208,7 @@ class TargetHead(nn.Module):
         return exists
 
     def loss(self, raw_WNR: Tensor, values_WNC: Tensor, total: Tensor | None = None) -> Tensor:
-        """Mean over the values that exist; zero (with a gradient of zero) where a batch has none.
+        """Mean over the values that exist (and over readouts); zero (with a gradient of zero) where a batch has none.
 
         ``total`` replaces their number where the batch is a piece of a larger one.
 
@@ -230,8 +220,8 @@ class TargetHead(nn.Module):
         values = torch.nan_to_num(values_WNC)
         if self.classes:
             hit = values == torch.tensor(self.classes, device=values.device, dtype=values.dtype)
-            each = F.cross_entropy(raw.flatten(0, -2), hit.long().argmax(-1).flatten(), reduction="none")
-            each = each.view(exists.shape)
+            label = hit.long().argmax(-1).expand(raw.shape[:-1])
+            each = F.cross_entropy(raw.flatten(0, -2), label.flatten(), reduction="none").view(label.shape)
         elif self.kind == "circular":
             cos, sin = raw.chunk(2, -1)
             strength = (cos.square() + sin.square() + 1e-8).sqrt()
@@ -239,7 +229,8 @@ class TargetHead(nn.Module):
             each = (torch.special.i0e(strength).log() + strength - aligned).mean(-1)
         else:
             each = self._residual_loss(raw, self.normalized(values).float()).mean(-1)
-        return (each * exists).sum() / (exists.sum() if total is None else total).clamp_min(1)
+        readouts = len(each) if each.ndim > exists.ndim else 1
+        return (each * exists).sum() / readouts / (exists.sum() if total is None else total).clamp_min(1)
 
     def _residual_loss(self, raw: Tensor, wanted: Tensor) -> Tensor:
         error = (raw[..., : self.num_columns] - wanted).square()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.describe import describe
+from neuroformer.recording.describe import describe, describe_html
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers, validate
 
 __all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
@@ -339,3 +339,6 @@ class Recording:
 
     def __repr__(self) -> str:
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        return describe_html(self)

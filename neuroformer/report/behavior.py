@@ -45,3 +45,25 @@ def embedding_scatter(low_VD: np.ndarray, values_V: np.ndarray, name: str) -> Fi
     fig.colorbar(points, ax=ax, label=name)
     ax.set(xlabel="component 1", ylabel="component 2")
     return fig
+
+
+def ablation_bars(rows: list[dict[str, Any]]) -> Figure:
+    """What each score loses (or gains) without each part, with its paired 95 % interval; a panel a score."""
+    rows = [r for r in rows if r["without"] != "full"]
+    names = list(dict.fromkeys(r["measure"] for r in rows))
+    parts = list(dict.fromkeys(r["without"] for r in rows))
+    size = (3 * max(1, len(names)), 1.2 + 0.35 * len(parts))
+    fig = Figure(figsize=size, layout="constrained")
+    panels = fig.subplots(1, max(1, len(names)), sharey=True, squeeze=False)[0]
+    for ax, name in zip(panels, names, strict=False):
+        mine = [r for r in rows if r["measure"] == name]
+        place = [parts.index(r["without"]) for r in mine]
+        value, low, high = (np.array([r[k] for r in mine]) for k in ("minus", "minus_low", "minus_high"))
+        ax.axvline(0, c="#999999", lw=1)
+        ax.errorbar(
+            value, place, xerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)], fmt="o", c=COLORS[0]
+        )
+        ax.set(title=name, xlabel="without it, minus full")
+    panels[0].set_yticks(range(len(parts)), [f"no {part}" for part in parts])
+    panels[0].invert_yaxis()
+    return fig

@@ -14,6 +14,7 @@ import yaml
 from neuroformer.analysis.maps import load_maps
 from neuroformer.analysis.psth import WIDTH_S, compare_psth
 from neuroformer.config import to_dict
+from neuroformer.data.members import open_one
 from neuroformer.data.splits import Split
 from neuroformer.model.bundle import Bundle
 from neuroformer.recording import Recording, RecordingError, open_recording
@@ -78,7 +79,7 @@ def _audit(run: Run) -> dict[str, Any]:
 
 
 def _learning(run: Run) -> dict[str, Any]:
-    path = run.folder / "log" / "metrics.csv"
+    path = run.bundle.path / "log" / "metrics.csv"
     if not path.exists():
         raise Missing("No training log in this run.", "neuroformer train --config ...")
     with open(path) as f:
@@ -266,7 +267,7 @@ def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
     from neuroformer.data.splits import make_split
 
     try:
-        rec = open_recording(config.recording.path, **config.recording.options)
+        rec = open_one(config.recording)
     except (RecordingError, OSError):
         return None, None
     if rec.unit_ids != bundle.units:

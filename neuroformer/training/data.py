@@ -107,6 +107,7 @@ class Steps(Sampler):
         self.config = members[0].config
         self.num_batches = [self._num_batches(member) for member in members]  # an epoch
         equal = self.config.train.balance == "equal"
+        self._shuffled: tuple[int, np.ndarray] | None = None  # the deck at hand, and which it is
         self.deck = [max(self.num_batches)] * len(members) if equal else self.num_batches
 
     def _num_batches(self, prepared: Prepared) -> int:
@@ -140,8 +141,10 @@ class Steps(Sampler):
         if len(self.deck) == 1:
             return 0, step
         times, place = divmod(step, sum(self.deck))
-        cards = np.repeat(np.arange(len(self.deck)), self.deck)
-        cards = cards[np.random.default_rng([self.config.seed, times, 0, 1]).permutation(len(cards))]
+        if self._shuffled is None or self._shuffled[0] != times:
+            cards = np.repeat(np.arange(len(self.deck)), self.deck)
+            self._shuffled = times, np.random.default_rng([self.config.seed, times, 0, 1]).permutation(cards)
+        cards = self._shuffled[1]
         recording = int(cards[place])
         return recording, times * self.deck[recording] + int((cards[:place] == recording).sum())
 

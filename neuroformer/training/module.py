@@ -83,6 +83,7 @@ def learning_rate(step: int, t: TrainConfig) -> float:
 
 
 _READOUT = re.compile(r"(recordings\.\d+\.)?(frames|what_where|coupling)\.")
+_PAIRS = re.compile(r"(recordings\.\d+\.)?coupling\.pair$")
 
 
 def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
@@ -94,21 +95,23 @@ def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
     """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
-    their own, and a pretrained network another."""
-    parts = {"rest": 1.0, "readout": t.readout_lr, "backbone": t.backbone_lr}
-    members: dict[str, list[nn.Parameter]] = {part: [] for part in parts}
+    their own, and a pretrained network another.
+
+    Weights of a coupling of pairs are seldom touched: two units fire at one lag in few batches of a hundred. Adam would
+    take the silence between for a strong gradient, so here its ``eps`` is a tenth of a unit's share of the spikes.
+    """
+    members: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, p in cohort.named().items():
         if p.requires_grad:
-            part = "readout" if _READOUT.match(name) else "rest"
-            members["backbone" if "frames.backbone." in name else part].append(p)
-    groups = []
-    for part, factor in parts.items():
-        for is_matrix in (True, False):
-            chosen = [p for p in members[part] if (p.ndim >= 2) == is_matrix]
-            if chosen:
-                decay = t.weight_decay if is_matrix else 0.0
-                groups.append({"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor})
-    return groups
+            factor = t.readout_lr if _READOUT.match(name) else 1.0
+            factor = t.backbone_lr if "frames.backbone." in name else factor
+            decay = t.weight_decay if p.ndim >= 2 else 0.0
+            eps = 0.1 / p.shape[1] if _PAIRS.match(name) else 1e-8
+            members.setdefault((factor, decay, eps), []).append(p)
+    return [
+        {"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor, "eps": eps}
+        for (factor, decay, eps), chosen in members.items()
+    ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfig) -> None:

@@ -94,10 +94,10 @@ def test_reliability_is_high_for_signal_and_low_for_noise():
     windows = Windows(np.zeros(100, np.int64), np.arange(100))
 
     def make(size):
-        return lambda w: Map("x", size * signal + np.random.default_rng(int(w.tick.sum())).standard_normal((20, 20)), "", NAMES[:20], NAMES[:20], np.ones((20, 20)))  # fmt: skip
+        return lambda w: [Map("x", size * signal + np.random.default_rng(int(w.tick.sum())).standard_normal((20, 20)), "", NAMES[:20], NAMES[:20], np.ones((20, 20)))]  # fmt: skip
 
-    assert split_half(make(5.0), windows) > 0.9
-    assert abs(split_half(make(0.0), windows)) < 0.3
+    assert split_half(make(5.0), windows)["x"] > 0.9
+    assert abs(split_half(make(0.0), windows)["x"]) < 0.3
 
 
 def test_the_average_of_seeds_knows_its_spread():

@@ -14,8 +14,8 @@ from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
-from neuroformer.decoding.finetune import extend, finetune
-from neuroformer.decoding.folds import fold_config, labelled_windows
+from neuroformer.decoding.finetune import extend, finetune, fit_heads
+from neuroformer.decoding.folds import every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
@@ -44,8 +44,9 @@ def driven_recording(seconds=60.0):
     return dataclasses.replace(rec, spike_times=times[order], spike_units=unit[order], behavior=behavior)
 
 
-def pretrained(targets=()):
+def pretrained(targets=(), **model):
     config = small_config(
+        model={"width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2} | model,
         window={"frames": 0.0},
         targets=list(targets),
         loss={"contrast": []},
@@ -83,6 +84,28 @@ def test_the_anchor_is_the_ridge_that_it_claims(extended):
     ours = predict_targets(model, prepared, windows)["place"]
     np.testing.assert_allclose(ours, linear * head.std.numpy() + head.mean.numpy(), atol=1e-4)
     assert r2(true_values(prepared, windows)["place"], ours).min() > 0.3
+
+
+def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
+    """A label that is the square of what drives the units: no line through square-root counts reads it."""
+    model, prepared = pretrained(target_kernel=256)
+    rec = prepared.rec
+    speed = rec.behavior["speed"]
+    bent = BehaviorVariable(speed.times, np.cos(2 * speed.values))
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, "bent": bent})
+    model, prepared = extend(model, dataclasses.replace(prepared, rec=rec), [TargetConfig("bent")])
+    windows, _ = labelled_windows(prepared)
+    features = linear_features(model, prepared, windows, "bent")
+    linear = fit_anchor(features, prepared, windows, 1)
+    anchor = fit_anchor(features, prepared, windows, 1, 256)
+    assert anchor.kernel is not None and anchor.score > linear.score + 0.1
+    head = model.targets["bent"]
+    set_anchor(head, anchor, features)
+    ours = predict_targets(model, prepared, windows)["bent"]
+    unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
+    np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
+    set_anchor(head, linear, features)
+    assert not head.kernel.weight.any()
 
 
 @pytest.mark.parametrize("how", ["head", "top", "all", "adapters"])
@@ -161,6 +184,19 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
         fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
 
 
+def test_fitting_heads_on_labels_moves_heads_alone_and_helps():
+    model, prepared = pretrained([{"name": "speed"}])
+    windows = every_window(prepared)
+    assert len(windows) > 4 * len(labelled_windows(prepared)[0])  # every phase of the grid
+    true = true_values(prepared, windows)["speed"]
+    fitted = fit_heads(model, prepared, windows, [SPEED], dataclasses.replace(TUNE, steps=60))
+    before, after = model.state_dict(), fitted.state_dict()
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved and all(n.startswith("targets.speed") for n in moved)
+    score = lambda m: r2(true, predict_targets(m, prepared, windows)["speed"])[0]
+    assert score(fitted) > max(0.3, score(model) + 0.2)
+
+
 def test_folds_hold_out_everything_once():
     rec = driven_recording()
     config = small_config(
@@ -234,7 +270,13 @@ def test_the_commands(tmp_path, capsys):
         "--baselines",
         "ridge",
     ]
-    assert say(*folds, "--members", "2", "targets=[{name: speed}]") == 0
+    rest = ("--members", "2", "targets=[{name: speed}]", "model.target_networks=1")
+    assert say(*folds, "--only", "1", *rest) == 0 and not (tmp_path / "run_f" / "summary.json").exists()
+    assert "folds 1 of 2 alone" in capsys.readouterr().out
+    written = (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns
+    assert say(*folds, *rest) == 0  # a finished fold is not done again
+    assert (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns == written
+    assert say(*folds, "--only", "x", *rest) == 2
     summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
     low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
     assert (

@@ -8,7 +8,7 @@ from helpers import small_config, small_model
 
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, TargetConfig, to_dict
-from neuroformer.decoding.embedding import alignment_bits, consistency
+from neuroformer.decoding.embedding import alignment_bits, consistency, consistency_across
 from neuroformer.decoding.finetune import extend
 from neuroformer.decoding.probe import probe, representations
 from neuroformer.recording.arrays import write_npz
@@ -86,3 +86,20 @@ def test_the_commands(tmp_path, capsys):
     )
     assert np.load(tmp_path / "run" / "embedding.npz")["features"].shape[1] == 3
     assert (tmp_path / "run" / "embedding.png").stat().st_size > 5000
+
+
+def test_recordings_of_two_animals_agree_along_a_behavior():
+    """Different windows, different units: features that are functions of one variable agree, others do not."""
+    rng = np.random.default_rng(0)
+    mix = rng.standard_normal((3, 3))
+
+    def run(count, turn, noise):
+        v = rng.uniform(0, 6, count)
+        return np.stack([np.sin(v), np.cos(v), v], 1) @ turn + noise * rng.standard_normal((count, 3)), v
+
+    sides = [{"train": run(3000, m, 0.1), "test": run(2000, m, 0.1)} for m in (np.eye(3), mix)]
+    assert min(consistency_across(*sides).values()) > 0.95
+    noise = {p: (rng.standard_normal(x.shape), v) for p, (x, v) in sides[1].items()}
+    assert consistency_across(sides[0], noise)["a_to_b"] < 0.3
+    with pytest.raises(ConfigError, match="too few to align"):
+        consistency_across(*sides, num_bins=3)

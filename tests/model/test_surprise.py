@@ -77,7 +77,7 @@ def test_decoders_see_the_window_and_rates_do_not():
     later = dataclasses.replace(batch, unit_T=(batch.unit_T + 1) % 6)
     assert torch.equal(model.expected(batch), model.expected(later))
     head = next(iter(model.targets.values()))
-    a, b = (model.moment_counts(x, model.encode(x), head.ends, {}) for x in (batch, later))
+    a, b = (model.moment_counts(x, model.encode(x), head.ends, {}).counts_VF for x in (batch, later))
     size = model.surprise.size
     assert a.shape[1] == model.moments.size + size
     assert not torch.equal(a[:, -size:], b[:, -size:])

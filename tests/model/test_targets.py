@@ -11,6 +11,7 @@ from scipy.stats import norm, t, vonmises
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import predict_spreads, predict_targets
+from neuroformer.model.moments import boxes, root_count_moments
 from neuroformer.model.targets import STUDENT_DOF, TargetHead, value_ends
 from neuroformer.recording import BehaviorVariable
 
@@ -31,21 +32,23 @@ def recording_with_heading(**options):
     return dataclasses.replace(rec, behavior={**rec.behavior, "heading": heading, "choice": choice})
 
 
-def many_targets(lookahead=0.0):
-    return small_config(
+def many_targets(lookahead=0.0, networks=0):
+    config = small_config(
         window={"lookahead": lookahead, "target_past": 0.2},
         targets=[
             {"name": "speed", "samples": 5, "noise": "gaussian"}, {"name": "gaze", "noise": "student"},
             {"name": "heading", "kind": "circular", "samples": 5}, {"name": "choice", "kind": "classification"},
         ],
     )  # fmt: skip
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, target_networks=networks))
 
 
+@pytest.mark.parametrize("networks", [0, 2])
 @pytest.mark.parametrize("lookahead", [0.0, 0.03])
-def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead):
+def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, networks):
     """Other units from some bin on: values whose moment plus lookahead lies before it stay bit for bit, one later changes."""
     rec = recording_with_heading(doubles=0.0, rate=60.0)
-    config = many_targets(lookahead)
+    config = many_targets(lookahead, networks)
     model, prepared = small_model(rec, config)
     window = Windows(np.array([0]), np.array([400]))
     # as the heads give them: values are clamped to what training held, and untrained ones go beyond
@@ -192,3 +195,34 @@ def test_the_model_says_how_sure_it_is():
 def test_mistakes_are_named(target, message):
     with pytest.raises(ConfigError, match=message):
         small_config(targets=[{"name": "speed", **target}])
+
+
+def test_count_bins_hold_every_spike_once_and_none_of_both_sides():
+    """7 ticks before and 5 after in bins of 3: 1 + 3 + 3 | 3 + 2, the earliest first."""
+    bins = boxes(7, 5, 3)
+    assert bins.sum(1).eq(1).all() and bins.sum(0).tolist() == [1, 3, 3, 3, 2]
+    assert bins.argmax(1).tolist() == [4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1, 0]
+    assert boxes(6, 0, 3).sum(0).tolist() == [3, 3]
+
+
+def test_readouts_learn_apart_and_are_averaged():
+    rec = recording_with_heading()
+    model, prepared = small_model(rec, many_targets(networks=2))
+    batch = prepared.builder(Windows(np.zeros(3, int), np.array([100, 200, 300])))
+    head = model.targets["heading"]
+    head.train()
+    every = model.decoded(batch)["heading"]
+    head.eval()
+    together = model.decoded(batch)["heading"]
+    assert every.shape == (3, *together.shape)
+    labels = batch.targets["heading"]
+    mean = torch.stack([head.loss(raw, labels) for raw in every]).mean()
+    torch.testing.assert_close(head.loss(every, labels), mean)
+    assert not torch.allclose(every[0], every[1], atol=1e-3)
+
+
+def test_a_root_count_is_scaled_by_its_poisson_spread():
+    counts = np.random.default_rng(0).poisson([[0.1, 4.0]] * 200_000)
+    mean, spread = root_count_moments(torch.tensor([0.1, 4.0]))
+    np.testing.assert_allclose(mean, np.sqrt(counts).mean(0), rtol=0.02)
+    np.testing.assert_allclose(spread, np.sqrt(counts).std(0), rtol=0.02)

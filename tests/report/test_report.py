@@ -209,6 +209,26 @@ def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
         assert f"neuroformer {command}" in text
 
 
+def test_the_same_figures_in_a_notebook(run, tmp_path):
+    from matplotlib.axes import Axes
+
+    from neuroformer.report.notebook import RunView
+
+    view = RunView(run)
+    made = [view.learning(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2),
+            view.connectivity(), view.connectivity(sort="unit", null=True)]  # fmt: skip
+    assert all(isinstance(ax, Axes) for panel in made for ax in panel)
+    assert made[0]._repr_png_().startswith(b"\x89PNG")
+    shown, by_unit = (p[0].images[0].get_array() for p in made[-2:])
+    assert shown.shape == (6, 6) and np.nanmax(by_unit) == pytest.approx(np.nanmax(view.maps["knock-out"].z()[~np.eye(6, dtype=bool)]), rel=1e-5)  # fmt: skip
+    assert "bits/spike" in view._repr_html_() and "0.8" in view._repr_html_()
+    assert "<table>" in view.rec._repr_html_() and "spikes" in view.rec._repr_html_()
+    with pytest.raises(FileNotFoundError, match="neuroformer fields makes it"):
+        view.stimuli()
+    with pytest.raises(ValueError, match="no order 'size'; known: cluster, rate, unit"):
+        view.connectivity(sort="size")
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no bundle at" in capsys.readouterr().err
@@ -235,5 +255,11 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
+    again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
+    assert main([*again, "--seeds", str(run)]) == 0
+    assert "reliability_knock_out" in capsys.readouterr().out
+    both = load_maps(copy / "maps.npz")["knock-out"]  # of one model twice: no spread over seeds
+    np.testing.assert_allclose(both.values, maps["knock-out"].values, rtol=1e-5)
+    assert np.nanmax(both.null_std) < 1e-9
     assert main(["report", str(copy)]) == 0
     assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing

@@ -1,0 +1,74 @@
+"""Does a trained model know which of many inputs drives each neuron? Every reading's top input against the truth."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuroformer.analysis import attention, fields
+from neuroformer.analysis.maps import Map
+from neuroformer.config import ConfigError, load_config
+from neuroformer.recording import open_recording
+
+
+def run(config: Path, overrides: list[str] | None = None, windows: int = 256, folder: Path | None = None) -> dict[str, Any]:  # fmt: skip
+    """Train on ``synthetic:inputs``, where one pixel drives each neuron, and read which.
+
+    Parameters
+    ----------
+    windows : training windows of which the readings are taken; occlusion takes a quarter of them
+    folder : keeps the run; a second call reads the same model
+
+    Returns
+    -------
+    dict
+        ``readings``: by name, the share of units whose largest value lies at the pixel that drives them; chance is
+        one over the number of pixels. ``best``: the reading of the largest share.
+
+    Raises
+    ------
+    ConfigError
+        A recording whose true inputs are not known.
+    """
+    from neuroformer.training.train import load_best, train
+
+    c = load_config(config, overrides or [])
+    rec = open_recording(c.recording.path, **c.recording.options)
+    if "input_of_unit" not in rec.truth:
+        raise ConfigError(f"'{rec.name}' does not say which input drives each unit; use synthetic:inputs")
+    with tempfile.TemporaryDirectory() as temporary:
+        mine = folder or Path(temporary)
+        prepared, metrics = train(rec, c, mine, progress=False, resume=True)
+        model = load_best(mine)
+    everything, ids = prepared.windows("train"), rec.unit_ids
+    few = np.random.default_rng(c.seed).permutation(len(everything))[:windows]
+    some, args = everything[np.sort(few)], (model, prepared.builder)
+    maps = [fields.frame_sensitivity(*args, some[:32], ids, batch_size=8)]
+    maps += [fields.occlusion(*args, some[: max(1, windows // 4)], ids)]
+    maps += [m for m in attention.attention_maps(*args, some, ids, batch_size=32, rollout=False) if m.grid]
+    truth = rec.truth["input_of_unit"]
+    found = {m.name: _share(m, truth) for m in maps}
+    return {
+        "bench": "inputs", "checked": True, "units": rec.num_units, "readings": found,
+        "best": max(found, key=lambda name: found[name]), "bits_per_spike": float(metrics["valid_best_likelihood"]),
+        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+    }  # fmt: skip
+
+
+def _share(m: Map, truth: np.ndarray) -> float:
+    """How often a unit's largest value, over lags, lies at its true input."""
+    return float((np.nan_to_num(m.pairs(), nan=-np.inf).argmax(1) == truth).mean())
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [f"{'reading':<44}{'top input is the true one':>28}"]
+    lines += [f"{name:<44}{share:>27.1%}" for name, share in result["readings"].items()]
+    return "\n".join(
+        [*lines, f"{result['units']} units; validation bits/spike {result['bits_per_spike']:.4f}"]
+    )

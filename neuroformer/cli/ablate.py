@@ -1,0 +1,62 @@
+"""``neuroformer ablate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from neuroformer.cli.shared import KEYS, save_figure, warn_only_ours
+from neuroformer.cli.tables import interval, table
+from neuroformer.config import ConfigError, load_config
+
+
+def add(command) -> None:
+    help = "What each part of a model is worth: train without it, and compare likelihood, responses and decoding."
+    p = command("ablate", run, help, KEYS)
+    p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/demo.yaml")
+    p.add_argument("--run", type=Path, help="folder of the runs (default: runs/<name>_ablate)")
+    p.add_argument(
+        "--parts", default="all", metavar="PART[,PART]",
+        help="past, frames, behavior, contrast, time_embedding, factorization, rate_readout (default: all there are)",
+    )  # fmt: skip
+    p.add_argument("--seeds", type=int, default=1, help="runs of each variant (default: 1)")
+    p.add_argument(
+        "--only", metavar="PART[,PART]", default="",
+        help="train these variants alone ('full' is one), and compare nothing: a later call goes on with what is there",
+    )  # fmt: skip
+    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=300")
+
+
+def run(args) -> None:
+    from neuroformer.decoding.ablate import FULL, compare, parts_of, train_variant, variant_folder, without
+    from neuroformer.model.bundle import write_atomic
+    from neuroformer.recording import open_recording
+    from neuroformer.report.behavior import ablation_bars
+
+    if args.seeds < 1:
+        raise ConfigError(f"--seeds is {args.seeds}; expected 1 or more")
+    config = load_config(args.config, args.override)
+    parts = parts_of(config) if args.parts == "all" else args.parts.split(",")
+    todo = args.only.split(",") if args.only else [FULL, *parts]
+    for part in (*parts, *todo):
+        without(config, part)  # says at once what cannot be
+    folder = args.run or Path("runs") / f"{config.name}_ablate"
+    rec = open_recording(config.recording.path, **config.recording.options)
+    warn_only_ours()
+    for part in todo:
+        for seed in range(args.seeds):
+            train_variant(rec, config, part, seed, variant_folder(folder, part, seed), not args.quiet)
+    if args.only:
+        print(f"{', '.join(todo)}: trained and scored in {folder}")
+        return
+    rows = compare(rec, config, folder, parts, args.seeds)
+    path = folder / "ablation.json"
+    write_atomic(path, json.dumps({"seeds": args.seeds, "rows": rows}, indent=1).encode())
+    lines = [
+        (r["without"], r["measure"], r["value"], interval(r["low"], r["high"]), r["minus"],
+         interval(r["minus_low"], r["minus_high"]), " ".join(f"{v:.3f}" for v in r["seeds"]))
+        for r in rows
+    ]  # fmt: skip
+    header = ("without", "score", "value", "95 % interval", "minus full", "95 % interval, paired", "seeds")
+    print(f"{table(lines, header)}\nrows in {path}")
+    save_figure(ablation_bars(rows), folder / "ablation.png")

@@ -1,0 +1,25 @@
+"""The benchmarks with known truth, small: the one input of each neuron, and chance beside maps of independent units."""
+
+from pathlib import Path
+
+from neuroformer.bench import inputs, nulls
+
+CONFIG = Path(__file__).parents[2] / "configs" / "inputs.yaml"
+
+
+def test_a_hundred_inputs_find_their_neurons():
+    small = ["recording.options={num_units: 100, duration_s: 600.0}", "train.steps=150", "train.readout_lr=1",
+             "train.threads=1", "train.accelerator=cpu", "train.evaluate_every=150"]  # fmt: skip
+    result = inputs.run(CONFIG, small, windows=64)
+    assert result["readings"][result["best"]] >= 0.97 and result["units"] == 100
+    assert set(result["readings"]) >= {"frame sensitivity", "occlusion", "attention to frames"}
+    assert "100 units" in inputs.table(result)
+
+
+def test_chance_is_counted_and_kept(tmp_path):
+    first = nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6) == first  # read, not trained again
+    found = first["readings"]["knock-out"]
+    assert 0 <= found["share"] <= 0.3 and 0 <= found["any"] <= 2
+    assert "2 recordings" in nulls.table(first) or "of 2" in nulls.table(first)
