@@ -27,7 +27,8 @@ test-all: export OMP_NUM_THREADS = 1
 test-all: install
 	$(BIN)/python -m pytest -m 'not gpu'
 
-# Needs PyTorch and Triton, not an installation; without a GPU it says so (exit code 3).
+# Needs PyTorch and Triton, not an installation. Without a GPU the script says so and exits with 3 (make prints
+# "Error 3", and itself returns 2, as for every error).
 gpu:
 	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels
 

@@ -21,6 +21,7 @@ from .common import (
     LOG2E,
     Ints,
     check_runnable,
+    check_tiles,
     exact_dtype,
     load_rows,
     matmul,
@@ -66,9 +67,9 @@ def attention_map_kernel(
     exact: tl.constexpr = LSE.dtype.element_ty
     to_log2: tl.constexpr = SCALE * LOG2E
     if PER_HEAD:
-        head_begin = tl.program_id(0)
+        head_begin = tl.program_id(0).to(tl.int64)
         head_end = head_begin + 1
-        base = head_begin.to(tl.int64) * num_x * num_y
+        base = head_begin * num_x * num_y
     else:
         head_begin = 0
         head_end = num_heads
@@ -174,9 +175,11 @@ def attention_map(
     exact = exact_dtype(q_THE.dtype)
     wide = padded(q_THE.shape[-1]) > 64 or q_THE.dtype == exact
     tile = [32, 32, 4, 1] if INTERPRETED or wide else [32, 64, 4, 2]
+    tiles = worklist.tiles(queries, tile[0])
+    check_tiles(tiles.shape[0], "attention map")
     total = torch.ops.neuroformer.attention_map(
-        q_THE, k_SHE, lse_HT.to(exact).contiguous(), q_label_T, k_label_S, worklist.tiles(queries, tile[0]),
-        order, queries.offsets, k_layout.offsets,
+        q_THE, k_SHE, lse_HT.to(exact).contiguous(), q_label_T, k_label_S, tiles, order,
+        queries.offsets, k_layout.offsets,
         None if q_times is None else q_times.to(exact),
         None if k_times is None else k_times.to(exact),
         None if rotary_freqs is None else rotary_freqs.to(exact),

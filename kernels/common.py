@@ -69,6 +69,21 @@ def check_runnable(x: Tensor, name: str) -> None:
         )
 
 
+MOST_TILES = 65_535  # second dimension of a CUDA grid
+
+
+def check_tiles(num: int, name: str) -> None:
+    """Refuse a batch of more tiles than one launch has.
+
+    Raises
+    ------
+    ValueError
+        Too many tiles.
+    """
+    if num > MOST_TILES:
+        raise ValueError(f"{name} impl 'triton' takes up to {MOST_TILES} tiles at once, got {num}")
+
+
 @triton.jit
 def _wide_matmul(a, b):
     """In float64, for the interpreter."""

@@ -1,4 +1,4 @@
-"""Tile shapes: one readable table, picked by what the host knows of a batch. No device is asked.
+"""Tile shapes: one readable table, picked by what the host knows of a batch. No device is waited for.
 
 An entry is ``(queries per tile, keys per tile, warps, pipeline stages)``. Tiles of 16 or 32 queries suit
 spike windows (about 15 tokens); one or two warps then keep the softmax within a warp, and the many small
@@ -126,6 +126,19 @@ CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
     (256, (32, 128, 8, 3)),
     (512, (32, 64, 8, 2)),
 )
+# For cards with 100 KB of shared memory a multiprocessor (RTX, L40), where the above would not start, and for
+# logits with a base, whose tiles pass through shared memory and registers as well.
+SMALL_CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
+    (128, (128, 32, 8, 2)),
+    (256, (64, 32, 8, 2)),
+    (512, (32, 16, 4, 2)),
+)
+SMALL_CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
+    (128, (32, 128, 8, 2)),
+    (256, (32, 64, 8, 2)),
+    (512, (16, 32, 4, 2)),
+)
+ROOMY = 160 << 10  # bytes of shared memory that a multiprocessor has at least on A100, H100, B200
 # Below this many classes sorting the rows costs more than the blocks that it lets be skipped.
 SORT_FROM = 4096
 
@@ -137,11 +150,27 @@ CANDIDATES["cross_entropy_backward"] = (
 )  # fmt: skip
 
 
-def cross_entropy_plan(num_rows: int, num_classes: int, features: int, dtype: torch.dtype) -> list[int]:
+def is_roomy(device: torch.device) -> bool:
+    """Whether the card has the shared memory that the larger tiles take; PyTorch knows it without asking it."""
+    if device.type != "cuda":
+        return True
+    return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_multiprocessor", 0) >= ROOMY
+
+
+def cross_entropy_plan(
+    num_rows: int,
+    num_classes: int,
+    features: int,
+    dtype: torch.dtype,
+    *,
+    roomy: bool = True,
+    base: bool = False,
+) -> list[int]:
     """[forward tile (4), class splits, backward tile (4), row splits, rows are sorted]; tiles are
     (rows, classes, warps, stages)."""
-    forward = _lookup(CROSS_ENTROPY_FORWARD, features)
-    backward = _lookup(CROSS_ENTROPY_BACKWARD, features)
+    large = roomy and not base
+    forward = _lookup(CROSS_ENTROPY_FORWARD if large else SMALL_CROSS_ENTROPY_FORWARD, features)
+    backward = _lookup(CROSS_ENTROPY_BACKWARD if large else SMALL_CROSS_ENTROPY_BACKWARD, features)
     sort = num_classes >= SORT_FROM
     if dtype in (torch.float32, torch.float64):
         forward = backward = (16, 16, 4, 1) if padded(features) > 128 else (32, 32, 4, 1)

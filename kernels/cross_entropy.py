@@ -22,8 +22,9 @@ MAX_FEATURES = 512
 
 
 def marked_cross_entropy(
-    h_ND: Tensor, weight_CD: Tensor, bias_C: Tensor, target_N: Tensor, low_N: Tensor, high_N: Tensor
-) -> Tensor:
+    h_ND: Tensor, weight_CD: Tensor, bias_C: Tensor, target_N: Tensor, low_N: Tensor, high_N: Tensor,
+    base_NC: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """(N,) negative log-likelihood in nats; see ``neuroformer.ops.marked_cross_entropy``.
 
     A target outside its support costs infinity, and gets no gradient that means anything.
@@ -39,7 +40,10 @@ def marked_cross_entropy(
         raise ValueError(f"cross-entropy impl 'triton' takes up to {MAX_FEATURES} features, got {features}")
     if h_ND.dtype != weight_CD.dtype:
         raise ValueError(f"cross-entropy dtypes disagree: h {h_ND.dtype}, weight {weight_CD.dtype}")
-    plan = configs.cross_entropy_plan(h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype)
+    plan = configs.cross_entropy_plan(
+        h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype,
+        roomy=configs.is_roomy(h_ND.device), base=base_NC is not None,
+    )  # fmt: skip
     order = first = stop = None
     if plan[-1]:
         low_N, order = torch.sort(low_N, stable=True)
@@ -47,7 +51,7 @@ def marked_cross_entropy(
         first, stop = _reaching(low_N, high_N, weight_CD.shape[0], plan[6])
     wants = torch.is_grad_enabled() and h_ND.requires_grad
     return torch.ops.neuroformer.marked_cross_entropy(
-        h_ND, weight_CD, bias_C, target_N, low_N, high_N, order, first, stop, wants, plan
+        h_ND, weight_CD, bias_C, base_NC, target_N, low_N, high_N, order, first, stop, wants, plan
     )[0]
 
 
@@ -69,13 +73,14 @@ def _per_split(count: int, splits: int, block: int) -> int:
 
 @torch.library.custom_op("neuroformer::marked_cross_entropy", mutates_args=())
 def _forward(
-    h: Tensor, weight: Tensor, bias: Tensor, target: Tensor, low: Tensor, high: Tensor, order: Tensor | None,
-    first: Tensor | None, stop: Tensor | None, wants: bool, plan: Ints,
+    h: Tensor, weight: Tensor, bias: Tensor, base: Tensor | None, target: Tensor, low: Tensor, high: Tensor,
+    order: Tensor | None, first: Tensor | None, stop: Tensor | None, wants: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """(loss (N,), lse in log2 (N,), dloss / dh (N, D) or nothing of it).
 
-    ``target``, ``low``, ``high`` and the lse are in sorted order; h, loss and dloss / dh in their own.
+    ``target``, ``low``, ``high`` and the lse are in sorted order; h, base, loss and dloss / dh in their own.
     """
+    base = None if base is None else rows_contiguous(base)
     h, weight = rows_contiguous(h if order is None else h.index_select(0, order)), rows_contiguous(weight)
     (num_rows, features), num_classes = h.shape, weight.shape[0]
     exact = exact_dtype(h.dtype)
@@ -87,23 +92,25 @@ def _forward(
     peak, total, chosen = (torch.empty((splits, num_rows), dtype=exact, device=h.device) for _ in range(3))
     acc = torch.empty((splits, num_rows, features), dtype=exact, device=h.device) if wants else pull
     grad: dict[str, Any] = {"GRAD": wants}
-    combine = _options(features, [16, 16, 4, 2]) | {"ORDERED": order is not None}
+    ordered: dict[str, Any] = {"ORDERED": order is not None}
+    based: dict[str, Any] = {"BASED": base is not None}
+    combine = _options(features, [16, 16, 4, 2])
     del combine["BN"]
     with on_device(h):
         cross_entropy_forward[(triton.cdiv(num_rows, plan[0]), splits)](
-            h, weight, bias, target, low, high, peak, total, chosen, acc,
-            h.stride(0), weight.stride(0), num_rows, num_classes, _per_split(num_classes, splits, plan[1]),
-            **_options(features, plan[:4]), **grad,
+            h, weight, bias, base, target, low, high, order, peak, total, chosen, acc,
+            h.stride(0), weight.stride(0), 0 if base is None else base.stride(0), num_rows, num_classes,
+            _per_split(num_classes, splits, plan[1]), **_options(features, plan[:4]), **grad, **ordered, **based,
         )  # fmt: skip
         cross_entropy_combine[(triton.cdiv(num_rows, 16),)](
             weight, target, low, high, order, peak, total, chosen, acc, loss, lse, pull,
-            weight.stride(0), num_rows, splits, **combine, **grad,
+            weight.stride(0), num_rows, splits, **combine, **grad, **ordered,
         )  # fmt: skip
     return loss, lse, pull
 
 
 @_forward.register_fake
-def _(h, weight, bias, target, low, high, order, first, stop, wants, plan):
+def _(h, weight, bias, base, target, low, high, order, first, stop, wants, plan):
     exact = exact_dtype(h.dtype)
     loss, lse = (h.new_empty(h.shape[0], dtype=exact) for _ in range(2))
     return loss, lse, h.new_empty((h.shape[0] if wants else 0, h.shape[1]), dtype=exact)
@@ -111,36 +118,47 @@ def _(h, weight, bias, target, low, high, order, first, stop, wants, plan):
 
 @torch.library.custom_op("neuroformer::marked_cross_entropy_backward", mutates_args=())
 def _backward(
-    dloss: Tensor, h: Tensor, weight: Tensor, bias: Tensor, target: Tensor, low: Tensor, high: Tensor,
-    order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor, plan: Ints,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Gradients of the weight and of the bias."""
+    dloss: Tensor, h: Tensor, weight: Tensor, bias: Tensor, base: Tensor | None, target: Tensor, low: Tensor,
+    high: Tensor, order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor,
+    wants_base: bool, plan: Ints,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of the weight, of the bias, and of the base (N, C) or nothing of it."""
     if order is not None:
         h, dloss = h.index_select(0, order), dloss.index_select(0, order)
     h, weight, dloss = rows_contiguous(h), rows_contiguous(weight), dloss.contiguous()
+    base = None if base is None else rows_contiguous(base)
     (num_rows, features), num_classes = h.shape, weight.shape[0]
     splits = plan[9]
     exact = exact_dtype(h.dtype)
     whole = splits == 1
-    bounded: dict[str, Any] = {"BOUNDED": first is not None}
+    options: dict[str, Any] = {"BOUNDED": first is not None, "ORDERED": order is not None}
+    options |= {"BASED": base is not None, "BASE_GRAD": wants_base}
     dweight = torch.empty(
         (splits, num_classes, features), dtype=weight.dtype if whole else exact, device=h.device
     )
     dbias = torch.empty((splits, num_classes), dtype=bias.dtype if whole else exact, device=h.device)
+    # what lies outside the supports is never visited
+    like = bias if base is None else base
+    dbase = torch.zeros((num_rows, num_classes) if wants_base else (0, 0), dtype=like.dtype, device=h.device)
     with on_device(h):
         cross_entropy_weight_gradient[(triton.cdiv(num_classes, plan[6]), splits)](
-            h, weight, bias, target, low, high, first, stop, lse, dloss, dweight, dbias,
-            h.stride(0), weight.stride(0), num_rows, num_classes, _per_split(num_rows, splits, plan[5]),
-            **_options(features, plan[5:9]), **bounded,
+            h, weight, bias, base, target, low, high, order, first, stop, lse, dloss, dweight, dbias, dbase,
+            h.stride(0), weight.stride(0), 0 if base is None else base.stride(0), num_rows, num_classes,
+            _per_split(num_rows, splits, plan[5]), **_options(features, plan[5:9]), **options,
         )  # fmt: skip
     if whole:
-        return dweight.reshape(num_classes, features), dbias.reshape(num_classes)
-    return dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
+        return dweight.reshape(num_classes, features), dbias.reshape(num_classes), dbase
+    return dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype), dbase
 
 
 @_backward.register_fake
-def _(dloss, h, weight, bias, *_rest):
-    return torch.empty_like(weight, memory_format=torch.contiguous_format), torch.empty_like(bias)
+def _(dloss, h, weight, bias, base, target, low, high, order, first, stop, lse, wants_base, plan):
+    size = (h.shape[0], weight.shape[0]) if wants_base else (0, 0)
+    return (
+        torch.empty_like(weight, memory_format=torch.contiguous_format),
+        torch.empty_like(bias),
+        (bias if base is None else base).new_empty(size),
+    )
 
 
 def _options(features: int, tile: list[int]) -> dict[str, Any]:
@@ -164,12 +182,14 @@ def _save(ctx, inputs, output) -> None:
 
 def _differentiate(ctx, dloss, _dlse, _dpull):
     *tensors, lse, pull = ctx.saved_tensors
-    dh = dweight = dbias = None
+    dh = dweight = dbias = dbase = None
     if ctx.wants:
         dh = (pull * dloss[:, None]).to(tensors[0].dtype)
-    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-        dweight, dbias = torch.ops.neuroformer.marked_cross_entropy_backward(dloss, *tensors, lse, ctx.plan)
-    return dh, dweight, dbias, *(None,) * 8
+    if any(ctx.needs_input_grad[1:4]):
+        dweight, dbias, dbase = torch.ops.neuroformer.marked_cross_entropy_backward(
+            dloss, *tensors, lse, ctx.needs_input_grad[3], ctx.plan
+        )
+    return dh, dweight, dbias, dbase if ctx.needs_input_grad[3] else None, *(None,) * 8
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

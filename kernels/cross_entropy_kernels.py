@@ -19,11 +19,12 @@ from .common import LN2, LOG2E, load_rows, matmul, matmul_add, store_rows
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "classes_per_split"])
 def cross_entropy_forward(
-    H, W, BIAS, TARGET, LOW, HIGH, PEAK, TOTAL, CHOSEN, ACC,
-    stride_h, stride_w, num_rows, num_classes, classes_per_split,
+    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC,
+    stride_h, stride_w, stride_base, num_rows, num_classes, classes_per_split,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, GRAD: tl.constexpr,
+    BASED: tl.constexpr, ORDERED: tl.constexpr,
 ):  # fmt: skip
-    """One tile of (sorted) rows against one split of the classes.
+    """One tile of (sorted) rows against one split of the classes. BASE alone stays in the rows' own order.
 
     Writes, per split and row, the peak (log2), the sum, the target's logit (log2; zero where it
     lies in another split) and, with GRAD, the weights averaged by the unnormalised softmax.
@@ -37,6 +38,10 @@ def cross_entropy_forward(
     high = tl.load(HIGH + row, mask=ok, other=0).to(tl.int32)
     target = tl.load(TARGET + row, mask=ok, other=-1).to(tl.int32)
     h = load_rows(H, row, 0, stride_h, 0, ok, D, PD)
+    if BASED:
+        own = row.to(tl.int64)
+        if ORDERED:
+            own = tl.load(ORDER + row, mask=ok, other=0)
 
     exact: tl.constexpr = PEAK.dtype.element_ty
     peak = tl.full((BM,), float("-inf"), exact)
@@ -50,7 +55,13 @@ def cross_entropy_forward(
         c = start + tl.arange(0, BN)
         w = load_rows(W, c, 0, stride_w, 0, c < num_classes, D, PD)
         bias = tl.load(BIAS + c, mask=c < num_classes, other=0.0).to(exact)
-        logits = (matmul(h, tl.trans(w)) + bias[None, :]) * LOG2E
+        logits = matmul(h, tl.trans(w)) + bias[None, :]
+        if BASED:
+            inside = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
+            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=inside, other=0.0).to(
+                exact
+            )
+        logits = logits * LOG2E
         chosen += tl.sum(tl.where(c[None, :] == target[:, None], logits, 0.0), 1)
         seen = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
         logits = tl.where(seen, logits, float("-inf"))
@@ -116,11 +127,14 @@ def cross_entropy_combine(
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "rows_per_split"])
 def cross_entropy_weight_gradient(
-    H, W, BIAS, TARGET, LOW, HIGH, FIRST, STOP, LSE, DLOSS, DW, DBIAS,
-    stride_h, stride_w, num_rows, num_classes, rows_per_split,
+    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, FIRST, STOP, LSE, DLOSS, DW, DBIAS, DBASE,
+    stride_h, stride_w, stride_base, num_rows, num_classes, rows_per_split,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BOUNDED: tl.constexpr,
+    BASED: tl.constexpr, ORDERED: tl.constexpr, BASE_GRAD: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one block of classes, summed over one split of the (sorted) rows: no atomics.
+
+    With BASE_GRAD also that of every logit of the block, to DBASE (N, C), which is zero where no tile comes.
 
     Tiles are classes x rows, so that the recomputed softmax feeds the matrix unit from registers.
     With BOUNDED, FIRST and STOP (class blocks,) bound the rows that may choose any class of a block.
@@ -147,10 +161,18 @@ def cross_entropy_weight_gradient(
         lse = tl.load(LSE + row, mask=ok, other=0.0)
         dloss = tl.load(DLOSS + row, mask=ok, other=0.0).to(exact)
         h = load_rows(H, row, 0, stride_h, 0, ok, D, PD)
-        logits = (matmul(w, tl.trans(h)) + bias[:, None]) * LOG2E
+        logits = matmul(w, tl.trans(h)) + bias[:, None]
         seen = (c[:, None] >= low[None, :]) & (c[:, None] < high[None, :])
-        p = tl.exp2(tl.where(seen, logits - lse[None, :], float("-inf")))
+        if BASED:
+            own = row.to(tl.int64)
+            if ORDERED:
+                own = tl.load(ORDER + row, mask=ok, other=0)
+            logits += tl.load(BASE + own[None, :] * stride_base + c[:, None], mask=seen, other=0.0).to(exact)
+        p = tl.exp2(tl.where(seen, logits * LOG2E - lse[None, :], float("-inf")))
         pull = tl.where(c[:, None] == target[None, :], p - 1.0, p) * dloss[None, :]
+        if BASE_GRAD:
+            cell = DBASE + own[None, :] * num_classes + c[:, None]
+            tl.store(cell, pull.to(DBASE.dtype.element_ty), mask=seen)
         dbias += tl.sum(pull, 1)
         dw = matmul_add(pull.to(h.dtype), h, dw)
     at = split * num_classes + c

@@ -19,6 +19,7 @@ from .common import (
     LOG2E,
     Ints,
     check_runnable,
+    check_tiles,
     exact_dtype,
     load_rows,
     matmul,
@@ -40,7 +41,7 @@ def decode_forward(
     GROUPED: tl.constexpr, SPLIT: tl.constexpr,
 ):  # fmt: skip
     """One tile of queries of one head over one split of its keys; OUT, or with SPLIT the partial sums."""
-    head = tl.program_id(0)
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     group = tl.program_id(1)
     split = tl.program_id(2)
     m = tl.arange(0, BM)
@@ -173,6 +174,7 @@ def decode_attention(
         shared = worklist.groups(q_layout, k_index, k_start_G.shape[0])
         tiles, order, q_offsets = worklist.tiles(shared, ROWS), shared.order, shared.offsets
     items = q_BHE.shape[0] if tiles is None else tiles.shape[0]
+    check_tiles(items, "decode attention")
     plan = configs.decode_plan(items * q_BHE.shape[1], max_length, q_BHE.shape[2], q_BHE.dtype)
     return torch.ops.neuroformer.decode_attention(
         q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, tiles, order, q_offsets, plan

@@ -11,13 +11,21 @@ import torch
 from torch import Tensor
 
 from . import configs, worklist
-from .common import INTERPRETED, Ints, check_runnable, exact_dtype, on_device, padded, rows_contiguous
+from .common import (
+    INTERPRETED,
+    Ints,
+    check_runnable,
+    check_tiles,
+    exact_dtype,
+    on_device,
+    padded,
+    rows_contiguous,
+)
 from .spike_attention_backward import attention_backward_owned
 from .spike_attention_forward import attention_forward
 from .spike_attention_split import attention_dkdv, attention_dq
 
 WIDTHS = (16, 128)
-MOST_TILES = 65_535  # second dimension of a CUDA grid
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 if INTERPRETED:
     DTYPES = (*DTYPES, torch.float64)  # to check gradients; not every GPU has such a matrix product
@@ -72,8 +80,7 @@ def spike_attention(
     q_tiles = none if owned else worklist.tiles(queries, backward[0])
     k_tiles = none if owned else worklist.tiles(k_layout, backward[1])
     most = max(tiles.shape[0], q_tiles.shape[0], k_tiles.shape[0], len(k_layout))
-    if most > MOST_TILES:
-        raise ValueError(f"attention impl 'triton' takes up to {MOST_TILES} tiles at once, got {most}")
+    check_tiles(most, "attention")
     exact = exact_dtype(q_THE.dtype)
     out, lse2 = torch.ops.neuroformer.spike_attention(
         q_THE,

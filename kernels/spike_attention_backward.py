@@ -54,7 +54,7 @@ def load_queries(
     """A tile of queries: q (rotated), dout, lse in log2, delta = sum(dout * out), times, dropout bits."""
     q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
     do = load_rows(DO, row, head, stride_dot, stride_doh, ok, E, PE)
-    at = head.to(tl.int64) * num_queries + row
+    at = head * num_queries + row
     # a row without keys has lse -inf; nothing of it is seen, and 0 keeps its exponent finite
     lse = tl.load(LSE + at, mask=ok, other=0.0)
     lse = tl.where(lse == float("-inf"), 0.0, lse)
@@ -234,7 +234,7 @@ def attention_backward_owned(
     DROPOUT: tl.constexpr, ONE_TILE: tl.constexpr,
 ):  # fmt: skip
     """All gradients of one (sequence, head). ONE_TILE: the host knows that no sequence exceeds BM queries."""
-    head = tl.program_id(0)
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     group = tl.program_id(1)
     q_begin = tl.load(Q_OFFSETS + group)
     q_length = (tl.load(Q_OFFSETS + group + 1) - q_begin).to(tl.int32)

@@ -63,7 +63,7 @@ def attention_forward(
     LSE stays in the log2 domain: backward needs it there, and a change of base would round it twice.
     """
     # heads run fastest: the heads of a key lie side by side, and their programs share its memory pages
-    head = tl.program_id(0)
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     item = tl.program_id(1)
     group = tl.load(TILES + 2 * item)
     if group < 0:
@@ -118,4 +118,4 @@ def attention_forward(
     out = acc / tl.where(total > 0, total, 1.0)[:, None]
     store_rows(OUT, row, head, num_heads * E, E, m < q_length, out, E, PE)
     lse = tl.where(total > 0, peak + tl.log2(tl.where(total > 0, total, 1.0)), float("-inf"))
-    tl.store(LSE + head.to(tl.int64) * num_queries + row, lse, mask=m < q_length)
+    tl.store(LSE + head * num_queries + row, lse, mask=m < q_length)

@@ -49,7 +49,7 @@ def attention_dq(
     DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """Gradient of one tile of queries; also writes DELTA (H, T) = sum(dout * out) for attention_dkdv."""
-    head = tl.program_id(0)
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     item = tl.program_id(1)
     group = tl.load(TILES + 2 * item)
     if group < 0:
@@ -70,7 +70,7 @@ def attention_dq(
     q, do, lse, delta, q_time, bits = load_queries(
         Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
         stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
-    tl.store(DELTA + head.to(tl.int64) * num_queries + row, delta, mask=ok)
+    tl.store(DELTA + head * num_queries + row, delta, mask=ok)
     dq = tl.zeros((BM, PE), exact)
     stop = k_length
     if CAUSAL:
@@ -124,7 +124,7 @@ def attention_dkdv(
     DROPOUT: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one tile of keys and values, summed over its queries in packed order."""
-    head = tl.program_id(0)
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     item = tl.program_id(1)
     group = tl.load(TILES + 2 * item)
     if group < 0:

@@ -323,6 +323,26 @@ def test_counts_handed_over_transposed():
     assert "transposed_counts" in names(audit(made(counts.T)))
 
 
+def test_units_counted_from_one_and_ids_taken_for_rows():
+    rec = small_recording(frames=False)
+    arrays = {"spike_times": rec.spike_times, "spike_units": rec.spike_units + 1}
+    assert "count from 1" in audit(from_arrays(arrays)).named("silent_units").advice
+    arrays["spike_units"] = rec.spike_units * 10 + 7
+    assert "if these are ids" in audit(from_arrays(arrays)).named("silent_units").advice
+
+
+def test_what_the_reader_left_out_is_a_finding():
+    """A variable without times, a misspelt name, the share of events kept: a bundle and a report say so."""
+    rec = small_recording(frames=False)
+    arrays = {"spike_times": rec.spike_times, "spike_units": rec.spike_units, "speed": np.zeros(9), "trial_start": np.zeros(2)}  # fmt: skip
+    notes = audit(from_arrays(arrays)).named("reader_notes")
+    assert notes.severity == "note" and "not read: speed, trial_start" in notes.measured
+    events = np.random.default_rng(0).gamma(1, 1, (3, 900))
+    notes = audit(from_arrays({"events": events, "events_rate": 30.0})).named("reader_notes").measured
+    assert "kept" in notes and "arbitrary units" in notes
+    assert audit(rec).named("reader_notes") is None
+
+
 def test_refractory_violations_silence_and_silent_units():
     rec = small_recording(num_units=6, seconds=100.0, rate=5.0, doubles=0.0)
     keep = (rec.spike_times < 40) | (rec.spike_times > 70)
@@ -434,9 +454,21 @@ def test_the_command(folder, capsys):
     assert tree["leaks"] and tree["findings"][0]["name"] == "shared_stimulus"
     assert main(["audit", str(folder / "small.npz")]) == 0
     assert "split" not in capsys.readouterr().out.split("tokens")[0]
+    assert main(["audit", "synthetic:demo"]) == 0
+    assert "no split was looked at" in capsys.readouterr().out
     assert main(["audit", str(folder / "absent.npz")]) == 2
     assert main(["audit", config, "split.claim=stimulus"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_several_recordings_get_a_figure_each(folder):
+    tree = yaml.safe_load((folder / "small.yaml").read_text())
+    path = str(folder / "small.npz")
+    tree |= {"recordings": [{"path": path, "name": "day:1"}, {"path": path, "name": "b"}]}
+    tree.pop("recording", None)
+    (folder / "two.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["audit", str(folder / "two.yaml"), "--figure", str(folder / "a.png")]) == 0
+    assert sorted(p.name for p in folder.glob("*.png")) == ["a_b.png", "a_day_1.png"]
 
 
 def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):

@@ -58,7 +58,8 @@ def audit(
     rec = configured(rec, config)
     parts = parts or (own_split(rec) if split is None else None)
     facts: dict[str, Any] = {"recording": spike_facts(rec)}
-    findings: list[Finding | None] = [*spike_findings(rec, config.window.dt), *clock_findings(rec)]
+    findings: list[Finding | None] = [reader_notes(rec)]
+    findings += [*spike_findings(rec, config.window.dt), *clock_findings(rec)]
     findings += behavior_findings(rec, config, facts)
     times, rates = rate_series(rec)
     series: dict[str, np.ndarray] = {"rate_times": times, "rates": rates}
@@ -72,6 +73,14 @@ def audit(
         findings += stimulus_findings(rec, config, whole, facts)
         series |= {f"split_{part}": whole.intervals(part) for part in PARTS}
     return Audit(rec.name, facts, ordered(findings), series)
+
+
+def reader_notes(rec: Recording) -> Finding | None:
+    """What the reader of the file left out, changed or assumed, so that bundles and reports say it too."""
+    notes = [str(note) for note in rec.meta.get("notes", ())]
+    if not notes:
+        return None
+    return Finding("reader_notes", "note", "; ".join(notes), values={"notes": notes})
 
 
 def default_config(rec: Recording) -> Config:

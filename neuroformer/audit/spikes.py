@@ -123,9 +123,17 @@ def _silent(rec: Recording, counts: np.ndarray) -> Finding | None:
     silent = int((counts == 0).sum())
     if silent == 0 or rec.num_spikes == 0:
         return None
+    advice = "leave them out: nothing can be learnt of them"
+    numbered = rec.unit_ids == [str(i) for i in range(rec.num_units)]
+    if numbered and counts[0] == 0 and silent == 1:
+        advice = "units count from 0: if yours count from 1, subtract 1; else leave that unit out"
+    elif numbered and silent > rec.num_units / 2:
+        advice = (
+            "units count from 0 without holes: if these are ids, map them to 0, 1, ...; else leave them out"
+        )
     return Finding(
         "silent_units", "warning" if silent > rec.num_units / 2 else "note",
-        f"{silent} of {rec.num_units} units never fire", "leave them out: nothing can be learnt of them",
+        f"{silent} of {rec.num_units} units never fire", advice,
         {"silent": silent, "units": rec.num_units},
     )  # fmt: skip
 

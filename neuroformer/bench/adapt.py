@@ -31,7 +31,7 @@ NAMES = ("adapt_new", "adapt_all", "scratch", "scratch_best", "oracle")
 
 
 def run(
-    path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 200,
+    path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 100,
     tries: Sequence[tuple[int, float]] = TRIES, folder: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Bits/spike on the third recording's test blocks, once a seed: a circuit, three animals and all training of it.

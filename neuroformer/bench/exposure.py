@@ -42,7 +42,8 @@ def run(
         from the first noise and its 95 % interval (Student's t over seeds); ``since_closed``: by noise, the means over
         seeds. Scores: ``bits_per_spike`` of the test part; of the late closed loop ``rate_off`` (absolute log2 of the
         population rate over the recorded one), ``rate_r``, ``pair_r`` and ``psth_r`` (see
-        :mod:`neuroformer.analysis.drift`); each also ``true_past_...``.
+        :mod:`neuroformer.analysis.drift`); each also ``true_past_...``, and
+        ``ceiling_...`` of training stretches in place of the simulation.
     """
     found: dict[float, list[dict[str, Any]]] = {}
     for seed in seeds:
@@ -89,7 +90,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     chains = chained(order_LC, legs, parts, simulated_trials(after, parts.held_out), config.seed)
     late: dict[str, Any] = late_scores(chains, bootstraps=0)
     scores = {"bits_per_spike": score(model, p, "test").bits_per_spike()}
-    for name, prefix in (("model", ""), ("true_past", "true_past_")):
+    for name, prefix in (("model", ""), ("true_past", "true_past_"), ("ceiling", "ceiling_")):
         for key, (value, _, _) in late[name].items():
             scores[prefix + key] = value
         scores[prefix + "rate_off"] = abs(float(np.log2(late[name]["rate_ratio"][0])))

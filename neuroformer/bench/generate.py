@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuroformer.bench import reference_size
 from neuroformer.bench.naive_loop import naive_rollout
+from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.generation import rollout as module
@@ -90,6 +91,7 @@ def naive(
     model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray
 ) -> tuple[Spikes, float]:
     """The same of the naive loop, one sequence after another."""
+    model = plain(model)
     begin, parts = time.perf_counter(), []
     for q in range(len(what)):
         start = int(what.start[q])

@@ -148,9 +148,10 @@ class CrossEntropyCase:
     features: int
     dtype: torch.dtype = F32
     slices: int = 1
+    base: bool = False
 
     def tensors(self, device) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """(h, weight, bias), (target, low, high), and the gradient of the loss."""
+        """(h, weight, bias and, where there is one, base), (target, low, high), and the gradient of the loss."""
         g = torch.Generator().manual_seed(len(self.name))
         h = draw(g, self.rows, self.features, dtype=self.dtype, device=device)
         weight = draw(g, self.classes, self.features) * self.features**-0.5
@@ -164,16 +165,20 @@ class CrossEntropyCase:
         target = low + (share * (high - low)).long()
         floats = [h, weight.to(self.dtype).to(device), bias.to(self.dtype).to(device)]
         dloss = draw(g, self.rows, dtype=F32, device=device)
+        if self.base:
+            floats.append(draw(g, self.rows, self.classes, dtype=F32, device=device))
         return floats, [x.to(device) for x in (target, low, high)], dloss
 
 
 def run_cross_entropy(call, case: CrossEntropyCase, device, dtype) -> dict[str, Tensor]:
     floats, indices, dloss = case.tensors(device)
-    floats = [x.to(dtype).requires_grad_() for x in floats]
-    loss = call(*floats, *indices)
+    # a base keeps float32, as the model gives it
+    floats = [x.to(torch.promote_types(dtype, F32) if i == 3 else dtype) for i, x in enumerate(floats)]
+    floats = [x.requires_grad_() for x in floats]
+    loss = call(*floats[:3], *indices, *floats[3:])
     loss.backward(dloss.to(loss.dtype))
     named = {"loss": loss.detach()}
-    for name, x in zip(("dh", "dweight", "dbias"), floats, strict=True):
+    for name, x in zip(("dh", "dweight", "dbias", "dbase"), floats, strict=False):
         assert x.grad is not None
         named[name] = x.grad
     return named
@@ -199,6 +204,9 @@ SMALL_CROSS_ENTROPY = (
     CrossEntropyCase("bins", 100, 6, 32, F32),
     CrossEntropyCase("bins bf16", 100, 21, 64, BF16),
     CrossEntropyCase("one row", 1, 40, 16, F32),
+    CrossEntropyCase("units with a base", 65, 200, 32, F32, base=True),
+    CrossEntropyCase("few units with a base, bf16", 70, 40, 60, BF16, base=True),
+    CrossEntropyCase("recordings with a base", 64, 192, 32, BF16, 3, True),
 )
 
 
@@ -337,6 +345,8 @@ LARGE_CROSS_ENTROPY = (
     CrossEntropyCase("large: a hundred thousand units", 700, 100_000, 256, BF16),
     CrossEntropyCase("large: wide", 500, 5_000, 512, BF16),
     CrossEntropyCase("large: bins", 7680, 21, 256, BF16),
+    CrossEntropyCase("large: base", 2000, 400, 256, BF16, base=True),
+    CrossEntropyCase("large: base, many units", 700, 20_000, 256, BF16, 4, True),
 )
 
 LARGE_DECODE = (

@@ -211,6 +211,7 @@ class LossShape:
     classes: int
     bins: int = 5
     features: int = 256
+    base: bool = False
 
     def build(self, device: str) -> dict[str, Any]:
         """Supports of real windows: 15 spikes over the bins, ordered by unit within a bin."""
@@ -224,20 +225,24 @@ class LossShape:
         shapes = ((len(rows), self.features), (self.classes, self.features), (self.classes,))
         h, w, b = (torch.randn(s, device=device).mul(0.05).bfloat16().requires_grad_() for s in shapes)
         indices = [x.to(device) for x in (batch.next_unit_T[rows], low, torch.full_like(low, self.classes))]
-        return {"floats": [h, w, b], "indices": indices}
+        floats = [h, w, b]
+        if self.base:
+            floats.append(torch.randn(len(rows), self.classes, device=device).requires_grad_())
+        return {"floats": floats, "indices": indices}
 
     def work(self, built: dict[str, Any]) -> tuple[float, float]:
         """Four products over the supports alone: the loss, its gradient of h, and the weight's twice."""
         _, low, high = built["indices"]
         pairs = float((high - low).double().sum())
-        tensors = sum(x.numel() for x in built["floats"])
-        return 2.0 * 4 * pairs * self.features, 2.0 * 3 * tensors
+        tensors = sum(x.numel() * x.element_size() for x in built["floats"])
+        return 2.0 * 4 * pairs * self.features, 3.0 * tensors
 
 
 LOSS_SHAPES = (
     LossShape("id head, 100,000 units", 7680, 100_000),
     LossShape("id head, 10,000 units", 7680, 10_000),
     LossShape("id head, 400 units", 7680, 400),
+    LossShape("id head with a base, 400 units", 7680, 400, base=True),
 )
 
 
@@ -246,7 +251,7 @@ def loss_contestants(shape: LossShape, built: dict[str, Any]) -> dict[str, Calla
 
     def step(call) -> Step:
         def run():
-            loss = call(*built["floats"], *built["indices"])
+            loss = call(*built["floats"][:3], *built["indices"], *built["floats"][3:])
             return torch.autograd.grad(loss.mean(), built["floats"])
 
         return run

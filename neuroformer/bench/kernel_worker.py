@@ -7,6 +7,7 @@ import datetime
 import functools
 import gc
 import json
+import signal
 import statistics
 import sys
 import time
@@ -17,6 +18,7 @@ import torch
 
 from neuroformer.bench import kernel_cases as cases
 from neuroformer.bench import kernel_contestants as contest
+from neuroformer.bench.kernel_model_step import MODEL_SHAPES, model_contestants
 from neuroformer.bench.kernels import make_importable
 
 DEVICE = "cuda"
@@ -28,8 +30,9 @@ FAMILIES = (
     ("cross-entropy", contest.LOSS_SHAPES, contest.loss_contestants),
     ("decode", contest.DECODE_SHAPES, contest.decode_contestants),
     ("step", contest.STEP_SHAPES, contest.step_contestants),
+    ("model", MODEL_SHAPES, model_contestants),
 )
-NEEDS = {"step": ("attention", "cross-entropy")}
+NEEDS = {"step": ("attention", "cross-entropy"), "model": ("attention", "cross-entropy")}
 ATTENTION_TILES = ("forward", "owned", "split")
 LOSS_TILES = ("cross_entropy_forward", "cross_entropy_backward")
 SLOW_TO_PREPARE = ("SDPA, nested", "eager, padded", "FlexAttention")
@@ -60,7 +63,11 @@ def all_checks() -> list[Check]:
 SANITIZED = ("cross bf16", "shared keys, split", "units bf16", "bf16")
 
 
-def check(part: str, parts: int) -> None:
+CHECK_S = 90  # whole seconds of one check, compilation included; what hangs ends this process
+
+
+def check(part: str, parts: int, done: list[str]) -> None:
+    """Checks one by one; each is announced first, so that whoever reads knows in which one this process died."""
     checks = all_checks()
     if part == "sanitizer":
         checks = [each for each in checks if each[0].split(": ")[-1] in SANITIZED]
@@ -68,12 +75,19 @@ def check(part: str, parts: int) -> None:
         checks = checks[int(part) :: parts]
     tell({"plan": [name for name, _ in checks]})
     for name, run in checks:
+        if name in done:
+            continue
+        tell({"begin": name})
+        if part != "sanitizer":
+            signal.alarm(CHECK_S)  # not caught: it ends this process even inside a kernel that never returns
         try:
             run()
             torch.cuda.synchronize()
             tell({"check": name, "result": "passed"})
         except Exception as error:  # noqa: BLE001  # whatever it is, it is reported by name
             tell({"check": name, "result": f"{type(error).__name__}: {error}"[:600]})
+            torch.cuda.synchronize()  # after a fault of the device every later check would fail: end here
+    signal.alarm(0)
     if part != "sanitizer":
         warm(int(part), parts)
 
@@ -218,9 +232,9 @@ class Measurer:
             facts = dict(zip(("flops", "bytes"), shape.work(built), strict=True))
             entries = contestants(shape, built)
         except Exception as error:  # noqa: BLE001  # reported by name
-            key = f"{shape.name}|triton"
+            key, why = f"{shape.name}|triton", "skipped" if isinstance(error, ImportError) else "building"
             if key not in self.done and not slow:
-                tell({"row": shape.name, "contestant": "triton", "result": {"failed": f"building: {error}"}})
+                tell({"row": shape.name, "contestant": "triton", "result": {"failed": f"{why}: {error}"}})
             return
         for name, prepare in entries.items():
             if (name in SLOW_TO_PREPARE) != slow or f"{shape.name}|{name}" in self.done:
@@ -245,6 +259,8 @@ class Measurer:
             return {"failed": "not timed: out of time"}
         try:
             return self.shares(self.clock.time(prepare()), facts)
+        except ImportError as error:
+            return {"failed": f"skipped: {error}"}
         except Exception as error:  # noqa: BLE001  # a contestant that cannot play is reported by name
             torch.cuda.synchronize()
             return {"failed": f"{type(error).__name__}: {error}"[:300]}
@@ -301,7 +317,7 @@ def main(arguments: list[str]) -> None:
     make_importable()
     torch.backends.cuda.matmul.allow_tf32 = False
     if arguments[0] == "check":
-        check(arguments[1], int(arguments[2]))
+        check(arguments[1], int(arguments[2]), json.loads(arguments[3]))
     else:
         Measurer(**json.loads(arguments[1])).run()
 

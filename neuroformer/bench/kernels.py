@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import neuroformer
 ROOT = Path(__file__).resolve().parents[2]
 CHECKERS = 6  # processes that check: most of their time goes into compiling
 CHECK_SHARE = 0.45  # of the time, at most
+LATE = "did not finish"
 
 
 def make_importable() -> None:
@@ -101,15 +102,35 @@ class Bench:
         lock = threading.Lock()
 
         def one(part: int) -> None:
-            for message in work(["check", str(part), str(CHECKERS)], seconds):
+            """A process that dies takes one check with it; the next goes on after that."""
+            done: list[str] = []
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                begun = None
+                last: dict[str, Any] = {}
+                for last in work(
+                    ["check", str(part), str(CHECKERS), json.dumps(done)], until - time.monotonic()
+                ):
+                    with lock:
+                        if "plan" in last:
+                            missing = [name for name in last["plan"] if name not in checks]
+                            checks.update(dict.fromkeys(missing, f"{LATE} ({part})"))
+                        elif "begin" in last:
+                            begun = last["begin"]
+                        elif "check" in last:
+                            checks[last["check"]] = last["result"]
+                            done.append(last["check"])
+                            begun = None
+                        self.save()
+                if not last.get("end"):
+                    return
                 with lock:
-                    if "plan" in message:
-                        checks.update(dict.fromkeys(message["plan"], f"did not finish ({part})"))
-                    elif "check" in message:
-                        checks[message["check"]] = message["result"]
-                    elif message["end"]:
-                        tail = message["errors"][-600:]
-                        self.note(f"checking process {part}: {message['why']}\n{tail}")
+                    self.note(f"checking process {part}: {last['why']}\n{last['errors'][-600:]}")
+                    if begun is None and not done:
+                        return  # it cannot even start
+                    if begun is not None:
+                        checks[begun] = f"the process died in it: {last['why']}"
+                        done.append(begun)
 
         threads = [threading.Thread(target=one, args=(part,)) for part in range(CHECKERS)]
         threads.append(threading.Thread(target=self.sanitize, args=(min(seconds, 100.0),)))
@@ -132,7 +153,7 @@ class Bench:
             self.results["sanitizer"] = "compute-sanitizer is not installed"
             return
         command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-u", "-m",
-                   "neuroformer.bench.kernel_worker", "check", "sanitizer", "1"]  # fmt: skip
+                   "neuroformer.bench.kernel_worker", "check", "sanitizer", "1", "[]"]  # fmt: skip
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",  # so that reading beyond a tensor is seen
@@ -144,11 +165,25 @@ class Bench:
         state = "clean" if last.get("end") == 0 else f"{last.get('why')}: {str(last.get('errors'))[-400:]}"
         self.results["sanitizer"] = f"{state}; cases: {', '.join(passed) or 'none'}"
 
+    def wrong(self) -> list[str]:
+        """Families of checks of which one failed, or none passed.
+
+        What the time did not suffice for is a failure of the run, but no reason to time nothing: the cases that
+        matter most are checked first.
+        """
+        results: dict[str, list[str]] = {}
+        for name, result in self.results["checks"].items():
+            results.setdefault(name.split(":")[0], []).append(result)
+        late = lambda result: result.startswith(LATE)
+        return sorted(
+            family
+            for family, found in results.items()
+            if "passed" not in found or any(r != "passed" and not late(r) for r in found)
+        )
+
     def measure(self) -> None:
         """Rows one after another; when a child dies in a contestant, the next goes on after it."""
-        wrong = sorted(
-            {name.split(":")[0] for name, result in self.results["checks"].items() if result != "passed"}
-        )
+        wrong = self.wrong()
         done: list[str] = []
         for _ in range(8):  # crashes that are survived
             current = None
@@ -184,7 +219,8 @@ class Bench:
         bad = [name for name, result in self.results["checks"].items() if result != "passed"]
         for row, entry in self.results["rows"].items():
             ours = entry["contestants"].get("triton", {"failed": "not timed"})
-            bad += [f"{row}: {ours['failed']}"] if "failed" in ours else []
+            why = ours.get("failed", "skipped")
+            bad += [] if why.startswith("skipped") else [f"{row}: {why}"]
         return bad if self.results["rows"] else [*bad, "nothing was timed"]
 
 
@@ -207,6 +243,7 @@ def as_markdown(results: dict[str, Any]) -> str:
     lines += ["", "| case | ours, ms | best of the others | ratio | ratio to SDPA, padded |"]
     lines += ["|---|---|---|---|---|"]
     lines += [_ratio_line(row, entry["contestants"]) for row, entry in results["rows"].items()]
+    lines += ["", "Bars:", "", *[f"- {line}" for line in bars(results["rows"])]]
     lines += ["", "Tiles that beat the table:", ""]
     lines += [f"- {row}: {tiles}" for row, tiles in results.get("tuned", {}).items() if tiles]
     return "\n".join([*lines, "", *results["notes"], ""])
@@ -220,23 +257,67 @@ def _cells(result: dict[str, Any]) -> list[str]:
     return [device, f"{result['called_ms']:.4f}", *rates, f"{result['mb']:.0f}"]
 
 
-def _ratio_line(row: str, contestants: dict[str, Any]) -> str:
-    """Ratios compare like with like: device times where both have one, times as called elsewhere."""
+def _ratios(contestants: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]] | None:
+    """Our best result, and how many times longer each other contestant takes; None where a side is missing.
+
+    Like is compared with like: device times where both have one, times as called elsewhere.
+    """
     timed = {name: result for name, result in contestants.items() if "failed" not in result}
     ours = [timed[name] for name in ("triton", "triton, tuned") if name in timed]
     others = {name: result for name, result in timed.items() if not name.startswith("triton")}
     if not ours or not others:
-        return f"| {row} | - | - | - | - |"
+        return None
     best = min(ours, key=lambda result: result["ms"])
 
     def ratio(other: dict[str, Any]) -> float:
         key = "ms" if other["how"] == best["how"] else "called_ms"
         return other[key] / best[key]
 
-    rival = min(others, key=lambda name: ratio(others[name]))
-    padded = [ratio(result) for name, result in others.items() if name.startswith("SDPA, padded")]
-    cells = [f"{best['ms']:.4f}", rival, f"{ratio(others[rival]):.2f}", f"{padded[0]:.2f}" if padded else "-"]
+    return best, {name: ratio(other) for name, other in others.items()}
+
+
+def _ratio_line(row: str, contestants: dict[str, Any]) -> str:
+    found = _ratios(contestants)
+    if found is None:
+        return f"| {row} | - | - | - | - |"
+    best, ratios = found
+    rival = min(ratios, key=lambda name: ratios[name])
+    padded = [ratio for name, ratio in ratios.items() if name.startswith("SDPA, padded")]
+    cells = [f"{best['ms']:.4f}", rival, f"{ratios[rival]:.2f}", f"{padded[0]:.2f}" if padded else "-"]
     return f"| {row} | {' | '.join(cells)} |"
+
+
+def bars(rows: dict[str, Any]) -> list[str]:
+    """What was aimed at, and what this run reached of it; rows are told by what their names begin with."""
+    found = {row: pair for row, entry in rows.items() if (pair := _ratios(entry["contestants"])) is not None}
+    out = []
+
+    def bar(text: str, names: list[str], value: Callable[[str], float | None], limit: float) -> None:
+        values = {name: got for name in names if (got := value(name)) is not None}
+        if not values:
+            out.append(f"{text}: not measured")
+            return
+        worst = min(values, key=lambda name: values[name])
+        verdict = "reached" if values[worst] >= limit else "NOT REACHED"
+        out.append(f"{text}: {verdict}, least {values[worst]:.2f} in '{worst}'")
+
+    best = lambda name: min(found[name][1].values())
+    padded = lambda name: found[name][1].get("SDPA, padded")
+
+    def memory(name: str) -> float | None:
+        other = rows[name]["contestants"].get("compiled", {}).get("mb")
+        return None if other is None else other / max(found[name][0]["mb"], 1e-6)
+
+    ragged = [name for name in found if "spikes to" in name or name.startswith("self, causal")]
+    large = [name for name in found if "100,000 units" in name]
+    steps = [name for name in found if "training step" in name]
+    bar("attention of ragged spikes, 1.3 times the best of the others", ragged, best, 1.3)
+    bar("attention of ragged spikes, 3 times padded SDPA", ragged, padded, 3.0)
+    bar("100,000 units, 1.5 times compiled PyTorch", large, lambda n: found[n][1].get("compiled"), 1.5)
+    bar("100,000 units, 8 times less memory than compiled PyTorch", large, memory, 8.0)
+    bar("training step, 2 times padded SDPA", steps, padded, 2.0)
+    bar("no case slower than 0.9 times the best", list(found), best, 0.9)
+    return out
 
 
 def main(argv: list[str] | None = None, say=print) -> int:
@@ -247,7 +328,7 @@ def main(argv: list[str] | None = None, say=print) -> int:
     parser.add_argument("--minutes", type=float, default=7.5)
     options = parser.parse_args(argv)
     if not torch.cuda.is_available():
-        say("bench kernels: no CUDA device here; nothing checked, nothing timed")
+        say("bench kernels: no CUDA device here; nothing checked, nothing timed (exit code 3)")
         return 3
     if importlib.util.find_spec("triton") is None:
         say("bench kernels: Triton is not installed; nothing checked, nothing timed")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.bench.padded import padded_loss
+from neuroformer.bench.plain import plain
 from neuroformer.bench.reference_size import config, recording
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
@@ -64,14 +65,17 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     batch = prepared.builder(windows[:WINDOWS])
     losses = Losses(Cohort([model]))
     ours = lambda: losses(Share(batch))["loss"]
-    padded = lambda: padded_loss(model, batch, DROPOUT)
-    model.eval()
+    other = plain(model)
+    padded = lambda: padded_loss(other, batch, DROPOUT)
+    for each in (model, other):
+        each.eval()
     with torch.no_grad():
         a, b = float(ours()), float(padded())
     out: dict[str, Any] = {"loss_ours": a, "loss_padded": b, "agrees": abs(a - b) <= TOLERANCE * abs(b)}
     if not out["agrees"]:
         return out
-    model.train()
+    for each in (model, other):
+        each.train()
     optimizer = make_optimizer(Cohort([model]), c.train)
     for group in optimizer.param_groups:
         group["lr"] = 1e-6

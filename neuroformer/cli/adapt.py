@@ -18,6 +18,10 @@ def add(command) -> None:
         help="what trains: the new units' rows and heads with a frozen trunk (default), or everything",
     )  # fmt: skip
     p.add_argument("--out", type=Path, help="folder of the new run (default: <run>_<name of the recording>)")
+    p.add_argument(
+        "--join", type=Path, metavar="FOLDER",
+        help="also write one bundle there, of the run's recordings and the new one (with --train new)",
+    )  # fmt: skip
     p.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
     p.add_argument("--resume", action="store_true", help="go on exactly where it stopped; begins otherwise")
     p.add_argument("--no-baselines", action="store_true", help="do not fit the GLMs beside the score")
@@ -30,12 +34,16 @@ def add(command) -> None:
 def run(args) -> int:
     from neuroformer.data.members import open_one
     from neuroformer.model.bundle import read_bundle
-    from neuroformer.training.adapt import Start, adapted_config
+    from neuroformer.training.adapt import Start, adapted_config, join
     from neuroformer.training.loop import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     if not any(o.startswith(("recording.path=", "recording.options.")) for o in args.override):
         raise ConfigError("say which recording joins: recording.path=new.npz (recording.name=... names it)")
+    if args.join and args.train != "new":
+        raise ConfigError("--join needs --train new: recordings of one bundle share a trunk")
+    if args.join and (args.join / "bundle.json").exists() and not args.overwrite:
+        raise ConfigError(f"{args.join} already holds a run; give --join another folder, or --overwrite")
     bundle = read_bundle(args.folder)
     asked = adapted_config(bundle.config, args.override)
     rec = open_one(asked.recording)
@@ -59,4 +67,7 @@ def run(args) -> int:
         return STOPPED
     if first:
         score_members(out, members, metrics, baselines=not args.no_baselines)
+        if args.join:
+            join(bundle, read_bundle(out), args.join)
+            print(f"{args.folder} and '{rec.name}' in {args.join}; say which with --recording")
     return 0

@@ -10,6 +10,8 @@ from neuroformer.cli.shared import KEYS, save_figure
 from neuroformer.config import Config, from_dict, load_config, member_config
 from neuroformer.config.loader import apply_overrides
 
+NO_SPLIT = "no split was looked at: give a configuration, or say e.g. split.by=blocks split.block=20"
+
 
 def add(command) -> None:
     help = "Say what is wrong with a recording and what its split leaks; exit code 1 when it leaks."
@@ -26,6 +28,7 @@ def run(args) -> int:
     from neuroformer.audit import audit
     from neuroformer.data.members import lacking, open_recordings
     from neuroformer.data.splits import make_split
+    from neuroformer.recording.clean import safe_name
 
     is_config = Path(args.path).suffix.lower() in (".yaml", ".yml")
     config = load_config(args.path, args.override) if is_config else _of_recording(args.path, args.override)
@@ -42,10 +45,12 @@ def run(args) -> int:
         print(json.dumps([f.to_dict() for f in found] if config.recordings else found[0].to_dict()))
     else:
         print(*found, sep="\n")
+        if not any("split" in f.facts for f in found):
+            print(f"\n{NO_SPLIT}")
     for one in found if args.figure else []:
         from neuroformer.report.figures import audit_overview
 
-        several = f"_{one.name.replace(':', '_')}" if len(found) > 1 else ""
+        several = f"_{safe_name(one.recording)}" if len(found) > 1 else ""
         save_figure(audit_overview(one), args.figure.with_stem(args.figure.stem + several))
     return int(any(f.leaks for f in found))
 

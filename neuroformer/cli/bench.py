@@ -29,7 +29,7 @@ def add(command) -> None:
     b.add_argument(
         "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
     )
-    b.add_argument("--steps", type=int, default=200, help="of adapting, and of training from scratch")
+    b.add_argument("--steps", type=int, default=100, help="of adapting, and of training from scratch")
     b.add_argument(
         "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
     )
@@ -59,7 +59,7 @@ def add(command) -> None:
         "--folder", type=Path, default=Path("runs/exposure"),
         help="of the trainings; what is there already is not trained again",
     )  # fmt: skip
-    b.add_argument("--noise", default="0,0.1,0.3", help="values of train.past_noise, compared with the first")
+    b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
     b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
     b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=my.npz")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")

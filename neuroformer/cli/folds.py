@@ -25,7 +25,7 @@ def add(command) -> None:
     )
     p.add_argument(
         "--only", metavar="FOLD[,FOLD]", default="",
-        help="do these folds alone (from 0), and pool nothing: a later call goes on with what is there",
+        help="do and pool these folds alone (from 0): a later call goes on with what is there",
     )  # fmt: skip
     baselines_argument(p)
     p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. window.lookahead=0.75")
@@ -67,10 +67,12 @@ def run(args) -> None:
             low, high = scores[f"{key}_difference_low"], scores[f"{key}_difference_high"]
             best, difference = scores[f"{key}_best_baseline"], scores[f"{key}_difference"]
             tables[-1] += f"\nmodel minus {best}: {difference:.3f} {interval(low, high)}, paired"
+        if only:
+            continue
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     if only:
-        print(f"folds {', '.join(only)} of {args.folds} are in {folder}")
-        return
-    summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
+        tables.append(f"folds {', '.join(only)} of {args.folds} alone; they are in {folder}")
+    else:
+        summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
     print("\n".join(tables))

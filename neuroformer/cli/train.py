@@ -230,7 +230,17 @@ def _print_split(prepared) -> None:
 
 def start_clean(folder: Path) -> None:
     """Remove what an earlier run left, so that no old number stands beside a new one."""
-    for name in ("bundle.json", "summary.json", "checkpoint.safetensors", "log/metrics.csv", "simulated.npz"):
+    from neuroformer.model.bundle import BundleError, read_bundle
+
+    try:
+        bundle = read_bundle(folder)
+        places = [results_folder(folder, bundle.of(m.name)) for m in bundle.recordings]
+    except (BundleError, ConfigError):  # none, or one that is no good
+        places = []
+    for place in (folder, *places):
+        for name in ("summary.json", "simulated.npz"):
+            (place / name).unlink(missing_ok=True)
+    for name in ("bundle.json", "checkpoint.safetensors", "log/metrics.csv"):
         (folder / name).unlink(missing_ok=True)
     for file in (folder / "weights").glob("*.safetensors"):
         file.unlink()

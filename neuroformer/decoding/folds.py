@@ -84,7 +84,7 @@ def decode_folds(
     closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are
     fitted on the same labels. A fold that ``folder`` already holds, of the same configuration, is not done again; one
     whose held-out part has no label at all (the animal rested) is left out. With ``only`` some folds, the others are
-    left for another call, and nothing is pooled.
+    left for another call, and those alone are pooled.
 
     Yields
     ------
@@ -98,7 +98,11 @@ def decode_folds(
         one = fold_config(config, rec, fold, num_folds)
         prepared = _fold(rec, one, folder / f"fold_{fold}", baselines, members, parts, progress)
     assert prepared is not None
-    for target in () if only else config.targets:
+    for target in config.targets:
+        if not parts[target.name] and only:
+            continue
+        if not parts[target.name]:
+            raise ConfigError(f"no held-out part has a label of '{target.name}'; see decode.moving")
         pooled = pool(parts[target.name])
         out = scores(pooled, target, prepared)
         key = f"decode_{target.name}"

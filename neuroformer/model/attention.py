@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, attention
 
 
@@ -41,9 +42,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
+        self.out = Linear(width, width)
 
     def queries(self, x_TD: Tensor) -> Tensor:
         return self.query(x_TD).unflatten(-1, (self.heads, -1))
@@ -71,11 +72,11 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width),
-            nn.Linear(width, mlp_ratio * width),
+            Linear(width, mlp_ratio * width),
             nn.GELU(),
-            nn.Linear(mlp_ratio * width, width),
+            Linear(mlp_ratio * width, width),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
         self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
         self.recompute = False  # in the backward pass, instead of keeping what lies between input and output

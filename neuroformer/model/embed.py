@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
+from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
 
@@ -54,7 +55,7 @@ class SpikeEmbedding(nn.Module):
         self.unit = nn.Embedding(num_units, width)
         nn.init.normal_(self.unit.weight, std=0.5)
         self.fourier = FourierTime(num_features, 2 * dt, 4 * (current + past) * dt)
-        self.time = nn.Linear(num_features, width)
+        self.time = Linear(num_features, width)
         center = (torch.arange(-past, current + 1) + 0.5) * dt
         self.register_buffer("center", center, persistent=False)
         self.center: Tensor
@@ -144,9 +145,9 @@ class InputEmbedding(nn.Module):
         self.offset: Tensor
         self.scale: Tensor
         self.size = size
-        self.value = nn.Linear(size, width)
+        self.value = Linear(size, width)
         self.fourier = FourierTime(num_features, current_s / max(config.samples, 1), 2 * current_s)
-        self.time = nn.Linear(num_features, width)
+        self.time = Linear(num_features, width)
         self.duration = current_s
 
     def features(self, value: Tensor) -> Tensor:

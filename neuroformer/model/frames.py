@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.data.backbone import empty_backbone
 from neuroformer.model.attention import Block, prepend
-from neuroformer.ops import Ragged
+from neuroformer.model.layers import Dropout, Linear
+from neuroformer.ops import Ragged, linear
 
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
@@ -55,16 +56,16 @@ class FrameEncoder(nn.Module):
             if c.kind == "conv3d":
                 channels = c.channels or config.width
                 self.filter = nn.Conv3d(1, channels, kernel, stride)
-                self.point = nn.Sequential(nn.GELU(), nn.Linear(channels, config.width))
+                self.point = nn.Sequential(nn.GELU(), Linear(channels, config.width))
             else:
-                self.filter = nn.Linear(math.prod(kernel), config.width)
+                self.filter = Linear(math.prod(kernel), config.width)
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
         self.blocks = nn.ModuleList(
             Block("self", config.width, config.heads, config.mlp_ratio, config.dropout)
             for _ in range(c.layers)
         )
         self.null = nn.Parameter(torch.zeros(config.width))
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.register_buffer("mean", torch.tensor(scale["mean"]))
         self.register_buffer("std", torch.tensor(scale["std"]))
         self.mean: Tensor
@@ -79,7 +80,7 @@ class FrameEncoder(nn.Module):
         self.grid = tuple(found["grid"])
         self.kernel = self.stride = tuple(n / g for n, g in zip(size, self.grid, strict=True))
         self.backbone = empty_backbone(found, c.resize) if c.finetune else None
-        self.filter = nn.Linear(len(found["mean"]), config.width)
+        self.filter = Linear(len(found["mean"]), config.width)
         self.register_buffer("feature_mean", torch.tensor(found["mean"]))
         self.register_buffer("feature_std", torch.tensor(found["std"]))
         self.feature_mean: Tensor
@@ -98,10 +99,10 @@ class FrameEncoder(nn.Module):
         x = x * shown[:, :, None, None]
         if self.backbone is not None:
             return self._project(self.backbone(x), num_missing_G)
-        if isinstance(self.filter, nn.Conv3d):
-            return self.point(rearrange(self.filter(x[:, None]), "g d t h w -> g t h w d"))
-        t, h, w = (int(k) for k in self.kernel)
-        return self.point(self.filter(rearrange(x, "g (a t) (b h) (c w) -> g a b c (t h w)", t=t, h=h, w=w)))
+        # of one channel and a few places, a convolution is one product of matrices
+        for axis, (size, step) in enumerate(zip(self.kernel, self.stride, strict=True), 1):
+            x = x.unfold(axis, int(size), int(step))
+        return self.point(linear(x.flatten(-3), self.filter.weight.flatten(1), self.filter.bias))
 
     def _project(self, features_GthwC: Tensor, num_missing_G: Tensor) -> Tensor:
         """Features of a backbone, standardised, into the model's width; a frame that was not shown has none."""
@@ -167,11 +168,11 @@ class WhatWhere(nn.Module):
     def __init__(self, encoder: FrameEncoder, num_units: int, width: int, num_features: int):
         super().__init__()
         steps, rows, columns = encoder.grid
-        self.feature = nn.Sequential(nn.GELU(), nn.Linear(width, num_features), nn.GELU())
+        self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
         self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
         # a common sign: a unit that starts against its own place moves away from it, and stays away
         self.what = nn.Parameter(0.1 / num_features + 0.01 * torch.randn(num_units, steps, num_features))
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = Dropout(0.1)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.model.intensity import bounded
+from neuroformer.model.layers import Linear
 
 MIN_LOG_RATE = -16.0
 
@@ -27,8 +28,8 @@ class RateReadout(nn.Module):
     ):
         super().__init__()
         self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
-        self.hidden = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.hidden = Linear(width, width)
+        self.out = Linear(width, width)
         self.unit = nn.Parameter(torch.zeros(num_units, width))
         nn.init.normal_(self.unit, std=0.02)
         self.bias = nn.Parameter(torch.tensor(unit_rate).log())
@@ -58,10 +59,10 @@ class LinearReadout(nn.Module):
     ):
         super().__init__()
         self.num_bins = num_bins
-        self.source = nn.Linear(history_size, rank, bias=False) if history_size else None
+        self.source = Linear(history_size, rank, bias=False) if history_size else None
         self.history = nn.Parameter(torch.zeros(num_bins, rank, num_units))
         self.inputs = nn.ModuleDict(
-            {name: nn.Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
+            {name: Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
         )
         for layer in self.inputs.values():
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
@@ -88,12 +89,12 @@ class SpikeHeads(nn.Module):
     def __init__(self, num_units: int, num_bins: int, width: int, *, independent: bool):
         super().__init__()
         self.num_bins, self.independent = num_bins, independent
-        self.dt = nn.Linear(width, num_bins + 1)
+        self.dt = Linear(width, num_bins + 1)
         nn.init.zeros_(self.dt.weight)
         nn.init.zeros_(self.dt.bias)
         self.given = nn.Parameter(torch.randn(num_bins, width) * 0.1)
-        self.hidden = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.hidden = Linear(width, width)
+        self.out = Linear(width, width)
         self.unit = nn.Parameter(torch.zeros(num_units, width))
         self.bias = nn.Parameter(torch.zeros(num_units))
 
@@ -122,7 +123,7 @@ class Projection(nn.Module):
     def __init__(self, size: int, width: int):
         super().__init__()
         self.net = nn.Sequential(
-            nn.LayerNorm(size), nn.Linear(size, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.LayerNorm(size), Linear(size, 2 * width), nn.GELU(), Linear(2 * width, width)
         )
 
     def forward(self, x: Tensor) -> Tensor:

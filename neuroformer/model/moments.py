@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.model.embed import raised_cosines
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged
 
 NETWORK_DROPOUT = 0.4  # of counts and of the last states
@@ -106,9 +107,9 @@ class Recurrent(nn.Module):
         self.register_buffer("scale", torch.maximum(spread, floor)[:, None], persistent=False)
         self.mean: Tensor
         self.scale: Tensor
-        self.dropout = nn.Dropout(NETWORK_DROPOUT)
+        self.dropout = Dropout(NETWORK_DROPOUT)
         self.gru = nn.GRU(len(rate_U), hidden, batch_first=True, bidirectional=both_ways)
-        self.out = nn.Linear(hidden * (2 if both_ways else 1), outputs)
+        self.out = Linear(hidden * (2 if both_ways else 1), outputs)
 
     def forward(self, bins_VUB: Tensor) -> Tensor:
         """(V, R)."""

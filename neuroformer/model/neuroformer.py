@@ -21,6 +21,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.surprise import Surprise
 from neuroformer.model.targets import TargetHead, raw_size
@@ -118,8 +119,8 @@ class Neuroformer(nn.Module):
         self.history = None
         if m.history_filters and self.past_bins:
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
-            self.history_weight = nn.Linear(self.history.size, m.width, bias=False)
-            self.history_dropout = nn.Dropout(m.history_dropout)
+            self.history_weight = Linear(self.history.size, m.width, bias=False)
+            self.history_dropout = Dropout(m.history_dropout)
         self.inputs = nn.ModuleDict(
             {
                 v.name: InputEmbedding(
@@ -133,7 +134,7 @@ class Neuroformer(nn.Module):
         )
         self.frames = FrameEncoder(m, normalization["frames"]) if w.frames > 0 else None
         if self.frames is not None:
-            self.frame_age = nn.Linear(2, m.width, bias=False)
+            self.frame_age = Linear(2, m.width, bias=False)
             self.frame_period = normalization["frames"]["period"]
         self.what_where = None
         if self.frames is not None and m.frame_readout:
@@ -169,7 +170,7 @@ class Neuroformer(nn.Module):
         self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
         if any("neural" in c.pair for c in config.loss.contrast):
             self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
-            self.neural_weight = nn.Linear(self.neural.size, m.width, bias=False)
+            self.neural_weight = Linear(self.neural.size, m.width, bias=False)
         self.contrast = nn.ModuleList(
             nn.ModuleList(Projection(m.width, c.width) for _ in c.pair) for c in config.loss.contrast
         )
@@ -179,7 +180,7 @@ class Neuroformer(nn.Module):
         self.traces = None
         if config.traces.likelihood != "none":
             self.traces = TraceHead(config, num_units, normalization["traces"])
-        self.dropout = nn.Dropout(m.dropout)
+        self.dropout = Dropout(m.dropout)
 
     @classmethod
     def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
@@ -337,17 +338,9 @@ class Neuroformer(nn.Module):
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
         state_SD = self.heads.id_state(h_TD.index_select(0, before_S), batch.tick_T)
         base_SU = self.id_base(intensity, before_S, batch.tick_T)
-        rows = None if base_SU is None else torch.arange(len(base_SU), device=h_TD.device)
         high_S = torch.full_like(low_S, self.num_units)
         id_nll = marked_cross_entropy(
-            state_SD,
-            self.heads.unit,
-            self.heads.bias,
-            batch.unit_T,
-            low_S,
-            high_S,
-            base_RC=base_SU,
-            base_row_N=rows,
+            state_SD, self.heads.unit, self.heads.bias, batch.unit_T, low_S, high_S, base_SU
         )
         return dt_nll, id_nll
 

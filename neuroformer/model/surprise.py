@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from neuroformer.data.batch import Earlier
 from neuroformer.model.embed import raised_cosines
 from neuroformer.model.frames import FrameEncoder, WhatWhere
+from neuroformer.model.layers import Dropout, Linear
 
 NUM_FILTERS = 4
 MAX_LOG_COUNT = 1.0  # of what is expected of a unit in one bin: a wrong expectation must not drown the others
@@ -49,11 +50,11 @@ class Surprise(nn.Module):
         spread = (torch.tensor(unit_rate) * frame_bins * num_frames / filters).sqrt()
         self.register_buffer("spread", spread, persistent=False)
         self.spread: Tensor
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.level = nn.Parameter(torch.zeros(num_units))
-        self.source = nn.Linear(self.size, rank, bias=False)
+        self.source = Linear(self.size, rank, bias=False)
         self.target = nn.Parameter(torch.zeros(rank, num_units))
-        self.shift = nn.Linear(self.size, 2, bias=False)
+        self.shift = Linear(self.size, 2, bias=False)
         nn.init.normal_(self.shift.weight, std=0.01)
 
     @property

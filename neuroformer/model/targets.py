@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
+from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import KernelReadout, Moments, Recurrent
 from neuroformer.ops import Ragged, attention
 
@@ -98,19 +99,19 @@ class TargetHead(nn.Module):
         self.num_columns = 1 if self.classes else len(scale["mean"])
         size = raw_size(target, scale)
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
-        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.key_value = Linear(width, 2 * width, bias=False)
         streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width), nn.Linear(streams * width, width), nn.GELU(), nn.Dropout(dropout),
-            nn.Linear(width, size),
+            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), Dropout(dropout),
+            Linear(width, size),
         )  # fmt: skip
-        self.skip = nn.Linear(width, size)
-        self.counts = nn.Linear(counts_size, width) if counts_size else None
-        self.linear = nn.Linear(counts_size, size) if counts_size else None
+        self.skip = Linear(width, size)
+        self.counts = Linear(counts_size, width) if counts_size else None
+        self.linear = Linear(counts_size, size) if counts_size else None
         if self.linear is not None:
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
-        self.counts_dropout = nn.Dropout(dropout)
+        self.counts_dropout = Dropout(dropout)
         self.kernel = KernelReadout(num_random, counts_size + width, size) if num_random else None
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))

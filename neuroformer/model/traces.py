@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config
 from neuroformer.model.intensity import bounded
+from neuroformer.model.layers import Linear
 
 _SHARED = 4  # filters under which all units' past is summed for each other
 _LIMIT = 6.0  # no parameter moves further from the marginal, in units of its scale
@@ -53,11 +54,11 @@ class TraceHead(nn.Module):
         size = len(marginal)
         self.own = nn.Parameter(torch.zeros(size, self.num_bins, self.past_bins, num_units))
         self.filters = nn.Parameter(torch.randn(self.past_bins, _SHARED) / max(self.past_bins, 1) ** 0.5)
-        self.source = nn.Linear(_SHARED * num_units, m.history_rank, bias=False)
+        self.source = Linear(_SHARED * num_units, m.history_rank, bias=False)
         self.shared = nn.Parameter(torch.zeros(m.history_rank, size, self.num_bins, num_units))
-        self.summary_weight = nn.Linear(_SHARED * num_units, m.width, bias=False)
+        self.summary_weight = Linear(_SHARED * num_units, m.width, bias=False)
         self.bin = nn.Parameter(torch.randn(self.num_bins, m.width) * 0.1)
-        self.hidden = nn.Linear(m.width, m.width)
+        self.hidden = Linear(m.width, m.width)
         self.unit = nn.Parameter(torch.zeros(size, num_units, m.width))
 
     def _seen(self, past_WLU: Tensor) -> Tensor:

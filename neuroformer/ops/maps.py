@@ -6,7 +6,6 @@ H heads, E head width, X and Y labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +35,11 @@ class Piece:
 
     def weights(self, q_THE: Tensor, k_SHE: Tensor) -> Tensor:
         """(B, H, L, K); rows of padded queries hold numbers without meaning."""
-        q_BHLE = (q_THE * q_THE.shape[-1] ** -0.5)[self.query_BL].transpose(1, 2)
-        scores = q_BHLE @ k_SHE[self.key_BK].permute(0, 2, 3, 1)
+        q_BLHE, k_BKHE = (
+            x.index_select(0, place.flatten()).unflatten(0, place.shape)
+            for x, place in ((q_THE * q_THE.shape[-1] ** -0.5, self.query_BL), (k_SHE, self.key_BK))
+        )
+        scores = q_BLHE.transpose(1, 2) @ k_BKHE.permute(0, 2, 3, 1)
         if self.causal:
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores.masked_fill_(future, float("-inf"))
@@ -57,17 +59,32 @@ class Piece:
 
 def pieces(
     q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None = None, causal: bool = False
-) -> Iterator[Piece]:
-    """All sequences that have queries and keys, the shortest first, so that padding stays small."""
+) -> list[Piece]:
+    """All sequences that have queries and keys, the shortest first, so that padding stays small.
+
+    Found once a batch and kept in the queries' layout, for all blocks that attend to the same keys.
+    """
+    cache_key = ("pieces", id(k_layout), id(k_index), num_heads, causal)
+    if cache_key not in q_layout.cache:  # the operands stay with it, so that no id is used again
+        found = _pieces(q_layout, k_layout, num_heads, k_index, causal)
+        q_layout.cache[cache_key] = (found, k_layout, k_index)
+    return q_layout.cache[cache_key][0]
+
+
+def _pieces(
+    q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None, causal: bool
+) -> list[Piece]:
     k_row = torch.arange(len(q_layout), device=q_layout.offsets.device) if k_index is None else k_index
     k_lengths = k_layout.lengths_B[k_row]
     order = torch.argsort(q_layout.lengths_B, stable=True)
     order = order[(q_layout.lengths_B[order] > 0) & (k_lengths[order] > 0)]
     step = max(1, MAX_WEIGHTS // max(1, q_layout.max_length * k_layout.max_length * num_heads))
-    for rows in order.split(min(step, max(1, len(order) // 16))):
+    found = []
+    for rows in order.split(min(step, max(1, len(order) // 8))):
         query, has_query = _places(q_layout, rows)
         key, has_key = _places(k_layout, k_row[rows])
-        yield Piece(query, key, has_query, has_key, causal)
+        found.append(Piece(query, key, has_query, has_key, causal))
+    return found
 
 
 def whole(q_layout: Ragged, k_layout: Ragged, k_index: Tensor | None, causal: bool) -> Piece:

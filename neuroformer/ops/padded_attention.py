@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroformer.ops import reference
+from neuroformer.ops import reference, similar
 from neuroformer.ops.ragged import Ragged
 
 
@@ -40,14 +40,19 @@ def sdpa(
     window_s: float | None,
     dropout_p: float,
 ) -> Tensor:
-    """scaled_dot_product_attention on tensors padded to the longest sequence of the batch."""
+    """scaled_dot_product_attention on padded tensors: on a CPU sequences of similar lengths together, else all."""
     if q_layout.total == 0 or k_layout.total == 0:
         return torch.zeros_like(q_THE)
     q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
+    itself = k_layout.offsets is q_layout.offsets
+    if q_THE.device.type == "cpu" and window_s is None and (itself or not causal):
+        parts = similar.parts(q_layout, k_layout, k_index)
+        if parts is not None:
+            return _in_parts(q_THE, k_SHE, v_SHE, parts, causal, dropout_p)
     order = None
     if k_index is not None:
         # Without causality, queries of sequences that share keys are one longer sequence: keys stay put.
-        order, q_layout = _regroup(q_layout, k_index, len(k_layout))
+        order, q_layout = similar.regrouped(q_layout, k_index, len(k_layout))
         q_THE = q_THE.index_select(0, order)
         q_times = None if q_times is None else q_times.index_select(0, order)
     q_BHTE, k_BHSE, v_BHSE = (
@@ -55,7 +60,7 @@ def sdpa(
         for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
     )
     blind = None
-    if causal and window_s is None and k_layout.offsets is q_layout.offsets:
+    if causal and window_s is None and itself:
         # Padding lies behind every token of its own sequence, so causality alone keeps it out.
         out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, dropout_p=dropout_p, is_causal=True)
     else:
@@ -72,6 +77,24 @@ def sdpa(
     return torch.empty_like(out_THE).index_copy(0, order, out_THE)
 
 
+def _in_parts(
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, parts: similar.Parts, causal: bool, dropout_p: float
+) -> Tensor:
+    """Sequences that have keys, part by part; the others' queries give zeros."""
+    q, k, v = parts.queries.spread(q_THE), parts.keys.spread(k_SHE), parts.keys.spread(v_SHE)
+    out = []
+    for part in parts.parts:
+        q_BHTE, k_BHSE, v_BHSE = (
+            x[rows].unflatten(0, (part.num, -1)).transpose(1, 2)
+            for x, rows in ((q, part.queries), (k, part.keys), (v, part.keys))
+        )
+        out_BHTE = F.scaled_dot_product_attention(
+            q_BHTE, k_BHSE, v_BHSE, attn_mask=None if causal else part.seen, dropout_p=dropout_p, is_causal=causal,
+        )  # fmt: skip
+        out.append(out_BHTE.transpose(1, 2).flatten(0, 1))
+    return parts.queries.gather(torch.cat(out))
+
+
 def _seen(q_layout: Ragged, k_layout: Ragged, causal: bool, q_times, k_times, window_s) -> Tensor | None:
     """(B, 1, T or 1, S) bool, True where a padded query sees a padded key; None where all see all."""
     full = len(k_layout) * k_layout.max_length == k_layout.total
@@ -86,15 +109,6 @@ def _seen(q_layout: Ragged, k_layout: Ragged, causal: bool, q_times, k_times, wi
         apart = q_layout.pad(q_times)[:, :, None] - k_layout.pad(k_times)[:, None, :]
         seen = seen & (apart.abs() <= window_s)[:, None]
     return seen
-
-
-def _regroup(q_layout: Ragged, k_index: Tensor, num_groups: int) -> tuple[Tensor, Ragged]:
-    """Order of the query tokens by the key sequence they read, and the layout of the groups."""
-    group_T = k_index.index_select(0, q_layout.row_T)
-    order = torch.argsort(group_T, stable=True)
-    lengths = torch.zeros(num_groups, dtype=torch.int64, device=k_index.device)
-    lengths.index_add_(0, group_T, torch.ones_like(group_T))
-    return order, Ragged.from_lengths(lengths)
 
 
 def flex(

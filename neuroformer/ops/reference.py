@@ -176,20 +176,17 @@ def marked_cross_entropy(
     target_N: Tensor,
     low_N: Tensor,
     high_N: Tensor,
-    *,
-    base_RC: Tensor | None = None,
-    base_row_N: Tensor | None = None,
+    base_NC: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood (nats, (N,)) of classes whose support is ``[low, high)`` in each row.
 
-    Logits are ``h @ weight.T + bias (+ base[base_row])``; classes outside the support have
+    Logits are ``h @ weight.T + bias (+ base)``; classes outside the support have
     probability zero, exactly. The target must lie in the support.
     """
     exact = torch.float64 if h_ND.dtype == torch.float64 else torch.float32
     logits_NC = (h_ND @ weight_CD.T + bias_C).to(exact)
-    if base_RC is not None:
-        assert base_row_N is not None
-        logits_NC = logits_NC + base_RC.index_select(0, base_row_N)
+    if base_NC is not None:
+        logits_NC = logits_NC + base_NC
     classes = torch.arange(weight_CD.shape[0], device=h_ND.device)
     outside = (classes < low_N[:, None]) | (classes >= high_N[:, None])
     logp_NC = logits_NC.masked_fill(outside, float("-inf")).log_softmax(-1)

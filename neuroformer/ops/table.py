@@ -10,6 +10,7 @@ from torch import Tensor
 
 ATTENTION = ("eager", "sdpa", "flex", "triton")
 CROSS_ENTROPY = ("eager", "triton")
+LINEAR = ("torch", "onednn")
 DECODE = ("eager", "sdpa", "triton")
 MAP = ("eager", "padded", "triton")
 
@@ -87,12 +88,10 @@ def pick_attention(q: Tensor, options: set[str], deterministic: bool) -> str:
     raise ValueError(f"no implementation of attention can do {sorted(options)} on {q.device} in {q.dtype}")
 
 
-def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor, base: bool) -> str | None:
+def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor) -> str | None:
     """Why ``impl`` cannot do this case; None where it can."""
     if impl != "triton":
         return None
-    if base:
-        return "does not know base_RC"
     if h.shape[1] > TRITON_FEATURES:
         return f"takes up to {TRITON_FEATURES} features, got {h.shape[1]}"
     if h.dtype != weight.dtype:
@@ -100,10 +99,10 @@ def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor, base: bool) -> str
     return None
 
 
-def pick_cross_entropy(h: Tensor, weight: Tensor, base: bool) -> str:
+def pick_cross_entropy(h: Tensor, weight: Tensor) -> str:
     """The first implementation of the table that can do the case; eager does everything."""
     fitting = _fitting(CROSS_ENTROPY_AUTO, h)
-    return next(impl for impl in fitting if lacks_cross_entropy(impl, h, weight, base) is None)
+    return next(impl for impl in fitting if lacks_cross_entropy(impl, h, weight) is None)
 
 
 def pick(name: str, known: tuple[str, ...], rows: Rows, impl: str, x: Tensor) -> str:

@@ -95,6 +95,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
     if "spike_trials" in a:
         times, spike_units, trials = _from_trial_times(a, times, spike_units)
     behavior = _behavior(a, notes)
+    _left_out(a, behavior, notes)
     frames = _frames(a)
     domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
     meta = _meta(a)
@@ -124,7 +125,10 @@ def read_npz(path: str | Path) -> Recording:
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
     except UNREADABLE as e:
-        raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}") from None
+        more = ""
+        if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
+            more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
+        raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
     return from_arrays(arrays, name=path.stem)
 
 
@@ -213,7 +217,27 @@ def _check_dimensions(a: Mapping[str, Any]) -> None:
         if (
             key.endswith("_times") or key in ("spike_units", "spike_trials")
         ) and value.dtype.kind not in "fiub":
-            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers")
+            more = "; map names to 0, 1, ... and put them into 'unit_ids'" if key == "spike_units" else ""
+            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers{more}")
+
+
+_USED_WITH_OTHERS = {"spike_times", "spike_units", "spikes", "frames", "traces", "events", "spike_trials"}
+
+
+def _left_out(a: Mapping[str, Any], behavior: Mapping[str, Any], notes: list[str]) -> None:
+    """Names that nothing here reads: likely misspelt, or a variable whose times were forgotten."""
+    used = _USED_WITH_OTHERS | _FIXED | {
+        "frames_times", "frames_rate", "frames_index", "traces_times", "traces_rate", "traces_unit", "unit_ids",
+    }  # fmt: skip
+    for name in behavior:
+        used |= {name, *(f"{name}_{part}" for part in ("times", "rate", "unit", "columns"))}
+    tables = ("unit_", "trials_", "truth_", "intervals_")
+    unread = sorted(k for k in a if k not in used and not k.startswith(tables))
+    if unread:
+        notes.append(
+            f"not read: {', '.join(unread)}; a behavior variable NAME needs NAME_times or NAME_rate, "
+            "trials are trials_start and trials_stop"
+        )
 
 
 def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ def describe(rec: Recording) -> str:
     rates = rec.rates()
     lines = [
         f"Recording '{rec.name}': {rec.duration:,.1f} s in {len(rec.domain)} interval(s), "
-        f"{rec.domain.min():g} s to {rec.domain.max():g} s",
+        f"{_time(rec.domain.min())} s to {_time(rec.domain.max())} s",
         f"  spikes    {rec.num_spikes:,} from {rec.num_units} units; rate median {np.median(rates):.2f} Hz, "
         f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent",
     ]
@@ -41,6 +41,11 @@ def describe(rec: Recording) -> str:
         lines.append(f"  truth     {', '.join(rec.truth)}")
     lines += [f"  note      {note}" for note in rec.meta.get("notes", ())]
     return "\n".join(lines)
+
+
+def _time(seconds: float) -> str:
+    """Six digits, or to the millisecond where a clock began long ago."""
+    return f"{seconds:g}" if abs(seconds) < 1e6 else f"{seconds:.3f}"
 
 
 def describe_html(rec: Recording) -> str:

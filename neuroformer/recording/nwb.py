@@ -232,6 +232,8 @@ class _Reader:
             self.notes.append(
                 f"{table.name} columns left out (not one value a row): {', '.join(sorted(left))}"
             )
+        if "tags" in table.colnames and table["tags"] is not None:  # of epochs: several texts a row
+            found["tags"] = np.array([",".join(map(str, tags)) for tags in table["tags"][:]], dtype=np.str_)
         columns = {"start": found.pop("start_time"), "stop": found.pop("stop_time")}
         names = self.own.get("columns", {}).get(table.name, {})
         taken = {"start", "stop"}

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -21,7 +22,7 @@ from neuroformer.config import (
     to_dict,
 )  # fmt: skip
 from neuroformer.data.members import absent
-from neuroformer.model.bundle import LIKELIHOOD, Bundle, weights_file
+from neuroformer.model.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
 from neuroformer.model.cohort import Cohort, is_own, shared_names
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
@@ -141,3 +142,42 @@ class Start:
         trained = [scale["count"], *scale["shape"]][axis]
         grid = (trained - model.frames.kernel[axis]) // model.frames.stride[axis] + 1
         return grid == model.frames.grid[axis] and (axis > 0 or alike)
+
+
+def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
+    """One bundle of a run's recordings and of one that was adapted to it with a frozen trunk.
+
+    Of the weights only those that are best for the likelihood: the new rows were trained with their trunk.
+
+    Raises
+    ------
+    ConfigError
+        Another trunk or split than the run's, or a name that is taken.
+    """
+    new = adapted.member
+    if new.name in [m.name for m in trained.recordings]:
+        raise ConfigError(
+            f"{trained.path} has a recording '{new.name}' already; adapt with another recording.name"
+        )
+    ours, theirs = _reads(trained.config), _reads(adapted.config)
+    new = replace(new, lacks=[name for name in ours if name not in theirs])
+    ones = trained.config.recordings or (trained.config.recording,)
+    config = replace(
+        trained.config, recording=RecordingConfig(), recordings=(*ones, adapted.config.recording)
+    )
+    if config.split != adapted.config.split:
+        raise ConfigError("'split' was overridden for the new recording; recordings of one bundle share it")
+    models = [load_model(trained, recording=m.name) for m in trained.recordings] + [load_model(adapted)]
+    alone = {name: p.clone() for name, p in models[-1].named_parameters()}
+    cohort = Cohort(models, [m.name for m in (*trained.recordings, new)], config)
+    for name, p in cohort[len(models) - 1].named_parameters():
+        if not torch.equal(p, alone[name]):
+            raise ConfigError(
+                f"'{name}' is not as in {trained.path}: only a recording adapted with --train new joins it"
+            )
+    save_tensors(folder / "weights" / f"{LIKELIHOOD}.safetensors", cohort.tensors())
+    save_bundle(folder, config, [*trained.recordings, new], {"joined": new.name})
+
+
+def _reads(config: Config) -> list[str]:
+    return ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]

@@ -1,6 +1,6 @@
 """Compiles the kernels ahead of time, without a GPU, and prints what each costs as JSON.
 
-    python tests/kernels/compile_kernels.py 80 90 100 > tests/kernels/compiled.json
+    python tests/kernels/compile_kernels.py 80 89 90 100 > tests/kernels/compiled.json
 
 Registers per thread, shared memory in bytes, and stack in bytes (where spilled registers go), as
 ``cuobjdump`` reads them from the cubin. A process of its own: under Triton's interpreter nothing compiles.
@@ -35,7 +35,7 @@ from triton.compiler import ASTSource  # noqa: E402
 TYPES = {
     "*i64": "Q_OFFSETS K_OFFSETS SEED TARGET LOW HIGH FIRST STOP K_START K_LENGTH Q_LABELS K_LABELS MAP",
     "*i32": "TILES ORDER",
-    "*fp32": "LSE DELTA SCRATCH Q_TIMES K_TIMES FREQS PEAK TOTAL CHOSEN ACC LOSS PULL DLOSS",
+    "*fp32": "BASE DBASE LSE DELTA SCRATCH Q_TIMES K_TIMES FREQS PEAK TOTAL CHOSEN ACC LOSS PULL DLOSS",
     "fp32": "window keep_scale",
 }
 TYPE_OF = {name: kind for kind, names in TYPES.items() for name in names.split()}
@@ -44,6 +44,8 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 PLAIN = {"CAUSAL": False, "ORDERED": False, "ROTARY": False, "WINDOW": False, "DROPOUT": False}
 UNUSED = {"ORDER": None, "Q_TIMES": None, "K_TIMES": None, "FREQS": None, "SEED": None}
 ALL = {"CAUSAL": False, "ORDERED": True, "ROTARY": True, "WINDOW": True, "DROPOUT": True}
+
+ROOMY = ("80", "90", "100")  # A100, H100, B200; 89 is an RTX card's
 
 Case = tuple[str, Any, dict[str, Any], tuple[int, ...] | list[int], str]
 
@@ -55,6 +57,7 @@ def attention_cases() -> Iterator[Case]:
         (32, "bf16", plain),
         (32, "bf16", ALL),
         (128, "bf16", plain),
+        (128, "bf16", ALL),
         (32, "fp32", plain),
     ):
         shape = {"E": width, "PE": padded(width), "SCALE": width**-0.5} | options
@@ -71,15 +74,25 @@ def attention_cases() -> Iterator[Case]:
                 yield f"attention_dkdv {name}", attention_dkdv, shape, plan[6:], dtype
 
 
+def cross_entropy_cases(roomy: bool) -> Iterator[Case]:
+    """Many units, few bins, wide states, and units with a base."""
+    for name, classes, features, base in (
+        ("100000 classes", 100_000, 256, False), ("20 classes", 20, 256, False),
+        ("5000 classes, 512 features", 5000, 512, False), ("400 classes, base", 400, 256, True),
+    ):  # fmt: skip
+        plan = configs.cross_entropy_plan(8192, classes, features, torch.bfloat16, roomy=roomy, base=base)
+        shape = {"D": features, "PD": padded(features), "GRAD": True, "ORDERED": bool(plan[-1])}
+        shape |= {"BASED": base, "BASE_GRAD": base, "BOUNDED": bool(plan[-1])}
+        shape |= {} if base else {"BASE": None, "DBASE": None}
+        shape |= {} if plan[-1] else {"ORDER": None, "FIRST": None, "STOP": None}
+        forward = cross_entropy_kernels.cross_entropy_forward
+        yield f"cross_entropy_forward {name}", forward, shape, plan[:4], "bf16"
+        backward = cross_entropy_kernels.cross_entropy_weight_gradient
+        yield f"cross_entropy_weight_gradient {name}", backward, shape, plan[5:9], "bf16"
+
+
 def other_cases() -> Iterator[Case]:
-    for rows, classes, features in ((8192, 100_000, 256), (8192, 20, 256)):
-        plan = configs.cross_entropy_plan(rows, classes, features, torch.bfloat16)
-        shape = {"D": features, "PD": padded(features), "GRAD": True}
-        forward, backward = cross_entropy_kernels.cross_entropy_forward, plan[5:9]
-        yield f"cross_entropy_forward {classes} classes", forward, shape, plan[:4], "bf16"
-        bounded = shape | {"BOUNDED": classes > 20} | ({} if classes > 20 else {"FIRST": None, "STOP": None})
-        kernel = cross_entropy_kernels.cross_entropy_weight_gradient
-        yield f"cross_entropy_weight_gradient {classes} classes", kernel, bounded, backward, "bf16"
+    shape = {"D": 256, "PD": 256, "GRAD": True}
     combine = cross_entropy_kernels.cross_entropy_combine
     yield "cross_entropy_combine", combine, shape | {"ORDERED": True}, (16, 16, 4, 2), "bf16"
     keys, warps, stages, _ = configs.decode_plan(1024, 700, 32, torch.bfloat16)
@@ -96,10 +109,11 @@ def other_cases() -> Iterator[Case]:
 
 def compile_one(kernel, constants: dict, tile, dtype: str, target: GPUTarget) -> dict[str, int]:
     rows, keys, warps, stages = tile
+    types_of = TYPE_OF | ({"ORDER": "*i64"} if kernel.arg_names[0] in ("H", "W") else {})  # rows of a loss
     constants = {n: v for n, v in (constants | {"BM": rows, "BN": keys}).items() if n in kernel.arg_names}
     types, aligned = {}, {}
     for i, name in enumerate(kernel.arg_names):
-        kind = TYPE_OF.get(name, f"*{dtype}" if name.isupper() else "i32")
+        kind = types_of.get(name, f"*{dtype}" if name.isupper() else "i32")
         if name in constants:
             kind = "constexpr"
         types[name] = kind
@@ -124,11 +138,14 @@ def cuobjdump() -> str:
 def main(names: list[str], architectures: list[str]) -> dict[str, dict[str, dict[str, int]]]:
     """{kernel and case: {architecture: cost}}; all cases where ``names`` is empty."""
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for name, kernel, constants, tile, dtype in (*attention_cases(), *other_cases()):
-        if names and name not in names:
-            continue
-        for architecture in architectures:
-            target = GPUTarget("cuda", int(architecture), 32)
+    for architecture in architectures:
+        target = GPUTarget("cuda", int(architecture), 32)
+        roomy = architecture in ROOMY
+        for name, kernel, constants, tile, dtype in (
+            *attention_cases(), *cross_entropy_cases(roomy), *other_cases()
+        ):  # fmt: skip
+            if names and name not in names:
+                continue
             cost = compile_one(kernel, constants, tile, dtype, target)
             found.setdefault(name, {})[f"sm_{architecture}"] = cost
     return found

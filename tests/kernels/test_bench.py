@@ -10,7 +10,7 @@ import pytest
 import torch
 from neuroformer.kernels import configs
 
-from neuroformer.bench import kernel_cases, kernel_contestants, kernel_worker, kernels
+from neuroformer.bench import kernel_cases, kernel_contestants, kernel_model_step, kernel_worker, kernels
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3():
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert done.stdout == "bench kernels: no CUDA device here; nothing checked, nothing timed\n"
+    assert done.stdout == "bench kernels: no CUDA device here; nothing checked, nothing timed (exit code 3)\n"
 
 
 SHAPES = [
@@ -195,10 +195,84 @@ def test_the_worker_from_end_to_end(monkeypatch, capsys):
         kernel_worker, "all_checks", lambda: [("a: b", lambda: None), ("c: d", lambda: 1 / 0)]
     )
     monkeypatch.setattr(kernel_worker, "warm", lambda part, parts: None)
-    kernel_worker.check("0", 1)
+    kernel_worker.check("0", 1, [])
     messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert messages[0] == {"plan": ["a: b", "c: d"]}
-    assert [m["result"] for m in messages[1:]] == ["passed", "ZeroDivisionError: division by zero"]
+    assert messages[:2] == [{"plan": ["a: b", "c: d"]}, {"begin": "a: b"}]
+    results = [m["result"] for m in messages if "check" in m]
+    assert results == ["passed", "ZeroDivisionError: division by zero"]
+    kernel_worker.check("0", 1, ["c: d"])
+    assert '"begin": "c: d"' not in capsys.readouterr().out
+
+
+class Dying:
+    """Messages of checking processes: each dies in the second check that it begins."""
+
+    names = ("a x: 0", "a x: 1", "a x: 2", "a x: 3")
+
+    def __init__(self):
+        self.starts = 0
+
+    def __call__(self, arguments, seconds):
+        assert arguments[:3] == ["check", "0", "1"]
+        done, self.starts = json.loads(arguments[3]), self.starts + 1
+        yield {"plan": list(self.names)}
+        for i, name in enumerate(n for n in self.names if n not in done):
+            yield {"begin": name}
+            if i == 1:
+                yield {"end": -14, "why": "exit code -14", "errors": "hangs"}
+                return
+            yield {"check": name, "result": "passed"}
+        yield {"end": 0, "why": "exit code 0", "errors": ""}
+
+
+def test_a_check_that_kills_its_process_costs_no_other_check(tmp_path, monkeypatch):
+    dying = Dying()
+    monkeypatch.setattr(kernels, "work", dying)
+    monkeypatch.setattr(kernels, "CHECKERS", 1)
+    bench = kernels.Bench(tmp_path, 5, lambda text: None)
+    bench.check()
+    died = "the process died in it: exit code -14"
+    assert list(bench.results["checks"].values()) == ["passed", died, "passed", died]
+    assert dying.starts == 3 and bench.wrong() == ["a x"]
+    assert json.loads((tmp_path / "results.json").read_text())["checks"] == bench.results["checks"]
+    bench.results["checks"] = {
+        "a x: 0": "passed",
+        "a x: 1": "did not finish (0)",
+        "b x: 0": "did not finish (1)",
+    }
+    assert bench.wrong() == ["b x"] and len(bench.failures()) == 3
+
+
+def test_bars():
+    result = {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 10}
+    slower = lambda ratio, mb=100: result | {"ms": ratio, "mb": mb}
+    rows = {
+        "15 spikes to 700": {"triton": result, "SDPA, padded": slower(4.0), "varlen flash": slower(1.2)},
+        "id head, 100,000 units": {"triton": result, "compiled": slower(1.6, 79)},
+        "step": {"triton": result, "SDPA, padded": {"failed": "skipped: no einops"}},
+    }
+    said = kernels.bars({name: {"contestants": entry} for name, entry in rows.items()})
+    assert [line.split(": ")[1].split(",")[0] for line in said] == [
+        "NOT REACHED", "reached", "reached", "NOT REACHED", "not measured", "reached",
+    ]  # fmt: skip
+
+
+@on_a_cpu
+def test_the_model_gives_one_loss_on_both_sides(monkeypatch):
+    """The step that is timed, on a small model: the fused kernels (interpreted) against padded SDPA."""
+    from helpers import small_config, small_recording
+
+    from neuroformer.ops import table
+
+    monkeypatch.setattr(table, "has_triton", lambda x: True)
+    # heads of 16, as the kernels need them
+    config = small_config(model={"width": 32, "heads": 2, "dropout": 0.0})
+    shape = kernel_model_step.ModelShape("small", 4, lambda: (small_recording(), config))
+    entries = kernel_model_step.model_contestants(shape, shape.build("cpu"))
+    before = table.ATTENTION_AUTO
+    ours, theirs = (entries[name]()() for name in ("triton", "SDPA, padded"))
+    torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+    assert table.ATTENTION_AUTO is before
 
 
 @on_a_cpu

@@ -46,10 +46,38 @@ def test_a_certain_target_costs_nothing_and_an_impossible_one_everything():
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="float64 is for the interpreter")
-def test_gradcheck_in_float64():
-    floats, indices, _ = cases.CrossEntropyCase("gradcheck", 9, 80, 16, torch.float64).tensors(DEVICE)
-    floats = [x.requires_grad_() for x in floats]
-    assert torch.autograd.gradcheck(lambda *x: marked_cross_entropy(*x, *indices), floats, fast_mode=True)
+@pytest.mark.parametrize("base", [False, True])
+def test_gradcheck_in_float64(base):
+    case = cases.CrossEntropyCase("gradcheck", 9, 80, 16, torch.float64, base=base)
+    floats, indices, _ = case.tensors(DEVICE)
+    floats = [x.double().requires_grad_() for x in floats]
+    call = lambda h, w, b, *base: marked_cross_entropy(h, w, b, *indices, *base)
+    assert torch.autograd.gradcheck(call, floats, fast_mode=True)
+
+
+def test_a_base_outside_the_support_is_not_read():
+    """It may hold NaN there; its gradient is zero there; and it needs none for the others to have theirs."""
+    (h, w, b, base), (target, low, high), _ = cases.CrossEntropyCase("x", 40, 90, 16, base=True).tensors(
+        DEVICE
+    )
+    classes = torch.arange(90, device=DEVICE)
+    outside = (classes < low[:, None]) | (classes >= high[:, None])
+    base[outside] = float("nan")
+    for x in (h, w, b, base):
+        x.requires_grad_()
+    marked_cross_entropy(h, w, b, target, low, high, base).sum().backward()
+    assert not base.grad[outside].any() and base.grad[~outside].any() and base.grad.isfinite().all()
+    expected, h.grad = h.grad, None
+    marked_cross_entropy(h, w, b, target, low, high, base.detach()).sum().backward()
+    assert torch.equal(h.grad, expected)
+
+
+def test_no_rows_at_all():
+    (h, w, b), (target, low, high), _ = cases.CrossEntropyCase("none", 1, 90, 16).tensors(DEVICE)
+    h, w = h[:0].requires_grad_(), w.requires_grad_()
+    loss = marked_cross_entropy(h, w, b, target[:0], low[:0], high[:0])
+    loss.sum().backward()
+    assert loss.shape == (0,) and not w.grad.any()
 
 
 def test_no_gradient_no_work_for_it():
@@ -68,7 +96,12 @@ def test_opcheck_and_compile():
     plan = configs.cross_entropy_plan(9, 70, 16, torch.float32)
     torch.library.opcheck(
         torch.ops.neuroformer.marked_cross_entropy.default,
-        (*floats, *indices, None, None, None, True, plan),
+        (*floats, None, *indices, None, None, None, True, plan),
+    )
+    base = torch.randn(9, 70, device=DEVICE, requires_grad=True)
+    torch.library.opcheck(
+        torch.ops.neuroformer.marked_cross_entropy.default,
+        (*floats, base, *indices, None, None, None, True, plan),
     )
     loss = torch.compile(dispatched, backend="aot_eager", fullgraph=True)(*floats, *indices, impl="triton")
     torch.testing.assert_close(loss, marked_cross_entropy(*floats, *indices))
@@ -77,8 +110,7 @@ def test_opcheck_and_compile():
 
 def test_refusals():
     floats, indices, _ = cases.SMALL_CROSS_ENTROPY[0].tensors(DEVICE)
-    base = torch.zeros(1, 200, device=DEVICE), torch.zeros(65, dtype=torch.int64, device=DEVICE)
-    with pytest.raises(ValueError, match="does not know base_RC"):
-        dispatched(*floats, *indices, base_RC=base[0], base_row_N=base[1], impl="triton")
+    with pytest.raises(ValueError, match="takes one dtype, got h torch.float32 and weight torch.bfloat16"):
+        dispatched(floats[0], floats[1].bfloat16(), floats[2], *indices, impl="triton")
     with pytest.raises(ValueError, match="impl 'flex' is unknown"):
         dispatched(*floats, *indices, impl="flex")

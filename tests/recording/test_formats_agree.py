@@ -14,7 +14,7 @@ from samples import assert_same
 
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.arrays import from_arrays, write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.recording.store import write_store
 
@@ -148,6 +148,54 @@ def check(seed, through):
                 np.testing.assert_array_equal(got.unit, expected.unit)
     finally:
         shutil.rmtree(folder)
+
+
+def same_windows(got: Recording, expected: Recording) -> None:
+    for dt in (0.01, 0.05, 0.25):
+        a, b = (SpikeIndex.from_recording(r, expected.domain, dt) for r in (got, expected))
+        np.testing.assert_array_equal(a.keys, b.keys)
+        np.testing.assert_array_equal(a.unit, b.unit)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32 - 1))
+def test_layouts_that_are_only_read(seed):
+    """The original's folder, suite2p's, and plain arrays of the same numbers give the same windows."""
+    rng = np.random.default_rng(seed)
+    units, bins = int(rng.integers(1, 6)), int(rng.integers(40, 200)) * 5
+    counts = rng.poisson(0.2, (units, bins))
+    speed, movie = rng.normal(size=bins // 5), rng.integers(0, 255, (bins // 5, 3, 4), dtype=np.uint8)
+    plain = from_arrays({
+        "spikes": counts, "spikes_dt": 0.01, "speed": speed, "speed_rate": 20.0, "frames": movie, "frames_rate": 20.0,
+    })  # fmt: skip
+    with tempfile.TemporaryDirectory() as name:
+        original, suite2p = Path(name) / "original", Path(name) / "suite2p" / "plane0"
+        original.mkdir()
+        np.save(original / "spikerates_dt_0.01.npy", counts.astype(rng.choice([np.float64, np.int64])))
+        np.save(original / "behavior_speed_dt_0.05.npy", speed)
+        np.save(original / "stimulus.npy", movie)
+        back = open_recording(original)
+        same_windows(back, plain)
+        np.testing.assert_array_equal(back.behavior["speed"].values, plain.behavior["speed"].values)
+        np.testing.assert_allclose(back.behavior["speed"].times, plain.behavior["speed"].times, atol=1e-9)
+        np.testing.assert_array_equal(back.frames.images[back.frames.index], movie)
+        np.testing.assert_allclose(back.frames.times, plain.frames.times, atol=1e-9)
+
+        rate, fluorescence = 7.5, rng.normal(size=counts.shape).astype(np.float32)
+        events = (rng.random(counts.shape) < 0.05) * rng.gamma(2, 1, counts.shape).astype(np.float32)
+        suite2p.mkdir(parents=True)
+        for file, values in (("F", fluorescence), ("spks", events)):
+            np.save(suite2p / f"{file}.npy", values)
+        np.save(suite2p / "ops.npy", {"fs": rate}, allow_pickle=True)
+        back = open_recording(Path(name) / "suite2p", events="deconvolved")
+        samples, who = np.nonzero(events.T)
+        plain = from_arrays({
+            "spike_times": samples / rate, "spike_units": who, "traces": fluorescence.T, "traces_rate": rate,
+            "n_units": units, "domain": np.array([[0.0, bins / rate]]),
+        })  # fmt: skip
+        same_windows(back, plain)
+        np.testing.assert_array_equal(back.traces.values, plain.traces.values)
+        np.testing.assert_array_equal(back.traces.times, plain.traces.times)
 
 
 @pytest.mark.parametrize("through", FORMATS, ids=lambda f: f.__name__)

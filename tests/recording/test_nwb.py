@@ -143,7 +143,9 @@ def test_neuropixels_layout(tmp_path):
     np.testing.assert_array_equal(rec.domain, [[0, 3], [4, 10]])
     np.testing.assert_array_equal(rec.trial_intervals, [[0.0, 2.0], [2.0, 4.0]])
     assert list(rec.trials["choice"]) == ["left", "right"]
-    assert set(rec.intervals) == {"epochs", "invalid_times"}
+    assert set(rec.intervals) == {"epochs", "invalid_times"} and list(rec.intervals["epochs"]["tags"]) == [
+        "awake"
+    ]
     assert set(rec.behavior) == {
         "speed", "Position_SpatialSeries", "EyeTracking_pupil", "PupilTracking_pupil", "licks", "wheel_2"
     }  # fmt: skip

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from neuroformer.bench import adapt as bench
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, RecordingConfig, load_config
-from neuroformer.model.bundle import read_bundle
+from neuroformer.model.bundle import load_model, read_bundle
 from neuroformer.model.cohort import is_own
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording.arrays import write_npz
-from neuroformer.training.adapt import Start, adapted_config
+from neuroformer.training.adapt import Start, adapted_config, join
 from neuroformer.training.checkpoint import CheckpointError
+from neuroformer.training.data import prepare
 from neuroformer.training.loop import Stopped, Trainer
 from neuroformer.training.train import train, train_several
 
@@ -85,6 +86,30 @@ def test_a_model_of_one_recording_is_joined_alike_and_what_is_lacking_is_left_ou
     assert torch.equal(after["sos"], before["sos"]) and not any(k.startswith("frames.") for k in after)
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_a_new_recording_joins_the_bundle_of_the_others(both, tmp_path, several):
+    base, rec = both, animal(2, 5, frames=False)
+    if not several:
+        base = tmp_path / "one"
+        train(animal(0, 6), small_config(train=TRAIN), base, progress=False)
+    adapt(base, rec, tmp_path / "new", "new")
+    trained, adapted = read_bundle(base), read_bundle(tmp_path / "new")
+    join(trained, adapted, tmp_path / "all")
+    bundle = read_bundle(tmp_path / "all")
+    names = [m.name for m in trained.recordings]
+    assert [m.name for m in bundle.recordings] == [*names, "m2"] and bundle.recordings[-1].lacks == ["frames"]
+    for name, of in ((names[0], trained), ("m2", adapted)):
+        x, y = (load_model(b, recording=name).state_dict() for b in (bundle, of))
+        assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
+    p = prepare(rec, bundle.of("m2").config, bundle.recordings[-1].normalization)
+    assert p.split.sha256() == bundle.recordings[-1].split["sha256"]
+    with pytest.raises(ConfigError, match="has a recording 'm2' already"):
+        join(bundle, adapted, tmp_path / "twice")
+    adapt(base, rec, tmp_path / "moved", "all")
+    with pytest.raises(ConfigError, match="only a recording adapted with --train new joins it"):
+        join(trained, read_bundle(tmp_path / "moved"), tmp_path / "no")
+
+
 def test_what_training_fixed_cannot_be_overridden(both):
     config = read_bundle(both).config
     assert adapted_config(config, ["model.dropout=0.3", "train.steps=9"]).model.dropout == 0.3
@@ -145,12 +170,31 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert main(["audit", str(config), *tree]) == 0
     said = capsys.readouterr().out
     assert (run / "m1" / "report.html").exists() and "Audit of 'm0'" in said and "Audit of 'm1'" in said
+    assert (
+        main(
+            [
+                "train",
+                "--config",
+                str(config),
+                "--run",
+                str(run),
+                "--overwrite",
+                "--quiet",
+                "--no-baselines",
+                *tree,
+            ]
+        )
+        == 0
+    )
+    assert "decode_speed_r2" not in json.loads((run / "m0" / "summary.json").read_text())
+    assert not (run / "m1" / "simulated.npz").exists()
     assert main(["folds", "--config", str(config), "--quiet", *tree]) == 2
     assert "this works on one recording, and the configuration names 1" in capsys.readouterr().err
     assert main(["adapt", "--run", str(run)]) == 2
     assert "say which recording joins" in capsys.readouterr().err
     joins = ["adapt", "--run", str(run), f"recording.path={tmp_path}/m2.npz", "--quiet", "--no-baselines"]
-    assert main([*joins, "recording.share=0.5"]) == 0
+    assert main([*joins, "recording.share=0.5", "--join", str(tmp_path / "all")]) == 0
+    assert main(["generate", "--run", str(tmp_path / "all"), "--recording", "m2", "--quiet"]) == 0
     out = tmp_path / "run_m2"
     assert read_bundle(out).recordings[0].name == "m2" and "bits_per_spike" in json.loads(
         (out / "summary.json").read_text()
