@@ -62,6 +62,7 @@ def model_contestants(shape: ModelShape, built: dict[str, Any]) -> dict[str, Cal
 
     def train(impl: str, loss_impl: str) -> Step:
         from neuroformer.losses import denominators
+        from neuroformer.model.cohort import Cohort
         from neuroformer.model.neuroformer import Neuroformer
         from neuroformer.training.module import Losses, Share, parameter_groups
 
@@ -69,9 +70,10 @@ def model_contestants(shape: ModelShape, built: dict[str, Any]) -> dict[str, Cal
         torch.manual_seed(0)
         model = Neuroformer(prepared.config, prepared.rec.num_units, prepared.normalization).to(device)
         cuda = device == "cuda"
-        groups = parameter_groups(model, prepared.config.train)
+        cohort = Cohort([model])
+        groups = parameter_groups(cohort, prepared.config.train)
         optimiser = torch.optim.AdamW(groups, lr=1e-4, fused=cuda, capturable=cuda)
-        losses, share = Losses(model), Share(built["batch"], denominators(model, built["batch"]))
+        losses, share = Losses(cohort), Share(built["batch"], denominators(model, built["batch"]))
 
         def run():
             optimiser.zero_grad(set_to_none=True)

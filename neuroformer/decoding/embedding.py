@@ -92,7 +92,7 @@ def retrieval(
         a_WE, b_WE, key_W, keep_W = _sides(model, prepared, windows, i)
         if contrast.pair[0] != "neural":
             a_WE, b_WE = b_WE, a_WE
-        key_W = key_W if "frames" in contrast.pair else np.arange(len(windows))
+        key_W = np.asarray(key_W) if "frames" in contrast.pair else np.arange(len(windows))
         hits, tries, size = _top1(a_WE, b_WE, key_W, np.flatnonzero(keep_W), draws, seed)
         tried = tries > 0
         block = prepared.config.decode.bootstrap_block
