@@ -210,6 +210,7 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # processes a node, one for each GPU
     nodes: int = 1
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # of several processes; fsdp: each holds a piece of the weights
     checkpoint_every: float = 300.0  # seconds between checkpoints: what a kill can cost at most
     wandb: bool = False  # also log to Weights & Biases
 

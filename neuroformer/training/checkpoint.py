@@ -16,13 +16,14 @@ from torch import Tensor
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 from neuroformer.model.bundle import save_tensors
 from neuroformer.model.cohort import Cohort
+from neuroformer.training.sharding import gathered, in_pieces
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
 # where and how a run is computed may change between its parts; what is computed may not
 MAY_CHANGE = (
     "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
-    "train.compile", "train.features_gb",
+    "train.compile", "train.features_gb", "train.strategy",
 )  # fmt: skip
 
 
@@ -132,13 +133,13 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def state_tensors(
     model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Everything that training changes, by name."""
+    """Everything that training changes, by name, whole; where weights are sharded, every process must ask."""
     out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:
         out |= {f"average.{k}": v for k, v in average.tensors().items()}
     for i, state in optimizer.state_dict()["state"].items():
         out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    return out
+    return gathered(out)
 
 
 def restore_tensors(
@@ -152,11 +153,12 @@ def restore_tensors(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    model.load_tensors(part("model."))
+    model.load_tensors(in_pieces(part("model."), model.tensors()))
     if average is not None:
-        average.load_tensors(part("average."))
+        average.load_tensors(in_pieces(part("average."), average.tensors()))
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimizer.").items():
         i, key = name.split(".", 1)
-        state.setdefault(int(i), {})[key] = value
+        state.setdefault(int(i), {}).update(in_pieces({key: value}, {key: parameters[int(i)]}))
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

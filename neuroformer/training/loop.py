@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from neuroformer.data.batch import Batch
@@ -45,6 +47,7 @@ from neuroformer.training.module import (
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
+from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
 
 SIGNALS = ("SIGTERM", "SIGUSR1")  # what a cluster sends before it takes a node back
 
@@ -90,12 +93,18 @@ class Trainer:
         self.fabric, self.members, self.folder = fabric, list(members), folder
         self.config, self.train = cohort.config, cohort.config.train
         self.cohort, self.origin = cohort, origin or {}
-        self.optimizer = make_optimizer(cohort, self.train)
-        self.losses, self.stepper = fabric.setup(Losses(cohort), self.optimizer)
         self.average = None
         if self.train.average > 0:
             self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
         set_up_blocks(cohort, self.train)
+        self.losses = fabric.setup_module(Losses(cohort))
+        self.sharded = is_sharded(cohort)
+        if self.average is not None:
+            self.average.model.to(fabric.device)
+            if isinstance(fabric.strategy, ModelParallelStrategy):
+                shard(self.average.model, fabric.strategy.device_mesh)
+        self.optimizer = make_optimizer(cohort, self.train)
+        self.stepper: Any = fabric.setup_optimizers(self.optimizer)
         self.processes = Processes(fabric)
         self.progress = Progress()
         self.signal: int | None = None
@@ -114,10 +123,10 @@ class Trainer:
         restore_tensors(tensors, self.cohort, average, self.optimizer)
 
     def save(self) -> None:
+        average = None if self.average is None else self.average.model
+        tensors = state_tensors(self.cohort, average, self.optimizer)
         if self.fabric.is_global_zero:
             self.log.flush()
-            average = None if self.average is None else self.average.model
-            tensors = state_tensors(self.cohort, average, self.optimizer)
             scaler = self.fabric.strategy.precision.state_dict()
             now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler)
             save_checkpoint(self.folder / FILE, tensors, now, self.config, self._data())
@@ -207,9 +216,12 @@ class Trainer:
                 fabric.backward(terms["loss"] * fabric.world_size)
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
+        if self.sharded:
+            average_gradients(self.cohort)
         norm: Any = fabric.clip_gradients(
             self.losses, self.stepper, max_norm=t.clip or math.inf, error_if_nonfinite=False
         )
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         names, values = list(total), torch.stack(list(total.values()))
         *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
         found = dict(zip(names, values, strict=True))
@@ -241,9 +253,12 @@ class Trainer:
         self.cohort.eval()  # without dropout
         prepared, losses = self.members[piece.recording], Losses(self.cohort)
         starts = piece.windows.starts(prepared.index)
-        for w in range(len(piece.windows)):
-            one = prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
-            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])):
+        num = len(piece.windows)
+        # where weights are sharded, all processes compute equally often
+        for w in range(max(piece.sizes) if self.sharded else num):
+            own = min(w, num - 1)
+            one = prepared.builder(piece.windows[own : own + 1]).to(self.fabric.device)
+            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])) and w < num:
                 found.append(round(float(starts[w]), 4))
         self.cohort.train()
         return found
@@ -271,7 +286,7 @@ class Trainer:
 
     def _show(self, terms: dict[str, float]) -> None:
         spikes = self.progress.spikes / max(self._seconds(), 1e-9)
-        shown = {k: f"{v:.3f}" for k, v in terms.items() if k != "loss"} | {"spikes/s": f"{spikes:,.0f}"}
+        shown = {k: f"{v:.3f}" for k, v in terms.items() if k != "loss"} | {"tokens/s": f"{spikes:,.0f}"}
         if LIKELIHOOD in self.progress.best:
             shown["best_bits"] = f"{self.progress.best[LIKELIHOOD]:.3f}"
         self.bar.set_postfix(shown, refresh=False)
@@ -292,8 +307,9 @@ class Trainer:
             if not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
                 p.stale = 0 if objective == LIKELIHOOD else p.stale
+                tensors = gathered(self.scored.tensors())
                 if self.fabric.is_global_zero:
-                    save_tensors(self.folder / "weights" / f"{objective}.safetensors", self.scored.tensors())
+                    save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)
 
     def _by_recording(self, each: list[dict[str, float]]) -> dict[str, float]:
         if len(each) == 1:
@@ -306,10 +322,17 @@ class Trainer:
         prepared, model = self.members[place], self.scored[place].eval()
         scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        for windows in in_order(prepared, "valid")[rank::world]:
-            batch = prepared.builder(windows).to(self.fabric.device)
+        parts = in_order(prepared, "valid")
+        for i in range(rank, -(-len(parts) // world) * world, world):
+            if i >= len(parts) and not self.sharded:
+                break
+            # where weights are sharded, all processes compute equally often; what is too many does not count
+            batch = prepared.builder(parts[min(i, len(parts) - 1)]).to(self.fabric.device)
             with self.fabric.autocast():
-                scores.add(model, batch, model(batch))
+                output = model(batch)
+                if i < len(parts):
+                    scores.add(model, batch, output)
+        let_go(self.scored)
         self.cohort.train()
         scores = Scores.merge(self.processes.collect(scores))
         value = scores.likelihood()

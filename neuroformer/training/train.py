@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
@@ -25,6 +26,7 @@ from neuroformer.training.checkpoint import FILE
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
+from neuroformer.training.sharding import shard
 
 
 def train(
@@ -165,9 +167,16 @@ def make_fabric(config: Config) -> Fabric:
     """Lightning's engine for the processes and the precision that the configuration asks for."""
     t = config.train
     precision: Any = "32-true" if t.precision == "32" else t.precision
-    strategy = "auto"
+    strategy: Any = "auto"
     if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
         strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
+    if t.strategy == "fsdp":
+        if t.devices * t.nodes == 1 or len(config.recordings) > 1 or t.precision == "16-mixed":
+            raise ConfigError(
+                "train.strategy=fsdp cuts the model of one recording into pieces for several processes, in precision 32 "
+                "or bf16-mixed: raise train.devices or train.nodes, or take train.strategy=ddp"
+            )
+        strategy = ModelParallelStrategy(shard, t.devices * t.nodes, 1)
     plugins: list[Any] = []
     on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
     if precision == "16-mixed" and on_cpu:  # asked by name, Fabric would take bfloat16 instead

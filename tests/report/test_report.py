@@ -229,6 +229,23 @@ def test_the_same_figures_in_a_notebook(run, tmp_path):
         view.connectivity(sort="size")
 
 
+def test_fields_writes_what_notebooks_show(run, tmp_path, capsys):
+    import shutil
+
+    from neuroformer.report.notebook import RunView
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    few = ["--windows", "8", "--starts", "1", "--steps", "3", "--integrated", "2"]
+    assert main(["fields", "--run", str(copy), *few]) == 0
+    assert "mei_gain_median" in capsys.readouterr().out
+    for name in ("fields.npz", "mei.npz", "fields.png", "mei.png", "fields.gif"):
+        assert (copy / name).stat().st_size > 100
+    view = RunView(copy)
+    assert len(view.fields()) == len(view.stimuli()) == 6
+    assert "integrated gradients to frames" in view.maps
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 2
     assert "no bundle at" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from helpers import small_config, small_recording
 
+from neuroformer.training.loop import Stopped, Trainer
 from neuroformer.training.train import train_several
 
 
@@ -17,7 +18,30 @@ def train_in(folder, settings):
         recs.append(small_recording(1, num_units=4, seconds=40.0, frames=False))
         named = zip(recs, settings["recordings"], strict=True)
         recs = [replace(rec, name=one["name"]) for rec, one in named]
-    train_several(recs, small_config(**settings), folder, progress=False)
+    settings = dict(settings)
+    stop_at = settings.pop("stop_at", 0)
+    config = small_config(**settings)
+    if stop_at:
+        stop(recs, config, folder, stop_at)
+    train_several(recs, config, folder, progress=False, resume=bool(stop_at))
+
+
+def stop(recs, config, folder, step):
+    """The beginning of a run, which one process is asked to end."""
+    advance = Trainer._advance
+
+    def asked(self, pieces):
+        self.signal = 15 if self.progress.step + 1 == step and self.fabric.global_rank == 1 else None
+        advance(self, pieces)
+
+    Trainer._advance = asked
+    try:
+        train_several(recs, config, folder, progress=False)
+    except Stopped:
+        return
+    finally:
+        Trainer._advance = advance
+    raise AssertionError("it did not stop")
 
 
 if __name__ == "__main__":

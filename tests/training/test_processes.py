@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ddp_worker import train_in
 from helpers import small_config, small_model
 from safetensors.torch import load_file
 
 from neuroformer.config import ConfigError
+from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.training.data import Steps
 
 TRAIN = {
@@ -52,23 +54,43 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
         (str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}})
         for name, c in runs.items()
     ]
+    sharded = settings(devices=2, strategy="fsdp", recompute=True)
+    asked += [
+        (str(tmp_path / "sharded_two"), sharded),
+        (str(tmp_path / "parts_two"), sharded | {"stop_at": 5}),
+    ]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
                str(here.with_name("ddp_worker.py")), json.dumps(asked)]  # fmt: skip
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in runs:
-        one, two = (rows(tmp_path / f"{name}_{n}") for n in ("one", "two"))
+    for name in [*runs, "sharded"]:
+        folders = [tmp_path / f"{'alone' if name == 'sharded' else name}_one", tmp_path / f"{name}_two"]
+        one, two = (rows(folder) for folder in folders)
         assert [r.keys() for r in one] == [r.keys() for r in two]
         for key in ("valid/bits_per_spike", "train/contrast_neural_frames"):
             assert any(key in r for r in one)
         for a, b in zip(one, two, strict=True):
             assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
-        x, y = (
-            load_file(tmp_path / f"{name}_{n}" / "weights" / "likelihood.safetensors") for n in ("one", "two")
-        )
+        x, y = (load_file(folder / "weights" / "likelihood.safetensors") for folder in folders)
         assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
         assert any(k.startswith("recordings.1.") for k in x) == (name == "several")
+
+    # weights in pieces, saved whole by two processes and cut again: the run that was never stopped, bit for bit
+    x, y = (
+        load_file(tmp_path / f"{n}_two" / "weights" / "likelihood.safetensors") for n in ("sharded", "parts")
+    )
+    assert all(torch.equal(x[k], y[k]) for k in x) and rows(tmp_path / "sharded_two") == rows(
+        tmp_path / "parts_two"
+    )
+    with torch.no_grad():
+        assert Neuroformer.load(tmp_path / "sharded_two").sos.shape == (16,)
+
+
+def test_sharding_that_cannot_be_is_refused(tmp_path):
+    for more in ({"strategy": "fsdp"}, {"strategy": "fsdp", "devices": 2, "precision": "16-mixed"}):
+        with pytest.raises(ConfigError, match="strategy=fsdp cuts the model of one recording"):
+            train_in(tmp_path, settings(**more))
 
 
 def windows_of(pieces):

@@ -92,7 +92,7 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_windows(tmp_path, monke
 def test_the_bar_and_the_log(tmp_path, capsys):
     train(small_recording(), small_config(train={"steps": 6, "evaluate_every": 3}), tmp_path)
     shown = capsys.readouterr().err
-    for part in ("6/6", "dt=", "id=", "contrast_neural_frames=", "spikes/s=", "best_bits=", "step/s"):
+    for part in ("6/6", "dt=", "id=", "contrast_neural_frames=", "tokens/s=", "best_bits=", "step/s"):
         assert part in shown, part
     rows = list(csv.DictReader((tmp_path / "log" / "metrics.csv").open()))
     assert [r["step"] for r in rows if r["train/loss"]] == ["2", "5"]
