@@ -35,6 +35,10 @@ def linear(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, *, impl: 
     """
     if impl not in ("auto", *table.LINEAR):
         raise ValueError(f"linear impl {impl!r} is unknown; choose one of auto, {', '.join(table.LINEAR)}")
+    if (
+        impl == "auto" and torch.compiler.is_compiling()
+    ):  # which brings libraries of its own, and any number of rows
+        impl = "torch"
     if impl == "auto":
         impl = "onednn" if _is_large(x, weight_NK) and _fits(x, weight_NK) and _is_faster() else "torch"
     if impl == "torch":

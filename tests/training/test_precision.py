@@ -145,7 +145,7 @@ def test_compiled_blocks_give_the_same_losses_whatever_the_lengths(ready):
     torch._dynamo.reset()
     counters.clear()
     set_up_blocks(model, small_config(train={"compile": True}).train)
-    optimizers = [make_optimizer(m, prepared.config.train) for m in (model, eager)]
+    optimizers = [make_optimizer(Cohort([m]), prepared.config.train) for m in (model, eager)]
     windows, graphs = prepared.windows("train"), []
     for i, num in enumerate([40, 33, 7, 64, 21, 50]):
         batch = prepared.builder(windows[i * 10 : i * 10 + num])
