@@ -11,7 +11,8 @@ from torch import Tensor
 from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.heads import at_least_float32
-from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.state import Output
 from neuroformer.model.targets import TargetHead
 
 Gather = Callable[[Tensor], tuple[Tensor, int]]

@@ -19,7 +19,8 @@ from neuroformer.data.splits import reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
-from neuroformer.model.neuroformer import Neuroformer, State
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.state import State
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
 from neuroformer.training.data import Prepared, prepare

@@ -27,6 +27,16 @@ def log1mexp(x: Tensor) -> Tensor:
     return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
 
 
+def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+    """(S,) how many spikes of its cell (window, bin, unit) there are up to and with each spike."""
+    place = torch.arange(len(tick_S), device=tick_S.device)
+    new = torch.ones_like(tick_S, dtype=torch.bool)
+    row_S = layout.row_T
+    new[1:] = (tick_S[1:] != tick_S[:-1]) | (unit_S[1:] != unit_S[:-1]) | (row_S[1:] != row_S[:-1])
+    first = torch.where(new, place, 0).cummax(0).values if len(place) else place
+    return place - first + 1
+
+
 @dataclass
 class Intensity:
     """A Poisson process after each token, scanned cell by cell in the order of the tokens.

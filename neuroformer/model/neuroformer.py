@@ -6,7 +6,6 @@ U units, D width.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,64 +19,14 @@ from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbeddi
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
-from neuroformer.model.intensity import Coupling, Intensity, bounded
+from neuroformer.model.intensity import Coupling, Intensity, bounded, cell_counts
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
+from neuroformer.model.state import Output, State
 from neuroformer.model.surprise import Surprise
 from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged, marked_cross_entropy
-
-
-@dataclass
-class Output:
-    """What the model says of a batch.
-
-    Attributes
-    ----------
-    dt_nll_T : (T,) nats of each window's next bin after SOS and after every spike (the last: no more)
-    id_nll_S : (S,) nats of each spike's unit
-    log_rate_WBU : log of the expected counts
-    targets : by variable, (W, values, R) raw outputs of its head
-    traces_WBUP : parameters of every sample, where traces are what is modelled
-    features : by name (neural, frames, groups), (W or clips, shared width), normalised
-    """
-
-    dt_nll_T: Tensor
-    id_nll_S: Tensor
-    log_rate_WBU: Tensor
-    layout: Ragged
-    targets: dict[str, Tensor] = field(default_factory=dict)
-    traces_WBUP: Tensor | None = None
-    features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-@dataclass
-class State:
-    """What is computed once a window, before any current spike.
-
-    Attributes
-    ----------
-    contexts : streams to attend to
-    start_WD : the first token
-    linear_WBU : terms of the log rates that inputs and frames give
-    drive_WBU : terms that past spikes give, not yet bounded
-    most_drive : bound of what they add
-    expected_GKU : what :class:`Surprise` compares spikes with
-    """
-
-    contexts: dict[str, Context]
-    start_WD: Tensor
-    linear_WBU: Tensor | float
-    drive_WBU: Tensor | None
-    most_drive: float
-    expected_GKU: Tensor | None = None
-
-    @property
-    def log_rate_terms(self) -> Tensor | float:
-        if self.drive_WBU is None:
-            return self.linear_WBU
-        return self.linear_WBU + bounded(self.drive_WBU, self.most_drive)
 
 
 class Neuroformer(nn.Module):
@@ -456,13 +405,3 @@ class Neuroformer(nn.Module):
             batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
         )  # fmt: skip
         return self.neural_weight(self.neural(both, tick[order], unit[order]))
-
-
-def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-    """(S,) how many spikes of its cell (window, bin, unit) there are up to and with each spike."""
-    place = torch.arange(len(tick_S), device=tick_S.device)
-    new = torch.ones_like(tick_S, dtype=torch.bool)
-    row_S = layout.row_T
-    new[1:] = (tick_S[1:] != tick_S[:-1]) | (unit_S[1:] != unit_S[:-1]) | (row_S[1:] != row_S[:-1])
-    first = torch.where(new, place, 0).cummax(0).values if len(place) else place
-    return place - first + 1

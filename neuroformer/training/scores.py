@@ -11,7 +11,8 @@ import torch
 from neuroformer.data.batch import Batch
 from neuroformer.losses import poisson_nll
 from neuroformer.metrics import block_bootstrap, target_score
-from neuroformer.model.neuroformer import Neuroformer, Output
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.state import Output
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared, in_order
 

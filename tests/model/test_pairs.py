@@ -5,8 +5,7 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.config import ConfigError, load_config
-from neuroformer.model.intensity import Coupling
-from neuroformer.model.neuroformer import cell_counts
+from neuroformer.model.intensity import Coupling, cell_counts
 from neuroformer.training.module import learning_rate, shrink
 
 
