@@ -95,11 +95,10 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     rec = dataclasses.replace(rec, behavior={**rec.behavior, "bent": bent})
     model, prepared = extend(model, dataclasses.replace(prepared, rec=rec), [TargetConfig("bent")])
     windows, _ = labelled_windows(prepared)
-    features = linear_features(model, prepared, windows, "bent")
+    features, head = linear_features(model, prepared, windows, "bent"), model.targets["bent"]
     linear = fit_anchor(features, prepared, windows, 1)
-    anchor = fit_anchor(features, prepared, windows, 1, 256)
+    anchor = fit_anchor(features, prepared, windows, 1, head.num_random)
     assert anchor.kernel is not None and anchor.score > linear.score + 0.1
-    head = model.targets["bent"]
     set_anchor(head, anchor, features)
     ours = predict_targets(model, prepared, windows)["bent"]
     unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
