@@ -107,6 +107,18 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     assert not head.kernel.weight.any()
 
 
+def test_descent_counts_only_where_it_is_clearly_better(extended):
+    model, prepared, windows = extended
+    idle = dataclasses.replace(TUNE, lr=0.0)
+    tuned, info = finetune(model, prepared, windows, [SPEED], idle)
+    assert (info["start"], info["steps"], info["gain"]) == ("closed form", 0, 0.0)
+    features = linear_features(model, prepared, windows, "speed")
+    anchor, head = fit_anchor(features, prepared, windows, 1), tuned.targets["speed"]
+    ours = predict_targets(tuned, prepared, windows)["speed"]
+    unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
+    np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-4)
+
+
 @pytest.mark.parametrize("how", ["head", "top", "all", "adapters"])
 def test_what_trains_is_what_was_asked(extended, how):
     model, prepared, windows = extended
