@@ -76,7 +76,7 @@ def fill(folder):
     (run / "summary.json").write_text(json.dumps(old | new))
     t = np.arange(0, 12, 0.05)
     np.savez(run / "decode_speed.npz", times=t, true=np.sin(t)[:, None], model=np.sin(t)[:, None] * 0.9, ridge=np.cos(t)[:, None])  # fmt: skip
-    score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, float("nan"), float("nan")]}
+    score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, None, None]}
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
     curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
@@ -247,7 +247,7 @@ def test_the_same_figures_in_a_notebook(run, tmp_path):
     from neuroformer.report.notebook import RunView
 
     view = RunView(run)
-    made = [view.learning(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2), view.psths(), view.fields(), view.stimuli(),
+    made = [view.learning(), view.audit(), view.statistics(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2), view.psths(), view.fields(), view.stimuli(),
             view.connectivity(), view.connectivity(sort="unit", null=True)]  # fmt: skip
     assert all(isinstance(ax, Axes) for panel in made for ax in panel)
     assert made[0]._repr_png_().startswith(b"\x89PNG")
@@ -304,6 +304,15 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
+    within = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "4", "--interval"]
+    assert main([*within, "2", "9"]) == 0
+    times = np.load(copy / "frame_attention.npz")["times"]
+    assert 2 <= times.min() and times.max() < 9 and (np.diff(times) > 0).all()
+    capsys.readouterr()
+    assert (
+        main([*within, "500", "600"]) == 2
+        and "no window lies between 500 and 600 s" in capsys.readouterr().err
+    )
     again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
     assert main([*again, "--seeds", str(run)]) == 0
     assert "reliability_knock_out" in capsys.readouterr().out

@@ -36,9 +36,9 @@ PANELS.fields = (node, data) => {
       (clips ? `. The most exciting input raises its predicted rate ${show(data.gain[u])} times above a gray screen.` : ".");
     title.textContent = `Unit ${data.units[u]}`;
     one.replaceChildren(picture(field(u), amount, 220, "receptive field, summed over lags; + its centre" + (data.truth ? ", o the true one" : ""), centers(u)));
-    if (steps > 1) lineChart(one, { height: 130, xlabel: "before the window's last frame (s)", ylabel: "share", label: "Receptive field by lag",
+    if (steps > 1) lineChart(one, { height: 130, xlabel: "s before the last frame", ylabel: "share", label: "Receptive field by lag",
       series: [{ name: "share of the field", x: data.lags_s, y: lags.subarray(u * steps, (u + 1) * steps), color: COLORS.model, dots: true }] });
-    if (clips) one.append(el("div", { class: "clip" }, Array.from({ length: frames }, (_, f) => picture(clip(u, f), gray, 100, `input, frame ${f + 1} of ${frames}`))));
+    if (clips) one.append(el("h3", { text: "Most exciting input" }), el("div", { class: "clip" }, Array.from({ length: frames }, (_, f) => picture(clip(u, f), gray, 84, `frame ${f + 1} of ${frames}`))));
   };
   const choices = [["fields", "receptive fields"], ...(clips ? [["clips", "most exciting inputs"]] : [])];
   const [whatLabel, what] = select("Show", choices, (v) => { view.what = v; small.forEach((s) => s.paint()); });
