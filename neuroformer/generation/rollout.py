@@ -114,7 +114,7 @@ def rollout(
     return Rollout(spikes, sum(p.guard_hits for p in parts), sum(p.num_tokens for p in parts))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def rollout_windows(
     model: Neuroformer,
     builder: BatchBuilder,
@@ -171,7 +171,7 @@ def _past(
     return tokens.encode_past(index, Windows(alive, tick + shift), shape)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def rollout_true_past(
     model: Neuroformer,
     builder: BatchBuilder,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.layers import Dropout, Linear, Mlp
 from neuroformer.ops import Ragged, attention
 
 
@@ -70,12 +70,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.context_norm = nn.Identity() if attend in ("current", "self") else nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            Linear(width, mlp_ratio * width),
-            nn.GELU(),
-            Linear(mlp_ratio * width, width),
-        )
+        self.mlp = Mlp(width, mlp_ratio)
         self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
         self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
