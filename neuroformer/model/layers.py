@@ -26,6 +26,7 @@ class Mlp(nn.Sequential):
 
     def forward(self, input: Tensor) -> Tensor:
         norm, wide, _, narrow = self
+        assert isinstance(wide, Linear)
         return narrow(linear(norm(input), wide.weight, wide.bias, gelu=True))
 
 

@@ -97,6 +97,6 @@ class _OneDnn(torch.autograd.Function):
         grad_weight = None
         if wanted_weight:  # oneDNN is faster where the result has more columns than rows
             wide = grad_MN.shape[1] > x_MK.shape[1]
-            pair = (x_MK.t(), grad_MN.t())
-            grad_weight = _product(*pair).t() if wide else _product(*reversed(pair))
+            x_KM, grad_NM = x_MK.t(), grad_MN.t()
+            grad_weight = _product(x_KM, grad_NM).t() if wide else _product(grad_NM, x_KM)
         return grad_x, grad_weight, grad_MN.sum(0) if wanted_bias else None
