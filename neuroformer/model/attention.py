@@ -50,8 +50,12 @@ class Attention(nn.Module):
         return self.query(x_TD).unflatten(-1, (self.heads, -1))
 
     def keys_values(self, x_SD: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = self.key_value(x_SD).chunk(2, -1)
-        return k.unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
+        k, v = self.both(x_SD).unbind(-3)
+        return k, v
+
+    def both(self, x_SD: Tensor) -> Tensor:
+        """(S, 2, H, E) keys and values."""
+        return self.key_value(x_SD).unflatten(-1, (2, self.heads, -1))
 
 
 class Block(nn.Module):
@@ -103,5 +107,6 @@ class Block(nn.Module):
 
     def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:
         """The residual of the attention's result, and the MLP."""
-        x_TD = x_TD + self.dropout(self.attention.out(mixed_THE.flatten(-2)))
-        return x_TD + self.dropout(self.mlp(x_TD))
+        drop = self.dropout if self.training else lambda x: x
+        x_TD = x_TD + drop(self.attention.out(mixed_THE.flatten(-2)))
+        return x_TD + drop(self.mlp(x_TD))

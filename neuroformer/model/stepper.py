@@ -17,6 +17,7 @@ from neuroformer.model.attention import Block
 from neuroformer.model.heads import at_least_float32
 from neuroformer.model.intensity import Intensity
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.ops import linear
 
 
 class Stepper:
@@ -88,16 +89,15 @@ class Stepper:
             q_AHE = block.attention.queries(y)
             keys = self.cross[i]
             if keys is None:
-                mixed = _attend(q_AHE, self._remember(i, block.attention.keys_values(y)))
+                mixed = _attend(q_AHE, self._remember(i, block.attention.both(y)))
             else:
                 mixed = keys.read(q_AHE, self.rows)
             x_AD = block.finish(x_AD, mixed)
         self.length += 1
         return self.model.fusion.norm(x_AD)
 
-    def _remember(self, block: int, keys_values: tuple[Tensor, Tensor]) -> Tensor:
+    def _remember(self, block: int, new_A2HE: Tensor) -> Tensor:
         """(A, L, 2, H, E) keys and values of a block's tokens so far, the new ones written behind them in place."""
-        new_A2HE = torch.stack(keys_values, 1)
         own = self.own[block]
         if own is None or own.shape[1] == self.length:  # double the room
             more = new_A2HE.new_empty(len(new_A2HE), max(16, self.length), *new_A2HE.shape[1:])
@@ -125,7 +125,8 @@ class Next:
         """(m, U) of the unit at bin ``dt`` for the sequences ``going``; in the last spike's bin, units before its
         own are excluded."""
         heads = self.model.heads
-        logits = at_least_float32(heads.id_state(self.h_nD[going], dt) @ heads.unit.T + heads.bias)
+        state = heads.id_state(self.h_nD[going], dt)
+        logits = at_least_float32(linear(state, heads.unit, heads.bias))
         base = self.model.id_base(self.intensity, going, dt)
         if base is not None:
             logits = logits + base

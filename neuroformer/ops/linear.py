@@ -39,12 +39,10 @@ def linear(
     """
     if impl not in ("auto", *table.LINEAR):
         raise ValueError(f"linear impl {impl!r} is unknown; choose one of auto, {', '.join(table.LINEAR)}")
-    if (
-        impl == "auto" and torch.compiler.is_compiling()
-    ):  # which brings libraries of its own, and any number of rows
-        impl = "torch"
     if impl == "auto":
-        impl = "onednn" if _is_large(x, weight_NK) and _fits(x, weight_NK) and _is_faster() else "torch"
+        fast = _is_large(x, weight_NK) and _fits(x, weight_NK) and _is_faster()
+        # a compiler brings libraries of its own, and takes any number of rows
+        impl = "onednn" if fast and not torch.compiler.is_compiling() else "torch"
     if impl == "torch":
         out = F.linear(x, weight_NK, bias_N)
         return F.gelu(out) if gelu else out
@@ -58,14 +56,18 @@ def linear(
 
 def _is_large(x: Tensor, weight_NK: Tensor) -> bool:
     """Whether the product is worth the dispatch, about 20 microseconds: many rows, or a large matrix to read."""
+    size = weight_NK.numel()
+    if size >= 100_000:
+        return True
     rows = x.numel() // max(1, x.shape[-1])
-    return weight_NK.numel() >= 100_000 or (rows >= 16 and rows * weight_NK.numel() >= 1 << 21)
+    return rows >= 16 and rows * size >= 1 << 21
 
 
 def _fits(x: Tensor, weight_NK: Tensor) -> bool:
     return (
         x.dtype == weight_NK.dtype == torch.float32
-        and x.device.type == weight_NK.device.type == "cpu"
+        and x.is_cpu
+        and weight_NK.is_cpu
         and not torch.is_autocast_enabled("cpu")
         and x.numel() > 0
     )
