@@ -8,7 +8,7 @@ H heads, X and Y labels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from neuroformer.analysis.maps import Map
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.windows import Windows
-from neuroformer.model.attention import Block
+from neuroformer.model.attention import Block, Observer
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.ops import Ragged, attention_map
+from neuroformer.ops import Ragged, attention_with_map
 from neuroformer.ops import maps as ops_maps
 
 Rows = Literal["predicted", "spike"]
@@ -78,13 +78,15 @@ class AttentionCapture:
         if self.rollout is not None:
             self.rollout.end()
 
-    def _observer(self, place: int, block: Block, labels: Labels, seen: set[str]) -> Callable[..., None]:
-        def observe(q: Tensor, k: Tensor, layout: Ragged, k_layout: Ragged, k_index: Tensor | None) -> None:
+    def _observer(self, place: int, block: Block, labels: Labels, seen: set[str]) -> Observer:
+        def observe(
+            q: Tensor, k: Tensor, v: Tensor, layout: Ragged, k_layout: Ragged, k_index: Tensor | None
+        ) -> Tensor:
             stream, causal = block.attend, block.attend == "current"
             key = labels.key[stream]
             size = (len(self.unit_ids), len(self.columns[stream].names))
-            sums = attention_map(
-                q, k, None, layout, k_layout, labels.query_T, key, size,
+            mixed, sums = attention_with_map(
+                q, k, v, layout, k_layout, labels.query_T, key, size,
                 per_head=self.heads, k_index=k_index, causal=causal,
             )  # fmt: skip
             self._add(self.sums, self.names[place], sums)
@@ -93,6 +95,7 @@ class AttentionCapture:
                 self._add(self.counts, stream, _pairs(labels.query_T, key, layout, k_layout, k_index, causal, size))  # fmt: skip
             if self.rollout is not None:
                 self.rollout.observe(block, q, k, layout, k_layout, k_index)
+            return mixed
 
         return observe
 
@@ -294,11 +297,11 @@ def frame_attention(
         total = torch.zeros(batch.num_windows, steps * rows * columns, dtype=torch.float64)
         key = _frame_labels(model, batch.clips.num_missing_G)
 
-        def observe(q, k, layout, k_layout, k_index, total=total, key=key):
-            row = layout.row_T
+        def observe(q, k, v, layout, k_layout, k_index, total=total, key=key):
             size = (len(layout), total.shape[1])
-            total += attention_map(q, k, None, layout, k_layout, row, key, size, per_head=False, k_index=k_index)  # fmt: skip
-            total /= layout.lengths_B[:, None]
+            mixed, sums = attention_with_map(q, k, v, layout, k_layout, layout.row_T, key, size, per_head=False, k_index=k_index)  # fmt: skip
+            total += sums / layout.lengths_B[:, None]
+            return mixed
 
         try:
             for block in blocks:

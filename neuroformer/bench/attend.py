@@ -98,7 +98,7 @@ def _agree(model: Neuroformer, batch, unit_ids: list[str]) -> bool:
     plain = {}
 
     def observe(block: Block, name: str):
-        def observer(q, k, layout, k_layout, k_index) -> None:
+        def observer(q, k, v, layout, k_layout, k_index) -> None:
             size = (len(unit_ids), len(capture.columns[block.attend].names))
             plain[name] = attention_map(
                 q, k, None, layout, k_layout, labels.query_T, labels.key[block.attend], size,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from neuroformer.cli.shared import KEYS, open_asked, open_run, run_argument, summarise
 from neuroformer.config import ConfigError
+
+if TYPE_CHECKING:
+    from neuroformer.data.windows import Windows
 
 
 def add(command) -> None:
@@ -18,6 +21,10 @@ def add(command) -> None:
     p.add_argument(
         "--split", choices=["train", "valid", "test"], default="test", help="which part to look at"
     )
+    p.add_argument(
+        "--interval", type=float, nargs=2, metavar=("START", "STOP"),
+        help="look at this stretch in place of a part: seconds of the recording",
+    )  # fmt: skip
     p.add_argument("--windows", type=int, default=1000, help="windows whose attention is mapped")
     p.add_argument(
         "--occasions", type=int, default=300, help="windows, of these, for knock-outs and gradients"
@@ -43,7 +50,7 @@ def run(args) -> None:
 
     bundle, p = open_asked(args)
     model = load_model(bundle)
-    everything = p.windows(args.split)
+    everything = _stretch(args, p)
     maps, summary = _read(args, model, p)
     for folder in args.seeds:
         other, theirs = open_run(folder, args.override)
@@ -63,12 +70,28 @@ def run(args) -> None:
     summarise(args.folder, summary | _against_truth(maps, p.rec))
 
 
+def _stretch(args, p) -> Windows:
+    """The windows to look at: of a part, or of every part within an interval."""
+    from neuroformer.data.windows import Windows
+
+    if args.interval is None:
+        return p.windows(args.split)
+    start, stop = args.interval
+    parts = [p.windows(part) for part in p.split.blocks]
+    every = Windows(np.concatenate([w.segment for w in parts]), np.concatenate([w.tick for w in parts]))
+    at = every.starts(p.index)
+    inside = np.flatnonzero((at >= start) & (at < stop))
+    if not len(inside):
+        raise ConfigError(f"no window lies between {start:g} and {stop:g} s; windows start from {at.min():g} to {at.max():g} s")  # fmt: skip
+    return every[inside[np.argsort(at[inside], kind="stable")]]
+
+
 def _read(args, model, p) -> tuple[dict[str, list], dict[str, Any]]:
     """Every map of one run, by name, beside its null; and what of it goes into the summary."""
     from neuroformer.analysis import attention, influence, nulls
     from neuroformer.analysis.pairwise import Pairs
 
-    ids, everything = p.rec.unit_ids, p.windows(args.split)
+    ids, everything = p.rec.unit_ids, _stretch(args, p)
     order = np.random.default_rng(p.config.seed).permutation(len(everything))
     windows = everything[np.sort(order[: args.windows])]
     few = everything[np.sort(order[: args.occasions])]

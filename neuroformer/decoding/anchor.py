@@ -1,9 +1,9 @@
-"""A target head's linear paths in closed form: ridge from the first state and from the counts around each moment.
+"""A target head's readout in closed form: ridge from the first state and from the counts around each moment, or kernel ridge.
 
 A network that starts from the best linear readout has only to learn what that lacks; from a few labelled seconds, that
 is often all there is to learn.
 
-Shape suffixes: V values, F features (counts, then the first state), Y encoded columns.
+Shape suffixes: V values, F features, Y encoded columns, K random features.
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
-KERNEL_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-5, 5))
-KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of the Gaussian, in units of the features' distance from their mean
+# of features whose products are a kernel of height 1: from a third of the labels' variance as noise to thirty times it.
+# Less was never better with few labels, and cross-validation over a few seconds does not know that
+KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-2, 7))
+KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians whose mean is the kernel, in units of the features' spread
+FOLDS = 10
 SHARPNESS = {
     "circular": 3.0,
     "classification": 5.0,
@@ -31,15 +34,16 @@ SHARPNESS = {
 
 
 class Features(NamedTuple):
-    """What the linear paths see, (V, F) float64, and the encoded labels (V, Y)."""
+    """What the readouts see, (V, F) float64 each (no columns: not there), and the encoded labels (V, Y)."""
 
     counts: np.ndarray
+    spans: np.ndarray
     state: np.ndarray
     labels: np.ndarray
 
 
 class Kernel(NamedTuple):
-    """Frequencies (K, F) of random features of raw counts and state, phases (K,) and weights (K, Y)."""
+    """Frequencies (K, F) of random features of raw spans and state, phases (K,) and weights (K, Y)."""
 
     frequency: np.ndarray
     phase: np.ndarray
@@ -62,7 +66,7 @@ class Anchor(NamedTuple):
         out = features.counts @ self.counts + features.state @ self.state + self.bias
         if self.kernel is None:
             return out
-        x = np.concatenate([features.counts, features.state], 1)
+        x = np.concatenate([features.spans, features.state], 1)
         return out + random_features(x, self.kernel.frequency, self.kernel.phase) @ self.kernel.weights
 
 
@@ -80,9 +84,10 @@ def linear_features(
         batch = prepared.builder(windows[i : i + batch_size])
         before, h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        counts = model.moment_counts(batch, before, head.ends, {}).counts_VF
-        counts = state.new_zeros(len(state), 0) if counts is None else counts
-        parts.append((counts, state, _encoded(head, batch.targets[name].flatten(0, 1))))
+        seen = model.moment_counts(batch, before, head.ends, {})
+        none = state.new_zeros(len(state), 0)
+        known = [none if x is None else x for x in (seen.counts_VF, seen.spans_VF)]
+        parts.append((*known, state, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
     return Features(*(torch.cat(p).double().numpy() for p in zip(*parts, strict=True)))
 
@@ -97,11 +102,11 @@ def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
 def fit_anchor(
     features: Features, prepared: Prepared, windows: Windows, samples: int, num_random: int = 0
 ) -> Anchor:
-    """Ridge; penalty and which features (counts, state, both) by contiguous cross-validation. With ``num_random``
-    features also kernel ridge on both: what a few labelled seconds say is seldom linear in the counts.
+    """Ridge from counts, state or both, or with ``num_random`` features kernel ridge from long counts and state: what a
+    few labelled seconds say is seldom linear in the counts. Penalty, and which features, by contiguous cross-validation.
 
-    Features keep their own spread, but each group has the same mean variance: a unit that hardly fired in training
-    must not weigh as much as the others.
+    Features keep their own spread, but each group has the same variance: a unit that hardly fired in training must not
+    weigh as much as the others.
 
     Raises
     ------
@@ -113,48 +118,53 @@ def fit_anchor(
         raise ValueError(f"{len(known)} values have a label; at least 4 are needed to fit a readout")
     at, shape = moments(windows, prepared.builder.shape, samples)
     y = features.labels[known]
+    folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
+    out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
+    if num_random:
+        groups = [x[known] for x in (features.spans, features.state)]
+        kernel, bias, score, penalty = _kernel_ridge(groups, y, folds, num_random)
+        return Anchor(out["counts"], out["state"], bias, score, "kernel", penalty, kernel)
     groups = {"counts": features.counts[known], "state": features.state[known]}
     groups = {name: x for name, x in groups.items() if x.shape[1]}
     scale = {name: float(np.sqrt(x.var(0).mean())) + 1e-9 for name, x in groups.items()}
-    groups = {name: x / scale[name] for name, x in groups.items()}
-    folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, 5)
-    best: tuple[float, _Choice, float] | None = None
-    for choice in _choices(groups, num_random):
-        x = choice.design(groups)
-        scores = np.mean([fold_scores(x, y, *fold, choice.penalties) for fold in folds], 0)
+    best: tuple[float, tuple[str, ...], float] | None = None
+    for uses in dict.fromkeys([*((name,) for name in groups), tuple(groups)]):
+        x = np.concatenate([groups[name] / scale[name] for name in uses], 1)
+        scores = cross_validated(x, y, folds)
         place = int(np.argmax(scores))
         if best is None or scores[place] > best[0]:
-            best = (float(scores[place]), choice, choice.penalties[place])
+            best = (float(scores[place]), uses, PENALTIES[place])
     assert best is not None
-    score, choice, penalty = best
-    weights, bias = ridge_path(choice.design(groups), y, (penalty,))[0]
-    out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
-    if choice.frequency is not None and choice.phase is not None:
-        each = np.concatenate([np.full(x.shape[1], scale[name]) for name, x in groups.items()])
-        kernel = Kernel(choice.frequency / each, choice.phase, weights)
-        return Anchor(
-            out["counts"], out["state"], bias, score, f"kernel of width {choice.width:g}", penalty, kernel
-        )
+    score, uses, penalty = best
+    x = np.concatenate([groups[name] / scale[name] for name in uses], 1)
+    weights, bias = ridge_path(x, y, (penalty,))[0]
     start = 0
-    for name in choice.uses:
+    for name in uses:
         size = groups[name].shape[1]
         out[name] = weights[start : start + size] / scale[name]
         start += size
-    return Anchor(out["counts"], out["state"], bias, score, "+".join(choice.uses), penalty)
+    return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty)
 
 
-class _Choice(NamedTuple):
-    """Features that a readout may use: groups as they are, or random features of a Gaussian kernel over them."""
+def _kernel_ridge(
+    groups: list[np.ndarray], y: np.ndarray, folds, num_random: int
+) -> tuple[Kernel, np.ndarray, float, float]:
+    """A readout, its intercept, its score in cross-validation, and its penalty.
 
-    uses: tuple[str, ...]
-    penalties: tuple[float, ...]
-    width: float = 0.0
-    frequency: np.ndarray | None = None
-    phase: np.ndarray | None = None
-
-    def design(self, groups: dict[str, np.ndarray]) -> np.ndarray:
-        x = np.concatenate([groups[name] for name in self.uses], 1)
-        return x if self.frequency is None else random_features(x, self.frequency, self.phase)
+    One kernel over all features, several widths at once: choosing among kernels by a few seconds costs more than it gives.
+    """
+    groups = [x for x in groups if x.shape[1]]
+    each = [np.full(x.shape[1], np.sqrt(len(groups) * x.var(0).sum()) + 1e-9) for x in groups]
+    x, scale = np.concatenate(groups, 1), np.concatenate(each)
+    rng = np.random.default_rng(0)
+    width = np.resize(KERNEL_WIDTHS, num_random)[:, None]
+    frequency = rng.standard_normal((num_random, x.shape[1])) / width / scale
+    phase = rng.uniform(0, 2 * np.pi, num_random)
+    wave = random_features(x, frequency, phase)
+    scores = cross_validated(wave, y, folds, KERNEL_PENALTIES)
+    place = int(np.argmax(scores))
+    weights, bias = ridge_path(wave, y, KERNEL_PENALTIES[place : place + 1])[0]
+    return Kernel(frequency, phase, weights), bias, float(scores[place]), KERNEL_PENALTIES[place]
 
 
 def random_features(x_VF: np.ndarray, frequency_KF: np.ndarray, phase_K) -> np.ndarray:
@@ -162,24 +172,16 @@ def random_features(x_VF: np.ndarray, frequency_KF: np.ndarray, phase_K) -> np.n
     return np.sqrt(2 / len(frequency_KF)) * np.cos(x_VF @ frequency_KF.T + phase_K)
 
 
-def _choices(groups: dict[str, np.ndarray], num_random: int) -> list[_Choice]:
-    every = tuple(groups)
-    out = [_Choice(uses, PENALTIES) for uses in dict.fromkeys([*((name,) for name in groups), every])]
-    if num_random:
-        rng = np.random.default_rng(0)
-        size = sum(x.shape[1] for x in groups.values())
-        frequency, phase = rng.standard_normal((num_random, size)), rng.uniform(0, 2 * np.pi, num_random)
-        for width in KERNEL_WIDTHS:
-            out.append(_Choice(every, KERNEL_PENALTIES, width, frequency / (width * np.sqrt(size)), phase))
-    return out
-
-
-def fold_scores(x, y, train, held, penalties: tuple[float, ...] = PENALTIES) -> np.ndarray:
-    out = []
-    for weights, bias in ridge_path(x[train], y[train], penalties):
-        each = r2(y[held], x[held] @ weights + bias)
-        out.append(float(np.nanmean(each)) if np.isfinite(each).any() else 0.0)
-    return np.maximum(out, -1.0)  # one hopeless stretch must not outvote the others
+def cross_validated(x: np.ndarray, y: np.ndarray, folds, penalties=PENALTIES) -> np.ndarray:
+    """(penalties,) R2 of held-out predictions, all folds together, the mean over columns: stretches that a few seconds
+    are cut into are too short for an R2 of their own."""
+    rows = np.concatenate([held for _, held in folds])
+    parts = []
+    for train, held in folds:
+        path = ridge_path(x[train], y[train], penalties)
+        parts.append(np.stack([x[held] @ weights + bias for weights, bias in path]))
+    each = [r2(y[rows], predicted) for predicted in np.concatenate(parts, 1)]
+    return np.array([np.mean(r[np.isfinite(r)]) if np.isfinite(r).any() else 0.0 for r in each])
 
 
 def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as student
 from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig, TuneConfig
@@ -25,7 +26,8 @@ from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
 from neuroformer.training.data import Prepared, prepare
 
-STARTS = ("as is", "linear")
+CLOSED = "closed form"
+STARTS = ("as is", CLOSED)
 STRETCHES = 5  # into which the labels are cut; a share in the middle of each is set aside
 
 
@@ -71,9 +73,10 @@ def finetune(
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
     1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
-       linear paths fitted in closed form (:mod:`anchor`), and once from the head as it is; the start and the step with
-       the best score on the share set aside are found. Step 0, the linear readout alone, is one of them.
-    2. The same again on all labels, from that start up to that step. No other label has a say.
+       readout fitted in closed form (:mod:`anchor`), and once from the head as it is; the start and the step with
+       the best score on the share set aside are found. They count where they are better than the readout in closed form
+       and the 95 % interval of the difference (Student's t over stretches) says so too: a few seconds often do by chance.
+    2. The same again on all labels, from that start up to that step, or the readout alone. No other label has a say.
 
     Parameters
     ----------
@@ -88,19 +91,24 @@ def finetune(
     Neuroformer
         In evaluation mode.
     dict
-        ``start``, ``steps``, ``valid_score`` (minus the loss on the share set aside), ``linear_valid_score`` (of the linear readouts
-        alone), ``anchors`` (by target: what its readout uses).
+        ``start``, ``steps``, ``valid_score`` (minus the loss on the share set aside), ``closed_valid_score`` (of the
+        readouts in closed form alone), the best ``gain`` over it and the ``least_gain`` that counts, ``anchors`` (by
+        target: what its readout uses).
     """
     fit, held = aside or _set_aside(windows, prepared, targets, tune.valid)
     curves, anchors = {}, {}
     for start in STARTS:
         anchors, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
-    start, steps = max(
-        ((s, k) for s in STARTS for k in curves[s]), key=lambda choice: curves[choice[0]][choice[1]]
-    )
+    closed = curves[CLOSED][0]
+    start, steps = max(((s, k) for s in STARTS for k in curves[s]), key=lambda c: curves[c[0]][c[1]].mean())
+    gain = curves[start][steps] - closed
+    least = float(student.ppf(0.975, max(1, len(gain) - 1)) * gain.std() / math.sqrt(max(1, len(gain) - 1)))
+    if gain.mean() <= least:
+        start, steps = CLOSED, 0
     tuned, _ = _Run(model, prepared, windows, targets, tune, seed, start).go(steps, None)
-    info = {"start": start, "steps": steps, "valid_score": curves[start][steps]}
-    return tuned, info | {"linear_valid_score": curves["linear"][0], "anchors": anchors}
+    info = {"start": start, "steps": steps, "valid_score": float(curves[start][steps].mean())}
+    info |= {"closed_valid_score": float(closed.mean()), "gain": float(gain.mean()), "least_gain": least}
+    return tuned, info | {"anchors": anchors}
 
 
 def fit_heads(
@@ -123,7 +131,7 @@ def fit_heads(
 
 
 class _Run:
-    """One descent, from the linear readout or from the heads as they are."""
+    """One descent, from the readout in closed form or from the heads as they are."""
 
     def __init__(
         self, model, prepared: Prepared, windows: Windows, targets, tune: TuneConfig, seed: int, start: str,
@@ -141,15 +149,14 @@ class _Run:
                 head = self.model.targets[target.name]
                 assert isinstance(head, TargetHead)
                 self.heads[target.name] = head
-                if start == "linear":
+                if start == CLOSED:
                     self._anchor(target, head)
             self.trainable = self._choose()
         self.seed = seed
 
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        num_random = 0 if head.kernel is None else len(head.kernel.phase)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, num_random)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, head.num_random)
         set_anchor(head, anchor, features)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 
@@ -170,8 +177,9 @@ class _Run:
         groups = [{"params": heads, "lr": tune.lr}]
         return groups + ([{"params": trunk, "lr": rate * tune.lr}] if trunk else [])
 
-    def go(self, steps: int, held: Windows | None) -> tuple[Any, dict[int, float]]:
-        """The averaged model after ``steps`` (or what each readout used), and the score on held windows by step."""
+    def go(self, steps: int, held: Windows | None) -> tuple[Any, dict[int, np.ndarray]]:
+        """The averaged model after ``steps`` (or what each readout used), and the scores on stretches of held windows by
+        step."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             average, curve = self._descend(steps, held)
@@ -184,12 +192,12 @@ class _Run:
         merge_adapters(self.model)
         return self.model.requires_grad_(True).eval(), curve
 
-    def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, float]]:
+    def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, np.ndarray]]:
         tune = self.tune
         # AdamW keeps the dicts that it is given, and writes the rates of every step into them
         optimizer = torch.optim.AdamW([dict(g) for g in self.trainable], weight_decay=tune.weight_decay)
         average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
-        check = None if held is None else self._pieces(held, shuffle=False)
+        check = None if held is None else self._stretches(held)
         curve = {} if check is None else {0: self._score(check)}
         best = 0
         batches = self._forever()
@@ -211,7 +219,7 @@ class _Run:
                         v.lerp_(p, 1 - decay)
             if check is not None and (step % tune.evaluate_every == 0 or step == steps):
                 curve[step] = self._averaged_score(check, average)
-                best = max(curve, key=lambda s: curve[s])
+                best = max(curve, key=lambda s: curve[s].mean())
                 if step - best >= tune.patience * tune.evaluate_every:
                     break
         return average, curve
@@ -230,16 +238,18 @@ class _Run:
     # -- batches: with a frozen trunk its states are computed once ---------------------------------------------
 
     def _forever(self) -> Iterator[_Piece]:
-        pieces = self._pieces(self.windows, shuffle=True)
+        order = self.rng.permutation(len(self.windows))
+        pieces = self._pieces(self.windows[order], max(1, round(len(order) / self.tune.batch_size)))
         while True:
             for i in self.rng.permutation(len(pieces)):
                 yield pieces[i]
 
-    def _pieces(self, windows: Windows, shuffle: bool) -> list[_Piece]:
-        size = self.tune.batch_size
-        order = self.rng.permutation(len(windows)) if shuffle else np.arange(len(windows))
+    def _stretches(self, held: Windows) -> list[_Piece]:
+        return self._pieces(held, max(1, min(2 * STRETCHES, len(held) // 2)))
+
+    def _pieces(self, windows: Windows, count: int) -> list[_Piece]:
         out = []
-        for rows in np.array_split(order, max(1, round(len(windows) / size))):
+        for rows in np.array_split(np.arange(len(windows)), count):
             piece = _Piece(self.prepared.builder(windows[rows]))
             if self.tune.train == "head":
                 with torch.no_grad():
@@ -270,11 +280,10 @@ class _Run:
         ).sum()
 
     @torch.no_grad()
-    def _score(self, pieces: list[_Piece]) -> float:
-        """Minus the loss, the mean over windows: unlike R2, it does not depend on how much a short stretch varies."""
+    def _score(self, stretches: list[_Piece]) -> np.ndarray:
+        """Minus the loss of each stretch: unlike R2, it does not depend on how much a short stretch varies."""
         self._train_mode(False)
-        losses = [float(self._loss(piece)) * piece.batch.num_windows for piece in pieces]
-        return -sum(losses) / sum(piece.batch.num_windows for piece in pieces)
+        return -np.array([float(self._loss(piece)) for piece in stretches])
 
 
 @dataclasses.dataclass

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
-from neuroformer.decoding.anchor import PENALTIES, fold_scores, ridge_path
+from neuroformer.decoding.anchor import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.baselines.features import contiguous_folds
 from neuroformer.decoding.decode import (
     bootstrap_blocks,
@@ -114,8 +114,7 @@ def _row(name: str, x, labels, windows, prepared: Prepared, target: TargetConfig
     features = (features - center) / scale
     reach = prepared.builder.shape.reach + prepared.builder.shape.ahead
     folds = contiguous_folds(windows["train"][known], prepared.index, reach, 5)
-    means = np.mean([fold_scores(features, y, train, held) for train, held in folds], 0)
-    penalty = PENALTIES[int(np.argmax(means))]
+    penalty = PENALTIES[int(np.argmax(cross_validated(features, y, folds)))]
     weights, bias = ridge_path(features, y, (penalty,))[0]
     predicted = decode_labels(target, (x[part][name] - center) / scale @ weights + bias)
     keep = np.isfinite(decoded.true_VC).all(1)

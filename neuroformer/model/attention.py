@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from neuroformer.model.layers import Dropout, Linear, Mlp
 from neuroformer.ops import Ragged, attention
 
+Observer = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, Tensor | None], Tensor | None]
+
 
 @dataclass
 class Context:
@@ -76,8 +78,9 @@ class Block(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = Mlp(width, mlp_ratio)
         self.dropout = Dropout(dropout)
-        # whoever wants to see the attention: called with queries, keys, their layouts and which keys each reads
-        self.observer: Callable[[Tensor, Tensor, Ragged, Ragged, Tensor | None], None] | None = None
+        # whoever wants to see the attention: called with queries, keys, values, their layouts and which keys each
+        # reads; may return the attention's result, which is then not computed again
+        self.observer: Observer | None = None
         self.recompute = False  # in the backward pass, instead of keeping what lies between input and output
 
     def keys_values(self, context: Context) -> tuple[Tensor, Tensor]:
@@ -100,9 +103,11 @@ class Block(nn.Module):
         """What :meth:`forward` says; everything but the attention itself is dense in the tokens."""
         q, k, v = self.project(x_TD, None if context is None else context.x_SD)
         k_layout, k_index = (layout, None) if context is None else (context.layout, context.index_W)
+        mixed = None
         if self.observer is not None:
-            self.observer(q, k, layout, k_layout, k_index)
-        mixed = attention(q, k, v, layout, k_layout, k_index=k_index, causal=self.attend == "current")
+            mixed = self.observer(q, k, v, layout, k_layout, k_index)
+        if mixed is None:
+            mixed = attention(q, k, v, layout, k_layout, k_index=k_index, causal=self.attend == "current")
         return self.finish(x_TD, mixed)
 
     def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:

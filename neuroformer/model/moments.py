@@ -19,10 +19,12 @@ LEAST_SPREAD = 0.2  # of the root mean square over units: a unit that hardly fir
 
 
 class Moments(NamedTuple):
-    """Square-root counts around every value: (V, F) under filters, (V, U, B) in bins (the earliest first)."""
+    """Square-root counts around every value: (V, F) under filters, (V, U, B) in bins (the earliest first), (V, U * spans)
+    over the whole reach and half of it."""
 
     counts_VF: Tensor | None = None
     bins_VUB: Tensor | None = None
+    spans_VF: Tensor | None = None
 
 
 class MomentCounts(nn.Module):
@@ -37,9 +39,14 @@ class MomentCounts(nn.Module):
         Ticks before the moment, and after it, whose spikes are counted.
     bin_width : int
         Ticks of the equal bins in which they are counted too; 0: none.
+    with_spans : bool
+        Whether they are counted over the whole reach and half of it too.
     """
 
-    def __init__(self, num_units: int, num_filters: int, before: int, after: int, bin_width: int = 0):
+    def __init__(
+        self, num_units: int, num_filters: int, before: int, after: int, bin_width: int = 0,
+        with_spans: bool = False,
+    ):  # fmt: skip
         super().__init__()
         self.num_units, self.after = num_units, after
         basis = raised_cosines(num_filters, before)
@@ -47,6 +54,9 @@ class MomentCounts(nn.Module):
             ahead = raised_cosines(max(1, num_filters // 2), after).flip(0)
             basis = torch.block_diag(ahead, basis)
         self.num_filters = basis.shape[1]
+        long = spans(before, after) if with_spans else basis[:, :0]
+        self.num_spans = long.shape[1]
+        basis = torch.cat([basis, long], 1)
         if bin_width:
             basis = torch.cat([basis, boxes(before, after, bin_width)], 1)
         self.register_buffer("basis", basis, persistent=False)
@@ -58,7 +68,11 @@ class MomentCounts(nn.Module):
 
     @property
     def num_bins(self) -> int:
-        return self.basis.shape[1] - self.num_filters
+        return self.basis.shape[1] - self.num_filters - self.num_spans
+
+    @property
+    def span_size(self) -> int:
+        return self.num_units * self.num_spans
 
     def forward(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, ends: list[int]) -> Moments:
         """Of the moments at the start of ticks ``ends`` of every window; spikes outside the reach count nothing."""
@@ -70,8 +84,17 @@ class MomentCounts(nn.Module):
             place = row * self.num_units + unit_S.index_select(0, near)
             total = total.index_add(0, place, self.basis.index_select(0, lag.index_select(0, near)))
         root_VUB = total.sqrt().view(len(layout) * len(ends), self.num_units, -1)
-        counts_VF = root_VUB[..., : self.num_filters].flatten(1)
-        return Moments(counts_VF, root_VUB[..., self.num_filters :] if self.num_bins else None)
+        counts, long, bins = root_VUB.split([self.num_filters, self.num_spans, self.num_bins], 2)
+        return Moments(
+            counts.flatten(1), bins if self.num_bins else None, long.flatten(1) if self.num_spans else None
+        )
+
+
+def spans(before: int, after: int) -> Tensor:
+    """(lags, 2 or 3) indicators of all ticks before the moment, of the later half of them, and of those after it."""
+    lag = torch.arange(after + before) - after
+    every = [lag >= 0, (lag >= 0) & (lag < (before + 1) // 2)] + ([lag < 0] if after else [])
+    return torch.stack(every, 1).float()
 
 
 def boxes(before: int, after: int, width: int) -> Tensor:

@@ -103,7 +103,9 @@ class Neuroformer(nn.Module):
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
             width = self.num_bins if m.target_networks else 0
-            self.moments = MomentCounts(num_units, m.target_filters, before, round(w.lookahead / w.dt), width)
+            self.moments = MomentCounts(
+                num_units, m.target_filters, before, round(w.lookahead / w.dt), width, m.target_kernel > 0
+            )
         self.unit_rate = torch.tensor(normalization["unit_rate"])
         self.surprise = None
         if self.what_where is not None and m.surprise > 0:
@@ -331,7 +333,8 @@ class Neuroformer(nn.Module):
         rate_U = self.unit_rate * self.num_bins
         networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
         return TargetHead(
-            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel
+            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel,
+            0 if self.moments is None else self.moments.span_size,
         )  # fmt: skip
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
@@ -364,7 +367,7 @@ class Neuroformer(nn.Module):
         key = tuple(ends)
         if key not in known:
             around = batch.around
-            counts_VF, bins_VUB = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            counts_VF, bins_VUB, spans_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
             if self.surprise is not None and state.expected_GKU is not None and batch.earlier is not None:
                 row = torch.cat([batch.past.row_T, batch.current.row_T])
                 tick = torch.cat([batch.past_tick_P, batch.tick_T])
@@ -376,7 +379,7 @@ class Neuroformer(nn.Module):
                     for end in ends
                 ]
                 counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
-            known[key] = Moments(counts_VF, bins_VUB)
+            known[key] = Moments(counts_VF, bins_VUB, spans_VF)
         return known[key]
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:

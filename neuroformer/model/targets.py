@@ -76,14 +76,15 @@ class TargetHead(nn.Module):
     counts_size : int
         Features from :class:`~neuroformer.model.moments.MomentCounts`; 0: none.
     networks : list of Recurrent
-    num_random : int
-        Random features of a kernel readout over the first state and the counts, which fine-tuning may set; 0: none.
+    num_random, spans_size : int
+        Random features of a kernel readout over the first state and ``spans_size`` counts over long spans, which
+        fine-tuning may set; 0: none.
     """
 
     def __init__(
         self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
         counts_size: int, dropout: float, networks: Sequence[Recurrent] = (),
-        num_random: int = 0,
+        num_random: int = 0, spans_size: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.networks = nn.ModuleList(networks)
@@ -112,7 +113,8 @@ class TargetHead(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
         self.counts_dropout = Dropout(dropout)
-        self.kernel = KernelReadout(num_random, counts_size + width, size) if num_random else None
+        self.kernel = KernelReadout(num_random, spans_size + width, size) if num_random else None
+        self.num_random = num_random
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
@@ -126,21 +128,22 @@ class TargetHead(nn.Module):
     def forward(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, moments: Moments) -> Tensor:
         """(W, N, R) raw outputs; ``tick_S`` are the bins of the current spikes. While training, those of every readout
         apart where there are several: (M, W, N, R)."""
-        raw = self.attended(h_TD, layout, tick_S, moments.counts_VF)
+        raw = self.attended(h_TD, layout, tick_S, moments)
         if len(self.networks) and moments.bins_VUB is not None:
             bins_VUB = moments.bins_VUB.to(h_TD.dtype)
             every = torch.stack([raw, *(network(bins_VUB) for network in self.networks)])
             raw = every if self.training else torch.einsum("m,mvr->vr", self.share.to(every.dtype), every)
         return raw.unflatten(-2, (len(layout), len(self.ends)))
 
-    def attended(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, counts_VF: Tensor | None) -> Tensor:
+    def attended(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, moments: Moments) -> Tensor:
         """(V, R) of steps 1 to 3."""
         pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
         parts = [pooled_VD, sos_VD]
         raw = self.skip(sos_VD)
         if self.kernel is not None:
-            known = [sos_VD] if counts_VF is None else [counts_VF.to(sos_VD.dtype), sos_VD]
-            raw = raw + self.kernel(torch.cat(known, 1))
+            known = [] if moments.spans_VF is None else [moments.spans_VF.to(sos_VD.dtype)]
+            raw = raw + self.kernel(torch.cat([*known, sos_VD], 1))
+        counts_VF = moments.counts_VF
         if self.counts is not None and self.linear is not None and counts_VF is not None:
             counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
             parts.append(self.counts(counts_VF))

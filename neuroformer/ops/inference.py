@@ -105,6 +105,8 @@ def attention_map(
 ) -> Tensor:
     """Attention summed by label: unit x unit, or unit x patch where a key's label is its patch.
 
+    :func:`attention_with_map` gives the attention's result beside it, for less than both cost apart.
+
     Parameters
     ----------
     q_THE, k_SHE, layouts and options : as given to ``attention``
@@ -153,7 +155,7 @@ def attention_map(
     labels = (q_label_T, k_label_S, num_labels)
     with torch.no_grad():
         if impl == "padded":
-            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)
+            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)[0]  # fmt: skip
         if lse_HT is None:
             _, lse_HT = attention(q_THE, k_SHE, k_SHE, q_layout, k_layout, return_lse=True, **extra)
         inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels)
@@ -163,3 +165,35 @@ def attention_map(
             return fused.attention_map(*inputs, per_head=per_head, **extra)
         total = reference.attention_map(*inputs, **extra)
         return total if per_head else total.mean(0)
+
+
+def attention_with_map(
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor,
+    k_label_S: Tensor, num_labels: tuple[int, int], *, per_head: bool = True, k_index: Tensor | None = None,
+    causal: bool = False, impl: str = "auto",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Attention and its map, each weight computed once: what ``attention`` and ``attention_map`` give, without gradients.
+
+    ``padded`` takes both from the same weights; the others hand the log-sum-exp of the attention on to the map.
+
+    Returns
+    -------
+    (T, H, E), and the map of :func:`attention_map`.
+
+    Raises
+    ------
+    ValueError
+        As :func:`attention_map`.
+    """
+    options: dict[str, Any] = {"k_index": k_index, "causal": causal}
+    labels = (q_label_T, k_label_S, num_labels)
+    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    with torch.no_grad():
+        if impl == "padded":
+            check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
+            made = maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, v_SHE=v_SHE, **options)  # fmt: skip
+            assert made[1] is not None
+            return made[1], made[0]
+        out_THE, lse_HT = attention(q_THE, k_SHE, v_SHE, q_layout, k_layout, return_lse=True, impl=impl, **options)  # fmt: skip
+        found = attention_map(q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels, per_head=per_head, impl=impl, **options)  # fmt: skip
+        return out_THE, found

@@ -15,6 +15,7 @@ from neuroformer.ops import reference
 from neuroformer.ops.ragged import Ragged
 
 MAX_WEIGHTS = 1 << 21  # of one piece: what a processor's cache still helps with
+NUM_PIECES = 6  # at least, where there are enough sequences: fewer pad more
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Piece:
     ----------
     query_BL, key_BK : places in the packed tensors; 0 where there is no token
     has_query_BL, has_key_BK : bool
+    full : no key is missing
     """
 
     query_BL: Tensor
@@ -32,20 +34,29 @@ class Piece:
     has_query_BL: Tensor
     has_key_BK: Tensor
     causal: bool
+    full: bool
 
     def weights(self, q_THE: Tensor, k_SHE: Tensor) -> Tensor:
         """(B, H, L, K); rows of padded queries hold numbers without meaning."""
-        q_BLHE, k_BKHE = (
-            x.index_select(0, place.flatten()).unflatten(0, place.shape)
-            for x, place in ((q_THE * q_THE.shape[-1] ** -0.5, self.query_BL), (k_SHE, self.key_BK))
-        )
-        scores = q_BLHE.transpose(1, 2) @ k_BKHE.permute(0, 2, 3, 1)
-        if self.causal:
+        q_BHLE, k_BHKE = self._by_head(q_THE, self.query_BL), self._by_head(k_SHE, self.key_BK)
+        scores = q_BHLE.mul_(q_THE.shape[-1] ** -0.5) @ k_BHKE.transpose(-1, -2)
+        if self.causal:  # padding lies behind every token of its own sequence
             future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores.masked_fill_(future, float("-inf"))
-        if not bool(self.has_key_BK.all()):
+        elif not self.full:
             scores.masked_fill_(~self.has_key_BK[:, None, None, :], float("-inf"))
         return scores.softmax(-1)
+
+    def mix(self, p_BHLK: Tensor, v_SHE: Tensor, out_THE: Tensor) -> None:
+        """Write what these weights make of the values into the packed output."""
+        mixed_BLHE = (p_BHLK @ self._by_head(v_SHE, self.key_BK)).transpose(1, 2)
+        out_THE.index_copy_(0, self.query_BL[self.has_query_BL], mixed_BLHE[self.has_query_BL])
+
+    @staticmethod
+    def _by_head(x_SHE: Tensor, place_BK: Tensor) -> Tensor:
+        """(B, H, K, E) contiguous, as a product of matrices wants it."""
+        gathered = x_SHE.index_select(0, place_BK.flatten()).unflatten(0, place_BK.shape)
+        return gathered.transpose(1, 2).contiguous()
 
     def cells(self, q_label_T: Tensor, k_label_S: Tensor, num_labels: tuple[int, int]) -> Tensor:
         """(B, L, K) cell ``x * Y + y`` of each query and key; ``X * Y`` where either has no label or no token."""
@@ -60,7 +71,7 @@ class Piece:
 def pieces(
     q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None = None, causal: bool = False
 ) -> list[Piece]:
-    """All sequences that have queries and keys, the shortest first, so that padding stays small.
+    """All sequences that have queries and keys, those with few pairs first, so that padding stays small.
 
     Found once a batch and kept in the queries' layout, for all blocks that attend to the same keys.
     """
@@ -75,24 +86,24 @@ def _pieces(
     q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None, causal: bool
 ) -> list[Piece]:
     k_row = torch.arange(len(q_layout), device=q_layout.offsets.device) if k_index is None else k_index
-    k_lengths = k_layout.lengths_B[k_row]
-    order = torch.argsort(q_layout.lengths_B, stable=True)
-    order = order[(q_layout.lengths_B[order] > 0) & (k_lengths[order] > 0)]
+    size = q_layout.lengths_B * k_layout.lengths_B[k_row]
+    order = torch.argsort(size, stable=True)
+    order = order[size[order] > 0]
     step = max(1, MAX_WEIGHTS // max(1, q_layout.max_length * k_layout.max_length * num_heads))
-    found = []
-    for rows in order.split(min(step, max(1, len(order) // 8))):
-        query, has_query = _places(q_layout, rows)
-        key, has_key = _places(k_layout, k_row[rows])
-        found.append(Piece(query, key, has_query, has_key, causal))
-    return found
+    parts = order.split(min(step, max(1, -(-len(order) // NUM_PIECES))))
+    return [_piece(q_layout, k_layout, rows, k_row[rows], causal) for rows in parts]
 
 
 def whole(q_layout: Ragged, k_layout: Ragged, k_index: Tensor | None, causal: bool) -> Piece:
     """Every sequence of a batch in its own order, as one piece; none may be without keys."""
     rows = torch.arange(len(q_layout), device=q_layout.offsets.device)
-    query, has_query = _places(q_layout, rows)
-    key, has_key = _places(k_layout, rows if k_index is None else k_index)
-    return Piece(query, key, has_query, has_key, causal)
+    return _piece(q_layout, k_layout, rows, rows if k_index is None else k_index, causal)
+
+
+def _piece(q_layout: Ragged, k_layout: Ragged, q_rows: Tensor, k_rows: Tensor, causal: bool) -> Piece:
+    query, has_query = _places(q_layout, q_rows)
+    key, has_key = _places(k_layout, k_rows)
+    return Piece(query, key, has_query, has_key, causal, bool(has_key.all()))
 
 
 def _places(layout: Ragged, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,19 +122,25 @@ def reduce(p_NBLK: Tensor, cell_BLK: Tensor, num_labels: tuple[int, int]) -> Ten
 
 def attention_map(
     q_THE: Tensor, k_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor, k_label_S: Tensor,
-    num_labels: tuple[int, int], *, per_head: bool, k_index: Tensor | None = None, causal: bool = False,
-    q_times: Tensor | None = None, k_times: Tensor | None = None, rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-) -> Tensor:  # fmt: skip
-    """As :func:`neuroformer.ops.attention_map`; its own softmax makes ``lse`` unnecessary."""
+    num_labels: tuple[int, int], *, per_head: bool, v_SHE: Tensor | None = None, k_index: Tensor | None = None,
+    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None, window_s: float | None = None,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """As :func:`neuroformer.ops.attention_map`; its own softmax makes ``lse`` unnecessary.
+
+    With ``v_SHE`` also the attention's result, (T, H, E), of the same weights.
+    """
     assert window_s is None, "the dispatcher refuses it"
     if rotary_freqs is not None:
         assert q_times is not None and k_times is not None
         q_THE = reference.rotary(q_THE, q_times, rotary_freqs)
         k_SHE = reference.rotary(k_SHE, k_times, rotary_freqs)
     total = torch.zeros(q_THE.shape[1] if per_head else 1, *num_labels, dtype=torch.float64, device=q_THE.device)  # fmt: skip
+    out_THE = None if v_SHE is None else torch.zeros_like(q_THE)
     for piece in pieces(q_layout, k_layout, q_THE.shape[1], k_index, causal):
         p_BHLK = piece.weights(q_THE, k_SHE)
+        if v_SHE is not None and out_THE is not None:
+            piece.mix(p_BHLK, v_SHE, out_THE)
         p_NBLK = p_BHLK.transpose(0, 1) if per_head else p_BHLK.mean(1)[None]
         total += reduce(p_NBLK, piece.cells(q_label_T, k_label_S, num_labels), num_labels)
-    return total if per_head else total[0]
+    return total if per_head else total[0], out_THE

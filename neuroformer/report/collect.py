@@ -19,7 +19,7 @@ from neuroformer.data.splits import Split
 from neuroformer.model.bundle import Bundle
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.pack import pack, pack_rounded
-from neuroformer.report.seeing import connectivity, frames
+from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
 
 MAX_SPIKES = 600_000  # recorded and simulated, in the raster panel
@@ -143,10 +143,14 @@ def _stretch(rec: Recording, start: float, length: float) -> tuple[np.ndarray, n
 def unit_orders(rec: Recording) -> dict[str, list[int]]:
     """Ways to sort units: by rate, as they come, and by each column of the units table with few values."""
     orders = {"rate": np.argsort(-rec.rates(), kind="stable"), "unit": np.arange(rec.num_units)}
-    for name, column in rec.units.items():
-        if name != "id" and column.ndim == 1 and 1 < len(np.unique(column.astype(str))) <= 40:
-            orders[name.replace("_", " ")] = np.argsort(column.astype(str), kind="stable")
+    orders |= {name: np.argsort(np.array(g), kind="stable") for name, g in unit_groups(rec).items()}
     return {k: v.tolist() for k, v in orders.items()}
+
+
+def unit_groups(rec: Recording) -> dict[str, list[str]]:
+    """The group of every unit by each column of the units table with few values, such as its area."""
+    groups = {k: v.astype(str) for k, v in rec.units.items() if k != "id" and v.ndim == 1}
+    return {k.replace("_", " "): v.tolist() for k, v in groups.items() if 1 < len(np.unique(v)) <= 40}
 
 
 def _psth(run: Run) -> dict[str, Any]:
@@ -163,6 +167,7 @@ def _psth(run: Run) -> dict[str, Any]:
         "width_s": WIDTH_S, "held_out": pack_rounded(c.held_out_BU[:, units]),
         "simulated": pack_rounded(c.simulated_BU[:, units]),
         "num_held_out": c.num_held_out, "num_simulated": c.num_simulated,
+        "median": c.r, "ceiling": c.ceiling,
     }  # fmt: skip
 
 
@@ -232,7 +237,8 @@ def _connectivity(run: Run) -> dict[str, Any]:
     if made is None:
         raise Missing("No map of units by units in this run.", f"neuroformer attend --run {run.folder}")
     known = {"unit": list(range(len(run.bundle.units)))} if rec is None else unit_orders(rec)
-    return made | {"orders": made["orders"] | known}
+    groups = {} if rec is None else unit_groups(rec)
+    return made | {"orders": made["orders"] | known, "groups": groups}
 
 
 def _frames(run: Run) -> dict[str, Any]:
@@ -241,6 +247,15 @@ def _frames(run: Run) -> dict[str, Any]:
     made = frames(run.folder / "frame_attention.npz", _maps(run))
     if made is None:
         raise Missing("No attention to frames in this run.", f"neuroformer attend --run {run.folder}")
+    return made
+
+
+def _fields(run: Run) -> dict[str, Any]:
+    if run.bundle.config.window.frames <= 0:
+        raise Missing("This run has no frames.")
+    made = fields(run.folder, {} if run.rec is None else run.rec.truth)
+    if made is None:
+        raise Missing("No receptive fields in this run.", f"neuroformer fields --run {run.folder}")
     return made
 
 
@@ -280,11 +295,12 @@ PANELS = (
     ("audit", "Audit", "Which stretches train, validate and test, and what the audit of that split found.", _audit),
     ("learning", "Learning", "Loss terms are unweighted. Press a name to hide its line.", _learning),
     ("rasters", "Rasters", "A held-out trial as it was recorded, and as the model simulated it in closed loop: it saw its own spikes, never the recorded ones.", _rasters),
-    ("psth", "PSTHs", "Mean response to the repeated stimuli: held-out repeats against as many simulated ones.", _psth),
+    ("psth", "PSTHs", "Mean response to the repeated stimuli in bins of 50 ms: held-out repeats, and simulated ones. The fewer the repeats, the lower the ceiling.", _psth),
     ("statistics", "Statistics", "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.", _statistics),
     ("decoding", "Decoding", "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.", _decoding),
     ("fewshot", "Few labels", "Score against labelled seconds: pretrained, from scratch, and baselines on the same draws. Bands are 95 % intervals.", _fewshot),
     ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
     ("frames", "Frames", "Where the model looks in the video: attention of the current spikes to each place of the frames.", _frames),
+    ("fields", "Fields", "What each unit sees, by the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).", _fields),
     ("setup", "Setup", "What made this run, and what would make it again.", _setup),
 )  # fmt: skip

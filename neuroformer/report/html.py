@@ -13,7 +13,7 @@ from neuroformer.recording import Recording
 from neuroformer.report.collect import Run, collect, open_parts, plain
 
 PAGE = Path(__file__).parent / "page"
-SCRIPTS = ("core.js", "panels.js", "matrix.js")
+SCRIPTS = ("core.js", "panels.js", "fields.js", "matrix.js")  # the last one starts the page
 MAX_MB = 15.0
 
 

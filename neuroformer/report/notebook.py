@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from neuroformer.analysis.fields import centers
 from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.analysis.psth import compare_psth
+from neuroformer.analysis.simulation import recorded_parts, simulated_trials
+from neuroformer.audit import audit
 from neuroformer.model.bundle import read_bundle
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
@@ -22,6 +24,7 @@ from neuroformer.report.collect import open_parts
 from neuroformer.report.fields import receptive_fields, stimuli
 from neuroformer.report.html import write_report
 from neuroformer.report.seeing import cluster_order
+from neuroformer.report.simulation import simulation_panel
 from neuroformer.report.summary import summary
 
 
@@ -83,6 +86,10 @@ class RunView:
         fields = self.folder / "fields.npz"
         return found | (load_maps(fields) if fields.exists() else {})
 
+    def audit(self) -> Panel:
+        """Rates over time, the split as a strip under them, and tokens a window."""
+        return Panel.of(figures.audit_overview(audit(self._recording(), self.config, self.split)))
+
     def learning(self) -> Panel:
         return Panel.of(figures.learning_curve(self._file("log/metrics.csv", "train")))
 
@@ -97,6 +104,14 @@ class RunView:
         if found is None:
             raise FileNotFoundError("no stimulus was repeated, so there are no PSTHs")
         return Panel.of(figures.psths(found, rec.unit_ids, num_units))
+
+    def statistics(self) -> Panel:
+        """The simulation beside data: rates, pair correlations, spectrum, drift, and every score with its floors."""
+        scores = json.loads(self._file("simulation_scores.json", "generate --score").read_text())
+        g, rec = self.config.generate, self._recording()
+        assert self.split is not None
+        parts = recorded_parts(rec, self.split, g.split, g.max_seconds)
+        return Panel.of(simulation_panel(_nan_for_null(scores), simulated_trials(self._simulated(), parts.held_out), parts.held_out))  # fmt: skip
 
     def decoding(self, target: str | None = None) -> Panel:
         name = target or (self.config.targets[0].name if self.config.targets else "")
@@ -164,6 +179,15 @@ class RunView:
         return (
             f"<p><b>{escape(str(self.folder))}</b>: {escape(self.bundle.recording)}</p><table>{body}</table>"
         )
+
+
+def _nan_for_null(tree: Any) -> Any:
+    """JSON knows no NaN; a score that is none is drawn nowhere."""
+    if isinstance(tree, dict):
+        return {k: _nan_for_null(v) for k, v in tree.items()}
+    if isinstance(tree, list):
+        return [_nan_for_null(v) for v in tree]
+    return float("nan") if tree is None else tree
 
 
 def matrix(found: Map, order: list[int] | None = None, *, null: bool = False, ax: Axes | None = None) -> Axes:

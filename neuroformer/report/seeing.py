@@ -10,12 +10,14 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 
 from neuroformer.analysis.connectivity import agreement
-from neuroformer.analysis.maps import Map
+from neuroformer.analysis.fields import centers, energies
+from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.report.pack import pack, pack_rounded
 
 MAX_LAG_VALUES = 400_000  # pairs x lags of one map; larger maps go without their lags
 MAX_PAIR_VALUES = 1_500_000  # pairs of all maps together
 MAX_FRAMES = 200
+MAX_FIELD_VALUES = 2_500_000  # pixels of receptive fields and most exciting inputs
 
 
 def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[str, Any] | None:
@@ -86,3 +88,49 @@ def _bytes(images: np.ndarray) -> np.ndarray:
         return images
     low, high = float(images.min()), float(images.max())
     return np.rint((images - low) / max(high - low, 1e-12) * 255)
+
+
+def fields(folder: Path, truth: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """Each unit's receptive field and most exciting input, as bytes; None where there are none.
+
+    Parameters
+    ----------
+    truth : of the recording; ``rf_center`` (units, 2: x, y) of the units that are ``is_responsive``, where known
+    """
+    path = folder / "fields.npz"
+    if not path.exists():
+        return None
+    field = load_maps(path)["frame sensitivity"]
+    energy, center = energies(field), centers(field)
+    clips, gain = _clips(folder / "mei.npz", list(field.rows))
+    pixels = energy[0].size * (1 if clips is None else 1 + clips.shape[1])
+    strength = energy.max((1, 2)) if gain is None else gain
+    shown = np.sort(np.argsort(-strength, kind="stable")[: max(1, MAX_FIELD_VALUES // pixels)])
+    peak = np.maximum(energy.max((1, 2), keepdims=True), 1e-12)
+    values = np.asarray(field.values, np.float64)
+    by_lag = (values**2).sum(1)
+    made = {
+        "units": [field.rows[u] for u in shown], "fields": pack(np.rint(255 * energy / peak)[shown], "u1"),
+        "lags": pack((by_lag / np.maximum(by_lag.sum(1, keepdims=True), 1e-12))[shown]),
+        "lags_s": [] if field.lags_s is None else np.round(field.lags_s, 6).tolist(),
+        "centers": np.round(center[shown], 2).tolist(), "left_out": len(energy) - len(shown),
+    }  # fmt: skip
+    if clips is not None and gain is not None:
+        most = np.maximum(np.abs(clips).max((1, 2, 3), keepdims=True), 1e-12)
+        made["clips"] = pack(np.rint(127.5 + 127.5 * clips / most)[shown], "u1")
+        made["best"] = np.abs(clips).sum((2, 3)).argmax(1)[shown].tolist()
+        made["gain"] = np.exp(gain)[shown].tolist()
+    if "rf_center" in truth:
+        sees = truth["is_responsive"]
+        made["truth"] = [np.round(truth["rf_center"][u], 3).tolist() if sees[u] else None for u in shown]
+    return made
+
+
+def _clips(path: Path, units: list[str]) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Most exciting inputs, and how far each raises its unit's log rate above a gray screen."""
+    if not path.exists():
+        return None, None
+    with np.load(path) as file:
+        if [str(u) for u in file["unit_ids"]] != units:
+            return None, None
+        return file["contrast"], file["log_rate"] - file["gray"]

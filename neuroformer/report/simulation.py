@@ -43,7 +43,7 @@ def simulation_panel(scores: dict[str, Any], simulated: Trials, held_out: Trials
             if prefix + key in drift:
                 ax.plot(drift["start_s"], drift[prefix + key], marker="o", ms=3, c=COLORS[name], label=name)
         ax.set(xlabel="seconds since the loop closed", ylabel=key)
-        if drift["start_s"]:
+        if ax.has_data() and drift["start_s"]:
             ax.legend(fontsize=8)
     axes[1, 0].axhline(1, c=TRUE, lw=0.8, ls=":")
     _bars(axes[1, 2], scores["candidates"])

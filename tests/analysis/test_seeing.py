@@ -45,7 +45,7 @@ def test_maps_account_for_all_attention(small):
     capture = AttentionCapture(model, UNITS, heads=True, rows="spike")
     seen = {}
 
-    def observe(q, k, layout, k_layout, k_index):
+    def observe(q, k, v, layout, k_layout, k_index):
         total = 0.0
         for w in range(len(layout)):
             qs = slice(int(layout.offsets[w]) + 1, int(layout.offsets[w + 1]))  # SOS left out
@@ -102,6 +102,27 @@ def test_frames_and_inputs_have_their_columns(small):
     total = frame_attention(model, prepared.builder, windows)
     assert total["images"].shape == (40, 8, 8) and total["attention"].shape == (40, 3, 3)
     assert (total["attention"].sum((1, 2)) < 1).all() and (total["attention"] > 0).all()
+
+
+def test_capturing_changes_nothing_and_frames_count_every_block_alike(small):
+    model, prepared, windows = small
+    batch = prepared.builder(windows[:8])
+    capture, kept = AttentionCapture(model, UNITS), []
+    handle = model.register_forward_hook(lambda module, args, out: kept.append(out))
+    capture.add(batch)
+    handle.remove()
+    with torch.no_grad():
+        plain = model(batch)
+    torch.testing.assert_close(kept[0].log_rate_WBU, plain.log_rate_WBU)
+    torch.testing.assert_close(kept[0].dt_nll_T, plain.dt_nll_T)
+    # two blocks of the same weights: their mean is either's
+    frames = [b for b in model.fusion.blocks if b.attend == "frames"]
+    model.fusion.blocks.insert(len(model.fusion.blocks), frames[0])
+    try:
+        twice = frame_attention(model, prepared.builder, windows[:8])["attention"]
+    finally:
+        del model.fusion.blocks[-1]
+    assert (twice.sum((1, 2)) < 1).all() and twice.sum() > 0.5 * frame_attention(model, prepared.builder, windows[:8])["attention"].sum()  # fmt: skip
 
 
 def test_memory_is_of_the_batch_not_of_the_stretch(small):

@@ -11,7 +11,7 @@ from neuroformer.config import from_dict
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
 from neuroformer.decoding.baselines import ALL, CLASSIFIERS, fit_baseline, networks
 from neuroformer.decoding.baselines.features import Binning, Samples, SpikeCounts, contiguous_folds
-from neuroformer.decoding.baselines.linear import RIDGE_PENALTIES, RidgeMethod
+from neuroformer.decoding.baselines.linear import RIDGE_PENALTIES, LassoMethod, RidgeMethod
 from neuroformer.metrics import balanced_accuracy, r2
 
 DT = 0.01
@@ -110,6 +110,15 @@ def test_the_search_agrees_with_scikit_learn(data):
         wanted = Ridge(alpha=penalty).fit(train.flat, train.y_VC).predict(held.flat)
         np.testing.assert_allclose(predicted, wanted, atol=1e-4)
     assert fit(data).choice["setting"] in RIDGE_PENALTIES
+
+
+def test_lasso_takes_features_that_hardly_correlate():
+    """In single precision these are among the features whose products scikit-learn refused: they nearly cancel."""
+    rng = np.random.default_rng(22)
+    counts = rng.poisson(rng.uniform(0.01, 3, (1, 5, 40)), (900, 5, 40))
+    rows = Windows(np.zeros(900, int), np.arange(900))
+    train = Samples(np.sqrt(counts).astype(np.float32), rows, rng.standard_normal((900, 1)))
+    assert LassoMethod().fit(train, "regression", {}, 0.03)(train).shape == (900, 1)
 
 
 def test_folds_are_contiguous_and_keep_their_gap(data):

@@ -95,17 +95,28 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     rec = dataclasses.replace(rec, behavior={**rec.behavior, "bent": bent})
     model, prepared = extend(model, dataclasses.replace(prepared, rec=rec), [TargetConfig("bent")])
     windows, _ = labelled_windows(prepared)
-    features = linear_features(model, prepared, windows, "bent")
+    features, head = linear_features(model, prepared, windows, "bent"), model.targets["bent"]
     linear = fit_anchor(features, prepared, windows, 1)
-    anchor = fit_anchor(features, prepared, windows, 1, 256)
+    anchor = fit_anchor(features, prepared, windows, 1, head.num_random)
     assert anchor.kernel is not None and anchor.score > linear.score + 0.1
-    head = model.targets["bent"]
     set_anchor(head, anchor, features)
     ours = predict_targets(model, prepared, windows)["bent"]
     unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
     np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
     set_anchor(head, linear, features)
     assert not head.kernel.weight.any()
+
+
+def test_descent_counts_only_where_it_is_clearly_better(extended):
+    model, prepared, windows = extended
+    idle = dataclasses.replace(TUNE, lr=0.0)
+    tuned, info = finetune(model, prepared, windows, [SPEED], idle)
+    assert (info["start"], info["steps"], info["gain"]) == ("closed form", 0, 0.0)
+    features = linear_features(model, prepared, windows, "speed")
+    anchor, head = fit_anchor(features, prepared, windows, 1), tuned.targets["speed"]
+    ours = predict_targets(tuned, prepared, windows)["speed"]
+    unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
+    np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-4)
 
 
 @pytest.mark.parametrize("how", ["head", "top", "all", "adapters"])

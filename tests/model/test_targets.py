@@ -11,8 +11,9 @@ from scipy.stats import norm, t, vonmises
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import predict_spreads, predict_targets
-from neuroformer.model.moments import boxes, root_count_moments
+from neuroformer.model.moments import MomentCounts, boxes, root_count_moments, spans
 from neuroformer.model.targets import STUDENT_DOF, TargetHead, value_ends
+from neuroformer.ops import Ragged
 from neuroformer.recording import BehaviorVariable
 
 SCALE = {"mean": [2.0, 0.0], "std": [3.0, 1.0], "low": [0.0, -1.0], "high": [9.0, 1.0]}
@@ -203,6 +204,15 @@ def test_count_bins_hold_every_spike_once_and_none_of_both_sides():
     assert bins.sum(1).eq(1).all() and bins.sum(0).tolist() == [1, 3, 3, 3, 2]
     assert bins.argmax(1).tolist() == [4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1, 0]
     assert boxes(6, 0, 3).sum(0).tolist() == [3, 3]
+
+
+def test_long_spans_are_all_before_the_later_half_of_it_and_all_after():
+    assert spans(5, 2).T.tolist() == [[0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0]]
+    counts = MomentCounts(2, 3, 5, 0, 2, with_spans=True)
+    layout = Ragged.from_lengths(torch.tensor([4]))
+    seen = counts(layout, torch.tensor([-3, 0, 1, 2]), torch.tensor([1, 0, 0, 0]), [2])
+    assert seen.spans_VF.square().round().tolist() == [[2, 2, 1, 0]]  # by unit: of 5 ticks, of the last 3
+    assert seen.bins_VUB.shape == (1, 2, 3) and seen.counts_VF.shape == (1, 6)
 
 
 def test_readouts_learn_apart_and_are_averaged():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from neuroformer.ops import Ragged, attention_map
+from neuroformer.ops import Ragged, attention, attention_map, attention_with_map
 from neuroformer.ops import maps as ops_maps
 
 
@@ -30,6 +30,19 @@ def test_padded_is_the_plain_loop(causal, shared, per_head, small_pieces, monkey
     plain = attention_map(*args, per_head=per_head, impl="eager", **options)
     torch.testing.assert_close(ours, plain, rtol=1e-6, atol=1e-9)
     assert ours.sum() > 0
+
+
+@pytest.mark.parametrize(("causal", "shared"), [(True, False), (False, False), (False, True)])
+@pytest.mark.parametrize("impl", ["padded", "eager"])
+def test_one_pass_gives_the_attention_and_its_map(causal, shared, impl):
+    (q, k, _, q_layout, k_layout, *labels), options = case(causal, shared, seed=1)
+    v = torch.randn(k.shape, generator=torch.Generator().manual_seed(2), dtype=k.dtype)
+    out, found = attention_with_map(
+        q, k, v, q_layout, k_layout, *labels, per_head=False, impl=impl, **options
+    )
+    torch.testing.assert_close(out, attention(q, k, v, q_layout, k_layout, impl="eager", **options))
+    alone = attention_map(q, k, None, q_layout, k_layout, *labels, per_head=False, impl="eager", **options)
+    torch.testing.assert_close(found, alone, rtol=1e-6, atol=1e-9)
 
 
 def test_a_case_that_padded_cannot_do_is_refused_and_auto_avoids_it():

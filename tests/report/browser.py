@@ -98,8 +98,9 @@ class Browser:
             )
 
     def key(self, name: str) -> None:
+        text = {"text": "\r"} if name == "Enter" else {}  # what makes a button answer
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=_KEYS[name])  # fmt: skip
+            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=_KEYS[name], **text)  # fmt: skip
 
     def pixels(self, css: str) -> str:
         """A canvas' content, to see whether it changed."""

@@ -1,6 +1,7 @@
 """The page of a run: what it says, and that its controls do what they say in a real browser."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -32,6 +33,9 @@ def unpacked(packed):
 def fill(folder):
     """A run with everything that a page can show, without training: files as the commands write them."""
     rec = small_recording(num_trials=10, seconds=60.0, rate=5.0)
+    areas = {"area": np.array(["V1", "LM", "V1", "LM", "V1", "LM"])}
+    shown = {"movie": np.zeros(rec.num_trials, np.int64)}
+    rec = dataclasses.replace(rec, units=rec.units | areas, trials=rec.trials | shown)
     write_npz(rec, folder / "small.npz")
     tree = to_dict(small_config(split={"by": "trials", "claim": "repeats"}))
     tree["recording"]["path"] = str(folder / "small.npz")
@@ -58,6 +62,9 @@ def fill(folder):
     save_maps(run / "maps.npz", maps)
     np.savez(run / "frame_attention.npz", images=rng.integers(0, 255, (5, 8, 8)).astype(np.uint8),
              times=np.arange(5) * 0.05, attention=rng.random((5, 3, 3)), extent=np.array([0, 0, 8, 8.0]))  # fmt: skip
+    field = Map("frame sensitivity", rng.random((6, 64, 2)), "rms", UNITS, [str(i) for i in range(64)], np.ones((1, 1, 1)), np.array([0.0, 0.05]), (8, 8))  # fmt: skip
+    save_maps(run / "fields.npz", [field])
+    np.savez(run / "mei.npz", contrast=rng.standard_normal((6, 2, 8, 8)), log_rate=np.full(6, np.log(3.0)), gray=np.zeros(6), unit_ids=np.array(UNITS))  # fmt: skip
     (run / "log").mkdir(exist_ok=True)
     with open(run / "log" / "metrics.csv", "w", newline="") as f:
         w = csv.writer(f)
@@ -69,7 +76,7 @@ def fill(folder):
     (run / "summary.json").write_text(json.dumps(old | new))
     t = np.arange(0, 12, 0.05)
     np.savez(run / "decode_speed.npz", times=t, true=np.sin(t)[:, None], model=np.sin(t)[:, None] * 0.9, ridge=np.cos(t)[:, None])  # fmt: skip
-    score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, float("nan"), float("nan")]}
+    score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, None, None]}
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
     curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
@@ -103,7 +110,11 @@ def test_the_summary_knows_baselines_controls_and_ceilings():
               "decode_x_r2_control": 0.0, "decode_x_control_name": "hold"}  # fmt: skip
     rows = {r["name"].split(",")[0]: r["points"] for r in summary(values, ["x"])["rows"]}
     kinds = lambda points: [(p["kind"], p["name"]) for p in points]
-    assert kinds(rows["Decoding of x"]) == [("model", "model"), ("other", "ridge"), ("control", "control")]
+    assert kinds(rows["Decoding of x"]) == [
+        ("model", "model"),
+        ("other", "ridge"),
+        ("control", "control, hold"),
+    ]
     assert rows["Decoding of x"][0]["low"] == 0.4 and "low" not in rows["Decoding of x"][2]
     assert ("ceiling", "generator") in kinds(rows["Likelihood of held-out spikes"])
 
@@ -119,8 +130,8 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
     assert page.errors() == []
     assert page.requests() == [(run / "report.html").resolve().as_uri()]
     titles = page.js("[...document.querySelectorAll('section h2')].map(h => h.textContent)")
-    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Few labels", "Connectivity", "Frames", "Setup"]  # fmt: skip
-    assert page.js("document.querySelectorAll('.missing').length") == page.js("document.querySelectorAll('#psth .missing').length")  # fmt: skip
+    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Few labels", "Connectivity", "Frames", "Fields", "Setup"]  # fmt: skip
+    assert page.js("document.querySelectorAll('.missing').length") == 0
     assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
 
 
@@ -154,6 +165,10 @@ def test_the_matrix_sorts_subtracts_its_null_and_names_the_pair(page):
     said = page.js("document.querySelector('#pair').textContent")
     assert said.startswith("u2 → u1: ") and "z " in said and "passes" in said
     assert page.js("document.querySelectorAll('#connectivity svg').length") == 1  # the pair by lag
+    page.choose("#order", "area")
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0] + 1, y=at[1])
+    assert page.js("document.querySelector('#matrix-shows').textContent").endswith("units by area: LM, V1.")
+    assert re.match(r"u5 \(LM\) → u3 \(LM\)", page.js("document.querySelector('#pair').textContent"))
     page.choose("#map", "1")
     assert page.js("document.querySelector('#null').disabled") is True
     page.choose("#map", "0")
@@ -174,6 +189,27 @@ def test_the_time_slider_moves_the_frame_and_the_overlay_comes_off(page):
     assert moved != first and "Frame 4 of 5" in page.js("document.querySelector('#frame-time').textContent")
     page.choose("#overlay", "off")
     assert page.pixels("#frames canvas") != moved
+
+
+def test_a_tile_shows_its_unit_and_its_most_exciting_input(page):
+    said = lambda: page.js("document.querySelector('#field-said').textContent")
+    tiles = page.js("document.querySelectorAll('#fields .tile').length")
+    assert tiles == 6 and "3.00 times" in said()
+    first = said()
+    page.js("document.querySelectorAll('#fields .tile')[4].focus()")
+    page.key("Enter")
+    assert said() != first and page.js("document.querySelector('#fields [aria-current]').textContent") == "u4"
+    assert page.js("document.querySelectorAll('#fields .clip canvas').length") == 2  # the input's frames
+    field = page.pixels("#fields .tile canvas")
+    page.choose("#tiles-show", "clips")
+    assert page.pixels("#fields .tile canvas") != field
+
+
+def test_psths_step_from_unit_to_unit_and_name_the_ceiling(page):
+    before = page.js("document.querySelector('#psth-said').textContent")
+    page.js("[...document.querySelectorAll('#psth button')].find(b => b.textContent === 'Next').click()")
+    after = page.js("document.querySelector('#psth-said').textContent")
+    assert after != before and "ceiling" in after
 
 
 def test_every_control_has_a_name_and_can_be_reached_by_tab(page):
@@ -215,7 +251,7 @@ def test_the_same_figures_in_a_notebook(run, tmp_path):
     from neuroformer.report.notebook import RunView
 
     view = RunView(run)
-    made = [view.learning(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2),
+    made = [view.learning(), view.audit(), view.statistics(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2), view.psths(), view.fields(), view.stimuli(),
             view.connectivity(), view.connectivity(sort="unit", null=True)]  # fmt: skip
     assert all(isinstance(ax, Axes) for panel in made for ax in panel)
     assert made[0]._repr_png_().startswith(b"\x89PNG")
@@ -223,9 +259,9 @@ def test_the_same_figures_in_a_notebook(run, tmp_path):
     assert shown.shape == (6, 6) and np.nanmax(by_unit) == pytest.approx(np.nanmax(view.maps["knock-out"].z()[~np.eye(6, dtype=bool)]), rel=1e-5)  # fmt: skip
     assert "bits/spike" in view._repr_html_() and "0.8" in view._repr_html_()
     assert "<table>" in view.rec._repr_html_() and "spikes" in view.rec._repr_html_()
-    with pytest.raises(FileNotFoundError, match="neuroformer fields makes it"):
-        view.stimuli()
-    with pytest.raises(ValueError, match="no order 'size'; known: cluster, rate, unit"):
+    with pytest.raises(FileNotFoundError, match="neuroformer decode makes it"):
+        view.decoding("gaze")
+    with pytest.raises(ValueError, match="no order 'size'; known: cluster, rate, unit, area"):
         view.connectivity(sort="size")
 
 
@@ -272,6 +308,15 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
+    within = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "4", "--interval"]
+    assert main([*within, "2", "9"]) == 0
+    times = np.load(copy / "frame_attention.npz")["times"]
+    assert times.min() >= 2 and times.max() < 9 and (np.diff(times) > 0).all()
+    capsys.readouterr()
+    assert (
+        main([*within, "500", "600"]) == 2
+        and "no window lies between 500 and 600 s" in capsys.readouterr().err
+    )
     again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
     assert main([*again, "--seeds", str(run)]) == 0
     assert "reliability_knock_out" in capsys.readouterr().out

@@ -102,7 +102,8 @@ class LassoMethod:
 
     def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
         scale = Standard(train)
-        x, y = np.asfortranarray(scale.x(train)), scale.y(train)
+        # in single precision scikit-learn's own check of the products fails now and then
+        x, y = np.asfortranarray(scale.x(train), dtype=np.float64), scale.y(train)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model = Lasso(alpha=setting, precompute=x.T @ x, fit_intercept=False, max_iter=300, tol=1e-3).fit(

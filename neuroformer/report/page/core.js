@@ -1,7 +1,7 @@
 "use strict";
 // Elements, numbers, axes and line charts; nothing here knows what a panel shows.
-const COLORS = { true: "#1d2126", model: "#0072b2", other: "#d55e00", ceiling: "#007a5a", control: "#7a7f85",
-  list: ["#0072b2", "#d55e00", "#007a5a", "#cc79a7", "#b07c00", "#56b4e9", "#7a7f85"] };
+const COLORS = { true: "#1d2126", model: "#0072b2", other: "#d55e00", ceiling: "#007a5a", control: "#666c73",
+  list: ["#0072b2", "#d55e00", "#007a5a", "#cc79a7", "#b07c00", "#56b4e9", "#666c73"] };
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(node, attributes, children) {
@@ -38,6 +38,8 @@ function show(x) {
   return x.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3).replace("-", "−");
 }
 
+/** A score to three places, 1 included. */
+const score = (x) => Number.isFinite(x) ? x.toFixed(3).replace("-", "−") : "–";
 const tick = (t) => String(+t.toPrecision(6)).replace("-", "−");
 
 function ticks(low, high, wanted) {
@@ -69,8 +71,8 @@ function responsive(node, draw) {
 }
 
 /** An SVG with axes; draw(group, X, Y, width, height) adds the marks. */
-function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4, xtick = tick }) {
-  const left = 50, right = 12, top = 10, bottom = xlabel ? 40 : 24;
+function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4, xtick = tick, left = 50 }) {
+  const right = 12, top = 10, bottom = xlabel ? 40 : 24;
   const w = Math.max(60, width - left - right), h = height - top - bottom;
   const X = (v) => ((v - x[0]) / (x[1] - x[0])) * w, Y = (v) => h - ((v - y[0]) / (y[1] - y[0])) * h;
   const g = sv("g", { transform: `translate(${left},${top})` });
@@ -126,8 +128,17 @@ function lineChart(node, options) {
     e.currentTarget.setAttribute("aria-pressed", String(!hide));
     draw();
   } }, el("span", { class: "swatch", style: `background:${s.color}` }), s.name));
-  node.append(box, options.series.length > 1 ? legend : el("span"));
+  node.append(el("div", { class: "chart" }, box, options.series.length > 1 ? legend : null));
   return draw;
+}
+
+/** Draw values as square pixels, each by colour(value) = [r, g, b]. */
+function pixels(c, values, rows, columns, w, h, colour) {
+  const image = new ImageData(columns, rows), small = el("canvas", { width: columns, height: rows });
+  for (let i = 0; i < rows * columns; i++) image.data.set([...colour(values[i]), 255], 4 * i);
+  small.getContext("2d").putImageData(image, 0, 0);
+  c.imageSmoothingEnabled = false;
+  c.drawImage(small, 0, 0, w, h);
 }
 
 /** A canvas that is sharp on any screen; draw(context, width, height). */

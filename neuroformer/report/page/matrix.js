@@ -6,8 +6,8 @@ PANELS.connectivity = (node, data) => {
   const n = data.units.length, orders = Object.keys(data.orders);
   const view = { map: 0, order: orders[0], null: false, passing: false, cell: null };
   const canvas = el("canvas", { id: "matrix", tabindex: "0", role: "img" }), box = el("div", {}, canvas);
-  const said = el("p", { class: "readout", id: "pair", role: "status", text: "Point at a cell, or focus the matrix and use the arrow keys." });
-  const side = el("div"), scale = el("div", { class: "scale" }), lags = el("div");
+  const said = el("p", { class: "readout hint", id: "pair", role: "status", text: "Point at a cell, or focus the matrix and use the arrow keys." });
+  const caption = el("p", { class: "readout", id: "matrix-shows" }), side = el("div"), scale = el("div", { class: "scale" }), lags = el("div");
   const value = (m, r, c) => (view.null && m.z ? m.z : m.pairs)[r * n + c];
   let size = 0;
   const draw = responsive(box, (width) => {
@@ -19,7 +19,7 @@ PANELS.connectivity = (node, data) => {
     const most = sizes[Math.floor(sizes.length * 0.998)] || sizes[sizes.length - 1] || 1, signed = m.signed || view.null;
     canvasOn(canvas, margin + size * n, margin + size * n, (c) => {
       c.fillStyle = "#5b646e"; c.fillText("acts →", margin, 12);
-      c.save(); c.translate(12, margin); c.rotate(Math.PI / 2); c.fillText("is acted on →", 0, 0); c.restore();
+      c.save(); c.translate(3, margin); c.rotate(Math.PI / 2); c.fillText("is acted on →", 0, 0); c.restore();
       for (let i = 0; i < n; i++) for (let j = 0; j < n; j++) {
         const r = order[i], k = order[j], v = value(m, r, k);
         if (r === k || !Number.isFinite(v)) c.fillStyle = "#e6e8ea";
@@ -28,6 +28,10 @@ PANELS.connectivity = (node, data) => {
         c.fillRect(margin + j * size, margin + i * size, size + 0.4, size + 0.4);
       }
       c.strokeStyle = "#b9bec3"; c.strokeRect(margin + 0.5, margin + 0.5, size * n - 1, size * n - 1);
+      const groups = data.groups[view.order]; // lines where one area ends and the next begins
+      if (groups) for (let i = 1; i < n; i++) if (groups[order[i]] !== groups[order[i - 1]]) {
+        c.fillStyle = "#1d2126"; c.fillRect(margin, margin + i * size - 0.5, n * size, 1); c.fillRect(margin + i * size - 0.5, margin, 1, n * size);
+      }
       if (view.cell) { c.strokeStyle = "#000"; c.lineWidth = 2; c.strokeRect(margin + view.cell[1] * size - 1, margin + view.cell[0] * size - 1, size + 2, size + 2); }
     });
     canvas.setAttribute("aria-label", `${m.name}: ${n} by ${n} units, columns act on rows`);
@@ -35,12 +39,16 @@ PANELS.connectivity = (node, data) => {
   });
   const tell = () => {
     const m = maps[view.map], order = data.orders[view.order];
+    const groups = data.groups[view.order], named = (u) => data.units[u] + (groups ? ` (${groups[u]})` : "");
+    const runs = groups ? order.map((u) => groups[u]).filter((g, i, all) => !i || g !== all[i - 1]) : [];
+    caption.textContent = `${m.name}, ${view.null && m.z ? "z scores against the null" : m.unit}; units by ${view.order}${runs.length ? `: ${runs.join(", ")}` : ""}.`;
     if (!view.cell) return;
     const r = order[view.cell[0]], c = order[view.cell[1]], i = r * n + c;
-    let text = r === c ? `${data.units[r]} on itself` : `${data.units[c]} → ${data.units[r]}: ${show(m.pairs[i])} ${m.unit}`;
+    let text = r === c ? `${named(r)} on itself` : `${named(c)} → ${named(r)}: ${show(m.pairs[i])} ${m.unit}`;
     if (r !== c && m.z) text += `, z ${show(m.z[i])}${m.passes[i] ? ", passes at a false-discovery rate of 5 %" : ""}`;
     if (r !== c && data.truth) text += `; truth ${show(unpackTruth()[i])}`;
     said.textContent = text;
+    said.classList.remove("hint");
     lags.replaceChildren();
     if (m.lags && r !== c) {
       const y = m.lags.subarray(i * m.lags_s.length, (i + 1) * m.lags_s.length);
@@ -81,10 +89,10 @@ PANELS.connectivity = (node, data) => {
     draw(); tell(); strongest();
   };
   node.append(el("div", { class: "controls" }, mapLabel, orderLabel, nullLabel, passLabel), note,
-    el("div", { class: "matrix" }, el("div", {}, box, scale, said), el("div", {}, side, lags)));
+    el("div", { class: "matrix" }, el("div", {}, caption, box, scale, said), el("div", {}, side, lags)));
   if (data.scores) node.append(el("h3", { text: "Against the truth, over all ordered pairs" }), el("div", { class: "scroll" }, el("table", {},
     el("thead", {}, el("tr", {}, ["reading", "AUROC", "squared Pearson r"].map((t, i) => el("th", { class: i ? "n" : "", text: t })))),
-    el("tbody", {}, data.scores.map((s) => el("tr", {}, el("td", { text: s.name }), el("td", { class: "n", text: show(s.auroc) }), el("td", { class: "n", text: show(s.r2) })))))));
+    el("tbody", {}, data.scores.map((s) => el("tr", {}, el("td", { text: s.name }), el("td", { class: "n", text: score(s.auroc) }), el("td", { class: "n", text: score(s.r2) })))))));
   update();
 };
 
@@ -96,12 +104,7 @@ PANELS.frames = (node, data) => {
   const draw = responsive(box, (room) => {
     const w = Math.min(room, 520), h = w * height / width;
     canvasOn(canvas, w, h, (c) => {
-      const image = new ImageData(width, height), base = view.frame * height * width;
-      for (let i = 0; i < height * width; i++) { const v = images[base + i]; image.data.set([v, v, v, 255], 4 * i); }
-      const small = el("canvas", { width, height });
-      small.getContext("2d").putImageData(image, 0, 0);
-      c.imageSmoothingEnabled = false;
-      c.drawImage(small, 0, 0, w, h);
+      pixels(c, images.subarray(view.frame * height * width), height, width, w, h, (v) => [v, v, v]);
       if (!view.overlay) return;
       const source = view.what === "time" ? heat.subarray(view.frame * cells, (view.frame + 1) * cells) : maps.subarray(+view.what * cells, (+view.what + 1) * cells);
       const low = Math.min(...source), high = Math.max(...source), over = new ImageData(columns, rows);

@@ -1,13 +1,14 @@
 "use strict";
 // One function a panel: (node, data) fills a section with what collect.py gathered.
 const PANELS = {};
+const MARKS = { model: "●", other: "◆", control: "■", ceiling: "▎" };
 
 PANELS.summary = (node, data) => {
   node.append(el("div", { class: "cards" }, data.cards.map((c) =>
     el("div", { class: "card" }, el("span", { text: c.name }), el("b", { text: show(c.value) }), el("span", { text: c.note })))));
-  const kinds = [["model", "model", "●"], ["other", "baseline", "◆"], ["control", "sees no spikes", "■"], ["ceiling", "ceiling", "▎"]];
-  node.append(el("div", { class: "legend" }, kinds.map(([k, name, mark]) =>
-    el("span", {}, el("span", { style: `color:${COLORS[k]};margin-right:.35rem`, text: mark, "aria-hidden": "true" }), name))));
+  const kinds = [["model", "model"], ["other", "baseline"], ["control", "sees no spikes"], ["ceiling", "ceiling"]];
+  node.append(el("div", { class: "legend" }, kinds.map(([k, name]) =>
+    el("span", {}, el("span", { style: `color:${COLORS[k]};margin-right:.35rem`, text: MARKS[k], "aria-hidden": "true" }), name))));
   for (const row of data.rows) node.append(strip(row));
   const cells = Object.entries(data.all).map(([k, v]) => el("tr", {}, el("td", {}, el("code", { text: k })), el("td", { class: "n", text: show(v) })));
   node.append(el("details", {}, el("summary", { text: `All ${cells.length} values of summary.json` }),
@@ -20,7 +21,7 @@ function strip(row) {
   const known = row.points.filter((p) => Number.isFinite(p.value));
   const x = extent([known.flatMap((p) => [p.value, p.low ?? p.value, p.high ?? p.value]), [0]], 0.04);
   responsive(box, (width) => {
-    const svg = axes(width, { height: 66, x, y: [0, 1], numY: 0, label: row.name, draw: (g, X, Y, w, h) => {
+    const svg = axes(width, { height: 66, left: 12, x, y: [0, 1], numY: 0, label: row.name, draw: (g, X, Y, w, h) => {
       g.append(sv("line", { class: "axis", x1: 0, x2: w, y1: Y(0.5), y2: Y(0.5) }));
       for (const p of known) {
         const title = `${p.name} ${show(p.value)}` + (Number.isFinite(p.low) ? ` (${show(p.low)} to ${show(p.high)})` : "");
@@ -36,9 +37,9 @@ function strip(row) {
     } });
     box.replaceChildren(svg);
   });
-  const words = row.points.map((p) => el("span", { style: `color:${COLORS[p.kind]};margin-right:1rem`,
-    text: `${p.name} ${show(p.value)}` + (Number.isFinite(p.low) ? ` (${show(p.low)} to ${show(p.high)})` : "") }));
-  return el("div", {}, el("h3", { text: row.name }), el("div", { class: "readout" }, words), box);
+  const words = row.points.map((p) => el("span", { class: "point" }, el("span", { style: `color:${COLORS[p.kind]}`, text: MARKS[p.kind], "aria-hidden": "true" }),
+    ` ${p.name} ${show(p.value)}` + (Number.isFinite(p.low) ? ` (${show(p.low)} to ${show(p.high)})` : "")));
+  return el("div", { class: "strip" }, el("h3", { text: row.name }), el("div", { class: "readout" }, words), box);
 }
 
 PANELS.audit = (node, data) => {
@@ -123,8 +124,9 @@ PANELS.psth = (node, data) => {
   const column = (a, u) => Float32Array.from({ length: bins }, (_, b) => a[b * n + u]);
   // the unit that opens is the median one, not the best
   const ranked = data.r.map((r, i) => [r, i]).filter(([r]) => r !== null).sort((a, b) => a[0] - b[0]);
-  const view = { unit: ranked.length ? ranked[Math.floor(ranked.length / 2)][1] : 0, from: 0 }, box = el("div");
+  const view = { unit: ranked.length ? ranked[Math.floor(ranked.length / 2)][1] : 0, from: 0 }, box = el("div"), said = el("p", { class: "readout", id: "psth-said", role: "status" });
   const draw = responsive(box, (width) => {
+    said.textContent = `Unit ${data.units[view.unit]}: r ${score(data.r[view.unit])}. Median over all units ${score(data.median)}, ceiling (training repeats against held-out ones) ${score(data.ceiling)}.`;
     const from = Math.min(view.from, Math.max(0, time[bins - 1] - 20)), x = [from, Math.min(from + 20, time[bins - 1] || 1)];
     const a = column(held, view.unit), b = column(made, view.unit), lo = Math.floor(x[0] / data.width_s), hi = Math.ceil(x[1] / data.width_s) + 1;
     box.replaceChildren(axes(width, { height: 240, x, y: extent([a, b, [0]]), xlabel: "time in the stimuli, one after another (s)", ylabel: "spikes/s",
@@ -133,9 +135,12 @@ PANELS.psth = (node, data) => {
         sv("path", { d: path(time, b, X, Y, lo, Math.min(hi, bins)), fill: "none", stroke: COLORS.model, "stroke-width": 1.3 })) }));
   });
   const [unitLabel, unitSelect] = select("Unit", data.units.map((u, i) => [i, `${u} (r ${show(data.r[i])})`]), (v) => { view.unit = +v; draw(); });
+  const step = (d) => { view.unit = (view.unit + d + n) % n; unitSelect.value = view.unit; draw(); };
   unitSelect.id = "psth-unit";
   unitSelect.value = view.unit;
-  node.append(el("div", { class: "controls" }, unitLabel, slider("From", Math.max(0, Math.floor(time[bins - 1] - 20)), (v) => { view.from = v; draw(); })[0]), box,
+  node.append(el("div", { class: "controls" }, unitLabel,
+    el("button", { type: "button", text: "Previous", onclick: () => step(-1) }), el("button", { type: "button", text: "Next", onclick: () => step(1) }),
+    slider("From", Math.max(0, Math.floor(time[bins - 1] - 20)), (v) => { view.from = v; draw(); })[0]), said, box,
     el("div", { class: "legend" }, el("span", {}, el("span", { class: "swatch", style: `background:${COLORS.true}` }), `held out, ${data.num_held_out} repeats`),
       el("span", {}, el("span", { class: "swatch", style: `background:${COLORS.model}` }), `simulated, ${data.num_simulated} repeats`)));
 };
@@ -150,9 +155,10 @@ PANELS.statistics = (node, data) => {
     el("tbody", {}, scores.map((s) => el("tr", {}, el("td", { text: s.replaceAll("_", " ") }), names.map((n) => el("td", { text: data.candidates[n][s] ? text(data.candidates[n][s]) : "–" }))))))));
   const drift = data.since_closed || {}, grid = el("div", { class: "grid" });
   node.append(grid);
-  for (const key of Object.keys(drift).filter((k) => k !== "start_s" && !k.startsWith("true_past_"))) {
-    const part = el("div", {}, el("h3", { text: `${key.replaceAll("_", " ")} since the loop closed` })), series = [{ name: said.model, x: drift.start_s, y: drift[key], color: colors.model, dots: true }];
-    if (drift["true_past_" + key]) series.push({ name: said.true_past, x: drift.start_s, y: drift["true_past_" + key], color: colors.true_past, dots: true });
+  for (const key of Object.keys(drift).filter((k) => k !== "start_s" && !/^(true_past|ceiling)_/.test(k))) {
+    const part = el("div", {}, el("h3", { text: `${key.replaceAll("_", " ")} since the loop closed` })), series = [];
+    for (const [side, start] of [["model", ""], ["true_past", "true_past_"], ["ceiling", "ceiling_"]])
+      if (drift[start + key]) series.push({ name: said[side], x: drift.start_s, y: drift[start + key], color: colors[side], dots: true });
     grid.append(part);
     lineChart(part, { height: 190, xlabel: "seconds of closed loop", rules: key === "rate_ratio" ? [1] : [], series });
   }
