@@ -23,7 +23,7 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
             ("baseline", "GLM", "bits_per_spike_glm"), ("baseline", "PSTH Poisson", "bits_per_spike_psth_poisson"),
             ("ceiling", "generator", "bits_per_spike_oracle"),
         ]),
-        *(_row(f"Decoding of {t}, R²", v, f"decode_{t}_r2", _decoders(v, t)) for t in targets),
+        *(_row(f"Decoding of {t}, R²", v, f"decode_{t}_r2", _decoders(v, t, values)) for t in targets),
         _row("Simulated against held-out PSTHs, median r over units", v, "psth_r", [("ceiling", "data against data", "psth_r_ceiling")]),
         _row("Simulated over recorded firing rate", v, "simulated_rate_ratio", []),
     ]  # fmt: skip
@@ -47,13 +47,15 @@ def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, An
     return point
 
 
-def _decoders(v: dict[str, float], target: str) -> list[tuple[str, str, str]]:
-    """Every other decoder that the summary has a figure of."""
+def _decoders(v: dict[str, float], target: str, values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Every other decoder that the summary has a figure of; the control by its name."""
     start = f"decode_{target}_r2_"
     names = [k.removeprefix(start) for k in v if k.startswith(start)]
     others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]
     kind = lambda n: "control" if n.startswith("control") else "baseline"
-    return [(kind(n), n.replace("_", " "), start + n) for n in others]
+    control = values.get(f"decode_{target}_control_name", "")
+    said = lambda n: (f"control, {control}" if n == "control" and control else n).replace("_", " ")
+    return [(kind(n), said(n), start + n) for n in others]
 
 
 def _cards(v: dict[str, float], targets: list[str]) -> list[dict[str, Any]]:

@@ -110,7 +110,11 @@ def test_the_summary_knows_baselines_controls_and_ceilings():
               "decode_x_r2_control": 0.0, "decode_x_control_name": "hold"}  # fmt: skip
     rows = {r["name"].split(",")[0]: r["points"] for r in summary(values, ["x"])["rows"]}
     kinds = lambda points: [(p["kind"], p["name"]) for p in points]
-    assert kinds(rows["Decoding of x"]) == [("model", "model"), ("other", "ridge"), ("control", "control")]
+    assert kinds(rows["Decoding of x"]) == [
+        ("model", "model"),
+        ("other", "ridge"),
+        ("control", "control, hold"),
+    ]
     assert rows["Decoding of x"][0]["low"] == 0.4 and "low" not in rows["Decoding of x"][2]
     assert ("ceiling", "generator") in kinds(rows["Likelihood of held-out spikes"])
 

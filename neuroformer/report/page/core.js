@@ -1,7 +1,7 @@
 "use strict";
 // Elements, numbers, axes and line charts; nothing here knows what a panel shows.
-const COLORS = { true: "#1d2126", model: "#0072b2", other: "#d55e00", ceiling: "#007a5a", control: "#7a7f85",
-  list: ["#0072b2", "#d55e00", "#007a5a", "#cc79a7", "#b07c00", "#56b4e9", "#7a7f85"] };
+const COLORS = { true: "#1d2126", model: "#0072b2", other: "#d55e00", ceiling: "#007a5a", control: "#666c73",
+  list: ["#0072b2", "#d55e00", "#007a5a", "#cc79a7", "#b07c00", "#56b4e9", "#666c73"] };
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(node, attributes, children) {

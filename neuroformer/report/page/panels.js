@@ -1,13 +1,14 @@
 "use strict";
 // One function a panel: (node, data) fills a section with what collect.py gathered.
 const PANELS = {};
+const MARKS = { model: "●", other: "◆", control: "■", ceiling: "▎" };
 
 PANELS.summary = (node, data) => {
   node.append(el("div", { class: "cards" }, data.cards.map((c) =>
     el("div", { class: "card" }, el("span", { text: c.name }), el("b", { text: show(c.value) }), el("span", { text: c.note })))));
-  const kinds = [["model", "model", "●"], ["other", "baseline", "◆"], ["control", "sees no spikes", "■"], ["ceiling", "ceiling", "▎"]];
-  node.append(el("div", { class: "legend" }, kinds.map(([k, name, mark]) =>
-    el("span", {}, el("span", { style: `color:${COLORS[k]};margin-right:.35rem`, text: mark, "aria-hidden": "true" }), name))));
+  const kinds = [["model", "model"], ["other", "baseline"], ["control", "sees no spikes"], ["ceiling", "ceiling"]];
+  node.append(el("div", { class: "legend" }, kinds.map(([k, name]) =>
+    el("span", {}, el("span", { style: `color:${COLORS[k]};margin-right:.35rem`, text: MARKS[k], "aria-hidden": "true" }), name))));
   for (const row of data.rows) node.append(strip(row));
   const cells = Object.entries(data.all).map(([k, v]) => el("tr", {}, el("td", {}, el("code", { text: k })), el("td", { class: "n", text: show(v) })));
   node.append(el("details", {}, el("summary", { text: `All ${cells.length} values of summary.json` }),
@@ -36,8 +37,8 @@ function strip(row) {
     } });
     box.replaceChildren(svg);
   });
-  const words = row.points.map((p) => el("span", { style: `color:${COLORS[p.kind]};margin-right:1rem`,
-    text: `${p.name} ${show(p.value)}` + (Number.isFinite(p.low) ? ` (${show(p.low)} to ${show(p.high)})` : "") }));
+  const words = row.points.map((p) => el("span", { class: "point" }, el("span", { style: `color:${COLORS[p.kind]}`, text: MARKS[p.kind], "aria-hidden": "true" }),
+    ` ${p.name} ${show(p.value)}` + (Number.isFinite(p.low) ? ` (${show(p.low)} to ${show(p.high)})` : "")));
   return el("div", { class: "strip" }, el("h3", { text: row.name }), el("div", { class: "readout" }, words), box);
 }
 
