@@ -60,7 +60,7 @@ def every_command():
 @pytest.mark.parametrize("command", every_command(), ids=" ".join)
 def test_help_is_complete(command):
     out = subprocess.run(
-        [sys.executable, "-m", "neuroformer.cli", *command, "--help"], capture_output=True, text=True
+        [sys.executable, "-m", "neuroformer", *command, "--help"], capture_output=True, text=True
     )
     assert out.returncode == 0 and "usage: neuroformer" in out.stdout
     if command:
@@ -69,5 +69,5 @@ def test_help_is_complete(command):
 
 
 def test_an_unknown_command_exits_with_2():
-    out = subprocess.run([sys.executable, "-m", "neuroformer.cli", "trian"], capture_output=True, text=True)
+    out = subprocess.run([sys.executable, "-m", "neuroformer", "trian"], capture_output=True, text=True)
     assert out.returncode == 2 and "invalid choice" in out.stderr and "Traceback" not in out.stderr

@@ -31,6 +31,7 @@ from neuroformer.cli import (
     sweep,
     train,
 )
+from neuroformer.cli.shared import keep_freed_memory
 
 COMMANDS = (
     audit,
@@ -63,6 +64,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parse(argv)
+    keep_freed_memory()
     try:
         return args.do(args) or 0
     except KeyboardInterrupt:

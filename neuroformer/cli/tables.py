@@ -28,19 +28,23 @@ def interval(low: float, high: float) -> str:
 
 
 def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
-    """One variable: every decoder's score with its 95 % interval, and the best control."""
-    key = f"decode_{decoded.name}_{measure(target)}"
+    """One variable: every decoder's score with its 95 % interval (and that of each column), and the best control."""
+    what = measure(target)
+    main = f"decode_{decoded.name}_{what}"
+    keys = [main, *(k for k in scores if k.endswith("_r2") and k != main and f"{k}_low" in scores)]
     rows = []
     for name in decoded.predicted:
         if not name.startswith("control_"):
             s = "" if name == "model" else f"_{name}"
-            rows.append(
-                (name, scores[f"{key}{s}"], interval(scores[f"{key}{s}_low"], scores[f"{key}{s}_high"]))
-            )
-    if f"{key}_control" in scores:
+            of = [(scores[f"{k}{s}"], interval(scores[f"{k}{s}_low"], scores[f"{k}{s}_high"])) for k in keys]
+            rows.append((name, *(x for pair in of for x in pair)))
+    if f"{main}_control" in scores:
+        of = [(scores[f"{k}_control"], "") for k in keys]
         rows.append(
-            (f"control: {scores[f'decode_{decoded.name}_control_name']}", scores[f"{key}_control"], "")
+            (f"control: {scores[f'decode_{decoded.name}_control_name']}", *(x for pair in of for x in pair))
         )
-    what = {"accuracy": "balanced accuracy", "r2": "R2"}[measure(target)]
+    header = ["decoder", {"accuracy": "balanced accuracy", "r2": "R2"}[what], "95 % interval"]
+    for k in keys[1:]:
+        header += [k.removeprefix("decode_").removesuffix("_r2"), "95 % interval"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
-    return f"{title}\n{table(rows, ('decoder', what, '95 % interval'))}"
+    return f"{title}\n{table(rows, header)}"

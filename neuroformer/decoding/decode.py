@@ -158,6 +158,13 @@ def score_of(target: TargetConfig) -> Callable[[np.ndarray, np.ndarray], float]:
     return lambda true, predicted: target_score(target.kind, true, predicted, target.period)
 
 
+def column_scores(target: TargetConfig) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """(true, predicted) to (C,) R2, or circular R2."""
+    if target.kind == "circular":
+        return lambda true, predicted: circular_r2(true, predicted, target.period or 2 * np.pi)
+    return r2
+
+
 def measure(target: TargetConfig) -> str:
     return "accuracy" if target.kind == "classification" else "r2"
 
@@ -176,7 +183,7 @@ def score_decoded(
     """Flat scores of every decoder of a variable, with block-bootstrap 95 % intervals.
 
     ``decode_<variable>_r2`` (or ``_accuracy``) for the model and ``..._<decoder>`` for the others, the mean over
-    columns, ``..._low`` and ``..._high`` the interval; ``decode_<variable>_<column>_r2`` too where there are several
+    columns, ``..._low`` and ``..._high`` the interval; ``decode_<variable>_<column>_r2`` likewise where there are several
     columns. Values without a label are left out and counted.
     """
     keep = np.isfinite(decoded.true_VC).all(1)
@@ -184,22 +191,22 @@ def score_decoded(
     name = f"decode_{decoded.name}"
     out: dict[str, Any] = {f"{name}_windows": int(keep.sum()), f"{name}_missing": int((~keep).sum())}
     score, what = score_of(target), measure(target)
+    each = column_scores(target) if len(columns) > 1 else lambda true, predicted: np.zeros(0)
+    every = lambda true, predicted: np.array([score(true, predicted), *each(true, predicted)])
+    keys = [f"{name}_{what}"]
+    if len(columns) > 1:
+        full = [c if c.startswith(decoded.name) else f"{decoded.name}_{c}" for c in columns]
+        keys += [f"decode_{c}_r2" for c in full]
     if target.kind == "classification":
         out[f"{name}_chance"] = 1 / max(1, len(np.unique(true)))
     for decoder, values in decoded.predicted.items():
         suffix = "" if decoder == "model" else f"_{decoder}"
         predicted = values[keep]
-        out[f"{name}_{what}{suffix}"] = score(true, predicted)
-        if len(columns) > 1:
-            each = circular_r2(true, predicted, target.period or 2 * np.pi) if target.kind == "circular" else r2(true, predicted)  # fmt: skip
-            for column, value in zip(columns, each, strict=True):
-                full = column if column.startswith(decoded.name) else f"{decoded.name}_{column}"
-                out[f"decode_{full}_r2{suffix}"] = float(value)
+        out |= {f"{k}{suffix}": float(v) for k, v in zip(keys, every(true, predicted), strict=True)}
         if intervals:
-            low, high = block_bootstrap(
-                score, (true, predicted), labels, config.decode.bootstraps, config.seed
-            )
-            out[f"{name}_{what}{suffix}_low"], out[f"{name}_{what}{suffix}_high"] = float(low), float(high)
+            ends = block_bootstrap(every, (true, predicted), labels, config.decode.bootstraps, config.seed)
+            for k, low, high in zip(keys, *ends, strict=True):
+                out[f"{k}{suffix}_low"], out[f"{k}{suffix}_high"] = float(low), float(high)
         if target.kind == "regression":
             out[f"{name}_pearson{suffix}"] = float(np.mean(pearson(true, predicted)))
     return out

@@ -114,7 +114,7 @@ def rollout(
     return Rollout(spikes, sum(p.guard_hits for p in parts), sum(p.num_tokens for p in parts))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def rollout_windows(
     model: Neuroformer,
     builder: BatchBuilder,
@@ -171,7 +171,7 @@ def _past(
     return tokens.encode_past(index, Windows(alive, tick + shift), shape)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def rollout_true_past(
     model: Neuroformer,
     builder: BatchBuilder,
@@ -249,6 +249,7 @@ class Scan:
         device = stepper.h_AD.device
         move = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)
         self.ident, self.window = move(ident_Q.astype(np.int64)), move(window_Q.astype(np.int64))
+        self.kinds = torch.tensor([[DT], [ID]], device=device)
         self.tick = torch.zeros_like(self.ident)
         self.unit = torch.full_like(self.ident, -1)
         self.count, self.draws = torch.ones_like(self.ident), torch.zeros_like(self.ident)
@@ -281,12 +282,13 @@ class Scan:
         stream, window, place = self.ident[which], self.window[which], self.draws[which]
         self.draws[which] += 1
         following = self.stepper.after(which, tick, unit, self.count[which])
-        u = uniforms(self.seed, stream, window, place, DT)
-        dt = draw(following.dt_logits(), u, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt)
+        u_dt, u_id = uniforms(self.seed, stream, window, place, self.kinds)
+        dt = draw(
+            following.dt_logits(), u_dt, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt
+        )
         going = torch.nonzero(dt < num_bins).squeeze(1)
         logits = following.id_logits(going, dt[going])
-        u = uniforms(self.seed, stream[going], window[going], place[going], ID)
-        drawn = draw(logits, u, temperature=c.temperature_id, top_p=c.top_p_id, top_k=c.top_k_id)
+        drawn = draw(logits, u_id[going], temperature=c.temperature_id, top_p=c.top_p_id, top_k=c.top_k_id)
         cell = torch.full_like(dt, num_bins * num_units)
         cell[going] = dt[going] * num_units + drawn
         forced = self._forced(which, cell)

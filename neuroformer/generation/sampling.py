@@ -23,10 +23,13 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def uniforms(seed: int, sequence_N: Tensor, window: Tensor | int, token: Tensor | int, kind: int) -> Tensor:
-    """(N,) float64 in [0, 1): a function of its arguments alone.
+def uniforms(
+    seed: int, sequence_N: Tensor, window: Tensor | int, token: Tensor | int, kind: Tensor | int
+) -> Tensor:
+    """(N,) float64 in [0, 1): a function of its arguments alone; (K, N) of ``kind`` (K, 1).
 
-    ``window`` and ``token`` may differ between sequences, (N,). So a sequence draws the same numbers in a batch of 1 or of 500, in any order, and after an interruption.
+    ``window`` and ``token`` may differ between sequences, (N,). So a sequence draws the same numbers in a batch of 1 or
+    of 500, in any order, and after an interruption.
     """
     golden = -7046029254386353131
     x = torch.full_like(sequence_N, seed & 0x7FFFFFFFFFFFFFFF)

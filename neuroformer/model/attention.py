@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.layers import Dropout, Linear, Mlp
 from neuroformer.ops import Ragged, attention
 
 Observer = Callable[[Tensor, Tensor, Tensor, Ragged, Ragged, Tensor | None], Tensor | None]
@@ -52,8 +52,12 @@ class Attention(nn.Module):
         return self.query(x_TD).unflatten(-1, (self.heads, -1))
 
     def keys_values(self, x_SD: Tensor) -> tuple[Tensor, Tensor]:
-        k, v = self.key_value(x_SD).chunk(2, -1)
-        return k.unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
+        k, v = self.both(x_SD).unbind(-3)
+        return k, v
+
+    def both(self, x_SD: Tensor) -> Tensor:
+        """(S, 2, H, E) keys and values."""
+        return self.key_value(x_SD).unflatten(-1, (2, self.heads, -1))
 
 
 class Block(nn.Module):
@@ -72,12 +76,7 @@ class Block(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.context_norm = nn.Identity() if attend in ("current", "self") else nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            Linear(width, mlp_ratio * width),
-            nn.GELU(),
-            Linear(mlp_ratio * width, width),
-        )
+        self.mlp = Mlp(width, mlp_ratio)
         self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, values, their layouts and which keys each
         # reads; may return the attention's result, which is then not computed again
@@ -113,5 +112,6 @@ class Block(nn.Module):
 
     def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:
         """The residual of the attention's result, and the MLP."""
-        x_TD = x_TD + self.dropout(self.attention.out(mixed_THE.flatten(-2)))
-        return x_TD + self.dropout(self.mlp(x_TD))
+        drop = self.dropout if self.training else lambda x: x
+        x_TD = x_TD + drop(self.attention.out(mixed_THE.flatten(-2)))
+        return x_TD + drop(self.mlp(x_TD))

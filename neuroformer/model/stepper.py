@@ -17,6 +17,7 @@ from neuroformer.model.attention import Block
 from neuroformer.model.heads import at_least_float32
 from neuroformer.model.intensity import Intensity
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.ops import linear
 
 
 class Stepper:
@@ -36,7 +37,8 @@ class Stepper:
         state = model.encode(batch)
         self.rows = torch.arange(batch.num_windows, device=state.start_WD.device)
         self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
-        self.own: list[tuple[Tensor, Tensor] | None] = [None] * len(self.blocks)
+        self.own: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values
+        self.length = 0  # so many tokens of them are filled
         self.cross: list[_Keys | None] = []
         for block in self.blocks:
             context = None if block.attend == "current" else state.contexts[block.attend]
@@ -70,7 +72,7 @@ class Stepper:
             self.drive_ABU = self.drive_ABU[which]
         if self.within_ABU is not None:
             self.within_ABU = self.within_ABU[which]
-        self.own = [None if c is None else (c[0][which], c[1][which]) for c in self.own]
+        self.own = [None if c is None else c[which] for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
@@ -87,16 +89,21 @@ class Stepper:
             q_AHE = block.attention.queries(y)
             keys = self.cross[i]
             if keys is None:
-                k, v = (x[:, None] for x in block.attention.keys_values(y))
-                old = self.own[i]
-                if old is not None:
-                    k, v = torch.cat([old[0], k], 1), torch.cat([old[1], v], 1)
-                self.own[i] = (k, v)
-                mixed = _attend(q_AHE[:, None], k, v)[:, 0]
+                mixed = _attend(q_AHE, self._remember(i, block.attention.both(y)))
             else:
                 mixed = keys.read(q_AHE, self.rows)
             x_AD = block.finish(x_AD, mixed)
+        self.length += 1
         return self.model.fusion.norm(x_AD)
+
+    def _remember(self, block: int, new_A2HE: Tensor) -> Tensor:
+        """(A, L, 2, H, E) keys and values of a block's tokens so far, the new ones written behind them in place."""
+        own = self.own[block]
+        if own is None or own.shape[1] == self.length:  # double the room
+            more = new_A2HE.new_empty(len(new_A2HE), max(16, self.length), *new_A2HE.shape[1:])
+            own = self.own[block] = more if own is None else torch.cat([own, more], 1)
+        own[:, self.length] = new_A2HE
+        return own[:, : self.length + 1]
 
 
 @dataclass
@@ -118,7 +125,8 @@ class Next:
         """(m, U) of the unit at bin ``dt`` for the sequences ``going``; in the last spike's bin, units before its
         own are excluded."""
         heads = self.model.heads
-        logits = at_least_float32(heads.id_state(self.h_nD[going], dt) @ heads.unit.T + heads.bias)
+        state = heads.id_state(self.h_nD[going], dt)
+        logits = at_least_float32(linear(state, heads.unit, heads.bias))
         base = self.model.id_base(self.intensity, going, dt)
         if base is not None:
             logits = logits + base
@@ -141,20 +149,23 @@ class _Keys:
         self.held = torch.arange(len(k), device=k.device)  # which key sequences these are
         self.rows: Tensor | None = None
         self.place_A, self.slots = self.held, 1  # of each query among the (G * slots)
+        self.in_order = True  # each query lies where it should, and no slot is free
 
     def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
         if self.rows is not rows:
             self.rows = rows
             self._arrange(rows if self.index_W is None else self.index_W[rows])
         size = (len(self.k) * self.slots, *q_AHE.shape[1:])
-        full = len(self.place_A) == size[0]
-        q = torch.empty_like(q_AHE) if full else q_AHE.new_zeros(size)
-        q = q.index_copy_(0, self.place_A, q_AHE).unflatten(0, (-1, self.slots))
-        scores_GHNL = (q.transpose(1, 2) @ self.k.transpose(2, 3)) * q.shape[-1] ** -0.5
+        q = q_AHE * q_AHE.shape[-1] ** -0.5
+        if not self.in_order:
+            empty = q.new_empty(size) if len(q) == size[0] else q.new_zeros(size)
+            q = empty.index_copy_(0, self.place_A, q)
+        q = q.unflatten(0, (-1, self.slots)).transpose(1, 2)
+        scores_GHNL = q @ self.k.transpose(2, 3)
         if self.mask is not None:
             scores_GHNL = scores_GHNL.masked_fill(~self.mask[:, None, None], float("-inf"))
-        mixed = (scores_GHNL.softmax(-1) @ self.v).transpose(1, 2)
-        return mixed.flatten(0, 1).index_select(0, self.place_A)
+        mixed = (scores_GHNL.softmax(-1) @ self.v).transpose(1, 2).flatten(0, 1)
+        return mixed if self.in_order else mixed.index_select(0, self.place_A)
 
     def _arrange(self, reads_A: Tensor) -> None:
         """Give every query a slot beside its keys; forget keys that nobody reads once they are many."""
@@ -171,8 +182,12 @@ class _Keys:
         self.slots = int(count.max()) if len(count) else 1
         place = torch.searchsorted(self.held, reads_A[order]) * self.slots + rank
         self.place_A = torch.empty_like(place).index_copy_(0, order, place)
+        self.in_order = torch.equal(
+            self.place_A, torch.arange(len(self.held) * self.slots, device=place.device)
+        )
 
 
-def _attend(q_BTHE: Tensor, k_BLHE: Tensor, v_BLHE: Tensor) -> Tensor:
-    q, k, v = (x.transpose(1, 2) for x in (q_BTHE, k_BLHE, v_BLHE))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+def _attend(q_AHE: Tensor, keys_values_AL2HE: Tensor) -> Tensor:
+    """(A, H, E)."""
+    k, v = keys_values_AL2HE.permute(2, 0, 3, 1, 4)
+    return F.scaled_dot_product_attention(q_AHE[:, :, None], k, v)[:, :, 0]

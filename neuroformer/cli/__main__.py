@@ -1,5 +1,0 @@
-import sys
-
-from neuroformer.cli import main
-
-sys.exit(main())
