@@ -5,23 +5,29 @@ from __future__ import annotations
 import platform
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from neuroformer.analysis import attention, fields
 from neuroformer.analysis.maps import Map
-from neuroformer.config import ConfigError, load_config
-from neuroformer.recording import open_recording
+from neuroformer.config import Config, ConfigError, load_config
+from neuroformer.model.bundle import read_bundle
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording, open_recording
+
+if TYPE_CHECKING:
+    from neuroformer.training.data import Prepared
 
 
-def run(config: Path, overrides: list[str] | None = None, windows: int = 256, folder: Path | None = None) -> dict[str, Any]:  # fmt: skip
+def run(config: Path, overrides: list[str] | None = None, windows: int = 512, folder: Path | None = None) -> dict[str, Any]:  # fmt: skip
     """Train on ``synthetic:inputs``, where one pixel drives each neuron, and read which.
 
     Parameters
     ----------
-    windows : training windows of which the readings are taken; occlusion takes a quarter of them
+    windows : training windows of which the readings are taken: a place that lights up once in 5 s is lit in one window
+        of fifty, and occlusion knows nothing of a place that it never saw lit. Gradients take 32 of them
     folder : keeps the run; a second call reads the same model
 
     Returns
@@ -33,23 +39,20 @@ def run(config: Path, overrides: list[str] | None = None, windows: int = 256, fo
     Raises
     ------
     ConfigError
-        A recording whose true inputs are not known.
+        A recording whose true inputs are not known, or ``folder`` holds a run of another configuration.
     """
-    from neuroformer.training.train import load_best, train
-
     c = load_config(config, overrides or [])
     rec = open_recording(c.recording.path, **c.recording.options)
     if "input_of_unit" not in rec.truth:
         raise ConfigError(f"'{rec.name}' does not say which input drives each unit; use synthetic:inputs")
     with tempfile.TemporaryDirectory() as temporary:
         mine = folder or Path(temporary)
-        prepared, metrics = train(rec, c, mine, progress=False, resume=True)
-        model = load_best(mine)
+        model, prepared, metrics = _trained(rec, c, mine)
     everything, ids = prepared.windows("train"), rec.unit_ids
     few = np.random.default_rng(c.seed).permutation(len(everything))[:windows]
     some, args = everything[np.sort(few)], (model, prepared.builder)
-    maps = [fields.frame_sensitivity(*args, some[:32], ids, batch_size=8)]
-    maps += [fields.occlusion(*args, some[: max(1, windows // 4)], ids)]
+    maps = [fields.occlusion(*args, some, ids)]
+    maps += [fields.frame_sensitivity(*args, some[:: max(1, len(some) // 32)], ids, batch_size=8)]
     maps += [m for m in attention.attention_maps(*args, some, ids, batch_size=32, rollout=False) if m.grid]
     truth = rec.truth["input_of_unit"]
     found = {m.name: _share(m, truth) for m in maps}
@@ -58,6 +61,20 @@ def run(config: Path, overrides: list[str] | None = None, windows: int = 256, fo
         "best": max(found, key=lambda name: found[name]), "bits_per_spike": float(metrics["valid_best_likelihood"]),
         "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
     }  # fmt: skip
+
+
+def _trained(rec: Recording, config: Config, folder: Path) -> tuple[Neuroformer, Prepared, dict[str, Any]]:
+    """What was trained in this folder before, or now."""
+    from neuroformer.training.data import prepare
+    from neuroformer.training.train import load_best, train
+
+    if (folder / "bundle.json").exists():
+        bundle = read_bundle(folder)
+        if bundle.config != config:
+            raise ConfigError(f"{folder} was trained with another configuration; name another folder")
+        return load_best(folder), prepare(rec, config, bundle.normalization), bundle.metrics
+    prepared, metrics = train(rec, config, folder, progress=False, resume=True)
+    return load_best(folder), prepared, metrics
 
 
 def _share(m: Map, truth: np.ndarray) -> float:

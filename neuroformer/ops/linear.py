@@ -40,9 +40,9 @@ def linear(
     if impl not in ("auto", *table.LINEAR):
         raise ValueError(f"linear impl {impl!r} is unknown; choose one of auto, {', '.join(table.LINEAR)}")
     if impl == "auto":
-        fast = _is_large(x, weight_NK) and _fits(x, weight_NK) and _is_faster()
-        # a compiler brings libraries of its own, and takes any number of rows
-        impl = "onednn" if fast and not torch.compiler.is_compiling() else "torch"
+        # a compiler brings libraries of its own, takes any number of rows, and cannot look at this machine
+        ours = not torch.compiler.is_compiling() and _is_large(x, weight_NK) and _fits(x, weight_NK)
+        impl = "onednn" if ours and _is_faster() else "torch"
     if impl == "torch":
         out = F.linear(x, weight_NK, bias_N)
         return F.gelu(out) if gelu else out

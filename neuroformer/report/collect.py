@@ -25,6 +25,29 @@ from neuroformer.report.summary import summary
 MAX_SPIKES = 600_000  # recorded and simulated, in the raster panel
 MAX_UNITS = 64  # PSTHs of so many units, the most active ones
 
+# of the scores of a simulation, in a few words; neuroformer.analysis.statistics.compare defines them
+MEANINGS = {
+    "rate_ratio": "population rate, simulated over recorded",
+    "rate_r": "r of log rates over units",
+    "rate_error": "rates differ by so many octaves, median",
+    "fano": "Fano factor, median",
+    "fano_error": "Fano factors differ by, median",
+    "cv": "variation of intervals, median",
+    "cv_error": "variation of intervals differs by, median",
+    "isi_distance": "distance of interval distributions",
+    "pair_r": "r of pair correlations",
+    "pair_error": "pair correlations differ by, root mean square",
+    "lagged_r": "r of lagged pair correlations",
+    "spectrum_error": "population spectra differ by, dB",
+    "psth_r": "r of PSTHs, median",
+    "single_trial_r": "r with single trials, mean",
+    "rate_bits": "bits/spike of mean samples as rates; needs many samples",
+    "rate_bits_per_unit": "the same, averaged over units",
+    "feve": "explainable variance explained",
+    "feve_units": "units that FEVE is of",
+    "classifier": "accuracy in telling it from data; 0.5 is perfect",
+}
+
 
 @dataclass
 class Run:
@@ -175,7 +198,7 @@ def _statistics(run: Run) -> dict[str, Any]:
     path = run.folder / "simulation_scores.json"
     if not path.exists():
         raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.folder} --score")  # fmt: skip
-    return plain(json.loads(path.read_text()))
+    return plain(json.loads(path.read_text())) | {"meanings": MEANINGS}
 
 
 def _decoding(run: Run) -> dict[str, Any]:

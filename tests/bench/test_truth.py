@@ -2,18 +2,25 @@
 
 from pathlib import Path
 
+import pytest
+
 from neuroformer.bench import inputs, nulls
+from neuroformer.config import ConfigError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "inputs.yaml"
 
 
-def test_a_hundred_inputs_find_their_neurons():
+def test_a_hundred_inputs_find_their_neurons(tmp_path):
     small = ["recording.options={num_units: 100, duration_s: 600.0}", "train.steps=150", "train.readout_lr=1",
              "train.threads=1", "train.accelerator=cpu", "train.evaluate_every=150"]  # fmt: skip
-    result = inputs.run(CONFIG, small, windows=64)
+    result = inputs.run(CONFIG, small, windows=64, folder=tmp_path)
     assert result["readings"][result["best"]] >= 0.97 and result["units"] == 100
     assert set(result["readings"]) >= {"frame sensitivity", "occlusion", "attention to frames"}
     assert "100 units" in inputs.table(result)
+    again = inputs.run(CONFIG, small, windows=8, folder=tmp_path)  # read, not trained again
+    assert again["bits_per_spike"] == result["bits_per_spike"]
+    with pytest.raises(ConfigError, match="another configuration"):
+        inputs.run(CONFIG, [*small, "seed=1"], folder=tmp_path)
 
 
 def test_chance_is_counted_and_kept(tmp_path):

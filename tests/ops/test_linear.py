@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from neuroformer.bench.plain import plain
-from neuroformer.model.layers import Linear
+from neuroformer.model.layers import Linear, Mlp
 from neuroformer.ops import linear
 from neuroformer.ops.tolerance import check_close
 
@@ -68,3 +68,18 @@ def test_plain_layers_share_their_weights():
     twin = plain(model)
     assert [type(x) for x in twin] == [torch.nn.Linear, torch.nn.GELU, torch.nn.Linear]
     assert all(a is b for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+
+
+def test_a_compiler_sees_through_large_products():
+    """It cannot follow questions about this machine; they must not be asked while it traces."""
+    compiled = torch.compile(linear, fullgraph=True, backend="eager")
+    x, weight = torch.randn(3, 256), torch.randn(512, 256)
+    torch.testing.assert_close(compiled(x, weight), x @ weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_gelu_with_the_product_is_gelu_after_it():
+    mlp, x = Mlp(256, 4), torch.randn(5, 256)
+    expected = plain(mlp)(x).detach()
+    torch.testing.assert_close(mlp(x).detach(), expected, rtol=1e-5, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(mlp(x), expected, rtol=1e-5, atol=1e-5)

@@ -71,7 +71,7 @@ function responsive(node, draw) {
 }
 
 /** An SVG with axes; draw(group, X, Y, width, height) adds the marks. */
-function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4, xtick = tick, left = 50 }) {
+function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "", draw, numY = 4, xtick = tick, left = 56 }) {
   const right = 12, top = 10, bottom = xlabel ? 40 : 24;
   const w = Math.max(60, width - left - right), h = height - top - bottom;
   const X = (v) => ((v - x[0]) / (x[1] - x[0])) * w, Y = (v) => h - ((v - y[0]) / (y[1] - y[0])) * h;
@@ -83,7 +83,7 @@ function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "",
     sv("line", { class: "axis", x1: X(t), x2: X(t), y1: h, y2: h + 4 }),
     sv("text", { x: X(t), y: h + 18, "text-anchor": "middle", text: xtick(t) }));
   if (xlabel) g.append(sv("text", { x: w / 2, y: h + 36, "text-anchor": "middle", text: xlabel }));
-  if (ylabel) g.append(sv("text", { transform: `translate(-38,${h / 2}) rotate(-90)`, "text-anchor": "middle", text: ylabel }));
+  if (ylabel) g.append(sv("text", { transform: `translate(-43,${h / 2}) rotate(-90)`, "text-anchor": "middle", text: ylabel }));
   draw(g, X, Y, w, h);
   return sv("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label || ylabel }, g);
 }
@@ -103,7 +103,7 @@ function lineChart(node, options) {
   const off = new Set(), box = el("div"), legend = el("div", { class: "legend" });
   const draw = responsive(box, (width) => {
     const shown = options.series.filter((s) => !off.has(s.name));
-    const x = options.x || extent(shown.map((s) => s.x), 0.01), y = options.y || extent(shown.map((s) => s.y));
+    const x = options.x || extent(shown.map((s) => s.x), 0.01), y = options.y || extent(shown.flatMap((s) => s.low ? [s.y, s.low, s.high] : [s.y]));
     box.replaceChildren(axes(width, { ...options, x, y, draw: (g, X, Y, w) => {
       for (const v of options.rules || []) if (v >= y[0] && v <= y[1])
         g.append(sv("line", { x1: 0, x2: w, y1: Y(v), y2: Y(v), stroke: "#1d2126", "stroke-dasharray": "2 4" }));
@@ -115,6 +115,7 @@ function lineChart(node, options) {
         }
         g.append(sv("path", { d: path(s.x, s.y, X, Y), fill: "none", stroke: s.color, "stroke-width": s.width || 1.5,
           "stroke-dasharray": s.dash }));
+        if (s.low) for (let i = 0; i < s.x.length; i++) g.append(sv("line", { x1: X(s.x[i]), x2: X(s.x[i]), y1: Y(s.low[i]), y2: Y(s.high[i]), stroke: s.color, opacity: 0.5 }));
         if (s.dots) for (let i = 0; i < s.x.length; i++) if (Number.isFinite(s.y[i]))
           g.append(sv("circle", { cx: X(s.x[i]), cy: Y(s.y[i]), r: 3, fill: s.color },
             sv("title", { text: `${s.name}: ${show(s.y[i])} at ${show(s.x[i])}` })));

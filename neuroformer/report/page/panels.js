@@ -146,13 +146,13 @@ PANELS.psth = (node, data) => {
 };
 
 PANELS.statistics = (node, data) => {
-  const colors = { model: COLORS.model, true_past: "#56b4e9", ceiling: COLORS.ceiling, psth_poisson: COLORS.other, homogeneous: COLORS.control };
-  const said = { model: "closed loop", true_past: "after the recorded past", ceiling: "data against data", psth_poisson: "PSTH Poisson", homogeneous: "homogeneous Poisson" };
+  const colors = { model: COLORS.model, true_past: "#56b4e9", ceiling: COLORS.ceiling, psth_poisson: COLORS.other, homogeneous: COLORS.control, readout: "#cc79a7" };
+  const said = { model: "closed loop", true_past: "after the recorded past", ceiling: "data against data", psth_poisson: "PSTH Poisson", homogeneous: "homogeneous Poisson", readout: "rates the model states" };
   const names = Object.keys(data.candidates), scores = [...new Set(names.flatMap((n) => Object.keys(data.candidates[n])))];
-  const text = ([v, low, high]) => show(v) + (Number.isFinite(low) ? ` (${show(low)} to ${show(high)})` : "");
+  const cell = (s, v) => [show(v[0]), Number.isFinite(v[1]) && s !== "feve_units" ? el("small", { text: `${show(v[1])} to ${show(v[2])}` }) : null];
   node.append(el("div", { class: "scroll" }, el("table", {},
     el("thead", {}, el("tr", {}, el("th", { text: "score" }), names.map((n) => el("th", {}, el("span", { class: "swatch", style: `background:${colors[n]}` }), said[n] || n)))),
-    el("tbody", {}, scores.map((s) => el("tr", {}, el("td", { text: s.replaceAll("_", " ") }), names.map((n) => el("td", { text: data.candidates[n][s] ? text(data.candidates[n][s]) : "–" }))))))));
+    el("tbody", {}, scores.map((s) => el("tr", {}, el("td", {}, s.replaceAll("_", " "), el("small", { text: data.meanings[s] || "" })), names.map((n) => el("td", {}, data.candidates[n][s] ? cell(s, data.candidates[n][s]) : "–"))))))));
   const drift = data.since_closed || {}, grid = el("div", { class: "grid" });
   node.append(grid);
   for (const key of Object.keys(drift).filter((k) => k !== "start_s" && !/^(true_past|ceiling)_/.test(k))) {
