@@ -224,7 +224,7 @@ class _Run:
                     break
         return average, curve
 
-    def _averaged_score(self, check, average) -> float:
+    def _averaged_score(self, check, average) -> np.ndarray:
         with torch.no_grad():
             own = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
             for source in (average, own):
