@@ -231,6 +231,14 @@ def test_a_narrow_page_does_not_scroll_sideways(page):
     assert page.errors() == []
 
 
+def test_print_leaves_the_controls_out_and_says_what_they_chose(page):
+    page.call("Emulation.setEmulatedMedia", media="print")
+    shown = lambda css: page.js(f"getComputedStyle(document.querySelector('{css}')).display")
+    assert shown("nav") == shown(".controls") == "none" and shown("#setup pre") != "none"
+    assert shown("#matrix-shows") != "none" and shown("#psth-said") != "none"
+    page.call("Emulation.setEmulatedMedia", media="")
+
+
 def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
     import shutil
 
