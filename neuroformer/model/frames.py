@@ -190,13 +190,20 @@ class WhatWhere(nn.Module):
         sides = (down[:, :, 2:] - down[:, :, :-2], right[:, :, :, 2:] - right[:, :, :, :-2])
         return torch.stack([self.read(0.5 * x) for x in sides], 1)
 
-    def along(self, local_GthwD: Tensor) -> Tensor:
-        """(G, K, U) additions at every frame of a stretch that has all its lags; without dropout."""
-        seen_GtuR = self._seen(self.feature(local_GthwD))
+    def along(self, local_GthwD: Tensor) -> tuple[Tensor, Tensor]:
+        """(G, K, U) additions at every frame of a stretch that has all its lags, and (G, K, 2, U) by how much they change
+        when the image moves by one place, as in :meth:`moved`; without dropout."""
+        f_GthwR = self.feature(local_GthwD)
+        where_Uhw = (SHARPNESS * self.where).softmax(1).unflatten(1, f_GthwR.shape[2:4])
+        down, right = F.pad(where_Uhw, (0, 0, 1, 1)), F.pad(where_Uhw, (1, 1))
+        sides = (0.5 * (down[:, :-2] - down[:, 2:]), 0.5 * (right[:, :, :-2] - right[:, :, 2:]))
+        maps_XUhw = torch.stack([where_Uhw, *sides])  # X: as they are, down, right
+        seen_GtXuR = (maps_XUhw.flatten(2).flatten(0, 1) @ f_GthwR.flatten(2, 3)).unflatten(2, (3, -1))
         steps = self.what.shape[1]
-        each_sGtu = torch.einsum("gtur,usr->sgtu", seen_GtuR, self.what)
-        num = seen_GtuR.shape[1] - steps + 1
-        return torch.stack([each_sGtu[s, :, s : s + num] for s in range(steps)]).sum(0)
+        each_sGtXu = torch.einsum("gtxur,usr->sgtxu", seen_GtXuR, self.what)
+        num = f_GthwR.shape[1] - steps + 1
+        all_GKXU = torch.stack([each_sGtXu[s, :, s : s + num] for s in range(steps)]).sum(0)
+        return all_GKXU[:, :, 0], all_GKXU[:, :, 1:]
 
     def _seen(self, f_GthwR: Tensor) -> Tensor:
         return (SHARPNESS * self.where).softmax(1) @ f_GthwR.flatten(2, 3)

@@ -368,14 +368,12 @@ class Neuroformer(nn.Module):
         if key not in known:
             around = batch.around
             counts_VF, bins_VUB, spans_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
-            if self.surprise is not None and state.expected_GKU is not None and batch.earlier is not None:
+            if self.surprise is not None and state.expected is not None and batch.earlier is not None:
                 row = torch.cat([batch.past.row_T, batch.current.row_T])
                 tick = torch.cat([batch.past_tick_P, batch.tick_T])
                 unit = torch.cat([batch.past_unit_P, batch.unit_T])
                 more_WNF = [
-                    self.surprise.features(
-                        batch.earlier, state.expected_GKU, row, tick, unit, None, until=end
-                    )
+                    self.surprise.features(batch.earlier, state.expected, row, tick, unit, None, until=end)
                     for end in ends
                 ]
                 counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)

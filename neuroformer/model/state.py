@@ -12,6 +12,7 @@ from torch import Tensor
 
 from neuroformer.model.attention import Context
 from neuroformer.model.intensity import bounded
+from neuroformer.model.surprise import Expected
 from neuroformer.ops import Ragged
 
 
@@ -49,7 +50,7 @@ class State:
     linear_WBU : terms of the log rates that inputs and frames give
     drive_WBU : terms that past spikes give, not yet bounded
     most_drive : bound of what they add
-    expected_GKU : what :class:`~neuroformer.model.surprise.Surprise` compares spikes with
+    expected : what :class:`~neuroformer.model.surprise.Surprise` compares spikes with
     """
 
     contexts: dict[str, Context]
@@ -57,7 +58,7 @@ class State:
     linear_WBU: Tensor | float
     drive_WBU: Tensor | None
     most_drive: float
-    expected_GKU: Tensor | None = None
+    expected: Expected | None = None
 
     @property
     def log_rate_terms(self) -> Tensor | float:

@@ -30,9 +30,9 @@ def test_counted_minus_expected_frame_by_frame():
     earlier = batch.earlier
     assert earlier is not None
     state = model.encode(batch)
-    assert state.expected_GKU is not None
+    assert state.expected is not None
     got = surprise.features(
-        earlier, state.expected_GKU, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, None, until=0
+        earlier, state.expected, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, None, until=0
     )
     steps, num_lags = model.frames.grid[0] + 1, surprise.basis.shape[0]  # a kernel of two frames
     dt, spikes = 0.01, np.floor(rec.spike_times / 0.01 + 1e-6).astype(int)
@@ -50,7 +50,48 @@ def test_counted_minus_expected_frame_by_frame():
             inside = (spikes >= onset) & (spikes < stop) & (spikes >= tick - 20)
             more[k] = np.bincount(rec.spike_units[inside], minlength=rec.num_units) - expected
         wanted = np.einsum("ku,kf->uf", more, surprise.basis.numpy()) / surprise.spread.numpy()[:, None]
-        np.testing.assert_allclose(got[w].detach().numpy(), wanted.ravel(), atol=1e-5)
+        np.testing.assert_allclose(got[w, : wanted.size].detach().numpy(), wanted.ravel(), atol=1e-5)
+
+
+def test_the_change_of_every_frame_with_a_shift_is_that_of_the_current_one():
+    model, prepared = _case()
+    what_where = model.what_where
+    assert what_where is not None and model.frames is not None
+    images = torch.rand(2, model.frames.grid[0] + 1, *prepared.rec.frames.images.shape[1:]) * 255
+    local = model.frames.local(images, torch.zeros(2, dtype=torch.long))
+    drive, moved = what_where.along(local)
+    torch.testing.assert_close(drive[:, -1], what_where(local))
+    torch.testing.assert_close(moved[:, -1], what_where.moved(what_where.local(local)))
+
+
+def test_spikes_tell_of_the_shift_that_made_them_more_likely():
+    """Extra spikes of units that a shift drives say that it happened; those of units that it silences, that it did not."""
+    model, prepared = _case()
+    batch = prepared.builder(prepared.windows("train")[:16])
+    surprise, earlier = model.surprise, batch.earlier
+    assert surprise is not None and earlier is not None
+    expected = model.encode(batch).expected
+    assert expected is not None
+    moved = torch.zeros_like(expected.moved_GK2U)
+    moved[:, :, 1, :3], moved[:, :, 1, 3:] = 0.5, -0.5  # to the right: three units more, three less
+    row, num = torch.arange(16), 2 * surprise.basis.shape[1]
+
+    def shift(unit):
+        features = surprise.features(
+            earlier,
+            expected._replace(moved_GK2U=moved),
+            row,
+            torch.full((16,), -3),
+            torch.full((16,), unit),
+            None,
+            until=0,
+        )
+        return features[:, -num:].unflatten(1, (2, -1)).sum(2).detach()
+
+    assert (
+        shift(0)[1:, 1] > shift(4)[1:, 1]
+    ).all()  # the first window opens the recording: no frame came before
+    assert torch.equal(shift(0)[:, 0], torch.zeros(16))
 
 
 def test_a_silent_unit_is_missed():
@@ -58,12 +99,15 @@ def test_a_silent_unit_is_missed():
     model, prepared = _case()
     batch = prepared.builder(prepared.windows("train")[:16])
     assert model.surprise is not None and batch.earlier is not None
-    expected = model.encode(batch).expected_GKU
+    expected = model.encode(batch).expected
     assert expected is not None
+    filters = model.surprise.basis.shape[1]
 
     def features(weight):
         rows = batch.past.row_T, batch.past_tick_P, batch.past_unit_P
-        return model.surprise.features(batch.earlier, expected, *rows, weight, until=0).unflatten(1, (6, -1))
+        return model.surprise.features(batch.earlier, expected, *rows, weight, until=0)[
+            :, : -2 * filters
+        ].unflatten(1, (6, -1))
 
     weight = (batch.past_unit_P != 2).double()
     change = features(weight) - features(None)
