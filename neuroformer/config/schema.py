@@ -148,7 +148,7 @@ class ModelConfig:
     target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
     # recurrent networks over the spikes around a decoded moment, each a readout of its own; 0: none
     target_networks: int = 0
-    # random features of a kernel readout that fine-tuning may fit in closed form; 0: none
+    # labelled moments on which a kernel readout rests at most, that fine-tuning may fit in closed form; 0: none
     target_kernel: int = 0
     rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
 

@@ -17,15 +17,16 @@ from neuroformer.data.windows import Windows
 from neuroformer.decoding.baselines.features import contiguous_folds
 from neuroformer.decoding.decode import moments
 from neuroformer.metrics import r2
+from neuroformer.model.later import later_states
+from neuroformer.model.moments import gaussian_kernel
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
-# of features whose products are a kernel of height 1: from a third of the labels' variance as noise to thirty times it.
-# Less was never better with few labels, and cross-validation over a few seconds does not know that
-KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-2, 7))
-KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians whose mean is the kernel, in units of the features' spread
+# of a kernel of height 1
+KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-4, 7))
+USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
 FOLDS = 10
 SHARPNESS = {
     "circular": 3.0,
@@ -39,14 +40,16 @@ class Features(NamedTuple):
     counts: np.ndarray
     spans: np.ndarray
     state: np.ndarray
+    later: np.ndarray
     labels: np.ndarray
 
 
 class Kernel(NamedTuple):
-    """Frequencies (K, F) of random features of raw spans and state, phases (K,) and weights (K, Y)."""
+    """Weights (K, Y) of Gaussian kernels around ``center`` (K, F), which are (spans, state and later - offset) / scale."""
 
-    frequency: np.ndarray
-    phase: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+    center: np.ndarray
     weights: np.ndarray
 
 
@@ -66,8 +69,11 @@ class Anchor(NamedTuple):
         out = features.counts @ self.counts + features.state @ self.state + self.bias
         if self.kernel is None:
             return out
-        x = np.concatenate([features.spans, features.state], 1)
-        return out + random_features(x, self.kernel.frequency, self.kernel.phase) @ self.kernel.weights
+        x = np.concatenate([features.spans, features.state, features.later], 1)
+        return (
+            out
+            + _kernel((x - self.kernel.offset) / self.kernel.scale, self.kernel.center) @ self.kernel.weights
+        )
 
 
 @torch.no_grad()
@@ -87,7 +93,8 @@ def linear_features(
         seen = model.moment_counts(batch, before, head.ends, {})
         none = state.new_zeros(len(state), 0)
         known = [none if x is None else x for x in (seen.counts_VF, seen.spans_VF)]
-        parts.append((*known, state, _encoded(head, batch.targets[name].flatten(0, 1))))
+        later = none if head.kernel is None else later_states(model, batch, head.ends)
+        parts.append((*known, state, later, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
     return Features(*(torch.cat(p).double().numpy() for p in zip(*parts, strict=True)))
 
@@ -100,10 +107,10 @@ def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
 
 
 def fit_anchor(
-    features: Features, prepared: Prepared, windows: Windows, samples: int, num_random: int = 0
+    features: Features, prepared: Prepared, windows: Windows, samples: int, num_centers: int = 0
 ) -> Anchor:
-    """Ridge from counts, state or both, or with ``num_random`` features kernel ridge from long counts and state: what a
-    few labelled seconds say is seldom linear in the counts. Penalty, and which features, by contiguous cross-validation.
+    """Ridge from counts, state or both, or with ``num_centers`` kernel ridge from long counts and state: what a few
+    labelled seconds say is seldom linear in the counts. Penalty, and which features, by contiguous cross-validation.
 
     Features keep their own spread, but each group has the same variance: a unit that hardly fired in training must not
     weigh as much as the others.
@@ -120,9 +127,9 @@ def fit_anchor(
     y = features.labels[known]
     folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
     out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
-    if num_random:
-        groups = [x[known] for x in (features.spans, features.state)]
-        kernel, bias, score, penalty = _kernel_ridge(groups, y, folds, num_random)
+    if num_centers:
+        groups = [x[known] for x in (features.spans, features.state, features.later)]
+        kernel, bias, score, penalty = _kernel_ridge(groups, y, folds, num_centers)
         return Anchor(out["counts"], out["state"], bias, score, "kernel", penalty, kernel)
     groups = {"counts": features.counts[known], "state": features.state[known]}
     groups = {name: x for name, x in groups.items() if x.shape[1]}
@@ -147,41 +154,66 @@ def fit_anchor(
 
 
 def _kernel_ridge(
-    groups: list[np.ndarray], y: np.ndarray, folds, num_random: int
+    groups: list[np.ndarray], y: np.ndarray, folds, num_centers: int
 ) -> tuple[Kernel, np.ndarray, float, float]:
     """A readout, its intercept, its score in cross-validation, and its penalty.
 
-    One kernel over all features, several widths at once: choosing among kernels by a few seconds costs more than it gives.
+    One kernel over all features. It rests on every labelled moment, or on ``num_centers`` of them evenly spaced (Nystroem:
+    Williams and Seeger, NeurIPS 2000).
     """
     groups = [x for x in groups if x.shape[1]]
     each = [np.full(x.shape[1], np.sqrt(len(groups) * x.var(0).sum()) + 1e-9) for x in groups]
-    x, scale = np.concatenate(groups, 1), np.concatenate(each)
-    rng = np.random.default_rng(0)
-    width = np.resize(KERNEL_WIDTHS, num_random)[:, None]
-    frequency = rng.standard_normal((num_random, x.shape[1])) / width / scale
-    phase = rng.uniform(0, 2 * np.pi, num_random)
-    wave = random_features(x, frequency, phase)
-    scores = cross_validated(wave, y, folds, KERNEL_PENALTIES)
-    place = int(np.argmax(scores))
-    weights, bias = ridge_path(wave, y, KERNEL_PENALTIES[place : place + 1])[0]
-    return Kernel(frequency, phase, weights), bias, float(scores[place]), KERNEL_PENALTIES[place]
+    offset, scale = np.concatenate([x.mean(0) for x in groups]), np.concatenate(each)
+    x = (np.concatenate(groups, 1) - offset) / scale
+    center = x[np.unique(np.linspace(0, len(x) - 1, min(num_centers, len(x))).round().astype(int))]
+    values, vectors = np.linalg.eigh(_kernel(center, center))
+    kept = values > 1e-9 * values[-1]
+    root = vectors[:, kept] / np.sqrt(values[kept])
+    features = _kernel(x, center) @ root
+    penalty, score = clearly_best(features, y, folds)
+    weights, bias = ridge_path(features, y, (penalty,))[0]
+    return Kernel(offset, scale, center, root @ weights), bias, score, penalty
 
 
-def random_features(x_VF: np.ndarray, frequency_KF: np.ndarray, phase_K) -> np.ndarray:
-    """(V, K) whose products approximate a Gaussian kernel (Rahimi and Recht, NeurIPS 2007)."""
-    return np.sqrt(2 / len(frequency_KF)) * np.cos(x_VF @ frequency_KF.T + phase_K)
+def _kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
+    return gaussian_kernel(torch.from_numpy(x_VF), torch.from_numpy(center_KF)).numpy()
+
+
+def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
+    """:data:`USUAL` penalty, or another one where held-out errors say so beyond their standard error over folds: a few
+    seconds prefer some penalty by chance. And its R2 as :func:`cross_validated` has it."""
+    rows = np.concatenate([held for _, held in folds])
+    predicted = held_out(x, y, folds, KERNEL_PENALTIES)
+    spread = y[rows].var(0) + 1e-12
+    error = ((predicted - y[rows]) ** 2 / spread).mean(2)
+    ends = np.cumsum([len(held) for _, held in folds])[:-1]
+    gain = np.stack(
+        [part.mean(1) for part in np.split(error[KERNEL_PENALTIES.index(USUAL)] - error, ends, axis=1)]
+    )
+    sure = gain.mean(0) - gain.std(0, ddof=1) / np.sqrt(len(gain))
+    place = int(np.argmax(sure)) if sure.max() > 0 else KERNEL_PENALTIES.index(USUAL)
+    return KERNEL_PENALTIES[place], _r2(y[rows], predicted[place])
 
 
 def cross_validated(x: np.ndarray, y: np.ndarray, folds, penalties=PENALTIES) -> np.ndarray:
     """(penalties,) R2 of held-out predictions, all folds together, the mean over columns: stretches that a few seconds
     are cut into are too short for an R2 of their own."""
     rows = np.concatenate([held for _, held in folds])
+    return np.array([_r2(y[rows], predicted) for predicted in held_out(x, y, folds, penalties)])
+
+
+def held_out(x: np.ndarray, y: np.ndarray, folds, penalties) -> np.ndarray:
+    """(penalties, V, Y) what each fold's readout says of the rows it did not see, fold after fold."""
     parts = []
     for train, held in folds:
         path = ridge_path(x[train], y[train], penalties)
         parts.append(np.stack([x[held] @ weights + bias for weights, bias in path]))
-    each = [r2(y[rows], predicted) for predicted in np.concatenate(parts, 1)]
-    return np.array([np.mean(r[np.isfinite(r)]) if np.isfinite(r).any() else 0.0 for r in each])
+    return np.concatenate(parts, 1)
+
+
+def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
+    each = r2(true, predicted)
+    return float(np.mean(each[np.isfinite(each)])) if np.isfinite(each).any() else 0.0
 
 
 def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -220,8 +252,7 @@ def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
     if head.kernel is not None:
         head.kernel.clear()
     if head.kernel is not None and anchor.kernel is not None:
-        frequency, phase, weights = (torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel)
-        head.kernel.set(frequency, phase, weights, gain)
+        head.kernel.set(*(torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel), gain)
     if head.kind == "regression" and head.noise != "squared":
         spread = np.nanstd(features.labels - anchor.predict(features), axis=0) + 1e-3
         head.skip.bias[size:] = torch.from_numpy(np.log(spread)).to(head.skip.bias)

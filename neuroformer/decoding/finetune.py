@@ -78,6 +78,8 @@ def finetune(
        and the 95 % interval of the difference (Student's t over stretches) says so too: a few seconds often do by chance.
     2. The same again on all labels, from that start up to that step, or the readout alone. No other label has a say.
 
+    With ``tune.steps`` 0 it is the readout alone, and nothing is set aside.
+
     Parameters
     ----------
     model : its config names the targets, see :func:`extend`; it is not changed
@@ -91,10 +93,13 @@ def finetune(
     Neuroformer
         In evaluation mode.
     dict
-        ``start``, ``steps``, ``valid_score`` (minus the loss on the share set aside), ``closed_valid_score`` (of the
-        readouts in closed form alone), the best ``gain`` over it and the ``least_gain`` that counts, ``anchors`` (by
-        target: what its readout uses).
+        ``start``, ``steps``, ``anchors`` (by target: what its readout uses); where there was a choice, ``valid_score``
+        (minus the loss on the share set aside), ``closed_valid_score`` (of the readouts in closed form alone), the best
+        ``gain`` over it and the ``least_gain`` that counts.
     """
+    if not tune.steps:
+        run = _Run(model, prepared, windows, targets, tune, seed, CLOSED)
+        return run.go(0, None)[0], {"start": CLOSED, "steps": 0, "anchors": run.anchors}
     fit, held = aside or _set_aside(windows, prepared, targets, tune.valid)
     curves, anchors = {}, {}
     for start in STARTS:
@@ -156,7 +161,7 @@ class _Run:
 
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, head.num_random)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, head.num_centers)
         set_anchor(head, anchor, features)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 
@@ -268,7 +273,8 @@ class _Run:
         before, h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
         out = {}
         for name, head in self.heads.items():
-            counts = self.model.moment_counts(piece.batch, before, head.ends, piece.counts)
+            known = piece.counts if self.tune.train == "head" else {}  # they hold states of the trunk, too
+            counts = self.model.moment_counts(piece.batch, before, head.ends, known)
             out[name] = head(h_TD, layout, piece.batch.tick_T, counts)
         return out
 

@@ -192,7 +192,7 @@ def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows,
         head = models[0].targets[target.name]
         assert isinstance(head, TargetHead)
         features = linear_features(models[0], prepared, windows, target.name)
-        set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_random), features)
+        set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_centers), features)
         linear = predict_targets(models[0], prepared, test)[target.name]
         mean = (1 - share) * mean + share * encode_labels(target, linear)
     return decode_labels(target, mean)

@@ -15,16 +15,18 @@ from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged
 
 NETWORK_DROPOUT = 0.4  # of counts and of the last states
+KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
 LEAST_SPREAD = 0.2  # of the root mean square over units: a unit that hardly fires must not shout
 
 
 class Moments(NamedTuple):
     """Square-root counts around every value: (V, F) under filters, (V, U, B) in bins (the earliest first), (V, U * spans)
-    over the whole reach and half of it."""
+    over the whole reach and half of it; (V, D) the model's state at the moment."""
 
     counts_VF: Tensor | None = None
     bins_VUB: Tensor | None = None
     spans_VF: Tensor | None = None
+    later_VD: Tensor | None = None
 
 
 class MomentCounts(nn.Module):
@@ -150,36 +152,55 @@ def root_count_moments(rate_U: Tensor) -> tuple[Tensor, Tensor]:
     return mean.float(), (rate - mean.square()).clamp_min(1e-9).sqrt().float()
 
 
+def gaussian_kernel(x_VF: Tensor, center_KF: Tensor) -> Tensor:
+    """(V, K) mean of Gaussians of :data:`KERNEL_WIDTHS`: one kernel of several widths, for choosing among kernels by a few
+    seconds costs more than it gives."""
+    square_VK = torch.cdist(x_VF, center_KF).square()
+    return torch.stack([torch.exp(-square_VK / (2 * width**2)) for width in KERNEL_WIDTHS]).mean(0)
+
+
 class KernelReadout(nn.Module):
-    """A readout in closed form that fine-tuning may set: linear in random features of a Gaussian kernel (Rahimi and
-    Recht, NeurIPS 2007). It holds no parameter that descent moves, and gives zero until it is set.
+    """A readout in closed form that fine-tuning may set: a weighted sum of Gaussian kernels around labelled moments. It
+    holds no parameter that descent moves, and gives zero until it is set.
 
     Parameters
     ----------
-    num_random, num_features, outputs : int
+    num_centers : int
+        Labelled moments at most.
+    num_features, outputs : int
     """
 
-    def __init__(self, num_random: int, num_features: int, outputs: int):
+    def __init__(self, num_centers: int, num_features: int, outputs: int):
         super().__init__()
-        self.register_buffer("frequency", torch.zeros(num_random, num_features))
-        self.register_buffer("phase", torch.zeros(num_random))
-        self.register_buffer("weight", torch.zeros(outputs, num_random))
-        self.frequency: Tensor
-        self.phase: Tensor
+        self.register_buffer("offset", torch.zeros(num_features))
+        self.register_buffer("scale", torch.ones(num_features))
+        self.register_buffer("center", torch.zeros(num_centers, num_features))
+        self.register_buffer("weight", torch.zeros(outputs, num_centers))
+        self.offset: Tensor
+        self.scale: Tensor
+        self.center: Tensor
         self.weight: Tensor
+
+    @property
+    def is_set(self) -> bool:
+        return bool(self.weight.any())
 
     def forward(self, x_VF: Tensor) -> Tensor:
         """(V, R)."""
-        if not bool(self.weight.any()):
+        used = self.weight.any(0)
+        if not self.is_set:
             return x_VF.new_zeros(len(x_VF), len(self.weight))
-        wave_VK = torch.cos(x_VF @ self.frequency.T + self.phase)
-        return (2 / len(self.phase)) ** 0.5 * wave_VK @ self.weight.T
+        return gaussian_kernel((x_VF - self.offset) / self.scale, self.center[used]) @ self.weight[:, used].T
 
-    def set(self, frequency_KF: Tensor, phase_K: Tensor, weights_KY: Tensor, gain: float) -> None:
-        """Write a fitted readout of the first Y raw outputs, ``gain`` times."""
-        self.frequency.copy_(frequency_KF)
-        self.phase.copy_(phase_K)
-        self.weight[: weights_KY.shape[1]] = gain * weights_KY.T
+    def set(
+        self, offset_F: Tensor, scale_F: Tensor, center_KF: Tensor, weights_KY: Tensor, gain: float
+    ) -> None:
+        """Write a fitted readout of the first Y raw outputs, ``gain`` times; centers are (raw - offset) / scale."""
+        self.clear()
+        self.offset.copy_(offset_F)
+        self.scale.copy_(scale_F)
+        self.center[: len(center_KF)] = center_KF
+        self.weight[: weights_KY.shape[1], : len(center_KF)] = gain * weights_KY.T
 
     def clear(self) -> None:
         self.weight.zero_()

@@ -20,6 +20,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded, cell_counts
+from neuroformer.model.later import later_where_read
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.state import Output, State
@@ -367,7 +368,7 @@ class Neuroformer(nn.Module):
         key = tuple(ends)
         if key not in known:
             around = batch.around
-            counts_VF, bins_VUB, spans_VF = self.moments(around.layout, around.tick_S, around.unit_S, ends)
+            counts_VF, bins_VUB, spans_VF, _ = self.moments(around.layout, around.tick_S, around.unit_S, ends)
             if self.surprise is not None and state.expected is not None and batch.earlier is not None:
                 row = torch.cat([batch.past.row_T, batch.current.row_T])
                 tick = torch.cat([batch.past_tick_P, batch.tick_T])
@@ -377,7 +378,7 @@ class Neuroformer(nn.Module):
                     for end in ends
                 ]
                 counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
-            known[key] = Moments(counts_VF, bins_VUB, spans_VF)
+            known[key] = Moments(counts_VF, bins_VUB, spans_VF, later_where_read(self, batch, ends))
         return known[key]
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:

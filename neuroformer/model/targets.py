@@ -76,15 +76,15 @@ class TargetHead(nn.Module):
     counts_size : int
         Features from :class:`~neuroformer.model.moments.MomentCounts`; 0: none.
     networks : list of Recurrent
-    num_random, spans_size : int
-        Random features of a kernel readout over the first state and ``spans_size`` counts over long spans, which
-        fine-tuning may set; 0: none.
+    num_centers, spans_size : int
+        Labelled moments on which a kernel readout may rest, over ``spans_size`` counts over long spans, the first state
+        and the state at the moment, which fine-tuning may set; 0: none.
     """
 
     def __init__(
         self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
         counts_size: int, dropout: float, networks: Sequence[Recurrent] = (),
-        num_random: int = 0, spans_size: int = 0,
+        num_centers: int = 0, spans_size: int = 0,
     ):  # fmt: skip
         super().__init__()
         self.networks = nn.ModuleList(networks)
@@ -113,8 +113,8 @@ class TargetHead(nn.Module):
             nn.init.zeros_(self.linear.weight)
             nn.init.zeros_(self.linear.bias)
         self.counts_dropout = Dropout(dropout)
-        self.kernel = KernelReadout(num_random, spans_size + width, size) if num_random else None
-        self.num_random = num_random
+        self.kernel = KernelReadout(num_centers, spans_size + 2 * width, size) if num_centers else None
+        self.num_centers = num_centers
         self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
         self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
         low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
@@ -140,9 +140,9 @@ class TargetHead(nn.Module):
         pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
         parts = [pooled_VD, sos_VD]
         raw = self.skip(sos_VD)
-        if self.kernel is not None:
-            known = [] if moments.spans_VF is None else [moments.spans_VF.to(sos_VD.dtype)]
-            raw = raw + self.kernel(torch.cat([*known, sos_VD], 1))
+        if self.kernel is not None and moments.spans_VF is not None and moments.later_VD is not None:
+            spans_VF = moments.spans_VF.to(sos_VD.dtype)
+            raw = raw + self.kernel(torch.cat([spans_VF, sos_VD, moments.later_VD], 1))
         counts_VF = moments.counts_VF
         if self.counts is not None and self.linear is not None and counts_VF is not None:
             counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
@@ -162,6 +162,22 @@ class TargetHead(nn.Module):
         query = self.query.expand(num_values, -1, -1).to(k.dtype)
         pooled = attention(query, k, v, ones, keys).flatten(1)
         return pooled, h_TD.index_select(0, layout.first()).repeat_interleave(len(self.ends), 0)
+
+    @property
+    def reads_later(self) -> bool:
+        """Whether a kernel readout was set: only that looks at the state at the moment."""
+        return self.kernel is not None and self.kernel.is_set
+
+    def know_only(self, values_VC: Tensor) -> None:
+        """Take scale and range from these values (NaN: missing), as if no others had ever been seen."""
+        values_VC = values_VC[torch.isfinite(values_VC).all(1)].to(self.mean)
+        if self.kind != "regression" or not len(values_VC):
+            return
+        low, high, spread = values_VC.amin(0), values_VC.amax(0), values_VC.std(0, correction=0)
+        self.mean.copy_(values_VC.mean(0))
+        self.std.copy_(torch.where(spread > 0, spread, 1.0))
+        self.least.copy_(low - RANGE_MARGIN * (high - low))
+        self.most.copy_(high + RANGE_MARGIN * (high - low))
 
     # -- what the raw outputs mean ---------------------------------------------------------------------------
 

@@ -7,16 +7,26 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import small_config, small_recording
+from helpers import small_config, small_model, small_recording
 
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
-from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.data.windows import Windows
+from neuroformer.decoding.anchor import (
+    USUAL,
+    _kernel_ridge,
+    clearly_best,
+    fit_anchor,
+    linear_features,
+    set_anchor,
+)
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
 from neuroformer.decoding.finetune import extend, finetune, fit_heads
 from neuroformer.decoding.folds import every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
+from neuroformer.model.later import later_states
+from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
 from neuroformer.recording.arrays import write_npz
@@ -97,7 +107,7 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     windows, _ = labelled_windows(prepared)
     features, head = linear_features(model, prepared, windows, "bent"), model.targets["bent"]
     linear = fit_anchor(features, prepared, windows, 1)
-    anchor = fit_anchor(features, prepared, windows, 1, head.num_random)
+    anchor = fit_anchor(features, prepared, windows, 1, head.num_centers)
     assert anchor.kernel is not None and anchor.score > linear.score + 0.1
     set_anchor(head, anchor, features)
     ours = predict_targets(model, prepared, windows)["bent"]
@@ -105,6 +115,65 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
     set_anchor(head, linear, features)
     assert not head.kernel.weight.any()
+
+
+def test_few_labels_make_exact_kernel_ridge_and_the_usual_penalty():
+    """As many centers as labels: the solution of (K + penalty) a = y - bias, with the intercept left free."""
+    rng = np.random.default_rng(0)
+    spans, state, y = rng.poisson(2.0, (24, 6)), rng.standard_normal((24, 3)), rng.standard_normal((24, 2))
+    folds = [(np.setdiff1d(np.arange(24), held), held) for held in np.array_split(np.arange(24), 6)]
+    kernel, bias, _, penalty = _kernel_ridge([spans.astype(float), state], y, folds, 30)
+    x = (np.concatenate([spans, state], 1) - kernel.offset) / kernel.scale
+    square = ((x[:, None] - x[None]) ** 2).sum(2)
+    gram = np.mean([np.exp(-square / (2 * w**2)) for w in KERNEL_WIDTHS], 0)
+    wanted = np.linalg.solve(
+        np.block([[gram + penalty * np.eye(24), np.ones((24, 1))], [np.ones((1, 24)), np.zeros((1, 1))]]),
+        np.concatenate([y, np.zeros((1, 2))]),
+    )
+    ours = gram @ kernel.weights + bias
+    np.testing.assert_allclose(ours, gram @ wanted[:24] + wanted[24], atol=1e-5)
+    assert clearly_best(np.zeros((24, 1)), y, folds)[0] == USUAL  # nothing to tell penalties apart
+    signal = np.sign(rng.standard_normal((400, 40)))
+    many = [(np.setdiff1d(np.arange(400), held), held) for held in np.array_split(np.arange(400), 10)]
+    noisy = signal[:, :1] + 20 * rng.standard_normal((400, 1))
+    assert clearly_best(signal / 6, noisy, many)[0] > USUAL
+
+
+def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
+    config = small_config(
+        window={"frames": 0.0}, inputs=[], targets=[{"name": "speed", "samples": 5}],
+        model={"target_kernel": 32}, loss={"contrast": []},
+    )  # fmt: skip
+    model, prepared = small_model(driven_recording(), config)
+    head, windows = model.targets["speed"], prepared.windows("train")[:20]
+    states = later_states(model, prepared.builder(windows), head.ends).view(len(windows), 5, -1)
+    for n, end in enumerate(head.ends):  # the first state of a window that starts at the moment
+        moved = prepared.builder(Windows(windows.segment, windows.tick + end))
+        _, h_TD, layout = model.fused(moved)
+        torch.testing.assert_close(states[:, n], h_TD[layout.first()])
+    assert head.ends == [1, 2, 3, 4, 5] and not torch.allclose(states[:, 0], states[:, 4])
+
+
+def test_labels_that_were_not_drawn_have_no_say():
+    model, prepared = pretrained()
+    config = dataclasses.replace(prepared.config, tune=dataclasses.replace(TUNE, steps=0))
+    prepared = dataclasses.replace(prepared, config=config)
+    ready = extend(model, prepared, [SPEED])[1]
+    windows, labels = labelled_windows(ready)
+    few = draw_labels(ready, windows, labels["speed"], 1, 2.0, 0)
+    speed = prepared.rec.behavior["speed"]
+    ends = few.starts(ready.index) + config.window.current
+    values = speed.values.reshape(len(speed.times), -1)
+    near = np.abs(speed.times[:, None] - ends).min(1) < 0.11  # its own sample and that before it
+    spoiled = BehaviorVariable(speed.times, np.where(near[:, None], values, 50 + 9 * values))
+    rec = dataclasses.replace(prepared.rec, behavior=prepared.rec.behavior | {"speed": spoiled})
+    other = dataclasses.replace(prepared, rec=rec)
+    one, two = (fewshot(model, p, SPEED, ["2s"], 1, []).decoded[0, 0].predicted for p in (prepared, other))
+    for method, values in one.items():
+        np.testing.assert_allclose(two[method], values, atol=1e-4)
+    head = extend(model, prepared, [SPEED])[0].targets["speed"]
+    head.know_only(torch.tensor([[2.0], [torch.nan], [4.0]]))
+    assert head.values(torch.tensor([-99.0, 0.0, 99.0])).tolist() == pytest.approx([1.8, 3.0, 4.2])
 
 
 def test_descent_counts_only_where_it_is_clearly_better(extended):
