@@ -252,7 +252,8 @@ def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
     if head.kernel is not None:
         head.kernel.clear()
     if head.kernel is not None and anchor.kernel is not None:
-        head.kernel.set(*(torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel), gain)
+        offset, scale, center, weights = (torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel)
+        head.kernel.set(offset, scale, center, weights, gain)
     if head.kind == "regression" and head.noise != "squared":
         spread = np.nanstd(features.labels - anchor.predict(features), axis=0) + 1e-3
         head.skip.bias[size:] = torch.from_numpy(np.log(spread)).to(head.skip.bias)
