@@ -29,8 +29,15 @@ def test_only_ops_and_bench_import_kernels():
         assert not any(n.startswith("neuroformer.kernels") for n in imports(path)), path
 
 
-def test_importing_neuroformer_is_light():
-    code = "import sys, neuroformer, neuroformer.model.neuroformer; print([m for m in ('triton', 'lightning', 'matplotlib', 'sklearn') if m in sys.modules])"
+@pytest.mark.parametrize(
+    "modules, absent",
+    [
+        ("neuroformer, neuroformer.model.neuroformer", ("triton", "lightning", "matplotlib", "sklearn")),
+        ("neuroformer.cli", ("torch", "scipy")),  # asking for help takes no seconds
+    ],
+)
+def test_importing_neuroformer_is_light(modules, absent):
+    code = f"import sys, {modules}; print([m for m in {absent} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
