@@ -17,6 +17,7 @@ from neuroformer.training.data import prepare
 from neuroformer.training.scores import score
 
 
+@pytest.mark.filterwarnings("error:Initializing zero-element tensors")
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_can_be_taken_out_and_the_windows_stay(part):
     config = small_config(model={"time_features": 4, "blocks": [
