@@ -18,7 +18,8 @@ from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.generation import rollout as module
-from neuroformer.generation.rollout import Sequences, Spikes, rollout_windows
+from neuroformer.generation.rollout import rollout_windows
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.stepper import Next, Stepper
 

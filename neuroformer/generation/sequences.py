@@ -14,7 +14,7 @@ import torch
 from neuroformer.config import Config, ConfigError, GenerateConfig, block_plan
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
-from neuroformer.generation.rollout import Sequences, Spikes
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.recording import Traces
