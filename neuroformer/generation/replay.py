@@ -9,11 +9,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from neuroformer.config import GenerateConfig
 from neuroformer.data.batch import Batch
-from neuroformer.generation.scan import Scan, Spikes
+from neuroformer.generation.interventions import UnitChanges
+from neuroformer.generation.scan import Scan
+from neuroformer.generation.spikes import Spikes
 from neuroformer.model.fixed_stepper import FixedStepper, Places
 from neuroformer.model.neuroformer import Neuroformer
 
@@ -42,16 +45,23 @@ class Replay:
         return np.concatenate([alive, np.full(spare, alive[0])])
 
     def sample_window(
-        self, batch: Batch, ident_Q: np.ndarray, window_Q: np.ndarray, num_real: int
+        self,
+        batch: Batch,
+        ident_Q: np.ndarray,
+        window_Q: np.ndarray,
+        num_real: int,
+        changes: UnitChanges | None = None,
     ) -> tuple[Spikes, int]:
         """Spikes of the first ``num_real`` windows of the batch, and how many of them hit the guard; the others only
         fill it up."""
         places = self.places
         stepper = FixedStepper(self.model, batch, places)
-        step = _Step(Scan(self.model, stepper, ident_Q, window_Q, self.config, self.seed), stepper, num_real)
+        scan = Scan(self.model, stepper, ident_Q, window_Q, self.config, self.seed, changes)
+        step = _Step(scan, stepper, num_real)
         drawn: list[Tensor] = []
-        for n in range(self.config.max_tokens):
-            if n % LOOK_EVERY == 0 and not bool(places.held["alive"].any()):
+        # of draws, some are thrown away; whoever draws on and on is stopped, and reported as the guard's
+        for n in range(4 * (self.config.max_tokens + 1)):
+            if n % LOOK_EVERY == 0 and not bool(step.alive.any()):
                 break
             if n + 2 > stepper.room:
                 stepper.grow()
@@ -59,10 +69,8 @@ class Replay:
                 self.step, places.moved = step, False
                 self.run = self._capture(step) if self.model.sos.is_cuda else step
             self.run()
-            drawn.append(places.held["drawn"].clone())
-        over, _ = step.scan.draw(stepper.every)
-        hits = int((places.held["alive"] & ~over).sum())
-        return _collect(drawn, self.model.num_units), hits
+            drawn.append(step.drawn.clone())
+        return _collect(drawn, self.model.num_units), int((step.stopped | step.alive).sum())
 
     def _capture(self, step: _Step) -> Callable[[], object]:
         before = {name: place.clone() for name, place in self.places.held.items()}
@@ -85,24 +93,34 @@ class Replay:
 class _Step:
     """One draw of every sequence, and its spike fed to the model: tensors in their places, nothing asked of the device.
 
-    ``alive``: whose windows go on; ``drawn``: cells (bin * units + unit) of the step, -1 where none.
+    ``alive``: whose windows go on; ``stopped``: whom the guard stopped; ``drawn``: cells (bin * units + unit) of the
+    step's spikes, -1 where none.
     """
 
     def __init__(self, scan: Scan, stepper: FixedStepper, num_real: int):
         self.scan, self.stepper, places = scan, stepper, stepper.places
         for name, value in scan.tensors().items():
             setattr(scan, name, places.put(name, value))
+        if scan.forced is not None and scan.silent is not None:
+            scan.silent = places.put("silent", scan.silent)
+            spare = places.bound("forced", scan.forced.shape[1]) - scan.forced.shape[1]
+            scan.forced = places.put("forced", F.pad(scan.forced, (0, spare), value=scan.silent.numel()))
         self.alive = places.put("alive", stepper.every < num_real)
+        self.stopped = places.put("stopped", torch.zeros_like(self.alive))
         self.drawn = places.put("drawn", torch.full_like(stepper.every, -1))
 
     def __call__(self) -> None:
         scan = self.scan
-        over, _ = scan.draw(self.stepper.every)
-        self.alive.logical_and_(~over)
-        cell = scan.tick * scan.model.num_units + scan.unit
-        self.drawn.copy_(torch.where(self.alive, cell, -1))
-        # who ended before its first spike feeds some unit, unheeded
-        self.stepper.feed(scan.tick, scan.unit.clamp_min(0))
+        over, thrown = scan.draw(self.stepper.every)
+        going = self.alive & ~over
+        spikes = going if thrown is None else going & ~thrown
+        full = self.stepper.filled_A > scan.config.max_tokens
+        self.stopped.logical_or_(spikes & full)
+        self.alive.copy_(going & ~self.stopped)
+        fed = spikes & ~full
+        self.drawn.copy_(torch.where(fed, scan.tick * scan.model.num_units + scan.unit, -1))
+        # who ended before its first spike holds no unit
+        self.stepper.feed_some(scan.tick, scan.unit.clamp_min(0), fed)
 
 
 def _collect(drawn: list[Tensor], num_units: int) -> Spikes:

@@ -79,10 +79,10 @@ def rollout_windows(
     The recording's own spikes are out of reach: ``builder`` gives frames and behavior, and the past comes from
     ``sequences.history`` and from what was generated. All that one window hands to the next are spikes, so that
     a simulation goes on exactly where it was cut off: give it the spikes of the windows before as ``done``.
-    On a GPU the steps are replayed (``generate.cuda_graph``), unless units are intervened on.
+    On a GPU its steps are replayed (``generate.cuda_graph``).
     """
     shape = builder.shape
-    replay = Replay(model, config, seed) if _replays(model, config) and not units else None
+    replay = Replay(model, config, seed) if _replays(model, config) else None
     recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
     for w in range(first, sequences.num_windows(shape.current)):
         tick = sequences.start + w * shape.current
@@ -102,7 +102,7 @@ def rollout_windows(
         if replay is None:
             new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed, changes)
         else:
-            new, hits = replay.sample_window(batch, ident, number, num_alive)
+            new, hits = replay.sample_window(batch, ident, number, num_alive, changes)
         new = Spikes(alive[new.sequence], tick[alive][new.sequence] + new.tick, new.unit)
         recent = Spikes.join([recent, new])
         yield WindowResult(w, new, hits, len(new.tick) + num_alive, num_alive * shape.current)
@@ -148,16 +148,21 @@ def rollout_true_past(
     sequence = np.repeat(np.arange(len(sequences)), length)
     window = np.arange(len(sequence)) - np.repeat(np.cumsum(length) - length, length)
     tick = sequences.start[sequence] + window * shape.current
+    replay = Replay(model, config, seed) if _replays(model, config) else None
     parts, guard_hits, size = [], 0, config.batch_size or 512
     for first in range(0, len(sequence), size):
-        which = slice(first, first + size)
+        which = np.arange(first, min(first + size, len(sequence)))
+        num, which = len(which), which if replay is None else replay.filled_up(which)
         windows = Windows(sequences.segment[sequence[which]], tick[which])
         past = tokens.encode_past(index, windows, shape)
-        stepper = Stepper(model, builder(windows, past=past).to(model.sos.device))
-        ident = sequences.ident[sequence[which]]
-        new, hits = sample_window(model, stepper, ident, window[which], config, seed)
+        batch = builder(windows, past=past).to(model.sos.device)
+        ident, number = sequences.ident[sequence[which]], window[which]
+        if replay is None:
+            new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed)
+        else:
+            new, hits = replay.sample_window(batch, ident, number, num)
         guard_hits += hits
         parts.append(Spikes(sequence[which][new.sequence], tick[which][new.sequence] + new.tick, new.unit))
-        progress(len(windows) * shape.current)
+        progress(num * shape.current)
     spikes = Spikes.join(parts).ordered()
     return Rollout(spikes, guard_hits, len(spikes.tick) + len(sequence))

@@ -71,13 +71,14 @@ class Scan:
 
     def tensors(self) -> dict[str, Tensor]:
         """What there is of each active sequence, by attribute."""
-        names = ["ident", "window", "tick", "unit", "count", "draws", "num_forced"]
-        return {name: getattr(self, name) for name in names + ([] if self.forced is None else ["forced"])}
+        names = ("ident", "window", "tick", "unit", "count", "draws", "num_forced")
+        return {name: getattr(self, name) for name in names}
 
     def keep(self, which: Tensor) -> None:
         """Go on with the sequences ``which`` only."""
         for name, value in self.tensors().items():
             setattr(self, name, value[which])
+        self.forced = None if self.forced is None else self.forced[which]
 
     def next_spike(self) -> Tensor:
         """Move every sequence to its next spike; returns which have one (the others' windows end)."""

@@ -75,7 +75,7 @@ def _above(n: int) -> int:
 class FixedStepper(Stepper):
     """A :class:`~neuroformer.model.stepper.Stepper` whose steps ask the device nothing and always look alike.
 
-    Sequences that have ended go on unheeded. Whatever a step reads or writes lies in ``places``: making a
+    Sequences that have ended are not fed. Whatever a step reads or writes lies in ``places``: making a
     stepper for the next window with the same places sets the captured step of an earlier one up for that window.
     """
 
@@ -83,24 +83,27 @@ class FixedStepper(Stepper):
         self.places = places
         places.bound("own", ROOM)
         device = model.sos.device
-        self.filled_1 = places.put("filled", torch.zeros(1, dtype=torch.int64, device=device))
         self.every = places.put("every", torch.arange(batch.num_windows, device=device))
+        self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, SOS included
         super().__init__(model, batch)
         put = lambda name, x: None if x is None else places.put(name, x)
         self.h_AD, self.cell_A = places.put("h", self.h_AD), places.put("cell", self.cell_A)
         self.log_rate_ABU = places.put("log_rate", self.log_rate_ABU)
         self.drive_ABU, self.within_ABU = put("drive", self.drive_ABU), put("within", self.within_ABU)
+        self.filled_A.add_(1)
 
     def keep(self, which: Tensor) -> None:
         raise TypeError("a FixedStepper drops no sequence")
 
-    def feed(self, tick: Tensor, unit: Tensor) -> None:
-        """Append one spike to every sequence."""
+    def feed_some(self, tick: Tensor, unit: Tensor, fed_A: Tensor) -> None:
+        """Append one spike to the sequences ``fed_A`` (A, bool); the others stay as they are."""
         held = {name: getattr(self, name) for name in ("h_AD", "cell_A", "within_ABU")}
-        super().feed(tick, unit)
+        self.feed(tick, unit)
         for name, place in held.items():
             if place is not None:
-                setattr(self, name, place.copy_(getattr(self, name)))
+                fed = fed_A.view(-1, *[1] * (place.dim() - 1))
+                setattr(self, name, place.copy_(torch.where(fed, getattr(self, name), place)))
+        self.filled_A.add_(fed_A)
 
     @property
     def room(self) -> int:
@@ -117,11 +120,6 @@ class FixedStepper(Stepper):
                 width = len(old) // len(self.every)
                 new.unflatten(0, (-1, self.room))[:, :width] = old.unflatten(0, (-1, width))
                 self.places.stored[f"own{i}"] = new
-
-    def _advance(self, x_AD: Tensor) -> Tensor:
-        h_AD = super()._advance(x_AD)
-        self.filled_1.add_(1)
-        return h_AD
 
     def _keys(self, place: int, block: Block, context: Context) -> _StoredKeys:
         k, v = (self.places.store(f"{name}{place}", x) for name, x in zip("kv", block.keys_values(context), strict=True))  # fmt: skip
@@ -140,9 +138,8 @@ class FixedStepper(Stepper):
             own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])  # fmt: skip
             self.places.moved = True
         start_A = self.every * room
-        own.index_copy_(0, start_A + self.filled_1, new_A2HE)
-        length_A = self.filled_1 + torch.ones_like(start_A)
-        return decode_attention(q_AHE, own[:, 0], own[:, 1], start_A, length_A, room)
+        own.index_copy_(0, start_A + self.filled_A, new_A2HE)
+        return decode_attention(q_AHE, own[:, 0], own[:, 1], start_A, self.filled_A + 1, room)
 
 
 @dataclass
