@@ -17,7 +17,8 @@ from neuroformer.cli import main
 from neuroformer.config import ConfigError, from_dict, load_config, to_dict
 from neuroformer.data.splits import make_split
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
-from neuroformer.recording.arrays import from_arrays, from_counts, write_npz
+from neuroformer.recording.arrays import from_arrays, from_counts
+from neuroformer.recording.npz import write_npz
 
 DEMO = {
     "window": {"past": 0.5, "frames": 0.15}, "inputs": [{"name": "pupil"}],

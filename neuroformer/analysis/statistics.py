@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.signal import periodogram
 
+from neuroformer.analysis.psth import psth_r
 from neuroformer.analysis.trials import Trials
-from neuroformer.metrics import psth_r
 
 WIDTH_S = 0.05  # bins of pair correlations and PSTHs
 FANO_S = 1.0  # windows of the Fano factor

@@ -12,7 +12,7 @@ from neuroformer.config import ConfigError, to_dict
 from neuroformer.decoding.ablate import FULL, PARTS, bits, f1, measure_windows, parts_of, without
 from neuroformer.decoding.decode import decode_windows
 from neuroformer.decoding.embedding import _top1
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import prepare
 from neuroformer.training.scores import score
 

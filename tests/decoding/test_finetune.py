@@ -19,7 +19,7 @@ from neuroformer.decoding.folds import every_window, fold_config, labelled_windo
 from neuroformer.metrics import r2
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import prepare
 
 TUNE = TuneConfig(steps=10, evaluate_every=5, batch_size=64)

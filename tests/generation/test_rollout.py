@@ -13,7 +13,7 @@ from neuroformer.generation.sampling import draw, uniforms
 from neuroformer.generation.sequences import sequences_of
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.spikes import Spikes
-from neuroformer.recording.arrays import read_npz, write_npz
+from neuroformer.recording.npz import read_npz, write_npz
 from neuroformer.training.data import prepare
 
 CONFIG = GenerateConfig(max_seconds=0.5)

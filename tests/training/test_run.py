@@ -16,7 +16,7 @@ from helpers import small_config, small_recording
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.loop import NonFiniteLoss
 from neuroformer.training.train import train
