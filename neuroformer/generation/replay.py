@@ -24,7 +24,7 @@ LOOK_EVERY = 4  # steps between two questions to the device whether all windows 
 
 
 class Replay:
-    """Draws window after window of a fixed number of sequences, as :func:`~neuroformer.generation.rollout.sample_window`
+    """Draws window after window of a fixed number of sequences, as :func:`~neuroformer.generation.scan.sample_window`
     does, but with the same few captured kernels.
 
     On a CPU nothing is captured, and the step runs as it would be replayed: the step of the first window, on what later
