@@ -254,6 +254,7 @@ class GenerateConfig:
     top_k_id: int = 0
     batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
     max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
+    cuda_graph: bool = True  # on a GPU: capture a step's kernels once and replay them
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from neuroformer.config import Config
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
-from neuroformer.generation.rollout import Sequences, Spikes, rollout
+from neuroformer.generation.rollout import rollout
 from neuroformer.generation.sequences import SAMPLES, batch_size_for
 from neuroformer.generation.simulate import as_recording, changed_builder
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 

@@ -16,14 +16,9 @@ from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.interventions import UnitInterventions, changed_recording, simulated_spans
-from neuroformer.generation.rollout import (
-    Sequences,
-    Spikes,
-    WindowResult,
-    rollout_true_past,
-    rollout_windows,
-)
+from neuroformer.generation.rollout import WindowResult, rollout_true_past, rollout_windows
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.generation.store import SimulationFolder
 from neuroformer.generation.traces import Samples, TraceInterventions, first_past, laid_out, trace_windows
 from neuroformer.model.neuroformer import Neuroformer
