@@ -77,4 +77,4 @@ def test_help_is_complete(command):
 
 def test_an_unknown_command_exits_with_2():
     out = subprocess.run([sys.executable, "-m", "neuroformer", "trian"], capture_output=True, text=True)
-    assert out.returncode == 2 and "invalid choice" in out.stderr and "Traceback" not in out.stderr
+    assert out.returncode == 2 and "did you mean 'train'?" in out.stderr and "Traceback" not in out.stderr

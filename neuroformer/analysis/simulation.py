@@ -144,13 +144,19 @@ def score_simulation(
 
 
 def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
-    """Training trials, as many of each stimulus as were simulated, where there are that many."""
+    """Training trials, as many of each stimulus as were simulated, where there are that many.
+
+    Where training showed none of these stimuli, trials of others: their rates, intervals and correlations compare.
+    """
     rng = np.random.default_rng(seed)
-    keep = []
+    keep = [np.zeros(0, np.int64)]
     for s in np.unique(simulated.stimulus):
         there = rng.permutation(np.flatnonzero(train.stimulus == s))
         keep.append(there[: int((simulated.stimulus == s).sum())])
-    return train.rows(np.sort(np.concatenate(keep)))
+    rows = np.concatenate(keep)
+    if len(rows) == 0:
+        rows = rng.permutation(len(train))[: len(simulated)]
+    return train.rows(np.sort(rows))
 
 
 def _rate_scores(name: str, trials: Trials, parts: Parts, simulators) -> dict[str, list[float]]:

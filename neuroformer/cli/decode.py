@@ -42,7 +42,7 @@ def baseline_names(asked: str) -> tuple[str, ...]:
 
 
 def run(args) -> None:
-    from neuroformer.decoding.run import decode_run
+    from neuroformer.decoding.run import decode_run, sees_more
     from neuroformer.report import figures
 
     names = baseline_names(args.baselines)
@@ -52,6 +52,11 @@ def run(args) -> None:
             f"the run in {args.folder} declares no targets; add targets: to its configuration and train"
         )
     warn_only_ours()
+    beside = [*names, "controls"] + ["the same model trained without spikes"] * sees_more(prepared.config)
+    print(
+        f"decoding {', '.join(t.name for t in prepared.config.targets)} beside {', '.join(beside)}",
+        flush=True,
+    )
     summary: dict[str, Any] = {}
     tables = []
     decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)

@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -88,14 +89,15 @@ def _same_model(trained: Config, asked: Config) -> Config:
 
 
 def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
-    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only."""
+    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only.
+
+    What is no number (the correlation with a constant, say) is null there, as JSON has it.
+    """
     from neuroformer.model.bundle import write_atomic
 
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}
-    merged |= {
-        k: (round(v, 6) if isinstance(v, float) else v) for k, v in (values | (unprinted or {})).items()
-    }
+    merged |= {k: _rounded(v) if isinstance(v, float) else v for k, v in (values | (unprinted or {})).items()}
     write_atomic(path, json.dumps(merged, indent=1).encode())
     width = max(len(k) for k in values)
     print(
@@ -105,6 +107,10 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
         )
     )
     print(f"summary in {path}")
+
+
+def _rounded(x: float) -> float | None:
+    return round(x, 6) if math.isfinite(x) else None
 
 
 def save_figure(figure, path: Path) -> None:

@@ -79,10 +79,14 @@ def refuse_what_is_there(args, folder: Path) -> bool:
 
 def _run_one(args, config: Config, folder: Path) -> int:
     from neuroformer.data.members import open_recordings
+    from neuroformer.model.bundle import read_bundle
+    from neuroformer.training.checkpoint import refuse_other_config
     from neuroformer.training.loop import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     if args.resume and _is_scored(folder):
+        if not config.recordings:  # several are named only when they are opened
+            refuse_other_config(read_bundle(folder).config, config, folder)
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
     goes_on = refuse_what_is_there(args, folder)
@@ -94,7 +98,9 @@ def _run_one(args, config: Config, folder: Path) -> int:
         if not goes_on:
             start_clean(folder)
     try:
-        members, metrics = train_several(recs, config, folder, progress=not args.quiet, resume=args.resume)
+        members, metrics = train_several(
+            recs, config, folder, progress=not args.quiet, resume=args.resume, tell=print_warnings
+        )
     except Stopped as e:
         if first:
             print(f"stopped by {e}; go on with: neuroformer train --run {folder} --resume")
@@ -102,6 +108,12 @@ def _run_one(args, config: Config, folder: Path) -> int:
     if first:
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
+
+
+def print_warnings(found) -> None:
+    """What an audit warns of, before time is spent on it."""
+    for f in found.of("warning"):
+        print(f"WARNING {f.name}: {f.measured}; {f.advice}", flush=True)
 
 
 def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
@@ -114,7 +126,8 @@ def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
         config = load_config(args.config, args.override)
         return config, folder or Path("runs") / config.name
     if not args.resume or folder is None:
-        raise ConfigError("give --config FILE, or --run FOLDER --resume to go on with a run")
+        file = next((x for x in args.override if x.endswith((".yaml", ".yml"))), "FILE")
+        raise ConfigError(f"give --config {file}, or --run FOLDER --resume to go on with a run")
     if (folder / FILE).exists():
         config = read_config(folder / FILE)
     elif (folder / "bundle.json").exists():
@@ -161,6 +174,7 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
+    print("scoring held-out windows" + (", and fitting GLMs beside them" if baselines else ""), flush=True)
     scores = score(load_best(folder, recording=prepared.rec.name), prepared, "test")
     if prepared.config.traces.likelihood != "none":
         return _trace_summary(prepared, scores, baselines)

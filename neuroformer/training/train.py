@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def train_several(
     progress: bool = True,
     resume: bool = False,
     start: Start | None = None,
+    tell: Callable[[Audit], None] | None = None,
 ) -> tuple[list[Prepared], dict[str, Any]]:
     """Train on recordings that share a trunk; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
 
@@ -57,6 +58,8 @@ def train_several(
         Go on from the checkpoint in ``folder``, where there is one.
     start : optional
         Weights to begin with, in place of random ones.
+    tell : optional
+        Called with the audit of each recording before the first step, in the first process.
 
     Returns
     -------
@@ -85,6 +88,9 @@ def train_several(
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return members, read_bundle(folder).metrics
     audits = [refuse_leak(member) for member in members]
+    if tell is not None and fabric.is_global_zero:
+        for audited in audits:
+            tell(audited)
     cohort = initial_cohort(members, config)
     origin = start.begin(cohort) if start is not None else None
     trainer = Trainer(fabric, members, cohort, folder, origin)
