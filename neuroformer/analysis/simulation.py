@@ -12,10 +12,10 @@ import numpy as np
 
 from neuroformer.analysis.drift import Chains, chained, late_scores, since_closed
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
-from neuroformer.analysis.psth import stimulus_of_trials
+from neuroformer.analysis.psth import WIDTH_S, stimulus_of_trials
 from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
 from neuroformer.analysis.sides import Side, interval, with_intervals
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
