@@ -16,10 +16,10 @@ from neuroformer.data.windows import SpikeIndex, nanoseconds
 from neuroformer.metrics import pearson
 from neuroformer.recording import Recording
 
-WIDTH_S = 0.05
+WIDTH_S = 0.05  # bins of PSTHs, expected counts and pair correlations
 
 
-def psth(counts_TBU, dt: float, width: float = 0.05) -> np.ndarray:
+def psth(counts_TBU, dt: float, width: float = WIDTH_S) -> np.ndarray:
     """Peri-stimulus time histogram: mean rate over repeats in bins of ``width`` seconds.
 
     Parameters
@@ -86,7 +86,7 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
     return PsthCorrelation(median, per_unit, int((~some).sum()))
 
 
-def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = 0.05) -> PsthCorrelation:
+def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> PsthCorrelation:
     """What the data allow: r between the PSTH of the training repeats and that of the held-out repeats.
 
     A model sampled as often as there are training repeats is compared with this, not with 1.

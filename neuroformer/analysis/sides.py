@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.analysis.psth import psth_r
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S, Statistics, compare
+from neuroformer.analysis.psth import WIDTH_S, psth_r
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS, Statistics, compare
 from neuroformer.analysis.trials import Trials
 
 

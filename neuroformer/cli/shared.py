@@ -15,10 +15,6 @@ from typing import Any
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 
-KEYS = (
-    "Any key of configs/reference.yaml can be given as key.sub=value (lists by place: inputs.0.name=speed)."
-)
-
 
 def keep_freed_memory() -> None:
     """Let the C library keep what tensors gave back: each step takes the same again, and fresh pages must be zeroed.
@@ -125,16 +121,3 @@ def warn_only_ours() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def run_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
-    )
-    recording_argument(p)
-
-
-def recording_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--recording", default="", metavar="NAME", help="which one, where the run has several recordings"
-    )
