@@ -100,8 +100,8 @@ def make_split(rec: Recording, config: Config) -> Split:
     split = Split(segments, arrays, w.dt)
     for part in PARTS:
         if split.seconds(part) < w.current:
-            blocks = f"interval(s), split.block {s.block:g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
-            what = "trials" if s.by == "trials" else blocks
+            by_blocks = f"interval(s), split.block {s.block:g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
+            what = "trials" if s.by == "trials" else by_blocks
             raise ConfigError(
                 f"the split leaves {split.seconds(part):g} s for '{part}' ({rec.duration:,.3g} s in {len(segments)} "
                 f"{what}, split.pattern {', '.join(s.pattern)}); change one of these"
