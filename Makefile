@@ -18,10 +18,10 @@ demo: install
 	$(BIN)/neuroformer attend --run runs/demo --windows 500 --occasions 200
 	$(BIN)/neuroformer report runs/demo
 
-# one thread: tests are many small operations
+# two processes of one thread: tests are many small operations
 test: export OMP_NUM_THREADS = 1
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: export OMP_NUM_THREADS = 1
 test-all: install

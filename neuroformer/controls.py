@@ -60,18 +60,7 @@ def control_predictions(
     ValueError
         Labels that do not fit the windows, or none at all.
     """
-    y = np.asarray(labels_WC, dtype=np.float64)
-    y = y[:, None] if y.ndim == 1 else y
-    if len(y) != len(train):
-        raise ValueError(
-            f"there are {len(train)} training windows but {len(y)} labels; give one label a window"
-        )
-    known = np.isfinite(y).all(1)
-    if not known.any():
-        raise ValueError("no training window has a label; check the variable's times against the split")
-    train, y = train[known], y[known]
-    order = np.lexsort((train.tick, train.segment))
-    train, y = train[order], y[order]
+    train, y = _labelled(train, labels_WC)
     times, at = train.starts(index), test.starts(index)
     average = _mean if kind == "regression" else _mode
     out = {"mean": np.repeat(average(y)[None], len(test), 0)}
@@ -104,6 +93,22 @@ def best_control(predictions: Mapping[str, np.ndarray], score: Callable[[np.ndar
         return Control("none", float("nan"))
     name = max(scores, key=lambda n: scores[n])
     return Control(name, scores[name])
+
+
+def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarray]:
+    """The windows that have a label, and (W, C) labels, in the order of time."""
+    y = np.asarray(labels_WC, dtype=np.float64)
+    y = y[:, None] if y.ndim == 1 else y
+    if len(y) != len(train):
+        raise ValueError(
+            f"there are {len(train)} training windows but {len(y)} labels; give one label a window"
+        )
+    known = np.isfinite(y).all(1)
+    if not known.any():
+        raise ValueError("no training window has a label; check the variable's times against the split")
+    train, y = train[known], y[known]
+    order = np.lexsort((train.tick, train.segment))
+    return train[order], y[order]
 
 
 def _mean(y_WC: np.ndarray) -> np.ndarray:

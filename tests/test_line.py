@@ -11,7 +11,7 @@ from helpers import small_config, small_recording
 import neuroformer
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 
 
 @pytest.fixture(scope="module")

@@ -127,37 +127,6 @@ def test_bootstrap_short_last_block_joins():
     assert metrics._block_labels(4, 3).tolist() == [0, 0, 0]
 
 
-def test_psth_golden():
-    counts = np.zeros((2, 7, 1))
-    counts[0, 0] = 1  # 1 spike in the first 50 ms of one of two trials: 10 Hz
-    counts[:, 5, 0] = 2
-    np.testing.assert_allclose(metrics.psth(counts, 0.025), [[10.0], [0.0], [40.0]])
-    counts[1, 4] = np.nan
-    np.testing.assert_allclose(metrics.psth(counts, 0.025), [[10.0], [0.0], [40.0]])
-    counts[1, 5] = np.nan
-    np.testing.assert_allclose(metrics.psth(counts, 0.025)[2], [40.0])
-    with pytest.raises(ValueError, match="multiple"):
-        metrics.psth(counts, 0.03)
-
-
-def test_psth_r_golden():
-    a = np.array([[1.0, 1.0, 1.0], [2.0, 1.0, 2.0], [3.0, 1.0, 3.0]])
-    b = np.array([[1.0, 5.0, 3.0], [2.0, 6.0, 2.0], [4.0, 7.0, 1.0]])
-    out = metrics.psth_r(a, b)
-    r0 = 3 / np.sqrt(28 / 3)
-    assert out.per_unit[0] == pytest.approx(r0) and np.isnan(out.per_unit[1])
-    assert out.per_unit[2] == pytest.approx(-1)
-    assert out.num_excluded == 1 and out.r == pytest.approx((r0 - 1) / 2)
-
-
-def test_psth_ceiling_grows_with_repeats():
-    rng = np.random.default_rng(0)
-    rate = np.exp(rng.normal(-2, 0.7, (100, 6)))
-    few = metrics.psth_ceiling(rng.poisson(rate, (3, 100, 6)), rng.poisson(rate, (3, 100, 6)), 0.05)
-    many = metrics.psth_ceiling(rng.poisson(rate, (60, 100, 6)), rng.poisson(rate, (60, 100, 6)), 0.05)
-    assert 0 < few.r < many.r < 1
-
-
 def test_mean_interval_golden_and_covers():
     # R: t.test(c(1, 2, 4))$conf.int
     mean, low, high = metrics.mean_interval([1.0, 2.0, 4.0])

@@ -6,8 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from neuroformer.cli import main, parser
+from neuroformer.config import from_dict
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -40,7 +42,14 @@ def test_the_readme_has_commands():
 def test_every_command_parses_and_names_files_that_exist(argv):
     args = parser().parse_args(argv)
     if args.command == "train":
-        assert (ROOT / args.config).is_file()
+        assert (ROOT / args.config).is_file() or str(args.config) == "mine.yaml"
+
+
+def test_the_configuration_that_it_shows_is_one():
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert "# mine.yaml" in text
+    config = from_dict(yaml.safe_load(text))
+    assert config.targets[0].name == "speed" and config.window.frames == 0
 
 
 def test_the_makefile_runs_what_the_readme_says():

@@ -24,7 +24,7 @@ from neuroformer.generation.stimulus import silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.training.data import prepare
 from neuroformer.training.scores import score

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -30,12 +31,14 @@ def shuffled_identities(found: Map) -> Map:
     pairs = found.pairs().astype(np.float64).copy()
     if found.square:
         np.fill_diagonal(pairs, np.nan)
-    center = np.nanmedian(pairs, 1, keepdims=True)
-    away = np.abs(pairs - center)
-    if pairs.shape[1] < MIN_COLUMNS:
-        spread = np.full_like(center, np.nanmedian(away))
-    else:
-        spread = np.nanmedian(away, 1, keepdims=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the row of a silent unit
+        center = np.nanmedian(pairs, 1, keepdims=True)
+        away = np.abs(pairs - center)
+        if pairs.shape[1] < MIN_COLUMNS:
+            spread = np.full_like(center, np.nanmedian(away))
+        else:
+            spread = np.nanmedian(away, 1, keepdims=True)
     return found.with_null(center, np.maximum(1.4826 * spread, 1e-12))
 
 

@@ -1,21 +1,103 @@
-"""How well simulated trials reproduce the response to a repeated stimulus.
+"""Responses to a repeated stimulus: PSTHs, how two agree, and how well simulated trials reproduce recorded ones.
 
-Shape suffixes: R repeats, B bins, U units.
+Shape suffixes: T trials, B bins, U units.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, nanoseconds
-from neuroformer.metrics import psth, psth_r
+from neuroformer.metrics import pearson
 from neuroformer.recording import Recording
 
-WIDTH_S = 0.05
+WIDTH_S = 0.05  # bins of PSTHs, expected counts and pair correlations
+
+
+def psth(counts_TBU, dt: float, width: float = WIDTH_S) -> np.ndarray:
+    """Peri-stimulus time histogram: mean rate over repeats in bins of ``width`` seconds.
+
+    Parameters
+    ----------
+    counts_TBU : (trials, bins, units) spikes per bin; NaN where a trial has no data
+        All trials show the same stimulus from their first bin on.
+    dt : seconds a bin of the counts
+    width : seconds a bin of the PSTH, a whole multiple of dt; a rest that does not fill one is dropped
+
+    Returns
+    -------
+    (width bins, units) float64, spikes per second; NaN where no trial has data
+    """
+    counts = np.asarray(counts_TBU, dtype=np.float64)
+    if counts.ndim != 3 or len(counts) == 0:
+        raise ValueError(
+            f"counts have shape {counts.shape}; expected (trials, bins, units), one trial at least"
+        )
+    join = round(width / dt)
+    if join < 1 or abs(width / dt - join) > 1e-6:
+        raise ValueError(f"width is {width:g} s; expected a whole multiple of dt = {dt:g} s")
+    num_bins = counts.shape[1] // join
+    wide = counts[:, : num_bins * join].reshape(len(counts), num_bins, join, -1).sum(2)
+    known = np.isfinite(wide)
+    num_trials = known.sum(0)
+    total = np.where(known, wide, 0.0).sum(0)
+    return np.where(num_trials > 0, total / np.maximum(num_trials, 1), np.nan) / (join * dt)
+
+
+class PsthCorrelation(NamedTuple):
+    """r between two PSTHs.
+
+    Attributes
+    ----------
+    r : median over units
+    per_unit : (U,) NaN for units without variance on either side
+    num_excluded : how many those are
+    """
+
+    r: float
+    per_unit: np.ndarray
+    num_excluded: int
+
+
+def psth_r(a_BU, b_BU) -> PsthCorrelation:
+    """Pearson's r over time between two PSTHs, unit by unit, and its median over units.
+
+    Parameters
+    ----------
+    a_BU, b_BU : (bins, units), as from :func:`psth`; bins where either is NaN are left out
+
+    Returns
+    -------
+    PsthCorrelation
+        A unit without variance in ``a`` or ``b`` has no r: it is left out of the median and counted.
+    """
+    a, b = np.asarray(a_BU, dtype=np.float64), np.asarray(b_BU, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 2:
+        raise ValueError(f"PSTHs have shapes {a.shape} and {b.shape}; expected equal (bins, units)")
+    known = np.isfinite(a) & np.isfinite(b)
+    per_unit = np.array([pearson(a[k, u], b[k, u])[0] for u, k in enumerate(known.T)])
+    some = np.isfinite(per_unit)
+    median = float(np.median(per_unit[some])) if some.any() else float("nan")
+    return PsthCorrelation(median, per_unit, int((~some).sum()))
+
+
+def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> PsthCorrelation:
+    """What the data allow: r between the PSTH of the training repeats and that of the held-out repeats.
+
+    A model sampled as often as there are training repeats is compared with this, not with 1.
+
+    Parameters
+    ----------
+    train_TBU, test_TBU : (trials, bins, units) recorded counts; the bins that both have are compared
+    """
+    a, b = psth(train_TBU, dt, width), psth(test_TBU, dt, width)
+    bins = min(len(a), len(b))
+    return psth_r(a[:bins], b[:bins])
 
 
 def stimulus_of_trials(rec: Recording) -> np.ndarray:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S, Statistics, compare
+from neuroformer.analysis.psth import WIDTH_S, psth_r
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS, Statistics, compare
 from neuroformer.analysis.trials import Trials
-from neuroformer.metrics import psth_r
 
 
 class Side:

@@ -12,10 +12,10 @@ import numpy as np
 
 from neuroformer.analysis.drift import Chains, chained, late_scores, since_closed
 from neuroformer.analysis.poisson import PoissonSimulator, homogeneous, psth_poisson
-from neuroformer.analysis.psth import stimulus_of_trials
+from neuroformer.analysis.psth import WIDTH_S, stimulus_of_trials
 from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
 from neuroformer.analysis.sides import Side, interval, with_intervals
-from neuroformer.analysis.statistics import MAX_PAIR_UNITS, WIDTH_S
+from neuroformer.analysis.statistics import MAX_PAIR_UNITS
 from neuroformer.analysis.trials import Trials
 from neuroformer.analysis.two_sample import two_sample
 from neuroformer.data.splits import Split
@@ -109,16 +109,10 @@ def score_simulation(
     simulators: dict[str, PoissonSimulator | None] = {
         "psth_poisson": psth_poisson(parts.train, parts.valid), "homogeneous": homogeneous(parts.train),
     }  # fmt: skip
-    candidates: dict[str, Trials | None] = {"model": simulated, "true_past": true_past}
-    candidates["ceiling"] = _as_many(parts.train, simulated, seed)
-    for i, (name, one) in enumerate(simulators.items()):
-        candidates[name] = None if one is None else one.sample(simulated, seed + 1 + i)
     pair_units = np.sort(np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))[:MAX_PAIR_UNITS])  # fmt: skip
     out: dict[str, Any] = {"candidates": {}, "classifier": {}}
     true = Side(held_out, pair_units)
-    for name, trials in candidates.items():
-        if trials is None:
-            continue
+    for name, trials in _candidates(simulated, true_past, parts.train, simulators, seed).items():
         values = with_intervals(
             Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
         )
@@ -143,14 +137,31 @@ def score_simulation(
     return out
 
 
+def _candidates(
+    simulated: Trials, true_past: Trials | None, train: Trials,
+    simulators: dict[str, PoissonSimulator | None], seed: int,
+) -> dict[str, Trials]:  # fmt: skip
+    """What is compared with the held-out trials, as far as there is such."""
+    made = {"model": simulated, "true_past": true_past, "ceiling": _as_many(train, simulated, seed)}
+    for i, (name, one) in enumerate(simulators.items()):
+        made[name] = None if one is None else one.sample(simulated, seed + 1 + i)
+    return {name: trials for name, trials in made.items() if trials is not None}
+
+
 def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
-    """Training trials, as many of each stimulus as were simulated, where there are that many."""
+    """Training trials, as many of each stimulus as were simulated, where there are that many.
+
+    Where training showed none of these stimuli, trials of others: their rates, intervals and correlations compare.
+    """
     rng = np.random.default_rng(seed)
-    keep = []
+    keep = [np.zeros(0, np.int64)]
     for s in np.unique(simulated.stimulus):
         there = rng.permutation(np.flatnonzero(train.stimulus == s))
         keep.append(there[: int((simulated.stimulus == s).sum())])
-    return train.rows(np.sort(np.concatenate(keep)))
+    rows = np.concatenate(keep)
+    if len(rows) == 0:
+        rows = rng.permutation(len(train))[: len(simulated)]
+    return train.rows(np.sort(rows))
 
 
 def _rate_scores(name: str, trials: Trials, parts: Parts, simulators) -> dict[str, list[float]]:

@@ -10,10 +10,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.signal import periodogram
 
+from neuroformer.analysis.psth import WIDTH_S, psth_r
 from neuroformer.analysis.trials import Trials
-from neuroformer.metrics import psth_r
 
-WIDTH_S = 0.05  # bins of pair correlations and PSTHs
 FANO_S = 1.0  # windows of the Fano factor
 SPECTRUM_S = 4.0  # stretches of the population spectrum
 NUM_LAGS = 5  # of the trials' own bins

@@ -17,8 +17,12 @@ from neuroformer.bench.naive_loop import naive_rollout
 from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.generation import replay as replay_module
 from neuroformer.generation import rollout as module
-from neuroformer.generation.rollout import Sequences, Spikes, rollout_windows
+from neuroformer.generation.rollout import rollout_windows
+from neuroformer.generation.sequences import simulation_device
+from neuroformer.generation.spikes import Sequences, Spikes
+from neuroformer.model.fixed_stepper import FixedStepper, Places
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.stepper import Next, Stepper
 
@@ -43,6 +47,21 @@ class Scheduled(Stepper):
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         self.num_fed += 1
         super().feed(tick, unit)
+
+
+class ScheduledFixed(FixedStepper):
+    """The same of steps that are replayed."""
+
+    lengths_W: Tensor
+
+    def __init__(self, model: Neuroformer, batch: Batch, places: Places):
+        super().__init__(model, batch, places)
+        self.lengths_A = places.put("lengths", self.lengths_W)
+
+    def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
+        found = super().after(which, tick, unit, count)
+        over = self.lengths_A < self.filled_A
+        return ScheduledNext(found.model, found.h_nD, tick, unit, found.intensity, over)
 
 
 @dataclass
@@ -70,21 +89,27 @@ def schedule(num_sequences: int, windows: int) -> np.ndarray:
 
 
 def ours(
-    model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray
+    model: Neuroformer,
+    builder: BatchBuilder,
+    what: Sequences,
+    lengths: np.ndarray,
+    *,
+    cuda_graph: bool = True,
 ) -> tuple[Spikes, float]:
     """The spikes of all windows, and the seconds that took."""
-    module.Stepper, original = Scheduled, module.Stepper
+    originals = module.Stepper, replay_module.FixedStepper
+    module.Stepper, replay_module.FixedStepper = Scheduled, ScheduledFixed
     try:
         begin, parts = time.perf_counter(), []
-        windows = rollout_windows(model, builder, what, GenerateConfig(), SEED)
+        windows = rollout_windows(model, builder, what, GenerateConfig(cuda_graph=cuda_graph), SEED)
         for number in lengths:
-            Scheduled.lengths_W = torch.from_numpy(number).to(model.sos.device)
+            Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.sos.device)
             parts.append(next(windows).made)
         if model.sos.is_cuda:
             torch.cuda.synchronize()
         return Spikes.join(parts), time.perf_counter() - begin
     finally:
-        module.Stepper = original
+        module.Stepper, replay_module.FixedStepper = originals
 
 
 def naive(
@@ -107,12 +132,23 @@ def agree(model: Neuroformer, builder: BatchBuilder) -> bool:
     """In float64, do both give the same spikes: two stimuli, two windows?"""
     double = model.double()
     what, lengths = sequences(2, 1, 2, builder.shape), schedule(2, 2) // 3 + 1
-    a, b = (side(double, builder, what, lengths)[0].ordered() for side in (ours, naive))
+    same = _same(*(side(double, builder, what, lengths)[0] for side in (ours, naive)))
     model.float()
-    return (
-        all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sequence", "tick", "unit"))
-        and len(a.tick) > 0
-    )
+    return same
+
+
+def graph_agrees(model: Neuroformer, builder: BatchBuilder, num_sequences: int = 24) -> bool:
+    """In float64, do replayed steps give the spikes of the others, over three windows?"""
+    double = model.double()
+    what, lengths = sequences(num_sequences // 2, 2, 3, builder.shape), schedule(num_sequences, 3)
+    same = _same(*(ours(double, builder, what, lengths, cuda_graph=on)[0] for on in (True, False)))
+    model.float()
+    return same
+
+
+def _same(a: Spikes, b: Spikes) -> bool:
+    a, b = a.ordered(), b.ordered()
+    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sequence", "tick", "unit")) and len(a.tick) > 0  # fmt: skip
 
 
 def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
@@ -154,18 +190,20 @@ def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
 
 
 def run_gpu(num_sequences: int = 512, windows: int = 20, device: str = "cuda") -> dict[str, Any] | None:
-    """Tokens/s of 512 sequences with as many stimuli on one GPU; None where there is none."""
+    """Tokens/s of 512 sequences with as many stimuli on one GPU, by a CUDA graph and without; None where there is none."""
     if device == "cuda" and not torch.cuda.is_available():
         return None
     model, p = reference_size.prepared(seconds=200.0)
-    checked = agree(model, p.builder)
-    model = model.to(device)
+    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p.builder)}
+    model = model.to(device if device != "cuda" else simulation_device("gpu"))
+    out["checked_graph"] = graph_agrees(model, p.builder)
     what = sequences(num_sequences, 1, windows, p.builder.shape)
     lengths = schedule(num_sequences, windows)
-    ours(model, p.builder, what, lengths[:3])
-    rates = [lengths.sum() / ours(model, p.builder, what, lengths)[1] for _ in range(3)]
-    name = torch.cuda.get_device_name() if device == "cuda" else device
-    return {
-        "bench": "generate", "checked": checked, "device": name, "sequences": num_sequences,
-        "windows": windows, "tokens_per_second": statistics.median(rates), "torch": torch.__version__,
+    for name, on in (("", True), ("_without_graph", False)):
+        ours(model, p.builder, what, lengths[:3], cuda_graph=on)
+        rates = [lengths.sum() / ours(model, p.builder, what, lengths, cuda_graph=on)[1] for _ in range(3)]
+        out[f"tokens_per_second{name}"] = statistics.median(rates)
+    return out | {
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "sequences": num_sequences, "windows": windows, "torch": torch.__version__,
     }  # fmt: skip

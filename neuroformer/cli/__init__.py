@@ -7,7 +7,9 @@ no traceback), 75 training was stopped by SIGTERM or SIGUSR1 and saved, 130 inte
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
+import re
 import sys
 
 from neuroformer import __version__
@@ -57,6 +59,9 @@ COMMANDS = (
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str):
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        near = difflib.get_close_matches(wrong[1], re.findall(r"\w+", wrong[2]), n=1) if wrong else []
+        message += f"; did you mean '{near[0]}'?" if near else ""
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {message}\nSee: {self.prog} --help\n")
 
@@ -64,6 +69,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = _parse(argv)
+    if not sys.stderr.isatty():  # a log file: progress bars would fill it
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     keep_freed_memory()
     try:
         return args.do(args) or 0
@@ -85,7 +92,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     top = parser()
     args, rest = top.parse_known_args(argv)
     if any(r.startswith("-") or "=" not in r or not hasattr(args, "override") for r in rest):
-        top.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = "; settings are given as key.sub=value" if hasattr(args, "override") else ""
+        top.error(f"{args.command}: unrecognized arguments: {' '.join(rest)}{hint}")
     if rest:
         args.override = [*args.override, *rest]
     return args

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from neuroformer.cli.shared import KEYS, save_figure, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument
+from neuroformer.cli.shared import save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 from neuroformer.config import ConfigError, load_config
 
@@ -24,7 +25,7 @@ def add(command) -> None:
         "--only", metavar="PART[,PART]", default="",
         help="train these variants alone ('full' is one), and compare nothing: a later call goes on with what is there",
     )  # fmt: skip
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=300")
+    override_argument(p, "e.g. train.steps=300")
 
 
 def run(args) -> None:

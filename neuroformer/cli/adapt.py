@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuroformer.cli.shared import KEYS, warn_only_ours
-from neuroformer.cli.train import STOPPED, refuse_what_is_there, score_members, start_clean
+from neuroformer.cli.options import KEYS, override_argument, training_arguments
+from neuroformer.cli.train import refuse_what_is_there, train_and_score
 from neuroformer.config import ConfigError
 
 
@@ -22,21 +22,18 @@ def add(command) -> None:
         "--join", type=Path, metavar="FOLDER",
         help="also write one bundle there, of the run's recordings and the new one (with --train new)",
     )  # fmt: skip
-    p.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
-    p.add_argument("--resume", action="store_true", help="go on exactly where it stopped; begins otherwise")
-    p.add_argument("--no-baselines", action="store_true", help="do not fit the GLMs beside the score")
-    p.add_argument(
-        "override", nargs="*", metavar="key.sub=value",
-        help="recording.path=new.npz (needed); recording.share=0.1 uses the first tenth of its training stretches",
-    )  # fmt: skip
+    training_arguments(p)
+    override_argument(
+        p,
+        "recording.path=new.npz (needed); recording.share=0.1 uses the first tenth of its training stretches",
+    )
 
 
 def run(args) -> int:
     from neuroformer.data.members import open_one
     from neuroformer.model.bundle import read_bundle
     from neuroformer.training.adapt import Start, adapted_config, join
-    from neuroformer.training.loop import Stopped
-    from neuroformer.training.train import is_first_process, train_several
+    from neuroformer.training.train import is_first_process
 
     if not any(o.startswith(("recording.path=", "recording.options.")) for o in args.override):
         raise ConfigError("say which recording joins: recording.path=new.npz (recording.name=... names it)")
@@ -51,23 +48,9 @@ def run(args) -> int:
     config = start.config_for(rec, asked)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{rec.name.replace(':', '_')}")
     goes_on = refuse_what_is_there(args, out)
-    warn_only_ours()
-    first = is_first_process()
-    if first:
-        print(rec)
-        if not goes_on:
-            start_clean(out)
-    try:
-        members, metrics = train_several(
-            [rec], config, out, progress=not args.quiet, resume=args.resume, start=start
-        )
-    except Stopped as e:
-        if first:
-            print(f"stopped by {e}; go on with the same command and --resume")
-        return STOPPED
-    if first:
-        score_members(out, members, metrics, baselines=not args.no_baselines)
-        if args.join:
-            join(bundle, read_bundle(out), args.join)
-            print(f"{args.folder} and '{rec.name}' in {args.join}; say which with --recording")
-    return 0
+    again = "the same command and --resume"
+    code = train_and_score(args, [rec], config, out, goes_on=goes_on, again=again, start=start)
+    if args.join and code == 0 and is_first_process():
+        join(bundle, read_bundle(out), args.join)
+        print(f"{args.folder} and '{rec.name}' in {args.join}; say which with --recording")
+    return code

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_asked, open_run, run_argument, summarise
+from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.shared import open_asked, open_run, summarise
 from neuroformer.config import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def add(command) -> None:
         "--seeds", type=Path, nargs="+", default=[], metavar="RUN",
         help="other runs of the same recording: maps are averaged over all, and each pair's spread is its null",
     )  # fmt: skip
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
+    override_argument(p, "e.g. recording.path=moved.npz")
 
 
 def run(args) -> None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from neuroformer.cli.shared import KEYS, save_figure
+from neuroformer.cli.options import KEYS, override_argument
+from neuroformer.cli.shared import save_figure
 from neuroformer.config import Config, from_dict, load_config, member_config
 from neuroformer.config.loader import apply_overrides
 
@@ -17,7 +18,7 @@ def add(command) -> None:
     help = "Say what is wrong with a recording and what its split leaks; exit code 1 when it leaks."
     p = command("audit", run, help, KEYS)
     p.add_argument("path", help="a YAML configuration, or a recording (file, folder, synthetic:NAME)")
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. split.claim=stimuli")
+    override_argument(p, "e.g. split.claim=stimuli")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     p.add_argument(
         "--figure", type=Path, metavar="FILE", help="draw rates, split and tokens (.png, .pdf, .svg)"

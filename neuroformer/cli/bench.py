@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from neuroformer.cli.options import override_argument
 from neuroformer.cli.shared import warn_only_ours
 
 Result = dict[str, Any] | None  # None: there is no GPU
@@ -25,28 +26,21 @@ def add(command) -> None:
         return b
 
     b = benchmark("adapt", _adapt, "a third recording joins a model of two, against training from scratch")
-    b.add_argument("--config", type=Path, default=Path("configs/shared.yaml"), help="what the two train with")
+    _trains(b, "configs/shared.yaml", "what the two train with", "train.steps=400")
     b.add_argument(
         "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
     )
     b.add_argument("--steps", type=int, default=100, help="of adapting, and of training from scratch")
-    b.add_argument(
-        "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
-    )
-    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
+    _keeps(b, "seed")
     benchmark("attend", _attend, "what capturing maps adds to a forward pass")
     b = benchmark(
         "connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines"
     )
-    b.add_argument(
-        "--config", type=Path, default=Path("configs/hubs.yaml"),
-        help="what to train; a built-in recording with known coupling",
-    )  # fmt: skip
-    b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
-    b.add_argument(
-        "--folder", type=Path, help="keep what each seed gave there, and go on where a call stopped"
+    _trains(
+        b, "configs/hubs.yaml", "what to train; a built-in recording with known coupling", "train.steps=400"
     )
-    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. train.steps=400")
+    b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
+    _keeps(b, "seed")
     b = benchmark("data", _data, "batches built per second")
     b.add_argument(
         "--spikes", type=float, metavar="N",
@@ -54,33 +48,38 @@ def add(command) -> None:
     )  # fmt: skip
     benchmark("decode", _decode, "behavior, in batches and as a stream")
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
-    b.add_argument("--config", type=Path, required=True, help="what to train, e.g. configs/hippocampus.yaml")
+    _trains(b, None, "what to train, e.g. configs/hippocampus.yaml", "recording.path=my.npz")
     b.add_argument(
         "--folder", type=Path, default=Path("runs/exposure"),
         help="of the trainings; what is there already is not trained again",
     )  # fmt: skip
     b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
     b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
-    b.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=my.npz")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
     b = benchmark("inputs", _inputs, "whether maps name the one input that drives each neuron")
-    b.add_argument(
-        "--config", type=Path, default=Path("configs/inputs.yaml"), help="what to train, on synthetic:inputs"
-    )
+    _trains(b, "configs/inputs.yaml", "what to train, on synthetic:inputs", "recording.options.num_units=100")
     b.add_argument("--folder", type=Path, help="keep the run there, and read it again if it is there")
-    b.add_argument(
-        "override", nargs="*", metavar="key.sub=value", help="e.g. recording.options.num_units=100"
-    )
     benchmark("kernels", _kernels, "fused kernels on a GPU")
     b = benchmark("nulls", _nulls, "how often chance passes beside the maps of independent units")
     b.add_argument("--recordings", type=int, default=20, help="trainings, each on a recording of its own")
-    b.add_argument(
-        "--folder", type=Path, help="keep what each recording gave there, and go on where a call stopped"
-    )
+    _keeps(b, "recording")
     benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
+
+
+def _trains(b, config: str | None, help: str, example: str) -> None:
+    """Arguments of a benchmark that trains; without a default the configuration must be named."""
+    default = None if config is None else Path(config)
+    b.add_argument("--config", type=Path, default=default, required=default is None, help=help)
+    override_argument(b, f"e.g. {example}")
+
+
+def _keeps(b, part: str) -> None:
+    b.add_argument(
+        "--folder", type=Path, help=f"keep what each {part} gave there, and go on where a call stopped"
+    )
 
 
 def run(args) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument, run_argument
+from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
 from neuroformer.config import ConfigError
 
@@ -16,33 +17,11 @@ def add(command) -> None:
     p = command("decode", run, help, KEYS)
     run_argument(p)
     baselines_argument(p)
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
-
-
-def baselines_argument(p) -> None:
-    p.add_argument(
-        "--baselines", default="fast",
-        help="fast (ridge, lasso, kalman), all (and glm, mlp, gru), none, or names joined by commas",
-    )  # fmt: skip
-
-
-def baseline_names(asked: str) -> tuple[str, ...]:
-    """Names of baselines from the command line's argument."""
-    from neuroformer.decoding.baselines import ALL, FAST
-
-    if asked in ("fast", "all", "none"):
-        return {"fast": FAST, "all": ALL, "none": ()}[asked]
-    names = tuple(asked.split(","))
-    for name in names:
-        if name not in ALL:
-            raise ConfigError(
-                f"--baselines names '{name}'; expected fast, all, none, or some of {', '.join(ALL)}"
-            )
-    return names
+    override_argument(p, "e.g. decode.split=valid")
 
 
 def run(args) -> None:
-    from neuroformer.decoding.run import decode_run
+    from neuroformer.decoding.run import decode_run, sees_more
     from neuroformer.report import figures
 
     names = baseline_names(args.baselines)
@@ -52,6 +31,11 @@ def run(args) -> None:
             f"the run in {args.folder} declares no targets; add targets: to its configuration and train"
         )
     warn_only_ours()
+    beside = [*names, "controls"] + ["the same model trained without spikes"] * sees_more(prepared.config)
+    print(
+        f"decoding {', '.join(t.name for t in prepared.config.targets)} beside {', '.join(beside)}",
+        flush=True,
+    )
     summary: dict[str, Any] = {}
     tables = []
     decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)

@@ -7,15 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import (
-    KEYS,
-    open_asked,
-    open_run,
-    run_argument,
-    save_figure,
-    summarise,
-    warn_only_ours,
-)
+from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.shared import open_asked, open_run, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -41,7 +34,7 @@ def add(command) -> None:
         "--color",
         help="behavior variable that colours the figure and aligns recordings (default: the run's first target)",
     )
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
+    override_argument(p, "e.g. decode.split=valid")
 
 
 def run(args) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 import json
 import time
 
-from neuroformer.cli.decode import baseline_names, baselines_argument
-from neuroformer.cli.finetune import parse_targets, target_argument
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, warn_only_ours
+from neuroformer.cli.options import (
+    KEYS,
+    baseline_names,
+    baselines_argument,
+    override_argument,
+    parse_targets,
+    run_argument,
+    target_argument,
+)
+from neuroformer.cli.shared import open_asked, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 AMOUNTS = "1%,2%,5%,10%,25%,50%,all"
@@ -25,7 +32,7 @@ def add(command) -> None:
     )
     p.add_argument("--draws", type=int, default=3, help="random draws of labels, and seeds (default: 3)")
     baselines_argument(p)
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. tune.train=top")
+    override_argument(p, "e.g. tune.train=top")
 
 
 def run(args) -> None:

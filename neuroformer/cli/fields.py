@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_run, run_argument, save_figure, summarise
+from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.shared import open_run, save_figure, summarise
 from neuroformer.config import ConfigError
 
 
@@ -20,7 +21,7 @@ def add(command) -> None:
     p.add_argument(
         "--integrated", type=int, default=0, metavar="STEPS", help="also integrated gradients to frames"
     )
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
+    override_argument(p, "e.g. recording.path=moved.npz")
 
 
 def run(args) -> None:

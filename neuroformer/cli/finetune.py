@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import typing
 from pathlib import Path
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, summarise, warn_only_ours
-from neuroformer.config import ConfigError, TargetConfig
+from neuroformer.cli.options import (
+    KEYS,
+    override_argument,
+    overwrite_argument,
+    parse_targets,
+    run_argument,
+    target_argument,
+)
+from neuroformer.cli.shared import open_asked, summarise, warn_only_ours
+from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
@@ -24,38 +31,8 @@ def add(command) -> None:
         "--draw", type=int, default=0, help="which random draw of labels, and the seed (default: 0)"
     )
     p.add_argument("--out", type=Path, help="folder of the new run (default: <run>_<targets>)")
-    p.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. tune.train=top tune.rank=8")
-
-
-def target_argument(p) -> None:
-    p.add_argument(
-        "--target", required=True, action="append", dest="targets", metavar="NAME[:KIND[:SAMPLES]]",
-        help="a behavior variable, its kind (regression, classification, circular) and values a window; may be repeated",
-    )  # fmt: skip
-
-
-def parse_targets(asked: list[str]) -> list[TargetConfig]:
-    """Targets from the command line's words.
-
-    Raises
-    ------
-    ConfigError
-        An unknown kind, or a count that is none.
-    """
-    out = []
-    kinds = typing.get_args(typing.get_type_hints(TargetConfig)["kind"])
-    for item in asked:
-        name, _, rest = item.partition(":")
-        kind, _, samples = rest.partition(":")
-        if (kind or "regression") not in kinds or not (samples or "1").isdigit():
-            raise ConfigError(
-                f"--target is {item!r}; expected NAME[:KIND[:SAMPLES]] with a kind of {', '.join(kinds)}"
-            )
-        out.append(TargetConfig(name, kind or "regression", samples=int(samples or 1)))  # pyright: ignore[reportArgumentType]
-    if len({t.name for t in out}) < len(out):
-        raise ConfigError(f"--target names a variable twice: {', '.join(asked)}")
-    return out
+    overwrite_argument(p)
+    override_argument(p, "e.g. tune.train=top tune.rank=8")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.decode import baseline_names, baselines_argument
-from neuroformer.cli.shared import KEYS, summarise, warn_only_ours
+from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument
+from neuroformer.cli.shared import summarise, warn_only_ours
 from neuroformer.cli.tables import interval, score_table
 from neuroformer.config import ConfigError, load_config
 
@@ -28,7 +28,7 @@ def add(command) -> None:
         help="do and pool these folds alone (from 0): a later call goes on with what is there",
     )  # fmt: skip
     baselines_argument(p)
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. window.lookahead=0.75")
+    override_argument(p, "e.g. window.lookahead=0.75")
 
 
 def run(args) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, save_figure, summarise, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -42,10 +43,7 @@ def add(command) -> None:
         help="simulate the I-th of N shares; the same command without --part puts them together",
     )  # fmt: skip
     p.add_argument("--restart", action="store_true", help="throw an unfinished simulation away")
-    p.add_argument(
-        "override", nargs="*", metavar="key.sub=value",
-        help="e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'",
-    )  # fmt: skip
+    override_argument(p, "e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'")
 
 
 def _part(text: str) -> tuple[int, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from neuroformer.cli.finetune import parse_targets, target_argument
-from neuroformer.cli.shared import KEYS, open_asked, run_argument, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument, parse_targets, run_argument, target_argument
+from neuroformer.cli.shared import open_asked, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 
@@ -14,7 +14,7 @@ def add(command) -> None:
     p = command("probe", run, help, KEYS)
     run_argument(p)
     target_argument(p)
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. decode.split=valid")
+    override_argument(p, "e.g. decode.split=valid")
 
 
 def run(args) -> None:

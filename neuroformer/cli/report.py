@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuroformer.cli.shared import recording_argument, results_folder
+from neuroformer.cli.options import override_argument, recording_argument
+from neuroformer.cli.shared import results_folder
 
 
 def add(command) -> None:
@@ -14,7 +15,7 @@ def add(command) -> None:
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a trained run, e.g. runs/demo")
     recording_argument(p)
     p.add_argument("--out", type=Path, help="where the page goes (default: <run>/report.html)")
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="e.g. recording.path=moved.npz")
+    override_argument(p, "e.g. recording.path=moved.npz")
 
 
 def run(args) -> None:

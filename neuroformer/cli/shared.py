@@ -6,6 +6,7 @@ import argparse
 import ctypes
 import json
 import logging
+import math
 import os
 import sys
 import warnings
@@ -13,10 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
-
-KEYS = (
-    "Any key of configs/reference.yaml can be given as key.sub=value (lists by place: inputs.0.name=speed)."
-)
 
 
 def keep_freed_memory() -> None:
@@ -88,14 +85,15 @@ def _same_model(trained: Config, asked: Config) -> Config:
 
 
 def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
-    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only."""
+    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only.
+
+    What is no number (the correlation with a constant, say) is null there, as JSON has it.
+    """
     from neuroformer.model.bundle import write_atomic
 
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}
-    merged |= {
-        k: (round(v, 6) if isinstance(v, float) else v) for k, v in (values | (unprinted or {})).items()
-    }
+    merged |= {k: _rounded(v) if isinstance(v, float) else v for k, v in (values | (unprinted or {})).items()}
     write_atomic(path, json.dumps(merged, indent=1).encode())
     width = max(len(k) for k in values)
     print(
@@ -105,6 +103,10 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
         )
     )
     print(f"summary in {path}")
+
+
+def _rounded(x: float) -> float | None:
+    return round(x, 6) if math.isfinite(x) else None
 
 
 def save_figure(figure, path: Path) -> None:
@@ -119,16 +121,3 @@ def warn_only_ours() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def run_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
-    )
-    recording_argument(p)
-
-
-def recording_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--recording", default="", metavar="NAME", help="which one, where the run has several recordings"
-    )

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from neuroformer.cli.shared import KEYS, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument
+from neuroformer.cli.shared import warn_only_ours
 from neuroformer.cli.tables import table
 from neuroformer.config import ConfigError, load_config
 
@@ -25,7 +26,7 @@ def add(command) -> None:
     p.add_argument("--space", type=Path, required=True, help="YAML file of keys and their ranges or choices")
     p.add_argument("--run", type=Path, help="folder of the sweep (default: runs/<name>_sweep)")
     p.add_argument("--trials", type=int, default=20, help="configurations to try in all (default: 20)")
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
+    override_argument(p, "settings that replace the file's")
 
 
 def run(args) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroformer.decoding.decode import Decoded, measure
+if TYPE_CHECKING:  # it loads PyTorch, for which nobody who asks for help wants to wait
+    from neuroformer.decoding.decode import Decoded
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
@@ -29,6 +30,8 @@ def interval(low: float, high: float) -> str:
 
 def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     """One variable: every decoder's score with its 95 % interval (and that of each column), and the best control."""
+    from neuroformer.decoding.decode import measure
+
     what = measure(target)
     main = f"decode_{decoded.name}_{what}"
     keys = [main, *(k for k in scores if k.endswith("_r2") and k != main and f"{k}_low" in scores)]

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.shared import KEYS, results_folder, save_figure, summarise, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument, training_arguments
+from neuroformer.cli.shared import results_folder, save_figure, summarise, warn_only_ours
 from neuroformer.config import Config, ConfigError, load_config
 
 STOPPED = 75  # the system's code for "try again later"
@@ -21,20 +22,13 @@ def add(command) -> None:
     p = command("train", run, help, KEYS + " Exit code 75: a signal stopped it, saved; go on with --resume.")
     p.add_argument("--config", type=Path, help="YAML file, e.g. configs/demo.yaml; not needed with --resume")
     p.add_argument("--run", type=Path, help="folder of the run (default: runs/<name>)")
-    p.add_argument("--overwrite", action="store_true", help="replace a run that is already there")
-    p.add_argument(
-        "--resume", action="store_true",
-        help="go on exactly where the run in the folder stopped; begins it if there is nothing yet",
-    )  # fmt: skip
-    p.add_argument(
-        "--no-baselines", action="store_true", help="do not fit the GLMs that the score is compared with"
-    )
+    training_arguments(p)
     p.add_argument(
         "--seeds", type=int, metavar="N",
         help="train N seeds from `seed` on, into seed_<k> of the folder, and summarise their scores with intervals; "
         "with --resume, finished seeds are not run again",
     )  # fmt: skip
-    p.add_argument("override", nargs="*", metavar="key.sub=value", help="settings that replace the file's")
+    override_argument(p, "settings that replace the file's")
 
 
 def run(args) -> int:
@@ -79,14 +73,30 @@ def refuse_what_is_there(args, folder: Path) -> bool:
 
 def _run_one(args, config: Config, folder: Path) -> int:
     from neuroformer.data.members import open_recordings
-    from neuroformer.training.loop import Stopped
-    from neuroformer.training.train import is_first_process, train_several
+    from neuroformer.model.bundle import read_bundle
+    from neuroformer.training.checkpoint import refuse_other_config
 
     if args.resume and _is_scored(folder):
+        if not config.recordings:  # several are named only when they are opened
+            refuse_other_config(read_bundle(folder).config, config, folder)
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
     goes_on = refuse_what_is_there(args, folder)
     config, recs = open_recordings(config)
+    again = f"neuroformer train --run {folder} --resume"
+    return train_and_score(args, recs, config, folder, goes_on=goes_on, again=again)
+
+
+def train_and_score(
+    args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start=None
+) -> int:
+    """Train into a folder, with the weights of ``start`` where it is given; the exit code.
+
+    ``goes_on``: it holds a part of the run already. ``again``: the command that goes on with a run that was stopped.
+    """
+    from neuroformer.training.loop import Stopped
+    from neuroformer.training.train import is_first_process, train_several
+
     warn_only_ours()
     first = is_first_process()
     if first:
@@ -94,14 +104,28 @@ def _run_one(args, config: Config, folder: Path) -> int:
         if not goes_on:
             start_clean(folder)
     try:
-        members, metrics = train_several(recs, config, folder, progress=not args.quiet, resume=args.resume)
+        members, metrics = train_several(
+            recs,
+            config,
+            folder,
+            progress=not args.quiet,
+            resume=args.resume,
+            start=start,
+            tell=print_warnings,
+        )
     except Stopped as e:
         if first:
-            print(f"stopped by {e}; go on with: neuroformer train --run {folder} --resume")
+            print(f"stopped by {e}; go on with: {again}")
         return STOPPED
     if first:
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
+
+
+def print_warnings(found) -> None:
+    """What an audit warns of, before time is spent on it."""
+    for f in found.of("warning"):
+        print(f"WARNING {f.name}: {f.measured}; {f.advice}", flush=True)
 
 
 def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
@@ -114,7 +138,8 @@ def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
         config = load_config(args.config, args.override)
         return config, folder or Path("runs") / config.name
     if not args.resume or folder is None:
-        raise ConfigError("give --config FILE, or --run FOLDER --resume to go on with a run")
+        file = next((x for x in args.override if x.endswith((".yaml", ".yml"))), "FILE")
+        raise ConfigError(f"give --config {file}, or --run FOLDER --resume to go on with a run")
     if (folder / FILE).exists():
         config = read_config(folder / FILE)
     elif (folder / "bundle.json").exists():
@@ -161,6 +186,7 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
+    print("scoring held-out windows" + (", and fitting GLMs beside them" if baselines else ""), flush=True)
     scores = score(load_best(folder, recording=prepared.rec.name), prepared, "test")
     if prepared.config.traces.likelihood != "none":
         return _trace_summary(prepared, scores, baselines)

@@ -88,6 +88,7 @@ def _check_target(c: Config, i: int) -> None:
     whole = target.samples >= 1 and num_bins % target.samples == 0
     _require(whole, f"targets[{i}].samples", target.samples, expected)
     _require(target.period >= 0, f"targets[{i}].period", target.period, "0 (2 pi) or more")
+    _require(0 <= target.closed <= 1, f"targets[{i}].closed", target.closed, "a share in [0, 1]")
     if target.kind != "regression":
         expected = f"squared (a {target.kind} has a noise model of its own)"
         _require(target.noise == "squared", f"targets[{i}].noise", target.noise, expected)
@@ -137,7 +138,6 @@ def _check_amounts(c: Config) -> None:
     counts |= {
         f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
     }
-    _require(0 <= c.tune.linear <= 1, "tune.linear", c.tune.linear, "a share in [0, 1]")
     _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
     counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
     counts |= {"generate.max_tokens": g.max_tokens}

@@ -44,6 +44,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"no configuration file at {path}")
     try:
         tree = yaml.load(path.read_text(), Loader=_Loader) or {}
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text; expected a YAML file, e.g. configs/demo.yaml") from None
     except yaml.YAMLError as e:
         raise ConfigError(f"{path} is not valid YAML: {e}") from None
     if not isinstance(tree, dict):

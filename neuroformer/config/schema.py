@@ -70,6 +70,7 @@ class TargetConfig:
     period: float = 0.0  # of a circular variable, in its unit; 0: 2 pi
     samples: int = 1  # values a window, evenly spaced, the last at its end
     weight: float = 1.0
+    closed: float = 0.25  # share of the readout in closed form in the values of `neuroformer folds`
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,7 @@ class GenerateConfig:
     top_k_id: int = 0
     batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
     max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
+    cuda_graph: bool = True  # on a GPU: capture a step's kernels once and replay them
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,6 @@ class TuneConfig:
     average: float = 0.95  # decay of the moving average of weights that is kept
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
-    linear: float = 0.25  # share of the closed-form linear readout in the values of `neuroformer folds`
     valid: float = 0.2  # contiguous share of the labels to stop by
 
 

@@ -118,6 +118,14 @@ class Batch:
     def num_spikes(self) -> int:
         return self.current.total
 
+    def every_spike(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Window, bin and unit of all spikes, those of the past first."""
+        return (
+            torch.cat([self.past.row_T, self.current.row_T]),
+            torch.cat([self.past_tick_P, self.tick_T]),
+            torch.cat([self.past_unit_P, self.unit_T]),
+        )
+
     def to(self, device, non_blocking: bool = False) -> Batch:
         """The same batch on another device."""
         return _move(self, device, non_blocking)

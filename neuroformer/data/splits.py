@@ -100,10 +100,11 @@ def make_split(rec: Recording, config: Config) -> Split:
     split = Split(segments, arrays, w.dt)
     for part in PARTS:
         if split.seconds(part) < w.current:
+            by_blocks = f"interval(s), split.block {s.block:g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
+            what = "trials" if s.by == "trials" else by_blocks
             raise ConfigError(
-                f"the split leaves {split.seconds(part):g} s for '{part}' "
-                f"({len(segments)} {s.by if s.by == 'trials' else 'interval(s)'}, pattern {list(s.pattern)}); "
-                "use shorter blocks or another pattern"
+                f"the split leaves {split.seconds(part):g} s for '{part}' ({rec.duration:,.3g} s in {len(segments)} "
+                f"{what}, split.pattern {', '.join(s.pattern)}); change one of these"
             )
     return split
 

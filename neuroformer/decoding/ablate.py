@@ -25,7 +25,7 @@ from neuroformer.decoding.decode import (
     score_of,
     true_values,
 )
-from neuroformer.generation.rollout import sample_window
+from neuroformer.generation.scan import sample_window
 from neuroformer.metrics import block_bootstrap
 from neuroformer.model.bundle import LIKELIHOOD, read_bundle
 from neuroformer.model.neuroformer import Neuroformer

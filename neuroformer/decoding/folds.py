@@ -80,8 +80,8 @@ def decode_folds(
 
     In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
     number of steps, and its heads then on the labels alone (:func:`~neuroformer.decoding.finetune.fit_heads`). With
-    several ``members`` that is done once a seed, and values are their mean. A share ``tune.linear`` of it is the
-    closed-form linear readout of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are
+    several ``members`` that is done once a seed, and values are their mean. A share ``closed`` of the
+    target is the readout in closed form of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are
     fitted on the same labels. A fold that ``folder`` already holds, of the same configuration, is not done again; one
     whose held-out part has no label at all (the animal rested) is left out. With ``only`` some folds, the others are
     left for another call, and those alone are pooled.
@@ -182,19 +182,18 @@ def _fitted(folder: Path, prepared: Prepared, seed: int) -> Neuroformer:
 
 
 def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
-    """(V, C) the members' mean, and a share ``tune.linear`` of the first one's linear readout; class labels: the first's."""
+    """(V, C) the members' mean, and a share ``closed`` of the first one's readout in closed form; class labels: the first's."""
     each = [predict_targets(model, prepared, test)[target.name] for model in models]
     if target.kind == "classification":
         return each[0]
     mean = np.mean([encode_labels(target, values) for values in each], 0)
-    share = prepared.config.tune.linear
-    if share > 0:
+    if target.closed > 0:
         head = models[0].targets[target.name]
         assert isinstance(head, TargetHead)
         features = linear_features(models[0], prepared, windows, target.name)
         set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_centers), features)
-        linear = predict_targets(models[0], prepared, test)[target.name]
-        mean = (1 - share) * mean + share * encode_labels(target, linear)
+        closed = predict_targets(models[0], prepared, test)[target.name]
+        mean = (1 - target.closed) * mean + target.closed * encode_labels(target, closed)
     return decode_labels(target, mean)
 
 

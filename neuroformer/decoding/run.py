@@ -55,7 +55,7 @@ def decode_run(
     part = config.decode.split
     windows = {p: decode_windows(prepared, p) for p in ("train", part)}
     labels = {p: true_values(prepared, w) for p, w in windows.items()}
-    blind = _without_spikes(prepared, folder / "control", progress) if _sees_more(config) else {}
+    blind = _without_spikes(prepared, folder / "control", progress) if sees_more(config) else {}
     for target in config.targets:
         model = load_model(bundle, target.name)
         decoded = start_decoded(prepared, target, windows[part], labels[part][target.name])
@@ -168,7 +168,8 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
     return out
 
 
-def _sees_more(config: Config) -> bool:
+def sees_more(config: Config) -> bool:
+    """Whether the model reads anything but spikes, so that it is a control of its own without them."""
     return bool(config.inputs) or config.window.frames > 0
 
 

@@ -6,15 +6,15 @@ Shape suffixes: Q sequences.
 from __future__ import annotations
 
 import numpy as np
-from tqdm import tqdm
 
 from neuroformer.config import Config
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
-from neuroformer.generation.rollout import Sequences, Spikes, rollout
+from neuroformer.generation.rollout import rollout
 from neuroformer.generation.sequences import SAMPLES, batch_size_for
-from neuroformer.generation.simulate import as_recording, changed_builder
+from neuroformer.generation.simulate import as_recording, changed_builder, seconds_bar
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -80,7 +80,7 @@ def go_on(
     builder = changed_builder(builder, rec, split, sequences, config)
     size = g.batch_size or batch_size_for(model, config, len(sequences))
     parts, guard_hits = [], 0
-    with tqdm(total=int((stop - start).sum()), unit="s", unit_scale=split.dt, desc="going on", disable=not progress) as bar:  # fmt: skip
+    with seconds_bar(int((stop - start).sum()), split.dt, "going on", progress) as bar:
         for first in range(0, len(sequences), size):
             made = rollout(model, builder, sequences[first : first + size], g, config.seed, bar.update)
             parts.append(Spikes(made.spikes.sequence + first, made.spikes.tick, made.spikes.unit))

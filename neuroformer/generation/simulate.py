@@ -16,14 +16,9 @@ from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.interventions import UnitInterventions, changed_recording, simulated_spans
-from neuroformer.generation.rollout import (
-    Sequences,
-    Spikes,
-    WindowResult,
-    rollout_true_past,
-    rollout_windows,
-)
+from neuroformer.generation.rollout import WindowResult, rollout_true_past, rollout_windows
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.generation.store import SimulationFolder
 from neuroformer.generation.traces import Samples, TraceInterventions, first_past, laid_out, trace_windows
 from neuroformer.model.neuroformer import Neuroformer
@@ -97,7 +92,7 @@ def simulate(
     begin = time.perf_counter()
     parts: list[Any] = []
     num_tokens = guard_hits = made = 0
-    with tqdm(total=num_bins, unit="s", unit_scale=split.dt, desc="simulated", disable=not progress) as bar:
+    with seconds_bar(num_bins, split.dt, "simulated", progress) as bar:
         for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
             rows = slice(number * size, (number + 1) * size)
             piece = _batch(run, kind, number, rows, sequences[rows], store, builder.shape.current, bar.update)
@@ -185,11 +180,15 @@ def simulate_true_past(
     g = config.generate
     sequences = sequences_of(split, index, builder.shape, g)
     num_bins = int((sequences.stop - sequences.start).sum())
-    with tqdm(
-        total=num_bins, unit="s", unit_scale=split.dt, desc="after the true past", disable=not progress
-    ) as bar:
+    with seconds_bar(num_bins, split.dt, "after the true past", progress) as bar:
         result = rollout_true_past(model, builder, index, sequences, g, config.seed, bar.update)
     return as_recording(rec, split, sequences, result.spikes, g, config.seed, result.guard_hits)
+
+
+def seconds_bar(num_bins: int, dt: float, what: str, progress: bool) -> tqdm:
+    """A progress bar that counts simulated seconds."""
+    text = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
+    return tqdm(total=num_bins, unit_scale=dt, desc=what, bar_format=text, disable=not progress)
 
 
 def as_recording(

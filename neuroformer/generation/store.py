@@ -16,7 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from neuroformer.generation.rollout import Sequences, Spikes, WindowResult
+from neuroformer.generation.rollout import WindowResult
+from neuroformer.generation.spikes import Sequences, Spikes
 
 
 class SimulationError(ValueError):

@@ -18,9 +18,10 @@ from neuroformer.data.splits import Split
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import Windows
 from neuroformer.generation.interventions import RECORDED, acting_bins, on_units
-from neuroformer.generation.rollout import Sequences, WindowResult
+from neuroformer.generation.rollout import WindowResult
 from neuroformer.generation.sampling import TRACE, uniforms
 from neuroformer.generation.sequences import place_of
+from neuroformer.generation.spikes import Sequences
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording.recording import Traces
 

@@ -38,6 +38,15 @@ def prepend(x_SD: Tensor, layout: Ragged, first_BD: Tensor) -> tuple[Tensor, Rag
     return out, longer
 
 
+def packed(x_BLD: Tensor, exists_BL: Tensor) -> tuple[Tensor, Ragged]:
+    """The vectors that exist, one sequence after another, and where each lies."""
+    num, length = exists_BL.shape
+    if not bool(exists_BL.all()):
+        return x_BLD[exists_BL], Ragged.from_lengths(exists_BL.sum(1))
+    offsets = torch.arange(num + 1, device=x_BLD.device) * length
+    return x_BLD.flatten(0, 1), Ragged(offsets, length, num * length)
+
+
 class Attention(nn.Module):
     """Multi-head attention of one set of tokens to another (or to itself)."""
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import neuroformer
-from neuroformer.config import Config, from_dict, member_config, to_dict
+from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
 from neuroformer.model.cohort import of_member
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -272,11 +272,20 @@ def read_bundle(path: str | Path) -> Bundle:
         if tree.pop("sha256") != _tree_digest(tree):
             raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
         return Bundle(
-            path, from_dict(tree["config"]), [Member(**m) for m in tree["recordings"]], tree["metrics"],
+            path, _config_of(tree["config"], file), [Member(**m) for m in tree["recordings"]], tree["metrics"],
             tree["versions"], tree["weights_sha256"],
         )  # fmt: skip
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
+
+
+def _config_of(tree: dict[str, Any], file: Path) -> Config:
+    try:
+        return from_dict(tree)
+    except ConfigError as e:
+        raise BundleError(
+            f"{file} was written by another version of neuroformer, train it again: {e}"
+        ) from None
 
 
 def weights_file(bundle: Bundle, objective: str) -> Path:

@@ -220,8 +220,11 @@ def _three(x: tuple[int, ...]) -> tuple[int, int, int]:
 def _check(c: FrameEncoderConfig, size: tuple[int, ...], kernel: tuple[int, ...]) -> None:
     for name, n, k in zip(("frames", "rows", "columns"), size, kernel, strict=True):
         if k > n:
+            key = "stride" if c.kind == "patches" else "kernel"
+            longer = ", or a longer window.frames (seconds)" if name == "frames" else ""
             raise ConfigError(
-                f"model.frame_encoder takes {k} {name} at once, but a clip has {n}; use a smaller kernel"
+                f"model.frame_encoder takes {k} {name} at once, but a clip has {n}; give "
+                f"model.frame_encoder.{key}={[min(a, b) for a, b in zip(size, kernel, strict=True)]}{longer}"
             )
     if c.kind == "patches":
         for name, n, k in zip(("frames", "rows", "columns"), size, kernel, strict=True):

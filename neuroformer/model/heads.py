@@ -1,4 +1,4 @@
-"""What is read from the fused states: the next dt, the id at that dt, rates, alignment.
+"""What is read from the fused states: the next dt, the id at that dt, rates.
 
 Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, D width, F features.
 """
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuroformer.model.intensity import bounded
 from neuroformer.model.layers import Linear
+from neuroformer.ops import marked_cross_entropy
 
 MIN_LOG_RATE = -16.0
 
@@ -116,15 +117,14 @@ class SpikeHeads(nn.Module):
             hidden = hidden + self.given.index_select(0, dt_S)
         return self.out(F.gelu(hidden)) + h_SD
 
+    def dt_nll(self, h_TD: Tensor, base_TB: Tensor | None, low_T: Tensor, target_T: Tensor) -> Tensor:
+        """(T,) nats of the bin that comes next."""
+        return F.cross_entropy(self.dt_logits(h_TD, base_TB, low_T), target_T, reduction="none")
 
-class Projection(nn.Module):
-    """A pooled feature into the shared, normalised space of an alignment."""
-
-    def __init__(self, size: int, width: int):
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.LayerNorm(size), Linear(size, 2 * width), nn.GELU(), Linear(2 * width, width)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.normalize(self.net(x).float(), dim=-1)
+    def id_nll(
+        self, h_SD: Tensor, base_SU: Tensor | None, low_S: Tensor, dt_S: Tensor, unit_S: Tensor
+    ) -> Tensor:
+        """(S,) nats of each spike's unit; units before ``low`` have no chance."""
+        high_S = torch.full_like(low_S, len(self.unit))
+        state_SD = self.id_state(h_SD, dt_S)
+        return marked_cross_entropy(state_SD, self.unit, self.bias, unit_S, low_S, high_S, base_SU)

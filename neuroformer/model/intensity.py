@@ -37,6 +37,20 @@ def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
     return place - first + 1
 
 
+def of_last_spike(
+    layout: Ragged, tick_S: Tensor, unit_S: Tensor, count_S: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(T,) each of what the spikes say, at their tokens; bin 0, unit -1 and count 0 at the first token of a window."""
+    has_spike = torch.ones(layout.total, dtype=torch.bool, device=tick_S.device)
+    has_spike[layout.first()] = False
+    none = torch.zeros_like(layout.row_T)
+    return (
+        none.masked_scatter(has_spike, tick_S),
+        (none - 1).masked_scatter(has_spike, unit_S),
+        none.masked_scatter(has_spike, count_S),
+    )
+
+
 @dataclass
 class Intensity:
     """A Poisson process after each token, scanned cell by cell in the order of the tokens.

@@ -12,6 +12,12 @@ from neuroformer.ops import linear
 class Linear(nn.Linear):
     """``torch.nn.Linear`` by whichever library multiplies faster; see :func:`neuroformer.ops.linear`."""
 
+    def reset_parameters(self) -> None:
+        if self.in_features:
+            super().reset_parameters()
+        elif self.bias is not None:  # PyTorch's own, less its warning that there is no weight to draw
+            nn.init.uniform_(self.bias, 0.0, 0.0)
+
     def forward(self, input: Tensor) -> Tensor:
         return linear(input, self.weight, self.bias)
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data.batch import Batch, earlier_frames
-from neuroformer.model.attention import Context, prepend
+from neuroformer.model.alignment import Projection, mean_of, spikes_to_the_end
+from neuroformer.model.attention import Context, packed, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted, without_units
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
-from neuroformer.model.heads import LinearReadout, Projection, RateReadout, SpikeHeads
-from neuroformer.model.intensity import Coupling, Intensity, bounded, cell_counts
+from neuroformer.model.heads import LinearReadout, RateReadout, SpikeHeads
+from neuroformer.model.intensity import Coupling, Intensity, bounded, cell_counts, of_last_spike
 from neuroformer.model.later import later_where_read
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
@@ -27,7 +28,7 @@ from neuroformer.model.state import Output, State
 from neuroformer.model.surprise import Surprise
 from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
-from neuroformer.ops import Ragged, marked_cross_entropy
+from neuroformer.ops import Ragged
 
 
 class Neuroformer(nn.Module):
@@ -63,6 +64,24 @@ class Neuroformer(nn.Module):
         m, w = config.model, config.window
         self.config, self.num_units = config, num_units
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
+        self.unit_rate = torch.tensor(normalization["unit_rate"])
+        self._make_streams(normalization)
+        self.fusion = Fusion(config)
+        self._make_rates_and_heads(normalization)
+        self._make_targets(normalization)
+        sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
+        history_size = 0 if self.history is None else self.history.size
+        self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
+        self._make_alignment()
+        self.traces = None
+        if config.traces.likelihood != "none":
+            self.traces = TraceHead(config, num_units, normalization["traces"])
+        self.dropout = Dropout(m.dropout)
+
+    def _make_streams(self, normalization: dict[str, Any]) -> None:
+        """Past spikes, inputs and frames, and what the first token is made of."""
+        config, num_units = self.config, self.num_units
+        m, w = config.model, config.window
         self.spikes = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
         self.sos = nn.Parameter(torch.randn(m.width) * 0.1)
         self.past_null = nn.Parameter(torch.zeros(m.width))
@@ -71,11 +90,10 @@ class Neuroformer(nn.Module):
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
             self.history_weight = Linear(self.history.size, m.width, bias=False)
             self.history_dropout = Dropout(m.history_dropout)
+        scales = normalization["inputs"]
         self.inputs = nn.ModuleDict(
             {
-                v.name: InputEmbedding(
-                    v, normalization["inputs"][v.name], m.width, m.time_features, w.current
-                )
+                v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, w.current)
                 for v in config.inputs
             }
         )
@@ -89,7 +107,11 @@ class Neuroformer(nn.Module):
         self.what_where = None
         if self.frames is not None and m.frame_readout:
             self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
-        self.fusion = Fusion(config)
+
+    def _make_rates_and_heads(self, normalization: dict[str, Any]) -> None:
+        """Expected counts, what past and current spikes add to them, and the heads of the spikes."""
+        config, num_units = self.config, self.num_units
+        m, dt = config.model, config.window.dt
         self.rates = RateReadout(
             num_units, self.num_bins, m.width, normalization["unit_rate"], normalization["unit_peak"]
         )
@@ -98,30 +120,35 @@ class Neuroformer(nn.Module):
         )
         self.coupling = None
         if m.coupling > 0:
-            num_lags = round(m.coupling / w.dt) + 1
+            num_lags = round(m.coupling / dt) + 1
             self.coupling = Coupling(num_units, self.num_bins, num_lags, m.coupling_rank)
+        self.surprise = None
+        if self.what_where is not None and m.surprise > 0:
+            self.surprise = Surprise(
+                num_units, earlier_frames(config, normalization), m.history_rank or 1,
+                normalization["unit_rate"], self.frame_period / dt, m.history_dropout,
+            )  # fmt: skip
+
+    def _make_targets(self, normalization: dict[str, Any]) -> None:
+        """A head for every declared target, and the spikes counted around its moments."""
+        config, m, w = self.config, self.config.model, self.config.window
         self.moments = None
         if config.targets and m.target_filters:
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
             width = self.num_bins if m.target_networks else 0
             self.moments = MomentCounts(
-                num_units, m.target_filters, before, round(w.lookahead / w.dt), width, m.target_kernel > 0
-            )
-        self.unit_rate = torch.tensor(normalization["unit_rate"])
-        self.surprise = None
-        if self.what_where is not None and m.surprise > 0:
-            self.surprise = Surprise(
-                num_units, earlier_frames(config, normalization), m.history_rank or 1,
-                normalization["unit_rate"], self.frame_period / w.dt, m.history_dropout,
+                self.num_units, m.target_filters, before, round(w.lookahead / w.dt), width, m.target_kernel > 0,
             )  # fmt: skip
         self.targets = nn.ModuleDict(
             {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
-        sizes = {name: x.size for name, x in self.inputs.items() if isinstance(x, InputEmbedding)}
-        history_size = 0 if self.history is None else self.history.size
-        self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
+
+    def _make_alignment(self) -> None:
+        """Projections of both sides of every alignment."""
+        config, m = self.config, self.config.model
         if any("neural" in c.pair for c in config.loss.contrast):
-            self.neural = FilteredCounts(num_units, max(m.history_filters, 1), self.past_bins + self.num_bins)
+            num_filters, num_bins = max(m.history_filters, 1), self.past_bins + self.num_bins
+            self.neural = FilteredCounts(self.num_units, num_filters, num_bins)
             self.neural_weight = Linear(self.neural.size, m.width, bias=False)
         self.contrast = nn.ModuleList(
             nn.ModuleList(Projection(m.width, c.width) for _ in c.pair) for c in config.loss.contrast
@@ -129,10 +156,6 @@ class Neuroformer(nn.Module):
         self.contrast_scale = nn.ParameterList(
             nn.Parameter(torch.tensor(float(c.scale)).log()) for c in config.loss.contrast
         )
-        self.traces = None
-        if config.traces.likelihood != "none":
-            self.traces = TraceHead(config, num_units, normalization["traces"])
-        self.dropout = Dropout(m.dropout)
 
     @classmethod
     def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
@@ -145,13 +168,8 @@ class Neuroformer(nn.Module):
         return bundle.load_model(bundle.read_bundle(path), objective, recording)
 
     def forward(self, batch: Batch) -> Output:
-        # 1, 2: streams and SOS
-        state = self.encode(batch)
-        # 3: current spikes
-        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
-        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
-        # 4: fusion
-        h_TD = self.fusion(x_TD, layout, state.contexts)
+        # 1 to 4: streams and SOS, current spikes, fusion
+        state, h_TD, layout = self.fused(batch)
         # 5: rates
         log_rate_WBU = self.rates(h_TD.index_select(0, layout.first()), state.log_rate_terms)
         # 6: spikes
@@ -162,6 +180,16 @@ class Neuroformer(nn.Module):
         # 8: alignment
         features = self.features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
+
+    def fused(self, batch: Batch) -> tuple[State, Tensor, Ragged]:
+        """What precedes the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
+        # 1, 2: streams and SOS
+        state = self.encode(batch)
+        # 3: current spikes
+        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
+        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
+        # 4: fusion
+        return state, self.fusion(x_TD, layout, state.contexts), layout
 
     def expected(self, batch: Batch) -> Tensor:
         """(W, B, U) log rates: steps 1, 2, 4 and 5 without any current spike."""
@@ -260,26 +288,16 @@ class Neuroformer(nn.Module):
                 vectors.append(x)
                 exist.append(exists)
         x_WND, exists_WN = self.dropout(torch.cat(vectors, 1)), torch.cat(exist, 1)
-        num_windows, num_samples = exists_WN.shape
-        if bool(exists_WN.all()):
-            offsets = torch.arange(num_windows + 1, device=x_WND.device) * num_samples
-            layout = Ragged(offsets, num_samples, num_windows * num_samples)
-            x = x_WND.flatten(0, 1)
-        else:
-            layout, x = Ragged.from_lengths(exists_WN.sum(1)), x_WND[exists_WN]
-        return Context(*prepend(x, layout, self.input_null[group].expand(num_windows, -1)))
+        null_WD = self.input_null[group].expand(batch.num_windows, -1)
+        return Context(*prepend(*packed(x_WND, exists_WN), null_WD))
 
     def _spike_nll(
         self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged, log_rate_WBU: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Nats of every dt (one a token, EOS included) and of every id."""
         spikes, row_T = batch.current, layout.row_T
-        has_spike = torch.ones(layout.total, dtype=torch.bool, device=h_TD.device)
-        has_spike[layout.first()] = False
-        last_tick = torch.zeros_like(row_T).masked_scatter(has_spike, batch.tick_T)
-        last_unit = torch.full_like(row_T, -1).masked_scatter(has_spike, batch.unit_T)
         count = cell_counts(spikes, batch.tick_T, batch.unit_T)
-        count_T = torch.zeros_like(row_T).masked_scatter(has_spike, count)
+        last_tick, last_unit, count_T = of_last_spike(layout, batch.tick_T, batch.unit_T, count)
         within_TBU = None
         if self.coupling is not None:
             within_TBU = self.coupling.within(spikes, batch.tick_T, batch.unit_T, count == 1)
@@ -290,17 +308,12 @@ class Neuroformer(nn.Module):
         before_S = torch.arange(spikes.total, device=h_TD.device) + spikes.row_T
         target_T = torch.full_like(row_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
         base_TB = None if intensity is None else intensity.dt_base()
-        dt_logits = self.heads.dt_logits(h_TD, base_TB, last_tick)
-        dt_nll = nn.functional.cross_entropy(dt_logits, target_T, reduction="none")
+        dt_nll = self.heads.dt_nll(h_TD, base_TB, last_tick, target_T)
         same = last_tick.index_select(0, before_S) == batch.tick_T
         low_S = torch.where(same, last_unit.index_select(0, before_S).clamp_min(0), 0)
-        state_SD = self.heads.id_state(h_TD.index_select(0, before_S), batch.tick_T)
         base_SU = self.id_base(intensity, before_S, batch.tick_T)
-        high_S = torch.full_like(low_S, self.num_units)
-        id_nll = marked_cross_entropy(
-            state_SD, self.heads.unit, self.heads.bias, batch.unit_T, low_S, high_S, base_SU
-        )
-        return dt_nll, id_nll
+        h_SD = h_TD.index_select(0, before_S)
+        return dt_nll, self.heads.id_nll(h_SD, base_SU, low_S, batch.tick_T, batch.unit_T)
 
     def intensity(
         self, log_rate_TBU: Tensor, drive_TBU: Tensor | None, within_TBU: Tensor | None,
@@ -342,13 +355,6 @@ class Neuroformer(nn.Module):
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
         return self.decode(batch, *self.fused(batch))
 
-    def fused(self, batch: Batch) -> tuple[State, Tensor, Ragged]:
-        """What precedes the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
-        state = self.encode(batch)
-        x_SD = self.dropout(self.spikes(batch.tick_T, batch.unit_T))
-        x_TD, layout = prepend(x_SD, batch.current, state.start_WD)
-        return state, self.fusion(x_TD, layout, state.contexts), layout
-
     def decode(self, batch: Batch, state: State, h_TD: Tensor, layout: Ragged) -> dict[str, Tensor]:
         """Raw outputs of every target, (W, values, R); spikes around the window are counted once for equal moments."""
         counts: dict[tuple[int, ...], Moments] = {}
@@ -369,15 +375,9 @@ class Neuroformer(nn.Module):
         if key not in known:
             around = batch.around
             counts_VF, bins_VUB, spans_VF, _ = self.moments(around.layout, around.tick_S, around.unit_S, ends)
-            if self.surprise is not None and state.expected is not None and batch.earlier is not None:
-                row = torch.cat([batch.past.row_T, batch.current.row_T])
-                tick = torch.cat([batch.past_tick_P, batch.tick_T])
-                unit = torch.cat([batch.past_unit_P, batch.unit_T])
-                more_WNF = [
-                    self.surprise.features(batch.earlier, state.expected, row, tick, unit, None, until=end)
-                    for end in ends
-                ]
-                counts_VF = torch.cat([counts_VF, torch.stack(more_WNF, 1).flatten(0, 1)], 1)
+            if self.surprise is not None and state.expected is not None:
+                unexplained_VF = self.surprise.at_moments(batch, state.expected, ends)
+                counts_VF = torch.cat([counts_VF, unexplained_VF], 1)
             known[key] = Moments(counts_VF, bins_VUB, spans_VF, later_where_read(self, batch, ends))
         return known[key]
 
@@ -386,10 +386,10 @@ class Neuroformer(nn.Module):
         out = []
         for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):
             assert isinstance(nets, nn.ModuleList)
-            sides = [
+            a, b = (
                 net(self.pooled(side, batch, state)) for side, net in zip(contrast.pair, nets, strict=True)
-            ]
-            out.append((sides[0], sides[1]))
+            )
+            out.append((a, b))
         return out
 
     def pooled(self, side: str, batch: Batch, state: State) -> Tensor:
@@ -399,17 +399,6 @@ class Neuroformer(nn.Module):
             context = state.contexts["frames"]
             return self.frames.pooled(context.x_SD, context.layout).index_select(0, batch.clips.index_W)
         if side != "neural":
-            context = state.contexts[side]
-            total = context.x_SD.new_zeros(batch.num_windows, context.x_SD.shape[1])
-            return total.index_add(0, context.layout.row_T, context.x_SD) / context.layout.lengths_B[:, None]
-        # past and current spikes in one stretch that ends with the window
-        tick = torch.cat([batch.past_tick_P, batch.tick_T]) - self.num_bins
-        unit = torch.cat([batch.past_unit_P, batch.unit_T])
-        row = torch.cat([batch.past.row_T, batch.current.row_T])
-        order = torch.argsort(row, stable=True)
-        lengths = batch.past.lengths_B + batch.current.lengths_B
-        both = Ragged(
-            torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
-            batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
-        )  # fmt: skip
-        return self.neural_weight(self.neural(both, tick[order], unit[order]))
+            return mean_of(state.contexts[side])
+        layout, tick, unit = spikes_to_the_end(batch, self.num_bins)
+        return self.neural_weight(self.neural(layout, tick, unit))

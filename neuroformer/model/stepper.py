@@ -7,13 +7,14 @@ U units.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from neuroformer.data.batch import Batch
-from neuroformer.model.attention import Block
+from neuroformer.model.attention import Block, Context
 from neuroformer.model.heads import at_least_float32
 from neuroformer.model.intensity import Intensity
 from neuroformer.model.neuroformer import Neuroformer
@@ -39,16 +40,10 @@ class Stepper:
         self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
         self.own: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values
         self.length = 0  # so many tokens of them are filled
-        self.cross: list[_Keys | None] = []
-        for block in self.blocks:
-            context = None if block.attend == "current" else state.contexts[block.attend]
-            if context is None:
-                self.cross.append(None)
-            else:
-                k, v = (context.layout.pad(x) for x in block.keys_values(context))
-                full = context.layout.total == len(context.layout) * context.layout.max_length
-                mask = None if full else context.layout.mask_BL
-                self.cross.append(_Keys(k, v, mask, context.index_W))
+        self.cross = [
+            None if block.attend == "current" else self._keys(i, block, state.contexts[block.attend])
+            for i, block in enumerate(self.blocks)
+        ]
         self.h_AD = self._advance(state.start_WD)
         self.log_rate_WBU = model.rates(self.h_AD, state.log_rate_terms)
         self.log_rate_ABU, self.drive_ABU = self.log_rate_WBU, state.drive_WBU
@@ -89,12 +84,23 @@ class Stepper:
             q_AHE = block.attention.queries(y)
             keys = self.cross[i]
             if keys is None:
-                mixed = _attend(q_AHE, self._remember(i, block.attention.both(y)))
+                mixed = self._attend(i, q_AHE, block.attention.both(y))
             else:
                 mixed = keys.read(q_AHE, self.rows)
             x_AD = block.finish(x_AD, mixed)
         self.length += 1
         return self.model.fusion.norm(x_AD)
+
+    def _keys(self, place: int, block: Block, context: Context) -> Keys:
+        """What the block at ``place`` reads of a stream."""
+        k, v = (context.layout.pad(x) for x in block.keys_values(context))
+        full = context.layout.total == len(context.layout) * context.layout.max_length
+        return _PaddedKeys(k, v, None if full else context.layout.mask_BL, context.index_W)
+
+    def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
+        """(A, H, E) of the sequences' own tokens so far, the new one included."""
+        k, v = self._remember(place, new_A2HE).permute(2, 0, 3, 1, 4)
+        return F.scaled_dot_product_attention(q_AHE[:, :, None], k, v)[:, :, 0]
 
     def _remember(self, block: int, new_A2HE: Tensor) -> Tensor:
         """(A, L, 2, H, E) keys and values of a block's tokens so far, the new ones written behind them in place."""
@@ -121,21 +127,28 @@ class Next:
         base = None if self.intensity is None else self.intensity.dt_base()
         return self.model.heads.dt_logits(self.h_nD, base, self.tick)
 
-    def id_logits(self, going: Tensor, dt: Tensor) -> Tensor:
-        """(m, U) of the unit at bin ``dt`` for the sequences ``going``; in the last spike's bin, units before its
-        own are excluded."""
+    def id_logits(self, dt: Tensor) -> Tensor:
+        """(n, U) of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
         heads = self.model.heads
-        state = heads.id_state(self.h_nD[going], dt)
+        state = heads.id_state(self.h_nD, dt)
         logits = at_least_float32(linear(state, heads.unit, heads.bias))
-        base = self.model.id_base(self.intensity, going, dt)
+        base = self.model.id_base(self.intensity, torch.arange(len(dt), device=dt.device), dt)
         if base is not None:
             logits = logits + base
-        low = torch.where(self.tick[going] == dt, self.unit[going], 0)
+        low = torch.where(self.tick == dt, self.unit, 0)
         units = torch.arange(logits.shape[1], device=logits.device)
         return logits.masked_fill(units < low[:, None], float("-inf"))
 
 
-class _Keys:
+class Keys(Protocol):
+    """Keys and values of one stream, computed once a window."""
+
+    def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
+        """(A, H, E) for the queries of the active windows ``rows``."""
+        ...
+
+
+class _PaddedKeys:
     """Keys and values of one stream, kept as (G, H, L, E), and which of them each window reads.
 
     Queries come to the keys, not keys to the queries: those of windows that share a stimulus lie side by side,
@@ -185,9 +198,3 @@ class _Keys:
         self.in_order = torch.equal(
             self.place_A, torch.arange(len(self.held) * self.slots, device=place.device)
         )
-
-
-def _attend(q_AHE: Tensor, keys_values_AL2HE: Tensor) -> Tensor:
-    """(A, H, E)."""
-    k, v = keys_values_AL2HE.permute(2, 0, 3, 1, 4)
-    return F.scaled_dot_product_attention(q_AHE[:, :, None], k, v)[:, :, 0]

@@ -3,7 +3,8 @@
 A cell that fires more than its stimulus calls for tells of something that nobody recorded: where the eye really looked,
 how awake the animal was. Counts alone hide it, since most of their variance is the stimulus'.
 
-Shape suffixes: W windows, G distinct stretches of frames, K frames of a stretch, P spikes, U units, F features.
+Shape suffixes: W windows, G distinct stretches of frames, K frames of a stretch, P spikes, U units, F features,
+N moments of a window, V moments of all windows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuroformer.data.batch import Earlier
+from neuroformer.data.batch import Batch, Earlier
 from neuroformer.model.embed import raised_cosines
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.layers import Dropout, Linear
@@ -112,6 +113,13 @@ class Surprise(nn.Module):
         # times the precision's root: of about the size of the others
         shift_W2F = score_W2F * SHIFT_PRECISION**0.5 / (information_W2F + SHIFT_PRECISION)
         return torch.cat([each_WUF, shift_W2F], 1).flatten(1)
+
+    def at_moments(self, batch: Batch, expected: Expected, ends: list[int]) -> Tensor:
+        """(V, F) from all spikes before the moments at bins ``ends`` of every window."""
+        assert batch.earlier is not None
+        row, tick, unit = batch.every_spike()
+        each_WNF = [self.features(batch.earlier, expected, row, tick, unit, None, until=end) for end in ends]
+        return torch.stack(each_WNF, 1).flatten(0, 1)
 
     def drive(self, features_WF: Tensor, moved_W2U: Tensor) -> Tensor:
         """(W, U) additions to the log rates; ``moved`` is what a shift of the image by one place does to them."""

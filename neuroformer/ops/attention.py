@@ -101,14 +101,7 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
         "dropout_seed": dropout_p > 0 and dropout_seed is not None,
         "return_lse": return_lse,
     }
-    options = {name for name, wanted in asked.items() if wanted}
-    if impl == "auto":
-        impl = table.pick_attention(q_THE, options, deterministic)
-    elif impl not in table.ATTENTION:
-        raise ValueError(f"attention impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
-    elif lack := table.lacks_attention(impl, q_THE, options, deterministic):
-        raise ValueError(f"attention impl {impl!r} {lack}; choose another impl or 'auto'")
-
+    impl = _pick(impl, q_THE, {name for name, wanted in asked.items() if wanted}, deterministic)
     extra: dict[str, Any] = {
         "k_index": k_index,
         "causal": causal,
@@ -139,6 +132,17 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
         assert lse_HT is not None
         return out_THE, lse_HT
     return out_THE
+
+
+def _pick(impl: str, q_THE: Tensor, options: set[str], deterministic: bool) -> str:
+    """The implementation that was asked for, refused where it cannot do the case, or the first that fits."""
+    if impl == "auto":
+        return table.pick_attention(q_THE, options, deterministic)
+    if impl not in table.ATTENTION:
+        raise ValueError(f"attention impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
+    if lack := table.lacks_attention(impl, q_THE, options, deterministic):
+        raise ValueError(f"attention impl {impl!r} {lack}; choose another impl or 'auto'")
+    return impl
 
 
 def check_shapes(q_THE, k_SHE, v_SHE, q_layout: Ragged, k_layout: Ragged, k_index, causal: bool) -> None:

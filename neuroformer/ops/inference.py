@@ -132,18 +132,8 @@ def attention_map(
     """
     check_shapes(q_THE, k_SHE, k_SHE, q_layout, k_layout, k_index, causal)
     check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
-    if lse_HT is not None and lse_HT.shape != (q_THE.shape[1], q_THE.shape[0]):
-        raise ValueError(f"lse must be (heads, queries), got {tuple(lse_HT.shape)}")
-    if q_label_T.shape != q_THE.shape[:1] or k_label_S.shape != k_SHE.shape[:1]:
-        raise ValueError(
-            f"labels disagree: {tuple(q_label_T.shape)} for {q_THE.shape[0]} queries, "
-            f"{tuple(k_label_S.shape)} for {k_SHE.shape[0]} keys"
-        )
-    if impl == "auto" and window_s is not None:
-        impl = "eager" if not table.has_triton(q_THE) else "triton"
-    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
-    if impl == "padded" and window_s is not None:
-        raise ValueError("attention map impl 'padded' does not know window_s; choose another impl or 'auto'")
+    _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S)
+    impl = _pick_map(impl, q_THE, window_s)
     extra: dict[str, Any] = {
         "k_index": k_index,
         "causal": causal,
@@ -167,6 +157,26 @@ def attention_map(
         return total if per_head else total.mean(0)
 
 
+def _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S) -> None:
+    if lse_HT is not None and lse_HT.shape != (q_THE.shape[1], q_THE.shape[0]):
+        raise ValueError(f"lse must be (heads, queries), got {tuple(lse_HT.shape)}")
+    if q_label_T.shape != q_THE.shape[:1] or k_label_S.shape != k_SHE.shape[:1]:
+        raise ValueError(
+            f"labels disagree: {tuple(q_label_T.shape)} for {q_THE.shape[0]} queries, "
+            f"{tuple(k_label_S.shape)} for {k_SHE.shape[0]} keys"
+        )
+
+
+def _pick_map(impl: str, q_THE: Tensor, window_s: float | None = None) -> str:
+    """The implementation of a map; ``padded``, which else comes first on a CPU, knows no ``window_s``."""
+    if impl == "auto" and window_s is not None:
+        impl = "eager" if not table.has_triton(q_THE) else "triton"
+    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    if impl == "padded" and window_s is not None:
+        raise ValueError("attention map impl 'padded' does not know window_s; choose another impl or 'auto'")
+    return impl
+
+
 def attention_with_map(
     q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor,
     k_label_S: Tensor, num_labels: tuple[int, int], *, per_head: bool = True, k_index: Tensor | None = None,
@@ -187,7 +197,7 @@ def attention_with_map(
     """
     options: dict[str, Any] = {"k_index": k_index, "causal": causal}
     labels = (q_label_T, k_label_S, num_labels)
-    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    impl = _pick_map(impl, q_THE)
     with torch.no_grad():
         if impl == "padded":
             check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)

@@ -151,6 +151,21 @@ def flex(
         lse_HT = torch.full(q_THE.shape[:2], float("-inf"), device=q_THE.device).T
         return torch.zeros_like(q_THE), lse_HT
     q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
+    key = ("flex", id(k_layout), id(k_index), causal, window_s, id(q_times), id(k_times))
+    if key not in q_layout.cache:  # the operands stay with the mask, so that no id is used again
+        seen = _flex_seen(q_layout, k_layout, k_index, causal, q_times, k_times, window_s)
+        mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
+        q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
+    out_1HTE, lse_1HT = call(
+        *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
+        block_mask=q_layout.cache[key][0],
+        return_lse=True,
+    )
+    return out_1HTE[0].transpose(0, 1), lse_1HT[0].detach()
+
+
+def _flex_seen(q_layout: Ragged, k_layout: Ragged, k_index, causal: bool, q_times, k_times, window_s):
+    """Whether a query of the packed batch sees a key, as FlexAttention asks it."""
     q_group = q_layout.row_T if k_index is None else k_index.index_select(0, q_layout.row_T)
     k_group = k_layout.row_T
     q_place, k_place = q_layout.position_T, k_layout.position_T
@@ -164,16 +179,7 @@ def flex(
             ok = ok & ((q_times[t] - k_times[s]).abs() <= window_s)
         return ok
 
-    key = ("flex", id(k_layout), id(k_index), causal, window_s, id(q_times), id(k_times))
-    if key not in q_layout.cache:  # the operands stay with the mask, so that no id is used again
-        mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
-        q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
-    out_1HTE, lse_1HT = call(
-        *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
-        block_mask=q_layout.cache[key][0],
-        return_lse=True,
-    )
-    return out_1HTE[0].transpose(0, 1), lse_1HT[0].detach()
+    return seen
 
 
 def decode(

@@ -24,7 +24,8 @@ def with_speed(rec: Recording, name: str, of: str, smooth_s: float) -> Recording
     """
     if name in rec.behavior:
         raise RecordingError(
-            f"recording '{rec.name}' already has a variable '{name}'; give the speed another name"
+            f"recording '{rec.name}' already has a variable '{name}', so none is made of '{of}'; leave it out of "
+            "recording.speeds (recording.speeds=[]), or give it another name"
         )
     source = rec.variable(of)
     known = np.isfinite(source.values).all(1)

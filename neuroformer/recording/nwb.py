@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import clean, spike_index
-from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.hdf5 import look_first
+from neuroformer.recording.npz import UNREADABLE
 from neuroformer.recording.nwb_frames import read_frames
 from neuroformer.recording.nwb_ophys import Ophys, read_ophys
 from neuroformer.recording.nwb_parts import OWN, place, sample_times, scaled, simple_columns

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.arrays import read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, ResizedFrames
+from neuroformer.recording.npz import read_npz, write_npz
 from neuroformer.recording.recording import Recording, RecordingError
 
 SYNTHETIC = "synthetic:"

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.arrays import TRIAL_GAP_S, UNREADABLE, from_counts
+from neuroformer.recording.arrays import TRIAL_GAP_S, from_counts
 from neuroformer.recording.calcium import keep_events
+from neuroformer.recording.npz import UNREADABLE
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 
 DT = 0.01  # its bins of spikes

@@ -25,7 +25,8 @@ class BehaviorVariable:
     Parameters
     ----------
     times : (samples,) float64 seconds, strictly ascending
-    values : (samples, columns) float32; NaN where it is missing (masked in the loss, counted in reports)
+    values : (samples, columns) float32; NaN where it is missing (masked in the loss, counted in reports);
+        infinity becomes NaN
     unit : str
         Unit of measure of the values, free text ("cm/s").
     columns : tuple of str
@@ -40,6 +41,8 @@ class BehaviorVariable:
     def __post_init__(self):
         object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
         values = numbers("a behavior variable", self.values, np.float32)
+        infinite = np.isinf(values)
+        values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
         object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
 
     @property
@@ -48,7 +51,7 @@ class BehaviorVariable:
 
     @property
     def num_missing(self) -> int:
-        """Samples with NaN or infinity in any column."""
+        """Samples with NaN in any column."""
         return int((~np.isfinite(self.values).all(1)).sum())
 
     def _max_gap(self) -> float:
@@ -220,8 +223,8 @@ class Recording:
         units = np.asarray(self.spike_units)
         if units.dtype.kind not in "iu" and units.size:
             raise RecordingError(
-                f"spike_units must be integers (rows of the units table), got {units.dtype}; "
-                "if these are unit ids, map them to rows 0, 1, ... and put the ids into units['id']"
+                f"spike_units must be integers (rows of the units table), got {units.dtype}; store "
+                "spike_units.astype(int); unit ids go into 'unit_ids', and their rows 0, 1, ... here"
             )
         set_("spike_units", numbers("spike_units", units, np.int32))
         set_("units", {k: np.asarray(v) for k, v in self.units.items()})

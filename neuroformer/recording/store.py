@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.arrays import UNREADABLE
+from neuroformer.recording.npz import UNREADABLE
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,

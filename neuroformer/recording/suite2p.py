@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.calcium import spikes_from_traces
+from neuroformer.recording.npz import UNREADABLE
 from neuroformer.recording.recording import Recording, RecordingError, Traces
 
 _NEUROPIL = 0.7

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import clean, spike_index
-from neuroformer.recording.arrays import UNREADABLE
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.frames import H5Frames
 from neuroformer.recording.hdf5 import look_first
+from neuroformer.recording.npz import UNREADABLE
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,

@@ -143,7 +143,8 @@ def _validate_spikes(rec: Recording) -> None:
     if len(units) and (units.min() < 0 or units.max() >= rec.num_units):
         raise RecordingError(
             f"spike_units run from {units.min()} to {units.max()}, but there are {rec.num_units} units "
-            f"(expected 0 to {rec.num_units - 1}); units are rows of the units table, counted from 0"
+            f"(expected 0 to {rec.num_units - 1}); units are rows of the units table, counted from 0: "
+            "ids, spike_units = np.unique(spike_units, return_inverse=True), and store ids as 'unit_ids'"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ class Run:
     bundle: Bundle
     rec: Recording | None
     split: Split | None
+
+    @property
+    def shell(self) -> str:
+        """The folder, as a command line takes it."""
+        return shlex.quote(str(self.folder))
 
     @property
     def values(self) -> dict[str, Any]:
@@ -130,7 +136,7 @@ def _series(rows: list[dict[str, str]], key: str) -> dict[str, Any]:
 def _simulated(run: Run) -> Recording:
     path = run.folder / "simulated.npz"
     if not path.exists():
-        raise Missing("This run has not been simulated yet.", f"neuroformer generate --run {run.folder}")
+        raise Missing("This run has not been simulated yet.", f"neuroformer generate --run {run.shell}")
     if run.rec is None:
         raise Missing("The recording that this run was trained on is not at hand, so there is nothing to compare with.")  # fmt: skip
     return open_recording(path)
@@ -197,7 +203,7 @@ def _psth(run: Run) -> dict[str, Any]:
 def _statistics(run: Run) -> dict[str, Any]:
     path = run.folder / "simulation_scores.json"
     if not path.exists():
-        raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.folder} --score")  # fmt: skip
+        raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.shell} --score")  # fmt: skip
     return plain(json.loads(path.read_text())) | {"meanings": MEANINGS}
 
 
@@ -223,7 +229,7 @@ def _decoding(run: Run) -> dict[str, Any]:
         why = (
             "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."
         )
-        raise Missing(why, f"neuroformer decode --run {run.folder}" if run.bundle.config.targets else "")
+        raise Missing(why, f"neuroformer decode --run {run.shell}" if run.bundle.config.targets else "")
     return {"targets": targets}
 
 
@@ -241,7 +247,10 @@ def _fewshot(run: Run) -> dict[str, Any]:
             series.append({"name": method, "x": x, "y": cut("score"), "low": cut("low"), "high": cut("high")})
         charts.append({"name": f"Held-out score of {tree['target']}", "xlabel": "labelled seconds", "ylabel": "score", "series": series})  # fmt: skip
     if not charts:
-        raise Missing("No few-shot curve in this run.", f"neuroformer fewshot --run {run.folder}")
+        if run.bundle.config.targets:
+            why = "This run saw the labels; a few-shot curve is of one that was pretrained without them."
+            raise Missing(why, "neuroformer train --config ... --run ... targets=[]")
+        raise Missing("No few-shot curve in this run.", f"neuroformer fewshot --run {run.shell} --target ...")
     return plain({"charts": charts})
 
 
@@ -258,7 +267,7 @@ def _connectivity(run: Run) -> dict[str, Any]:
     rec = run.rec
     made = connectivity(maps, run.bundle.units, None if rec is None else rec.truth.get("coupling"))
     if made is None:
-        raise Missing("No map of units by units in this run.", f"neuroformer attend --run {run.folder}")
+        raise Missing("No map of units by units in this run.", f"neuroformer attend --run {run.shell}")
     known = {"unit": list(range(len(run.bundle.units)))} if rec is None else unit_orders(rec)
     groups = {} if rec is None else unit_groups(rec)
     return made | {"orders": made["orders"] | known, "groups": groups}
@@ -269,7 +278,7 @@ def _frames(run: Run) -> dict[str, Any]:
         raise Missing("This run has no frames.")
     made = frames(run.folder / "frame_attention.npz", _maps(run))
     if made is None:
-        raise Missing("No attention to frames in this run.", f"neuroformer attend --run {run.folder}")
+        raise Missing("No attention to frames in this run.", f"neuroformer attend --run {run.shell}")
     return made
 
 
@@ -278,14 +287,14 @@ def _fields(run: Run) -> dict[str, Any]:
         raise Missing("This run has no frames.")
     made = fields(run.folder, {} if run.rec is None else run.rec.truth)
     if made is None:
-        raise Missing("No receptive fields in this run.", f"neuroformer fields --run {run.folder}")
+        raise Missing("No receptive fields in this run.", f"neuroformer fields --run {run.shell}")
     return made
 
 
 def _maps(run: Run):
     path = run.folder / "maps.npz"
     if not path.exists():
-        raise Missing("No maps in this run yet.", f"neuroformer attend --run {run.folder}")
+        raise Missing("No maps in this run yet.", f"neuroformer attend --run {run.shell}")
     return load_maps(path)
 
 

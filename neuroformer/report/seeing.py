@@ -78,9 +78,15 @@ def frames(path: Path, maps: Mapping[str, Map]) -> dict[str, Any] | None:
     }  # fmt: skip
     own = next((m for m in maps.values() if m.grid is not None and list(m.grid) == made["grid"]), None)
     if own is not None:
-        values = own.values if own.values.ndim == 2 else np.nanmean(own.values, 2)
+        values = own.values if own.values.ndim == 2 else _mean_of_known(own.values)
         made["units"] = {"names": list(own.rows), "values": pack_rounded(np.nan_to_num(values))}
     return made
+
+
+def _mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Over the last axis; 0 where nothing is known (a unit that did not fire)."""
+    known = np.isfinite(values)
+    return np.where(known, values, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
 
 
 def _bytes(images: np.ndarray) -> np.ndarray:

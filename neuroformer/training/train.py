@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.adapt import Start
-from neuroformer.training.checkpoint import FILE
+from neuroformer.training.checkpoint import FILE, Progress
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
@@ -45,6 +45,7 @@ def train_several(
     progress: bool = True,
     resume: bool = False,
     start: Start | None = None,
+    tell: Callable[[Audit], None] | None = None,
 ) -> tuple[list[Prepared], dict[str, Any]]:
     """Train on recordings that share a trunk; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
 
@@ -57,6 +58,8 @@ def train_several(
         Go on from the checkpoint in ``folder``, where there is one.
     start : optional
         Weights to begin with, in place of random ones.
+    tell : optional
+        Called with the audit of each recording before the first step, in the first process.
 
     Returns
     -------
@@ -85,6 +88,9 @@ def train_several(
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return members, read_bundle(folder).metrics
     audits = [refuse_leak(member) for member in members]
+    if tell is not None and fabric.is_global_zero:
+        for audited in audits:
+            tell(audited)
     cohort = initial_cohort(members, config)
     origin = start.begin(cohort) if start is not None else None
     trainer = Trainer(fabric, members, cohort, folder, origin)
@@ -95,17 +101,7 @@ def train_several(
     done = trainer.fit(bar=progress, wandb=wandb)
     if wandb is not None:
         wandb.finish()
-    metrics = {
-        "train_seconds": done.seconds, "train_steps": done.step,
-        "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
-        "parameters": sum(p.numel() for p in cohort.parameters()),
-    }  # fmt: skip
-    metrics |= {f"valid_best_{name}": value for name, value in done.best.items()}
-    if start is not None:
-        metrics |= {"adapted_from": start.bundle.path.name, "adapted_weights": start.train}
-    for severity in ("leak", "warning"):
-        named = sorted({f.name for audited in audits for f in audited.of(severity)})
-        metrics[f"audit_{severity}s"] = ", ".join(named) or "none"
+    metrics = metrics_of(done, cohort, start, audits)
     if fabric.is_global_zero:
         kept = [member_of(p, audited) for p, audited in zip(members, audits, strict=True)]
         save_bundle(folder, config, kept, metrics)
@@ -129,6 +125,22 @@ def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
     for model in models:
         load_pretrained(model)
     return Cohort(models, [p.rec.name for p in members], config)
+
+
+def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list[Audit]) -> dict[str, Any]:
+    """What a finished training says of itself."""
+    out = {
+        "train_seconds": done.seconds, "train_steps": done.step,
+        "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
+        "parameters": sum(p.numel() for p in cohort.parameters()),
+    }  # fmt: skip
+    out |= {f"valid_best_{name}": value for name, value in done.best.items()}
+    if start is not None:
+        out |= {"adapted_from": start.bundle.path.name, "adapted_weights": start.train}
+    for severity in ("leak", "warning"):
+        named = sorted({f.name for audited in audits for f in audited.of(severity)})
+        out[f"audit_{severity}s"] = ", ".join(named) or "none"
+    return out
 
 
 def member_of(prepared: Prepared, audited: Audit) -> Member:

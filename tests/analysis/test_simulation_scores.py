@@ -1,5 +1,6 @@
 """Scores of a simulation: golden values by hand, and what must hold for truth and for nonsense."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -215,6 +216,19 @@ def test_a_perfect_simulator_reaches_the_ceiling_and_the_floors_do_not(scored):
     low, high = c["model"]["psth_r"][1:]
     assert low <= value("model", "psth_r") <= high + 0.1
     json.dumps(scores)
+
+
+def test_trials_whose_stimulus_training_never_showed_are_scored_too():
+    """Every trial with a stimulus of its own, as where images come in random order: data against data remain."""
+    alone = lambda trials, first: dataclasses.replace(trials, stimulus=np.arange(len(trials)) + first)
+    held_out = alone(bursting(4, 6, first_source=20), 50)
+    parts = Parts(alone(bursting(6, 7), 0), alone(bursting(3, 8), 30), held_out)
+    made = dataclasses.replace(bursting(4, 9), source=held_out.source, stimulus=held_out.stimulus)
+    scores = score_simulation(made, parts, bootstraps=5)
+    assert set(scores["candidates"]) == {"model", "ceiling", "homogeneous"}
+    ceiling = scores["candidates"]["ceiling"]
+    assert 0.7 < ceiling["rate_ratio"][0] < 1.4 and np.isnan(ceiling["psth_r"][0])
+    assert all(np.isfinite(v) for v in flat_scores(scores).values())
 
 
 def test_flat_scores_name_every_candidate(scored):

@@ -10,7 +10,7 @@ from helpers import small_config, small_recording
 from neuroformer.bench import exposure
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 
 
 def test_the_ablation(tmp_path, capsys, monkeypatch):

@@ -12,11 +12,12 @@ from neuroformer.config import ConfigError, to_dict
 from neuroformer.decoding.ablate import FULL, PARTS, bits, f1, measure_windows, parts_of, without
 from neuroformer.decoding.decode import decode_windows
 from neuroformer.decoding.embedding import _top1
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import prepare
 from neuroformer.training.scores import score
 
 
+@pytest.mark.filterwarnings("error:Initializing zero-element tensors")
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_can_be_taken_out_and_the_windows_stay(part):
     config = small_config(model={"time_features": 4, "blocks": [

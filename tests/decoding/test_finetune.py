@@ -1,5 +1,6 @@
 """Fine-tuning, few-shot curves and folds: nothing held out has a say, and what should stay the same stays."""
 
+import copy
 import dataclasses
 import json
 
@@ -23,13 +24,13 @@ from neuroformer.decoding.anchor import (
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
 from neuroformer.decoding.finetune import extend, finetune, fit_heads
-from neuroformer.decoding.folds import every_window, fold_config, labelled_windows
+from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
 from neuroformer.model.later import later_states
 from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import prepare
 
 TUNE = TuneConfig(steps=10, evaluate_every=5, batch_size=64)
@@ -293,6 +294,24 @@ def test_folds_hold_out_everything_once():
     assert (edges[1:, 0] - edges[:-1, 1] <= 0.2 + 1e-6).all()
     with pytest.raises(ConfigError, match="fold 3 of 3 does not exist"):
         fold_config(config, rec, 3, 3)
+
+
+def test_a_share_of_each_value_over_folds_is_the_readout_in_closed_form():
+    model, prepared = pretrained([{"name": "place"}], target_filters=3)
+    windows, test = labelled_windows(prepared)[0], prepared.windows("test")
+    head = model.targets["place"]
+    alone = predict_targets(model, prepared, test)["place"]
+    values = {
+        share: _mean_of([copy.deepcopy(model)], prepared, TargetConfig("place", closed=share), windows, test)
+        for share in (0.0, 0.25, 1.0)
+    }
+    features = linear_features(model, prepared, windows, "place")
+    set_anchor(head, fit_anchor(features, prepared, windows, 1, head.num_centers), features)
+    closed = predict_targets(model, prepared, test)["place"]
+    np.testing.assert_allclose(values[0.0], alone, atol=1e-6)
+    np.testing.assert_allclose(values[1.0], closed, atol=1e-6)
+    np.testing.assert_allclose(values[0.25], 0.75 * alone + 0.25 * closed, atol=1e-5)
+    assert np.abs(closed - alone).mean() > 0.1
 
 
 def test_the_commands(tmp_path, capsys):

@@ -11,7 +11,7 @@ from neuroformer.config import ConfigError, TargetConfig, to_dict
 from neuroformer.decoding.embedding import alignment_bits, consistency, consistency_across
 from neuroformer.decoding.finetune import extend
 from neuroformer.decoding.probe import probe, representations
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 
 SECTIONS = {
     "window": {"frames": 0.0}, "targets": [], "decode": {"lags": [0.2], "bootstraps": 20}, "split": {"gap": 0.2},

@@ -11,9 +11,11 @@ from neuroformer.analysis.whatif import first_divergence
 from neuroformer.config import GenerateConfig
 from neuroformer.data.tokens import no_spikes
 from neuroformer.data.windows import SpikeIndex, Windows
-from neuroformer.generation.rollout import Sequences, Spikes, rollout, rollout_true_past, sample_window
+from neuroformer.generation.rollout import rollout, rollout_true_past
+from neuroformer.generation.scan import sample_window
 from neuroformer.generation.sequences import sequences_of
 from neuroformer.generation.simulate import simulate
+from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.stepper import Stepper
 
 CONFIG = GenerateConfig(samples=2, max_seconds=0.4)
@@ -139,7 +141,7 @@ def test_draws_follow_the_stated_probabilities(factorization):
         zero = torch.zeros(1, dtype=torch.int64)
         following = one.after(zero, zero, zero - 1, zero + 1)
         dt = following.dt_logits().softmax(1)[0]
-        first = torch.stack([dt[b] * following.id_logits(zero, zero + b).softmax(1)[0] for b in range(net.num_bins)])  # fmt: skip
+        first = torch.stack([dt[b] * following.id_logits(zero + b).softmax(1)[0] for b in range(net.num_bins)])  # fmt: skip
         stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
         spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0)
     sequence, place = np.unique(

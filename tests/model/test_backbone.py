@@ -14,7 +14,7 @@ from neuroformer.config import ConfigError, to_dict
 from neuroformer.data import backbone as module
 from neuroformer.data.backbone import Backbone, FrameFeatures, load_backbone
 from neuroformer.model.bundle import load_model, read_bundle
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import prepare
 from neuroformer.training.train import train
 

@@ -125,7 +125,8 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model):
         count = torch.where(again, count[going] + 1, 1)
         tick, unit = batch.tick_T[place], batch.unit_T[place]
         nll[stepper.rows[going]] -= logp[going, tick]
-        id_logp = following.id_logits(going, tick).log_softmax(1)
+        at = torch.zeros(len(done), dtype=torch.int64).index_copy(0, going, tick)
+        id_logp = following.id_logits(at)[going].log_softmax(1)
         nll[stepper.rows[going]] -= id_logp.gather(1, unit[:, None]).squeeze(1)
         stepper.keep(going)
         stepper.feed(tick, unit)

@@ -14,7 +14,8 @@ from samples import assert_same
 
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
-from neuroformer.recording.arrays import from_arrays, write_npz
+from neuroformer.recording.arrays import from_arrays
+from neuroformer.recording.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.recording.store import write_store
 

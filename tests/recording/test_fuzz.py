@@ -17,7 +17,8 @@ from hypothesis.extra import numpy as hnp
 from samples import full_recording
 
 from neuroformer.recording import Recording, RecordingError, open_recording
-from neuroformer.recording.arrays import from_arrays, to_arrays, write_npz
+from neuroformer.recording.arrays import from_arrays, to_arrays
+from neuroformer.recording.npz import write_npz
 from neuroformer.recording.store import write_store
 
 TIMEOUT_S = 60.0  # more than a look that stalls takes

@@ -14,7 +14,7 @@ from neuroformer.analysis.maps import Map, save_maps
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.model.bundle import Member, save_bundle, save_weights
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.summary import summary
 

@@ -17,7 +17,7 @@ from neuroformer.config import ConfigError, RecordingConfig, load_config
 from neuroformer.model.bundle import load_model, read_bundle
 from neuroformer.model.cohort import is_own
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.adapt import Start, adapted_config, join
 from neuroformer.training.checkpoint import CheckpointError
 from neuroformer.training.data import prepare

@@ -16,7 +16,7 @@ from helpers import small_config, small_recording
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.loop import NonFiniteLoss
 from neuroformer.training.train import train
@@ -57,6 +57,8 @@ def test_sigterm_exits_with_75_and_resume_ends_the_run(tmp_path, capsys):
     capsys.readouterr()
     assert main([*begin, "--resume"]) == 0
     assert "nothing to resume" in capsys.readouterr().out
+    assert main([*begin, "--resume", "train.lr=1.0"]) == 2
+    assert "train.lr is 1.0, was 0.002" in capsys.readouterr().err
     (folder / "summary.json").unlink()  # killed while scoring
     assert main(["train", "--run", str(folder), "--resume", "--quiet", "--no-baselines"]) == 0
     assert json.loads((folder / "summary.json").read_text())["bits_per_spike"] == summary["bits_per_spike"]

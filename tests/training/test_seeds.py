@@ -11,7 +11,7 @@ from helpers import small_config, small_recording
 from neuroformer.cli import main
 from neuroformer.config import load_config, to_dict
 from neuroformer.model.bundle import read_bundle
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
 
 FORK = multiprocessing.get_context("fork")

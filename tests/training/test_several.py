@@ -18,7 +18,7 @@ from neuroformer.data.splits import make_split
 from neuroformer.model.bundle import BundleError, load_model, read_bundle
 from neuroformer.model.cohort import Cohort, is_own
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.arrays import write_npz
+from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import Steps, prepare
 from neuroformer.training.loop import Stopped, Trainer
 from neuroformer.training.scores import score

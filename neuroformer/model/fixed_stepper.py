@@ -1,0 +1,156 @@
+"""The stepper for CUDA graphs: every tensor of a step has one shape and one place in memory, window after window.
+
+Shape suffixes: W windows, A sequences (none is dropped: A = W), S rows of key storage, L room for tokens, H heads,
+E head width, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from neuroformer.data.batch import Batch
+from neuroformer.model.attention import Block, Context
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.stepper import Stepper
+from neuroformer.ops import decode_attention
+
+ROOM = 32  # tokens of a window, SOS included, that there is room for at first
+
+
+@dataclass
+class Places:
+    """Tensors that stay where they are: a captured graph knows memory by its address alone.
+
+    Attributes
+    ----------
+    held : by name, what steps change
+    stored : by name, keys and values, with rows to spare
+    bounds : by name, lengths that a step was made for
+    moved : something was made anew or grew, and what was captured before is void
+    """
+
+    held: dict[str, Tensor] = field(default_factory=dict)
+    stored: dict[str, Tensor] = field(default_factory=dict)
+    bounds: dict[str, int] = field(default_factory=dict)
+    moved: bool = False
+
+    def put(self, name: str, value: Tensor) -> Tensor:
+        """The place of that name, ``value`` copied into it."""
+        place = self.held.get(name)
+        if place is None or place.shape != value.shape or place.dtype != value.dtype:
+            self.held[name], self.moved = value.clone(), True
+        else:
+            place.copy_(value)
+        return self.held[name]
+
+    def store(self, name: str, value: Tensor) -> Tensor:
+        """As :meth:`put`, but the place may have more rows; one that must grow doubles."""
+        place = self.stored.get(name)
+        if (
+            place is None
+            or place.shape[1:] != value.shape[1:]
+            or place.dtype != value.dtype
+            or len(place) < len(value)
+        ):
+            place, self.moved = value.new_zeros(_above(len(value)), *value.shape[1:]), True
+        place[: len(value)] = value
+        self.stored[name] = place
+        return place
+
+    def bound(self, name: str, length: int) -> int:
+        """A power of two that ``length`` has not exceeded so far."""
+        if length > self.bounds.get(name, 0):
+            self.bounds[name], self.moved = _above(length), True
+        return self.bounds[name]
+
+
+def _above(n: int) -> int:
+    """The power of two from n on."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+class FixedStepper(Stepper):
+    """A :class:`~neuroformer.model.stepper.Stepper` whose steps ask the device nothing and always look alike.
+
+    Sequences that have ended are not fed. Whatever a step reads or writes lies in ``places``: making a
+    stepper for the next window with the same places sets the captured step of an earlier one up for that window.
+    """
+
+    def __init__(self, model: Neuroformer, batch: Batch, places: Places):
+        self.places = places
+        places.bound("own", ROOM)
+        device = model.sos.device
+        self.every = places.put("every", torch.arange(batch.num_windows, device=device))
+        self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, SOS included
+        super().__init__(model, batch)
+        put = lambda name, x: None if x is None else places.put(name, x)
+        self.h_AD, self.cell_A = places.put("h", self.h_AD), places.put("cell", self.cell_A)
+        self.log_rate_ABU = places.put("log_rate", self.log_rate_ABU)
+        self.drive_ABU, self.within_ABU = put("drive", self.drive_ABU), put("within", self.within_ABU)
+        self.filled_A.add_(1)
+
+    def keep(self, which: Tensor) -> None:
+        raise TypeError("a FixedStepper drops no sequence")
+
+    def feed_some(self, tick: Tensor, unit: Tensor, fed_A: Tensor) -> None:
+        """Append one spike to the sequences ``fed_A`` (A, bool); the others stay as they are."""
+        held = {name: getattr(self, name) for name in ("h_AD", "cell_A", "within_ABU")}
+        self.feed(tick, unit)
+        for name, place in held.items():
+            if place is not None:
+                fed = fed_A.view(-1, *[1] * (place.dim() - 1))
+                setattr(self, name, place.copy_(torch.where(fed, getattr(self, name), place)))
+        self.filled_A.add_(fed_A)
+
+    @property
+    def room(self) -> int:
+        """Tokens of a window, SOS included, that fit."""
+        return self.places.bounds["own"]
+
+    def grow(self) -> None:
+        """Make room for twice as many."""
+        self.places.bound("own", 2 * self.room)
+        for i, block in enumerate(self.blocks):
+            if block.attend == "current":
+                old = self.places.stored[f"own{i}"]
+                new = old.new_zeros(len(self.every) * self.room, *old.shape[1:])
+                width = len(old) // len(self.every)
+                new.unflatten(0, (-1, self.room))[:, :width] = old.unflatten(0, (-1, width))
+                self.places.stored[f"own{i}"] = new
+
+    def _keys(self, place: int, block: Block, context: Context) -> _StoredKeys:
+        k, v = (self.places.store(f"{name}{place}", x) for name, x in zip("kv", block.keys_values(context), strict=True))  # fmt: skip
+        start_A, length_A = context.layout.offsets[:-1], context.layout.lengths_B
+        if context.index_W is not None:
+            start_A, length_A = start_A[context.index_W], length_A[context.index_W]
+        name = block.attend
+        return _StoredKeys(
+            k, v, self.places.put(f"start {name}", start_A), self.places.put(f"length {name}", length_A),
+            self.places.bound(name, context.layout.max_length),
+        )  # fmt: skip
+
+    def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
+        room, own = self.room, self.places.stored.get(f"own{place}")
+        if own is None or own.shape[1:] != new_A2HE.shape[1:] or len(own) != len(self.every) * room:
+            own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])  # fmt: skip
+            self.places.moved = True
+        start_A = self.every * room
+        own.index_copy_(0, start_A + self.filled_A, new_A2HE)
+        return decode_attention(q_AHE, own[:, 0], own[:, 1], start_A, self.filled_A + 1, room)
+
+
+@dataclass
+class _StoredKeys:
+    """Packed keys and values, where those of each sequence begin and how many they are; several may share some."""
+
+    k_SHE: Tensor
+    v_SHE: Tensor
+    start_A: Tensor
+    length_A: Tensor
+    max_length: int
+
+    def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
+        return decode_attention(q_AHE, self.k_SHE, self.v_SHE, self.start_A, self.length_A, self.max_length)
