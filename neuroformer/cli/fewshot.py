@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from neuroformer.cli.options import (
     KEYS,
@@ -14,7 +15,7 @@ from neuroformer.cli.options import (
     run_argument,
     target_argument,
 )
-from neuroformer.cli.shared import open_asked, save_figure, warn_only_ours
+from neuroformer.cli.shared import open_asked, open_run, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 AMOUNTS = "1%,2%,5%,10%,25%,50%,all"
@@ -31,29 +32,36 @@ def add(command) -> None:
         help=f"amounts, like 1s,10s,5%%,all (default: {AMOUNTS.replace('%', '%%')})",
     )
     p.add_argument("--draws", type=int, default=3, help="random draws of labels, and seeds (default: 3)")
+    p.add_argument(
+        "--pool", nargs="+", type=Path, default=[], metavar="RUN",
+        help="further runs, trained with other parts held out, to score together with this one",
+    )  # fmt: skip
     baselines_argument(p)
     override_argument(p, "e.g. tune.train=top")
 
 
 def run(args) -> None:
-    from neuroformer.decoding.fewshot import fewshot
+    from neuroformer.decoding.fewshot import fewshot, pooled
     from neuroformer.model.bundle import load_model, write_atomic
     from neuroformer.report.behavior import fewshot_curve
 
     names = baseline_names(args.baselines)
     targets = parse_targets(args.targets)
-    bundle, prepared = open_asked(args)
+    runs = [open_asked(args), *(open_run(folder, args.override, args.recording) for folder in args.pool)]
     warn_only_ours()
     report = (lambda text: None) if args.quiet else print
     for target in targets:
         start = time.perf_counter()
-        curve = fewshot(
-            load_model(bundle), prepared, target, args.labels.split(","), args.draws, names, report=report
-        )
-        rows = curve.rows()
+        amounts = args.labels.split(",")
+        curves = [
+            fewshot(load_model(bundle), prepared, target, amounts, args.draws, names, report=report)
+            for bundle, prepared in runs
+        ]
+        rows = pooled(curves).rows()
         result = {
             "target": target.name,
             "draws": args.draws,
+            "runs": 1 + len(args.pool),
             "seconds_taken": time.perf_counter() - start,
             "rows": rows,
         }

@@ -24,7 +24,7 @@ from neuroformer.decoding.decode import (
     true_values,
 )
 from neuroformer.decoding.finetune import extend, finetune
-from neuroformer.decoding.folds import labelled_windows
+from neuroformer.decoding.folds import labelled_windows, pool
 from neuroformer.decoding.run import add_baselines, start_decoded
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
@@ -198,6 +198,40 @@ def fewshot(
             told = ", ".join(f"{m} {s:.3f}" for m, s in scores.items())
             report(f"{target.name}, {seconds:g} s of labels, draw {k}: {told}")
     return curve
+
+
+def pooled(curves: Sequence[FewShot]) -> FewShot:
+    """Curves of runs whose held-out parts differ as one: the same amounts and draws, scored on the values of all.
+
+    Raises
+    ------
+    ConfigError
+        Held-out parts that overlap, or other amounts of labels.
+    """
+    first = curves[0]
+    if any(c.decoded.keys() != first.decoded.keys() for c in curves):
+        raise ConfigError(
+            "the runs have other amounts of labels and cannot be pooled; ask for amounts that each of them has, like 5%"
+        )
+    out = FewShot(first.target, first.config)
+    out.seconds, out.share = (
+        np.mean([getattr(c, k) for c in curves], 0).tolist() for k in ("seconds", "share")
+    )
+    out.decoded = {key: pool([c.decoded[key] for c in curves]) for key in first.decoded}
+    step = min(_least_step(c.decoded[0, 0]) for c in curves)
+    if _least_step(out.decoded[0, 0]) < 0.99 * step:
+        raise ConfigError(
+            "the runs' held-out parts overlap, so pooling would count values twice; train them with other parts held out, "
+            "like split.pattern=[test,train,train,train,valid]"
+        )
+    return out
+
+
+def _least_step(decoded: Decoded) -> float:
+    """Seconds between neighbouring values of one segment."""
+    order = np.lexsort([decoded.times, decoded.segment])
+    step, same = np.diff(decoded.times[order]), np.diff(decoded.segment[order]) == 0
+    return float(step[same].min(initial=np.inf))
 
 
 def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Windows, test: Windows, seed: int):

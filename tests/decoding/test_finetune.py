@@ -21,8 +21,8 @@ from neuroformer.decoding.anchor import (
     linear_features,
     set_anchor,
 )
-from neuroformer.decoding.decode import predict_targets, true_values
-from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, fewshot
+from neuroformer.decoding.decode import Decoded, predict_targets, true_values
+from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_labels, fewshot, pooled
 from neuroformer.decoding.finetune import extend, finetune, fit_heads
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
@@ -266,6 +266,39 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
         fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
 
 
+def curve_of_run(first_s, error):
+    """30 s of held-out values of one run, one draw, off by ``error`` times the values' spread."""
+    times = first_s + np.arange(120) * 0.25
+    true = np.sin(times)[:, None] + first_s
+    rng = np.random.default_rng(int(first_s))
+    predicted = {
+        m: true + e * rng.standard_normal(true.shape)
+        for m, e in (("pretrained", error), ("scratch", 2 * error))
+    }
+    decoded = Decoded("speed", times, np.zeros(120, int), true, predicted)
+    return FewShot(SPEED, small_config(), [5.0 + first_s], [0.05], {(0, 0): decoded})
+
+
+def test_pooled_runs_are_scored_on_the_values_of_all_and_not_twice():
+    one, two = curve_of_run(40.0, 0.3), curve_of_run(0.0, 0.1)
+    both = pooled([one, two])
+    assert both.seconds == [25.0] and both.share == [0.05]
+    decoded = both.decoded[0, 0]
+    true = np.concatenate([c.decoded[0, 0].true_VC for c in (two, one)])
+    np.testing.assert_array_equal(decoded.true_VC, true)
+    predicted = np.concatenate([c.decoded[0, 0].predicted["scratch"] for c in (two, one)])
+    rows = {r["method"]: r for r in both.rows(50)}
+    assert rows["scratch"]["score"] == pytest.approx(r2(true, predicted)[0])
+    alone = next(r for r in one.rows(50) if r["method"] == "scratch")
+    wide, narrow = (r["pretrained_minus_high"] - r["pretrained_minus_low"] for r in (alone, rows["scratch"]))
+    assert narrow < wide
+    for other in (one, curve_of_run(60.1, 0.1)):
+        with pytest.raises(ConfigError, match="held-out parts overlap"):
+            pooled([one, other])
+    with pytest.raises(ConfigError, match="other amounts of labels"):
+        pooled([one, dataclasses.replace(two, decoded={})])
+
+
 def test_fitting_heads_on_labels_moves_heads_alone_and_helps():
     model, prepared = pretrained([{"name": "speed"}])
     windows = every_window(prepared)
@@ -359,6 +392,21 @@ def test_the_commands(tmp_path, capsys):
     )
     assert json.loads((tmp_path / "run" / "fewshot_speed.json").read_text())["rows"][2]["method"] == "ridge"
     assert (tmp_path / "run" / "fewshot_speed.png").stat().st_size > 5000
+    few = (
+        "fewshot",
+        "--run",
+        run,
+        "--target",
+        "speed",
+        "--labels",
+        "5s",
+        "--draws",
+        "1",
+        "--baselines",
+        "none",
+    )
+    assert say(*few, "--pool", run) == 2
+    assert "held-out parts overlap" in capsys.readouterr().err
     folds = [
         "folds",
         "--config",
