@@ -1,7 +1,7 @@
 """The command line: the only place that prints, parses or exits. One module a command.
 
 Exit codes: 0 done, 1 an audit found a leak (a benchmark, a difference), 2 a mistake in what was asked for (one message,
-no traceback), 75 training was stopped by SIGTERM or SIGUSR1 and saved, 130 interrupted.
+no traceback), 75 training was stopped by SIGTERM or SIGUSR1 and saved, 130 interrupted (training: saved).
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from pathlib import Path
 from neuroformer.cli.options import KEYS, override_argument
 from neuroformer.cli.shared import warn_only_ours
 from neuroformer.cli.tables import table
+from neuroformer.cli.train import exit_code
 from neuroformer.config import ConfigError, load_config
 
-STOPPED = 75
 SHOWN = 10
 
 
@@ -44,7 +44,7 @@ def run(args) -> int:
             print(f"{trial.folder.name}  {score}  {_text(trial.values)}", flush=True)
     except Stopped as e:
         print(f"stopped by {e}; the same command goes on")
-        return STOPPED
+        return exit_code(e)
     _conclude(base, folder)
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from neuroformer.cli.shared import results_folder, save_figure, summarise, warn_
 from neuroformer.config import Config, ConfigError, load_config
 
 STOPPED = 75  # the system's code for "try again later"
+INTERRUPTED = 130
 
 
 def add(command) -> None:
@@ -116,10 +118,15 @@ def train_and_score(
     except Stopped as e:
         if first:
             print(f"stopped by {e}; go on with: {again}")
-        return STOPPED
+        return exit_code(e)
     if first:
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
+
+
+def exit_code(stopped) -> int:
+    """Ctrl-C is the user's, any other signal the system's, which may start the run again."""
+    return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
 def print_warnings(found) -> None:

@@ -49,11 +49,20 @@ from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
 
-SIGNALS = ("SIGTERM", "SIGUSR1")  # what a cluster sends before it takes a node back
+SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it takes a node back; Ctrl-C
 
 
 class Stopped(Exception):
-    """A signal asked the run to end; it was saved, and goes on with ``--resume``."""
+    """A signal asked the run to end; it was saved, and goes on with ``--resume``.
+
+    Attributes
+    ----------
+    signal : signal.Signals
+    """
+
+    def __init__(self, number: int, saved: str):
+        self.signal = signal.Signals(number)
+        super().__init__(f"{self.signal.name}: {saved}")
 
 
 class NonFiniteLoss(ValueError):
@@ -192,8 +201,7 @@ class Trainer:
         if signal_number or (is_time and not last):
             self.save()
         if signal_number:
-            name = signal.Signals(signal_number).name
-            raise Stopped(f"{name}: saved at step {p.step} of {t.steps} in {self.folder / FILE}")
+            raise Stopped(signal_number, f"saved at step {p.step} of {t.steps} in {self.folder / FILE}")
 
     def _step(self, pieces: list[tuple[Piece, Batch]]) -> dict[str, float]:
         """One optimiser step; the terms of the loss over all processes."""
@@ -348,7 +356,7 @@ class Trainer:
 
 
 class listen:
-    """While it lasts, the signals of a cluster only leave a note, which the trainer reads after the step."""
+    """While it lasts, a signal only leaves a note, which the trainer reads after the step; a second Ctrl-C does not wait."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -362,7 +370,10 @@ class listen:
                     self.old[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
+        if number == signal.SIGINT and self.trainer.signal == number:
+            raise KeyboardInterrupt
         self.trainer.signal = number
+        self.trainer.bar.set_description("saving, then stopping")
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self.old.items():

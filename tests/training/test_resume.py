@@ -151,7 +151,7 @@ def test_a_disk_that_refuses_to_write_is_an_oserror(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGINT"])
 def test_a_signal_saves_and_stops(whole, tmp_path, name, monkeypatch):
     from neuroformer.training.loop import Trainer
 
@@ -171,6 +171,19 @@ def test_a_signal_saves_and_stops(whole, tmp_path, name, monkeypatch):
     assert checkpoints._header(tmp_path / FILE)["progress"]["step"] == 12
     run(tmp_path, config(checkpoint_every=1e6))
     assert_same_run(whole[0], tmp_path)
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch):
+    from neuroformer.training.loop import Trainer
+
+    def interrupted_twice(self, pieces):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("went on")
+
+    monkeypatch.setattr(Trainer, "_advance", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, config())
 
 
 def test_patience_survives_a_stop(tmp_path):

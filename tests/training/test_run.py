@@ -24,7 +24,8 @@ from neuroformer.training.train import train
 FORK = multiprocessing.get_context("fork")
 
 
-def test_sigterm_exits_with_75_and_resume_ends_the_run(tmp_path, capsys):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_command_and_resume_ends_the_run(tmp_path, capsys, number, code):
     write_npz(small_recording(), tmp_path / "small.npz")
     tree = to_dict(small_config(train={"steps": 30, "checkpoint_every": 0.0}))
     tree["recording"]["path"] = str(tmp_path / "small.npz")
@@ -43,9 +44,9 @@ def test_sigterm_exits_with_75_and_resume_ends_the_run(tmp_path, capsys):
     process.start()
     while not (folder / FILE).exists():
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     process.join()
-    assert process.exitcode == 75 and not (folder / "bundle.json").exists()
+    assert process.exitcode == code and not (folder / "bundle.json").exists()
     assert main(begin) == 2
     assert "holds a run that was stopped; --resume it" in capsys.readouterr().err
     assert main([*begin, "--resume", "train.lr=1.0"]) == 2
