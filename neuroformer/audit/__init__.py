@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.audit.clocks import clock_findings
+from neuroformer.audit.clocks import clock_findings, time_findings
 from neuroformer.audit.findings import SEVERITIES, Audit, Finding, Severity, ordered
 from neuroformer.audit.spikes import rate_series, spike_facts, spike_findings
 from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
@@ -23,7 +23,7 @@ from neuroformer.data.configured import configured
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.recording import Recording
 
-__all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "own_split"]
+__all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "own_split", "time_findings"]
 
 
 def audit(

@@ -27,13 +27,12 @@ def clock_findings(rec: Recording) -> list[Finding | None]:
     """All findings on clocks."""
     offsets = [_trial_offset(rec, name, t) for name, t in _series(rec).items()]
     known = any(f is not None for f in offsets)
-    return [
-        _too_slow(rec),
-        _too_fast(rec),
-        *_spans(rec),
-        *offsets,
-        None if known else _lag_finding(rec),
-    ]
+    return [*time_findings(rec), *offsets, None if known else _lag_finding(rec)]
+
+
+def time_findings(rec: Recording) -> list[Finding | None]:
+    """Of times that are no seconds, or of another session: a moment's work, however long they claim that it took."""
+    return [_too_slow(rec), _too_fast(rec), *_spans(rec)]
 
 
 def _series(rec: Recording) -> dict[str, np.ndarray]:

@@ -11,10 +11,10 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.model.bundle import read_bundle
+    from neuroformer.model.bundle import CHECKPOINT, read_bundle
     from neuroformer.recording import open_recording
 
-    if (Path(args.path) / "bundle.json").exists():
+    if any((Path(args.path) / file).exists() for file in ("bundle.json", CHECKPOINT)):
         print(read_bundle(args.path))
     else:
         print(open_recording(args.path))

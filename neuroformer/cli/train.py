@@ -96,13 +96,18 @@ def train_and_score(
 
     ``goes_on``: it holds a part of the run already. ``again``: the command that goes on with a run that was stopped.
     """
+    from neuroformer.audit import time_findings
     from neuroformer.training.loop import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     warn_only_ours()
     first = is_first_process()
+    told = [f for rec in recs for f in time_findings(rec) if f is not None]
     if first:
         print(*recs, sep="\n")
+        print_warnings(
+            told
+        )  # the audit of a recording whose milliseconds are taken for seconds lasts very long
         if not goes_on:
             start_clean(folder)
     try:
@@ -113,7 +118,7 @@ def train_and_score(
             progress=not args.quiet,
             resume=args.resume,
             start=start,
-            tell=print_warnings,
+            tell=lambda found: print_warnings([f for f in found.of("warning") if f not in told]),
         )
     except Stopped as e:
         if first:
@@ -129,9 +134,9 @@ def exit_code(stopped) -> int:
     return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
-def print_warnings(found) -> None:
+def print_warnings(findings) -> None:
     """What an audit warns of, before time is spent on it."""
-    for f in found.of("warning"):
+    for f in findings:
         print(f"WARNING {f.name}: {f.measured}; {f.advice}", flush=True)
 
 

@@ -29,6 +29,7 @@ from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
 FORMAT = 1
+CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
 
 
@@ -260,6 +261,10 @@ def read_bundle(path: str | Path) -> Bundle:
     path = Path(path)
     file = path / "bundle.json"
     if not file.is_file():
+        if (path / CHECKPOINT).is_file():
+            raise BundleError(
+                f"the run in {path} has not ended; go on with: neuroformer train --run {path} --resume"
+            )
         raise BundleError(
             f"no bundle at {path} (looked for {file}); train one with: neuroformer train --config ..."
         )

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,6 +17,7 @@ from helpers import small_config, small_recording
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
 from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.loop import NonFiniteLoss
@@ -47,6 +49,7 @@ def test_a_signal_ends_the_command_and_resume_ends_the_run(tmp_path, capsys, num
     os.kill(process.pid, number)
     process.join()
     assert process.exitcode == code and not (folder / "bundle.json").exists()
+    assert main(["inspect", str(folder)]) == 2 and "has not ended" in capsys.readouterr().err
     assert main(begin) == 2
     assert "holds a run that was stopped; --resume it" in capsys.readouterr().err
     assert main([*begin, "--resume", "train.lr=1.0"]) == 2
@@ -126,3 +129,24 @@ def test_weights_and_biases_works_offline_without_an_account(tmp_path, monkeypat
     train(small_recording(), small_config(train={"wandb": True}), tmp_path / "run", progress=False)
     files = list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(files) == 1 and files[0].stat().st_size > 500
+
+
+def test_times_that_look_like_milliseconds_are_told_before_the_audit_walks_through_them(
+    tmp_path, capsys, monkeypatch
+):
+    def walked(*args):
+        raise ValueError("the audit began")
+
+    rng = np.random.default_rng(0)
+    times = np.sort(rng.uniform(0, 200_000, 400))
+    rec = Recording(
+        name="ms", spike_times=times, spike_units=rng.integers(0, 4, 400), units={"id": np.arange(4)},
+        domain=np.array([[0.0, 200_000.0]]),
+    )  # fmt: skip
+    write_npz(rec, tmp_path / "ms.npz")
+    monkeypatch.setattr("neuroformer.training.train.audit", walked)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump({"window": {"frames": 0.0}, "inputs": [], "targets": []}))
+    begin = ["train", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "run"), "--quiet"]
+    assert main([*begin, f"recording.path={tmp_path / 'ms.npz'}"]) == 2
+    got = capsys.readouterr()
+    assert "the audit began" in got.err and got.out.count("milliseconds_as_seconds") == 1
