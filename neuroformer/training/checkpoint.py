@@ -14,12 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
-from neuroformer.model.bundle import CHECKPOINT as FILE
-from neuroformer.model.bundle import save_tensors
+from neuroformer.model.bundle import CHECKPOINT, save_tensors
 from neuroformer.model.cohort import Cohort
 from neuroformer.training.sharding import gathered, in_pieces
 
 FORMAT = 1
+FILE = CHECKPOINT
 # where and how a run is computed may change between its parts; what is computed may not
 MAY_CHANGE = (
     "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
