@@ -3,7 +3,7 @@
 A network that starts from the best linear readout has only to learn what that lacks; from a few labelled seconds, that
 is often all there is to learn.
 
-Shape suffixes: V values, F features, Y encoded columns, K random features.
+Shape suffixes: V values, F features, Y encoded columns, K kernel centers.
 """
 
 from __future__ import annotations
