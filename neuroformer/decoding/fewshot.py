@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, ConfigError, TargetConfig
-from neuroformer.data.windows import Windows
+from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
     bootstrap_blocks,
@@ -104,8 +104,8 @@ def draw_labels(
     """
     known = np.isfinite(labels_VC).all(1).reshape(-1, samples).any(1)
     rows = np.flatnonzero(known)
-    tick_s = prepared.config.window.dt
-    chunk = np.stack([windows.segment[rows], (windows.tick[rows] * tick_s // CHUNK_S).astype(np.int64)], 1)
+    dt_ns, chunk_ns = nanoseconds(prepared.config.window.dt), nanoseconds(CHUNK_S)
+    chunk = np.stack([windows.segment[rows], windows.tick[rows] * dt_ns // chunk_ns], 1)
     _, chunk = np.unique(chunk, axis=0, return_inverse=True)
     order = np.random.default_rng(seed).permutation(chunk.max() + 1)
     place = np.empty_like(order)

@@ -26,7 +26,7 @@ from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_label
 from neuroformer.decoding.finetune import extend, finetune, fit_heads
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
-from neuroformer.model.later import later_states
+from neuroformer.model.later import later_states, moved_on
 from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
@@ -153,6 +153,21 @@ def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
         _, h_TD, layout = model.fused(moved)
         torch.testing.assert_close(states[:, n], h_TD[layout.first()])
     assert head.ends == [1, 2, 3, 4, 5] and not torch.allclose(states[:, 0], states[:, 4])
+
+
+def test_at_a_moment_spikes_lie_in_the_frames_in_which_they_came():
+    """What spikes say beyond the frames is the same from a batch that was moved on and at the moments of the window."""
+    config = small_config(window={"past": 0.3}, targets=[{"name": "speed", "samples": 5}])
+    model, prepared = small_model(config=config)
+    windows = prepared.windows("train")
+    batch = prepared.builder(windows[windows.tick > 40][:20])
+    expected = model.encode(batch).expected
+    wanted = model.surprise.at_moments(batch, expected, [2, 5]).unflatten(0, (-1, 2))
+    for n, end in enumerate((2, 5)):
+        later = moved_on(batch, end, model.past_bins)
+        spikes = later.past.row_T, later.past_tick_P, later.past_unit_P
+        ours = model.surprise.features(later.earlier, expected, *spikes, None, until=0)
+        torch.testing.assert_close(ours, wanted[:, n])
 
 
 def test_labels_that_were_not_drawn_have_no_say():
