@@ -43,7 +43,7 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "unit_peak": (peak + 1).tolist()}
     out |= {"inputs": {}, "targets": {}}
     for v in config.inputs:
-        out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
+        out["inputs"][v.name] = column_scale(*_training_values(rec, split, v.name))
     out["targets"] = fit_targets(rec, split, config)
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
@@ -60,7 +60,7 @@ def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[
         if t.kind == "classification":
             out[t.name] = {"classes": _classes(values, t.name)}
         else:
-            out[t.name] = _scale(values, columns)
+            out[t.name] = column_scale(values, columns)
             if t.kind == "circular":
                 out[t.name]["period"] = t.period or 2 * np.pi
     return out
@@ -81,7 +81,8 @@ def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarra
     return values[finite], list(var.columns) or [name] * (var.num_columns == 1)
 
 
-def _scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
+def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
+    """The entry of a variable in units of its own, from (N, C) values."""
     std = values.std(0)
     return {
         "mean": values.mean(0).tolist(), "std": np.where(std > 0, std, 1.0).tolist(),

@@ -23,11 +23,10 @@ from neuroformer.decoding.decode import (
     score_of,
     true_values,
 )
-from neuroformer.decoding.finetune import extend, finetune
+from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.decoding.folds import labelled_windows, pool
 from neuroformer.decoding.run import add_baselines, start_decoded
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 CHUNK_S = 1.0
@@ -236,20 +235,12 @@ def _least_step(decoded: Decoded) -> float:
 
 def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Windows, test: Windows, seed: int):
     """Both networks know the drawn labels, not even the range of the others."""
-    tune, labels = prepared.config.tune, torch.from_numpy(true_values(prepared, few)[target.name])
-    _head(model, target).know_only(labels)
-    tuned, _ = finetune(model, prepared, few, [target], tune, seed)
-    decoded.predicted[PRETRAINED] = predict_targets(tuned, prepared, test)[target.name]
+    tune, known = prepared.config.tune, know_only(model, prepared, few, [target])
+    tuned, _ = finetune(model, known, few, [target], tune, seed)
+    decoded.predicted[PRETRAINED] = predict_targets(tuned, known, test)[target.name]
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
-        fresh = Neuroformer(prepared.config, model.num_units, prepared.normalization)
-    _head(fresh, target).know_only(labels)
+        fresh = Neuroformer(prepared.config, model.num_units, known.normalization)
     whole = dataclasses.replace(tune, train="all", trunk_lr=1.0)
-    tuned, _ = finetune(fresh, prepared, few, [target], whole, seed)
-    decoded.predicted[SCRATCH] = predict_targets(tuned, prepared, test)[target.name]
-
-
-def _head(model: Neuroformer, target: TargetConfig) -> TargetHead:
-    head = model.targets[target.name]
-    assert isinstance(head, TargetHead)
-    return head
+    tuned, _ = finetune(fresh, known, few, [target], whole, seed)
+    decoded.predicted[SCRATCH] = predict_targets(tuned, known, test)[target.name]

@@ -23,9 +23,10 @@ from neuroformer.decoding.anchor import (
 )
 from neuroformer.decoding.decode import Decoded, predict_targets, true_values
 from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_labels, fewshot, pooled
-from neuroformer.decoding.finetune import extend, finetune, fit_heads
+from neuroformer.decoding.finetune import extend, finetune, fit_heads, know_only
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
+from neuroformer.model.bundle import read_bundle
 from neuroformer.model.later import later_states, moved_on
 from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.model.neuroformer import Neuroformer
@@ -187,10 +188,15 @@ def test_labels_that_were_not_drawn_have_no_say():
     one, two = (fewshot(model, p, SPEED, ["2s"], 1, []).decoded[0, 0].predicted for p in (prepared, other))
     for method, values in one.items():
         np.testing.assert_allclose(two[method], values, atol=1e-4)
-    head = extend(model, prepared, [SPEED])[0].targets["speed"]
-    head.know_only(torch.tensor([[2.0], [torch.nan], [4.0]]))
-    ours = head.values(torch.tensor([[-99.0], [0.0], [99.0]]))[:, 0]
-    assert ours.tolist() == pytest.approx([1.8, 3.0, 4.2])
+    fresh, ready = extend(model, prepared, [SPEED])
+    known = know_only(fresh, ready, few, [SPEED])
+    drawn = true_values(ready, few)["speed"]
+    low, high = drawn.min(), drawn.max()
+    ours = fresh.targets["speed"].values(torch.tensor([[-99.0], [0.0], [99.0]]))[:, 0]
+    wanted = [low - 0.1 * (high - low), drawn.mean(), high + 0.1 * (high - low)]
+    assert ours.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert known.normalization["targets"]["speed"]["high"] == [high]
+    assert ready.normalization["targets"]["speed"]["high"] > [high]
 
 
 def test_descent_counts_only_where_it_is_clearly_better(extended):
@@ -379,6 +385,12 @@ def test_the_commands(tmp_path, capsys):
     )
     summary = json.loads((tmp_path / "run_s" / "summary.json").read_text())
     assert summary["finetune_label_seconds"] == 20 and np.isfinite(summary["finetune_speed_score"])
+    # what is loaded again is what was scored: its range is that of the drawn labels
+    few = Neuroformer.load(run + "_s", "speed")
+    ready = prepare(driven_recording(), few.config, read_bundle(tmp_path / "run_s").normalization)
+    held = ready.windows("test", reach=20)
+    score = r2(true_values(ready, held)["speed"], predict_targets(few, ready, held)["speed"])[0]
+    assert score == pytest.approx(summary["finetune_speed_score"], abs=1e-5)
     # one after the other: the first task is read as before
     models = [Neuroformer.load(f, "speed") for f in (run + "_s", run + "_sc")]
     prepared = prepare(driven_recording(), models[0].config)
