@@ -40,9 +40,16 @@ def run(args: argparse.Namespace) -> None:
     from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, labelled_seconds
     from neuroformer.decoding.finetune import extend, finetune, know_only
     from neuroformer.decoding.folds import labelled_windows
-    from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, save_bundle, save_weights
+    from neuroformer.model.bundle import (
+        LIKELIHOOD,
+        Member,
+        load_model,
+        read_bundle,
+        save_bundle,
+        save_weights,
+    )
 
-    targets = parse_targets(args.targets)
+    targets = parse_targets(args.targets, read_bundle(args.folder).config.targets)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{'_'.join(t.name for t in targets)}")
     if (out / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{out} already holds a trained run; give --out another folder, or --overwrite")

@@ -284,7 +284,7 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class TuneConfig:
-    """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `decode --folds`."""
+    """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `folds`."""
 
     train: Literal["head", "top", "all", "adapters"] = "head"  # what changes beside the heads
     blocks: int = 2  # fusion blocks that train (top)

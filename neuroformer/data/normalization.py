@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.config import Config, ConfigError
+from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.backbone import fit_backbone
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
@@ -28,7 +28,8 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     Raises
     ------
     ConfigError
-        A variable without a finite training sample, or a class label that is not a whole number.
+        A variable without a finite training sample, a class label that is not a whole number, or a circular variable of
+        no period whose values span more than a turn.
     RecordingError
         A variable that the recording lacks.
     """
@@ -62,8 +63,18 @@ def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[
         else:
             out[t.name] = column_scale(values, columns)
             if t.kind == "circular":
-                out[t.name]["period"] = t.period or 2 * np.pi
+                out[t.name]["period"] = _period(t, values)
     return out
+
+
+def _period(target: TargetConfig, values: np.ndarray) -> float:
+    low, high = float(values.min()), float(values.max())
+    if not target.period and high - low > 2 * np.pi * (1 + 1e-6):
+        raise ConfigError(
+            f"target '{target.name}' is circular and its values run from {low:g} to {high:g}, more than a turn of 2 pi; "
+            "give its period: 360 where it is in degrees, 6.283185 where it is radians that were unwrapped"
+        )
+    return target.period or 2 * np.pi
 
 
 def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarray, list[str]]:

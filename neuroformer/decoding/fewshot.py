@@ -240,7 +240,7 @@ def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Window
     decoded.predicted[PRETRAINED] = predict_targets(tuned, known, test)[target.name]
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
-        fresh = Neuroformer(prepared.config, model.num_units, known.normalization)
+        fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.sos)
     whole = dataclasses.replace(tune, train="all", trunk_lr=1.0)
     tuned, _ = finetune(fresh, known, few, [target], whole, seed)
     decoded.predicted[SCRATCH] = predict_targets(tuned, known, test)[target.name]

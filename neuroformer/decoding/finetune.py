@@ -64,7 +64,7 @@ def extend(
     missing, unexpected = out.load_state_dict(old, strict=False)
     if unexpected or any(not k.startswith(names) for k in missing):
         raise ValueError(f"the model does not fit its own configuration: {[*unexpected, *missing][:3]}")
-    return out.to(model.sos.dtype), ready
+    return out.to(model.sos), ready
 
 
 def know_only(
@@ -272,7 +272,7 @@ class _Run:
     def _pieces(self, windows: Windows, count: int) -> list[_Piece]:
         out = []
         for rows in np.array_split(np.arange(len(windows)), count):
-            piece = _Piece(self.prepared.builder(windows[rows]))
+            piece = _Piece(self.prepared.builder(windows[rows]).to(self.model.sos.device))
             if self.tune.train == "head":
                 with torch.no_grad():
                     self._train_mode(False)

@@ -11,6 +11,7 @@ import yaml
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.cli import main
+from neuroformer.cli.options import parse_targets
 from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.anchor import (
@@ -458,4 +459,19 @@ def test_the_commands(tmp_path, capsys):
         low <= summary["decode_speed_difference"] + 0.1 and high >= summary["decode_speed_difference"] - 0.1
     )
     assert say("finetune", "--run", run, "--target", "speed:wrong") == 2
-    assert "expected NAME[:KIND[:SAMPLES]]" in capsys.readouterr().err
+    assert "expected NAME[:KIND[:SAMPLES[:PERIOD]]]" in capsys.readouterr().err
+
+
+def test_a_target_is_what_its_words_say_or_what_the_run_declares():
+    heading = TargetConfig("heading", "circular", period=360.0, samples=5)
+    words = ["speed:student:5", "heading:circular:1:400", "choice:classification", "place"]
+    wanted = [
+        TargetConfig("speed", noise="student", samples=5), TargetConfig("heading", "circular", period=400.0), CHOICE, PLACE,
+    ]  # fmt: skip
+    assert parse_targets(words, [heading]) == wanted
+    assert parse_targets(["heading"], [heading]) == [heading]
+    for wrong in ("speed:regression:1:3", "speed:circular:x", "a:circular:1:2:3"):
+        with pytest.raises(ConfigError, match=f"--target is '{wrong}'"):
+            parse_targets([wrong])
+    with pytest.raises(ConfigError, match="names a variable twice"):
+        parse_targets(["speed", "speed:student"])

@@ -149,6 +149,17 @@ def test_circular_labels_interpolate_around_the_circle():
     assert (decoded >= 0).all() and (decoded < 360).all() and len(decoded) == len(labels)
 
 
+def test_degrees_are_not_taken_for_radians():
+    rec = small_recording()
+    turning = BehaviorVariable(np.arange(0, 40, 0.05), (np.arange(800) * 50.0) % 360)
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, "heading": turning})
+    config = small_config(targets=[{"name": "heading", "kind": "circular"}])
+    with pytest.raises(
+        ConfigError, match="'heading' is circular and its values run from 0 to 350.*period: 360"
+    ):
+        small_model(rec, config)
+
+
 def test_losses_are_the_likelihoods_that_they_claim():
     rng = np.random.default_rng(0)
     values, raw = rng.normal(size=(6, 1, 2)) * 3, rng.normal(size=(6, 1, 4))
