@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/python generate.py --run runs/demo
 	$(BIN)/neuroformer decode --run runs/demo
 	$(BIN)/neuroformer attend --run runs/demo --windows 500 --occasions 200
-	$(BIN)/neuroformer report runs/demo
+	$(BIN)/neuroformer report --run runs/demo
 
 # two processes of one thread: tests are many small operations
 test: export OMP_NUM_THREADS = 1

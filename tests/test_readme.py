@@ -58,7 +58,7 @@ def test_the_makefile_runs_what_the_readme_says():
         "train.py --config configs/demo.yaml --overwrite",
         "generate.py --run runs/demo",
         "decode --run runs/demo",
-        "report runs/demo",
+        "report --run runs/demo",
     ):
         assert line in make and line in (ROOT / "README.md").read_text()
 
@@ -68,7 +68,7 @@ def test_the_demo_runs_small(tmp_path, capsys):
     assert main(["train", "--config", str(ROOT / "configs/demo.yaml"), "--quiet", *run, *SMALL]) == 0
     assert main(["generate", "--quiet", *run]) == 0
     assert main(["decode", "--quiet", *run]) == 0
-    assert main(["report", run[1]]) == 0
+    assert main(["report", *run]) == 0
     assert (tmp_path / "demo" / "report.html").stat().st_size > 50_000
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
     for key in (

@@ -102,7 +102,7 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
     if file.exists():
         known = json.loads(file.read_text())
         if known.pop("asked") != asked:
-            raise ConfigError(f"{file} is of another configuration; give --folder another one")
+            raise ConfigError(f"{file} is of another configuration; give --run another folder")
         return known
     recs = [open_one(one) for one in config.recordings]
     both, _ = train_several(recs, config, folder / "both", progress=False, resume=True)

@@ -1,13 +1,19 @@
-"""The command line: the only place that prints, parses or exits. One module a command.
+"""The command line: the only place that prints, parses or exits. One module for each command.
 
-Exit codes: 0 done, 1 an audit found a leak (a benchmark, a difference), 2 a mistake in what was asked for (one message,
-no traceback), 75 training was stopped by SIGTERM or SIGUSR1 and saved, 130 interrupted (training: saved).
+``--config`` is a YAML file to train from, ``--run`` the folder of a run; only commands that take either a file or a
+folder (``audit``, ``inspect``, ``import``) have a positional argument. What a run keeps is set by ``key.sub=value``,
+what concerns one call alone by an option.
+
+Exit codes: 0 done; 1 an audit found a leak, or a benchmark's two sides disagree; 2 a mistake in the request (one
+message, no traceback); 3 a benchmark needs a GPU; 75 SIGTERM or SIGUSR1 stopped training, which was saved; 130
+Ctrl-C (training was saved); 141 the reader of the output closed the pipe.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -77,18 +83,38 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError) as e:
         if args.debug:
             raise
-        print(f"neuroformer: {e}", file=sys.stderr)
+        print(f"neuroformer: {_message(e)}", file=sys.stderr)
         return 2
 
 
+ADVICE = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "a file was expected",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose another place",
+    errno.ENOSPC: "free some space, or choose another place",
+}
+
+
+def _message(error: Exception) -> str:
+    """Our own messages as they are; those of the operating system with what to do."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    advice = ADVICE.get(error.errno or 0)
+    where = "" if error.filename is None else f"{error.filename}: "
+    return where + error.strerror.lower() + ("" if advice is None else f"; {advice}")
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    """Overrides may stand anywhere; argparse alone would refuse them behind an option."""
+    """Accepts overrides anywhere; argparse alone would refuse them after an option."""
     top = parser()
     args, rest = top.parse_known_args(argv)
     if any(r.startswith("-") or "=" not in r or not hasattr(args, "override") for r in rest):

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from neuroformer.cli.options import KEYS, override_argument
-from neuroformer.cli.shared import save_figure, warn_only_ours
+from neuroformer.cli.shared import refuse_unwritable, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 from neuroformer.config import ConfigError, load_config
 
@@ -23,7 +23,7 @@ def add(command) -> None:
     p.add_argument("--seeds", type=int, default=1, help="runs of each variant (default: 1)")
     p.add_argument(
         "--only", metavar="PART[,PART]", default="",
-        help="train these variants alone ('full' is one), and compare nothing: a later call goes on with what is there",
+        help="only train these variants ('full' is one), without comparing them; a later call continues from there",
     )  # fmt: skip
     override_argument(p, "e.g. train.steps=300")
 
@@ -40,8 +40,9 @@ def run(args) -> None:
     parts = parts_of(config) if args.parts == "all" else args.parts.split(",")
     todo = args.only.split(",") if args.only else [FULL, *parts]
     for part in (*parts, *todo):
-        without(config, part)  # says at once what cannot be
+        without(config, part)  # refuses now, not after hours, a part that the model does not have
     folder = args.run or Path("runs") / f"{config.name}_ablate"
+    refuse_unwritable(folder, "--run")
     rec = open_recording(config.recording.path, **config.recording.options)
     warn_only_ours()
     for part in todo:

@@ -5,27 +5,33 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuroformer.cli.options import KEYS, override_argument, training_arguments
+from neuroformer.cli.shared import refuse_unwritable
 from neuroformer.cli.train import refuse_what_is_there, train_and_score
 from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
-    help = "Let a new recording join a trained run: its units get rows of their own, the trunk is taken over."
-    p = command("adapt", run, help, KEYS + " Exit code 75: a signal stopped it, saved; go on with --resume.")
+    help = "Let a new recording join a trained run: its units get their own rows, the trunk is reused."
+    p = command(
+        "adapt",
+        run,
+        help,
+        KEYS + " Exit code 75: the system stopped training, which was saved; continue with --resume.",
+    )
     p.add_argument("--run", required=True, type=Path, dest="folder", help="folder of the trained run")
     p.add_argument(
         "--train", choices=["new", "all"], default="new",
-        help="what trains: the new units' rows and heads with a frozen trunk (default), or everything",
+        help="what is trained: only the new units' rows and heads, with a frozen trunk (default), or everything",
     )  # fmt: skip
     p.add_argument("--out", type=Path, help="folder of the new run (default: <run>_<name of the recording>)")
     p.add_argument(
         "--join", type=Path, metavar="FOLDER",
-        help="also write one bundle there, of the run's recordings and the new one (with --train new)",
+        help="also write there one bundle that holds the run's recordings and the new one (with --train new)",
     )  # fmt: skip
     training_arguments(p)
     override_argument(
         p,
-        "recording.path=new.npz (needed); recording.share=0.1 uses the first tenth of its training stretches",
+        "recording.path=new.npz (required); recording.share=0.1 uses the first tenth of its training data",
     )
 
 
@@ -41,6 +47,8 @@ def run(args) -> int:
         raise ConfigError("--join needs --train new: recordings of one bundle share a trunk")
     if args.join and (args.join / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{args.join} already holds a run; give --join another folder, or --overwrite")
+    if args.join:
+        refuse_unwritable(args.join, "--join")
     bundle = read_bundle(args.folder)
     asked = adapted_config(bundle.config, args.override)
     rec = open_one(asked.recording)
@@ -52,5 +60,5 @@ def run(args) -> int:
     code = train_and_score(args, [rec], config, out, goes_on=goes_on, again=again, start=start)
     if args.join and code == 0 and is_first_process():
         join(bundle, read_bundle(out), args.join)
-        print(f"{args.folder} and '{rec.name}' in {args.join}; say which with --recording")
+        print(f"{args.join} holds {args.folder} and '{rec.name}'; choose a recording with --recording")
     return code

@@ -38,8 +38,9 @@ def add(command) -> None:
     )  # fmt: skip
     p.add_argument("--reliability", action="store_true", help="also how well each map repeats between halves")
     p.add_argument(
-        "--seeds", type=Path, nargs="+", default=[], metavar="RUN",
-        help="other runs of the same recording: maps are averaged over all, and each pair's spread is its null",
+        "--pool", type=Path, nargs="+", default=[], metavar="RUN",
+        help="further runs, trained on the same recording with other seeds: maps are averaged over all, and each pair's "
+        "spread is its null",
     )  # fmt: skip
     override_argument(p, "e.g. recording.path=moved.npz")
 
@@ -53,11 +54,11 @@ def run(args) -> None:
     model = load_model(bundle)
     everything = _stretch(args, p)
     maps, summary = _read(args, model, p)
-    for folder in args.seeds:
-        other, theirs = open_run(folder, args.override)
+    for folder in args.pool:
+        other, theirs = open_run(folder, args.override, args.recording)
         if theirs.rec.unit_ids != p.rec.unit_ids:
             raise ConfigError(
-                f"{folder} was trained on other units than {args.folder}; maps of seeds need the same"
+                f"{folder} was trained on other units than {args.folder}; maps can be averaged over the same units only"
             )
         more, _ = _read(args, load_model(other), theirs)
         maps = {name: [*found, *more[name]] for name, found in maps.items() if name in more}

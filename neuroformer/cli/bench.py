@@ -14,8 +14,8 @@ Result = dict[str, Any] | None  # None: there is no GPU
 
 def add(command) -> None:
     p = command(
-        "bench", run, "Benchmark a part against its plain counterpart; checks that both agree first.",
-        "Exit codes: 1 both sides disagree, 3 a GPU is needed and there is none.",
+        "bench", run, "Benchmark one part against a plain implementation, after checking that both agree.",
+        "Exit codes: 1 the two sides disagree, 3 a GPU is needed and there is none.",
     )  # fmt: skip
     names = p.add_subparsers(dest="name", required=True, metavar="NAME")
 
@@ -50,8 +50,8 @@ def add(command) -> None:
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
     _trains(b, None, "what to train, e.g. configs/hippocampus.yaml", "recording.path=my.npz")
     b.add_argument(
-        "--folder", type=Path, default=Path("runs/exposure"),
-        help="of the trainings; what is there already is not trained again",
+        "--run", type=Path, default=Path("runs/exposure"), dest="folder",
+        help="folder of the trainings (default: runs/exposure); what is there already is not trained again",
     )  # fmt: skip
     b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
     b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
@@ -59,7 +59,12 @@ def add(command) -> None:
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
     b = benchmark("inputs", _inputs, "whether maps name the one input that drives each neuron")
     _trains(b, "configs/inputs.yaml", "what to train, on synthetic:inputs", "recording.options.num_units=100")
-    b.add_argument("--folder", type=Path, help="keep the run there, and read it again if it is there")
+    b.add_argument(
+        "--run",
+        type=Path,
+        dest="folder",
+        help="keep the run in this folder, and read it again if it is there",
+    )
     benchmark("kernels", _kernels, "fused kernels on a GPU")
     b = benchmark("nulls", _nulls, "how often chance passes beside the maps of independent units")
     b.add_argument("--recordings", type=int, default=20, help="trainings, each on a recording of its own")
@@ -70,7 +75,7 @@ def add(command) -> None:
 
 
 def _trains(b, config: str | None, help: str, example: str) -> None:
-    """Arguments of a benchmark that trains; without a default the configuration must be named."""
+    """Arguments of a benchmark that trains; --config is required where ``config`` is None."""
     default = None if config is None else Path(config)
     b.add_argument("--config", type=Path, default=default, required=default is None, help=help)
     override_argument(b, f"e.g. {example}")
@@ -78,7 +83,10 @@ def _trains(b, config: str | None, help: str, example: str) -> None:
 
 def _keeps(b, part: str) -> None:
     b.add_argument(
-        "--folder", type=Path, help=f"keep what each {part} gave there, and go on where a call stopped"
+        "--run",
+        type=Path,
+        dest="folder",
+        help=f"keep the results of each {part} in this folder, and continue where an earlier call stopped",
     )
 
 

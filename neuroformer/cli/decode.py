@@ -50,5 +50,5 @@ def run(args) -> None:
         if decoded.spread_VC is not None:
             arrays["model_spread"] = decoded.spread_VC
         np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
-    summarise(args.folder, summary)
     print("\n".join(tables))
+    summarise(args.folder, {}, summary)

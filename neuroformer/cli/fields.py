@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import open_run, save_figure, summarise
+from neuroformer.cli.shared import open_asked, save_figure, summarise
 from neuroformer.config import ConfigError
 
 
@@ -31,7 +31,7 @@ def run(args) -> None:
     from neuroformer.model.bundle import load_model
     from neuroformer.report.fields import figure_of, receptive_fields, stimuli
 
-    bundle, p = open_run(args.folder, args.override)
+    bundle, p = open_asked(args)
     model, ids = load_model(bundle), p.rec.unit_ids
     if model.frames is None:
         raise ConfigError(

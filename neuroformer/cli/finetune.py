@@ -15,7 +15,7 @@ from neuroformer.cli.options import (
     run_argument,
     target_argument,
 )
-from neuroformer.cli.shared import open_asked, summarise, warn_only_ours
+from neuroformer.cli.shared import open_asked, refuse_unwritable, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -53,6 +53,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or args.folder.with_name(f"{args.folder.name}_{'_'.join(t.name for t in targets)}")
     if (out / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{out} already holds a trained run; give --out another folder, or --overwrite")
+    refuse_unwritable(out, "--out")
     bundle, trained = open_asked(args)
     warn_only_ours()
     model, prepared = extend(load_model(bundle), trained, targets)

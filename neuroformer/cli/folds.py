@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument
-from neuroformer.cli.shared import summarise, warn_only_ours
+from neuroformer.cli.shared import refuse_unwritable, summarise, warn_only_ours
 from neuroformer.cli.tables import interval, score_table
 from neuroformer.config import ConfigError, load_config
 
@@ -44,6 +44,7 @@ def run(args) -> None:
     if not config.targets:
         raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
     folder = args.run or Path("runs") / f"{config.name}_folds"
+    refuse_unwritable(folder, "--run")
     rec = open_only(config)
     warn_only_ours()
     names = baseline_names(args.baselines)
@@ -72,7 +73,7 @@ def run(args) -> None:
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     if only:
-        tables.append(f"folds {', '.join(only)} of {args.folds} alone; they are in {folder}")
-    else:
-        summarise(folder, summary | {"folds_seconds": time.perf_counter() - start})
+        tables.append(f"only folds {', '.join(only)} of {args.folds}; they are in {folder}")
     print("\n".join(tables))
+    if not only:
+        summarise(folder, {}, summary | {"folds_seconds": time.perf_counter() - start})

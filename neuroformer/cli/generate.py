@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import open_asked, refuse_unwritable, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 
 
@@ -62,6 +62,8 @@ def run(args) -> None:
     from neuroformer.model.bundle import LIKELIHOOD, load_model
     from neuroformer.recording import write_recording
 
+    if args.out is not None:
+        refuse_unwritable(args.out.parent, "--out")
     bundle, prepared = open_asked(args)
     warn_only_ours()
     held_out = args.stimulus is None and args.seconds is None and not prepared.config.generate.interval

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from neuroformer.cli.shared import refuse_unwritable
 from neuroformer.config import ConfigError
 
 
@@ -37,6 +38,7 @@ def run(args) -> None:
 def _free(path: Path, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         raise ConfigError(f"{path} is already there; give --out another name, or --overwrite")
+    refuse_unwritable(path.parent, "--out")
     return path
 
 

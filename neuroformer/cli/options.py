@@ -1,4 +1,4 @@
-"""Arguments that several commands have, and what is made of their words."""
+"""Arguments that several commands share, and their parsing."""
 
 from __future__ import annotations
 
@@ -9,22 +9,14 @@ from typing import Any
 
 from neuroformer.config import ConfigError, TargetConfig
 
-KEYS = (
-    "Any key of configs/reference.yaml can be given as key.sub=value (lists by place: inputs.0.name=speed)."
-)
+KEYS = "Any key of configs/reference.yaml can be given as key.sub=value (in lists by position: inputs.0.name=speed)."
 
 
 def run_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
     )
-    recording_argument(p)
-
-
-def recording_argument(p: argparse.ArgumentParser) -> None:
-    p.add_argument(
-        "--recording", default="", metavar="NAME", help="which one, where the run has several recordings"
-    )
+    p.add_argument("--recording", default="", metavar="NAME", help="which recording, if the run has several")
 
 
 def override_argument(p: argparse.ArgumentParser, help: str) -> None:
@@ -36,14 +28,14 @@ def overwrite_argument(p: argparse.ArgumentParser) -> None:
 
 
 def training_arguments(p: argparse.ArgumentParser) -> None:
-    """Of commands that train into a folder of their own."""
+    """For commands that train into a new folder."""
     overwrite_argument(p)
     p.add_argument(
         "--resume", action="store_true",
-        help="go on exactly where the run in the folder stopped; begins it if there is nothing yet",
+        help="continue exactly where the run in the folder stopped; starts it if the folder is empty",
     )  # fmt: skip
     p.add_argument(
-        "--no-baselines", action="store_true", help="do not fit the GLMs that the score is compared with"
+        "--no-baselines", action="store_true", help="do not fit the GLMs that the likelihood is compared with"
     )
 
 
@@ -58,18 +50,18 @@ KINDS: dict[str, dict[str, Any]] = {
 def target_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--target", required=True, action="append", dest="targets", metavar=TARGET,
-        help=f"a behavior variable; its kind ({', '.join(KINDS)}), values a window, and the period of a circular one "
-        "(default: 2 pi); may be repeated. A name alone: as the run declares it, else a regression",
+        help=f"a behavior variable; its kind ({', '.join(KINDS)}), the number of values in a window, and the period of a "
+        "circular one (default: 2 pi); may be repeated. A name alone: as the run declares it, else a regression",
     )  # fmt: skip
 
 
 def parse_targets(asked: list[str], declared: Sequence[TargetConfig] = ()) -> list[TargetConfig]:
-    """Targets from the command line's words; a name alone is what ``declared`` says, else a regression.
+    """Targets from the values of ``--target``; a name alone is what ``declared`` says, else a regression.
 
     Raises
     ------
     ConfigError
-        An unknown kind, or a count or period that is none.
+        An unknown kind, a count or period that is not a number, or a variable named twice.
     """
     known = {t.name: t for t in declared}
     out = [known.get(item) or _target(item) for item in asked]

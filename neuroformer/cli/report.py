@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuroformer.cli.options import override_argument, recording_argument
-from neuroformer.cli.shared import results_folder
+from neuroformer.cli.options import override_argument, run_argument
+from neuroformer.cli.shared import refuse_unwritable, results_folder
 
 
 def add(command) -> None:
     help = "Write one self-contained HTML page that shows a run; it opens anywhere, without a network."
-    epilog = "The recording is read again; where it has moved, give recording.path=..."
+    epilog = "The recording is read again; if it has moved, give recording.path=..."
     p = command("report", run, help, epilog)
-    p.add_argument("folder", type=Path, metavar="RUN", help="folder of a trained run, e.g. runs/demo")
-    recording_argument(p)
+    run_argument(p)
     p.add_argument("--out", type=Path, help="where the page goes (default: <run>/report.html)")
     override_argument(p, "e.g. recording.path=moved.npz")
 
@@ -26,7 +25,9 @@ def run(args) -> None:
     bundle = read_bundle(args.folder).of(args.recording)
     args.folder = results_folder(args.folder, bundle)
     config = from_dict(apply_overrides(to_dict(bundle.config), args.override))
-    path, absent = write_report(args.folder, bundle, config, args.out or args.folder / "report.html")
+    out = args.out or args.folder / "report.html"
+    refuse_unwritable(out.parent, "--out")
+    path, absent = write_report(args.folder, bundle, config, out)
     print(f"report in {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if absent:
-        print(f"without data, saying what makes them: {', '.join(absent)}")
+        print(f"panels without data, each naming the command that makes them: {', '.join(absent)}")

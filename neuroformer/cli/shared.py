@@ -17,7 +17,7 @@ from neuroformer.config import Config, ConfigError, from_dict, to_dict
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what tensors gave back: each step takes the same again, and fresh pages must be zeroed.
+    """Let the C library keep freed memory: each step needs it again, and fresh pages would have to be zeroed.
 
     Takes 10 % off a training step of ``configs/demo.yaml`` (glibc's ``mallopt``: neither map nor trim below 1 GB).
     """
@@ -31,7 +31,7 @@ def keep_freed_memory() -> None:
 def open_run(folder: Path, overrides: list[str], recording: str = ""):
     """A run's bundle, and its recording prepared as in training; overrides replace the run's settings.
 
-    Of a run of several recordings, that of the one with this name.
+    ``recording`` names one recording of a run that has several.
     """
     from neuroformer.config import apply_overrides
     from neuroformer.data.members import open_one
@@ -45,22 +45,43 @@ def open_run(folder: Path, overrides: list[str], recording: str = ""):
     prepared = prepare(rec, config, bundle.normalization, bundle.member.lacks)
     if prepared.split.sha256() != bundle.split["sha256"]:
         raise ConfigError(
-            "the recording, or a longer decode.lags (which widens the gaps), gives another split than the one that the "
-            "run was trained on; held-out data may have been trained on. Train a run with it"
+            "the split is not the one that the run was trained on (another recording, or a longer decode.lags, which "
+            "widens the gaps), so data that are held out here may have been trained on; train a run with these settings"
         )
     return bundle, prepared
 
 
 def open_asked(args: argparse.Namespace):
-    """:func:`open_run` of ``--run`` and ``--recording``. What a command makes of one of several recordings goes into a
-    folder of its own: ``args.folder`` is that one afterwards."""
+    """:func:`open_run` for the arguments of a command.
+
+    Sets ``args.folder`` to where the results go: in a run of several recordings, each has its own folder.
+    """
+    refuse_unwritable(args.folder, "--run")
     bundle, prepared = open_run(args.folder, args.override, args.recording)
     args.folder = results_folder(args.folder, bundle)
     return bundle, prepared
 
 
+def refuse_unwritable(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be created or written, before any time is spent on what goes into it.
+
+    Raises
+    ------
+    ConfigError
+        Names the folder, the reason and the ``option`` that gives another one.
+    """
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not there.is_dir():
+        why = f"{there} is a file"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        why = f"no permission to write in {there}"
+    else:
+        return
+    raise ConfigError(f"cannot write into the folder {folder}: {why}; give another folder with {option}")
+
+
 def results_folder(folder: Path, bundle) -> Path:
-    """Where results of a bundle's recording go: into the run, or, where it has several, into a folder within."""
+    """Where the results of a bundle's recording go: the run's folder or, if it has several, one inside it."""
     if bundle.whole is None or len(bundle.whole.recordings) == 1:
         return folder
     out = folder / bundle.recording.replace(":", "_")
@@ -73,7 +94,7 @@ def _same_model(trained: Config, asked: Config) -> Config:
     for key in ("window", "inputs", "targets", "split", "model", "loss"):
         if getattr(trained, key) != getattr(asked, key):
             raise ConfigError(
-                f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
+                f"'{key}' was fixed by training and cannot be overridden here; train another run with it"
             )
     if trained.targets and (
         trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds
@@ -85,9 +106,9 @@ def _same_model(trained: Config, asked: Config) -> Config:
 
 
 def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
-    """Merge values into the run's flat summary.json and print them; ``unprinted`` are merged only.
+    """Merge values into the run's flat summary.json and print them; ``unprinted`` are only merged.
 
-    What is no number (the correlation with a constant, say) is null there, as JSON has it.
+    NaN and infinity (the correlation with a constant, say) become null, since JSON has no word for them.
     """
     from neuroformer.model.bundle import write_atomic
 
@@ -95,14 +116,10 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
     merged = json.loads(path.read_text()) if path.exists() else {}
     merged |= {k: _rounded(v) if isinstance(v, float) else v for k, v in (values | (unprinted or {})).items()}
     write_atomic(path, json.dumps(merged, indent=1).encode())
-    width = max(len(k) for k in values)
-    print(
-        "\n".join(
-            f"  {k:<{width}}  {v:.4g}" if isinstance(v, float) else f"  {k:<{width}}  {v}"
-            for k, v in values.items()
-        )
-    )
-    print(f"summary in {path}")
+    width = max((len(k) for k in values), default=0)
+    for k, v in values.items():
+        print(f"  {k:<{width}}  {v:.4g}" if isinstance(v, float) else f"  {k:<{width}}  {v}")
+    print(f"all numbers in {path}" if unprinted else f"summary in {path}")
 
 
 def _rounded(x: float) -> float | None:
@@ -110,6 +127,7 @@ def _rounded(x: float) -> float | None:
 
 
 def save_figure(figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     print(f"figure in {path}")
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from neuroformer.cli.options import KEYS, override_argument
-from neuroformer.cli.shared import warn_only_ours
+from neuroformer.cli.shared import refuse_unwritable, warn_only_ours
 from neuroformer.cli.tables import table
 from neuroformer.cli.train import exit_code
 from neuroformer.config import ConfigError, load_config
@@ -37,6 +37,7 @@ def run(args) -> int:
         raise ConfigError(f"--trials is {args.trials}; expected 1 or more")
     base = load_config(args.config, args.override)
     folder = args.run or Path("runs") / f"{base.name}_sweep"
+    refuse_unwritable(folder, "--run")
     warn_only_ours()
     try:
         for trial in sweep(base, read_space(args.space, base), folder, args.trials, progress=not args.quiet):

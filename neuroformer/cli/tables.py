@@ -29,7 +29,7 @@ def interval(low: float, high: float) -> str:
 
 
 def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
-    """One variable: every decoder's score with its 95 % interval (and that of each column), and the best control."""
+    """One variable: the score of every decoder, whole and by column, with 95 % intervals, and the best control."""
     from neuroformer.decoding.decode import measure
 
     what = measure(target)
@@ -50,4 +50,6 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     for k in keys[1:]:
         header += [k.removeprefix("decode_").removesuffix("_r2"), "95 % interval"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
+    missing = scores[f"decode_{decoded.name}_missing"]
+    title += f" ({missing} more have no label)" if missing else ""
     return f"{title}\n{table(rows, header)}"

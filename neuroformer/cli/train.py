@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from neuroformer.cli.options import KEYS, override_argument, training_arguments
-from neuroformer.cli.shared import results_folder, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import (
+    refuse_unwritable,
+    results_folder,
+    save_figure,
+    summarise,
+    warn_only_ours,
+)
 from neuroformer.config import Config, ConfigError, load_config
 
 STOPPED = 75  # the system's code for "try again later"
@@ -21,14 +27,21 @@ INTERRUPTED = 130
 
 def add(command) -> None:
     help = "Train a model from a YAML file and score it on held-out data."
-    p = command("train", run, help, KEYS + " Exit code 75: a signal stopped it, saved; go on with --resume.")
-    p.add_argument("--config", type=Path, help="YAML file, e.g. configs/demo.yaml; not needed with --resume")
+    p = command(
+        "train",
+        run,
+        help,
+        KEYS + " Exit code 75: the system stopped training, which was saved; continue with --resume.",
+    )
+    p.add_argument(
+        "--config", type=Path, help="YAML file, e.g. configs/demo.yaml; not needed with --run FOLDER --resume"
+    )
     p.add_argument("--run", type=Path, help="folder of the run (default: runs/<name>)")
     training_arguments(p)
     p.add_argument(
         "--seeds", type=int, metavar="N",
-        help="train N seeds from `seed` on, into seed_<k> of the folder, and summarise their scores with intervals; "
-        "with --resume, finished seeds are not run again",
+        help="train N seeds, counted from `seed`, each into seed_<k> of the folder, and summarise their scores with "
+        "intervals; with --resume, finished seeds are not run again",
     )  # fmt: skip
     override_argument(p, "settings that replace the file's")
 
@@ -40,7 +53,7 @@ def run(args) -> int:
 
 
 def _run_seeds(args) -> int:
-    """One run a seed; then what their scores have in common."""
+    """One run for each seed, then a summary of their scores."""
     from neuroformer.cli.seeds import seed_folder, summarise_seeds
     from neuroformer.training.train import is_first_process
 
@@ -62,9 +75,16 @@ def _run_seeds(args) -> int:
 
 
 def refuse_what_is_there(args, folder: Path) -> bool:
-    """Whether the folder holds a run that is to be gone on with."""
+    """Whether the folder holds a run to resume.
+
+    Raises
+    ------
+    ConfigError
+        It holds a run that was asked neither to be resumed nor to be replaced, or it cannot be written.
+    """
     from neuroformer.training.checkpoint import FILE
 
+    refuse_unwritable(folder, "--out" if hasattr(args, "out") else "--run")
     there = [name for name in ("bundle.json", FILE) if (folder / name).exists()]
     if there and not (args.overwrite or args.resume):
         what = "a trained run" if "bundle.json" in there else "a run that was stopped"
@@ -79,7 +99,7 @@ def _run_one(args, config: Config, folder: Path) -> int:
     from neuroformer.training.checkpoint import refuse_other_config
 
     if args.resume and _is_scored(folder):
-        if not config.recordings:  # several are named only when they are opened
+        if not config.recordings:  # several get their names only when they are opened
             refuse_other_config(read_bundle(folder).config, config, folder)
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
@@ -92,22 +112,26 @@ def _run_one(args, config: Config, folder: Path) -> int:
 def train_and_score(
     args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start=None
 ) -> int:
-    """Train into a folder, with the weights of ``start`` where it is given; the exit code.
+    """Train into a folder, from the weights of ``start`` if given, and score; returns the exit code.
 
-    ``goes_on``: it holds a part of the run already. ``again``: the command that goes on with a run that was stopped.
+    ``goes_on``: the folder already holds a part of the run. ``again``: the command that continues a stopped run.
     """
     from neuroformer.audit import time_findings
+    from neuroformer.decoding.after_training import fit_heads_on
     from neuroformer.training.loop import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     warn_only_ours()
+    if config.tune.after_training and config.targets and len(recs) > 1:
+        raise ConfigError(
+            f"tune.after_training fits heads of one recording, and this run has {len(recs)}; set it to false"
+        )
     first = is_first_process()
     told = [f for rec in recs for f in time_findings(rec) if f is not None]
     if first:
         print(*recs, sep="\n")
-        print_warnings(
-            told
-        )  # the audit of a recording whose milliseconds are taken for seconds lasts very long
+        # now, since the audit takes very long where milliseconds are taken for seconds
+        print_warnings(told)
         if not goes_on:
             start_clean(folder)
     try:
@@ -125,17 +149,19 @@ def train_and_score(
             print(f"stopped by {e}; go on with: {again}")
         return exit_code(e)
     if first:
+        if config.tune.after_training and config.targets:
+            metrics = metrics | fit_heads_on(folder, members[0], print)
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
 
 
 def exit_code(stopped) -> int:
-    """Ctrl-C is the user's, any other signal the system's, which may start the run again."""
+    """Ctrl-C comes from the user, any other signal from the system, which may start the run again."""
     return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
 def print_warnings(findings) -> None:
-    """What an audit warns of, before time is spent on it."""
+    """What an audit warns of, before time is spent on training."""
     for f in findings:
         print(f"WARNING {f.name}: {f.measured}; {f.advice}", flush=True)
 
@@ -171,14 +197,16 @@ def _is_scored(folder: Path) -> bool:
 
 
 def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: bool) -> None:
-    """Held-out scores of every recording, baselines beside them, and the figure of the log.
+    """Held-out scores of every recording beside their baselines, and the learning curve.
 
-    Of several recordings, each has its scores in a folder of its own; the run's are the means.
+    With several recordings, each has its scores in its own folder, and the run's scores are their means.
     """
     from neuroformer.model.bundle import read_bundle
 
     if len(members) == 1:
-        summarise(folder, metrics | _scores(folder, members[0], baselines))
+        scores = _scores(folder, members[0], baselines)
+        summarise(folder, metrics | scores)
+        _say_if_below_baseline(scores)
         return _learning_curve(folder)
     every = []
     for member in members:
@@ -186,6 +214,7 @@ def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: 
         every.append(_scores(folder, member, baselines))
         of_one = results_folder(folder, read_bundle(folder).of(member.rec.name))
         summarise(of_one, every[-1])
+        _say_if_below_baseline(every[-1])
     names = dict.fromkeys(k for s in every for k, v in s.items() if k.startswith("bits"))
     mean = {k: float(np.mean([s[k] for s in every if k in s])) for k in names}
     print("all recordings, bits the mean over them:")
@@ -210,6 +239,21 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     if "rate" in prepared.rec.truth:
         summary["bits_per_spike_oracle"] = _oracle(prepared)
     return summary | (_glms(prepared) if baselines else {})
+
+
+def _say_if_below_baseline(scores: dict[str, Any]) -> None:
+    """In words, since a table of numbers is easily overlooked."""
+    pairs = (
+        ("bits_per_spike", "bits_per_spike_glm", "the Poisson GLM", "bits/spike"),
+        ("bits_per_sample", "bits_per_sample_autoregression", "the linear autoregression", "bits/sample"),
+    )
+    for own, other, baseline, unit in pairs:
+        if own in scores and scores[own] < scores.get(other, 0.0):
+            value, name = (scores[other], baseline) if other in scores else (0.0, "constant rates")
+            print(
+                f"WARNING the model predicts held-out data worse than {name} ({scores[own]:.3f} against {value:.3f} "
+                f"{unit}), so do not draw conclusions from it yet; see 'When the model is below its baseline' in docs/training.md"
+            )
 
 
 def _learning_curve(folder: Path) -> None:
@@ -267,13 +311,13 @@ def _print_split(prepared) -> None:
 
 
 def start_clean(folder: Path) -> None:
-    """Remove what an earlier run left, so that no old number stands beside a new one."""
+    """Remove what an earlier run left, so that old and new numbers never mix."""
     from neuroformer.model.bundle import BundleError, read_bundle
 
     try:
         bundle = read_bundle(folder)
         places = [results_folder(folder, bundle.of(m.name)) for m in bundle.recordings]
-    except (BundleError, ConfigError):  # none, or one that is no good
+    except (BundleError, ConfigError):  # no bundle, or one that cannot be read
         places = []
     for place in (folder, *places):
         for name in ("summary.json", "simulated.npz"):

@@ -298,6 +298,9 @@ class TuneConfig:
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
     valid: float = 0.2  # contiguous share of the labels to stop by
+    after_training: bool = (
+        False  # `train` ends with the heads alone learning for `steps`, where validation gains by it
+    )
 
 
 @dataclass(frozen=True)

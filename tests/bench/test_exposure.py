@@ -20,7 +20,7 @@ def test_the_ablation(tmp_path, capsys, monkeypatch):
     tree = to_dict(small_config(window=window, inputs=[], targets=[], loss={"contrast": []}, split=split))
     tree["recording"]["path"] = str(tmp_path / "small.npz")
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
-    command = ["bench", "exposure", "--config", str(tmp_path / "small.yaml"), "--folder", str(tmp_path / "runs"),
+    command = ["bench", "exposure", "--config", str(tmp_path / "small.yaml"), "--run", str(tmp_path / "runs"),
                "--noise", "0,0.4", "generate.max_seconds=0.2"]  # fmt: skip
     assert main([*command, "--seeds", "0"]) == 0
     monkeypatch.setattr(exposure, "train", lambda *a, **k: pytest.fail("it was trained before"))

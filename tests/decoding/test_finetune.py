@@ -448,7 +448,7 @@ def test_the_commands(tmp_path, capsys):
     ]
     rest = ("--members", "2", "targets=[{name: speed}]", "model.target_networks=1")
     assert say(*folds, "--only", "1", *rest) == 0 and not (tmp_path / "run_f" / "summary.json").exists()
-    assert "folds 1 of 2 alone" in capsys.readouterr().out
+    assert "only folds 1 of 2" in capsys.readouterr().out
     written = (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns
     assert say(*folds, *rest) == 0  # a finished fold is not done again
     assert (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns == written

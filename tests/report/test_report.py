@@ -81,7 +81,7 @@ def fill(folder):
     (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
     curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
     (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
-    assert main(["report", str(run)]) == 0
+    assert main(["report", "--run", str(run)]) == 0
     return run
 
 
@@ -245,7 +245,7 @@ def test_a_bare_run_says_what_makes_each_panel(run, tmp_path, capsys):
     bare = tmp_path / "bare"
     (bare / "weights").mkdir(parents=True)
     shutil.copy(run / "bundle.json", bare / "bundle.json")
-    assert main(["report", str(bare), "recording.path=absent.npz"]) == 0
+    assert main(["report", "--run", str(bare), "recording.path=absent.npz"]) == 0
     said = capsys.readouterr().out
     assert "Summary, Learning, Rasters" in said
     text = (bare / "report.html").read_text()
@@ -291,7 +291,7 @@ def test_fields_writes_what_notebooks_show(run, tmp_path, capsys):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
-    assert main(["report", str(tmp_path)]) == 2
+    assert main(["report", "--run", str(tmp_path)]) == 2
     assert "no bundle at" in capsys.readouterr().err
 
 
@@ -326,10 +326,10 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
         and "no window lies between 500 and 600 s" in capsys.readouterr().err
     )
     again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
-    assert main([*again, "--seeds", str(run)]) == 0
+    assert main([*again, "--pool", str(run)]) == 0
     assert "reliability_knock_out" in capsys.readouterr().out
     both = load_maps(copy / "maps.npz")["knock-out"]  # of one model twice: no spread over seeds
     np.testing.assert_allclose(both.values, maps["knock-out"].values, rtol=1e-5)
     assert np.nanmax(both.null_std) < 1e-9
-    assert main(["report", str(copy)]) == 0
+    assert main(["report", "--run", str(copy)]) == 0
     assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing

@@ -166,7 +166,7 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert main(["decode", "--run", str(run), "--recording", "m0", "--baselines", "none", "--quiet"]) == 0
     assert "decode_speed_r2" in json.loads((run / "m0" / "summary.json").read_text())
     assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--occasions", "4"]) == 0
-    assert main(["report", str(run), "--recording", "m1"]) == 0
+    assert main(["report", "--run", str(run), "--recording", "m1"]) == 0
     assert main(["audit", str(config), *tree]) == 0
     said = capsys.readouterr().out
     assert (run / "m1" / "report.html").exists() and "Audit of 'm0'" in said and "Audit of 'm1'" in said

@@ -1,0 +1,68 @@
+"""What the command line says when a folder cannot be written, a file is missing, or the model is below its baseline."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from neuroformer.cli import _message, main
+from neuroformer.cli.shared import refuse_unwritable, summarise
+from neuroformer.cli.train import _say_if_below_baseline
+from neuroformer.config import ConfigError
+
+ROOT = Path(__file__).parents[1]
+CONFIG = str(ROOT / "configs/demo.yaml")
+
+
+def test_training_into_a_path_behind_a_file_ends_at_once_in_one_message(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["train", "--config", CONFIG, "--run", str(tmp_path / "file" / "run")]) == 2
+    out, err = capsys.readouterr()
+    assert not out and "is a file; give another folder with --run" in err and "Errno" not in err
+
+
+def test_simulating_into_such_a_path_is_refused_before_the_run_is_opened(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    out = str(tmp_path / "file" / "sim.npz")
+    assert main(["generate", "--run", str(tmp_path / "none"), "--out", out]) == 2
+    assert "give another folder with --out" in capsys.readouterr().err
+
+
+def test_a_folder_without_permission_is_refused_and_a_new_one_is_not_made(tmp_path, monkeypatch):
+    refuse_unwritable(tmp_path / "a" / "b", "--run")
+    assert not (tmp_path / "a").exists()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # tests may run as root
+    with pytest.raises(ConfigError, match="no permission to write in .* with --run"):
+        refuse_unwritable(tmp_path / "a" / "b", "--run")
+
+
+def test_messages_of_the_system_say_what_to_do(tmp_path):
+    with pytest.raises(OSError) as e:
+        (tmp_path / "absent").read_text()
+    assert _message(e.value) == f"{tmp_path / 'absent'}: no such file or directory; check the path"
+    assert _message(OSError("the cable is out")) == "the cable is out"
+
+
+@pytest.mark.parametrize(
+    "scores, said",
+    [
+        ({"bits_per_spike": 0.5, "bits_per_spike_glm": 0.6}, "worse than the Poisson GLM (0.500 against 0.600"),
+        ({"bits_per_spike": -0.1}, "worse than constant rates (-0.100 against 0.000"),
+        ({"bits_per_sample": 0.1, "bits_per_sample_autoregression": 0.3}, "the linear autoregression"),
+        ({"bits_per_spike": 0.7, "bits_per_spike_glm": 0.6}, ""),
+        ({"bits_per_spike": 0.1}, ""),
+    ],
+)  # fmt: skip
+def test_a_model_below_its_baseline_is_called_so_in_words(scores, said, capsys):
+    _say_if_below_baseline(scores)
+    out = capsys.readouterr().out
+    assert said in out if said else not out
+
+
+def test_the_summary_keeps_what_it_does_not_print(tmp_path, capsys):
+    summarise(tmp_path, {"printed": 1.0})
+    summarise(tmp_path, {}, {"kept": float("nan")})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"printed": 1.0, "kept": None}
+    out = capsys.readouterr().out
+    assert "printed  1" in out and "kept" not in out
