@@ -117,10 +117,15 @@ def train_and_score(
     ``goes_on``: the folder already holds a part of the run. ``again``: the command that continues a stopped run.
     """
     from neuroformer.audit import time_findings
+    from neuroformer.decoding.after_training import fit_heads_on
     from neuroformer.training.loop import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     warn_only_ours()
+    if config.tune.after_training and config.targets and len(recs) > 1:
+        raise ConfigError(
+            f"tune.after_training fits heads of one recording, and this run has {len(recs)}; set it to false"
+        )
     first = is_first_process()
     told = [f for rec in recs for f in time_findings(rec) if f is not None]
     if first:
@@ -144,6 +149,8 @@ def train_and_score(
             print(f"stopped by {e}; go on with: {again}")
         return exit_code(e)
     if first:
+        if config.tune.after_training and config.targets:
+            metrics = metrics | fit_heads_on(folder, members[0], print)
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
 

@@ -304,6 +304,8 @@ class TuneConfig:
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
     valid: float = 0.2  # share of the labels, in contiguous stretches, for early stopping
+    # `train` ends by training the heads alone for `steps`, and keeps those that validation prefers
+    after_training: bool = False
 
 
 @dataclass(frozen=True)

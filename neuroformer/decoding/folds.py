@@ -128,10 +128,10 @@ def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]
     return windows, true_values(prepared, windows)
 
 
-def every_window(prepared: Prepared) -> Windows:
-    """Windows of the training and validation parts at every phase of the grid (``train.jitter``), in time order."""
+def every_window(prepared: Prepared, parts: Sequence[str] = ("train", "valid")) -> Windows:
+    """Windows of these parts at every phase of the grid (``train.jitter``), in time order."""
     phases = range(prepared.builder.shape.current) if prepared.config.train.jitter else [0]
-    return _joined([decode_windows(prepared, part, phase) for part in ("train", "valid") for phase in phases])
+    return _joined([decode_windows(prepared, part, phase) for part in parts for phase in phases])
 
 
 def _joined(parts: Sequence[Windows]) -> Windows:

@@ -168,14 +168,12 @@ class TargetHead(nn.Module):
         """Whether a kernel readout was set; only that reads the state at the moment."""
         return self.kernel is not None and self.kernel.is_set
 
-    def know_only(self, values_VC: Tensor) -> None:
-        """Set scale and range from these values alone (NaN: missing)."""
-        values_VC = values_VC[torch.isfinite(values_VC).all(1)].to(self.mean)
-        if self.kind != "regression" or not len(values_VC):
-            return
-        low, high, spread = values_VC.amin(0), values_VC.amax(0), values_VC.std(0, correction=0)
-        self.mean.copy_(values_VC.mean(0))
-        self.std.copy_(torch.where(spread > 0, spread, 1.0))
+    @torch.no_grad()
+    def rescale(self, scale: dict) -> None:
+        """Set mean, standard deviation and range from another entry of a normalisation."""
+        low, high = (self.least.new_tensor(scale[k]) for k in ("low", "high"))
+        self.mean.copy_(self.mean.new_tensor(scale["mean"]))
+        self.std.copy_(self.std.new_tensor(scale["std"]))
         self.least.copy_(low - RANGE_MARGIN * (high - low))
         self.most.copy_(high + RANGE_MARGIN * (high - low))
 

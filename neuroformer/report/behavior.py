@@ -30,6 +30,9 @@ def fewshot_curve(rows: list[dict[str, Any]], name: str) -> Figure:
         ax.plot(x, y, c=color, marker="o", ms=3, lw=2 if method == "pretrained" else 1, label=method)
         ax.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
     ax.set(xscale="log", xlabel="labelled seconds", ylabel=f"held-out score of {name}")
+    amounts = sorted({r["seconds"] for r in rows})
+    ax.set_xticks(amounts, [f"{s:.3g}" for s in amounts])
+    ax.set_xticks([], minor=True)
     ax.set_ylim(bottom=max(-0.5, ax.get_ylim()[0]))
     ax.legend(fontsize=8)
     return fig

@@ -83,8 +83,8 @@ def decode_trace(
         ax.plot(t, cut(true_WC[:, c]), c=TRUE, lw=1.2, label="recorded")
         for (label, values), color in zip(predicted.items(), (MODEL, OTHER), strict=False):
             ax.plot(t, cut(values[:, c]), c=color, lw=1, label=label)
-        ax.set_ylabel(columns[c] if c < len(columns) else f"{name} {c}")
-    axes[0].legend(loc="upper right", ncols=3, fontsize=8)
+        ax.set_ylabel(columns[c] if len(columns) == len(axes) else f"{name} {c}")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8)
     axes[-1].set_xlabel("time (s)")
     return fig
 
