@@ -1,6 +1,7 @@
-"""What scores without neural data: behavior guessed from training labels alone.
+"""Controls that score without neural data: behavior guessed from training labels alone.
 
-Behavior is smooth, and trials repeat: a decoder is worth what it adds to the best of these. No function here
+Behavior is smooth, and trials repeat: only what a decoder adds to the best of these is worth anything. No function
+here
 is given a spike or a held-out label.
 
 Shape suffixes: W windows, C columns of a variable.

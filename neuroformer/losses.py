@@ -20,7 +20,7 @@ Gather = Callable[[Tensor], tuple[Tensor, int]]
 
 
 def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
-    """How many things each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
+    """The number of items that each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
 
     Traces count their known samples. Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
     the whole.

@@ -87,7 +87,8 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
 
 
 def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> PsthCorrelation:
-    """What the data allow: r between the PSTH of the training repeats and that of the held-out repeats.
+    """The ceiling that the data set: r between the PSTH of the training repeats and that of the held-out
+    repeats.
 
     A model sampled as often as there are training repeats is compared with this, not with 1.
 
@@ -103,8 +104,8 @@ def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> Psth
 def stimulus_of_trials(rec: Recording) -> np.ndarray:
     """(trials,) which stimulus each trial showed, counted from 0.
 
-    A trials column ``stimulus`` or ``movie`` says it; else trials that show the same sequence of frames show
-    the same stimulus; without frames, all trials do.
+    Taken from a trials column ``stimulus`` or ``movie``; otherwise trials with the same sequence of frames have
+    the same stimulus; without frames, all trials have.
     """
     for column in ("stimulus", "movie"):
         if column in rec.trials:
@@ -119,7 +120,7 @@ def stimulus_of_trials(rec: Recording) -> np.ndarray:
 
 
 def counts_of(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
-    """(intervals, bins, units) float64 counts from each interval's start; NaN behind the end of short ones."""
+    """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones."""
     num_bins = (nanoseconds(intervals[:, 1] - intervals[:, 0]) // nanoseconds(width)).astype(int)
     out = np.full((len(intervals), int(num_bins.max(initial=0)), rec.num_units), np.nan)
     index = SpikeIndex.from_recording(rec, intervals, width)

@@ -72,7 +72,7 @@ def run(args) -> None:
 
 
 def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float]:
-    """Consistency with another run: window by window where it has the same split, else along a behavior variable."""
+    """Consistency with another run: window by window where it has the same recording and split, else along a behavior variable."""
     from sklearn.decomposition import PCA
 
     from neuroformer.decoding.embedding import consistency, consistency_across, embed
@@ -81,7 +81,8 @@ def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float
     other, theirs = open_run(args.against, [], args.recording)
     split, model = prepared.config.decode.split, load_model(other)
     reduced = lambda y: {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y  # fmt: skip
-    if theirs.split.sha256() == prepared.split.sha256():
+    same = np.array_equal(theirs.rec.spike_times, prepared.rec.spike_times)  # two animals may be split alike
+    if same and theirs.split.sha256() == prepared.split.sha256():
         y = {p: embed(model, theirs, w, args.features) for p, w in windows.items()}
         x, y = reduced(x), reduced(y)
         return consistency(x["train"], y["train"], x[split], y[split])

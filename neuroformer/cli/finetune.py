@@ -38,11 +38,18 @@ def add(command) -> None:
 def run(args: argparse.Namespace) -> None:
     from neuroformer.decoding.decode import decode_windows, predict_targets, score_of, true_values
     from neuroformer.decoding.fewshot import amounts_in_seconds, draw_labels, labelled_seconds
-    from neuroformer.decoding.finetune import extend, finetune
+    from neuroformer.decoding.finetune import extend, finetune, know_only
     from neuroformer.decoding.folds import labelled_windows
-    from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, save_bundle, save_weights
+    from neuroformer.model.bundle import (
+        LIKELIHOOD,
+        Member,
+        load_model,
+        read_bundle,
+        save_bundle,
+        save_weights,
+    )
 
-    targets = parse_targets(args.targets)
+    targets = parse_targets(args.targets, read_bundle(args.folder).config.targets)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{'_'.join(t.name for t in targets)}")
     if (out / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{out} already holds a trained run; give --out another folder, or --overwrite")
@@ -55,6 +62,7 @@ def run(args: argparse.Namespace) -> None:
         first = targets[0]
         seconds = amounts_in_seconds([args.labels], labelled_seconds(prepared, first))[0]
         windows = draw_labels(prepared, windows, labels[first.name], first.samples, seconds, args.draw)
+    prepared = know_only(model, prepared, windows, targets)
     tuned, info = finetune(model, prepared, windows, targets, prepared.config.tune, args.draw)
     for objective in bundle.digests:  # heads of earlier targets stay as good as they were
         if objective != LIKELIHOOD and objective not in {t.name for t in targets}:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import typing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from neuroformer.config import ConfigError, TargetConfig
 
@@ -38,35 +39,48 @@ def training_arguments(p: argparse.ArgumentParser) -> None:
     )
 
 
+TARGET = "NAME[:KIND[:SAMPLES[:PERIOD]]]"
+# of a regression, squared errors, or a noise model that learns its scale (student: robust)
+KINDS: dict[str, dict[str, Any]] = {
+    "regression": {}, "gaussian": {"noise": "gaussian"}, "student": {"noise": "student"},
+    "classification": {"kind": "classification"}, "circular": {"kind": "circular"},
+}  # fmt: skip
+
+
 def target_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--target", required=True, action="append", dest="targets", metavar="NAME[:KIND[:SAMPLES]]",
-        help="a behavior variable, its kind (regression, classification, circular) and the number of values in a window; may be "
-        "repeated",
+        "--target", required=True, action="append", dest="targets", metavar=TARGET,
+        help=f"a behavior variable; its kind ({', '.join(KINDS)}), the number of values in a window, and the period of a "
+        "circular one (default: 2 pi); may be repeated. A name alone: as the run declares it, else a regression",
     )  # fmt: skip
 
 
-def parse_targets(asked: list[str]) -> list[TargetConfig]:
-    """Targets from the values of ``--target``.
+def parse_targets(asked: list[str], declared: Sequence[TargetConfig] = ()) -> list[TargetConfig]:
+    """Targets from the values of ``--target``; a name alone is what ``declared`` says, else a regression.
 
     Raises
     ------
     ConfigError
-        An unknown kind, a count that is not a number, or a variable named twice.
+        An unknown kind, a count or period that is not a number, or a variable named twice.
     """
-    out = []
-    kinds = typing.get_args(typing.get_type_hints(TargetConfig)["kind"])
-    for item in asked:
-        name, _, rest = item.partition(":")
-        kind, _, samples = rest.partition(":")
-        if (kind or "regression") not in kinds or not (samples or "1").isdigit():
-            raise ConfigError(
-                f"--target is {item!r}; expected NAME[:KIND[:SAMPLES]] with a kind of {', '.join(kinds)}"
-            )
-        out.append(TargetConfig(name, kind or "regression", samples=int(samples or 1)))  # pyright: ignore[reportArgumentType]
+    known = {t.name: t for t in declared}
+    out = [known.get(item) or _target(item) for item in asked]
     if len({t.name for t in out}) < len(out):
         raise ConfigError(f"--target names a variable twice: {', '.join(asked)}")
     return out
+
+
+def _target(item: str) -> TargetConfig:
+    words = item.split(":")
+    name, kind, samples, period = [*words, "", "", ""][:4]
+    try:
+        if len(words) > 4 or (period and kind != "circular"):
+            raise ValueError
+        return TargetConfig(name, samples=int(samples or 1), period=float(period or 0), **KINDS[kind or "regression"])  # fmt: skip
+    except (KeyError, ValueError):
+        raise ConfigError(
+            f"--target is {item!r}; expected {TARGET} with a kind of {', '.join(KINDS)}, and a period for circular only"
+        ) from None
 
 
 def baselines_argument(p: argparse.ArgumentParser) -> None:

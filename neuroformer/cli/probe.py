@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from neuroformer.cli.options import KEYS, override_argument, parse_targets, run_argument, target_argument
@@ -25,7 +26,8 @@ def run(args) -> None:
     bundle, trained = open_asked(args)
     warn_only_ours()
     seen = {t.name for t in bundle.config.targets}
-    for target in parse_targets(args.targets):
+    declared = [dataclasses.replace(t, samples=1) for t in bundle.config.targets]
+    for target in parse_targets(args.targets, declared):
         model, prepared = extend(load_model(bundle), trained, [target])
         rows = probe(model, prepared, target)
         path = args.folder / f"probe_{target.name}.json"

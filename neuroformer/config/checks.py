@@ -1,4 +1,4 @@
-"""Combinations of settings that cannot be."""
+"""Checks of settings: impossible values and combinations are refused."""
 
 from __future__ import annotations
 
@@ -100,11 +100,10 @@ def _check_model(c: Config) -> None:
     even = m.time_features >= 0 and m.time_features % 2 == 0
     _require(even, "model.time_features", m.time_features, "an even number, 0 or more")
     for name in ("target_networks", "target_kernel"):
-        _require(getattr(m, name) >= 0, f"model.{name}", getattr(m, name), "0 or more")
-    _require(
-        not m.target_networks or m.target_filters > 0, "model.target_networks", m.target_networks,
-        "0 without model.target_filters, which count the spikes around a moment",
-    )  # fmt: skip
+        value = getattr(m, name)
+        _require(value >= 0, f"model.{name}", value, "0 or more")
+        expected = "0 without model.target_filters, which count the spikes around a moment"
+        _require(not value or m.target_filters > 0, f"model.{name}", value, expected)
     for name in ("dropout", "history_dropout", "unit_dropout"):
         value = getattr(m, name)
         _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")

@@ -1,4 +1,4 @@
-"""What the training data say about scale: rates, means, spreads, classes. Fitted on training blocks only."""
+"""Rates, means, standard deviations and classes, fitted on training blocks only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.config import Config, ConfigError
+from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.backbone import fit_backbone
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
@@ -15,7 +15,7 @@ from neuroformer.recording import Recording
 
 
 def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> dict[str, Any]:
-    """Everything a model must know of its training data, as plain JSON-able values.
+    """Everything that a model must know about its training data, as plain JSON-able values.
 
     Returns
     -------
@@ -28,7 +28,8 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     Raises
     ------
     ConfigError
-        A variable without a finite training sample, or a class label that is not a whole number.
+        A variable without a finite training sample, a class label that is not a whole number, or a circular variable of
+        no period whose values span more than a turn.
     RecordingError
         A variable that the recording lacks.
     """
@@ -43,7 +44,7 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "unit_peak": (peak + 1).tolist()}
     out |= {"inputs": {}, "targets": {}}
     for v in config.inputs:
-        out["inputs"][v.name] = _scale(*_training_values(rec, split, v.name))
+        out["inputs"][v.name] = column_scale(*_training_values(rec, split, v.name))
     out["targets"] = fit_targets(rec, split, config)
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
@@ -60,10 +61,20 @@ def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[
         if t.kind == "classification":
             out[t.name] = {"classes": _classes(values, t.name)}
         else:
-            out[t.name] = _scale(values, columns)
+            out[t.name] = column_scale(values, columns)
             if t.kind == "circular":
-                out[t.name]["period"] = t.period or 2 * np.pi
+                out[t.name]["period"] = _period(t, values)
     return out
+
+
+def _period(target: TargetConfig, values: np.ndarray) -> float:
+    low, high = float(values.min()), float(values.max())
+    if not target.period and high - low > 2 * np.pi * (1 + 1e-6):
+        raise ConfigError(
+            f"target '{target.name}' is circular and its values run from {low:g} to {high:g}, more than a turn of 2 pi; "
+            "give its period: 360 where it is in degrees, 6.283185 where it is radians that were unwrapped"
+        )
+    return target.period or 2 * np.pi
 
 
 def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarray, list[str]]:
@@ -81,7 +92,8 @@ def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarra
     return values[finite], list(var.columns) or [name] * (var.num_columns == 1)
 
 
-def _scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
+def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
+    """The entry of a variable in units of its own, from (N, C) values."""
     std = values.std(0)
     return {
         "mean": values.mean(0).tolist(), "std": np.where(std > 0, std, 1.0).tolist(),

@@ -15,8 +15,8 @@ class LowRank(nn.Module):
     def __init__(self, weight: Tensor, rank: int):
         super().__init__()
         rows, columns = weight.shape
-        self.down = nn.Parameter(torch.randn(rank, columns) / columns**0.5)
-        self.up = nn.Parameter(torch.zeros(rows, rank))
+        self.down = nn.Parameter(torch.randn(rank, columns).to(weight) / columns**0.5)
+        self.up = nn.Parameter(weight.new_zeros(rows, rank))
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + self.up @ self.down

@@ -87,7 +87,7 @@ def linear_features(
     model.eval()
     parts = []
     for i in range(0, len(windows), batch_size):
-        batch = prepared.builder(windows[i : i + batch_size])
+        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
         before, h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
         seen = model.moment_counts(batch, before, head.ends, {})
@@ -96,13 +96,13 @@ def linear_features(
         later = none if head.kernel is None else later_states(model, batch, head.ends)
         parts.append((*known, state, later, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
-    return Features(*(torch.cat(p).double().numpy() for p in zip(*parts, strict=True)))
+    return Features(*(torch.cat(p).double().cpu().numpy() for p in zip(*parts, strict=True)))
 
 
 def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
     if not head.classes:
         return head.normalized(values_VC)
-    hit = (values_VC == torch.tensor(head.classes, dtype=values_VC.dtype)).to(values_VC.dtype)
+    hit = (values_VC == values_VC.new_tensor(head.classes)).to(values_VC.dtype)
     return torch.where(torch.isfinite(values_VC), hit, torch.nan)
 
 

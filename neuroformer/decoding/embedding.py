@@ -67,7 +67,7 @@ def alignment_bits(
     names = [f"contrast_{'_'.join(c.pair)}" for c in model.config.loss.contrast]
     bits: dict[str, list[float]] = {name: [] for name in names}
     for part in np.array_split(rows, count):
-        batch = prepared.builder(windows[np.sort(part)])
+        batch = prepared.builder(windows[np.sort(part)]).to(model.sos.device)
         terms = loss_terms(model, batch, model(batch))
         for name in names:
             bits[name].append(float(np.log2(len(part)) - float(terms[name]) / np.log(2)))

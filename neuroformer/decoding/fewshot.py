@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, ConfigError, TargetConfig
-from neuroformer.data.windows import Windows
+from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
     bootstrap_blocks,
@@ -23,11 +23,10 @@ from neuroformer.decoding.decode import (
     score_of,
     true_values,
 )
-from neuroformer.decoding.finetune import extend, finetune
+from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.decoding.folds import labelled_windows, pool
 from neuroformer.decoding.run import add_baselines, start_decoded
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.targets import TargetHead
 from neuroformer.training.data import Prepared
 
 CHUNK_S = 1.0
@@ -104,8 +103,8 @@ def draw_labels(
     """
     known = np.isfinite(labels_VC).all(1).reshape(-1, samples).any(1)
     rows = np.flatnonzero(known)
-    tick_s = prepared.config.window.dt
-    chunk = np.stack([windows.segment[rows], (windows.tick[rows] * tick_s // CHUNK_S).astype(np.int64)], 1)
+    dt_ns, chunk_ns = nanoseconds(prepared.config.window.dt), nanoseconds(CHUNK_S)
+    chunk = np.stack([windows.segment[rows], windows.tick[rows] * dt_ns // chunk_ns], 1)
     _, chunk = np.unique(chunk, axis=0, return_inverse=True)
     order = np.random.default_rng(seed).permutation(chunk.max() + 1)
     place = np.empty_like(order)
@@ -236,20 +235,12 @@ def _least_step(decoded: Decoded) -> float:
 
 def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Windows, test: Windows, seed: int):
     """Both networks know the drawn labels, not even the range of the others."""
-    tune, labels = prepared.config.tune, torch.from_numpy(true_values(prepared, few)[target.name])
-    _head(model, target).know_only(labels)
-    tuned, _ = finetune(model, prepared, few, [target], tune, seed)
-    decoded.predicted[PRETRAINED] = predict_targets(tuned, prepared, test)[target.name]
+    tune, known = prepared.config.tune, know_only(model, prepared, few, [target])
+    tuned, _ = finetune(model, known, few, [target], tune, seed)
+    decoded.predicted[PRETRAINED] = predict_targets(tuned, known, test)[target.name]
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
-        fresh = Neuroformer(prepared.config, model.num_units, prepared.normalization)
-    _head(fresh, target).know_only(labels)
+        fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.sos)
     whole = dataclasses.replace(tune, train="all", trunk_lr=1.0)
-    tuned, _ = finetune(fresh, prepared, few, [target], whole, seed)
-    decoded.predicted[SCRATCH] = predict_targets(tuned, prepared, test)[target.name]
-
-
-def _head(model: Neuroformer, target: TargetConfig) -> TargetHead:
-    head = model.targets[target.name]
-    assert isinstance(head, TargetHead)
-    return head
+    tuned, _ = finetune(fresh, known, few, [target], whole, seed)
+    decoded.predicted[SCRATCH] = predict_targets(tuned, known, test)[target.name]

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig, TuneConfig
 from neuroformer.data.batch import Batch
-from neuroformer.data.normalization import fit_targets
+from neuroformer.data.normalization import column_scale, fit_targets
 from neuroformer.data.splits import reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.decoding.decode import true_values
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.state import State
 from neuroformer.model.targets import TargetHead
@@ -63,7 +64,23 @@ def extend(
     missing, unexpected = out.load_state_dict(old, strict=False)
     if unexpected or any(not k.startswith(names) for k in missing):
         raise ValueError(f"the model does not fit its own configuration: {[*unexpected, *missing][:3]}")
-    return out.to(model.sos.dtype), ready
+    return out.to(model.sos), ready
+
+
+def know_only(
+    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig]
+) -> Prepared:
+    """Scale and range of fresh regression heads, and of the normalisation returned, from these windows' labels alone: as
+    if no others had ever been seen."""
+    scale, labels = copy.deepcopy(prepared.normalization), true_values(prepared, windows)
+    for target in targets:
+        values = labels[target.name][np.isfinite(labels[target.name]).all(1)]
+        if target.kind == "regression" and len(values):
+            head, entry = model.targets[target.name], scale["targets"][target.name]
+            assert isinstance(head, TargetHead)
+            entry |= column_scale(values.astype(np.float64), entry["columns"])
+            head.rescale(entry)
+    return dataclasses.replace(prepared, normalization=scale)
 
 
 def finetune(
@@ -255,7 +272,7 @@ class _Run:
     def _pieces(self, windows: Windows, count: int) -> list[_Piece]:
         out = []
         for rows in np.array_split(np.arange(len(windows)), count):
-            piece = _Piece(self.prepared.builder(windows[rows]))
+            piece = _Piece(self.prepared.builder(windows[rows]).to(self.model.sos.device))
             if self.tune.train == "head":
                 with torch.no_grad():
                     self._train_mode(False)

@@ -44,9 +44,9 @@ def representations(model: Neuroformer, prepared: Prepared, windows: Windows) ->
     parts: dict[str, list[Tensor]] = {}
     model.eval()
     for i in range(0, len(windows), 512):
-        for name, x in _of_batch(model, prepared.builder(windows[i : i + 512])).items():
+        for name, x in _of_batch(model, prepared.builder(windows[i : i + 512]).to(model.sos.device)).items():
             parts.setdefault(name, []).append(x)
-    return {name: torch.cat(x).double().numpy() for name, x in parts.items()}
+    return {name: torch.cat(x).double().cpu().numpy() for name, x in parts.items()}
 
 
 def _of_batch(model: Neuroformer, batch) -> dict[str, Tensor]:
@@ -91,13 +91,16 @@ def probe(
         Class labels (a ridge has no R2 of them), or several values a window.
     """
     if target.kind == "classification" or target.samples != 1:
-        raise ConfigError(f"'{target.name}' cannot be probed: a probe is a regression on one value a window")
+        raise ConfigError(
+            f"'{target.name}' cannot be probed as a {target.kind} of {target.samples} value(s) a window: a probe is a "
+            f"regression (or circular) on one value; ask for {target.name}:regression"
+        )
     windows = {p: decode_windows(prepared, p) for p in ("train", prepared.config.decode.split)}
     test = windows[prepared.config.decode.split]
     labels = {p: true_values(prepared, w)[target.name] for p, w in windows.items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = Neuroformer(model.config, model.num_units, prepared.normalization)
+        fresh = Neuroformer(model.config, model.num_units, prepared.normalization).to(model.sos)
     last = "past + stimulus + current"
     x = {p: representations(model, prepared, w) for p, w in windows.items()}
     for p, w in windows.items():

@@ -51,7 +51,7 @@ class TraceInterventions:
     """What is done to units whose traces are simulated; values are in the traces' own unit of measure.
 
     A silenced unit stays at 0, a clamped one at ``value`` (-1: at its recorded samples), and a driven one gets ``value``
-    more in every bin. The model sees what was done, and not what it had drawn.
+    more in every bin. The model sees the changed samples, not those that it drew.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class TraceInterventions:
         self.recorded, self.dt = recorded, dt
 
     def change(self, drawn_ABU: np.ndarray, number: int, windows: Windows) -> np.ndarray:
-        """The samples of window ``number`` since the loop closed, as they become."""
+        """The samples of window ``number`` since the loop closed, after the interventions."""
         out = drawn_ABU.copy()
         num_bins = drawn_ABU.shape[1]
         for one in self.interventions:

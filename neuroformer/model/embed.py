@@ -17,7 +17,7 @@ from neuroformer.ops import Ragged
 
 
 def weighted(x_PD: Tensor, weight_P: Tensor | None) -> Tensor:
-    """Rows by how much each counts; as they are where all count alike."""
+    """Rows times their weights; unchanged without weights."""
     return x_PD if weight_P is None else x_PD * weight_P[:, None]
 
 
@@ -44,7 +44,7 @@ class FourierTime(nn.Module):
 
 
 class SpikeEmbedding(nn.Module):
-    """Unit plus time: one vector a spike, the same for current and past spikes.
+    """Unit plus time: one vector per spike, the same for current and past spikes.
 
     Times are bins of the window, so the embedding of every possible time is one small table.
     """
@@ -94,9 +94,9 @@ def without_units(layout: Ragged, unit_P: Tensor, num_units: int, share: float) 
 
 
 class FilteredCounts(nn.Module):
-    """Square roots of each unit's spike counts under temporal filters: what a GLM knows of the past.
+    """Square roots of each unit's spike counts under temporal filters: what a GLM knows about the past.
 
-    Attention averages; a rate is a sum. The root keeps a burst from blowing up an exponential rate.
+    Attention averages, but a rate is a sum. The root keeps a burst from blowing up an exponential rate.
     """
 
     def __init__(self, num_units: int, num_filters: int, num_bins: int):

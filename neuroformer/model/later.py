@@ -1,5 +1,5 @@
-"""The state at a decoded moment: a window's first state knows the spikes before the window, not those between its start
-and the moment.
+"""The state at a decoded moment. (A window's first state knows the spikes before the window, but not those between
+its start and the moment.)
 
 Shape suffixes: W windows, V values, P past spikes, D width.
 """
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def later_where_read(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor | None:
-    """:func:`later_states` where a head reads them: that costs a second pass."""
+    """:func:`later_states` if a head reads them, since they cost a second pass."""
     read = any(isinstance(head, TargetHead) and head.reads_later for head in model.targets.values())
     return later_states(model, batch, ends) if read else None
 
 
 def later_states(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor:
     """(V, D) first states of windows that would start at bins ``ends`` of each window: all that the model makes of the
-    spikes before a moment. Frames and inputs are the window's own."""
+    spikes before a moment. Frames and inputs are the window's own, none later."""
     num = batch.num_windows
     alone = Ragged(torch.arange(num + 1, device=batch.tick_T.device), 1, num)
     each = []
@@ -50,10 +50,13 @@ def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
         weight_P = torch.cat([weight_P, weight_P.new_ones(int(before.sum()))])
     order = torch.argsort(row_P, stable=True)
     order = order[tick_P[order] >= -past_bins]
+    earlier = batch.earlier
+    if earlier is not None:  # frames stay where they were, and bins count from the moment now
+        earlier = replace(earlier, onset_WK=earlier.onset_WK - end)
     return replace(
         batch,
         past=Ragged.from_lengths(torch.bincount(row_P[order], minlength=batch.num_windows)),
         past_tick_P=tick_P[order], past_unit_P=unit_P[order],
         past_weight_P=None if weight_P is None else weight_P[order],
-        available_W=(batch.available_W + end).clamp(max=past_bins),
+        available_W=(batch.available_W + end).clamp(max=past_bins), earlier=earlier,
     )  # fmt: skip

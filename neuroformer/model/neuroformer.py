@@ -34,20 +34,19 @@ from neuroformer.ops import Ragged
 class Neuroformer(nn.Module):
     """P(spikes of a window | past, frames, behavior), spike by spike.
 
-    1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each
-       stream gets one null token, so that an absent stream is something that can be attended to.
+    1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each stream
+       gets one null token, so that an absent stream can be attended to.
     2. Make the SOS token: a learnt vector, the filtered counts of the past, how much past there is, and the
        age of the last frame.
     3. Embed the current spikes; with SOS before them they are the queries.
     4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
        configuration's order.
-    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, coupling,
-       inputs), each unit's own place in the frames, and what past spikes say that the frames do not explain.
-       Coupling to the window's own spikes makes of them the conditional intensity of a Poisson process, from which
-       the spike heads start.
-    6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
+    5. Predict the expected counts from the SOS state, plus the terms of a GLM (filtered counts, coupling, inputs),
+       each unit's own place in the frames, and what past spikes tell beyond the frames. Coupling to the window's own
+       spikes turns them into the conditional intensity of a point process, from which the spike heads start.
+    6. Predict the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
-    7. Read declared behavior targets, at one or several moments of the window, from an attention pool over the
+    7. Decode the declared behavior targets at one or several moments of the window, from an attention pool over the
        states before each moment and from the spikes counted around it.
     8. Pool features for alignment before any cross-attention, so that no stream leaks into another.
 
@@ -79,7 +78,7 @@ class Neuroformer(nn.Module):
         self.dropout = Dropout(m.dropout)
 
     def _make_streams(self, normalization: dict[str, Any]) -> None:
-        """Past spikes, inputs and frames, and what the first token is made of."""
+        """Modules for past spikes, inputs, frames and the first token."""
         config, num_units = self.config, self.num_units
         m, w = config.model, config.window
         self.spikes = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
@@ -109,7 +108,7 @@ class Neuroformer(nn.Module):
             self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
 
     def _make_rates_and_heads(self, normalization: dict[str, Any]) -> None:
-        """Expected counts, what past and current spikes add to them, and the heads of the spikes."""
+        """Modules for the expected counts, for what past and current spikes add to them, and the spike heads."""
         config, num_units = self.config, self.num_units
         m, dt = config.model, config.window.dt
         self.rates = RateReadout(
@@ -130,7 +129,7 @@ class Neuroformer(nn.Module):
             )  # fmt: skip
 
     def _make_targets(self, normalization: dict[str, Any]) -> None:
-        """A head for every declared target, and the spikes counted around its moments."""
+        """A head for every declared target, and the counts of spikes around its moments."""
         config, m, w = self.config, self.config.model, self.config.window
         self.moments = None
         if config.targets and m.target_filters:
@@ -182,7 +181,7 @@ class Neuroformer(nn.Module):
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
 
     def fused(self, batch: Batch) -> tuple[State, Tensor, Ragged]:
-        """What precedes the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
+        """The state before the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
         # 1, 2: streams and SOS
         state = self.encode(batch)
         # 3: current spikes
@@ -257,8 +256,9 @@ class Neuroformer(nn.Module):
         return State(contexts, self.dropout(start_WD), linear, drive, most, expected)
 
     def _met_past(self, batch: Batch) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
-        """The past spikes that attention and history see: in training some units are silent, or silencing one later
-        would be something that the model never met."""
+        """The past spikes that attention and history see. In training, some units are silent, so that silencing one
+        in a simulation is nothing new to the model.
+        """
         past, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
         share = self.config.model.unit_dropout
         if not self.training or share == 0:
@@ -319,7 +319,7 @@ class Neuroformer(nn.Module):
         self, log_rate_TBU: Tensor, drive_TBU: Tensor | None, within_TBU: Tensor | None,
         tick_T: Tensor, unit_T: Tensor, count_T: Tensor,
     ) -> Intensity | None:  # fmt: skip
-        """The process from which the spike heads start: the rate readout's, changed by the window's own spikes."""
+        """The process from which the spike heads start: that of the rate readout, changed by the window's own spikes."""
         if not self.config.model.rate_anchor:
             return None
         if within_TBU is not None:

@@ -1,4 +1,4 @@
-"""How a signal ends a run: the step is finished, the run saved, and :class:`Stopped` raised."""
+"""How a signal stops a run: the step is finished, the run is saved, and :class:`Stopped` is raised."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it tak
 
 
 class Stopped(Exception):
-    """A signal asked the run to end; it was saved, and goes on with ``--resume``.
+    """A signal asked the run to stop; it was saved, and continues with ``--resume``.
 
     Attributes
     ----------
@@ -26,7 +26,9 @@ class Stopped(Exception):
 
 
 class listen:
-    """While it lasts, a signal only leaves a note, which the trainer reads after the step; a second Ctrl-C does not wait."""
+    """Inside this context, a signal is only noted, and the trainer reads the note after each step; a second Ctrl-C
+    stops at once.
+    """
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer

@@ -11,6 +11,7 @@ import yaml
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.cli import main
+from neuroformer.cli.options import parse_targets
 from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.anchor import (
@@ -23,10 +24,11 @@ from neuroformer.decoding.anchor import (
 )
 from neuroformer.decoding.decode import Decoded, predict_targets, true_values
 from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_labels, fewshot, pooled
-from neuroformer.decoding.finetune import extend, finetune, fit_heads
+from neuroformer.decoding.finetune import extend, finetune, fit_heads, know_only
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
-from neuroformer.model.later import later_states
+from neuroformer.model.bundle import read_bundle
+from neuroformer.model.later import later_states, moved_on
 from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
@@ -155,6 +157,21 @@ def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
     assert head.ends == [1, 2, 3, 4, 5] and not torch.allclose(states[:, 0], states[:, 4])
 
 
+def test_at_a_moment_spikes_lie_in_the_frames_in_which_they_came():
+    """What spikes say beyond the frames is the same from a batch that was moved on and at the moments of the window."""
+    config = small_config(window={"past": 0.3}, targets=[{"name": "speed", "samples": 5}])
+    model, prepared = small_model(config=config)
+    windows = prepared.windows("train")
+    batch = prepared.builder(windows[windows.tick > 40][:20])
+    expected = model.encode(batch).expected
+    wanted = model.surprise.at_moments(batch, expected, [2, 5]).unflatten(0, (-1, 2))
+    for n, end in enumerate((2, 5)):
+        later = moved_on(batch, end, model.past_bins)
+        spikes = later.past.row_T, later.past_tick_P, later.past_unit_P
+        ours = model.surprise.features(later.earlier, expected, *spikes, None, until=0)
+        torch.testing.assert_close(ours, wanted[:, n])
+
+
 def test_labels_that_were_not_drawn_have_no_say():
     model, prepared = pretrained()
     config = dataclasses.replace(prepared.config, tune=dataclasses.replace(TUNE, steps=0))
@@ -172,10 +189,15 @@ def test_labels_that_were_not_drawn_have_no_say():
     one, two = (fewshot(model, p, SPEED, ["2s"], 1, []).decoded[0, 0].predicted for p in (prepared, other))
     for method, values in one.items():
         np.testing.assert_allclose(two[method], values, atol=1e-4)
-    head = extend(model, prepared, [SPEED])[0].targets["speed"]
-    head.know_only(torch.tensor([[2.0], [torch.nan], [4.0]]))
-    ours = head.values(torch.tensor([[-99.0], [0.0], [99.0]]))[:, 0]
-    assert ours.tolist() == pytest.approx([1.8, 3.0, 4.2])
+    fresh, ready = extend(model, prepared, [SPEED])
+    known = know_only(fresh, ready, few, [SPEED])
+    drawn = true_values(ready, few)["speed"]
+    low, high = drawn.min(), drawn.max()
+    ours = fresh.targets["speed"].values(torch.tensor([[-99.0], [0.0], [99.0]]))[:, 0]
+    wanted = [low - 0.1 * (high - low), drawn.mean(), high + 0.1 * (high - low)]
+    assert ours.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert known.normalization["targets"]["speed"]["high"] == [high]
+    assert ready.normalization["targets"]["speed"]["high"] > [high]
 
 
 def test_descent_counts_only_where_it_is_clearly_better(extended):
@@ -364,6 +386,12 @@ def test_the_commands(tmp_path, capsys):
     )
     summary = json.loads((tmp_path / "run_s" / "summary.json").read_text())
     assert summary["finetune_label_seconds"] == 20 and np.isfinite(summary["finetune_speed_score"])
+    # what is loaded again is what was scored: its range is that of the drawn labels
+    few = Neuroformer.load(run + "_s", "speed")
+    ready = prepare(driven_recording(), few.config, read_bundle(tmp_path / "run_s").normalization)
+    held = ready.windows("test", reach=20)
+    score = r2(true_values(ready, held)["speed"], predict_targets(few, ready, held)["speed"])[0]
+    assert score == pytest.approx(summary["finetune_speed_score"], abs=1e-5)
     # one after the other: the first task is read as before
     models = [Neuroformer.load(f, "speed") for f in (run + "_s", run + "_sc")]
     prepared = prepare(driven_recording(), models[0].config)
@@ -431,4 +459,19 @@ def test_the_commands(tmp_path, capsys):
         low <= summary["decode_speed_difference"] + 0.1 and high >= summary["decode_speed_difference"] - 0.1
     )
     assert say("finetune", "--run", run, "--target", "speed:wrong") == 2
-    assert "expected NAME[:KIND[:SAMPLES]]" in capsys.readouterr().err
+    assert "expected NAME[:KIND[:SAMPLES[:PERIOD]]]" in capsys.readouterr().err
+
+
+def test_a_target_is_what_its_words_say_or_what_the_run_declares():
+    heading = TargetConfig("heading", "circular", period=360.0, samples=5)
+    words = ["speed:student:5", "heading:circular:1:400", "choice:classification", "place"]
+    wanted = [
+        TargetConfig("speed", noise="student", samples=5), TargetConfig("heading", "circular", period=400.0), CHOICE, PLACE,
+    ]  # fmt: skip
+    assert parse_targets(words, [heading]) == wanted
+    assert parse_targets(["heading"], [heading]) == [heading]
+    for wrong in ("speed:regression:1:3", "speed:circular:x", "a:circular:1:2:3"):
+        with pytest.raises(ConfigError, match=f"--target is '{wrong}'"):
+            parse_targets([wrong])
+    with pytest.raises(ConfigError, match="names a variable twice"):
+        parse_targets(["speed", "speed:student"])

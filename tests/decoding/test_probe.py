@@ -1,5 +1,7 @@
 """Probes and embeddings: they find what is there, and say nothing where there is nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from helpers import small_config, small_model
 
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, TargetConfig, to_dict
+from neuroformer.decoding import embedding
 from neuroformer.decoding.embedding import alignment_bits, consistency, consistency_across
 from neuroformer.decoding.finetune import extend
 from neuroformer.decoding.probe import probe, representations
@@ -65,7 +68,7 @@ def test_bits_of_an_untrained_alignment_are_about_none():
     assert abs(bits["contrast_neural_behavior_bits"]) < 0.5
 
 
-def test_the_commands(tmp_path, capsys):
+def test_the_commands(tmp_path, capsys, monkeypatch):
     import yaml
 
     write_npz(driven_recording(), tmp_path / "r.npz")
@@ -86,6 +89,17 @@ def test_the_commands(tmp_path, capsys):
     )
     assert np.load(tmp_path / "run" / "embedding.npz")["features"].shape[1] == 3
     assert (tmp_path / "run" / "embedding.png").stat().st_size > 5000
+    # another animal, split alike: its windows are not ours, whatever their times
+    rec, other = driven_recording(), str(tmp_path / "other")
+    write_npz(dataclasses.replace(rec, spike_times=rec.spike_times + 1e-3), tmp_path / "r2.npz")
+    asked = ["--config", str(tmp_path / "c.yaml"), "--run", other, f"recording.path={tmp_path / 'r2.npz'}"]
+    assert main(["train", *asked, "--no-baselines", "--quiet"]) == 0
+    across = []
+    monkeypatch.setattr(
+        embedding, "consistency_across", lambda *sides: across.append(sides) or {"a_to_b": 0.0}
+    )
+    assert main(["embed", "--run", run, "--against", other, *more[2:]]) == 0
+    assert len(across) == 1
 
 
 def test_recordings_of_two_animals_agree_along_a_behavior():

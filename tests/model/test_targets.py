@@ -33,7 +33,7 @@ def recording_with_heading(**options):
     return dataclasses.replace(rec, behavior={**rec.behavior, "heading": heading, "choice": choice})
 
 
-def many_targets(lookahead=0.0, networks=0):
+def many_targets(lookahead=0.0, networks=0, kernel=0):
     config = small_config(
         window={"lookahead": lookahead, "target_past": 0.2},
         targets=[
@@ -41,16 +41,29 @@ def many_targets(lookahead=0.0, networks=0):
             {"name": "heading", "kind": "circular", "samples": 5}, {"name": "choice", "kind": "classification"},
         ],
     )  # fmt: skip
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, target_networks=networks))
+    model = dataclasses.replace(config.model, target_networks=networks, target_kernel=kernel)
+    return dataclasses.replace(config, model=model)
 
 
-@pytest.mark.parametrize("networks", [0, 2])
+@torch.no_grad()
+def set_kernels(model):
+    """Kernel readouts as fine-tuning might leave them, of everything that they may see."""
+    for target in model.targets.values():
+        num_centers, size = target.kernel.center.shape
+        center = torch.randn(num_centers, size).double()
+        weights = torch.randn(num_centers, len(target.kernel.weight)).double()
+        target.kernel.set(torch.zeros(size), torch.full((size,), size**0.5), center, weights, 1.0)
+
+
+@pytest.mark.parametrize(("networks", "kernel"), [(0, 0), (2, 0), (0, 8)])
 @pytest.mark.parametrize("lookahead", [0.0, 0.03])
-def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, networks):
+def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, networks, kernel):
     """Other units from some bin on: values whose moment plus lookahead lies before it stay bit for bit, one later changes."""
     rec = recording_with_heading(doubles=0.0, rate=60.0)
-    config = many_targets(lookahead, networks)
+    config = many_targets(lookahead, networks, kernel)
     model, prepared = small_model(rec, config)
+    if kernel:
+        set_kernels(model)
     window = Windows(np.array([0]), np.array([400]))
     # as the heads give them: values are clamped to what training held, and untrained ones go beyond
     values = lambda p: {n: x.detach()[0].numpy() for n, x in model.decoded(p.builder(window)).items()}
@@ -134,6 +147,17 @@ def test_circular_labels_interpolate_around_the_circle():
     assert np.abs(error).max() < 1.0  # along the chord of a step of 50 degrees
     decoded = predict_targets(model, prepared, windows)["heading"]
     assert (decoded >= 0).all() and (decoded < 360).all() and len(decoded) == len(labels)
+
+
+def test_degrees_are_not_taken_for_radians():
+    rec = small_recording()
+    turning = BehaviorVariable(np.arange(0, 40, 0.05), (np.arange(800) * 50.0) % 360)
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, "heading": turning})
+    config = small_config(targets=[{"name": "heading", "kind": "circular"}])
+    with pytest.raises(
+        ConfigError, match="'heading' is circular and its values run from 0 to 350.*period: 360"
+    ):
+        small_model(rec, config)
 
 
 def test_losses_are_the_likelihoods_that_they_claim():
