@@ -86,21 +86,6 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
     return PsthCorrelation(median, per_unit, int((~some).sum()))
 
 
-def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> PsthCorrelation:
-    """The ceiling that the data set: r between the PSTH of the training repeats and that of the held-out
-    repeats.
-
-    A model sampled as often as there are training repeats is compared with this, not with 1.
-
-    Parameters
-    ----------
-    train_TBU, test_TBU : (trials, bins, units) recorded counts; the bins that both have are compared
-    """
-    a, b = psth(train_TBU, dt, width), psth(test_TBU, dt, width)
-    bins = min(len(a), len(b))
-    return psth_r(a[:bins], b[:bins])
-
-
 def stimulus_of_trials(rec: Recording) -> np.ndarray:
     """(trials,) which stimulus each trial showed, counted from 0.
 
@@ -138,7 +123,8 @@ class PsthComparison:
     ----------
     simulated_BU, held_out_BU, train_BU : (bins, units)
     r : median over units of r between simulated and held-out
-    ceiling : the same between the training repeats and the held-out ones
+    ceiling : the same between the training repeats and the held-out ones: what a model that is sampled as often as
+        there are training repeats can be expected to reach
     num_simulated, num_train, num_held_out : repeats a stimulus (the smallest over stimuli)
     """
 

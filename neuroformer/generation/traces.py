@@ -145,7 +145,8 @@ def _draw(model, builder, windows: Windows, past_QLU, ident_Q, number: int, seed
     """(Q, B, U) samples of one window of every sequence."""
     device = model.sos.device
     batch = builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
-    parameters = model.trace_parameters(batch)
+    assert batch.traces is not None
+    parameters = model.traces(batch.traces.past_WLU, model.first_state(model.encode(batch)))
     num_cells = parameters.shape[1] * parameters.shape[2]
     stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
     cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, ConfigError
@@ -169,16 +168,6 @@ def of_member(
         name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]]
         for name in model.state_dict()
     }
-
-
-def make_cohort(
-    configs: Sequence[Config], num_units: Sequence[int], normalizations: Sequence[dict],
-    names: Sequence[str], config: Config,
-) -> Cohort:  # fmt: skip
-    """A cohort as initialised from ``config.seed``."""
-    torch.manual_seed(config.seed)
-    models = [Neuroformer(c, n, s) for c, n, s in zip(configs, num_units, normalizations, strict=True)]
-    return Cohort(models, names, config)
 
 
 def _classes(model: Neuroformer, target: str) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
+from neuroformer.data.batch import Batch
 from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
@@ -83,14 +84,22 @@ def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
     return (basis / basis.sum(1, keepdim=True)).float()
 
 
-def without_units(layout: Ragged, unit_P: Tensor, num_units: int, share: float) -> tuple[Tensor, Ragged]:
-    """Places (K,) of the spikes that stay when each window loses a random ``share`` of its units; their layout."""
-    hidden_WU = torch.rand(len(layout), num_units, device=unit_P.device) < share
-    stays_P = ~hidden_WU[layout.row_T, unit_P]
+def past_spikes(batch: Batch, num_units: int, hidden: float) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
+    """Layout, bin, unit and weight of the past spikes, of which each window loses a random share ``hidden`` of its
+    units.
+
+    With some units silent in training, silencing one in a simulation is nothing new to the model.
+    """
+    layout, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+    if hidden == 0:
+        return layout, tick, unit, weight
+    hidden_WU = torch.rand(len(layout), num_units, device=unit.device) < hidden
+    stays_P = ~hidden_WU[layout.row_T, unit]
     lengths = torch.zeros_like(layout.lengths_B).index_add(
         0, layout.row_T, stays_P.to(layout.lengths_B.dtype)
     )
-    return torch.nonzero(stays_P).squeeze(1), Ragged.from_lengths(lengths)
+    k = torch.nonzero(stays_P).squeeze(1)
+    return Ragged.from_lengths(lengths), tick[k], unit[k], None if weight is None else weight[k]
 
 
 class FilteredCounts(nn.Module):

@@ -30,12 +30,7 @@ def later_where_read(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> T
 def later_states(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor:
     """(V, D) first states of windows that would start at bins ``ends`` of each window: all that the model makes of the
     spikes before a moment. Frames and inputs are the window's own, none later."""
-    num = batch.num_windows
-    alone = Ragged(torch.arange(num + 1, device=batch.tick_T.device), 1, num)
-    each = []
-    for end in ends:
-        state = model.encode(moved_on(batch, end, model.past_bins))
-        each.append(model.fusion(state.start_WD, alone, state.contexts))
+    each = [model.first_state(model.encode(moved_on(batch, end, model.past_bins))) for end in ends]
     return torch.stack(each, 1).flatten(0, 1)
 
 
