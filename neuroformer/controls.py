@@ -1,15 +1,14 @@
-"""What scores without neural data: behavior guessed from training labels alone.
+"""Controls that score without neural data: behavior guessed from training labels alone.
 
-Behavior is smooth, and trials repeat: a decoder is worth what it adds to the best of these. No function here
-is given a spike or a held-out label.
+Behavior is smooth, and trials repeat: only what a decoder adds to the best of these is worth anything. No function
+here is given a spike or a held-out label.
 
 Shape suffixes: W windows, C columns of a variable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
@@ -18,13 +17,6 @@ from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 AUTOREGRESSION_ORDERS = (1, 4, 16)  # windows back
 _RIDGE = 1e-6  # relative: labels that repeat would make the normal equations singular
 _MAX_STEPS = 20_000  # windows; whatever is left of a rollout by then no longer changes
-
-
-class Control(NamedTuple):
-    """The best of the controls: its name, its score."""
-
-    name: str
-    score: float
 
 
 def control_predictions(
@@ -77,22 +69,6 @@ def control_predictions(
             if rolled is not None:
                 out[f"autoregression_{lag}"] = rolled
     return out
-
-
-def best_control(predictions: Mapping[str, np.ndarray], score: Callable[[np.ndarray], float]) -> Control:
-    """The control with the highest score. The choice is made on the scored data, in the control's favour.
-
-    Parameters
-    ----------
-    predictions : as from :func:`control_predictions`; a caller adds what the model says without spikes
-    score : of one prediction; NaN never wins
-    """
-    scores = {name: float(score(p)) for name, p in predictions.items()}
-    scores = {name: s for name, s in scores.items() if np.isfinite(s)}
-    if not scores:
-        return Control("none", float("nan"))
-    name = max(scores, key=lambda n: scores[n])
-    return Control(name, scores[name])
 
 
 def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarray]:

@@ -20,7 +20,7 @@ Gather = Callable[[Tensor], tuple[Tensor, int]]
 
 
 def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
-    """How many things each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
+    """The number of items that each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
 
     Traces count their known samples. Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
     the whole.
@@ -109,14 +109,6 @@ def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:
     return (batch.past.lengths_B + batch.current.lengths_B) > 0
 
 
-def info_nce(
-    a_WE: Tensor, b_WE: Tensor, scale: Tensor, same_W: Tensor | None, keep_W: Tensor | None
-) -> Tensor:
-    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3), the mean over the windows of a batch."""
-    num = len(a_WE) if keep_W is None else keep_W.sum().clamp_min(1)
-    return info_nce_sum(a_WE, b_WE, scale, same_W, keep_W) / num
-
-
 def info_nce_sum(
     a_WE: Tensor,
     b_WE: Tensor,
@@ -125,7 +117,9 @@ def info_nce_sum(
     keep_W: Tensor | None,
     gather: Gather | None = None,
 ) -> Tensor:
-    """The sum over windows; with ``gather``, over this process's windows, whose negatives are those of all.
+    """Symmetric InfoNCE (CLIP, Radford et al. 2021, figure 3), summed over the (W,) windows of a batch, in nats.
+
+    With ``gather``, the sum is over this process's windows, and the negatives are those of all processes.
 
     Windows with equal ``same`` (they show the same clip) are masked from each other's negatives; windows
     without ``keep`` (no spikes at all) leave the loss.

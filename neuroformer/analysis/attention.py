@@ -1,6 +1,7 @@
 """Who attends to whom: maps of attention over any stretch of a recording, reduced while it streams.
 
-No attention matrix outlives its batch: what is kept is units x units, units x places x lags, or units x variables.
+No attention matrix is kept beyond its batch, only sums: units x units, units x places x lags, or units x
+variables.
 
 Shape suffixes: T query tokens (SOS included), S key tokens, B windows, L queries and K keys of the longest window,
 H heads, X and Y labels.
@@ -104,7 +105,7 @@ class AttentionCapture:
         total[key] = total[key] + value if key in total else value
 
     def labels(self, batch: Batch) -> Labels:
-        """Labels of every query and every key of a batch; -1 for SOS, null tokens and what has none."""
+        """Labels of every query and every key of a batch; -1 for SOS, null tokens and tokens without a label."""
         device = batch.unit_T.device
         spikes = batch.current
         count = torch.arange(len(spikes) + 1, device=device)
@@ -158,7 +159,7 @@ class _Columns:
 
 
 def _columns(model: Neuroformer, unit_ids: list[str]) -> dict[str, _Columns]:
-    """What each stream's keys are called."""
+    """Names of each stream's keys."""
     out = {"current": _Columns(unit_ids), "past": _Columns(unit_ids)}
     for group in model.config.input_groups:
         out[group] = _Columns([v.name for v in model.config.inputs if v.group == group])
@@ -173,7 +174,7 @@ def _columns(model: Neuroformer, unit_ids: list[str]) -> dict[str, _Columns]:
 
 
 def _block_names(blocks: list[Block]) -> list[str]:
-    """Blocks that attend to one stream are counted."""
+    """Names of the blocks; blocks that attend to the same stream are numbered."""
     names = []
     for i, block in enumerate(blocks):
         same = sum(b.attend == block.attend for b in blocks)
@@ -188,7 +189,7 @@ def _behind_null(layout: Ragged, label_S: Tensor) -> Tensor:
 
 
 def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
-    """Variable of each sample of a group that exists, behind one null token a window."""
+    """The variable of each existing sample of a group, after one null token per window."""
     exist, label = [], []
     for v in [v for v in model.config.inputs if v.group == group]:
         there = torch.isfinite(batch.inputs[v.name]).all(-1)
@@ -199,7 +200,7 @@ def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
 
 
 def _frame_labels(model: Neuroformer, num_missing_G: Tensor) -> Tensor:
-    """Time and place of each token that is left of every clip, behind one null token a clip."""
+    """Time and place of each remaining token of every clip, after one null token per clip."""
     assert model.frames is not None
     steps, rows, columns = model.frames.grid
     size = steps * rows * columns
@@ -210,7 +211,7 @@ def _frame_labels(model: Neuroformer, num_missing_G: Tensor) -> Tensor:
 
 
 def _pairs(query_T, key_S, q_layout, k_layout, k_index, causal: bool, size: tuple[int, int]) -> Tensor:
-    """(X, Y) float64: how many pairs of a query and a key that it saw have these labels."""
+    """(X, Y) float64: how many pairs of a query and a key that it could see have these labels."""
     if not causal:
         queries, keys = (
             torch.zeros(len(layout), n + 1, dtype=torch.float64, device=label.device)
@@ -226,7 +227,7 @@ def _pairs(query_T, key_S, q_layout, k_layout, k_index, causal: bool, size: tupl
 
 
 class _Rollout:
-    """Attention that flows on through later blocks; weights of one batch at a time, (B, L, K) a stream."""
+    """Attention passed on through later blocks; weights of one batch at a time, (B, L, K) for each stream."""
 
     def __init__(self, capture: AttentionCapture):
         self.capture = capture
@@ -265,9 +266,8 @@ def attention_maps(
     model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 256,
     heads: bool = False, rollout: bool = True, rows: Rows = "predicted",
 ) -> list[Map]:  # fmt: skip
-    """Attention of every block over some windows, as maps; options as of :class:`AttentionCapture`.
-
-    Memory is that of one batch and of the maps; it does not grow with the number of windows.
+    """Attention of every block over some windows, as maps; options as in :class:`AttentionCapture`. Memory
+    holds one batch and the maps, however many windows there are.
     """
     capture = AttentionCapture(model, unit_ids, heads=heads, rollout=rollout, rows=rows)
     device = next(model.parameters()).device

@@ -1,7 +1,8 @@
 """How far a closed loop drifts: scores against the seconds since it closed.
 
-Trials are often shorter than a drift takes, so the loop runs on from one held-out trial into the next one of the same
-stimulus, its own past with it, and is compared with the recorded trials laid one after another likewise.
+A loop often drifts over longer times than a trial lasts. So it runs on from one held-out trial into the next
+one of the same stimulus, keeping its own past, and is compared with the recorded trials joined in the same
+order.
 
 Shape suffixes: L legs, C chains.
 """
@@ -27,9 +28,11 @@ SCORES = ("rate_ratio", "rate_r", "pair_r", "psth_r")
 
 
 def chain_order(held_out: Trials) -> np.ndarray:
-    """(L, C) the held-out trials of every chain: each trial and then the next ones of its stimulus, around the circle.
+    """(L, C) the held-out trials of every chain: each trial, then the following ones of its stimulus, in a
+    circle.
 
-    A chain lasts 64 s or 16 trials. Chains take no more than twice the time of the trials, or 8 of them do what they can.
+    A chain lasts 64 s or 16 trials. All chains together last at most twice as long as the trials, but there are
+    up to 8 of them in any case.
     """
     following = np.arange(len(held_out))
     for s in np.unique(held_out.stimulus):
@@ -46,7 +49,9 @@ def chain_order(held_out: Trials) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Chains:
-    """Trials laid one after another, as long as the loop ran; ``source`` and ``stimulus`` are those of the first leg."""
+    """Trials joined one after another, as long as the loop ran; ``source`` and ``stimulus`` are those of the
+    first leg.
+    """
 
     simulated: Trials
     held_out: Trials
@@ -57,7 +62,8 @@ class Chains:
 def chained(
     order_LC: np.ndarray, legs: list[Trials], parts: Parts, true_past: Trials | None, seed: int = 0
 ) -> Chains:
-    """The legs of a simulation joined, and beside them what was recorded (and simulated after the true past) then.
+    """The legs of a simulation joined, with the recorded trials (and those simulated after the true past)
+    joined likewise.
 
     Parameters
     ----------
@@ -84,7 +90,7 @@ def imitations(trials: Trials, source_C: np.ndarray) -> np.ndarray:
 
 
 def _of_training(train: Trials, like: Trials, rng: np.random.Generator) -> Trials:
-    """Training trials of the same stimuli in the same order, none twice while there are others."""
+    """Training trials of the same stimuli in the same order; none is used twice while others are left."""
     rows = np.zeros(len(like), np.int64)
     for s in np.unique(like.stimulus):
         there, wanted = (
@@ -136,9 +142,8 @@ def since_closed(chains: Chains) -> dict[str, list[float]]:
 
 
 def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
-    """The same scores of all that comes after 32 s of closed loop, with 95 % intervals over chains.
-
-    Where chains are shorter than 40 s, of their second half.
+    """The same scores after 32 s of closed loop, with 95 % intervals over chains; of the second half if chains
+    are shorter than 40 s.
 
     Returns
     -------

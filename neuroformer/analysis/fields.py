@@ -25,7 +25,8 @@ def frame_sensitivity(
 ) -> Map:
     """Each unit's receptive field as the model sees it: mean squared gradient of its log-odds to every pixel.
 
-    Squares, because a unit that follows the energy of its input has gradients of either sign. (units, pixels, lags):
+    Squared, because a unit that follows the energy of its input has gradients of either sign. (units, pixels,
+    lags):
     the lag runs back from the last frame that a window saw.
     """
     name, unit = "frame sensitivity", "root mean square of the gradient of log-odds"

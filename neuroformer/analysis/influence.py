@@ -35,7 +35,7 @@ def knock_out(
     """Silence a unit in the past; measure the change of every unit's predicted log-odds.
 
     For every window and every unit that fired within ``reach_s`` before it, all past spikes of that unit are
-    taken away, from every path by which the model sees them. The value of (i, j, lag) is the mean, over all such
+    removed from everything that the model sees. The value of (i, j, lag) is the mean, over all such
     occasions, of the log-odds that unit i fires in a bin with the spikes of j minus without them, ``lag`` being
     the time from j's last spike to that bin. This is a causal statement about the model, not an association.
 
@@ -162,7 +162,7 @@ def gradients(
 
 
 def _path(steps: int) -> list[tuple[float, float]]:
-    """Weights at which the gradient is taken, and what each counts."""
+    """Weights at which the gradient is taken, and the share of each in the mean."""
     if steps == 1:
         return [(1.0, 1.0)]
     root = (np.arange(steps) + 0.5) / steps

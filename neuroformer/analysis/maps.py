@@ -1,4 +1,4 @@
-"""One array type for every reading of who acts on whom, so that readings compare with one call.
+"""One array type for every reading of who acts on whom, so that any two can be compared with one call.
 
 Shape suffixes: R rows (what is acted on), C columns (what acts), L lags.
 """
@@ -17,7 +17,7 @@ from scipy import stats
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """How much each column acts on each row, by one reading.
+    """How much each column acts on each row, according to one reading.
 
     Attributes
     ----------
@@ -56,11 +56,11 @@ class Map:
 
     @property
     def square(self) -> bool:
-        """Units on both sides, the same ones."""
+        """Whether rows and columns are the same units."""
         return list(self.rows) == list(self.columns)
 
     def pairs(self) -> np.ndarray:
-        """(R, C) one number a pair: the value at the lag where it is largest in size, signed."""
+        """(R, C) one number per pair: the signed value at the lag where its size is largest."""
         if self.values.ndim == 2:
             return self.values
         known = np.nan_to_num(self.values)
@@ -68,7 +68,7 @@ class Map:
         return np.take_along_axis(self.values, place[..., None], 2)[..., 0]
 
     def z(self) -> np.ndarray:
-        """(R, C) distance from the null's mean in its spreads.
+        """(R, C) distance from the null's mean, in its standard deviations.
 
         Raises
         ------
@@ -131,7 +131,7 @@ class Map:
 
 
 def compare(maps: Sequence[Map]) -> tuple[list[str], np.ndarray]:
-    """Names, and the rank correlation of every two maps over the pairs that both know, diagonals left out."""
+    """Names, and the rank correlation of every two maps over the pairs that both have, without diagonals."""
     flat = []
     for m in maps:
         pairs = m.pairs().copy()

@@ -1,4 +1,5 @@
-"""Most exciting inputs: the clip that a unit's predicted rate climbs to, after Walker et al., Nature Neuroscience 2019
+"""Most exciting inputs: the clip that maximises a unit's predicted rate, after Walker et al., Nature
+Neuroscience 2019
 ("inception loops").
 
 Shape suffixes: U units, F frames, H rows, X columns of an image.
@@ -41,9 +42,10 @@ def most_exciting(
     model: Neuroformer, builder: BatchBuilder, windows: Windows, *, contrast: float = 0.25, smooth: float = 1.0,
     steps: int = 60, starts: int = 2, seed: int = 0,
 ) -> MostExciting:  # fmt: skip
-    """For every unit, the clip that the rate readout likes best.
+    """For every unit, the clip that maximises its rate readout.
 
-    1. Start from smoothed noise; of ``starts`` such climbs the best is kept, as phases and places differ.
+    1. Start from smoothed noise; of ``starts`` such climbs the best is kept, since each may end in another
+       local maximum.
     2. Climb the gradient of the mean log rate over the window's bins. Past spikes and behavior are those of random
        ``windows``, drawn anew each step, so that the clip is good on average and not for one past.
     3. Smoothness prior: gradients are blurred by a Gaussian of ``smooth`` pixels before each step.

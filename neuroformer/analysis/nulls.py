@@ -1,4 +1,4 @@
-"""What a map would look like without coupling, and how well it repeats.
+"""Null hypotheses for maps (what a map would look like without coupling), and how well a map repeats.
 
 Shape suffixes: R rows, C columns.
 """
@@ -49,7 +49,7 @@ def rate_matched(
     surrogates: int = 10,
     seed: int = 0,
 ) -> list[Map]:
-    """The null in which units keep their rates and rhythms but not their relations.
+    """The null in which units keep their rates and rhythms but lose their relations.
 
     ``make`` is run on the recording and on surrogates in which each unit's spikes are shifted around their segment
     by a time of their own. Of a model's readings this null says whether a value depends on when the two units fire in
@@ -103,7 +103,7 @@ def _agree(one: Map, other: Map) -> float:
 
 
 def average(maps: Sequence[Map]) -> Map:
-    """The mean map of several seeds; its spread over seeds is its null's (z: how far from 0 for its seeds)."""
+    """The mean map over several seeds; its null has mean 0 and the spread over seeds."""
     first = maps[0]
     values = np.stack([m.values for m in maps])
     known = np.isfinite(values).sum(0)

@@ -1,4 +1,4 @@
-"""The likelihood of a synthetic recording under its own generator: what no model can be expected to beat."""
+"""The likelihood of a synthetic recording under its own generator, which no model can be expected to exceed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Pairwise baselines of connectivity: what two units' spikes say of each other, at the same lags as the model's maps.
+"""Pairwise baselines of connectivity: what the spikes of two units tell about each other, at the same lags as
+the model's maps.
 
 All work on whether a unit fired in a bin. Shape suffixes: U units (rows: later, columns: earlier), L lags.
 """
@@ -13,8 +14,8 @@ from neuroformer.data.windows import SpikeIndex
 
 
 class Pairs:
-    """Spikes of some blocks as a sparse matrix, each block after ``num_lags`` empty bins, so that none meets its
-    neighbour.
+    """Spikes of some blocks as a sparse matrix, with ``num_lags`` empty bins before each block, so that no lag
+    spans two blocks.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class Pairs:
         return self._map("cross-correlogram", z, "standard deviations beyond chance")
 
     def pearson(self, width: int) -> Map:
-        """Pearson correlation of counts in bins ``width`` times as wide; it knows no direction."""
+        """Pearson correlation of counts in bins ``width`` times as wide; it has no direction."""
         join = np.arange(self.rows) // width
         sums = sparse.csr_matrix((np.ones(len(join)), (join, np.arange(len(join))))) @ self.fired
         n = self.num_bins / width

@@ -43,7 +43,7 @@ class PoissonSimulator:
         return out
 
     def sample(self, like: Trials, seed: int) -> Trials:
-        """Trials with the lengths, sources and stimuli of ``like``."""
+        """Simulated trials with the lengths, sources and stimuli of ``like``."""
         rng = np.random.default_rng(seed)
         counts = [
             rng.poisson(self.rates(int(s), int(n)))

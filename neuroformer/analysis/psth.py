@@ -86,25 +86,11 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
     return PsthCorrelation(median, per_unit, int((~some).sum()))
 
 
-def psth_ceiling(train_TBU, test_TBU, dt: float, width: float = WIDTH_S) -> PsthCorrelation:
-    """What the data allow: r between the PSTH of the training repeats and that of the held-out repeats.
-
-    A model sampled as often as there are training repeats is compared with this, not with 1.
-
-    Parameters
-    ----------
-    train_TBU, test_TBU : (trials, bins, units) recorded counts; the bins that both have are compared
-    """
-    a, b = psth(train_TBU, dt, width), psth(test_TBU, dt, width)
-    bins = min(len(a), len(b))
-    return psth_r(a[:bins], b[:bins])
-
-
 def stimulus_of_trials(rec: Recording) -> np.ndarray:
     """(trials,) which stimulus each trial showed, counted from 0.
 
-    A trials column ``stimulus`` or ``movie`` says it; else trials that show the same sequence of frames show
-    the same stimulus; without frames, all trials do.
+    Taken from a trials column ``stimulus`` or ``movie``; otherwise trials with the same sequence of frames have
+    the same stimulus; without frames, all trials have.
     """
     for column in ("stimulus", "movie"):
         if column in rec.trials:
@@ -119,7 +105,7 @@ def stimulus_of_trials(rec: Recording) -> np.ndarray:
 
 
 def counts_of(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
-    """(intervals, bins, units) float64 counts from each interval's start; NaN behind the end of short ones."""
+    """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones."""
     num_bins = (nanoseconds(intervals[:, 1] - intervals[:, 0]) // nanoseconds(width)).astype(int)
     out = np.full((len(intervals), int(num_bins.max(initial=0)), rec.num_units), np.nan)
     index = SpikeIndex.from_recording(rec, intervals, width)
@@ -137,7 +123,8 @@ class PsthComparison:
     ----------
     simulated_BU, held_out_BU, train_BU : (bins, units)
     r : median over units of r between simulated and held-out
-    ceiling : the same between the training repeats and the held-out ones
+    ceiling : the same between the training repeats and the held-out ones: what a model that is sampled as often as
+        there are training repeats can be expected to reach
     num_simulated, num_train, num_held_out : repeats a stimulus (the smallest over stimuli)
     """
 

@@ -16,7 +16,7 @@ MIN_EXPLAINABLE = 0.15  # units below it have no FEVE worth the name (Sensorium'
 
 @dataclass(frozen=True, eq=False)
 class Rates:
-    """Expected counts, how many samples they come from (0: from a readout), and what that costs.
+    """Expected counts, how many samples they come from (0: a readout), and the variance that this adds.
 
     Attributes
     ----------
@@ -36,12 +36,12 @@ def expected_counts(
 ) -> Rates:
     """Expected counts per bin and unit, from a rate readout or from K samples: what every rate score takes.
 
-    A readout's log rates are exponentiated. Its bias is the readout's own: it is one window's expectation given the
-    past, and knows nothing of the window's own spikes. Of K samples it is ``(sum + prior * mean) / (K + prior)``: a gamma
-    prior worth ``prior`` samples at each unit's mean rate. With prior 0 it is unbiased, and its variance, the
-    samples' own over K, is what lowers every score that is not corrected for it; with a prior the variance is
-    ``(K / (K + prior))^2`` of that and the expectation is pulled to the mean by ``prior / (K + prior)``.
-    A likelihood needs a prior above 0: a bin without a sampled spike has otherwise rate 0.
+    From a readout: its log rates are exponentiated. They are the expectation of one window given the past,
+    without the window's own spikes. From K samples: ``(sum + prior * mean) / (K + prior)``, a gamma prior worth
+    ``prior`` samples at each unit's mean rate. With prior 0 this is unbiased, but its variance (the samples'
+    own over K) lowers every score that is not corrected for it; with a prior the variance is ``(K / (K +
+    prior))^2`` of that, and the expectation is pulled to the mean by ``prior / (K + prior)``. A likelihood
+    needs a prior above 0, since a bin without a sampled spike would have rate 0.
 
     Parameters
     ----------

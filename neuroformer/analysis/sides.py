@@ -13,7 +13,7 @@ from neuroformer.analysis.trials import Trials
 
 
 class Side:
-    """A candidate or the held-out trials: their statistics and PSTH counts, ready to be drawn from."""
+    """One set of trials (a candidate or the held-out ones): statistics and PSTH counts, ready for resampling."""
 
     def __init__(self, trials: Trials, pair_units: np.ndarray):
         self.trials = trials
@@ -23,7 +23,7 @@ class Side:
 
     @classmethod
     def of_active(cls, trials: Trials) -> tuple[Side, np.ndarray]:
-        """Its own most active units are those of the pair statistics; they are returned too."""
+        """The side with pair statistics of its own most active units, and these units."""
         active = np.argsort(-np.bincount(trials.unit, minlength=trials.num_units), kind="stable")
         units = np.sort(active[:MAX_PAIR_UNITS])
         return cls(trials, units), units
@@ -34,7 +34,7 @@ class Side:
 
 
 def scores_of(a: Side, rows_a: np.ndarray, b: Side, rows_b: np.ndarray) -> dict[str, float]:
-    """Of ``compare``, and ``psth_r`` where both know their stimuli, for some of the trials."""
+    """Scores of ``compare`` for some of the trials, and ``psth_r`` if the stimuli of both sides are known."""
     out = compare(a.statistics.total(rows_a), b.statistics.total(rows_b))
     if a.has_stimulus and b.has_stimulus:
         out["psth_r"] = _psth_r(a.psths(rows_a), b.psths(rows_b))
@@ -50,7 +50,9 @@ def _psth_r(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
 
 
 def with_intervals(a: Side, b: Side, bootstraps: int, seed: int, *, paired: bool) -> dict[str, list[float]]:
-    """``[value, low, high]`` of every score: trials of ``b`` drawn again, and with ``paired`` their imitations in ``a``."""
+    """``[value, low, high]`` of every score: trials of ``b`` are resampled and, if ``paired``, their imitations
+    in ``a`` with them.
+    """
     rng = np.random.default_rng(seed)
     rows = lambda side: np.arange(len(side.trials))
     value = scores_of(a, rows(a), b, rows(b))
@@ -68,7 +70,7 @@ def with_intervals(a: Side, b: Side, bootstraps: int, seed: int, *, paired: bool
 
 
 def interval(value: float, draws: list[float]) -> tuple[float, float]:
-    """95 % of the draws about their median, laid around the value; NaN without draws."""
+    """The 95 % interval of the draws around their median, shifted to the value; NaN without draws."""
     known = np.array([d for d in draws if np.isfinite(d)])
     if len(known) == 0:
         return float("nan"), float("nan")

@@ -141,7 +141,7 @@ def _candidates(
     simulated: Trials, true_past: Trials | None, train: Trials,
     simulators: dict[str, PoissonSimulator | None], seed: int,
 ) -> dict[str, Trials]:  # fmt: skip
-    """What is compared with the held-out trials, as far as there is such."""
+    """The candidates that exist, by name."""
     made = {"model": simulated, "true_past": true_past, "ceiling": _as_many(train, simulated, seed)}
     for i, (name, one) in enumerate(simulators.items()):
         made[name] = None if one is None else one.sample(simulated, seed + 1 + i)
@@ -149,9 +149,8 @@ def _candidates(
 
 
 def _as_many(train: Trials, simulated: Trials, seed: int) -> Trials:
-    """Training trials, as many of each stimulus as were simulated, where there are that many.
-
-    Where training showed none of these stimuli, trials of others: their rates, intervals and correlations compare.
+    """Training trials, as many of each stimulus as were simulated, if there are that many. If training showed
+    none of these stimuli, trials of others: their rates, intervals and correlations can still be compared.
     """
     rng = np.random.default_rng(seed)
     keep = [np.zeros(0, np.int64)]
@@ -191,7 +190,7 @@ def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list
 
 
 def _scores_of_expected(recorded, plain, likely, stimulus: np.ndarray) -> dict[str, list[float]]:
-    """With intervals: held-out trials drawn again with replacement, each with what was expected of it."""
+    """Scores with intervals: held-out trials are resampled with replacement, each with its expected counts."""
     every = np.arange(len(recorded))
     values = _of_expected(recorded, plain, likely, stimulus, every)
     rng = np.random.default_rng(0)

@@ -1,4 +1,5 @@
-"""Statistics of spike trains as sums over trials, so that a bootstrap over trials only adds them up anew.
+"""Statistics of spike trains as sums over trials, so that a bootstrap over trials only has to add them up
+again.
 
 Shape suffixes: T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
 """

@@ -84,7 +84,9 @@ class Trials:
         )  # fmt: skip
 
     def counts(self, join: int = 1) -> list[np.ndarray]:
-        """(bins, units) float32 counts of each trial, in bins of ``join`` ticks; a rest that fills none is left out."""
+        """(bins, units) float32 counts of each trial, in bins of ``join`` ticks; an incomplete last bin is left
+        out.
+        """
         edges = np.searchsorted(self.trial, np.arange(len(self) + 1))
         out = []
         for t, n in enumerate(self.num_ticks // join):
@@ -98,7 +100,7 @@ class Trials:
         return out
 
     def dense(self, join: int) -> np.ndarray:
-        """(T, B, U) float64 of :meth:`counts`, NaN behind the end of short trials."""
+        """(T, B, U) float64 of :meth:`counts`, NaN after the end of short trials."""
         each = self.counts(join)
         out = np.full((len(self), max((len(x) for x in each), default=0), self.num_units), np.nan)
         for t, x in enumerate(each):

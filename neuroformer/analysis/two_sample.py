@@ -94,8 +94,8 @@ def _features(x_BU: np.ndarray) -> np.ndarray:
 def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | None:
     """Gradient boosting and logistic regression try to tell 2 s segments of ``simulated`` from those of ``real``.
 
-    A trial and all its imitations lie in one fold, so that nothing is recognised by what the trial was. Classes
-    are weighed alike. None where there are fewer than two source trials, or no whole segment on either side.
+    A trial and all its imitations are in one fold, so that no segment is recognised by its trial. Classes have
+    equal weight. None where there are fewer than two source trials, or no whole segment on either side.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression

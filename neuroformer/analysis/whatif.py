@@ -59,7 +59,8 @@ def rate_changes(before: Recording, after: Recording) -> RateChanges:
 def first_divergence(a: Recording, b: Recording) -> np.ndarray:
     """(Q,) seconds since the loop closed at which the spikes of each sequence first differ; NaN where they never do.
 
-    Batches of other sizes round differently; in float32 that may flip a token, and the paths part there.
+    Batches of other sizes round differently; in float32 that may flip a token, and the simulations diverge from
+    there.
     """
     out = np.full(a.num_trials, np.nan)
     for q, (start, stop) in enumerate(a.trial_intervals):

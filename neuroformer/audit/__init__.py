@@ -1,4 +1,4 @@
-"""An honest look at a recording and its split before anything is trained on it.
+"""Checks of a recording and its split before anything is trained on it.
 
 :func:`audit` says what is wrong with a recording and what its split would leak. Arrays in, findings out; the
 command line prints them, the report draws them.
@@ -38,8 +38,8 @@ def audit(
     Parameters
     ----------
     rec : Recording
-    config : what a run reads: window, inputs, targets, claim; without one, the defaults, and frames only where
-        there are some
+    config : the window, inputs, targets and claim to check; without it, the defaults (and frames only if there
+    are some)
     split : of :func:`neuroformer.data.splits.make_split`; its windows stay within their blocks
     parts : instead, somebody else's split, by part ("train", "valid", "test") (N, 2) seconds; every window in
         an interval counts as that part's, with the past before it
@@ -47,12 +47,12 @@ def audit(
     Returns
     -------
     Audit
-        Without ``split`` and ``parts``, the split that the recording brings along, or of the recording alone.
+        Without ``split`` and ``parts``: of the split stored with the recording, or of the recording alone.
 
     Raises
     ------
     ConfigError
-        Parts that are none, or a variable that the recording lacks.
+        Invalid parts, or a variable that the recording lacks.
     """
     config = config or default_config(rec)
     rec = configured(rec, config)
@@ -84,6 +84,6 @@ def reader_notes(rec: Recording) -> Finding | None:
 
 
 def default_config(rec: Recording) -> Config:
-    """The defaults, without frames where the recording has none."""
+    """The defaults, without frames if the recording has none."""
     config = Config()
     return config if rec.frames is not None else replace(config, window=replace(config.window, frames=0.0))

@@ -1,7 +1,7 @@
 """Whether spikes, frames and behavior run on one clock, in one unit of time.
 
-Two ways of looking: at where each series begins and ends, overall and in every trial; and, for frames, at the
-lag at which spikes follow what was shown. Cells follow a picture by 0 to 0.6 s. A peak elsewhere means that
+Two checks: where each series begins and ends, overall and in every trial; and, for frames, the lag at which
+spikes follow what was shown. Cells follow a picture by 0 to 0.6 s. A peak elsewhere means that
 one of the clocks is off.
 """
 
@@ -31,7 +31,9 @@ def clock_findings(rec: Recording) -> list[Finding | None]:
 
 
 def time_findings(rec: Recording) -> list[Finding | None]:
-    """Of times that are no seconds, or of another session: a moment's work, however long they claim that it took."""
+    """Findings on times that are not seconds, or that belong to another session. This is fast, however long the
+    recording seems to last.
+    """
     return [_too_slow(rec), _too_fast(rec), *_spans(rec)]
 
 
@@ -105,7 +107,7 @@ def _spans(rec: Recording) -> list[Finding | None]:
 
 
 def _shift(name: str, where: str, a, b, c, d, values) -> Finding | None:
-    """Both ends late, or both early, by the same time: the same stretch on two clocks."""
+    """Whether both ends are late, or early, by the same time: the same stretch on two clocks."""
     start, stop = c - a, d - b
     same = start * stop > 0 and abs(start - stop) < 0.1 * abs(start)
     if not same or abs(start) < max(1.0, 1e-3 * (b - a)):

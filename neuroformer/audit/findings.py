@@ -1,4 +1,4 @@
-"""What an audit says: findings with a stable name, and the facts that they stand on."""
+"""The results of an audit: findings with a stable name, and the facts behind them."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ class Audit:
 
 
 def ordered(findings: Iterable[Finding | None]) -> tuple[Finding, ...]:
-    """Those that are there, leaks first."""
+    """The findings that exist, leaks first."""
     there = [f for f in findings if f is not None]
     return tuple(sorted(there, key=lambda f: SEVERITIES.index(f.severity)))
 
 
 def _plain(value: Any) -> Any:
-    """What JSON can hold: a number that is none becomes null."""
+    """As JSON can hold it: NaN and infinity become null."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

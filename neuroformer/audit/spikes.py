@@ -1,4 +1,4 @@
-"""What the spikes of a recording say about themselves: rates, clusters that are none, lost and doubled spikes."""
+"""Findings on spikes alone: rates, clusters that are not one neuron, lost and doubled spikes."""
 
 from __future__ import annotations
 

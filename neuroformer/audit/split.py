@@ -1,4 +1,4 @@
-"""What a split would leak: in time, and by what training labels alone can say of held-out ones."""
+"""What a split would leak: in time, and through training labels that predict held-out ones."""
 
 from __future__ import annotations
 

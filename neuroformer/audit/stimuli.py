@@ -1,4 +1,4 @@
-"""What train and test share of what was shown, how near the rest is, and whether the animal moves it."""
+"""Which stimuli training and test share, how similar the others are, and whether the animal moves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What windows hold: tokens, what a cap would drop, and behavior that is missing."""
+"""Contents of windows: tokens, what a cap would drop, and missing behavior."""
 
 from __future__ import annotations
 

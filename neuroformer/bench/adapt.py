@@ -34,7 +34,8 @@ def run(
     path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 100,
     tries: Sequence[tuple[int, float]] = TRIES, folder: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Bits/spike on the third recording's test blocks, once a seed: a circuit, three animals and all training of it.
+    """Bits/spike on the third recording's test blocks. Each seed has its own circuit, three animals and all
+    trainings.
 
     1. Train on the first two animals (the configuration's own steps).
     2. Adapt to the third with :data:`SHARE` of its data, ``steps`` steps: new rows alone, and everything.
@@ -46,7 +47,7 @@ def run(
     Parameters
     ----------
     path : a configuration of two recordings of ``synthetic:shared``
-    folder : keeps what each seed gave; a second call goes on where the first one stopped
+    folder : keeps the result of each seed; a second call continues where the first one stopped
 
     Returns
     -------
@@ -96,7 +97,7 @@ def _of_seed(config: Config, seed: int) -> Config:
 
 
 def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[str, Any]:
-    """What one seed gave: now, or when it was run before."""
+    """The result of one seed, computed now or read from an earlier call."""
     asked = {"config": to_dict(config), "steps": steps, "tries": [list(t) for t in tries]}
     file = folder / SCORES
     if file.exists():
@@ -148,7 +149,7 @@ def _one(rec, config: Config, steps: int, folder: Path, start: Start | None) -> 
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as text."""
     lines = [f"{'seed':<6}" + "".join(f"{name:>14}" for name in NAMES)]
     for seed in range(result["seeds"]):
         lines.append(f"{seed:<6}" + "".join(f"{result['scores'][name][seed]:>14.4f}" for name in NAMES))

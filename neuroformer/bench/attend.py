@@ -1,4 +1,4 @@
-"""What capturing maps adds to a forward pass; the maps must agree with the plain loop first."""
+"""The cost of capturing maps in a forward pass; the maps must first agree with the plain loop."""
 
 from __future__ import annotations
 

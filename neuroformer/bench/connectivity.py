@@ -29,7 +29,8 @@ SCORES = "connectivity.json"  # of one seed, beside its bundle
 def run(
     config: Path, seeds: int = 5, overrides: list[str] | None = None, windows: int = 20_000, folder: Path | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    """Train on a built-in recording with known coupling once a seed (of recording and training alike), and read it.
+    """Train on a built-in recording with known coupling, once per seed (of recording and training), and map each
+    model.
 
     Every reading, the baselines included, is summarised alike: the value at the lag where it is largest in size.
     The baselines see the training blocks, as the model did; the readings are taken on training windows.
@@ -37,7 +38,7 @@ def run(
     Parameters
     ----------
     windows : of which the readings are taken, a seed
-    folder : keeps what each seed gave; a second call goes on where the first one stopped
+    folder : keeps the result of each seed; a second call continues where the first one stopped
 
     Returns
     -------
@@ -72,7 +73,7 @@ def run(
 
 
 def _seed(config: Config, num_windows: int, folder: Path | None) -> dict[str, Any]:
-    """What one seed gave: now, or when it was run before."""
+    """The result of one seed, computed now or read from an earlier call."""
     place = (
         contextlib.nullcontext(folder / f"seed_{config.seed}") if folder else tempfile.TemporaryDirectory()
     )
@@ -117,7 +118,7 @@ def _mean(values) -> list[float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as text."""
     lines = [f"{'reading':<44}{'AUROC':>9}{'r squared':>12}{'+-':>9}"]
     for name, s in sorted(result["readings"].items(), key=lambda item: -item[1]["r2"][0]):
         mark = "  primary" if name == result["primary"] else ""

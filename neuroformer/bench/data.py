@@ -64,7 +64,7 @@ def run(repeats: int = 5) -> dict[str, Any]:
 
 
 def large_recording(folder: Path, num_spikes: int, seed: int = 0) -> Path:
-    """A memory-mapped recording of so many spikes, at the same rates as :func:`recording`; made in pieces."""
+    """A memory-mapped recording with that many spikes, at the same rates as :func:`recording`; made in pieces."""
     rate, step, end = NUM_UNITS * RATE_HZ, 5_000_000, 0.0
     rng = np.random.default_rng(seed)
     make = lambda key, dtype: np.lib.format.open_memmap(folder / key, mode="w+", dtype=dtype, shape=(num_spikes,))  # fmt: skip

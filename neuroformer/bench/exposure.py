@@ -1,8 +1,8 @@
-"""What noise on the past buys in closed loop: trainings with and without it, from paired seeds.
+"""What noise on the past gains in closed loop: trainings with and without it, from paired seeds.
 
 A model is trained on true pasts and simulates from its own. Each training is scored by its held-out likelihood and by
-the late part of its closed loop (32 s to 64 s), beside the same model after the true past: what the loop does worse
-than that is exposure bias.
+the late part of its closed loop (32 s to 64 s), beside the same model after the true past: the difference is exposure
+bias.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RESULT = "exposure.json"
 def run(
     config: Path, folder: Path, noises: list[float], seeds: list[int], overrides: list[str], samples: int = 8
 ) -> dict[str, Any]:
-    """Train and score what ``folder`` does not hold yet, and compare every noise with the first one.
+    """Train and score what ``folder`` does not hold yet, and compare every noise level with the first one.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def paired(difference: np.ndarray) -> tuple[float, float, float]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as text."""
     keys = list(next(iter(result["scores"].values())))
     first, *others = result["noises"]
     width = max(len(k) for k in keys) + 2

@@ -83,7 +83,7 @@ def _share(m: Map, truth: np.ndarray) -> float:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as text."""
     lines = [f"{'reading':<44}{'top input is the true one':>28}"]
     lines += [f"{name:<44}{share:>27.1%}" for name, share in result["readings"].items()]
     return "\n".join(

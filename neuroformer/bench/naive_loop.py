@@ -1,4 +1,4 @@
-"""The original's way to generate, with our weights: a full forward pass for every token, one sequence at a time.
+"""The original's way of generating, with our weights: a full forward pass for every token, one sequence at a time.
 
 Current tokens are padded to 100 and past ones to 700, and attention matrices are written out. For benchmarks only, of
 models without filtered counts, coupling, rate anchor and frame readout, which the original lacks.

@@ -1,4 +1,4 @@
-"""Are the nulls beside the maps calibrated? On units that are independent, chance must pass as often as it says."""
+"""Are the nulls of the maps calibrated? On independent units, pairs must pass as often as the test claims."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(recordings: int = 20, folder: Path | None = None, num_units: int = 24, s
 
     Parameters
     ----------
-    folder : keeps what each recording gave; a second call goes on where the first one stopped
+    folder : keeps the result of each recording; a second call continues where the first one stopped
 
     Returns
     -------
@@ -105,7 +105,7 @@ def _maps(rec: Recording, config: Config) -> list[Map]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The result for people."""
+    """The result as text."""
     lines = [f"{'reading':<36}{'pairs with p < 0.05':>21}{'recordings with a discovery':>30}"]
     for name, r in result["readings"].items():
         mark = "  primary" if name == result["primary"] else ""

@@ -1,6 +1,7 @@
-"""Is a simulation causal enough to be used? Silence each hub of ``synthetic:demo`` and see whose rates fall.
+"""Do simulated interventions act on the right units? Silence each hub of ``synthetic:demo`` and see whose rates fall.
 
-The generator's own coupling says who should be hit. The score is the AUROC of the paired change of each unit's rate
+The generator's own coupling says whose rates should fall. The score is the AUROC of the paired change of each unit's
+rate
 (over its standard error) as a detector of the hub's targets; the hub itself is left out.
 """
 

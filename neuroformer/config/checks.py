@@ -1,4 +1,4 @@
-"""Combinations of settings that cannot be."""
+"""Checks of settings: impossible values and combinations are refused."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's floats: `2e-3` is a number, as everybody expects."""
+    """Reads floats as YAML 1.2 does: `2e-3` is a number, not a text."""
 
 
 _Loader.add_implicit_resolver(

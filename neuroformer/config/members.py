@@ -1,4 +1,4 @@
-"""One configuration for several recordings: what of it holds for each."""
+"""One configuration for several recordings: the part of it that holds for each."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def block_plan(config: Config) -> list[str]:
 
 
 def streams(config: Config) -> list[str]:
-    """What a window of a run has to attend to."""
+    """The streams that a window of a run can attend to."""
     there = ["current"] + ["past"] * (config.window.past > 0) + [FRAMES] * (config.window.frames > 0)
     return there + config.input_groups
 
 
 def kept_blocks(whole: Config, member: Config) -> list[int]:
-    """Which blocks of the whole run's plan a member has, in order."""
+    """The blocks of the whole run's plan that a member has, in order."""
     return [i for i, attend in enumerate(block_plan(whole)) if attend in streams(member)]
 
 
 def kept_contrasts(whole: Config, member: Config) -> list[int]:
-    """Which alignments of the whole run a member has, in order."""
+    """The alignments of the whole run that a member has, in order."""
     there = ["neural", *streams(member)]
     return [i for i, c in enumerate(whole.loss.contrast) if all(side in there for side in c.pair)]
 

@@ -23,11 +23,11 @@ class SpeedConfig:
 class RecordingConfig:
     """Which recording."""
 
-    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; of several (recordings), also a glob
-    name: str = ""  # what it is called; empty: what the file says
-    options: dict[str, Any] = field(default_factory=dict)  # handed to the reader or generator
+    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; in `recordings`, also a glob
+    name: str = ""  # its name in the model; empty: as in the file
+    options: dict[str, Any] = field(default_factory=dict)  # options of the reader or generator
     speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
-    share: float = 1.0  # of the training and of the validation stretches that is used, from their start
+    share: float = 1.0  # share of the training and of the validation data that is used, from the start
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,12 @@ class WindowConfig:
 
     dt: float = 0.01  # width of a bin: the resolution of spike times
     current: float = 0.05  # the window whose spikes are predicted
-    past: float = 0.25  # spikes before it that the model sees
-    lookahead: float = (
-        0.0  # after a decoded moment, whose spikes its value (never a spike) may see; 0: causal
-    )
-    target_past: float = 0.0  # before a decoded moment, that target heads see; 0: as past
+    past: float = 0.25  # how far back the model sees spikes before it
+    lookahead: float = 0.0  # how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal
+    target_past: float = 0.0  # how long before a decoded moment target heads see spikes; 0: as past
     frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
     frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
-    max_tokens: int = 0  # cap on spikes a window, 0: none; what it drops is counted and reported
+    max_tokens: int = 0  # most spikes in a window, 0: no limit; dropped spikes are counted and reported
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,11 @@ class InputConfig:
 
     name: str = ""
     group: str = "behavior"  # groups are cross-attended one after another
-    samples: int = 1  # values a window, evenly spaced, each the last sample known then
+    samples: int = 1  # values per window, evenly spaced; each is the last sample known at its time
     encoding: Literal["linear", "fourier"] = "linear"
-    period: float = 0.0  # of the slowest Fourier feature, in the variable's unit; 0: the training range
+    period: float = (
+        0.0  # period of the slowest Fourier feature, in the variable's unit; 0: the training range
+    )
     frequencies: int = 16  # number of Fourier features, harmonics of the period
 
 
@@ -65,17 +65,17 @@ class TargetConfig:
     name: str = ""
     kind: Literal["regression", "classification", "circular"] = "regression"
     noise: Literal["squared", "gaussian", "student"] = (
-        "squared"  # of a regression; the latter two learn a scale
+        "squared"  # for a regression; the latter two learn a scale
     )
-    period: float = 0.0  # of a circular variable, in its unit; 0: 2 pi
-    samples: int = 1  # values a window, evenly spaced, the last at its end
+    period: float = 0.0  # for a circular variable, in its unit; 0: 2 pi
+    samples: int = 1  # values per window, evenly spaced, the last at its end
     weight: float = 1.0
-    closed: float = 0.25  # share of the readout in closed form in the values of `neuroformer folds`
+    closed: float = 0.25  # weight of the closed-form readout in the values of `neuroformer folds`
 
 
 @dataclass(frozen=True)
 class TraceConfig:
-    """Continuous activity (calcium traces) as what is modelled, in place of spikes; needs traces in the recording."""
+    """Model continuous activity (calcium traces) in place of spikes; the recording needs traces."""
 
     likelihood: Literal["none", "gaussian", "gamma"] = (
         "none"  # gamma: zero-inflated, for values of zero or more
@@ -84,10 +84,10 @@ class TraceConfig:
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Which stretch trains, validates and tests."""
+    """Which data train, validate and test."""
 
     by: Literal["blocks", "trials"] = "blocks"
-    block: float = 60.0  # seconds a block (by: blocks)
+    block: float = 60.0  # seconds per block (by: blocks)
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
@@ -101,23 +101,25 @@ class SplitConfig:
 
 @dataclass(frozen=True)
 class FrameEncoderConfig:
-    """From (frames, height, width) to frame tokens."""
+    """How frames (frames, height, width) become tokens."""
 
     kind: Literal["conv3d", "patches", "backbone"] = "conv3d"
     kernel: tuple[int, ...] = (2, 6, 6)  # frames, rows, columns (conv3d)
     stride: tuple[int, ...] = (1, 4, 4)  # likewise; for patches this is the patch
-    channels: int = 0  # of a second, pointwise layer after the convolution; 0: none
+    channels: int = 0  # channels of a second, pointwise layer after the convolution; 0: none
     layers: int = 0  # self-attention blocks over frame tokens
     backbone: str = ""  # pretrained network: a folder or a hub id that transformers' AutoModel loads
-    resize: tuple[int, ...] = ()  # rows and columns of the frames that a backbone sees; empty: as they are
+    resize: tuple[
+        int, ...
+    ] = ()  # rows and columns that frames are resized to for a backbone; empty: not resized
     finetune: bool = (
-        False  # a backbone's weights train, too; else its features are computed once and kept on disk
+        False  # train the backbone, too; otherwise its features are computed once and kept on disk
     )
 
 
 @dataclass(frozen=True)
 class BlockConfig:
-    """A stretch of the fusion: `layers` blocks that attend to one thing."""
+    """`layers` fusion blocks that attend to one thing."""
 
     attend: str = "current"  # current (causal), past, frames, or the name of a behavior group
     layers: int = 1
@@ -135,23 +137,23 @@ class ModelConfig:
     blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
     factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
-    history_filters: int = (
-        8  # temporal filters under which past spikes are counted (sums, not averages); 0: none
-    )
-    coupling: float = 0.1  # seconds after a spike in which it changes log rates at exact lags; 0: none
-    coupling_rank: int = 8  # patterns in which units drive each other; 0: a weight for every pair and lag
-    most_drive: float = 2.0  # what past spikes may add to a log rate, at most
-    history_rank: int = 16  # of the map from counted spikes to log rates
-    history_dropout: float = 0.0  # on the counted spikes
-    surprise: float = 0.0  # s of past spikes that are compared with what the frame readout expected
+    history_filters: int = 8  # temporal filters that sum past spikes; 0: none
+    coupling: float = 0.1  # seconds for which a spike changes log rates, at exact lags; 0: none
+    coupling_rank: int = 8  # rank of the coupling between units; 0: a weight for every pair and lag
+    most_drive: float = 2.0  # largest amount that past spikes may add to a log rate
+    history_rank: int = 16  # rank of the map from filtered counts to log rates
+    history_dropout: float = 0.0  # dropout on the filtered counts
+    surprise: float = 0.0  # seconds of past spikes that are compared with what the frame readout predicts
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
-    frame_readout: int = 32  # local features that each unit reads at its own place in the frames; 0: none
-    target_filters: int = 6  # temporal filters of the spikes around a decoded moment; 0: none
-    # recurrent networks over the spikes around a decoded moment, each a readout of its own; 0: none
+    frame_readout: int = (
+        32  # local image features that each unit reads at its own place in the frames; 0: none
+    )
+    target_filters: int = 6  # temporal filters for spikes around a decoded moment; 0: none
+    # recurrent networks over the spikes around a decoded moment, each with its own readout; 0: none
     target_networks: int = 0
-    # labelled moments on which a kernel readout rests at most, that fine-tuning may fit in closed form; 0: none
+    # most centers (labelled moments) of the kernel readout that fine-tuning fits in closed form; 0: no kernel
     target_kernel: int = 0
-    rate_anchor: bool = True  # dt and id logits start from the Poisson process of the rate readout
+    rate_anchor: bool = True  # dt and id logits start from the Poisson process that the rate readout gives
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ class ContrastConfig:
 
     pair: tuple[str, str] = ("neural", "frames")
     weight: float = 0.1
-    width: int = 32  # of the shared space
-    scale: float = 10.0  # initial inverse temperature, learnt, capped at 100
+    width: int = 32  # width of the shared space
+    scale: float = 10.0  # initial inverse temperature; learnt, at most 100
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class LossConfig:
 
     dt: float = 1.0
     id: float = 1.0
-    rates: float = 0.2  # Poisson NLL of the rate readout, in nats a spike
+    rates: float = 0.2  # Poisson NLL of the rate readout, in nats per spike
     contrast: tuple[ContrastConfig, ...] = ()
 
 
@@ -182,43 +184,47 @@ class TrainConfig:
     """Optimisation with AdamW, linear warm-up and cosine decay."""
 
     steps: int = 2000
-    batch_size: int = 256  # windows a step, over all processes
-    # of several recordings, how often each is drawn: by its number of windows, or all alike
+    batch_size: int = 256  # windows per step, over all processes
+    # with several recordings, how often each is drawn: by its number of windows, or equally
     balance: Literal["windows", "equal"] = "windows"
-    accumulate: int = 1  # pieces in which a process computes its share of a batch, to save memory
+    accumulate: int = 1  # number of pieces in which a process computes its share of a batch, to save memory
     lr: float = 2e-3
-    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from their start
+    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from where they start
     readout_lr: float = 2.5
-    min_lr: float = 0.02  # share of lr at the end
+    min_lr: float = 0.02  # final lr, as a share of lr
     warmup: int = 100  # steps
     weight_decay: float = 0.05
-    # times the learning rate, by which every weight of a coupling of pairs (model.coupling_rank: 0) shrinks a step
+    # times the learning rate: how far every pair weight (model.coupling_rank: 0) shrinks in a step
     sparsity: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0  # norm of the gradient
-    average: float = 0.0  # decay of the moving average of weights that is evaluated and kept; 0: none
-    past_noise: float = 0.0  # share of past spikes that are dropped, and as many that are added elsewhere
-    jitter: bool = True  # windows start anywhere on the bin grid, else tile time
+    clip: float = 1.0  # largest norm of the gradient
+    average: float = 0.0  # decay of the moving average of weights, which is then evaluated and kept; 0: none
+    past_noise: float = 0.0  # share of past spikes that is dropped; as many are added elsewhere
+    jitter: bool = True  # windows start at any bin; otherwise they tile time
     evaluate_every: int = 200  # steps
     patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
     threads: int = 0  # CPU threads; 0: PyTorch's choice
-    workers: int = 0  # processes that build batches
+    workers: int = 0  # extra processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    backbone_lr: float = 0.02  # times lr, for a backbone that is fine-tuned
-    features_gb: float = 10.0  # disk space for features of frozen backbones, in the user's cache folder
-    recompute: bool = False  # what blocks compute is not kept but computed again for gradients: less memory
+    backbone_lr: float = 0.02  # times lr, for a fine-tuned backbone
+    features_gb: float = (
+        10.0  # disk space for features of frozen backbones, in the user's cache folder (gigabytes)
+    )
+    recompute: bool = (
+        False  # compute activations again for the gradients instead of keeping them: less memory, more time
+    )
     compile: bool = False  # torch.compile the blocks, once for all lengths
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1  # processes a node, one for each GPU
+    devices: int = 1  # processes per node, one for each GPU
     nodes: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"  # of several processes; fsdp: each holds a piece of the weights
-    checkpoint_every: float = 300.0  # seconds between checkpoints: what a kill can cost at most
+    strategy: Literal["ddp", "fsdp"] = "ddp"  # for several processes; fsdp: each holds a piece of the weights
+    checkpoint_every: float = 300.0  # seconds between checkpoints, the most that a kill can cost
     wandb: bool = False  # also log to Weights & Biases
 
 
 @dataclass(frozen=True)
 class InterventionConfig:
-    """One change of the experiment, from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
+    """One change of the experiment, lasting from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
 
     do: Literal[
         "silence", "clamp", "drive",
@@ -245,24 +251,24 @@ class GenerateConfig:
         -1.0
     )  # every sequence starts from the spikes before this second; -1: before its own start
     interventions: tuple[InterventionConfig, ...] = ()
-    samples: int = 1  # simulated copies of every trial
+    samples: int = 1  # simulated copies of each trial
     temperature_dt: float = 1.0
     temperature_id: float = 1.0
     top_p_dt: float = 1.0
     top_p_id: float = 1.0
-    max_tokens: int = 1000  # guard on spikes a window; hits are counted and reported
-    top_k_dt: int = 0  # so many likeliest values, 0: all
+    max_tokens: int = 1000  # most spikes in a window, as a guard; hits are counted and reported
+    top_k_dt: int = 0  # only this many of the likeliest values; 0: all
     top_k_id: int = 0
-    batch_size: int = 0  # sequences at once; 0: as many as the memory at hand holds, at most 512
-    max_seconds: float = 0.0  # simulate at most so much of each interval; 0: all of it
-    cuda_graph: bool = True  # on a GPU: capture a step's kernels once and replay them
+    batch_size: int = 0  # sequences at once; 0: as many as fit into memory, at most 512
+    max_seconds: float = 0.0  # most seconds to simulate of each interval; 0: all of it
+    cuda_graph: bool = True  # on a GPU: capture the kernels of a step once and replay them
 
 
 @dataclass(frozen=True)
 class MovingConfig:
-    """Labels count only while a variable (smoothed speed) is above a threshold, in training and in scores."""
+    """Use labels only while a variable (say, smoothed speed) is above a threshold, in training and in scores."""
 
-    variable: str = ""  # empty: labels always count
+    variable: str = ""  # empty: all labels are used
     above: float = 0.0  # in the variable's unit
 
 
@@ -278,7 +284,7 @@ class DecodeConfig:
         1.0,
         2.0,
     )  # seconds of past spikes that baselines may see; cross-validation chooses
-    bootstrap_block: float = 5.0  # seconds a block of the bootstrap
+    bootstrap_block: float = 5.0  # seconds per block of the bootstrap
     bootstraps: int = 1000
 
 
@@ -286,21 +292,20 @@ class DecodeConfig:
 class TuneConfig:
     """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `folds`."""
 
-    train: Literal["head", "top", "all", "adapters"] = "head"  # what changes beside the heads
-    blocks: int = 2  # fusion blocks that train (top)
-    rank: int = 4  # of the adapters
-    steps: int = 400  # at most; early stopping decides
+    train: Literal["head", "top", "all", "adapters"] = "head"  # what is trained beside the heads
+    blocks: int = 2  # number of fusion blocks that train (top)
+    rank: int = 4  # rank of the adapters
+    steps: int = 400  # most steps; early stopping decides
     batch_size: int = 64  # windows
-    lr: float = 2e-3  # of the heads and adapters
-    trunk_lr: float = 0.1  # times lr, for what of the trunk trains
+    lr: float = 2e-3  # learning rate of the heads and adapters
+    trunk_lr: float = 0.1  # times lr, for the trained parts of the trunk
     weight_decay: float = 0.1
-    average: float = 0.95  # decay of the moving average of weights that is kept
+    average: float = 0.95  # decay of the moving average of weights, which is kept
     evaluate_every: int = 20  # steps
     patience: int = 5  # evaluations without a better score before stopping
-    valid: float = 0.2  # contiguous share of the labels to stop by
-    after_training: bool = (
-        False  # `train` ends with the heads alone learning for `steps`, where validation gains by it
-    )
+    valid: float = 0.2  # share of the labels, in contiguous stretches, for early stopping
+    # `train` ends by training the heads alone for `steps`, and keeps those that validation prefers
+    after_training: bool = False
 
 
 @dataclass(frozen=True)
@@ -310,7 +315,7 @@ class Config:
     name: str = ""  # runs/<name>; empty: the name of the YAML file
     seed: int = 0
     recording: RecordingConfig = RecordingConfig()
-    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one trunk
+    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one model
     window: WindowConfig = WindowConfig()
     inputs: tuple[InputConfig, ...] = ()
     targets: tuple[TargetConfig, ...] = ()

@@ -1,7 +1,7 @@
-"""Features of frames from a pretrained network: any that ``transformers.AutoModel`` loads, from a folder or the hub.
+"""Features of frames from a pretrained network: any that ``transformers.AutoModel`` loads from a folder or the hub.
 
-A frozen network is no part of our model: its features are computed once per distinct frame (video networks: per
-distinct clip), kept on disk, and come in the place of the images.
+A frozen network is not part of our model: its features are computed once per distinct frame (video networks: per
+distinct clip), kept on disk, and used in place of the images.
 
 Shape suffixes: N frames or clips, G distinct clips, F frames of a clip, H rows, W columns of an image; t, h, w the
 network's own grid; C channels of its features.
@@ -38,7 +38,7 @@ class Backbone(nn.Module):
     Parameters
     ----------
     network : from ``transformers``
-    resize : rows and columns to which frames are brought first; nothing: as they are (video networks: their own)
+    resize : rows and columns that frames are resized to first; empty: not resized (video networks: their own size)
     """
 
     def __init__(self, network: nn.Module, resize: tuple[int, ...] = ()):
@@ -54,11 +54,11 @@ class Backbone(nn.Module):
         self.extra = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
 
     def train(self, mode: bool = True) -> Backbone:
-        """Its batch statistics and dropout stay as they were trained, though its weights may be tuned."""
+        """Batch statistics and dropout stay fixed, even if the weights are trained."""
         return super().train(False)
 
     def forward(self, x_GFHW: Tensor) -> Tensor:
-        """(G, F, h, w, C) of every frame, or of video networks (G, t, h, w, C) of every clip."""
+        """(G, F, h, w, C) features of every frame; for video networks (G, t, h, w, C) of every clip."""
         num_clips, num_frames = x_GFHW.shape[:2]
         x = x_GFHW.flatten(0, 1)[:, None] * PHOTO_STD + PHOTO_MEAN
         x = (x - _column(self.photo_mean, x)) / _column(self.photo_std, x)
@@ -119,7 +119,7 @@ def load_backbone(c: FrameEncoderConfig) -> Backbone:
     Raises
     ------
     ConfigError
-        ``transformers`` is not installed, or there is no such model.
+        ``transformers`` is not installed, or the model does not exist.
     """
     transformers = _transformers()
     try:
@@ -135,7 +135,7 @@ def load_backbone(c: FrameEncoderConfig) -> Backbone:
 
 
 def empty_backbone(scale: dict[str, Any], resize: tuple[int, ...]) -> Backbone:
-    """The network that a normalisation describes, with no weights worth the name: those of a bundle go in."""
+    """The network that a normalisation describes, with untrained weights, to be replaced by those of a bundle."""
     transformers = _transformers()
     kind, values = scale["model_type"], json.loads(scale["config"])
     values.pop("model_type", None)
@@ -237,7 +237,7 @@ class FrameFeatures:
         return [x for key in keys if (x := found[key]) is not None]
 
     def _pixels(self, key: tuple[int, ...]) -> np.ndarray:
-        """(F, H, W) standardised; a frame that was not shown is gray."""
+        """(F, H, W) standardised pixels; a frame that was not shown is gray."""
         x = (np.asarray(self.images[np.maximum(key, 0)], np.float32) - self.scale["mean"]) / self.scale["std"]
         x[np.asarray(key) < 0] = 0.0
         return x
@@ -283,7 +283,7 @@ class FrameFeatures:
         return self._remember(name, x)
 
     def _make_room(self, size: int) -> None:
-        """Before a file is written: a look at the folder now and then, and the oldest files go."""
+        """Before a file is written: check the folder now and then, and delete the oldest files."""
         self._written = getattr(self, "_written", self.limit // 20) + size
         if self._written <= self.limit // 20:
             return

@@ -1,4 +1,4 @@
-"""How windows become tensors: whole batches by vectorised NumPy on sorted arrays.
+"""From windows to tensors: whole batches by vectorised NumPy on sorted arrays.
 
 Shape suffixes: W windows, T current spikes, P past spikes, G distinct clips, F frames a clip, C columns.
 """
@@ -31,8 +31,8 @@ class Clips:
     images_GFHW : the recording's dtype; features (G, t, h, w, C) in their place where a frozen backbone gives them
     num_missing_G : int64
         Frames at a clip's start that were not shown (before the trial, before the window's reach).
-    index_W : int64, which clip a window sees
-    key_W : int64, the same for the same clip in any batch
+    index_W : int64, which clip each window sees
+    key_W : int64, equal for equal clips in all batches
     age_W : float32 seconds from the last frame's onset to the window's end
     """
 
@@ -45,16 +45,16 @@ class Clips:
 
 @dataclass
 class Earlier:
-    """The frames before and with each window's last, over which spikes are compared with what frames explain.
+    """The last frame of each window and those before it, over which spikes are compared with what frames explain.
 
     Attributes
     ----------
-    images_GFHW : distinct stretches of frames; before the K frames themselves lie those that the first of them needs
+    images_GFHW : distinct stretches of frames: the K frames, preceded by those that the first of them needs
     num_missing_G : int64
         Frames at a stretch's start that were not shown.
     index_W : int64, which stretch a window sees
     onset_WK : int64, bins from the window's first to each frame's onset, ascending
-    num_missing_W : int64, how many of the K were not shown
+    num_missing_W : int64, how many of the K frames were not shown
     """
 
     images_GFHW: Tensor
@@ -66,7 +66,7 @@ class Earlier:
 
 @dataclass
 class Around:
-    """Spikes around a window, packed: only target heads read them. Bins count from the window's first."""
+    """Spikes around a window, packed; read by target heads only. Bins count from the window's first."""
 
     layout: Ragged
     tick_S: Tensor
@@ -79,18 +79,18 @@ class Batch:
 
     Attributes
     ----------
-    current, past : Ragged layouts of spikes, lengths may be zero
+    current, past : Ragged layouts of spikes; lengths may be zero
     tick_T, unit_T : int64, bin within the window and unit of each current spike
     past_tick_P, past_unit_P : int64; bins are negative, counted from the window's first
-    available_W : int64, bins of past that exist
-    clips : Clips, where the recording has frames and the configuration wants them
+    available_W : int64, number of past bins that exist
+    clips : Clips, if the recording has frames and the configuration uses them
     inputs : by variable, (W, samples, C) float32, NaN where missing
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
-    earlier : Earlier, where the model looks back at frames (``model.surprise``)
-    traces : continuous activity before and in each window, where that is what is modelled
-    past_weight_P : optional, by how much each past spike counts (1 where it is None): what gradients are taken to
+    earlier : Earlier, if the model looks back at frames (``model.surprise``)
+    traces : continuous activity before and in each window, if traces are modelled
+    past_weight_P : optional, weight of each past spike (None: 1), with respect to which gradients are taken
     """
 
     current: Ragged
@@ -119,7 +119,7 @@ class Batch:
         return self.current.total
 
     def every_spike(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Window, bin and unit of all spikes, those of the past first."""
+        """Window, bin and unit of all spikes; past spikes come first."""
         return (
             torch.cat([self.past.row_T, self.current.row_T]),
             torch.cat([self.past_tick_P, self.tick_T]),
@@ -154,7 +154,7 @@ class BatchBuilder:
     normalization : dict
         From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
     labels : bool
-        False where the targets' values are not known yet (streaming): batches then hold none.
+        False if the targets' values are not known yet (streaming): batches then hold none.
     """
 
     def __init__(
@@ -191,8 +191,8 @@ class BatchBuilder:
     ) -> Batch:
         """The batch of these windows.
 
-        Where ``past`` is given (simulation) it stands in for the recording's past, and there are no current
-        spikes: none of the recording's own is read. ``past_traces`` (W, past bins, units) likewise.
+        In a simulation, ``past`` replaces the recording's past, and there are no current spikes: none of the
+        recording's own spikes is read. ``past_traces`` (W, past bins, units) likewise.
         """
         recorded = past is None
         if past is None:
@@ -225,7 +225,7 @@ class BatchBuilder:
         return out
 
     def labels(self, windows: Windows) -> dict[str, Tensor]:
-        """(W, values, C) of every target, as in a batch, without building one."""
+        """(W, values, C) labels of every target, as in a batch, without building one."""
         return self._targets(self._origin_ns[windows.segment] + windows.tick * self._dt_ns)
 
     def _targets(self, start_ns: np.ndarray) -> dict[str, Tensor]:
@@ -239,7 +239,7 @@ class BatchBuilder:
         return out
 
     def _counts(self, at: np.ndarray) -> np.ndarray:
-        """(N,) whether a label at each time counts: everywhere, or while the animal moves (``decode.moving``)."""
+        """(N,) whether a label counts at each time: always, or while the animal moves (``decode.moving``)."""
         if self.moving is None:
             return np.ones(len(at), bool)
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
@@ -275,12 +275,14 @@ class BatchBuilder:
         return Earlier(images, num_missing, index_W, _tensor(np.rint(onset)), _tensor(missing))
 
     def _last_frame(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The latest frame that each window may see, and until when it may."""
+        """The latest frame that each window may see, and the time until which it may see frames."""
         end_ns = stop_ns if self.config.window.frames_until == "stop" else start_ns
         return np.searchsorted(self._frame_ns, end_ns, side="left") - 1, end_ns
 
     def last_images(self, windows: Windows) -> np.ndarray:
-        """(W, height, width) the last frame that each window sees, whatever its batch holds; the first before any."""
+        """(W, height, width) the last frame that each window sees, even if batches hold features; before any frame,
+        the first one.
+        """
         assert self.frames is not None
         start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
         last, _ = self._last_frame(start_ns, start_ns + self.shape.current * self._dt_ns)
@@ -307,14 +309,16 @@ class BatchBuilder:
 
 
 def earlier_frames(config: Config, normalization: dict[str, Any]) -> int:
-    """Frames that the model looks back at, the latest included; 0: it does not."""
+    """Number of frames that the model looks back at, including the latest; 0: none."""
     if not (config.model.surprise and config.model.frame_readout):
         return 0
     return round(config.model.surprise / normalization["frames"]["period"]) + 1
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:
-    """(N, C) float32 labels at times (N,): classes hold, the rest is interpolated, circular ones around the circle."""
+    """(N, C) float32 labels at times (N,): classes hold the last value, others are interpolated, circular ones around
+    the circle.
+    """
     if config.kind == "classification":
         return variable.hold(at)
     if config.kind == "regression":

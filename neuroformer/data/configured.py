@@ -12,7 +12,8 @@ from neuroformer.recording.derive import with_speed
 
 
 def configured(rec: Recording, config: Config) -> Recording:
-    """With the speeds that ``recording.speeds`` asks for; without spikes where traces are modelled in their place.
+    """The recording with the speeds that ``recording.speeds`` asks for, and without spikes if traces are modelled in
+    their place.
 
     Doing it twice changes nothing.
 

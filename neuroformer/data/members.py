@@ -1,4 +1,4 @@
-"""The recordings of a run: opened, named, and what each lacks of what the run reads."""
+"""The recordings of a run: opening and naming them, and what each lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuroformer.recording import Recording, RecordingError, open_recording
 
 
 def expanded(config: Config) -> Config:
-    """With every glob of ``recordings`` replaced by the paths that it stands for, sorted.
+    """The configuration with every glob of ``recordings`` replaced by the matching paths, sorted.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def open_one(one: RecordingConfig) -> Recording:
 
 
 def open_only(config: Config) -> Recording:
-    """The recording of a configuration of one.
+    """The only recording of a configuration.
 
     Raises
     ------
@@ -55,12 +55,12 @@ def open_only(config: Config) -> Recording:
 
 
 def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
-    """Every recording of a run, and the configuration that names each of them.
+    """Every recording of a run, and the configuration with the name of each.
 
     Raises
     ------
     ConfigError
-        Two recordings of one name, or a glob without a match.
+        Two recordings with the same name, or a glob without a match.
     RecordingError
         One that cannot be read.
     """
@@ -79,7 +79,7 @@ def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
 
 
 def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
-    """What each recording lacks of the frames, inputs and targets that the run reads. One alone must have all.
+    """The frames, inputs and targets of the run that each recording lacks. A single recording must have all of them.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
 
 
 def absent(rec: Recording, config: Config) -> list[str]:
-    """Which of the frames, inputs and targets of a configuration a recording does not have."""
+    """The frames, inputs and targets of a configuration that a recording does not have."""
     asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
     ready = configured(rec, config)
     return [name for name in asked if not _has(ready, name)]

@@ -1,4 +1,4 @@
-"""What the training data say about scale: rates, means, spreads, classes. Fitted on training blocks only."""
+"""Rates, means, standard deviations and classes, fitted on training blocks only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroformer.recording import Recording
 
 
 def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> dict[str, Any]:
-    """Everything a model must know of its training data, as plain JSON-able values.
+    """Everything that a model must know about its training data, as plain JSON-able values.
 
     Returns
     -------

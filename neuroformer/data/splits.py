@@ -1,4 +1,4 @@
-"""Which stretch trains, validates and tests: contiguous blocks with gaps, or whole trials."""
+"""Training, validation and test data: contiguous blocks with gaps, or whole trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Split:
 
 
 def reach_seconds(config: Config) -> float:
-    """How far anything reads from a window: past, frames, lookahead, and the baselines' lags."""
+    """How far from a window anything is read: past, frames, lookahead, and the baselines' lags."""
     w = config.window
     lags = max(config.decode.lags) if config.targets else 0.0
     frames = w.frames if w.frames_until == "start" else w.frames - w.current
@@ -110,7 +110,7 @@ def make_split(rec: Recording, config: Config) -> Split:
 
 
 def _first_share(blocks: np.ndarray, share: float) -> np.ndarray:
-    """The blocks up to so much of their time; the one at the border is cut."""
+    """The first share of the blocks, by time; the block at the border is cut."""
     lengths = blocks[:, 2] - blocks[:, 1]
     left = round(share * int(lengths.sum())) - (np.cumsum(lengths) - lengths)
     kept = blocks.copy()

@@ -47,7 +47,7 @@ def _slice(index: SpikeIndex, first: np.ndarray, stop: np.ndarray, start: np.nda
 def encode_current(index: SpikeIndex, windows: Windows, shape: WindowShape, max_tokens: int = 0) -> Tokens:
     """The spikes of ``[t, t + current)`` of each window, ordered by (bin, unit).
 
-    ``max_tokens`` keeps only the first so many of a window (0: all); compare offsets to count what it dropped.
+    ``max_tokens`` keeps only the first spikes of a window (0: all); compare offsets to count the dropped ones.
     """
     start = index.base[windows.segment] + windows.tick
     tokens = _slice(index, start, start + shape.current, start)

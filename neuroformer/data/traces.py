@@ -62,7 +62,9 @@ class TraceIndex:
         self.values[keys] = rec.traces.values[inside]
 
     def windows(self, windows: Windows, shape: WindowShape, past: np.ndarray | None = None) -> TraceWindows:
-        """Past and current samples; where ``past`` (W, L, U) is given (simulation), none of the recording's."""
+        """Past and current samples. In a simulation, ``past`` (W, L, U) is given, and none of the recording's samples
+        is read.
+        """
         if past is not None:
             current = np.full((len(windows), shape.current, self.values.shape[1]), np.nan, np.float32)
             return TraceWindows(torch.from_numpy(past), torch.from_numpy(current))

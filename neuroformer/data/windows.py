@@ -1,4 +1,4 @@
-"""Which window: the integer clock, segments with their origins, and windows that tile time.
+"""Windows and their clock: integer bins, segments with their origins, and windows that tile time.
 
 Shape suffixes: S spikes, W windows, N segments.
 """
@@ -58,7 +58,7 @@ class WindowShape:
 
     @property
     def reach(self) -> int:
-        """Bins back from a window's start that anything reads."""
+        """How many bins before a window's start are read."""
         return max(self.past, self.target_past - 1)
 
 
@@ -78,8 +78,8 @@ class SpikeIndex:
     num_units : int
     dt : float
     offsets : (total bins + 1,) int64 or None
-        Spikes before each bin: with it, finding a window is one look instead of a search that misses the
-        cache at every step.
+        Spikes before each bin: with it, finding a window is one lookup instead of a search that misses the cache at
+        every step.
     """
 
     origins: np.ndarray
@@ -159,7 +159,7 @@ class SpikeIndex:
 
 
 def _room(count: int, dtype) -> np.ndarray:
-    """An empty array; a large one is a temporary file, which is gone when nothing refers to it any more."""
+    """An empty array; a large one is a temporary file, which disappears when nothing refers to it any more."""
     if count <= LARGE:
         return np.empty(count, dtype)
     with tempfile.TemporaryFile(prefix="neuroformer-index-") as f:
@@ -168,7 +168,7 @@ def _room(count: int, dtype) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """A list of windows: the segment of each and its first bin, counted from the segment's origin.
+    """A list of windows: the segment and the first bin of each, counted from the segment's origin.
 
     Attributes
     ----------

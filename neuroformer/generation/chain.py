@@ -1,4 +1,4 @@
-"""A closed loop that goes on into another trial: what it generated before is its past there.
+"""A closed loop that continues into another trial: what it generated before is its past there.
 
 Shape suffixes: Q sequences.
 """
@@ -23,7 +23,7 @@ def simulate_chain(
     model: Neuroformer, rec: Recording, split: Split, builder: BatchBuilder, config: Config,
     simulated: Recording, order_LC: np.ndarray, *, progress: bool = True,
 ) -> list[Recording]:  # fmt: skip
-    """Let a simulation run on from block to block; returns every leg of it, ``simulated`` being the first.
+    """Let a simulation run on from block to block; returns every leg, of which ``simulated`` is the first.
 
     Parameters
     ----------
@@ -54,20 +54,20 @@ def go_on(
 ) -> Recording:
     """Simulate blocks of a part of the split, each as the continuation of a simulated sequence.
 
-    The time between two trials is left out: the past of a block's first window are the last spikes of the sequence
-    before it, as far as that reaches. None of the recording's own spikes is read.
+    The time between two trials is left out: the past of a block's first window is the last part of the sequence
+    before it. None of the recording's own spikes is read.
 
     Parameters
     ----------
     before : a simulation, or what this function returned
-    row_Q : which of its sequences go on
-    block_Q : in which block of ``config.generate.split`` each does
+    row_Q : which of its sequences continue
+    block_Q : the block of ``config.generate.split`` in which each continues
 
     Returns
     -------
     Recording
-        As of :func:`neuroformer.generation.simulate.simulate`, one trial a sequence; ``sample`` counts on, as these are
-        other random numbers than those of a loop that begins there.
+        As of :func:`neuroformer.generation.simulate.simulate`, one trial a sequence; ``sample`` counts on, because
+        the random numbers differ from those of a loop that starts there.
     """
     g, shape = config.generate, builder.shape
     segment, start, stop = split.blocks[g.split][block_Q].T

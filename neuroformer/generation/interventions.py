@@ -1,10 +1,10 @@
 """What-if: units silenced, clamped or driven; frames replaced, shifted, frozen or blanked; behavior set.
 
-Frames and behavior are changed in the recording before anything reads it. Units are changed within the rollout, as
-competing point processes: tokens come in the order of (bin, unit), so a draw is a place in a scan over the cells
-of a window. A forced spike that lies before the drawn place comes first, and the draw is made anew after it; a
-drawn spike of a silent unit is thrown away, nothing sees it, and the scan goes on behind it. Other units keep
-their own rates: taking a unit's probability away instead would hand its spikes to them.
+Frames and behavior are changed in the recording before anything reads it. Units are changed during the rollout, as
+competing point processes: tokens come in the order of (bin, unit), so each draw is a position in a scan over the
+cells of a window. If a forced spike lies before the drawn position, it comes first, and the draw is repeated after
+it. A drawn spike of a silenced unit is discarded before anything sees it, and the scan continues after it. Other
+units keep their own rates; setting a unit's probability to zero instead would hand its spikes to them.
 
 Shape suffixes: Q sequences, B bins of a window, U units, F forced spikes of a window.
 """
@@ -145,7 +145,7 @@ class UnitChanges:
 
 
 def on_units(interventions: Sequence[InterventionConfig], num_units: int) -> list[InterventionConfig]:
-    """Those that act on units.
+    """The interventions that act on units.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def on_units(interventions: Sequence[InterventionConfig], num_units: int) -> lis
 
 
 def acting_bins(one: InterventionConfig, number: int, num_bins: int, dt: float) -> np.ndarray:
-    """(B,) whether it acts in each bin of window ``number`` since the loop closed."""
+    """(B,) whether an intervention acts in each bin of window ``number`` since the loop closed."""
     since = (number * num_bins + np.arange(num_bins)) * dt
     return (since > one.start - 1e-9) & ((one.stop == 0) | (since < one.stop - 1e-9))
 
@@ -207,7 +207,7 @@ class UnitInterventions:
     def _drawn(
         self, place: int, one: InterventionConfig, number: int, num_bins: int, ident_Q: np.ndarray
     ) -> np.ndarray:
-        """(Q, B, units) Poisson counts at the asked rate, from streams of their own."""
+        """(Q, B, units) Poisson counts at the given rate, from separate random streams."""
         bins, units = np.arange(num_bins)[:, None], np.array(one.units, np.int64)
         cell_C = torch.from_numpy(((place * num_bins + bins) * self.num_units + units).ravel())
         ident_QC = torch.from_numpy(np.asarray(ident_Q, np.int64))[:, None].expand(-1, len(cell_C))

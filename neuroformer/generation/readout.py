@@ -1,4 +1,4 @@
-"""The rates that a model states itself, along a recording.
+"""The rates that a model predicts directly, along a recording.
 
 Shape suffixes: W windows, B bins, U units.
 """

@@ -1,6 +1,6 @@
-"""Windows on a GPU: one step, draw and feed, is captured as a CUDA graph and replayed.
+"""Windows on a GPU: one step (draw a spike, feed it back) is captured as a CUDA graph and replayed.
 
-A step of a small model is some hundred short kernels, which take longer to launch than to run.
+A step of a small model consists of hundreds of short kernels, which take longer to launch than to run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Replay:
     """Draws window after window of a fixed number of sequences, as :func:`~neuroformer.generation.scan.sample_window`
     does, but with the same few captured kernels.
 
-    On a CPU nothing is captured, and the step runs as it would be replayed: the step of the first window, on what later
-    windows put in its places.
+    On a CPU nothing is captured, but the step runs just as it would be replayed: the step of the first window, on the
+    data that later windows put into the same memory.
     """
 
     def __init__(self, model: Neuroformer, config: GenerateConfig, seed: int):
@@ -38,8 +38,9 @@ class Replay:
         self.run: Callable[[], object] = lambda: None
 
     def filled_up(self, alive: np.ndarray) -> np.ndarray:
-        """These sequences, and the first again and again: as many as before, unless so many fewer are left that new
-        places pay."""
+        """These sequences, padded with copies of the first to as many as before; fewer once so few are left that new
+        memory pays off.
+        """
         size = 0 if self.step is None else len(self.step.alive)
         spare = size - len(alive) if len(alive) <= size < 2 * len(alive) else 0
         return np.concatenate([alive, np.full(spare, alive[0])])
@@ -52,8 +53,9 @@ class Replay:
         num_real: int,
         changes: UnitChanges | None = None,
     ) -> tuple[Spikes, int]:
-        """Spikes of the first ``num_real`` windows of the batch, and how many of them hit the guard; the others only
-        fill it up."""
+        """Spikes of the first ``num_real`` windows of the batch, and how many of these hit the guard; the others are
+        padding.
+        """
         places = self.places
         stepper = FixedStepper(self.model, batch, places)
         scan = Scan(self.model, stepper, ident_Q, window_Q, self.config, self.seed, changes)
@@ -91,10 +93,11 @@ class Replay:
 
 
 class _Step:
-    """One draw of every sequence, and its spike fed to the model: tensors in their places, nothing asked of the device.
+    """One draw for every sequence, and its spike fed to the model: tensors at fixed addresses, no wait for the
+    device.
 
-    ``alive``: whose windows go on; ``stopped``: whom the guard stopped; ``drawn``: cells (bin * units + unit) of the
-    step's spikes, -1 where none.
+    ``alive``: sequences whose window continues; ``stopped``: those that the guard stopped; ``drawn``: cells (bin *
+    units + unit) of the step's spikes, -1 without one.
     """
 
     def __init__(self, scan: Scan, stepper: FixedStepper, num_real: int):

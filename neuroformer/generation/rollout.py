@@ -139,9 +139,9 @@ def rollout_true_past(
     seed: int,
     progress: Callable[[int], object] = lambda bins: None,
 ) -> Rollout:
-    """The same windows, each drawn after the *recorded* past of ``index``: no simulation, but what to compare one with.
+    """The same windows, each drawn after the *recorded* past of ``index``: not a simulation, but a reference for one.
 
-    Whatever a closed loop does worse than this, it does because it lives on its own output.
+    Where a closed loop is worse than this, the reason is that it continues from its own output.
     """
     shape = builder.shape
     length = (sequences.stop - sequences.start) // shape.current

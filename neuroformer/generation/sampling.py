@@ -28,8 +28,8 @@ def uniforms(
 ) -> Tensor:
     """(N,) float64 in [0, 1): a function of its arguments alone; (K, N) of ``kind`` (K, 1).
 
-    ``window`` and ``token`` may differ between sequences, (N,). So a sequence draws the same numbers in a batch of 1 or
-    of 500, in any order, and after an interruption.
+    ``window`` and ``token`` may differ between sequences, (N,). A sequence thus draws the same numbers in a batch of
+    1 or of 500, in any order, and after an interruption.
     """
     golden = -7046029254386353131
     x = torch.full_like(sequence_N, seed & 0x7FFFFFFFFFFFFFFF)
@@ -48,7 +48,7 @@ def draw(
     logits_NC : -inf where a class is impossible; such a class is never drawn
     temperature : 0 takes the likeliest class
     top_p : smallest set of likeliest classes whose probability reaches it (Holtzman et al. 2020)
-    top_k : so many likeliest classes, 0 for all
+    top_k : only this many of the likeliest classes; 0: all
     """
     if temperature == 0:
         return logits_NC.argmax(1)

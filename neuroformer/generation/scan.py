@@ -28,7 +28,7 @@ def sample_window(
 ) -> tuple[Spikes, int]:
     """Draw the spikes of one window of every sequence; returns them and how many hit the guard.
 
-    ``window_Q``: which window of its sequence each one is; random streams run on over windows.
+    ``window_Q``: the number of the window within its sequence, which random numbers depend on.
     """
     scan = Scan(model, stepper, ident_Q, window_Q, config, seed, changes)
     drawn: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -45,12 +45,12 @@ def sample_window(
 
 
 class Scan:
-    """Where each active sequence stands in the cells (bin, unit) of its window, and how it goes on.
+    """The position of each active sequence among the cells (bin, unit) of its window, and its next steps.
 
     Attributes
     ----------
     tick, unit, count : (A,) the last cell drawn, and how many spikes of it; unit -1 before any
-    draws : (A,) how many times each drew: the place in its random stream
+    draws : (A,) how many times each drew: the position in its random stream
     """
 
     def __init__(
@@ -70,12 +70,12 @@ class Scan:
         self.num_forced = torch.zeros_like(self.ident)  # so many have happened
 
     def tensors(self) -> dict[str, Tensor]:
-        """What there is of each active sequence, by attribute."""
+        """The tensors with a row for each active sequence, by attribute."""
         names = ("ident", "window", "tick", "unit", "count", "draws", "num_forced")
         return {name: getattr(self, name) for name in names}
 
     def keep(self, which: Tensor) -> None:
-        """Go on with the sequences ``which`` only."""
+        """Keep only the sequences ``which``."""
         for name, value in self.tensors().items():
             setattr(self, name, value[which])
         self.forced = None if self.forced is None else self.forced[which]
@@ -97,9 +97,8 @@ class Scan:
         return torch.nonzero(~ended).squeeze(1)
 
     def draw(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Move the sequences ``which`` by one draw: whose window ended, and whose spike is thrown away (None: nobody's).
-
-        It asks the device nothing.
+        """Move the sequences ``which`` by one draw. Returns whose window ended, and whose spike is discarded (None:
+        nobody's), without waiting for the device.
         """
         c, num_bins, num_units = self.config, self.model.num_bins, self.model.num_units
         tick, unit = self.tick[which], self.unit[which]

@@ -27,10 +27,9 @@ MEMORY_SHARE = 0.25  # of the free memory, for the keys and values of a batch
 
 
 def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: GenerateConfig) -> Sequences:
-    """Every block of a part of the split, or of the asked stretch, ``config.samples`` times.
-
-    A block that opens its segment starts without a past; another starts from the true spikes before it, and
-    from those alone. With ``config.past_from`` all start from the spikes before that second.
+    """Every block of a part of the split, or of the given interval, ``config.samples`` times. A block that opens its
+    segment starts without a past; any other starts from the true spikes before it, and only from those. With
+    ``config.past_from`` all start from the spikes before that second.
 
     Raises
     ------
@@ -53,7 +52,7 @@ def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: Ge
 
 
 def _stretch(split: Split, interval: tuple[float, ...], shape: WindowShape) -> np.ndarray:
-    """(blocks, 3) what of each segment lies in the interval, in whole bins."""
+    """(blocks, 3) the part of each segment that lies in the interval, in whole bins."""
     dt_ns = nanoseconds(split.dt)
     ends = nanoseconds(split.segments[:, 1] - split.segments[:, 0]) // dt_ns
     first, last = (to_ticks(t, split.segments[:, 0], split.dt) for t in interval)
@@ -98,14 +97,14 @@ def place_of(index: SpikeIndex, split: Split, second: float, past: int) -> tuple
 
 
 def _given_history(index: SpikeIndex, split: Split, second: float, start: np.ndarray, past: int) -> Spikes:
-    """The spikes of the ``past`` bins before one second of the recording, laid before each start."""
+    """The spikes of the ``past`` bins before one second of the recording, placed before each start."""
     segment, tick = place_of(index, split, second, past)
     one = _own_history(index, np.full(len(start), segment), np.full(len(start), tick), past)
     return Spikes(one.sequence, one.tick - tick + start[one.sequence], one.unit)
 
 
 def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> int:
-    """As many sequences as the free memory holds, at most 512: what each keeps are keys and values.
+    """As many sequences as fit into the free memory, at most 512.
 
     A sequence keeps keys and values of its past, frames, inputs and own tokens for every block that reads them, and the
     activations of one clip while it is encoded.
@@ -121,10 +120,9 @@ def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> in
 
 
 def simulation_device(accelerator: str, share: int = 1) -> torch.device:
-    """Where a simulation runs: on a GPU where there is one (unless ``accelerator`` is cpu), the shares on one each in turn.
-
-    A GPU multiplies float32 matrices from then on with the 10 bits of TF32, several times as fast: far finer than any
-    rate is known. What sums probabilities keeps to float32 and float64.
+    """The device of a simulation: a GPU if there is one (unless ``accelerator`` is cpu); shares take the GPUs in
+    turn. From then on, a GPU multiplies float32 matrices in TF32 (10 bits of mantissa), which is several times as
+    fast and far more precise than any rate is known. Sums of probabilities stay in float32 and float64.
 
     Raises
     ------
@@ -155,7 +153,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
-    """A recording of frames and behavior as something to simulate: the model's units, none of its activity read."""
+    """A recording of frames and behavior to simulate with: it gets the model's units, and no activity of it is read."""
     empty = np.zeros(0)
     return Recording(
         name=rec.name, spike_times=empty, spike_units=empty.astype(np.int32), units={"id": np.array(unit_ids)},
@@ -165,7 +163,7 @@ def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
 
 
 def whole_recording(rec: Recording, config: Config) -> Split:
-    """A split whose every part is all of a recording: its trials where it has some, else its domain."""
+    """A split in which every part is the whole recording: its trials if there are any, else its domain."""
     segments = rec.trial_intervals if rec.num_trials else rec.domain
     ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // nanoseconds(config.window.dt)
     blocks = np.stack([np.arange(len(ticks)), np.zeros_like(ticks), ticks], 1).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Simulated trials as a recording: all sequences, on disk as they go, and the result on one clock; spikes or traces."""
+"""Simulated trials as a recording: all sequences, saved to disk on the way, joined on one clock; spikes or traces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FLUSH_S = 5.0  # a kill loses at most about so many seconds of work
 
 @dataclasses.dataclass
 class Simulation:
-    """A simulated recording and what it cost; of traces, ``tokens_per_second`` counts samples.
+    """A simulated recording, and the time it took; for traces, ``tokens_per_second`` counts samples.
 
     ``recording.trials``: one row a sequence, on a clock of their own; ``source_start`` is where in the
     original recording it began, ``source_trial`` the segment of the split it lies in (the trial,
@@ -107,7 +107,9 @@ def simulate(
 
 
 def _runner(model: Neuroformer, split: Split, builder: BatchBuilder, config: Config, sequences: Sequences):
-    """How a slice of the sequences is simulated from a window on, given what was made before; and the kind of that."""
+    """A function that simulates a slice of the sequences from a window on, given the earlier windows; and the type of
+    its result.
+    """
     g, traces = config.generate, builder.traces
     if traces is None:
         units = UnitInterventions(g.interventions, model.num_units, split.dt, config.seed)
@@ -131,7 +133,7 @@ def _batch(
     current: int,
     progress: Callable,
 ) -> tuple[Any, int, int, int]:
-    """Simulate a batch, or go on with it: its spikes or samples, guard hits, tokens, and tokens made just now."""
+    """Simulate a batch, or continue it: its spikes or samples, guard hits, tokens, and tokens of this call."""
     first, done, hits, total = 0, kind.join([]), 0, 0
     if store is not None:
         piece = store.read(number)
@@ -200,7 +202,9 @@ def as_recording(
     seed: int,
     guard_hits: int,
 ) -> Recording:
-    """Sequences laid one after another with a gap: ordered spikes, those of one bin spread evenly over it, or samples."""
+    """Sequences joined one after another with a gap: ordered spikes (those of one bin spread evenly over it) or
+    samples.
+    """
     durations = (sequences.stop - sequences.start) * split.dt
     starts = np.concatenate([[0.0], np.cumsum(durations + GAP_S)[:-1]])
     times, units, traces = np.zeros(0), np.zeros(0, np.int32), None

@@ -1,4 +1,4 @@
-"""What a model may be shown that no animal saw: frames and behavior from a file, or nothing for a while."""
+"""New stimuli for a model: frames and behavior from a file, or no stimulus for a given time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from neuroformer.recording.arrays import from_arrays
 
 
 def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:
-    """Frames, behavior and trials of any recording, or of a ``.npz`` without spikes, as something to simulate.
+    """Frames, behavior and trials of any recording, or of a ``.npz`` without spikes, to simulate with.
 
     Without trials and without ``domain``, it lasts from the first frame or sample to the last one.
 
@@ -64,7 +64,7 @@ def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def silence(seconds: float, unit_ids: list[str], config: Config) -> Recording:
-    """So many seconds without a stimulus, for models that see spikes alone.
+    """A recording of given length without a stimulus, for models that see only spikes.
 
     Raises
     ------

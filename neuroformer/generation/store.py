@@ -1,7 +1,8 @@
 """Simulations on disk while they run: a folder of small HDF5 files, each written whole or not at all.
 
 ``plan.json`` says what is simulated and how it is cut into batches; ``batch-0003-window-000400.h5`` holds the spikes
-(or the samples of traces) of batch 3 from window 400 on. A killed simulation goes on behind the last file; several processes share a folder.
+(or the samples of traces) of batch 3 from window 400 on. A killed simulation continues after the last file; several
+processes can share a folder.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class SimulationError(ValueError):
 
 @dataclass
 class Piece:
-    """What there is of a batch: its windows up to ``stop``, in the arrays of the simulation's kind."""
+    """The finished part of a batch: its windows up to ``stop``, in the arrays of the simulation's kind."""
 
     stop: int
     made: Any
@@ -40,7 +41,7 @@ class SimulationFolder:
     Parameters
     ----------
     path : the folder; made if it is not there
-    identity : JSON-able, everything that decides the spikes; another simulation's folder is refused
+    identity : JSON-able, everything that determines the spikes; the folder of another simulation is refused
     num_sequences, batch_size : how sequences are cut into batches, unless the folder's plan says otherwise
     kind : what is simulated, a dataclass of arrays with ``join``: :class:`neuroformer.generation.rollout.Spikes`, or
         :class:`neuroformer.generation.traces.Samples`
@@ -122,7 +123,7 @@ class SimulationFolder:
 
 
 def _write_once(path: Path, tree: dict[str, Any]) -> None:
-    """Write a file unless it is there, whole or not at all, whoever comes first."""
+    """Write a file whole or not at all, unless another process has written it."""
     if path.exists():
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

@@ -51,7 +51,7 @@ class TraceInterventions:
     """What is done to units whose traces are simulated; values are in the traces' own unit of measure.
 
     A silenced unit stays at 0, a clamped one at ``value`` (-1: at its recorded samples), and a driven one gets ``value``
-    more in every bin. The model sees what was done, and not what it had drawn.
+    more in every bin. The model sees the changed samples, not those that it drew.
 
     Raises
     ------
@@ -64,7 +64,7 @@ class TraceInterventions:
         self.recorded, self.dt = recorded, dt
 
     def change(self, drawn_ABU: np.ndarray, number: int, windows: Windows) -> np.ndarray:
-        """The samples of window ``number`` since the loop closed, as they become."""
+        """The samples of window ``number`` since the loop closed, after the interventions."""
         out = drawn_ABU.copy()
         num_bins = drawn_ABU.shape[1]
         for one in self.interventions:
@@ -145,7 +145,8 @@ def _draw(model, builder, windows: Windows, past_QLU, ident_Q, number: int, seed
     """(Q, B, U) samples of one window of every sequence."""
     device = model.sos.device
     batch = builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
-    parameters = model.trace_parameters(batch)
+    assert batch.traces is not None
+    parameters = model.traces(batch.traces.past_WLU, model.first_state(model.encode(batch)))
     num_cells = parameters.shape[1] * parameters.shape[2]
     stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
     cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window

@@ -1,4 +1,4 @@
-"""What alignment compares: streams pooled before any cross-attention, in which one would leak into another.
+"""What alignment compares: streams pooled before any cross-attention, which would leak one into another.
 
 Shape suffixes: W windows, D width.
 """
@@ -16,7 +16,7 @@ from neuroformer.ops import Ragged
 
 
 class Projection(nn.Module):
-    """A pooled feature into the shared, normalised space of an alignment."""
+    """Maps a pooled feature into the shared, normalised space of an alignment."""
 
     def __init__(self, size: int, width: int):
         super().__init__()
@@ -29,7 +29,7 @@ class Projection(nn.Module):
 
 
 def mean_of(context: Context) -> Tensor:
-    """(W, D) mean of the vectors of each window, its null token among them."""
+    """(W, D) mean of the vectors of each window, including its null token."""
     layout = context.layout
     total = context.x_SD.new_zeros(len(layout), context.x_SD.shape[1])
     return total.index_add(0, layout.row_T, context.x_SD) / layout.lengths_B[:, None]

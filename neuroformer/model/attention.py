@@ -1,4 +1,4 @@
-"""Pre-norm attention blocks on packed ragged sequences, with the pieces that a cached rollout needs.
+"""Pre-norm attention blocks on packed ragged sequences, in parts that a cached rollout can call one by one.
 
 Shape suffixes: T query tokens, S key tokens, H heads, E head width, D width.
 """
@@ -28,7 +28,7 @@ class Context:
 
 
 def prepend(x_SD: Tensor, layout: Ragged, first_BD: Tensor) -> tuple[Tensor, Ragged]:
-    """Put one vector before each sequence: something to attend to where there is nothing."""
+    """Put one vector before each sequence, so that there is always something to attend to."""
     count = torch.arange(len(layout) + 1, device=layout.offsets.device)
     longer = Ragged(layout.offsets + count, layout.max_length + 1, layout.total + len(layout))
     out = x_SD.new_zeros(longer.total, x_SD.shape[1])
@@ -39,7 +39,7 @@ def prepend(x_SD: Tensor, layout: Ragged, first_BD: Tensor) -> tuple[Tensor, Rag
 
 
 def packed(x_BLD: Tensor, exists_BL: Tensor) -> tuple[Tensor, Ragged]:
-    """The vectors that exist, one sequence after another, and where each lies."""
+    """The existing vectors, one sequence after another, and their layout."""
     num, length = exists_BL.shape
     if not bool(exists_BL.all()):
         return x_BLD[exists_BL], Ragged.from_lengths(exists_BL.sum(1))
@@ -75,8 +75,7 @@ class Block(nn.Module):
     Parameters
     ----------
     attend : str
-        "current" (causal, over the tokens themselves), "frames" tokens among each other ("self"), or the
-        name of a context.
+        "current" (causal self-attention), "self" (self-attention among frame tokens), or the name of a context.
     """
 
     def __init__(self, attend: str, width: int, heads: int, mlp_ratio: int, dropout: float):
@@ -96,7 +95,7 @@ class Block(nn.Module):
         return self.attention.keys_values(self.context_norm(context.x_SD))
 
     def project(self, x_TD: Tensor, context_SD: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, and keys and values: of the tokens themselves, or of a context."""
+        """Queries, keys and values; keys and values are those of the tokens themselves or of a context."""
         y_TD = self.norm(x_TD)
         source = y_TD if context_SD is None else self.context_norm(context_SD)
         return self.attention.queries(y_TD), *self.attention.keys_values(source)
@@ -109,7 +108,7 @@ class Block(nn.Module):
         return self.attend_and_mix(x_TD, layout, context)
 
     def attend_and_mix(self, x_TD: Tensor, layout: Ragged, context: Context | None) -> Tensor:
-        """What :meth:`forward` says; everything but the attention itself is dense in the tokens."""
+        """The computation of :meth:`forward`; everything except the attention itself works on each token alone."""
         q, k, v = self.project(x_TD, None if context is None else context.x_SD)
         k_layout, k_index = (layout, None) if context is None else (context.layout, context.index_W)
         mixed = None
@@ -120,7 +119,7 @@ class Block(nn.Module):
         return self.finish(x_TD, mixed)
 
     def finish(self, x_TD: Tensor, mixed_THE: Tensor) -> Tensor:
-        """The residual of the attention's result, and the MLP."""
+        """Add the attention's result to the residual stream, then the MLP."""
         drop = self.dropout if self.training else lambda x: x
         x_TD = x_TD + drop(self.attention.out(mixed_THE.flatten(-2)))
         return x_TD + drop(self.mlp(x_TD))

@@ -1,8 +1,8 @@
 """A trained model as one folder that describes itself: safetensors and JSON, never pickle.
 
-``bundle.json``: format version, configuration, and of every recording its units, normalisation and split (with its
-digest and what the audit found); metrics; versions; the digest of each weights file and of the JSON itself.
-``weights/NAME.safetensors``: the best weights of each objective, kept apart.
+``bundle.json``: format version, configuration; units, normalisation and split of every recording (with the split's
+digest and the findings of the audit); metrics; versions; the digest of each weights file and of the JSON itself.
+``weights/NAME.safetensors``: the best weights of each objective.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ LIKELIHOOD = "likelihood"
 
 
 class BundleError(ValueError):
-    """A bundle that is absent, damaged, of another format, or of other units than the recording's."""
+    """A bundle that is missing or damaged, has another format, or has other units than the recording."""
 
 
 @dataclass
 class Member:
-    """What a model knows of one of its recordings.
+    """What a model knows about one of its recordings.
 
     Attributes
     ----------
@@ -59,10 +59,10 @@ class Member:
 
 @dataclass
 class Bundle:
-    """What a bundle's JSON holds, and where it lies.
+    """The content of a bundle's JSON, and its folder.
 
-    Of several recordings, :meth:`of` gives the bundle of one: ``place`` says which, and ``config`` is as if it had
-    been trained alone.
+    If there are several recordings, :meth:`of` gives the bundle of one: ``place`` is its index, and ``config`` is as
+    if it had been trained alone.
     """
 
     path: Path
@@ -75,7 +75,7 @@ class Bundle:
     whole: Bundle | None = None
 
     def of(self, recording: str = "") -> Bundle:
-        """The bundle of one recording, by name; without a name, of the only one.
+        """The bundle of one recording, by name; without a name, of the only recording.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class Bundle:
         )
 
     def _backbone(self) -> str:
-        """The pretrained network that frames go through; a frozen one is no part of the bundle."""
+        """The pretrained network that encodes frames; a frozen one is not part of the bundle."""
         found = self.recordings[0].normalization.get("frames", {}).get("backbone")
         if found is None:
             return ""
@@ -191,12 +191,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """One safetensors file: written to a temporary name, synced, renamed.
+    """Write one safetensors file: to a temporary name, synced, renamed.
 
     Raises
     ------
     OSError
-        It could not be written (a full disk, say); what was there before is intact.
+        It could not be written (the disk is full, say); the previous file is intact.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +216,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def _sync_folder(folder: Path) -> None:
-    """The renaming itself reaches the disk; Windows has no such call."""
+    """Make sure that the renaming reaches the disk; Windows has no such call."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_DIRECTORY)
         try:
@@ -231,7 +231,7 @@ def save_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Of this code, Python and the libraries that compute."""
+    """Versions of this code, Python and the numerical libraries."""
     libraries = {name: version(name) for name in ("torch", "numpy", "lightning", "safetensors")}
     return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
 
@@ -294,7 +294,7 @@ def _config_of(tree: dict[str, Any], file: Path) -> Config:
 
 
 def weights_file(bundle: Bundle, objective: str) -> Path:
-    """The file with the best weights of one objective, after a look at its digest.
+    """The file with the best weights of one objective, after checking its digest.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Several recordings, one trunk: a model for each recording, which share what does not belong to its units.
+"""Several recordings, one trunk: one model for each recording; everything that does not belong to units is shared.
 
 Units are (recording, unit) rows: embeddings, heads, coupling, filtered counts and places in the frames are a
 recording's own, and so is every buffer (its normalisation). The rest is one set of parameters.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, ConfigError
@@ -27,7 +26,7 @@ _ALIKE = 0.01  # relative difference below which two frame periods are one
 
 
 class Cohort(nn.Module):
-    """One :class:`Neuroformer` a recording; shared parameters are the same objects in all of them.
+    """One :class:`Neuroformer` for each recording; shared parameters are the same objects in all of them.
 
     Parameters
     ----------
@@ -61,12 +60,12 @@ class Cohort(nn.Module):
         return len(self.members)
 
     def named(self) -> dict[str, nn.Parameter]:
-        """Every parameter once, by the name under which a file keeps it."""
+        """Every parameter once, by its name in a file."""
         pairs = zip(self._keys, self.members, strict=True)
         return {keys[name]: p for keys, model in pairs for name, p in model.named_parameters()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file holds: every parameter once, and the buffers of every recording."""
+        """The content of a file: every parameter once, and the buffers of every recording."""
         pairs = zip(self._keys, self.members, strict=True)
         return {keys[name]: x for keys, model in pairs for name, x in model.state_dict().items()}
 
@@ -76,7 +75,7 @@ class Cohort(nn.Module):
             model.load_state_dict({name: tensors[key] for name, key in keys.items()})
 
     def _keys_of(self, place: int, model: Neuroformer) -> dict[str, str]:
-        """By name in a member's model, the name in a file."""
+        """Names in a file, by name in a member's model."""
         names = list(model.state_dict())
         if len(self.members) == 1:
             return {name: name for name in names}
@@ -134,7 +133,7 @@ class Cohort(nn.Module):
 
 
 def own_name(name: str, place: int) -> str:
-    """Under which a file of several recordings keeps what belongs to one."""
+    """The name, in a file of several recordings, of what belongs to one of them."""
     return f"recordings.{place}.{name}"
 
 
@@ -157,28 +156,18 @@ def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[st
 def of_member(
     tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int
 ) -> dict[str, Tensor]:
-    """What one recording's model takes from the file of several.
+    """The tensors of one recording's model, from the file of several.
 
     Raises
     ------
     KeyError
-        The file lacks something.
+        The file lacks a tensor.
     """
     shared = shared_names(model.state_dict(), whole, model.config)
     return {
         name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]]
         for name in model.state_dict()
     }
-
-
-def make_cohort(
-    configs: Sequence[Config], num_units: Sequence[int], normalizations: Sequence[dict],
-    names: Sequence[str], config: Config,
-) -> Cohort:  # fmt: skip
-    """A cohort as initialised from ``config.seed``."""
-    torch.manual_seed(config.seed)
-    models = [Neuroformer(c, n, s) for c, n, s in zip(configs, num_units, normalizations, strict=True)]
-    return Cohort(models, names, config)
 
 
 def _classes(model: Neuroformer, target: str) -> list[int]:

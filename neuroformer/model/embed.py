@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
+from neuroformer.data.batch import Batch
 from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
 
 def weighted(x_PD: Tensor, weight_P: Tensor | None) -> Tensor:
-    """Rows by how much each counts; as they are where all count alike."""
+    """Rows times their weights; unchanged without weights."""
     return x_PD if weight_P is None else x_PD * weight_P[:, None]
 
 
@@ -44,7 +45,7 @@ class FourierTime(nn.Module):
 
 
 class SpikeEmbedding(nn.Module):
-    """Unit plus time: one vector a spike, the same for current and past spikes.
+    """Unit plus time: one vector per spike, the same for current and past spikes.
 
     Times are bins of the window, so the embedding of every possible time is one small table.
     """
@@ -83,20 +84,28 @@ def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
     return (basis / basis.sum(1, keepdim=True)).float()
 
 
-def without_units(layout: Ragged, unit_P: Tensor, num_units: int, share: float) -> tuple[Tensor, Ragged]:
-    """Places (K,) of the spikes that stay when each window loses a random ``share`` of its units; their layout."""
-    hidden_WU = torch.rand(len(layout), num_units, device=unit_P.device) < share
-    stays_P = ~hidden_WU[layout.row_T, unit_P]
+def past_spikes(batch: Batch, num_units: int, hidden: float) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
+    """Layout, bin, unit and weight of the past spikes, of which each window loses a random share ``hidden`` of its
+    units.
+
+    With some units silent in training, silencing one in a simulation is nothing new to the model.
+    """
+    layout, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
+    if hidden == 0:
+        return layout, tick, unit, weight
+    hidden_WU = torch.rand(len(layout), num_units, device=unit.device) < hidden
+    stays_P = ~hidden_WU[layout.row_T, unit]
     lengths = torch.zeros_like(layout.lengths_B).index_add(
         0, layout.row_T, stays_P.to(layout.lengths_B.dtype)
     )
-    return torch.nonzero(stays_P).squeeze(1), Ragged.from_lengths(lengths)
+    k = torch.nonzero(stays_P).squeeze(1)
+    return Ragged.from_lengths(lengths), tick[k], unit[k], None if weight is None else weight[k]
 
 
 class FilteredCounts(nn.Module):
-    """Square roots of each unit's spike counts under temporal filters: what a GLM knows of the past.
+    """Square roots of each unit's spike counts under temporal filters: what a GLM knows about the past.
 
-    Attention averages; a rate is a sum. The root keeps a burst from blowing up an exponential rate.
+    Attention averages, but a rate is a sum. The root keeps a burst from blowing up an exponential rate.
     """
 
     def __init__(self, num_units: int, num_filters: int, num_bins: int):

@@ -1,4 +1,4 @@
-"""The stepper for CUDA graphs: every tensor of a step has one shape and one place in memory, window after window.
+"""The stepper for CUDA graphs: every tensor of a step keeps its shape and its address, window after window.
 
 Shape suffixes: W windows, A sequences (none is dropped: A = W), S rows of key storage, L room for tokens, H heads,
 E head width, D width.
@@ -22,14 +22,14 @@ ROOM = 32  # tokens of a window, SOS included, that there is room for at first
 
 @dataclass
 class Places:
-    """Tensors that stay where they are: a captured graph knows memory by its address alone.
+    """Tensors at fixed addresses, since a captured graph knows memory by its address alone.
 
     Attributes
     ----------
     held : by name, what steps change
     stored : by name, keys and values, with rows to spare
     bounds : by name, lengths that a step was made for
-    moved : something was made anew or grew, and what was captured before is void
+    moved : a tensor was created or grew, so earlier captures are invalid
     """
 
     held: dict[str, Tensor] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Places:
     moved: bool = False
 
     def put(self, name: str, value: Tensor) -> Tensor:
-        """The place of that name, ``value`` copied into it."""
+        """Copy ``value`` into the tensor of that name and return it."""
         place = self.held.get(name)
         if place is None or place.shape != value.shape or place.dtype != value.dtype:
             self.held[name], self.moved = value.clone(), True
@@ -47,7 +47,7 @@ class Places:
         return self.held[name]
 
     def store(self, name: str, value: Tensor) -> Tensor:
-        """As :meth:`put`, but the place may have more rows; one that must grow doubles."""
+        """As :meth:`put`, but the tensor may have more rows; its size doubles when it must grow."""
         place = self.stored.get(name)
         if (
             place is None
@@ -61,7 +61,7 @@ class Places:
         return place
 
     def bound(self, name: str, length: int) -> int:
-        """A power of two that ``length`` has not exceeded so far."""
+        """A power of two that ``length`` has never exceeded so far."""
         if length > self.bounds.get(name, 0):
             self.bounds[name], self.moved = _above(length), True
         return self.bounds[name]
@@ -73,10 +73,9 @@ def _above(n: int) -> int:
 
 
 class FixedStepper(Stepper):
-    """A :class:`~neuroformer.model.stepper.Stepper` whose steps ask the device nothing and always look alike.
-
-    Sequences that have ended are not fed. Whatever a step reads or writes lies in ``places``: making a
-    stepper for the next window with the same places sets the captured step of an earlier one up for that window.
+    """A :class:`~neuroformer.model.stepper.Stepper` whose steps are always the same kernels and never wait for the
+    device. Sequences that have ended are not fed. Everything that a step reads or writes lies in ``places``: creating
+    a stepper for the next window with the same places prepares the captured step for that window.
     """
 
     def __init__(self, model: Neuroformer, batch: Batch, places: Places):
@@ -144,7 +143,7 @@ class FixedStepper(Stepper):
 
 @dataclass
 class _StoredKeys:
-    """Packed keys and values, where those of each sequence begin and how many they are; several may share some."""
+    """Packed keys and values, with the start and length of each sequence's; sequences may share them."""
 
     k_SHE: Tensor
     v_SHE: Tensor

@@ -31,7 +31,7 @@ class FrameEncoder(nn.Module):
     ----------
     config : ModelConfig
     scale : dict
-        ``mean``, ``std``, ``shape`` and ``count`` of the frames, from the training data.
+        ``mean``, ``std``, ``shape`` and ``count`` of the training frames.
 
     Raises
     ------
@@ -87,9 +87,8 @@ class FrameEncoder(nn.Module):
         self.feature_std: Tensor
 
     def local(self, images_GFHW: Tensor, num_missing_G: Tensor) -> Tensor:
-        """(G, t, h, w, D) features of every place of the grid, without position.
-
-        In place of images: the features of a frozen backbone.
+        """(G, t, h, w, D) features of every place of the grid, without position. The input may be features of a
+        frozen backbone.
         """
         if images_GFHW.ndim == 5:
             return self._project(images_GFHW.to(self.mean.dtype), num_missing_G)
@@ -111,7 +110,7 @@ class FrameEncoder(nn.Module):
         return self.point(self.filter(x * (last > num_missing_G[:, None])[:, :, None, None, None]))
 
     def forward(self, local_GthwD: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
-        """Packed tokens of every clip, oldest first, behind one null token; and their layout."""
+        """Packed tokens of every clip, oldest first, after one null token; and their layout."""
         time, row, column = self.position
         x = local_GthwD + time[:, None, None] + row[:, None] + column
         x = self.dropout(rearrange(x, "g t h w d -> (g t h w) d"))
@@ -122,8 +121,9 @@ class FrameEncoder(nn.Module):
         return prepend(x, layout, self.null.expand(len(layout), -1))
 
     def _among_each_other(self, x: Tensor, layout: Ragged) -> Tensor:
-        """Self-attention over each clip's tokens. Without gradients, and where clips have one length, a few clips
-        go through all blocks before the next: what lies between the layers then stays in the processor's cache."""
+        """Self-attention over each clip's tokens. Without gradients, and if clips have equal lengths, a few clips at
+        a time go through all blocks: activations then stay in the processor's cache.
+        """
         size = layout.max_length
         few = max(1, CACHED_TOKENS // max(size, 1)) * size
         whole = torch.is_grad_enabled() or x.is_cuda or layout.total != len(layout) * size
@@ -152,7 +152,7 @@ class FrameEncoder(nn.Module):
         return x[keep], Ragged.from_lengths(lengths)
 
     def pooled(self, x: Tensor, layout: Ragged) -> Tensor:
-        """(G, D) mean over each clip's tokens, the null token left out."""
+        """(G, D) mean over each clip's tokens, without the null token."""
         total = x.new_zeros(len(layout), x.shape[1]).index_add(0, layout.row_T, x)
         return (total - self.null) / (layout.lengths_B - 1).clamp_min(1)[:, None]
 
@@ -179,7 +179,7 @@ class WhatWhere(nn.Module):
         return self.read(self.local(local_GthwD))
 
     def local(self, local_GthwD: Tensor) -> Tensor:
-        """(G, t, h, w, R) the features of every place that are read."""
+        """(G, t, h, w, R) the features that are read at every place."""
         return self.dropout(self.feature(local_GthwD))
 
     def moved(self, f: Tensor) -> Tensor:

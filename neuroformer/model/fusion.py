@@ -1,4 +1,4 @@
-"""The order in which streams are fused: blocks that attend to one thing each, as configured."""
+"""The fusion of streams: blocks that attend to one stream each, in the configured order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neuroformer.ops import Ragged
 
 
 class Fusion(nn.Module):
-    """Queries are few and keys are many: current tokens attend to each stream in turn, O(m n)."""
+    """Current tokens attend to each stream in turn: few queries, many keys, so the cost is O(m n)."""
 
     def __init__(self, config: Config):
         super().__init__()

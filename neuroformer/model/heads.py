@@ -1,4 +1,4 @@
-"""What is read from the fused states: the next dt, the id at that dt, rates.
+"""Readouts of the fused states: the next dt, the id given that dt, and rates.
 
 Shape suffixes: W windows, T tokens (SOS included), S spikes, B bins of a window, U units, D width, F features.
 """
@@ -17,12 +17,14 @@ MIN_LOG_RATE = -16.0
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Likelihoods are never summed in half precision."""
+    """At least float32: likelihoods are never summed in 16 bits."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class RateReadout(nn.Module):
-    """Expected counts, units x bins of the window, from the SOS state: past, frames, behavior, no current spike."""
+    """Expected counts (units x bins of the window) from the SOS state, which sees past, frames and behavior but no
+    current spike.
+    """
 
     def __init__(
         self, num_units: int, num_bins: int, width: int, unit_rate: list[float], unit_peak: list[float]
@@ -51,8 +53,8 @@ class RateReadout(nn.Module):
 class LinearReadout(nn.Module):
     """The terms of a Poisson GLM, added to the log rates: filtered counts of the past, and the inputs.
 
-    A network finds these late and imprecisely; here they have a path of their own, and the network learns what
-    they lack. The history term has a low rank, or it overfits.
+    A network learns these terms late and imprecisely. Here they have their own path, and the network learns the rest.
+    The history term has a low rank, since otherwise it overfits.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class LinearReadout(nn.Module):
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
 
     def past(self, history_WF: Tensor) -> Tensor:
-        """(W, B, U) of the filtered counts."""
+        """(W, B, U) log rates from the filtered counts."""
         assert self.source is not None
         return torch.einsum("wd,bdu->wbu", self.source(history_WF), self.history)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor | float:
-        """(W, B, U) of the inputs; one with several samples a window gives each bin the sample nearest to it."""
+        """(W, B, U) log rates from the inputs; an input with several samples per window gives each bin the nearest
+        sample.
+        """
         total: Tensor | float = 0.0
         for name, x_WNF in inputs.items():
             y_WNU = self.inputs[name](x_WNF)
@@ -100,9 +104,8 @@ class SpikeHeads(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_units))
 
     def dt_logits(self, h_TD: Tensor, base_TB: Tensor | None, low_T: Tensor) -> Tensor:
-        """(T, B + 1) of the next bin (last: none); bins before ``low`` have no chance.
-
-        What is learnt beside the Poisson process is bounded: where no data were, a loop must not be told to fire on.
+        """(T, B + 1) logits of the next bin (last: none); bins before ``low`` have probability zero. What is learnt
+        on top of the Poisson process is bounded, so that a closed loop does not run away where there were no data.
         """
         logits = at_least_float32(self.dt(h_TD))
         if base_TB is not None:
@@ -111,7 +114,7 @@ class SpikeHeads(nn.Module):
         return logits.masked_fill(bins < low_T[:, None], float("-inf"))
 
     def id_state(self, h_SD: Tensor, dt_S: Tensor) -> Tensor:
-        """(S, D) features whose product with ``unit`` are the id's logits."""
+        """(S, D) features whose product with ``unit`` gives the logits of the id."""
         hidden = self.hidden(h_SD)
         if not self.independent:
             hidden = hidden + self.given.index_select(0, dt_S)
@@ -124,7 +127,7 @@ class SpikeHeads(nn.Module):
     def id_nll(
         self, h_SD: Tensor, base_SU: Tensor | None, low_S: Tensor, dt_S: Tensor, unit_S: Tensor
     ) -> Tensor:
-        """(S,) nats of each spike's unit; units before ``low`` have no chance."""
+        """(S,) nats of each spike's unit; units before ``low`` have probability zero."""
         high_S = torch.full_like(low_S, len(self.unit))
         state_SD = self.id_state(h_SD, dt_S)
         return marked_cross_entropy(state_SD, self.unit, self.bias, unit_S, low_S, high_S, base_SU)

@@ -28,7 +28,7 @@ def log1mexp(x: Tensor) -> Tensor:
 
 
 def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
-    """(S,) how many spikes of its cell (window, bin, unit) there are up to and with each spike."""
+    """(S,) number of spikes in its cell (window, bin, unit) up to and including each spike."""
     place = torch.arange(len(tick_S), device=tick_S.device)
     new = torch.ones_like(tick_S, dtype=torch.bool)
     row_S = layout.row_T
@@ -55,15 +55,15 @@ def of_last_spike(
 class Intensity:
     """A Poisson process after each token, scanned cell by cell in the order of the tokens.
 
-    Spikes come ordered by (bin, unit). Were counts Poisson with these rates, the next spike's bin would follow
-    from the expected count that remains, and its unit from the rates in that bin. Both heads start from these
-    logits and learn what is lacking.
+    Spikes come ordered by (bin, unit). If counts were Poisson with these rates, the expected count that remains would
+    give the bin of the next spike, and the rates in that bin its unit. Both heads start from these logits and learn
+    the rest.
 
     Attributes
     ----------
     cell_TBU : expected counts, given the spikes up to each token
-    tick_T, unit_T, count_T : the last spike's bin and unit (0 and -1 before the first), and how many spikes
-        its cell holds so far
+    tick_T, unit_T, count_T : the last spike's bin and unit (0 and -1 before the first), and the number of spikes in
+    its cell so far
     """
 
     cell_TBU: Tensor
@@ -83,9 +83,8 @@ class Intensity:
         return torch.where(inside, here_NU, cell_NU)
 
     def dt_base(self) -> Tensor:
-        """(T, B + 1) log-probabilities of the next spike's bin (last: none).
-
-        Bins before the last spike's hold numbers without meaning.
+        """(T, B + 1) log-probabilities of the next spike's bin (last: none). Values before the last spike's bin have
+        no meaning.
         """
         tokens = torch.arange(len(self.cell_TBU), device=self.cell_TBU.device)
         bins = torch.arange(self.cell_TBU.shape[1], device=tokens.device)
@@ -97,18 +96,18 @@ class Intensity:
         return torch.cat([log1mexp(mass_TB) - (upto_TB - mass_TB), -upto_TB[:, -1:]], 1)
 
     def id_base(self, token_N: Tensor, dt_N: Tensor) -> Tensor:
-        """(N, U) log of the chance that each unit is the next to fire in bin ``dt``, up to a constant."""
+        """(N, U) log-probability that each unit is the next to fire in bin ``dt``, up to a constant."""
         left_NU = self.remaining(token_N, dt_N)
         return log1mexp(left_NU) - (left_NU.cumsum(1) - left_NU)
 
 
 class Coupling(nn.Module):
-    """What a spike does to the bins after it: the coupling terms of a GLM, at exact lags.
+    """The effect of a spike on the bins after it: the coupling terms of a GLM, at exact lags.
 
     A spike changes its own unit's log rate at each lag (refractoriness, bursts) and everybody's through a few
     shared patterns. Attention can express this, but finds it late; and a full matrix a lag overfits, as most
-    pairs of units are not coupled, unless training keeps it sparse (``train.sparsity``). Of several spikes in one
-    cell (bin, unit) the first acts, so that a burst does not excite itself without end.
+    pairs of units are not coupled, unless training keeps it sparse (``train.sparsity``). Only the first of several
+    spikes in one cell (bin, unit) acts, so that a burst does not excite itself without end.
 
     Parameters
     ----------

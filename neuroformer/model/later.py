@@ -1,5 +1,5 @@
-"""The state at a decoded moment: a window's first state knows the spikes before the window, not those between its start
-and the moment.
+"""The state at a decoded moment. (A window's first state knows the spikes before the window, but not those between
+its start and the moment.)
 
 Shape suffixes: W windows, V values, P past spikes, D width.
 """
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def later_where_read(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor | None:
-    """:func:`later_states` where a head reads them: that costs a second pass."""
+    """:func:`later_states` if a head reads them, since they cost a second pass."""
     read = any(isinstance(head, TargetHead) and head.reads_later for head in model.targets.values())
     return later_states(model, batch, ends) if read else None
 
@@ -30,12 +30,7 @@ def later_where_read(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> T
 def later_states(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor:
     """(V, D) first states of windows that would start at bins ``ends`` of each window: all that the model makes of the
     spikes before a moment. Frames and inputs are the window's own, none later."""
-    num = batch.num_windows
-    alone = Ragged(torch.arange(num + 1, device=batch.tick_T.device), 1, num)
-    each = []
-    for end in ends:
-        state = model.encode(moved_on(batch, end, model.past_bins))
-        each.append(model.fusion(state.start_WD, alone, state.contexts))
+    each = [model.first_state(model.encode(moved_on(batch, end, model.past_bins))) for end in ends]
     return torch.stack(each, 1).flatten(0, 1)
 
 

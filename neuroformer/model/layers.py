@@ -1,4 +1,4 @@
-"""Layers that every part of the model is made of, as fast as a CPU allows."""
+"""The basic layers of the model, written to be fast on a CPU."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neuroformer.ops import linear
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear`` by whichever library multiplies faster; see :func:`neuroformer.ops.linear`."""
+    """``torch.nn.Linear`` through whichever library multiplies faster; see :func:`neuroformer.ops.linear`."""
 
     def reset_parameters(self) -> None:
         if self.in_features:

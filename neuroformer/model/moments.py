@@ -38,7 +38,7 @@ class MomentCounts(nn.Module):
     ----------
     num_units, num_filters : int
     before, after : int
-        Ticks before the moment, and after it, whose spikes are counted.
+        Ticks before and after the moment in which spikes are counted.
     bin_width : int
         Ticks of the equal bins in which they are counted too; 0: none.
     with_spans : bool
@@ -77,7 +77,7 @@ class MomentCounts(nn.Module):
         return self.num_units * self.num_spans
 
     def forward(self, layout: Ragged, tick_S: Tensor, unit_S: Tensor, ends: list[int]) -> Moments:
-        """Of the moments at the start of ticks ``ends`` of every window; spikes outside the reach count nothing."""
+        """Counts at the moments at the start of ticks ``ends`` of every window; spikes outside the reach are ignored."""
         total = self.basis.new_zeros(len(layout) * len(ends) * self.num_units, self.basis.shape[1])
         for n, end in enumerate(ends):
             lag = end - 1 - tick_S + self.after

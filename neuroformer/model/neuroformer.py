@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.batch import Batch, earlier_frames
+from neuroformer.data.batch import Batch, Clips, Earlier, earlier_frames
 from neuroformer.model.alignment import Projection, mean_of, spikes_to_the_end
 from neuroformer.model.attention import Context, packed, prepend
-from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, weighted, without_units
+from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, past_spikes, weighted
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, RateReadout, SpikeHeads
@@ -25,7 +25,7 @@ from neuroformer.model.later import later_where_read
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.state import Output, State
-from neuroformer.model.surprise import Surprise
+from neuroformer.model.surprise import Expected, Surprise
 from neuroformer.model.targets import TargetHead, raw_size
 from neuroformer.model.traces import TraceHead
 from neuroformer.ops import Ragged
@@ -34,20 +34,19 @@ from neuroformer.ops import Ragged
 class Neuroformer(nn.Module):
     """P(spikes of a window | past, frames, behavior), spike by spike.
 
-    1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each
-       stream gets one null token, so that an absent stream is something that can be attended to.
+    1. Embed past spikes (unit + time), frames (encoder + space-time position), behavior (value + time); each stream
+       gets one null token, so that an absent stream can be attended to.
     2. Make the SOS token: a learnt vector, the filtered counts of the past, how much past there is, and the
        age of the last frame.
     3. Embed the current spikes; with SOS before them they are the queries.
     4. Fuse: causal self-attention over current tokens and cross-attention to each stream, in the
        configuration's order.
-    5. Read the expected counts from the SOS state; beside it the terms of a GLM (filtered counts, coupling,
-       inputs), each unit's own place in the frames, and what past spikes say that the frames do not explain.
-       Coupling to the window's own spikes makes of them the conditional intensity of a Poisson process, from which
-       the spike heads start.
-    6. Read the next dt from each state, then the id given dt; support is exact (dt never decreases; within
+    5. Predict the expected counts from the SOS state, plus the terms of a GLM (filtered counts, coupling, inputs),
+       each unit's own place in the frames, and what past spikes tell beyond the frames. Coupling to the window's own
+       spikes turns them into the conditional intensity of a point process, from which the spike heads start.
+    6. Predict the next dt from each state, then the id given dt; support is exact (dt never decreases; within
        a bin the unit never decreases), so the sum of both is a log-likelihood of the binned counts.
-    7. Read declared behavior targets, at one or several moments of the window, from an attention pool over the
+    7. Decode the declared behavior targets at one or several moments of the window, from an attention pool over the
        states before each moment and from the spikes counted around it.
     8. Pool features for alignment before any cross-attention, so that no stream leaks into another.
 
@@ -79,7 +78,7 @@ class Neuroformer(nn.Module):
         self.dropout = Dropout(m.dropout)
 
     def _make_streams(self, normalization: dict[str, Any]) -> None:
-        """Past spikes, inputs and frames, and what the first token is made of."""
+        """Modules for past spikes, inputs, frames and the first token."""
         config, num_units = self.config, self.num_units
         m, w = config.model, config.window
         self.spikes = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
@@ -109,7 +108,7 @@ class Neuroformer(nn.Module):
             self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
 
     def _make_rates_and_heads(self, normalization: dict[str, Any]) -> None:
-        """Expected counts, what past and current spikes add to them, and the heads of the spikes."""
+        """Modules for the expected counts, for what past and current spikes add to them, and the spike heads."""
         config, num_units = self.config, self.num_units
         m, dt = config.model, config.window.dt
         self.rates = RateReadout(
@@ -130,7 +129,7 @@ class Neuroformer(nn.Module):
             )  # fmt: skip
 
     def _make_targets(self, normalization: dict[str, Any]) -> None:
-        """A head for every declared target, and the spikes counted around its moments."""
+        """A head for every declared target, and the counts of spikes around its moments."""
         config, m, w = self.config, self.config.model, self.config.window
         self.moments = None
         if config.targets and m.target_filters:
@@ -176,13 +175,15 @@ class Neuroformer(nn.Module):
         dt_nll_T, id_nll_S = self._spike_nll(batch, state, h_TD, layout, log_rate_WBU)
         # 7: behavior
         targets = self.decode(batch, state, h_TD, layout)
-        traces = self._traces(batch, h_TD.index_select(0, layout.first()))
+        traces = None
+        if self.traces is not None and batch.traces is not None:
+            traces = self.traces(batch.traces.past_WLU, h_TD.index_select(0, layout.first()))
         # 8: alignment
         features = self.features(batch, state)
         return Output(dt_nll_T, id_nll_S, log_rate_WBU, layout, targets, traces, features)
 
     def fused(self, batch: Batch) -> tuple[State, Tensor, Ragged]:
-        """What precedes the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
+        """The state before the spikes, (T, D) fused states of SOS and the current spikes, and their layout."""
         # 1, 2: streams and SOS
         state = self.encode(batch)
         # 3: current spikes
@@ -194,9 +195,13 @@ class Neuroformer(nn.Module):
     def expected(self, batch: Batch) -> Tensor:
         """(W, B, U) log rates: steps 1, 2, 4 and 5 without any current spike."""
         state = self.encode(batch)
-        num = batch.num_windows
+        return self.rates(self.first_state(state), state.log_rate_terms)
+
+    def first_state(self, state: State) -> Tensor:
+        """(W, D) fused state of SOS alone, which has seen no current spike."""
+        num = len(state.start_WD)
         alone = Ragged(torch.arange(num + 1, device=state.start_WD.device), 1, num)
-        return self.rates(self.fusion(state.start_WD, alone, state.contexts), state.log_rate_terms)
+        return self.fusion(state.start_WD, alone, state.contexts)
 
     def encode(self, batch: Batch) -> State:
         """Everything that does not depend on current spikes."""
@@ -204,7 +209,8 @@ class Neuroformer(nn.Module):
         time = self.spikes.time_table()
         missing = time.index_select(0, self.past_bins - batch.available_W)  # where the past begins
         start_WD = self.sos + missing
-        past, past_tick, past_unit, past_weight = self._met_past(batch)
+        hidden = self.config.model.unit_dropout if self.training else 0.0
+        past, past_tick, past_unit, past_weight = past_spikes(batch, self.num_units, hidden)
         if self.past_bins:
             x_PD = self.dropout(self.spikes(past_tick, past_unit))
             x_PD = weighted(x_PD, past_weight)
@@ -212,10 +218,9 @@ class Neuroformer(nn.Module):
         history_WF = None
         if self.history is not None:
             counts_WF = self.history(past, past_tick, past_unit, past_weight)
-            if past is not batch.past:
-                # a sum over fewer units, made as large as the sum over all will be: a rate that is four percent too high
-                # after the true past was forty too high in closed loop
-                counts_WF = counts_WF / (1 - self.config.model.unit_dropout)
+            # a sum over fewer units, made as large as the sum over all: without this, rates were 4 % too high after the
+            # true past, and 40 % in closed loop
+            counts_WF = counts_WF / (1 - hidden) if hidden else counts_WF
             history_WF = self.history_dropout(counts_WF)
             start_WD = start_WD + self.history_weight(history_WF)
         features: dict[str, Tensor] = {}
@@ -232,52 +237,39 @@ class Neuroformer(nn.Module):
             drive = before if drive is None else drive + before
         if self.frames is not None:
             assert batch.clips is not None
-            clips = batch.clips
-            local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
-            x, layout = self.frames(local, clips.num_missing_G)
-            contexts["frames"] = Context(x, layout, clips.index_W)
+            contexts["frames"], local = self._frame_context(batch.clips)
             if self.what_where is not None:
                 local = self.what_where.local(local)
-                linear = linear + self.what_where.read(local).index_select(0, clips.index_W)[:, None]
-            if self.what_where is not None and self.surprise is not None and batch.earlier is not None:
-                log_rate_U = self.rates.bias.detach()
-                expected = self.surprise.expected(batch.earlier, self.frames, self.what_where, log_rate_U)
-                surprise_WF = self.surprise.features(
-                    batch.earlier, expected, batch.past.row_T, batch.past_tick_P, batch.past_unit_P,
-                    batch.past_weight_P, until=0,
-                )  # fmt: skip
-                moved = self.what_where.moved(local).index_select(0, clips.index_W)
-                unexplained = self.surprise.drive(surprise_WF, moved)[:, None]
+                seen = self.what_where.read(local).index_select(0, batch.clips.index_W)
+                linear = linear + seen[:, None]
+            if self.surprise is not None and batch.earlier is not None:
+                expected, unexplained = self._unexplained(batch, batch.earlier, batch.clips, local)
                 drive = unexplained if drive is None else drive + unexplained
-            age = clips.age_W / self.frame_period
+            age = batch.clips.age_W / self.frame_period
             start_WD = start_WD + self.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
         if self.traces is not None and batch.traces is not None:
             start_WD = start_WD + self.traces.summary(batch.traces.past_WLU)
         most = self.config.model.most_drive
         return State(contexts, self.dropout(start_WD), linear, drive, most, expected)
 
-    def _met_past(self, batch: Batch) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
-        """The past spikes that attention and history see: in training some units are silent, or silencing one later
-        would be something that the model never met."""
-        past, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
-        share = self.config.model.unit_dropout
-        if not self.training or share == 0:
-            return past, tick, unit, weight
-        stays, past = without_units(past, unit, self.num_units, share)
-        return past, tick[stays], unit[stays], None if weight is None else weight[stays]
+    def _frame_context(self, clips: Clips) -> tuple[Context, Tensor]:
+        """Tokens of every clip, and the features of every place that they were made of."""
+        assert self.frames is not None
+        local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
+        x, layout = self.frames(local, clips.num_missing_G)
+        return Context(x, layout, clips.index_W), local
 
-    def _traces(self, batch: Batch, state_WD: Tensor) -> Tensor | None:
-        if self.traces is None or batch.traces is None:
-            return None
-        return self.traces(batch.traces.past_WLU, state_WD)
-
-    def trace_parameters(self, batch: Batch) -> Tensor:
-        """(W, B, U, P) of the samples of windows whose own are not known: what a simulation draws from."""
-        state = self.encode(batch)
-        layout = Ragged.from_lengths(torch.ones_like(batch.available_W))
-        parameters = self._traces(batch, self.fusion(state.start_WD, layout, state.contexts))
-        assert parameters is not None
-        return parameters
+    def _unexplained(
+        self, batch: Batch, earlier: Earlier, clips: Clips, local: Tensor
+    ) -> tuple[Expected, Tensor]:
+        """What the frames let expect, and the (W, 1, U) drive of past spikes beyond it."""
+        assert self.frames is not None and self.what_where is not None and self.surprise is not None
+        expected = self.surprise.expected(earlier, self.frames, self.what_where, self.rates.bias.detach())
+        surprise_WF = self.surprise.features(
+            earlier, expected, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P, until=0,
+        )  # fmt: skip
+        moved = self.what_where.moved(local).index_select(0, clips.index_W)
+        return expected, self.surprise.drive(surprise_WF, moved)[:, None]
 
     def _group_context(self, group: str, batch: Batch, features: dict[str, Tensor]) -> Context:
         """The context of a group of inputs; what its variables are made of is left in ``features``."""
@@ -319,7 +311,7 @@ class Neuroformer(nn.Module):
         self, log_rate_TBU: Tensor, drive_TBU: Tensor | None, within_TBU: Tensor | None,
         tick_T: Tensor, unit_T: Tensor, count_T: Tensor,
     ) -> Intensity | None:  # fmt: skip
-        """The process from which the spike heads start: the rate readout's, changed by the window's own spikes."""
+        """The process from which the spike heads start: that of the rate readout, changed by the window's own spikes."""
         if not self.config.model.rate_anchor:
             return None
         if within_TBU is not None:

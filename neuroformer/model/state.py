@@ -1,4 +1,4 @@
-"""What the model keeps of a window before its spikes, and what it says in the end.
+"""The state of a window before its own spikes, and the output of the model.
 
 Shape suffixes: W windows, T tokens (SOS included), S current spikes, B bins of a window, U units, P parameters,
 R raw outputs, G stretches of frames, K frames of a stretch, D width.
@@ -18,7 +18,7 @@ from neuroformer.ops import Ragged
 
 @dataclass
 class Output:
-    """What the model says of a batch.
+    """The output of the model for a batch.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Output:
 
 @dataclass
 class State:
-    """What is computed once a window, before any current spike.
+    """What is computed once per window, before any current spike.
 
     Attributes
     ----------

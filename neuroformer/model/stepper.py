@@ -24,8 +24,8 @@ from neuroformer.ops import linear
 class Stepper:
     """The model's states of a window, one token at a time.
 
-    Past, frames and behavior are encoded, and their keys and values computed, once. Every active sequence has
-    the same number of tokens so far, so its own keys need no mask. :meth:`keep` drops finished sequences.
+    Past, frames and behavior are encoded, and their keys and values computed, once. All active sequences have the
+    same number of tokens so far, so their own keys need no mask. :meth:`keep` drops finished sequences.
 
     Parameters
     ----------
@@ -52,15 +52,16 @@ class Stepper:
         self.cell_A = torch.full_like(self.rows, -1)  # of the last spike
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
-        """How the active sequences ``which`` go on, when their scan stands behind the ``count``-th spike of the
-        cell (tick, unit), unit -1 before any."""
+        """What can come next for the active sequences ``which``, whose scan has passed the ``count``-th spike of the
+        cell (tick, unit); unit -1: no spike yet.
+        """
         drive = None if self.drive_ABU is None else self.drive_ABU[which]
         within = None if self.within_ABU is None else self.within_ABU[which]
         intensity = self.model.intensity(self.log_rate_ABU[which], drive, within, tick, unit, count)
         return Next(self.model, self.h_AD[which], tick, unit, intensity)
 
     def keep(self, which: Tensor) -> None:
-        """Go on with the active sequences ``which`` only."""
+        """Keep only the active sequences ``which``."""
         self.rows, self.cell_A = self.rows[which], self.cell_A[which]
         self.h_AD, self.log_rate_ABU = self.h_AD[which], self.log_rate_ABU[which]
         if self.drive_ABU is not None:
@@ -123,12 +124,14 @@ class Next:
     intensity: Intensity | None
 
     def dt_logits(self) -> Tensor:
-        """(n, B + 1) of the next bin; the last class ends the window. Bins before the last spike's are excluded."""
+        """(n, B + 1) logits of the next bin; the last class ends the window. Bins before the last spike's are
+        excluded.
+        """
         base = None if self.intensity is None else self.intensity.dt_base()
         return self.model.heads.dt_logits(self.h_nD, base, self.tick)
 
     def id_logits(self, dt: Tensor) -> Tensor:
-        """(n, U) of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
+        """(n, U) logits of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
         heads = self.model.heads
         state = heads.id_state(self.h_nD, dt)
         logits = at_least_float32(linear(state, heads.unit, heads.bias))
@@ -141,7 +144,7 @@ class Next:
 
 
 class Keys(Protocol):
-    """Keys and values of one stream, computed once a window."""
+    """Keys and values of one stream, computed once per window."""
 
     def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
         """(A, H, E) for the queries of the active windows ``rows``."""
@@ -151,8 +154,8 @@ class Keys(Protocol):
 class _PaddedKeys:
     """Keys and values of one stream, kept as (G, H, L, E), and which of them each window reads.
 
-    Queries come to the keys, not keys to the queries: those of windows that share a stimulus lie side by side,
-    (G, n, H, E), and keys are copied only when a third of those held is read no more.
+    Queries are moved to the keys, not keys to the queries: queries of windows that share a stimulus are side by side,
+    (G, n, H, E), and keys are copied only when a third of them is no longer read.
     """
 
     def __init__(self, k: Tensor, v: Tensor, mask: Tensor | None, index_W: Tensor | None):
@@ -181,7 +184,7 @@ class _PaddedKeys:
         return mixed if self.in_order else mixed.index_select(0, self.place_A)
 
     def _arrange(self, reads_A: Tensor) -> None:
-        """Give every query a slot beside its keys; forget keys that nobody reads once they are many."""
+        """Give every query a slot beside its keys; drop unread keys once there are many."""
         used, count = torch.unique(reads_A, return_counts=True)
         if 3 * len(used) < 2 * len(self.held):
             which = torch.searchsorted(self.held, used)

@@ -1,7 +1,7 @@
-"""What past spikes say that the frames do not explain.
+"""What past spikes tell beyond what the frames explain.
 
-A cell that fires more than its stimulus calls for tells of something that nobody recorded: where the eye really looked,
-how awake the animal was. Counts alone hide it, since most of their variance is the stimulus'.
+A cell that fires more than its stimulus explains tells about something that was not recorded: where the eye really
+looked, how awake the animal was. Counts alone hide it, since most of their variance comes from the stimulus.
 
 Shape suffixes: W windows, G distinct stretches of frames, K frames of a stretch, P spikes, U units, F features,
 N moments of a window, V moments of all windows.
@@ -33,7 +33,7 @@ class Expected(NamedTuple):
 
 
 class Surprise(nn.Module):
-    """Counts while each earlier frame was shown, less those that the frame readout expects.
+    """Counts while each earlier frame was shown, minus those that the frame readout predicts.
 
     1. The frame readout, without gradient, at every earlier frame: expected counts, and how they would change if the
        image were shifted.
@@ -81,7 +81,7 @@ class Surprise(nn.Module):
     def expected(
         self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor
     ) -> Expected:
-        """What the frames let expect in a bin, up to each unit's ``level``."""
+        """The counts per bin that the frames predict, up to each unit's ``level``."""
         drive_GKU, moved_GK2U = readout.along(encoder.local(earlier.images_GFHW, earlier.num_missing_G))
         return Expected(drive_GKU + log_rate_U, moved_GK2U)
 

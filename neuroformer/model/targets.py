@@ -1,4 +1,4 @@
-"""Behavior targets: what is read of them from the fused states and from the spikes around each decoded moment.
+"""Behavior targets: heads that read the fused states and the spikes around each decoded moment.
 
 Shape suffixes: M readouts, W windows, N values a window, V = W * N values, T tokens (SOS included), S spikes,
 F features, D width, C columns, R raw outputs of a value.
@@ -61,8 +61,8 @@ class TargetHead(nn.Module):
     1. Pool the fused states that lie before the moment (plus lookahead) by attention.
     2. Beside it the first state (past, frames, behavior) and the filtered counts around the moment.
     3. A small network over the three, plus linear paths from the first state and from the counts.
-    4. Recurrent networks over the count bins around the moment. Each of these readouts has a loss of its own, so that
-       they err differently; the head gives their mean, weighted by ``share``.
+    4. Recurrent networks over the count bins around the moment. Each of these readouts has its own loss, so that
+       their errors differ; the head gives their mean, weighted by ``share``.
 
     Raw outputs, by kind: ``regression``, the mean in units of the training spread (``noise`` gaussian or student:
     then the log of its scale); ``classification``, logits; ``circular``, the natural parameters of a von Mises
@@ -166,12 +166,12 @@ class TargetHead(nn.Module):
 
     @property
     def reads_later(self) -> bool:
-        """Whether a kernel readout was set: only that looks at the state at the moment."""
+        """Whether a kernel readout was set; only that reads the state at the moment."""
         return self.kernel is not None and self.kernel.is_set
 
     @torch.no_grad()
     def rescale(self, scale: dict) -> None:
-        """Take mean, spread and range from another entry of a normalisation."""
+        """Set mean, standard deviation and range from another entry of a normalisation."""
         low, high = (self.least.new_tensor(scale[k]) for k in ("low", "high"))
         self.mean.copy_(self.mean.new_tensor(scale["mean"]))
         self.std.copy_(self.std.new_tensor(scale["std"]))
@@ -183,8 +183,8 @@ class TargetHead(nn.Module):
     def values(self, raw: Tensor) -> Tensor:
         """(..., C) in the variable's own unit; for classes, their probabilities.
 
-        A regression stays within what training held, and a tenth of its range beyond: states that training never
-        saw (a recording's first second) must not be answered by values that no animal ever showed.
+        A regression is limited to the training range plus a tenth on either side: for unfamiliar states (a
+        recording's first second) it must not give values that no animal ever showed.
         """
         if self.classes:
             return raw.softmax(-1)
@@ -197,13 +197,13 @@ class TargetHead(nn.Module):
         return (raw[..., : self.num_columns] * self.std + self.mean).clamp(self.least, self.most)
 
     def decoded(self, raw: Tensor) -> Tensor:
-        """(..., C) values as a recording would hold them: class labels for classes."""
+        """(..., C) values as in a recording: class labels for classes."""
         if not self.classes:
             return self.values(raw)
         return torch.tensor(self.classes, device=raw.device)[raw.argmax(-1, keepdim=True)].to(raw.dtype)
 
     def spread(self, raw: Tensor) -> Tensor | None:
-        """(..., C) standard deviation that the head claims, in the variable's unit, where it learns one."""
+        """(..., C) standard deviation that the head predicts, in the variable's unit, if it learns one."""
         if self.classes or self.kind == "circular" or self.noise == "squared":
             return None
         widen = math.sqrt(STUDENT_DOF / (STUDENT_DOF - 2)) if self.noise == "student" else 1.0
@@ -220,7 +220,7 @@ class TargetHead(nn.Module):
         return (values - self.mean) / self.std
 
     def known(self, values_WNC: Tensor) -> Tensor:
-        """(W, N) bool: which values exist; of classes, those that training had."""
+        """(W, N) bool: which values exist; for classes, those that occurred in training."""
         exists = torch.isfinite(values_WNC).all(-1)
         if self.classes:
             classes = torch.tensor(self.classes, device=values_WNC.device, dtype=values_WNC.dtype)

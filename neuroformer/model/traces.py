@@ -25,8 +25,8 @@ class TraceHead(nn.Module):
 
     Samples of a window are independent given what came before it (with one bin a window that is a full
     autoregression). Each parameter is the training marginal's, plus the unit's own past at exact lags, the
-    filtered past of all units through a low rank, and the state that has seen frames and behavior. All three
-    start at zero, so that an untrained head is the marginal, which is the null model of bits/sample.
+    filtered past of all units through a low rank, and the state that has seen frames and behavior. All three start at
+    zero, so an untrained head equals the marginal, the null model of bits/sample.
 
     - ``gaussian``: mean and log standard deviation.
     - ``gamma``: zero-inflated gamma for deconvolved activity (Wei, Zhou, Grosenick, Paninski et al., "A
@@ -73,7 +73,7 @@ class TraceHead(nn.Module):
         return torch.einsum("wlu,lk->wku", self._seen(past_WLU), self.filters).flatten(1)
 
     def summary(self, past_WLU: Tensor) -> Tensor:
-        """(W, D) of the past, for the state that attends to frames and behavior."""
+        """(W, D) summary of the past, for the state that attends to frames and behavior."""
         return self.summary_weight(self._filtered(past_WLU))
 
     def forward(self, past_WLU: Tensor, state_WD: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ class TraceHead(nn.Module):
         return self.marginal_UP + moved
 
     def nll(self, parameters_WBUP: Tensor, values_WBU: Tensor) -> Tensor:
-        """(known samples,) nats of every sample that there is.
+        """(known samples,) nats of every existing sample.
 
         Of the gamma's part, a density: its nats count against the marginal's, never alone.
         """

@@ -1,4 +1,4 @@
-"""Attention of packed ragged sequences: checks, picks an implementation, refuses.
+"""Attention of packed ragged sequences: checks the arguments and picks an implementation, or refuses.
 
 Shape suffixes: T query tokens, S key tokens, B sequences, G key sequences, H heads, E head width,
 F = E / 2 rotary pairs.
@@ -135,7 +135,7 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
 
 
 def _pick(impl: str, q_THE: Tensor, options: set[str], deterministic: bool) -> str:
-    """The implementation that was asked for, refused where it cannot do the case, or the first that fits."""
+    """The requested implementation (an error if it cannot do the case), or the first that can."""
     if impl == "auto":
         return table.pick_attention(q_THE, options, deterministic)
     if impl not in table.ATTENTION:
@@ -189,7 +189,7 @@ def check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s) -> None:
 
 
 def _seed(seed: Tensor | int | None, device: torch.device) -> Tensor:
-    """A 0-d int64 tensor on the device, so that neither the host nor a captured graph waits for it."""
+    """The seed as a 0-d int64 tensor on the device, so that neither the host nor a captured graph has to wait."""
     if isinstance(seed, Tensor):
         return seed
     if seed is None:

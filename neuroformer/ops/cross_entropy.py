@@ -1,4 +1,4 @@
-"""Cross-entropy over classes with a support per row: checks, picks an implementation, refuses."""
+"""Cross-entropy over classes with a support per row: checks the arguments and picks an implementation, or refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``x @ weight.T + bias``: picks a library, and never a lower precision.
+"""``x @ weight.T + bias`` with the faster of two libraries; precision is never lowered.
 
 Shape suffixes: M rows, K features in, N features out.
 """
@@ -55,7 +55,7 @@ def linear(
 
 
 def _is_large(x: Tensor, weight_NK: Tensor) -> bool:
-    """Whether the product is worth the dispatch, about 20 microseconds: many rows, or a large matrix to read."""
+    """Whether the product is worth the 20 microseconds of dispatch: many rows, or a large matrix to read."""
     size = weight_NK.numel()
     if size >= 100_000:
         return True

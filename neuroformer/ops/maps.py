@@ -1,4 +1,4 @@
-"""Attention weights themselves, padded: for maps on a CPU, and for whoever mixes them across layers.
+"""Attention weights themselves, padded: for maps on a CPU, and for mixing them across layers.
 
 Shape suffixes: T query tokens, S key tokens, B sequences of a piece, L queries of its longest, K keys of its longest,
 H heads, E head width, X and Y labels.

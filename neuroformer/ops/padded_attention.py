@@ -192,7 +192,7 @@ def decode(
     *,
     k_index: Tensor | None,
 ) -> Tensor:
-    """One query per sequence; keys are gathered to the longest, and queries that share keys stay apart."""
+    """One query per sequence; keys are padded to the longest sequence, and shared keys are copied for each query."""
     if max_length == 0 or q_BHE.shape[0] == 0:
         return torch.zeros_like(q_BHE)
     if k_index is not None:

@@ -1,4 +1,4 @@
-"""Sequences of similar lengths side by side, so that little is padded: a few long windows must not make all long.
+"""Grouping of sequences by length, so that a few long windows do not make all others padded.
 
 Shape suffixes: T tokens, N places of the padded parts, S key tokens, B sequences.
 """
@@ -72,7 +72,7 @@ class Parts:
 
 
 def parts(q_layout: Ragged, k_layout: Ragged, k_index: Tensor | None) -> Parts | None:
-    """Sequences by how many pairs of query and key they have, in a few parts; None where that saves little.
+    """Sequences in a few parts, by their number of query-key pairs; None if that saves little.
 
     Found once a batch and kept in the queries' layout, for all layers that attend to the same keys.
     """

@@ -1,4 +1,4 @@
-"""Who does what: the one table that ``impl="auto"`` reads, and the options each implementation knows."""
+"""The table that ``impl="auto"`` reads, and the options that each implementation supports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None  # found, not
 
 
 def has_triton(x: Tensor) -> bool:
-    """Whether the fused kernels can run where ``x`` lives: Triton is there, and the GPU has bf16 matrices."""
+    """Whether the fused kernels can run on the device of ``x``: Triton is installed and the GPU has bf16 matrix
+    units.
+    """
     return x.is_cuda and _TRITON_INSTALLED and torch.cuda.get_device_properties(x.device).major >= 8
 
 

@@ -1,4 +1,4 @@
-"""The one tolerance of this project's numerical checks: it comes from data, not from taste."""
+"""The one tolerance of this project's numerical checks, derived from the data of each check."""
 
 from __future__ import annotations
 

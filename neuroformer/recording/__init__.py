@@ -1,4 +1,4 @@
-"""Recordings: the container, and one reader a file format behind :func:`open_recording`."""
+"""Recordings: the container, and one reader for each file format behind :func:`open_recording`."""
 
 from neuroformer.recording.open import open_recording, write_recording
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError

@@ -104,7 +104,7 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
     Raises
     ------
     RecordingError
-        A name that cannot be told from another array's, or values that only pickle could store.
+        A name that clashes with another array's, or values that only pickle could store.
     """
     a: dict[str, Any] = {
         "name": np.array(rec.name), "meta": np.array(json.dumps(dict(rec.meta))),
@@ -169,7 +169,7 @@ _USED_WITH_OTHERS = {"spike_times", "spike_units", "spikes", "frames", "traces",
 
 
 def _left_out(a: Mapping[str, Any], behavior: Mapping[str, Any], notes: list[str]) -> None:
-    """Names that nothing here reads: likely misspelt, or a variable whose times were forgotten."""
+    """Note the names that nothing here reads: probably misspelt, or a variable whose times are missing."""
     used = _USED_WITH_OTHERS | _FIXED | {
         "frames_times", "frames_rate", "frames_index", "traces_times", "traces_rate", "traces_unit", "unit_ids",
     }  # fmt: skip
@@ -345,7 +345,7 @@ def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
 
 
 def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
-    """Where data exist when the file does not say: the trials, the counts' bins, else first to last spike."""
+    """The domain if the file does not give one: the trials, the bins of the counts, else first to last spike."""
     start, stop = (trials.get(k, np.array("none")) for k in ("start", "stop"))
     if start.shape == stop.shape != () and start.dtype.kind in "fiu" and stop.dtype.kind in "fiu":
         return np.stack([start, stop], -1)

@@ -1,13 +1,13 @@
 """Calcium: traces to events by OASIS, and a threshold for each unit that is set by the noise.
 
-Amplitudes of deconvolved events are in arbitrary units, and small ones are noise. A tokenizer of whole
-spikes needs a yes or no, so each unit gets a threshold:
+Amplitudes of deconvolved events are in arbitrary units, and small ones are noise. Tokens are whole spikes, so each
+unit needs a threshold:
 
 - from a trace, by deconvolving it upside down: what OASIS finds there cannot be calcium. The threshold is
   the lowest one that leaves at most ``max_false_hz`` such events;
 - from deconvolved activity alone, where the noise itself is gone, only by the shape of its amplitudes:
   where more than a tenth of the samples are above zero, most of those are noise, and the threshold is the
-  one that best parts small from large (Otsu, IEEE Transactions SMC 1979). It is the weaker way of the two.
+  one that best parts small from large (Otsu, IEEE Transactions SMC 1979). This is the less reliable way.
 
 Source of the deconvolution: Friedrich, Zhou, Paninski, PLoS Computational Biology 2017 (OASIS), in the
 package ``oasis-deconv`` (GPL-3), which is an optional dependency.
@@ -102,7 +102,7 @@ def _parting(amplitudes: np.ndarray) -> float:
 def keep_events(
     events: np.ndarray, noise: np.ndarray | None, rate_hz: float, notes: list[str], how: str
 ) -> np.ndarray:
-    """(samples, units) True where an event is above its unit's threshold; notes say which fraction is."""
+    """(samples, units) True where an event is above its unit's threshold; the fraction goes into the notes."""
     if not np.isfinite(rate_hz) or rate_hz <= 0:
         raise RecordingError(f"calcium activity is sampled at {rate_hz} Hz; expected two samples or more")
     found = np.nan_to_num(np.asarray(events, dtype=np.float64)) > 0

@@ -1,4 +1,4 @@
-"""What every reader does to what it finds: names, sample times, tables, spikes. All it changes, it notes."""
+"""Cleaning that all readers share: names, sample times, tables, spikes. Every change is noted."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def optional(module: str, extra: str, purpose: str) -> ModuleType:
 
 
 def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
-    """One name a path (its parts outermost first) that a configuration can use.
+    """A name for each path (its parts, outermost first) that can be used in a configuration.
 
     The last part; a part that says nothing (``data``, ``SpatialSeries``) brings along the one before.
     Paths that would share a name all take one part more until they differ, and at last a number, in
-    order. Signs other than letters, digits and ``_`` become ``_``. The result depends on the set of
-    paths only, not on their order, but for that number.
+    order. Characters other than letters, digits and ``_`` become ``_``. Except for that number, the result does not
+    depend on the order of the paths.
     """
     parts = [[re.sub(r"\W+", "_", p).strip("_") or "unnamed" for p in path] for path in paths]
     depth = [2 if p[-1].lower() in _GENERIC and len(p) > 1 else 1 for p in parts]
@@ -69,12 +69,12 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
 
 
 def safe_name(name: str) -> str:
-    """A name without the signs that HDF5 formats keep for themselves."""
+    """A name without the characters that HDF5 formats reserve."""
     return re.sub(r"[/:.\s]+", "_", str(name)).strip("_") or "unnamed"
 
 
 def distinct(name: str, taken: Iterable[str]) -> str:
-    """``name``, or with a number where it is taken."""
+    """``name``, with a number if it is already taken."""
     taken, number, out = set(taken), 2, name
     while out in taken:
         out, number = f"{name}_{number}", number + 1
@@ -84,7 +84,7 @@ def distinct(name: str, taken: Iterable[str]) -> str:
 def variable(
     name: str, times: Any, values: Any, notes: list[str], unit: str = "", columns: Iterable[str] = ()
 ) -> BehaviorVariable | None:
-    """A behavior variable from samples as a file has them; None, with a note, where nothing can be kept."""
+    """A behavior variable from the samples of a file; None, with a note, if nothing can be kept."""
     times, values = np.asarray(times), np.asarray(values)
     if values.dtype.kind not in "fiub" or values.ndim not in (1, 2) or values.size == 0:
         what = "empty" if values.size == 0 else f"{values.dtype} of shape {values.shape}"
@@ -117,8 +117,8 @@ def table(
 ) -> dict[str, np.ndarray] | None:
     """A table of intervals with ``start`` and ``stop``, as :class:`Recording` has them.
 
-    Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are
-    sorted and one that runs into the next ends where that begins. None where no row is left.
+    Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are sorted, and one
+    that overlaps the next ends where that begins. None if no row is left.
     """
     out = {k: plain(v) for k, v in columns.items()}
     start, stop = (out[k].astype(np.float64) for k in ("start", "stop"))
@@ -165,7 +165,7 @@ def spikes(times: np.ndarray, units: np.ndarray, notes: list[str]) -> tuple[np.n
 
 
 def count_units(index: np.ndarray) -> int:
-    """How many units the largest unit number of the spikes asks for."""
+    """The number of units that the largest unit number of the spikes implies."""
     count = int(index.max(initial=-1)) + 1
     if count > MAX_UNITS:
         raise RecordingError(f"spikes of unit {count - 1}; expected units counted from 0, below {MAX_UNITS}")

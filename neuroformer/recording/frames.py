@@ -16,9 +16,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as video decoders and i
 
 
 class LazyFrames:
-    """Images that are read when they are asked for: ``shape``, ``dtype``, ``[...]`` as of an array.
+    """Images that are read on access: ``shape``, ``dtype`` and ``[...]`` as for an array.
 
-    A subclass gives ``shape`` (images, height, width), ``dtype`` and :meth:`read`. It holds no open
+    Subclasses define ``shape`` (images, height, width), ``dtype`` and :meth:`read`. It holds no open
     file across a fork or a pickle, so that data-loader workers can share it.
     """
 
@@ -138,7 +138,7 @@ class JoinedFrames(LazyFrames):
 
 
 class ResizedFrames(LazyFrames):
-    """Frames at another size: area average when they shrink, as Pillow's box filter does it."""
+    """Frames at another size: area averages when they shrink, as in Pillow's box filter."""
 
     def __init__(self, images: Any, size: tuple[int, int]):
         if len(size) != 2 or min(size) < 1:
@@ -160,7 +160,7 @@ class ResizedFrames(LazyFrames):
 
 
 class CachedFrames(LazyFrames):
-    """Frames with the images used last kept in memory, up to ``max_bytes``; older ones leave first."""
+    """Frames whose most recently used images are kept in memory, up to ``max_bytes``."""
 
     def __init__(self, images: Any, max_bytes: int):
         self.images, self.max_bytes = images, int(max_bytes)

@@ -1,8 +1,8 @@
-"""A look at an HDF5 file from a process of its own, before it is opened in this one.
+"""A check of an HDF5 file in a separate process, before it is opened in this one.
 
 HDF5's C library can loop forever or fault on damaged files, and nothing in Python can stop it then. So
-another process reads all names, attributes, texts and small arrays first; this one opens the file only
-if that one came through. Large arrays are not read: they are plain numbers, which do no such harm.
+another process reads all names, attributes, texts and small arrays first; this one opens the file only if that one
+succeeds. Large arrays are not read: plain numbers do no harm.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NWB files (Neurodata Without Borders 2), read through pynwb in the layouts that archives have them.
+"""NWB files (Neurodata Without Borders 2), read through pynwb, in the layouts that occur in archives.
 
 What is looked for, and what it becomes:
 
@@ -62,12 +62,12 @@ def read_nwb(
     units : ``auto``, ``spikes`` (the units table) or ``rois`` (the regions of interest)
     events : how spikes come from traces where the regions are the units, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
-    check : let another process look at the file first, so that damage cannot take this one down
+    check : check the file in a separate process first, so that a damaged file cannot crash this one
 
     Raises
     ------
     RecordingError
-        Not a readable NWB file, nothing in it that has units, or a name that it does not hold.
+        Not a readable NWB file, no units in it, or a name that it does not contain.
     """
     pynwb = clean.optional("pynwb", "nwb", "reading NWB files")
     path = Path(path)
@@ -250,7 +250,7 @@ class _Reader:
         return clean.table(name, tables.pop(name), self.notes, disjoint=True) or {}
 
     def domain(self, times, traces, observed, trials, tables) -> np.ndarray:
-        """Where the units were observed: the file's word, else from the first to the last datum of them."""
+        """Where the units were observed: as the file says, else from their first to their last sample or spike."""
         if observed is not None and len(observed):
             domain = clean.union(observed)
         elif traces is not None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def read_frames(reader: _Reader, name: str | None) -> FrameSeries | None:
-    """The stimulus called ``name``, or all stimuli of one image size joined; None where there are none.
+    """The stimulus called ``name``, or all stimuli of one image size joined; None without any.
 
     Raises
     ------

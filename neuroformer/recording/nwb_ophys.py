@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Ophys:
-    """Traces of regions of interest, their table, and deconvolved activity where the file has it."""
+    """Traces of regions of interest, their table, and deconvolved activity if the file has it."""
 
     name: str
     traces: Traces
@@ -101,7 +101,7 @@ def _regions(reader: _Reader, series: Any, count: int) -> dict[str, np.ndarray]:
 
 
 def _cells_only(reader: _Reader, ophys: Ophys) -> Ophys:
-    """Without the regions that the file itself says are no cells."""
+    """Without the regions that the file marks as not a cell."""
     name = next((k for k in ophys.units if k.lower() in ("iscell", "is_cell", "accepted", "valid_roi")), None)
     if name is None:
         return ophys

@@ -1,4 +1,4 @@
-"""What the parts of the NWB reader share: places, clocks, scaled values, plain columns."""
+"""Helpers of the NWB reader: paths, clocks, scaled values, plain columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GROUPS = ("processing", "acquisition", "stimulus", "stimulus_template", "analys
 
 
 def place(obj: Any) -> str:
-    """Where an object lies in its file: ``processing/behavior/Position/head``."""
+    """The path of an object in its file: ``processing/behavior/Position/head``."""
     parts, top = [], obj
     while obj is not None and type(obj).__name__ != "NWBFile":
         parts.append(obj.name)

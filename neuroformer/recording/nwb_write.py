@@ -1,4 +1,4 @@
-"""Recordings to NWB files: standard types for what NWB knows, one scratch entry for what it does not.
+"""Recordings to NWB files: standard types where NWB has them, one scratch entry for the rest.
 
 Spikes and units go to ``units``, areas to ``electrodes`` as well, trials to ``trials``, the domain and other
 intervals to ``intervals``, behavior to ``processing/behavior/BehavioralTimeSeries``, traces to
@@ -132,7 +132,7 @@ class _Writer:
         )
 
     def electrodes(self) -> list[Any]:
-        """An electrode an area, since tools look areas up there; a recording does not hold single ones."""
+        """One electrode for each area, since tools look areas up there; a recording does not hold single electrodes."""
         from hdmf.common import DynamicTableRegion, VectorIndex
 
         area = self.rec.units.get("area")

@@ -46,15 +46,15 @@ def open_recording(
     frames_size : (height, width)
         Frames are shrunk to this size as they are read.
     frame_cache_mb : float
-        Images used last stay in memory up to this many megabytes.
+        The most recently used images stay in memory, up to this many megabytes.
     options
-        Handed to the reader; see the reader of the format in question.
+        Options of the reader of this format.
 
     Raises
     ------
     RecordingError
-        Nothing there, a kind of file that no reader knows, an option that the reader does not have,
-        or a file that contradicts itself.
+        No such file, a format that no reader knows, an option that the reader does not have, or a file that
+        contradicts itself.
     """
     rec = _read(source, options)
     frames = rec.frames
@@ -79,7 +79,7 @@ def write_recording(rec: Recording, path: str | Path) -> Path:
     Raises
     ------
     RecordingError
-        Another suffix, or something that the format cannot hold.
+        Another suffix, or content that the format cannot hold.
     """
     path = Path(path).expanduser()
     suffix = path.suffix.lower()

@@ -50,7 +50,7 @@ def refuse_pickle(path: Path) -> None:
 
 
 def is_original(folder: Path) -> bool:
-    """Whether a folder holds the original's files: spikes at a bin width that the name tells."""
+    """Whether a folder holds the original's files: spikes with a bin width in the file name."""
     return any(_split(p)[0] in _SPIKES for p in folder.glob("*.npy"))
 
 
@@ -59,7 +59,7 @@ def read_original(path: str | Path, dt: float = DT, behavior_dt: float = BEHAVIO
 
     Parameters
     ----------
-    dt, behavior_dt : bin widths in seconds of files whose name does not tell; frames have ``behavior_dt``
+    dt, behavior_dt : bin widths in seconds of files whose name does not give them; frames have ``behavior_dt``
 
     Raises
     ------
@@ -137,7 +137,7 @@ def from_original(
 
 
 def _split(file: Path) -> tuple[str, float | None]:
-    """Name and bin width that a file name tells: ``behavior_speed_dt_0.05`` is speed at 0.05 s."""
+    """Name and bin width from a file name: ``behavior_speed_dt_0.05`` is speed at 0.05 s."""
     match = _NAME.match(file.stem)
     assert match is not None
     step = match["dt"]

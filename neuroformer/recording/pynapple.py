@@ -1,8 +1,8 @@
 """pynapple objects to and from a Recording.
 
 Pynapple keeps times to the nanosecond, has no place for units of measure, meta and truth, cannot hold
-intervals that overlap, and takes a microsecond off an interval that touches the next; the last is undone
-when objects come back.
+intervals that overlap, and shortens an interval that touches the next by a microsecond; only the last is undone when
+objects are read back.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class BehaviorVariable:
     def hold(self, at: np.ndarray) -> np.ndarray:
         """(N, columns) last sample at or before each time of ``at`` (N,): what a causal reader knows.
 
-        NaN before the first sample, and where the last sample is older than five sampling periods.
+        NaN before the first sample, and if the last sample is older than five sampling periods.
         """
         at = np.asarray(at, dtype=np.float64)
         k = np.searchsorted(self.times, at, side="right") - 1
@@ -192,8 +192,8 @@ class Recording:
     truth : dict of name to array
         What is known of a synthetic recording (couplings, receptive fields, ...); empty for real ones.
     meta : dict
-        JSON-able facts (source, species, parameters of a generator); ``meta["notes"]`` is the list of
-        remarks that a reader makes on what it left out, changed or assumed.
+        JSON-able facts (source, species, parameters of a generator); ``meta["notes"]`` lists what the reader left
+        out, changed or assumed.
     traces : Traces, optional
         Continuous activity of the units (calcium), kept beside the spikes.
     intervals : dict of name to dict of columns
@@ -317,7 +317,7 @@ class Recording:
         )
 
     def without_spikes(self) -> Recording:
-        """The same recording without a spike or a trace: what a simulation of whole trials may look at."""
+        """The same recording without spikes and traces: what a simulation of whole trials may look at."""
         return self.without_spikes_after(-np.inf)
 
     def sha256(self) -> str:

@@ -1,7 +1,7 @@
 """Files with more spikes than fit into memory: sorted once, out of core, into an index beside the file.
 
-NWB keeps spikes by unit. Beyond ``LARGE`` of them, the reader sorts them by time into ``FILE.spikes/`` (two
-memory-mapped arrays) and maps those from then on, as long as the file has the same size and date.
+NWB keeps spikes by unit. Beyond ``LARGE`` spikes, the reader sorts them by time into ``FILE.spikes/`` (two
+memory-mapped arrays) and uses these from then on, as long as the size and date of the file do not change.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@
       frames.npy  frames_times.npy  ...  traces, behavior, tables: one .npy an array
 
 Everything is memory-mapped. Each file has a checksum a megabyte; opening compares sizes, headers and a few
-of those pieces, ``verify=True`` compares all. Since the spikes were validated when the folder was written,
-opening does not look through them again.
+of those pieces, ``verify=True`` compares all. The spikes were validated when the folder was written, so opening does
+not check them again.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _parts(rec: Recording, manifest: dict[str, Any]) -> Iterable[tuple[str, Any, str | None]]:
-    """(file, array, name) of everything; names are free text, which files are not called by."""
+    """(file, array, name) of everything; names are free text, so files are named otherwise."""
     yield "spike_times", rec.spike_times, None
     yield "spike_units", rec.spike_units, None
     yield "domain", rec.domain, None

@@ -1,4 +1,4 @@
-"""What a recording must agree on with itself; large arrays are read in pieces, never copied whole."""
+"""Consistency checks of a recording; large arrays are read in pieces, never copied whole."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class RecordingError(ValueError):
 class CheckedSpikes:
     """Proof that spikes passed :func:`validate` once, for a layout that was checked when it was written.
 
-    It holds for these two arrays and for their beginnings only, so it cannot vouch for other spikes
-    that :func:`dataclasses.replace` puts in their place.
+    It holds only for these two arrays and their beginnings, not for other spikes that :func:`dataclasses.replace` may
+    put in their place.
     """
 
     def __init__(self, times: np.ndarray, units: np.ndarray, unit_spikes: np.ndarray | None = None):
@@ -74,7 +74,7 @@ def chunks(length: int, overlap: int = 0) -> Iterator[slice]:
 
 
 def validate(rec: Recording) -> None:
-    """Check that a recording agrees with itself.
+    """Check that a recording is consistent.
 
     Raises
     ------

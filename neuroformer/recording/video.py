@@ -21,8 +21,8 @@ PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
 class VideoFrames(LazyFrames):
     """Frames of a video, decoded when asked for, in 8-bit luminance.
 
-    Opening reads the packets' headers only: how many frames, when each is shown, and where decoding can
-    start. Reading a frame decodes from the keyframe before it.
+    Opening reads only the packets' headers: the number of frames, their times, and where decoding can start. Reading
+    a frame decodes from the keyframe before it.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What a run's folder holds, panel by panel, ready for the page; a panel without data says what makes it."""
+"""The content of a run's folder, panel by panel, ready for the page; a panel without data names the command that
+makes it.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,7 @@ MEANINGS = {
 
 @dataclass
 class Run:
-    """A run's folder, and what was opened for it; ``rec`` is None where the recording is not at hand."""
+    """A run's folder and its opened parts; ``rec`` is None if the recording cannot be found."""
 
     folder: Path
     bundle: Bundle
@@ -234,7 +236,7 @@ def _decoding(run: Run) -> dict[str, Any]:
 
 
 def _fewshot(run: Run) -> dict[str, Any]:
-    """Curves of every target that was tried; scores below -0.5 are cut off."""
+    """Curves of every target with few-shot results; scores below -0.5 are cut off."""
     charts = []
     for path in sorted(run.folder.glob("fewshot_*.json")):
         tree = json.loads(path.read_text())
@@ -299,7 +301,7 @@ def _maps(run: Run):
 
 
 def plain(value: Any) -> Any:
-    """What JSON can hold: numbers that are none become null, tuples become lists."""
+    """As JSON can hold it: NaN and infinity become null, tuples become lists."""
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -310,7 +312,7 @@ def plain(value: Any) -> Any:
 
 
 def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
-    """The recording and its split; None where the file is not at hand any more."""
+    """The recording and its split; None if the file cannot be found any more."""
     from neuroformer.data.splits import make_split
 
     try:

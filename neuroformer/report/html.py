@@ -34,7 +34,7 @@ def write_report(folder: Path, bundle: Bundle, config, path: Path) -> tuple[Path
     Raises
     ------
     ValueError
-        A page beyond 15 MB, which is our bug.
+        A page larger than 15 MB, which would be a bug of this package.
     """
     rec, split = open_parts(bundle, config)
     panels = collect(Run(folder, bundle, rec, split))

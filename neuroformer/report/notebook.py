@@ -29,7 +29,7 @@ from neuroformer.report.summary import summary
 
 
 class Panel(tuple):
-    """The matplotlib axes of one figure; as the last line of a cell they show it."""
+    """The matplotlib axes of one figure, which is shown if they are the last line of a cell."""
 
     @classmethod
     def of(cls, what: Figure | Axes | np.ndarray) -> Panel:
@@ -151,7 +151,7 @@ class RunView:
             return Panel.of(stimuli(file["contrast"], [str(u) for u in file["unit_ids"]]))
 
     def report(self) -> Path:
-        """Write the whole page; the path of it."""
+        """Write the whole page; returns its path."""
         return write_report(self.folder, self.bundle, self.config, self.folder / "report.html")[0]
 
     def _file(self, name: str, command: str) -> Path:
@@ -184,7 +184,7 @@ class RunView:
 
 
 def _nan_for_null(tree: Any) -> Any:
-    """JSON knows no NaN; a score that is none is drawn nowhere."""
+    """Turn the nulls of JSON back into NaN, which is not drawn."""
     if isinstance(tree, dict):
         return {k: _nan_for_null(v) for k, v in tree.items()}
     if isinstance(tree, list):

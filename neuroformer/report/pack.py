@@ -1,4 +1,4 @@
-"""Numbers as text that a page can hold: little-endian bytes in base64, as small as they can honestly be."""
+"""Numbers as text for a page: little-endian bytes in base64, in the smallest type that keeps what is shown."""
 
 from __future__ import annotations
 

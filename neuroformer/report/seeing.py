@@ -21,7 +21,7 @@ MAX_FIELD_VALUES = 2_500_000  # pixels of receptive fields and most exciting inp
 
 
 def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[str, Any] | None:
-    """Every map of units by units; None where there is none."""
+    """Every map of units by units; None without any."""
     square = [m for m in maps.values() if list(m.rows) == units and m.square]
     if not square:
         return None
@@ -84,7 +84,7 @@ def frames(path: Path, maps: Mapping[str, Map]) -> dict[str, Any] | None:
 
 
 def _mean_of_known(values: np.ndarray) -> np.ndarray:
-    """Over the last axis; 0 where nothing is known (a unit that did not fire)."""
+    """Mean over the last axis of what is known; 0 if nothing is (a unit that did not fire)."""
     known = np.isfinite(values)
     return np.where(known, values, 0.0).sum(-1) / np.maximum(known.sum(-1), 1)
 

@@ -48,7 +48,7 @@ def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, An
 
 
 def _decoders(v: dict[str, float], target: str, values: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Every other decoder that the summary has a figure of; the control by its name."""
+    """Every other decoder with a score in the summary; the control under its own name."""
     start = f"decode_{target}_r2_"
     names = [k.removeprefix(start) for k in v if k.startswith(start)]
     others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]

@@ -1,4 +1,4 @@
-"""A new recording joins a trained model: what is shared is taken over, its units get rows of their own."""
+"""A new recording joins a trained model: the shared trunk is reused, and its units get their own rows."""
 
 from __future__ import annotations
 
@@ -63,12 +63,12 @@ def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
 
 @dataclass
 class Start:
-    """From which weights a run begins, and what of them trains.
+    """The weights that a run starts from, and which of them are trained.
 
     Attributes
     ----------
     bundle : Bundle
-        A run of one recording or several, whose trunk is taken.
+        A run of one or several recordings, whose trunk is used.
     train : "new": what belongs to the new recording (its units' rows and heads); "all": the trunk, too
     """
 
@@ -80,7 +80,7 @@ class Start:
         return member_config(config, 0, absent(rec, config))
 
     def begin(self, cohort: Cohort) -> dict[str, Any]:
-        """Put the trunk into a cohort of one recording, and freeze it where only the new trains.
+        """Put the trunk into a cohort of one recording, and freeze it if only the new parts train.
 
         Returns
         -------
@@ -116,7 +116,7 @@ class Start:
         return {"start": digest}
 
     def _same_meaning(self, name: str, model: Neuroformer) -> bool:
-        """Whether a parameter says of the new recording what it said of those before."""
+        """Whether a parameter has the same meaning for the new recording as for the earlier ones."""
         parts = name.split(".")
         known = [m.normalization for m in self.bundle.recordings]
         if parts[0] == "targets":
@@ -145,9 +145,8 @@ class Start:
 
 
 def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
-    """One bundle of a run's recordings and of one that was adapted to it with a frozen trunk.
-
-    Of the weights only those that are best for the likelihood: the new rows were trained with their trunk.
+    """Write one bundle of a run's recordings and one that was adapted to it with a frozen trunk. It has only the
+    weights that are best for the likelihood, since the new rows were trained with that trunk.
 
     Raises
     ------

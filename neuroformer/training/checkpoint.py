@@ -1,4 +1,4 @@
-"""Where a run stands, in one file: tensors and JSON in safetensors, written so that a kill cannot harm it."""
+"""The state of a run in one file: tensors and JSON in safetensors, written so that a kill cannot damage it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ class CheckpointError(ValueError):
 
 @dataclass
 class Progress:
-    """How far a run is: what a checkpoint holds beside tensors.
-
-    There is no random state in it: batches and dropout follow from the seed and the step's number.
+    """The progress of a run: what a checkpoint holds beside tensors. There is no random state in it, since batches
+    and dropout depend only on the seed and the step number.
     """
 
     step: int = 0  # optimiser steps done
@@ -51,12 +50,12 @@ class Progress:
 def save_checkpoint(
     path: Path, tensors: dict[str, Tensor], progress: Progress, config: Config, data: dict[str, Any]
 ) -> None:
-    """Write atomically; ``data`` says on what the run trains.
+    """Write atomically; ``data`` identifies what the run trains on.
 
     Raises
     ------
     OSError
-        The disk is full, say; the file that was there before is intact.
+        The disk is full, say; the previous file is intact.
     """
     tree = {
         "format": FORMAT, "config": to_dict(config), "data": data, "progress": dataclasses.asdict(progress),
@@ -65,7 +64,7 @@ def save_checkpoint(
 
 
 def read_config(path: Path) -> Config:
-    """The configuration that a checkpoint's run has."""
+    """The configuration of a checkpoint's run."""
     return from_dict(_header(path)["config"])
 
 
@@ -77,7 +76,7 @@ def load_checkpoint(path: Path, config: Config, data: dict[str, Any]) -> tuple[d
     CheckpointError
         A file that is damaged, or a recording that is not the one that the run trains on.
     ConfigError
-        A configuration that is not the run's; names the keys.
+        Another configuration than the run's; names the keys.
     """
     tree = _header(path)
     refuse_other_config(from_dict(tree["config"]), config, path)
@@ -133,7 +132,7 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def state_tensors(
     model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
-    """Everything that training changes, by name, whole; where weights are sharded, every process must ask."""
+    """Everything that training changes, by name and unsharded; with sharded weights, every process must call this."""
     out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:
         out |= {f"average.{k}": v for k, v in average.tensors().items()}

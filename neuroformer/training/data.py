@@ -1,4 +1,4 @@
-"""A recording made ready for a configuration, and the windows of every training step."""
+"""A recording prepared for a configuration, and the windows of every training step."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from neuroformer.recording import Recording
 
 @dataclass
 class Prepared:
-    """A recording made ready for one configuration: split, index, normalisation, batch builder; and what it lacks of
-    what the whole run reads."""
+    """A recording prepared for one configuration: split, index, normalisation, batch builder; and what it lacks of
+    the inputs of the whole run.
+    """
 
     rec: Recording
     config: Config
@@ -38,7 +39,7 @@ class Prepared:
         return tile(self.split.blocks[part], self.builder.shape, **options)
 
     def describe(self) -> dict[str, Any]:
-        """Plain values that name what is trained on: the units, and the split with its digest."""
+        """Plain values that identify the training data: the units, and the split with its digest."""
         split: dict[str, Any] = {"sha256": self.split.sha256(), "claim": self.config.split.claim}
         split |= {part: self.split.intervals(part).tolist() for part in self.split.blocks}
         return {"units": list(self.rec.unit_ids), "spikes": self.rec.num_spikes, "split": split}
@@ -47,7 +48,7 @@ class Prepared:
 def prepare(
     rec: Recording, config: Config, normalization: dict[str, Any] | None = None, lacks: Sequence[str] = ()
 ) -> Prepared:
-    """Split, index and normalise a recording; ``normalization`` of a bundle replaces a fresh fit."""
+    """Split, index and normalise a recording; with ``normalization`` (of a bundle), nothing is fitted."""
     rec = configured(rec, config)
     split = make_split(rec, config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
@@ -57,7 +58,7 @@ def prepare(
 
 @dataclass
 class Piece:
-    """What one process does at once: its windows of a part of a step's batch.
+    """What one process computes at once: its windows of a part of a step's batch.
 
     Attributes
     ----------
@@ -65,7 +66,7 @@ class Piece:
     sizes : tuple of int
         How many windows each process has in the same part.
     recording : int
-        Which of the run's recordings the windows are of.
+        Index of the recording that the windows belong to.
     """
 
     windows: Windows
@@ -74,7 +75,7 @@ class Piece:
 
 
 class StepDataset(Dataset):
-    """A dataset whose items are the batches of whole steps: the sampler says which windows."""
+    """A dataset whose items are the batches of whole steps; the sampler chooses the windows."""
 
     def __init__(self, builders: Sequence[BatchBuilder]):
         self.builders = builders
@@ -84,13 +85,13 @@ class StepDataset(Dataset):
 
 
 class Steps(Sampler):
-    """For ever: every stretch of the training blocks once an epoch, in random batches of nearly equal size.
+    """Endless: every stretch of the training blocks once per epoch, in random batches of nearly equal size.
 
-    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Of several
-    recordings, each batch holds one; which one, a shuffled deck says, that holds each recording as often as it has
-    batches (``train.balance``: or all alike). What a step holds follows from the seed and its number alone, so
-    that a run goes on at any step as if it had never stopped. A batch is cut into ``pieces`` (gradient
-    accumulation), and these are dealt to the processes.
+    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Each batch holds
+    windows of one recording. With several recordings, a shuffled deck decides which: each is in it as often as it has
+    batches, or all equally often (``train.balance``). The content of a step depends only on the seed and the step
+    number, so a run can continue at any step as if it had never stopped. A batch is cut into ``pieces`` (gradient
+    accumulation), which are dealt to the processes.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class Steps(Sampler):
             yield [self._piece(recording, part) for part in _cut(batch, self.pieces)]
 
     def drawn(self, step: int) -> tuple[int, int]:
-        """The recording of a step, and how many batches of it came before."""
+        """The recording of a step, and the number of its earlier batches."""
         if len(self.deck) == 1:
             return 0, step
         times, place = divmod(step, sum(self.deck))

@@ -1,4 +1,4 @@
-"""The run's log: one row a logged step, in a CSV file that a resumed run continues."""
+"""The run's log: one row for each logged step, in a CSV file that a resumed run continues."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from neuroformer.model.bundle import write_atomic
 
 
 class Log:
-    """Rows of ``log/metrics.csv``, and of Weights & Biases where the run wants it.
+    """Rows of ``log/metrics.csv``, also sent to Weights & Biases if the run asks for it.
 
-    Rows reach the disk with :meth:`flush`, which comes before every checkpoint; resuming drops the rows after
-    the checkpoint's step, so that none is lost and none is there twice.
+    Rows reach the disk with :meth:`flush`, which comes before every checkpoint; resuming drops the rows after the
+    checkpoint's step, so that none is lost or duplicated.
 
     Parameters
     ----------

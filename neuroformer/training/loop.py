@@ -1,12 +1,10 @@
-"""The steps of a run, from wherever it stands: batches in, weights, log and checkpoints out."""
+"""The training loop, from the first step or from a checkpoint: batches in; weights, log and checkpoints out."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,21 +46,7 @@ from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
-
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it takes a node back; Ctrl-C
-
-
-class Stopped(Exception):
-    """A signal asked the run to end; it was saved, and goes on with ``--resume``.
-
-    Attributes
-    ----------
-    signal : signal.Signals
-    """
-
-    def __init__(self, number: int, saved: str):
-        self.signal = signal.Signals(number)
-        super().__init__(f"{self.signal.name}: {saved}")
+from neuroformer.training.stopping import Stopped, listen
 
 
 class NonFiniteLoss(ValueError):
@@ -84,11 +68,12 @@ class Trainer:
     members : Prepared
         One a recording.
     cohort : Cohort
-        Their models, as they begin; parameters that need no gradient stay as they are.
+        Their initial models; parameters that need no gradient are not changed.
     folder : Path
         Of the run: ``weights``, ``log`` and the checkpoint go there.
     origin : dict
-        What beside configuration and data says how the run began; a checkpoint of another origin is refused.
+        What else determined the start of the run, beside configuration and data; a checkpoint of another origin is
+        refused.
     """
 
     def __init__(
@@ -120,7 +105,7 @@ class Trainer:
 
     @property
     def scored(self) -> Cohort:
-        """The models whose scores count: the moving average, where there is one."""
+        """The models that are scored: the moving average if there is one."""
         return self.cohort if self.average is None else self.average.model
 
     # 1: where the run stands
@@ -142,7 +127,7 @@ class Trainer:
         self.saved_at = time.monotonic()
 
     def _data(self) -> dict[str, Any]:
-        """On what the run trains, and from where it began."""
+        """Identifies what the run trains on, and what it started from."""
         if len(self.members) == 1:
             return self.members[0].describe() | self.origin
         every = {m.rec.name: m.describe() for m in self.members}
@@ -156,7 +141,7 @@ class Trainer:
     # 2: steps
 
     def fit(self, *, bar: bool, wandb: Any = None) -> Progress:
-        """Train to the last step; a :class:`Stopped` where a signal came first."""
+        """Train to the last step; returns a :class:`Stopped` if a signal came first."""
         t = self.train
         self.began_at = self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
@@ -301,7 +286,7 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """Scores on validation, the mean over recordings; the best weights of each objective have a file of their own."""
+        """Validation scores, averaged over recordings; saves the best weights of each objective to its own file."""
         each = [self._valid_scores(i) for i in range(len(self.members))]
         names = dict.fromkeys(name for values in each for name in values)
         mean = {name: float(np.mean([v[name] for v in each if name in v])) for name in names}
@@ -353,31 +338,6 @@ class Trainer:
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)
         return found
-
-
-class listen:
-    """While it lasts, a signal only leaves a note, which the trainer reads after the step; a second Ctrl-C does not wait."""
-
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-        self.old: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
-                if hasattr(signal, name):  # Windows lacks SIGUSR1
-                    number = getattr(signal, name)
-                    self.old[number] = signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.trainer.signal == number:
-            raise KeyboardInterrupt
-        self.trainer.signal = number
-        self.trainer.bar.set_description("saving, then stopping")
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
 
 
 def _mix(*numbers: int) -> int:

@@ -1,4 +1,4 @@
-"""What one process computes in a step, and what the optimiser does with it."""
+"""The computation of one process in a step, and the optimiser."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from neuroformer.model.neuroformer import Neuroformer
 
 
 class Share:
-    """A batch of one recording, the denominators of the step that it is a piece of, and how to see the other
+    """A batch of one recording, the denominators of its whole step, and the function that gathers the other
     processes' windows.
 
-    A plain object, so that wrappers hand it on as it is: Lightning would round the recording's values to the
+    A plain object, so that wrappers pass it on unchanged: Lightning would round the recording's values to the
     precision of the weights.
     """
 
@@ -54,7 +54,7 @@ class Losses(nn.Module):
 
 
 def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
-    """How the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
+    """Set how the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
 
     Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
     itself has kernels of its own, and its layouts differ from batch to batch.
@@ -68,7 +68,7 @@ def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
 
 
 def load_pretrained(model: Neuroformer) -> None:
-    """The weights with which a backbone that is fine-tuned begins."""
+    """Load the initial weights of a backbone that is fine-tuned."""
     if model.frames is not None and model.frames.backbone is not None:
         found = load_backbone(model.config.model.frame_encoder)
         model.frames.backbone.load_state_dict(found.state_dict())
@@ -94,11 +94,12 @@ def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
 
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
-    """What trains. Matrices decay; vectors, norms and biases do not. Receptive fields and coupling have a rate of
-    their own, and a pretrained network another.
+    """The trained parameters, in groups. Matrices have weight decay; vectors, norms and biases do not. Receptive
+    fields and coupling have their own learning rate, and so has a pretrained network.
 
-    Weights of a coupling of pairs are seldom touched: two units fire at one lag in few batches of a hundred. Adam would
-    take the silence between for a strong gradient, so here its ``eps`` is a tenth of a unit's share of the spikes.
+    Pair weights of the coupling seldom get a gradient: two units fire at a given lag in a few batches of a hundred.
+    Adam would make large steps from such rare gradients, so its ``eps`` is a tenth of a unit's share of the spikes
+    here.
     """
     members: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, p in cohort.named().items():
@@ -131,7 +132,7 @@ def shrink(model: Neuroformer, step: int, t: TrainConfig) -> None:
 
 @dataclass
 class Average:
-    """The moving average of a model's weights, which is what is scored and kept."""
+    """The moving average of a model's weights, which is scored and kept."""
 
     model: Cohort
     decay: float

@@ -1,4 +1,5 @@
-"""Noise on the past: training on pasts that are not quite right, as a model meets them in its own closed loop.
+"""Noise on the past: in its own closed loop, a model sees a past that is not quite right, and training can prepare
+it.
 
 Shape suffixes: P past spikes.
 """
@@ -14,7 +15,7 @@ from neuroformer.ops import Ragged
 
 
 def noisy_past(batch: Batch, share: float) -> Batch:
-    """The batch with a share of its past spikes gone, and a copy of as many at random times of the same window's past.
+    """The batch with a share of its past spikes dropped, and as many added at random times of the same window's past.
 
     Each spike is dropped with chance ``share``, and, whether it was or not, its unit fires once more, with the same
     chance, in any bin of the past that exists. Rates stay; counts, times and bursts are as uncertain as a simulation's.

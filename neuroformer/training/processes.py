@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other. With one process every function hands back what it got."""
+"""Communication between the processes of a run. With one process, every function returns its argument."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Processes:
         return dict(zip(names, self.sum(total), strict=True))
 
     def agree(self, *flags: int) -> list[int]:
-        """For each flag the largest that a process has, so that all do the same."""
+        """The largest value of each flag over all processes, so that all act alike."""
         if self.num == 1:
             return list(flags)
         x = torch.tensor(flags, device=self.device)
@@ -48,7 +48,7 @@ class Processes:
         return out
 
     def gather(self, sizes: tuple[int, ...]) -> Gather | None:
-        """How alignment sees the rows of all processes, of which each has its own number."""
+        """A function that gathers the rows of all processes (whose numbers differ), for alignment."""
         if self.num == 1:
             return None
 

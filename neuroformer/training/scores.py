@@ -68,7 +68,7 @@ class Scores:
             self.true.setdefault(name, []).append(batch.targets[name].flatten(0, 1).cpu().numpy())
 
     def bits_per_spike(self) -> float:
-        """Of the tokens, against the null model (DESIGN: bits/spike (tokens))."""
+        """Of the tokens, against the null model: :func:`neuroformer.metrics.bits_per_spike`."""
         return self._bits(self.tokens - (self.null - self.log_factorial))
 
     def bits_per_spike_rates(self) -> float:
@@ -76,7 +76,7 @@ class Scores:
         return self._bits(self.rates - self.null)
 
     def bits_per_sample(self) -> float:
-        """Of traces: ``(log2 P_model - log2 P_marginal) / samples``, over held-out windows that tile time.
+        """For traces: ``(log2 P_model - log2 P_marginal) / samples``, over held-out windows that tile time.
 
         The marginal is each unit's own distribution of the same family, fitted on training blocks. Samples of
         the gamma above zero have densities, whose unit of measure leaves the difference.
@@ -84,7 +84,7 @@ class Scores:
         return (self.traces - self.traces_null) / max(self.samples, 1) / float(np.log(2))
 
     def bits_per_sample_interval(self, block: int, bootstraps: int, seed: int = 0) -> tuple[float, float]:
-        """95 % interval of :meth:`bits_per_sample`, by drawing blocks of ``block`` bins again; NaN from a single block."""
+        """95 % interval of :meth:`bits_per_sample`, by resampling blocks of ``block`` bins; NaN for a single block."""
         gain, number, segment, tick = np.concatenate(self.trace_windows).T
         _, label = np.unique(np.stack([segment, tick // block]), axis=1, return_inverse=True)
         bits = lambda g, n: g.sum() / max(n.sum(), 1) / np.log(2)
@@ -92,7 +92,7 @@ class Scores:
         return float(low), float(high)
 
     def likelihood(self) -> float:
-        """What validation compares: bits/sample of traces, where they are modelled, else bits/spike."""
+        """The score that validation compares: bits/sample if traces are modelled, else bits/spike."""
         return self.bits_per_sample() if self.samples else self.bits_per_spike()
 
     def _bits(self, nats: float) -> float:
@@ -104,7 +104,7 @@ class Scores:
 
     @classmethod
     def merge(cls, parts: list[Scores]) -> Scores:
-        """The scores of all processes, which were dealt the batches one by one in turn."""
+        """Merge the scores of all processes, which took the batches in turn."""
         out = cls(parts[0].unit_rate)
         for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows",
                      "traces", "traces_null", "samples"):  # fmt: skip

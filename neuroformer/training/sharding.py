@@ -1,6 +1,5 @@
-"""Parameters that lie in pieces over the processes (FSDP2), and how to read and write them whole.
-
-Without sharding every function here hands back what it got.
+"""Parameters that are sharded over the processes (FSDP2), and functions to read and write them whole. Without
+sharding, every function here returns its argument.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from neuroformer.model.cohort import Cohort
 
 
 def shard(module: nn.Module, mesh: Any) -> nn.Module:
-    """Every block of a model is gathered when it computes, and the rest of the model with the model."""
+    """Shard a model: each block is gathered when it computes, the rest at the start of the forward pass."""
     mesh = mesh["data_parallel"] if "data_parallel" in (mesh.mesh_dim_names or ()) else mesh
     for model in [m for m in module.modules() if isinstance(m, Cohort)][0].members:
         for block in model.modules():
@@ -33,12 +32,12 @@ def is_sharded(module: nn.Module) -> bool:
 
 
 def whole_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Single numbers, which cannot be cut in pieces: every process has them."""
+    """Single numbers, which cannot be sharded: every process has them."""
     return [p for p in module.parameters() if p.ndim == 0]
 
 
 def average_gradients(module: nn.Module) -> None:
-    """Of what every process has whole; FSDP takes care of the rest."""
+    """Average the gradients of the parameters that every process has whole; FSDP averages the others."""
     for p in whole_parameters(module):
         if p.requires_grad:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -47,7 +46,7 @@ def average_gradients(module: nn.Module) -> None:
 
 
 def gathered(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors from the pieces of all processes, every one of which must ask."""
+    """Whole tensors from the pieces of all processes; every process must call this."""
     return {k: v.full_tensor().cpu() if isinstance(v, DTensor) else v for k, v in tensors.items()}
 
 
@@ -63,7 +62,7 @@ def in_pieces(tensors: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, 
 
 
 def let_go(module: nn.Module) -> None:
-    """Forget what an evaluation gathered: it would be old after the next change of the pieces."""
+    """Drop what an evaluation gathered, since the next update makes it outdated."""
     for m in module.modules():
         if isinstance(m, FSDPModule):
             m.reshard()

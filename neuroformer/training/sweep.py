@@ -1,4 +1,6 @@
-"""A search over keys of the configuration, by validation bits/spike; Optuna proposes, a SQLite file remembers."""
+"""A search over keys of the configuration, by validation bits/spike: Optuna proposes, a SQLite file stores the
+trials.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from typing import Any
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, read_yaml, to_dict
 from neuroformer.data.members import open_recordings
 from neuroformer.training.checkpoint import refuse_other_config
-from neuroformer.training.loop import NonFiniteLoss, Stopped
+from neuroformer.training.loop import NonFiniteLoss
+from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train_several
 
 FILE, STUDY = "sweep.db", "sweep"
@@ -26,7 +29,7 @@ HEARTBEAT_S, GRACE_S = (
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from low to high, both included; whole ones where both ends are."""
+    """Numbers from low to high, both included; whole numbers if both ends are whole."""
 
     low: float
     high: float
@@ -43,7 +46,7 @@ Space = dict[str, Range | list[Any]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One configuration that was tried; ``score`` is None where it could not be run, and ``reason`` says why."""
+    """One configuration that was tried; if it could not be run, ``score`` is None and ``reason`` says why."""
 
     values: dict[str, Any]
     folder: Path
@@ -52,12 +55,12 @@ class Trial:
 
 
 def read_space(path: Path, base: Config) -> Space:
-    """Keys and what they may be: a list of choices, or ``{low, high[, log][, step]}``.
+    """Keys and their possible values: a list of choices, or ``{low, high[, log][, step]}``.
 
     Raises
     ------
     ConfigError
-        A key that the configuration lacks, an empty range, an end of a range or a first choice that cannot be.
+        A key that the configuration lacks, an empty range, or an invalid end of a range or first choice.
     """
     space: Space = {}
     for key, given in read_yaml(path).items():
@@ -93,9 +96,9 @@ def changed(base: Config, values: dict[str, Any]) -> Config:
 def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress: bool) -> Iterator[Trial]:
     """Try configurations until the folder's sweep has ``num_trials`` of them, those of other processes included.
 
-    Every trial is a run in ``trial_<number>``. What counts is its best validation bits/spike (traces: bits/sample);
-    nobody looks at test data. A trial that was stopped or killed goes on from its checkpoint, in whichever process
-    comes first. Proposals are those of the tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011).
+    Every trial is a run in ``trial_<number>``. Its score is the best validation bits/spike (traces: bits/sample);
+    test data are never used. A trial that was stopped or killed continues from its checkpoint, in whichever process
+    takes it up first. Proposals are those of the tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011).
 
     Yields
     ------
@@ -147,7 +150,7 @@ def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress
 
 
 def finished(folder: Path) -> list[Trial]:
-    """All trials of a folder's sweep that ended, the best first."""
+    """All finished trials of a folder's sweep, best first."""
     optuna = _optuna()
     study = optuna.load_study(study_name=STUDY, storage=_storage(optuna, folder))
     state = optuna.trial.TrialState
@@ -170,7 +173,7 @@ def _proposed(trial: Any, key: str, entry: Range | list[Any]) -> Any:
 
 
 def _again(study: Any, trial: Any) -> None:
-    """The same values in the same folder, for whoever comes next."""
+    """Queue the same values and folder again, for whichever process comes next."""
     study.enqueue_trial(trial.params, user_attrs={"folder": trial.user_attrs["folder"]})
 
 

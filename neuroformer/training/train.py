@@ -55,9 +55,9 @@ def train_several(
     progress : bool
         Show a bar: the terms of the loss, spikes a second, time left.
     resume : bool
-        Go on from the checkpoint in ``folder``, where there is one.
+        Continue from the checkpoint in ``folder``, if there is one.
     start : optional
-        Weights to begin with, in place of random ones.
+        Initial weights, in place of random ones.
     tell : optional
         Called with the audit of each recording before the first step, in the first process.
 
@@ -71,13 +71,13 @@ def train_several(
     Raises
     ------
     ConfigError, RecordingError
-        A run that cannot be, or a split that leaks (unless ``split.allow_leak``).
+        An impossible run, or a split that leaks (unless ``split.allow_leak``).
     CheckpointError
         A checkpoint that is damaged, or of another recording.
     NonFiniteLoss
         Names the step, the term and the windows; the last checkpoint stays.
     Stopped
-        A signal asked to end; the run was saved.
+        A signal asked to stop; the run was saved.
     """
     t = config.train
     fabric = make_fabric(config)
@@ -119,7 +119,7 @@ def prepare_members(recs: Sequence[Recording], config: Config) -> list[Prepared]
 
 
 def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
-    """The models as ``config.seed`` starts them."""
+    """The initial models, drawn with ``config.seed``."""
     torch.manual_seed(config.seed)
     models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in members]
     for model in models:
@@ -128,7 +128,7 @@ def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
 
 
 def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list[Audit]) -> dict[str, Any]:
-    """What a finished training says of itself."""
+    """The numbers that describe a finished training."""
     out = {
         "train_seconds": done.seconds, "train_steps": done.step,
         "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
@@ -144,7 +144,7 @@ def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list
 
 
 def member_of(prepared: Prepared, audited: Audit) -> Member:
-    """What a bundle says of a recording."""
+    """The entry of a recording in a bundle."""
     split = prepared.describe()["split"] | {"audit": audited.to_dict()}
     return Member(
         prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks
@@ -152,7 +152,7 @@ def member_of(prepared: Prepared, audited: Audit) -> Member:
 
 
 def refuse_leak(prepared: Prepared) -> Audit:
-    """The audit of what is about to be trained on.
+    """Audit what is about to be trained on, and refuse a leak.
 
     Raises
     ------
@@ -204,7 +204,7 @@ def make_fabric(config: Config) -> Fabric:
 
 
 def _wandb(config: Config, folder: Path, run_id: str) -> Any:
-    """A Weights & Biases run; offline where nobody is logged in, so that it works without an account."""
+    """A Weights & Biases run; offline if nobody is logged in, so that it works without an account."""
     import wandb
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
@@ -215,5 +215,5 @@ def _wandb(config: Config, folder: Path, run_id: str) -> Any:
 
 
 def load_best(folder: Path, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:
-    """The trained model of a run, with the best weights of one objective; of several recordings, for one."""
+    """The trained model of a run, with the best weights of one objective, for one of its recordings."""
     return load_model(read_bundle(folder), objective, recording)

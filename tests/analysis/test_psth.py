@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from neuroformer.analysis.psth import psth, psth_ceiling, psth_r
+from neuroformer.analysis.psth import psth, psth_r
 
 
 def test_psth_golden():
@@ -29,9 +29,9 @@ def test_psth_r_golden():
     assert out.num_excluded == 1 and out.r == pytest.approx((r0 - 1) / 2)
 
 
-def test_psth_ceiling_grows_with_repeats():
+def test_agreement_of_two_psths_grows_with_repeats():
     rng = np.random.default_rng(0)
     rate = np.exp(rng.normal(-2, 0.7, (100, 6)))
-    few = psth_ceiling(rng.poisson(rate, (3, 100, 6)), rng.poisson(rate, (3, 100, 6)), 0.05)
-    many = psth_ceiling(rng.poisson(rate, (60, 100, 6)), rng.poisson(rate, (60, 100, 6)), 0.05)
+    sides = lambda repeats: (psth(rng.poisson(rate, (repeats, 100, 6)), 0.05) for _ in range(2))
+    few, many = psth_r(*sides(3)), psth_r(*sides(60))
     assert 0 < few.r < many.r < 1

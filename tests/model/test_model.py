@@ -9,7 +9,7 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.data.windows import Windows
-from neuroformer.losses import info_nce, loss_terms, total_loss
+from neuroformer.losses import info_nce_sum, loss_terms, total_loss
 from neuroformer.model.stepper import Stepper
 from neuroformer.ops import Ragged
 
@@ -172,12 +172,13 @@ def test_every_parameter_gets_a_gradient():
 def test_infonce_masks_windows_of_the_same_clip():
     a = torch.nn.functional.normalize(torch.randn(6, 4, dtype=torch.float64), dim=1)
     same = torch.tensor([0, 1, 0, 2, 3, 4])
-    masked = info_nce(a, a, torch.tensor(5.0), same, None)
+    masked = info_nce_sum(a, a, torch.tensor(5.0), same, None)
     scores = 5.0 * a @ a.T
     scores[0, 2] = scores[2, 0] = -torch.inf
-    expected = (torch.logsumexp(scores, 1) - scores.diagonal()).mean()
+    expected = (torch.logsumexp(scores, 1) - scores.diagonal()).sum()
     assert torch.allclose(masked, expected)
     keep = torch.tensor([True] * 5 + [False])
     assert torch.allclose(
-        info_nce(a, a, torch.tensor(5.0), None, keep), info_nce(a[:5], a[:5], torch.tensor(5.0), None, None)
+        info_nce_sum(a, a, torch.tensor(5.0), None, keep),
+        info_nce_sum(a[:5], a[:5], torch.tensor(5.0), None, None),
     )

@@ -7,6 +7,7 @@ import torch
 from helpers import small_config, small_model
 
 from neuroformer.data.windows import Windows
+from neuroformer.model.embed import past_spikes
 
 
 def _case():
@@ -133,7 +134,8 @@ def test_half_of_the_units_are_hidden_in_training_only():
     batch = prepared.builder(prepared.windows("train")[:64])
     assert torch.equal(model.expected(batch), model.expected(batch))
     model.train()
-    past, _, unit, _ = model._met_past(batch)
+    assert not torch.equal(model.expected(batch), model.expected(batch))
+    past, _, unit, _ = past_spikes(batch, model.num_units, 0.5)
     cells = lambda layout, u: set(zip(layout.row_T.tolist(), u.tolist(), strict=True))
     left, before = cells(past, unit), cells(batch.past, batch.past_unit_P)
     assert left < before and 0.3 < len(left) / len(before) < 0.7

@@ -1,4 +1,4 @@
-"""Parameters of ``synthetic:demo``, and what every built-in recording does with its own."""
+"""Parameters of ``synthetic:demo``, and helpers for the parameters of all built-in recordings."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_above(name: str, parameters: Any, fields: Sequence[str], least: float)
 
 
 def stream(seed: int, part: str) -> np.random.Generator:
-    """One stream of random numbers a part, so that the size of one changes nothing in another."""
+    """A separate random stream for each part, so that changing the size of one does not change another."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *part.encode()])))
 
 

@@ -1,8 +1,8 @@
 """``synthetic:inputs``: as many periodic inputs as neurons; each neuron follows one of them.
 
-The second simulation of Neuroformer (Antoniades et al., ICLR 2024): which input drives which neuron? The inputs
-are the pixels of a small video: every pixel lights up for ``pulse_s`` once in its own period, and the neuron that
-it drives fires more while it is lit. Its ``truth`` holds
+The second simulation of Neuroformer (Antoniades et al., ICLR 2024): which input drives which neuron? The inputs are
+the pixels of a small video: every pixel lights up for ``pulse_s`` once in its own period, and the neuron that it
+drives fires more during that time. Its ``truth`` holds
 
 - ``input_of_unit`` (units,): row-major place of the pixel that drives each unit
 - ``period_s``, ``phase_s`` (inputs,): pixel k is lit where ``(t - phase_s[k]) % period_s[k] < pulse_s``

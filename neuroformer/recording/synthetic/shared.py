@@ -3,8 +3,8 @@
 A hidden network of a few variables is driven by what is on the screen, and every unit reads it with weights of its
 own: ``z' = (-z + tanh(recurrent z + drive stimulus)) / tau``, rate ``exp(baseline + loading z + own history)``.
 ``circuit`` draws the network, which is one for all animals; ``seed`` draws the animal: its units, what it is
-shown, its spikes. Recordings of one circuit are what a model of several recordings can learn more from than from
-each alone. Its ``truth`` holds
+shown, its spikes. From several recordings of one circuit, a model can learn more than from each alone. Its ``truth``
+holds
 
 - ``rate`` (bins, units) float32: expected count of each bin given the stimulus and all earlier spikes;
   ``rate_times`` (bins,): onsets of those bins, each ``meta["rate_dt_s"]`` wide
