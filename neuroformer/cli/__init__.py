@@ -39,7 +39,8 @@ from neuroformer.cli import (
     sweep,
     train,
 )
-from neuroformer.cli.shared import keep_freed_memory
+from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
+from neuroformer.training.stopping import Stopped
 
 COMMANDS = (
     audit,
@@ -80,9 +81,12 @@ def main(argv: list[str] | None = None) -> int:
     keep_freed_memory()
     try:
         return args.do(args) or 0
+    except Stopped as e:  # within folds, ablations and the like, which train more than one run
+        print(f"stopped by {e}; the same command goes on", file=sys.stderr)
+        return exit_code(e)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -8,12 +8,17 @@ import json
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
+from neuroformer.training.stopping import Stopped
+
+STOPPED = 75  # the system's code for "try again later"
+INTERRUPTED = 130
 
 
 def keep_freed_memory() -> None:
@@ -26,6 +31,11 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold = -3, -1
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, 1 << 30)
+
+
+def exit_code(stopped: Stopped) -> int:
+    """Ctrl-C comes from the user, any other signal from the system, which may start the run again."""
+    return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
 def open_run(folder: Path, overrides: list[str], recording: str = ""):

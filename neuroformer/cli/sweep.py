@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 from neuroformer.cli.options import KEYS, config_arguments, override_argument
-from neuroformer.cli.shared import refuse_unwritable, warn_only_ours
+from neuroformer.cli.shared import exit_code, refuse_unwritable, warn_only_ours
 from neuroformer.cli.tables import table
-from neuroformer.cli.train import exit_code
 from neuroformer.config import ConfigError, load_config
 
 SHOWN = 10
@@ -37,7 +36,7 @@ def add(command) -> None:
 
 
 def run(args) -> int:
-    from neuroformer.training.loop import Stopped
+    from neuroformer.training.stopping import Stopped
     from neuroformer.training.sweep import read_space, sweep
 
     if args.trials < 1:

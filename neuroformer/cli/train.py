@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from neuroformer.cli.options import KEYS, config_arguments, override_argument, training_arguments
 from neuroformer.cli.shared import (
+    exit_code,
     refuse_unwritable,
     results_folder,
     save_figure,
@@ -20,9 +20,6 @@ from neuroformer.cli.shared import (
     warn_only_ours,
 )
 from neuroformer.config import Config, ConfigError, load_config
-
-STOPPED = 75  # the system's code for "try again later"
-INTERRUPTED = 130
 
 
 def add(command) -> None:
@@ -115,7 +112,7 @@ def train_and_score(
     """
     from neuroformer.audit import time_findings
     from neuroformer.decoding.after_training import fit_heads_on
-    from neuroformer.training.loop import Stopped
+    from neuroformer.training.stopping import Stopped
     from neuroformer.training.train import is_first_process, train_several
 
     warn_only_ours()
@@ -150,11 +147,6 @@ def train_and_score(
             metrics = metrics | fit_heads_on(folder, members[0], print)
         score_members(folder, members, metrics, baselines=not args.no_baselines)
     return 0
-
-
-def exit_code(stopped) -> int:
-    """Ctrl-C comes from the user, any other signal from the system, which may start the run again."""
-    return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
 def print_warnings(findings) -> None:

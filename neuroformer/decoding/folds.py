@@ -31,6 +31,7 @@ from neuroformer.model.bundle import LIKELIHOOD, read_bundle, save_weights
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
+from neuroformer.training.checkpoint import FILE, read_config
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
@@ -149,7 +150,9 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
     for m, place in enumerate(folders):
         seeded = dataclasses.replace(config, seed=config.seed + m)
         if not _trained(place, seeded):
-            train(rec, seeded, place, progress=progress)
+            checkpoint = place / FILE
+            unfinished = checkpoint.exists() and read_config(checkpoint) == seeded
+            train(rec, seeded, place, progress=progress, resume=unfinished)
     windows, labels = labelled_windows(prepared)
     models = [_fitted(place, prepared, config.seed + m) for m, place in enumerate(folders)]
     for target in config.targets:

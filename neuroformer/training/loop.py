@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import signal
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,21 +46,7 @@ from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
-
-SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it takes a node back; Ctrl-C
-
-
-class Stopped(Exception):
-    """A signal asked the run to stop; it was saved, and continues with ``--resume``.
-
-    Attributes
-    ----------
-    signal : signal.Signals
-    """
-
-    def __init__(self, number: int, saved: str):
-        self.signal = signal.Signals(number)
-        super().__init__(f"{self.signal.name}: {saved}")
+from neuroformer.training.stopping import Stopped, listen
 
 
 class NonFiniteLoss(ValueError):
@@ -354,33 +338,6 @@ class Trainer:
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)
         return found
-
-
-class listen:
-    """Inside this context, a signal is only noted, and the trainer reads the note after each step; a second Ctrl-C
-    stops at once.
-    """
-
-    def __init__(self, trainer: Trainer):
-        self.trainer = trainer
-        self.old: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for name in SIGNALS:
-                if hasattr(signal, name):  # Windows lacks SIGUSR1
-                    number = getattr(signal, name)
-                    self.old[number] = signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if number == signal.SIGINT and self.trainer.signal == number:
-            raise KeyboardInterrupt
-        self.trainer.signal = number
-        self.trainer.bar.set_description("saving, then stopping")
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
 
 
 def _mix(*numbers: int) -> int:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from helpers import small_config, small_recording
 
-from neuroformer.training.loop import Stopped, Trainer
+from neuroformer.training.loop import Trainer
+from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train_several
 
 

@@ -21,7 +21,8 @@ from neuroformer.recording.npz import write_npz
 from neuroformer.training.adapt import Start, adapted_config, join
 from neuroformer.training.checkpoint import CheckpointError
 from neuroformer.training.data import prepare
-from neuroformer.training.loop import Stopped, Trainer
+from neuroformer.training.loop import Trainer
+from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train, train_several
 
 TRAIN = {"steps": 6, "batch_size": 32, "evaluate_every": 3, "average": 0.9, "accelerator": "cpu", "threads": 1,

@@ -53,7 +53,8 @@ def test_half_precision_is_of_the_network_not_of_the_losses(ready, dtype):
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_half_precision_trains_and_goes_on_bit_for_bit(tmp_path, precision, monkeypatch):
-    from neuroformer.training.loop import Stopped, Trainer
+    from neuroformer.training.loop import Trainer
+    from neuroformer.training.stopping import Stopped
 
     settings = {"steps": 8, "evaluate_every": 4, "checkpoint_every": 1e6, "lr": 1e-3, "precision": precision}
     c, rec = small_config(train=settings), small_recording()

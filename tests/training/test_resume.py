@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from neuroformer.config import ConfigError
 from neuroformer.training import checkpoint as checkpoints
 from neuroformer.training.checkpoint import FILE, CheckpointError, load_checkpoint
-from neuroformer.training.loop import Stopped
+from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train
 
 FORK = multiprocessing.get_context("fork")

@@ -20,7 +20,7 @@ from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
-from neuroformer.training.loop import NonFiniteLoss
+from neuroformer.training.loop import NonFiniteLoss, Trainer
 from neuroformer.training.train import train
 
 FORK = multiprocessing.get_context("fork")
@@ -150,3 +150,30 @@ def test_times_that_look_like_milliseconds_are_told_before_the_audit_walks_throu
     assert main([*begin, f"recording.path={tmp_path / 'ms.npz'}"]) == 2
     got = capsys.readouterr()
     assert "the audit began" in got.err and got.out.count("milliseconds_as_seconds") == 1
+
+
+def test_ctrl_c_within_folds_saves_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):
+    write_npz(small_recording(frames=False), tmp_path / "small.npz")
+    tree = to_dict(
+        small_config(
+            window={"frames": 0.0}, loss={"contrast": []}, targets=[{"name": "speed"}], train={"steps": 12},
+            decode={"lags": [0.2], "bootstraps": 10}, tune={"steps": 2},
+        )
+    )  # fmt: skip
+    tree["recording"]["path"] = str(tmp_path / "small.npz")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    folds = ["folds", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "f"), "--only", "0"]
+    folds += ["--baselines", "ridge", "--quiet"]
+    advance, begun = Trainer._advance, []
+
+    def interrupted(self, pieces):
+        begun.append(self.progress.step)
+        if self.progress.step == 5 and len(begun) < 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        advance(self, pieces)
+
+    monkeypatch.setattr(Trainer, "_advance", interrupted)
+    assert main(folds) == 130
+    assert "SIGINT: saved at step 6 of 12" in capsys.readouterr().err
+    assert main(folds) == 0
+    assert begun == list(range(12))

@@ -20,8 +20,9 @@ from neuroformer.model.cohort import Cohort, is_own
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording.npz import write_npz
 from neuroformer.training.data import Steps, prepare
-from neuroformer.training.loop import Stopped, Trainer
+from neuroformer.training.loop import Trainer
 from neuroformer.training.scores import score
+from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import initial_cohort, prepare_members, train_several
 
 TRAIN = {"steps": 12, "batch_size": 32, "evaluate_every": 5, "average": 0.9, "accelerator": "cpu", "threads": 1,
