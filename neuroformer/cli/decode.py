@@ -21,6 +21,7 @@ def add(command) -> None:
 
 
 def run(args) -> None:
+    from neuroformer.decoding.decode import at_samples
     from neuroformer.decoding.run import decode_run, sees_more
     from neuroformer.report import figures
 
@@ -44,11 +45,13 @@ def run(args) -> None:
         tables.append(score_table(decoded, target, scores))
         columns = prepared.normalization["targets"][target.name].get("columns") or [target.name]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
-        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns)
+        period = prepared.normalization["targets"][target.name].get("period", 0.0)
+        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=period)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         if decoded.spread_VC is not None:
             arrays["model_spread"] = decoded.spread_VC
+        arrays |= at_samples(decoded, target, prepared)
         np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     print("\n".join(tables))
     summarise(args.folder, {}, summary)

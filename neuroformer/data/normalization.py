@@ -92,6 +92,11 @@ def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarra
     return values[finite], list(var.columns) or [name] * (var.num_columns == 1)
 
 
+def turn_start(low: float, period: float) -> float:
+    """Where the circle of a variable begins: at 0 where training held no negative value, else half a turn before."""
+    return 0.0 if low >= 0 else -period / 2
+
+
 def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
     """The entry of a variable in units of its own, from (N, C) values."""
     std = values.std(0)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, TargetConfig
+from neuroformer.data.normalization import turn_start
 from neuroformer.data.windows import Windows, WindowShape
 from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
 from neuroformer.model.neuroformer import Neuroformer
@@ -88,6 +89,17 @@ def decode_labels(target: TargetConfig, encoded_VE: np.ndarray) -> np.ndarray:
     return np.arctan2(sin, cos) * ((target.period or 2 * np.pi) / (2 * np.pi))
 
 
+def as_recorded(decoded: Decoded, target: TargetConfig, scale: dict[str, Any]) -> Decoded:
+    """A circular variable's values, true and decoded, on the turn on which it was recorded (0 to 360, -pi to pi)."""
+    if target.kind != "circular":
+        return decoded
+    period = scale["period"]
+    start = np.array([turn_start(low, period) for low in scale["low"]])
+    turned = lambda values: start + (values - start) % period
+    predicted = {name: turned(values) for name, values in decoded.predicted.items()}
+    return dataclasses.replace(decoded, true_VC=turned(decoded.true_VC), predicted=predicted)
+
+
 # -- the model -----------------------------------------------------------------------------------------------
 
 
@@ -148,6 +160,22 @@ def stitch(
         out = np.where((span <= period + 1e-9)[:, None], line, out)
     out[(k < 0) | (age > period + 1e-9)] = np.nan
     return out
+
+
+def at_samples(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, np.ndarray]:
+    """The model's values at the variable's own samples, at whatever rate it was recorded: ``sample_times`` (N,),
+    ``sample_true`` and ``sample_model`` (N, C).
+
+    :func:`stitch` holds the last value; with lookahead a regression is interpolated.
+    """
+    variable, config = prepared.rec.variable(target.name), prepared.config
+    period = config.window.current / target.samples
+    interpolate = config.window.lookahead > 0 and target.kind == "regression"
+    values = stitch(decoded, "model", variable.times, period, interpolate=interpolate)
+    known = np.isfinite(values).all(1)
+    return {
+        "sample_times": variable.times[known], "sample_true": variable.values[known], "sample_model": values[known],
+    }  # fmt: skip
 
 
 # -- scores --------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from neuroformer.data.windows import Windows
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
     Decoded,
+    as_recorded,
     decode_labels,
     decode_windows,
     encode_labels,
@@ -104,7 +105,7 @@ def decode_folds(
             continue
         if not parts[target.name]:
             raise ConfigError(f"no held-out part has a label of '{target.name}'; see decode.moving")
-        pooled = pool(parts[target.name])
+        pooled = as_recorded(pool(parts[target.name]), target, prepared.normalization["targets"][target.name])
         out = scores(pooled, target, prepared)
         key = f"decode_{target.name}"
         if f"{key}_best_baseline" in out:

@@ -15,6 +15,7 @@ from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.decoding.baselines import ALL, CLASSIFIERS, FAST, fit_baseline
 from neuroformer.decoding.decode import (
     Decoded,
+    as_recorded,
     decode_labels,
     decode_windows,
     encode_labels,
@@ -65,6 +66,7 @@ def decode_run(
         add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
             decoded.predicted["control_model_without_spikes"] = blind[target.name]
+        decoded = as_recorded(decoded, target, prepared.normalization["targets"][target.name])
         yield target, decoded, scores(decoded, target, prepared)
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
+from neuroformer.data.normalization import turn_start
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import KernelReadout, Moments, Recurrent
 from neuroformer.ops import Ragged, attention
@@ -96,7 +97,7 @@ class TargetHead(nn.Module):
         self.ends = value_ends(target.samples, num_bins)
         self.classes: list[int] = scale.get("classes", [])
         self.period: float = scale.get("period", 0.0)
-        self.low: list[float] = scale.get("low", [0.0])
+        self.start = [turn_start(low, self.period) for low in scale.get("low", [0.0])]
         self.num_columns = 1 if self.classes else len(scale["mean"])
         size = raw_size(target, scale)
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
@@ -189,8 +190,10 @@ class TargetHead(nn.Module):
             return raw.softmax(-1)
         if self.kind == "circular":
             cos, sin = raw.chunk(2, -1)
-            low = raw.new_tensor(self.low)
-            return low + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - low).remainder(self.period)
+            start = raw.new_tensor(self.start)
+            return start + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - start).remainder(
+                self.period
+            )
         return (raw[..., : self.num_columns] * self.std + self.mean).clamp(self.least, self.most)
 
     def decoded(self, raw: Tensor) -> Tensor:

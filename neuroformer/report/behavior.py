@@ -29,6 +29,7 @@ def fewshot_curve(rows: list[dict[str, Any]], name: str) -> Figure:
         x, y, low, high = (np.array([r[k] for r in mine]) for k in ("seconds", "score", "low", "high"))
         ax.plot(x, y, c=color, marker="o", ms=3, lw=2 if method == "pretrained" else 1, label=method)
         ax.fill_between(x, low, high, color=color, alpha=0.15, lw=0)
+        ax.vlines(x, low, high, color=color, alpha=0.4, lw=1)  # a single amount has no band
     ax.set(xscale="log", xlabel="labelled seconds", ylabel=f"held-out score of {name}")
     amounts = sorted({r["seconds"] for r in rows})
     ax.set_xticks(amounts, [f"{s:.3g}" for s in amounts])

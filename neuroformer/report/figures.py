@@ -71,12 +71,19 @@ def decode_trace(
     name: str,
     columns: list[str],
     max_s: float = 60.0,
+    period: float = 0.0,
 ) -> Figure:
-    """True and decoded values along the first stretch of the held-out windows."""
+    """True and decoded values along the first stretch of the held-out windows; a circle of ``period`` is cut where it turns
+    over."""
     stop = np.searchsorted(times, times[0] + max_s)
     breaks = np.flatnonzero(np.diff(times[:stop]) > 2 * np.median(np.diff(times)))
     t = np.insert(times[:stop], breaks + 1, np.nan)  # no line across a gap
-    cut = lambda x: np.insert(x[:stop].astype(float), breaks + 1, np.nan)
+
+    def cut(x: np.ndarray) -> np.ndarray:
+        out = np.insert(x[:stop].astype(float), breaks + 1, np.nan)
+        turned = np.abs(np.diff(out, append=np.nan)) > period / 2 if period else np.zeros(len(out), bool)
+        return np.where(turned, np.nan, out)
+
     fig = Figure(figsize=(10, 2.2 * true_WC.shape[1]), layout="constrained")
     axes = fig.subplots(true_WC.shape[1], 1, sharex=True, squeeze=False)[:, 0]
     for c, ax in enumerate(axes):

@@ -117,7 +117,9 @@ class RunView:
         name = target or (self.config.targets[0].name if self.config.targets else "")
         with np.load(self._file(f"decode_{name}.npz", "decode")) as file:
             others = {k: file[k] for k in ("model", "ridge") if k in file.files}
-            return Panel.of(figures.decode_trace(file["times"], file["true"], others, name, [name]))
+            period = self.bundle.normalization["targets"][name].get("period", 0.0)
+            trace = figures.decode_trace(file["times"], file["true"], others, name, [name], period=period)
+            return Panel.of(trace)
 
     def fewshot(self, target: str | None = None) -> Panel:
         name = target or (self.config.targets[0].name if self.config.targets else "")
