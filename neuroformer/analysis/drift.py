@@ -20,9 +20,9 @@ from neuroformer.analysis.trials import Trials
 if TYPE_CHECKING:
     from neuroformer.analysis.simulation import Parts
 
-STRETCH_S = 8.0  # of the scores against time
-LATE_S = 32.0  # the closed loop has run for so long where its drift is read off
-CHAIN_S = 64.0  # so long a loop runs
+STRETCH_S = 8.0  # seconds per stretch of the scores against time
+LATE_S = 32.0  # seconds of closed loop after which drift is measured
+CHAIN_S = 64.0  # seconds that a loop runs
 MAX_LEGS, MIN_CHAINS = 16, 8
 SCORES = ("rate_ratio", "rate_r", "pair_r", "psth_r")
 

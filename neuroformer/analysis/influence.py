@@ -19,7 +19,7 @@ from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
 
 LOG_ODDS = "change of log-odds"
-MAX_CELLS = 1 << 23  # windows x bins x units of one piece
+MAX_CELLS = 1 << 23  # largest windows x bins x units at once
 
 
 def log_odds(log_rate: Tensor) -> Tensor:

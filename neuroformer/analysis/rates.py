@@ -11,7 +11,9 @@ import numpy as np
 
 from neuroformer.metrics import RateBits, bits_per_spike_rates, pearson
 
-MIN_EXPLAINABLE = 0.15  # units below it have no FEVE worth the name (Sensorium's own limit)
+MIN_EXPLAINABLE = (
+    0.15  # units with a smaller explainable share have no meaningful FEVE (the limit of Sensorium)
+)
 
 
 @dataclass(frozen=True, eq=False)

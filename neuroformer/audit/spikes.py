@@ -12,7 +12,7 @@ from neuroformer.recording import Recording
 REFRACTORY_S = 0.0015  # no neuron fires twice within it
 SAMPLE = 2_000_000  # spikes looked at one by one, in eight stretches of the recording
 _SLICES = 8
-MIN_SPIKES = 100  # below, a unit's intervals say nothing
+MIN_SPIKES = 100  # with fewer, the intervals of a unit say nothing
 
 
 def spike_findings(rec: Recording, dt: float) -> list[Finding | None]:

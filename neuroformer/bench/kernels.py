@@ -102,7 +102,7 @@ class Bench:
         lock = threading.Lock()
 
         def one(part: int) -> None:
-            """A process that dies takes one check with it; the next goes on after that."""
+            """Run checks; if a process dies, only its current check is lost, and the next process continues after it."""
             done: list[str] = []
             until = time.monotonic() + seconds
             while time.monotonic() < until:
@@ -182,7 +182,7 @@ class Bench:
         )
 
     def measure(self) -> None:
-        """Rows one after another; when a child dies in a contestant, the next goes on after it."""
+        """Rows one after another; if a child dies in a contestant, the next child continues after it."""
         wrong = self.wrong()
         done: list[str] = []
         for _ in range(8):  # crashes that are survived

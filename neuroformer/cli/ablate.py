@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from neuroformer.cli.options import KEYS, override_argument
+from neuroformer.cli.options import KEYS, config_arguments, override_argument
 from neuroformer.cli.shared import refuse_unwritable, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 from neuroformer.config import ConfigError, load_config
@@ -14,13 +14,12 @@ from neuroformer.config import ConfigError, load_config
 def add(command) -> None:
     help = "What each part of a model is worth: train without it, and compare likelihood, responses and decoding."
     p = command("ablate", run, help, KEYS)
-    p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/demo.yaml")
-    p.add_argument("--run", type=Path, help="folder of the runs (default: runs/<name>_ablate)")
+    config_arguments(p, "runs", "<name>_ablate")
     p.add_argument(
         "--parts", default="all", metavar="PART[,PART]",
-        help="past, frames, behavior, contrast, time_embedding, factorization, rate_readout (default: all there are)",
+        help="past, frames, behavior, contrast, time_embedding, factorization, rate_readout (default: all that the model has)",
     )  # fmt: skip
-    p.add_argument("--seeds", type=int, default=1, help="runs of each variant (default: 1)")
+    p.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant (default: 1)")
     p.add_argument(
         "--only", metavar="PART[,PART]", default="",
         help="only train these variants ('full' is one), without comparing them; a later call continues from there",

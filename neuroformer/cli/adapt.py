@@ -18,12 +18,19 @@ def add(command) -> None:
         help,
         KEYS + " Exit code 75: the system stopped training, which was saved; continue with --resume.",
     )
-    p.add_argument("--run", required=True, type=Path, dest="folder", help="folder of the trained run")
+    p.add_argument(
+        "--run", required=True, type=Path, dest="folder", metavar="FOLDER", help="folder of the trained run"
+    )
     p.add_argument(
         "--train", choices=["new", "all"], default="new",
         help="what is trained: only the new units' rows and heads, with a frozen trunk (default), or everything",
     )  # fmt: skip
-    p.add_argument("--out", type=Path, help="folder of the new run (default: <run>_<name of the recording>)")
+    p.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the new run (default: <run>_<name of the recording>)",
+    )
     p.add_argument(
         "--join", type=Path, metavar="FOLDER",
         help="also write there one bundle that holds the run's recordings and the new one (with --train new)",
@@ -56,7 +63,7 @@ def run(args) -> int:
     config = start.config_for(rec, asked)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{rec.name.replace(':', '_')}")
     goes_on = refuse_what_is_there(args, out)
-    again = "the same command and --resume"
+    again = "the same command with --resume"
     code = train_and_score(args, [rec], config, out, goes_on=goes_on, again=again, start=start)
     if args.join and code == 0 and is_first_process():
         join(bundle, read_bundle(out), args.join)

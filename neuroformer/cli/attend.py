@@ -19,24 +19,32 @@ def add(command) -> None:
     help = "Map who acts on whom in a trained run: knock-out, gradients, attention, pairwise baselines, with nulls."
     p = command("attend", run, help, KEYS)
     run_argument(p)
-    p.add_argument(
-        "--split", choices=["train", "valid", "test"], default="test", help="which part to look at"
+    where = p.add_mutually_exclusive_group()
+    where.add_argument(
+        "--split", choices=["train", "valid", "test"], default="test", help="part to look at (default: test)"
     )
-    p.add_argument(
+    where.add_argument(
         "--interval", type=float, nargs=2, metavar=("START", "STOP"),
         help="look at this stretch in place of a part: seconds of the recording",
     )  # fmt: skip
-    p.add_argument("--windows", type=int, default=1000, help="windows whose attention is mapped")
     p.add_argument(
-        "--occasions", type=int, default=300, help="windows, of these, for knock-outs and gradients"
-    )
-    p.add_argument("--heads", action="store_true", help="also a map of every head")
+        "--windows", type=int, default=1000, metavar="N", help="windows whose attention is mapped (default: 1000)"
+    )  # fmt: skip
+    p.add_argument(
+        "--occasions", type=int, default=300, metavar="N",
+        help="how many of these windows are used for knock-outs and gradients (default: 300)",
+    )  # fmt: skip
+    p.add_argument("--heads", action="store_true", help="also one map for each head")
     p.add_argument("--gradients", action="store_true", help="also gradient x input and integrated gradients")
     p.add_argument(
         "--surrogates", type=int, default=0, metavar="N",
-        help="the null of N recordings in which each unit is shifted in time, in place of shuffled identities",
+        help="take the null from N recordings in which each unit is shifted in time, not from shuffled identities",
     )  # fmt: skip
-    p.add_argument("--reliability", action="store_true", help="also how well each map repeats between halves")
+    p.add_argument(
+        "--reliability",
+        action="store_true",
+        help="also how well each map repeats between two halves of the windows",
+    )
     p.add_argument(
         "--pool", type=Path, nargs="+", default=[], metavar="RUN",
         help="further runs, trained on the same recording with other seeds: maps are averaged over all, and each pair's "

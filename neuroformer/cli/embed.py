@@ -20,18 +20,24 @@ def add(command) -> None:
         "--features",
         choices=["state", "contrast"],
         default="state",
-        help="fused state, or the neural side of an alignment",
+        help="the fused state (default), or the neural side of an alignment",
     )
     p.add_argument(
-        "--components", type=int, default=0, help="reduce to so many principal components (0: keep all)"
+        "--components",
+        type=int,
+        default=0,
+        metavar="N",
+        help="reduce to N principal components (default: 0, keep all)",
     )
     p.add_argument(
         "--against",
         type=Path,
+        metavar="FOLDER",
         help="another run: consistency after linear alignment (of another recording: along the --color variable)",
     )
     p.add_argument(
         "--color",
+        metavar="NAME",
         help="behavior variable that colours the figure and aligns recordings (default: the run's first target)",
     )
     override_argument(p, "e.g. decode.split=valid")
@@ -88,7 +94,7 @@ def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float
         return consistency(x["train"], y["train"], x[split], y[split])
     if color is None:
         raise ConfigError(
-            f"{args.against} is of other windows than {args.folder}; name a variable of both with --color"
+            f"{args.against} has other windows than {args.folder}; name a variable of both with --color"
         )
     others = {p: theirs.windows(p) for p in windows}
     y = {p: embed(model, theirs, w, args.features) for p, w in others.items()}

@@ -29,9 +29,12 @@ def add(command) -> None:
     p.add_argument(
         "--labels",
         default=AMOUNTS,
+        metavar="AMOUNT[,AMOUNT]",
         help=f"amounts, like 1s,10s,5%%,all (default: {AMOUNTS.replace('%', '%%')})",
     )
-    p.add_argument("--draws", type=int, default=3, help="random draws of labels, and seeds (default: 3)")
+    p.add_argument(
+        "--draws", type=int, default=3, metavar="N", help="random draws of labels, and seeds (default: 3)"
+    )
     p.add_argument(
         "--pool", nargs="+", type=Path, default=[], metavar="RUN",
         help="further runs, trained with other parts held out, to score together with this one",

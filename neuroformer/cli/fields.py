@@ -13,14 +13,19 @@ def add(command) -> None:
     help = "What each unit of a trained run sees: receptive fields, most exciting inputs, an animation over the frames."
     p = command("fields", run, help, KEYS)
     run_argument(p)
-    p.add_argument("--windows", type=int, default=128, help="training windows that receptive fields average")
     p.add_argument(
-        "--starts", type=int, default=2, help="climbs to each most exciting input; the best is kept"
-    )
-    p.add_argument("--steps", type=int, default=60, help="steps of each climb")
+        "--windows", type=int, default=128, metavar="N",
+        help="training windows over which receptive fields are averaged (default: 128)",
+    )  # fmt: skip
     p.add_argument(
-        "--integrated", type=int, default=0, metavar="STEPS", help="also integrated gradients to frames"
-    )
+        "--starts", type=int, default=2, metavar="N",
+        help="gradient ascents for each most exciting input, of which the best is kept (default: 2)",
+    )  # fmt: skip
+    p.add_argument("--steps", type=int, default=60, metavar="N", help="steps of each ascent (default: 60)")
+    p.add_argument(
+        "--integrated", type=int, default=0, metavar="STEPS",
+        help="also integrated gradients to frames, with so many steps",
+    )  # fmt: skip
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -35,12 +40,12 @@ def run(args) -> None:
     model, ids = load_model(bundle), p.rec.unit_ids
     if model.frames is None:
         raise ConfigError(
-            f"{args.folder} was trained without frames (window.frames is 0); its units see none"
+            f"{args.folder} was trained without frames (window.frames is 0), so its units have no receptive fields"
         )
     if p.builder.features is not None:
         raise ConfigError(
-            f"{args.folder} sees frames through the features of a frozen backbone, which are computed once: there is no "
-            "gradient to pixels. Train with model.frame_encoder.finetune=true, or with a convolution"
+            f"{args.folder} sees frames only through the stored features of a frozen backbone, so there is no "
+            "gradient to pixels; train with model.frame_encoder.finetune=true, or with a convolution"
         )
     train = p.windows("train")
     few = train[np.sort(np.random.default_rng(p.config.seed).permutation(len(train))[: args.windows])]

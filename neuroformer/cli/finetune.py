@@ -25,12 +25,21 @@ def add(command) -> None:
     run_argument(p)
     target_argument(p)
     p.add_argument(
-        "--labels", default="all", help="how many: like 10s, 5%% or all (default), drawn as 1 s chunks"
+        "--labels",
+        default="all",
+        metavar="AMOUNT",
+        help="how many labels, like 10s, 5%% or all (default); drawn in chunks of 1 s",
     )
     p.add_argument(
-        "--draw", type=int, default=0, help="which random draw of labels, and the seed (default: 0)"
+        "--draw",
+        type=int,
+        default=0,
+        metavar="N",
+        help="number of the random draw of labels, also the seed (default: 0)",
     )
-    p.add_argument("--out", type=Path, help="folder of the new run (default: <run>_<targets>)")
+    p.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder of the new run (default: <run>_<targets>)"
+    )
     overwrite_argument(p)
     override_argument(p, "e.g. tune.train=top tune.rank=8")
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument
+from neuroformer.cli.options import (
+    KEYS,
+    baseline_names,
+    baselines_argument,
+    config_arguments,
+    override_argument,
+)
 from neuroformer.cli.shared import refuse_unwritable, summarise, warn_only_ours
 from neuroformer.cli.tables import interval, score_table
 from neuroformer.config import ConfigError, load_config
@@ -17,15 +23,17 @@ from neuroformer.config import ConfigError, load_config
 def add(command) -> None:
     help = "Decode behavior over contiguous folds: train, fine-tune and compare in each, then pool them."
     p = command("folds", run, help, KEYS)
-    p.add_argument("--config", required=True, type=Path, help="YAML file, e.g. configs/hippocampus.yaml")
-    p.add_argument("--run", type=Path, help="folder of the folds (default: runs/<name>_folds)")
-    p.add_argument("--folds", type=int, default=5, help="contiguous parts, each held out once (default: 5)")
+    config_arguments(p, "folds", "<name>_folds")
     p.add_argument(
-        "--members", type=int, default=1, help="models of different seeds a fold, averaged (default: 1)"
+        "--folds", type=int, default=5, metavar="N", help="contiguous parts, each held out once (default: 5)"
     )
     p.add_argument(
+        "--members", type=int, default=1, metavar="N",
+        help="models of different seeds in each fold, which are averaged (default: 1)",
+    )  # fmt: skip
+    p.add_argument(
         "--only", metavar="FOLD[,FOLD]", default="",
-        help="do and pool these folds alone (from 0): a later call goes on with what is there",
+        help="only run and pool these folds, counted from 0; a later call continues from there",
     )  # fmt: skip
     baselines_argument(p)
     override_argument(p, "e.g. window.lookahead=0.75")

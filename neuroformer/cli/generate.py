@@ -17,32 +17,39 @@ from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
-    p = command("generate", run, "Simulate in closed loop, and compare with what was held out.", KEYS)
+    p = command("generate", run, "Simulate in closed loop, and compare with held-out data.", KEYS)
     run_argument(p)
     p.add_argument(
-        "--out", type=Path,
+        "--out", type=Path, metavar="FILE",
         help="where the simulated recording goes: .npz, .nwb, .h5 or .recording (default: <run>/simulated.npz)",
     )  # fmt: skip
     p.add_argument(
         "--score", action="store_true",
-        help="also score the simulation beside data against data and two Poisson simulators, into simulation_scores.json",
+        help="also compare the simulation with its ceiling (data against data) and two Poisson simulators, in "
+        "simulation_scores.json",
     )  # fmt: skip
     new = p.add_mutually_exclusive_group()
     new.add_argument(
-        "--stimulus", type=Path, help="simulate this recording's frames and behavior; it needs no spikes"
+        "--stimulus",
+        type=Path,
+        metavar="FILE",
+        help="simulate with the frames and behavior of this recording, which needs no spikes",
     )
     new.add_argument(
-        "--seconds", type=float, help="simulate so long without a stimulus (models of spikes alone)"
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="simulate so many seconds without a stimulus (models that read only spikes)",
     )
     p.add_argument(
-        "--against", type=Path,
+        "--against", type=Path, metavar="FILE",
         help="a simulation with the same seed, without the interventions: print how each unit's rate changed",
     )  # fmt: skip
     p.add_argument(
         "--part", type=_part, default=(1, 1), metavar="I/N",
-        help="simulate the I-th of N shares; the same command without --part puts them together",
+        help="simulate share I of N; afterwards, the same command without --part joins them",
     )  # fmt: skip
-    p.add_argument("--restart", action="store_true", help="throw an unfinished simulation away")
+    p.add_argument("--restart", action="store_true", help="discard an unfinished simulation and start again")
     override_argument(p, "e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'")
 
 
@@ -74,7 +81,7 @@ def run(args) -> None:
         )
     if args.score and not held_out:
         raise ConfigError(
-            "--score compares with held-out trials; it cannot score another stretch or stimulus"
+            "--score compares with held-out trials; it cannot score another interval or stimulus"
         )
     p = prepared if args.stimulus is None and args.seconds is None else _new_stimulus(args, bundle, prepared)
     out = args.out or args.folder / "simulated.npz"
@@ -87,7 +94,7 @@ def run(args) -> None:
         identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,
     )  # fmt: skip
     if result is None:
-        print(f"share {args.part[0]} of {args.part[1]} is in {parts}; put them together without --part")
+        print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
         return
     out = write_recording(result.recording, out)
     shutil.rmtree(parts)
@@ -160,7 +167,7 @@ def _print_changes(against: Path, changed) -> None:
     before = open_recording(against)
     change, parted = rate_changes(before, changed), first_divergence(before, changed)
     if changed.traces is None:
-        print(f"spikes part in {np.isfinite(parted).sum()} of {len(parted)} sequences", end="")
+        print(f"spikes differ in {np.isfinite(parted).sum()} of {len(parted)} sequences", end="")
         print(f", the first after {np.nanmin(parted):.3g} s" if np.isfinite(parted).any() else "")
     what = "Hz" if changed.traces is None else "mean"
     print(

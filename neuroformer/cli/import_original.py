@@ -63,7 +63,7 @@ def _config(args) -> None:
     if args.data is not None:
         from neuroformer.recording import open_recording
 
-        rec = open_recording(args.data)  # a folder that cannot be read is better known now
+        rec = open_recording(args.data)  # fails now if the folder cannot be read
         tree = {"recording": {"path": str(args.data)}, **tree}
         print(rec)
     head = (

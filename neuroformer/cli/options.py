@@ -12,10 +12,23 @@ from neuroformer.config import ConfigError, TargetConfig
 KEYS = "Any key of configs/reference.yaml can be given as key.sub=value (in lists by position: inputs.0.name=speed)."
 
 
-def run_argument(p: argparse.ArgumentParser) -> None:
+def config_arguments(p: argparse.ArgumentParser, what: str, default: str, *, required: bool = True) -> None:
+    """For commands that train: the YAML file, and the folder of ``what``, by default ``runs/default``."""
+    needed = "" if required else "; not needed with --run FOLDER --resume"
     p.add_argument(
-        "--run", required=True, type=Path, dest="folder", help="folder of a trained run, e.g. runs/demo"
+        "--config", required=required, type=Path, metavar="FILE", help=f"YAML file, e.g. configs/demo.yaml{needed}"
+    )  # fmt: skip
+    p.add_argument(
+        "--run", type=Path, metavar="FOLDER", help=f"folder of the {what} (default: runs/{default})"
     )
+
+
+def run_argument(p: argparse.ArgumentParser) -> None:
+    """For commands that read a trained run."""
+    p.add_argument(
+        "--run", required=True, type=Path, dest="folder", metavar="FOLDER",
+        help="folder of a trained run, e.g. runs/demo",
+    )  # fmt: skip
     p.add_argument("--recording", default="", metavar="NAME", help="which recording, if the run has several")
 
 
@@ -85,8 +98,8 @@ def _target(item: str) -> TargetConfig:
 
 def baselines_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--baselines", default="fast",
-        help="fast (ridge, lasso, kalman), all (and glm, mlp, gru), none, or names joined by commas",
+        "--baselines", default="fast", metavar="NAME[,NAME]",
+        help="fast (ridge, lasso, kalman; the default), all (also glm, mlp, gru), none, or names joined by commas",
     )  # fmt: skip
 
 

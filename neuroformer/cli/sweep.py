@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from neuroformer.cli.options import KEYS, override_argument
+from neuroformer.cli.options import KEYS, config_arguments, override_argument
 from neuroformer.cli.shared import exit_code, refuse_unwritable, warn_only_ours
 from neuroformer.cli.tables import table
 from neuroformer.config import ConfigError, load_config
@@ -17,14 +17,21 @@ SHOWN = 10
 def add(command) -> None:
     help = "Search over keys of a configuration with Optuna, by validation bits/spike; test data stay unseen."
     more = (
-        " The space is YAML: `train.lr: {low: 1e-4, high: 1e-2, log: true}`, `model.width: [32, 64]`. The same command "
-        "again goes on; started several times at once, the processes share the work."
+        " The space is YAML: `train.lr: {low: 1e-4, high: 1e-2, log: true}`, `model.width: [32, 64]`. Run "
+        "the same command again to continue; started several times at once, the processes share the work."
     )
     p = command("sweep", run, help, KEYS + more)
-    p.add_argument("--config", type=Path, required=True, help="YAML file of what is not searched over")
-    p.add_argument("--space", type=Path, required=True, help="YAML file of keys and their ranges or choices")
-    p.add_argument("--run", type=Path, help="folder of the sweep (default: runs/<name>_sweep)")
-    p.add_argument("--trials", type=int, default=20, help="configurations to try in all (default: 20)")
+    config_arguments(p, "sweep", "<name>_sweep")
+    p.add_argument(
+        "--space",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML file of keys and their ranges or choices",
+    )
+    p.add_argument(
+        "--trials", type=int, default=20, metavar="N", help="configurations to try in all (default: 20)"
+    )
     override_argument(p, "settings that replace the file's")
 
 
@@ -43,7 +50,7 @@ def run(args) -> int:
             score = f"cannot be run: {trial.reason}" if trial.score is None else f"{trial.score:.4f}"
             print(f"{trial.folder.name}  {score}  {_text(trial.values)}", flush=True)
     except Stopped as e:
-        print(f"stopped by {e}; the same command goes on")
+        print(f"stopped by {e}; run the same command again to continue")
         return exit_code(e)
     _conclude(base, folder)
     return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:  # it loads PyTorch, for which nobody who asks for help wants to wait
+if TYPE_CHECKING:  # it loads PyTorch, which would make --help slow
     from neuroformer.decoding.decode import Decoded
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, override_argument, training_arguments
+from neuroformer.cli.options import KEYS, config_arguments, override_argument, training_arguments
 from neuroformer.cli.shared import (
     exit_code,
     refuse_unwritable,
@@ -30,10 +30,7 @@ def add(command) -> None:
         help,
         KEYS + " Exit code 75: the system stopped training, which was saved; continue with --resume.",
     )
-    p.add_argument(
-        "--config", type=Path, help="YAML file, e.g. configs/demo.yaml; not needed with --run FOLDER --resume"
-    )
-    p.add_argument("--run", type=Path, help="folder of the run (default: runs/<name>)")
+    config_arguments(p, "run", "<name>", required=False)
     training_arguments(p)
     p.add_argument(
         "--seeds", type=int, metavar="N",
@@ -143,7 +140,7 @@ def train_and_score(
         )
     except Stopped as e:
         if first:
-            print(f"stopped by {e}; go on with: {again}")
+            print(f"stopped by {e}; continue with: {again}")
         return exit_code(e)
     if first:
         if config.tune.after_training and config.targets:
@@ -169,7 +166,7 @@ def _asked(args, resumed: Path | None = None) -> tuple[Config, Path]:
         return config, folder or Path("runs") / config.name
     if not args.resume or folder is None:
         file = next((x for x in args.override if x.endswith((".yaml", ".yml"))), "FILE")
-        raise ConfigError(f"give --config {file}, or --run FOLDER --resume to go on with a run")
+        raise ConfigError(f"give --config {file}, or --run FOLDER --resume to continue a run")
     if (folder / FILE).exists():
         config = read_config(folder / FILE)
     elif (folder / "bundle.json").exists():

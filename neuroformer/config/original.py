@@ -114,7 +114,7 @@ def read_original_config(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text; expected the original's YAML (mconf.yaml)") from None
     except yaml.constructor.ConstructorError as e:
-        raise ConfigError(f"{path} names Python objects ({e.problem}), which are not made; delete that line") from None  # fmt: skip
+        raise ConfigError(f"{path} names Python objects ({e.problem}), which are never created; delete that line") from None  # fmt: skip
     except yaml.YAMLError as e:
         raise ConfigError(f"{path} is not valid YAML: {e}") from None
     if not isinstance(tree, dict) or not tree:

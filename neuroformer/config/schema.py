@@ -52,9 +52,8 @@ class InputConfig:
     group: str = "behavior"  # groups are cross-attended one after another
     samples: int = 1  # values per window, evenly spaced; each is the last sample known at its time
     encoding: Literal["linear", "fourier"] = "linear"
-    period: float = (
-        0.0  # period of the slowest Fourier feature, in the variable's unit; 0: the training range
-    )
+    # period of the slowest Fourier feature, in the variable's unit; 0: the training range
+    period: float = 0.0
     frequencies: int = 16  # number of Fourier features, harmonics of the period
 
 
@@ -64,9 +63,8 @@ class TargetConfig:
 
     name: str = ""
     kind: Literal["regression", "classification", "circular"] = "regression"
-    noise: Literal["squared", "gaussian", "student"] = (
-        "squared"  # for a regression; the latter two learn a scale
-    )
+    # for a regression; the latter two learn a scale
+    noise: Literal["squared", "gaussian", "student"] = "squared"
     period: float = 0.0  # for a circular variable, in its unit; 0: 2 pi
     samples: int = 1  # values per window, evenly spaced, the last at its end
     weight: float = 1.0
@@ -77,9 +75,8 @@ class TargetConfig:
 class TraceConfig:
     """Model continuous activity (calcium traces) in place of spikes; the recording needs traces."""
 
-    likelihood: Literal["none", "gaussian", "gamma"] = (
-        "none"  # gamma: zero-inflated, for values of zero or more
-    )
+    # gamma: zero-inflated, for values of zero or more
+    likelihood: Literal["none", "gaussian", "gamma"] = "none"
 
 
 @dataclass(frozen=True)
@@ -91,9 +88,8 @@ class SplitConfig:
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
-    allow_leak: bool = (
-        False  # train although the audit finds a leak; written into the bundle and every report
-    )
+    # train although the audit finds a leak; written into the bundle and every report
+    allow_leak: bool = False
 
 
 # -- the model -------------------------------------------------------------------------------------------
@@ -109,12 +105,10 @@ class FrameEncoderConfig:
     channels: int = 0  # channels of a second, pointwise layer after the convolution; 0: none
     layers: int = 0  # self-attention blocks over frame tokens
     backbone: str = ""  # pretrained network: a folder or a hub id that transformers' AutoModel loads
-    resize: tuple[
-        int, ...
-    ] = ()  # rows and columns that frames are resized to for a backbone; empty: not resized
-    finetune: bool = (
-        False  # train the backbone, too; otherwise its features are computed once and kept on disk
-    )
+    # rows and columns that frames are resized to for a backbone; empty: not resized
+    resize: tuple[int, ...] = ()
+    # train the backbone, too; otherwise its features are computed once and kept on disk
+    finetune: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,9 +139,8 @@ class ModelConfig:
     history_dropout: float = 0.0  # dropout on the filtered counts
     surprise: float = 0.0  # seconds of past spikes that are compared with what the frame readout predicts
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
-    frame_readout: int = (
-        32  # local image features that each unit reads at its own place in the frames; 0: none
-    )
+    # local image features that each unit reads at its own place in the frames; 0: none
+    frame_readout: int = 32
     target_filters: int = 6  # temporal filters for spikes around a decoded moment; 0: none
     # recurrent networks over the spikes around a decoded moment, each with its own readout; 0: none
     target_networks: int = 0
@@ -207,12 +200,10 @@ class TrainConfig:
     workers: int = 0  # extra processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     backbone_lr: float = 0.02  # times lr, for a fine-tuned backbone
-    features_gb: float = (
-        10.0  # disk space for features of frozen backbones, in the user's cache folder (gigabytes)
-    )
-    recompute: bool = (
-        False  # compute activations again for the gradients instead of keeping them: less memory, more time
-    )
+    # disk space for features of frozen backbones, in the user's cache folder (gigabytes)
+    features_gb: float = 10.0
+    # compute activations again for the gradients instead of keeping them: less memory, more time
+    recompute: bool = False
     compile: bool = False  # torch.compile the blocks, once for all lengths
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: int = 1  # processes per node, one for each GPU
@@ -244,12 +235,10 @@ class GenerateConfig:
     """Closed-loop simulation."""
 
     split: Literal["train", "valid", "test"] = "test"
-    interval: tuple[
-        float, ...
-    ] = ()  # [start, stop] seconds of the recording, in place of a part of the split
-    past_from: float = (
-        -1.0
-    )  # every sequence starts from the spikes before this second; -1: before its own start
+    # [start, stop] seconds of the recording, in place of a part of the split
+    interval: tuple[float, ...] = ()
+    # every sequence starts from the spikes before this second; -1: before its own start
+    past_from: float = -1.0
     interventions: tuple[InterventionConfig, ...] = ()
     samples: int = 1  # simulated copies of each trial
     temperature_dt: float = 1.0
@@ -278,12 +267,8 @@ class DecodeConfig:
 
     split: Literal["valid", "test"] = "test"
     moving: MovingConfig = MovingConfig()
-    lags: tuple[float, ...] = (
-        0.25,
-        0.5,
-        1.0,
-        2.0,
-    )  # seconds of past spikes that baselines may see; cross-validation chooses
+    # seconds of past spikes that baselines may see; cross-validation chooses
+    lags: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
     bootstrap_block: float = 5.0  # seconds per block of the bootstrap
     bootstraps: int = 1000
 

@@ -133,7 +133,7 @@ def _gap_ticks(config: Config) -> int:
 
 
 def _cut(blocks, segment: int, num_ticks: int, block: int, gap: int, pattern, place: int) -> int:
-    """Cut one interval into blocks; returns where in the pattern the next interval goes on."""
+    """Cut one interval into blocks; returns the position in the pattern for the next interval."""
     edges = list(range(0, num_ticks, block)) + [num_ticks]
     if len(edges) > 2 and edges[-1] - edges[-2] < block // 2:
         del edges[-2]  # a short rest joins the block before it

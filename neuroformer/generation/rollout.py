@@ -35,7 +35,7 @@ class Rollout:
 
 @dataclass
 class WindowResult:
-    """What one window of every sequence that was still running gave: spikes, or samples of traces; and what it cost."""
+    """The result of one window of all running sequences: spikes or samples of traces, and counters."""
 
     number: int
     made: Any
@@ -77,8 +77,8 @@ def rollout_windows(
     """Simulate all sequences side by side, window after window, from window ``first`` on.
 
     The recording's own spikes are out of reach: ``builder`` gives frames and behavior, and the past comes from
-    ``sequences.history`` and from what was generated. All that one window hands to the next are spikes, so that
-    a simulation goes on exactly where it was cut off: give it the spikes of the windows before as ``done``.
+    ``sequences.history`` and from what was generated. Only spikes pass from one window to the next, so an interrupted
+    simulation continues exactly: give the spikes of the finished windows as ``done``.
     On a GPU its steps are replayed (``generate.cuda_graph``).
     """
     shape = builder.shape

@@ -19,11 +19,9 @@ from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.recording import Traces
 
-SAMPLES = (
-    2**20
-)  # random streams of a block: sequence ``sample`` of block b has stream ``b * SAMPLES + sample``
+SAMPLES = 2**20  # random streams per block: sample k of block b has stream ``b * SAMPLES + k``
 MAX_BATCH = 512
-MEMORY_SHARE = 0.25  # of the free memory, for the keys and values of a batch
+MEMORY_SHARE = 0.25  # share of the free memory for the keys and values of a batch
 
 
 def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: GenerateConfig) -> Sequences:

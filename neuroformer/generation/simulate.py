@@ -24,8 +24,8 @@ from neuroformer.generation.traces import Samples, TraceInterventions, first_pas
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
-GAP_S = 1.0  # between simulated sequences on their common clock
-FLUSH_S = 5.0  # a kill loses at most about so many seconds of work
+GAP_S = 1.0  # seconds between simulated sequences on their common clock
+FLUSH_S = 5.0  # seconds of work that a kill loses at most, about
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ def simulate(
         The recording as it was prepared for training; only spikes (or samples of traces, where these are modelled)
         before each start are read, and those that an intervention clamps a unit to.
     folder : Path, optional
-        Where parts are kept while it runs: a killed simulation goes on from there. Removed at the end.
+        Where finished parts are kept, from which a killed simulation continues. Removed at the end.
     identity : dict, optional
         What else decides the spikes (the weights' digest): with another one the folder is refused.
     part : (i, n)

@@ -58,7 +58,7 @@ def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:
             start, stop = min(start, times[0]), max(stop, times[-1] + float(np.median(np.diff(times))))
     if not start < stop:
         raise ConfigError(
-            "the stimulus has neither frames nor behavior with times; give 'domain' for how long it lasts"
+            "the stimulus has neither frames nor behavior with times; give 'domain' to say how long it lasts"
         )
     return np.array([[start, stop]])
 

@@ -263,7 +263,7 @@ def read_bundle(path: str | Path) -> Bundle:
     if not file.is_file():
         if (path / CHECKPOINT).is_file():
             raise BundleError(
-                f"the run in {path} has not ended; go on with: neuroformer train --run {path} --resume"
+                f"the run in {path} has not ended; continue it with: neuroformer train --run {path} --resume"
             )
         raise BundleError(
             f"no bundle at {path} (looked for {file}); train one with: neuroformer train --config ..."

@@ -109,7 +109,7 @@ class Cohort(nn.Module):
                 if kept.shape != p.shape:
                     raise ConfigError(
                         f"'{first}' and '{name}' cannot share '{keys[local]}': it has shape {tuple(kept.shape)} in one "
-                        f"and {tuple(p.shape)} in the other; make alike what the configuration feeds it with"
+                        f"and {tuple(p.shape)} in the other; the recordings must agree in what this part of the model reads"
                     )
                 owner, _, attribute = local.rpartition(".")
                 setattr(model.get_submodule(owner), attribute, kept)
@@ -128,7 +128,7 @@ class Cohort(nn.Module):
                 raise ConfigError(
                     f"'{first}' shows a frame every {other.frame_period:g} s, '{name}' every {model.frame_period:g} s, "
                     f"and model.frame_encoder takes {encoder.kernel[0]} frames at once: one filter cannot serve both; "
-                    "let it take one, or resample the frames"
+                    "set the first entry of the kernel to 1, or resample the frames"
                 )
 
 

@@ -21,7 +21,7 @@ from neuroformer.ops import Ragged, linear
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
 SHARPNESS = 30.0
-CACHED_TOKENS = 1024  # so many tokens' activations fit into a processor's cache
+CACHED_TOKENS = 1024  # tokens whose activations fit into a processor's cache
 
 
 class FrameEncoder(nn.Module):
@@ -74,7 +74,7 @@ class FrameEncoder(nn.Module):
     def _set_up_backbone(self, config: ModelConfig, found: dict, size: tuple[int, ...]) -> None:
         if found["video"] and config.surprise and config.frame_readout:
             raise ConfigError(
-                "model.surprise needs features of single frames; a video backbone has those of clips"
+                "model.surprise needs features of single frames, but a video backbone gives features of clips"
             )
         c = config.frame_encoder
         self.grid = tuple(found["grid"])

@@ -14,7 +14,7 @@ import numpy as np
 from neuroformer.recording.recording import BehaviorVariable, RecordingError
 
 # names that say nothing without the name of what holds them
-MAX_UNITS = 1_000_000  # beyond any probe: a damaged number
+MAX_UNITS = 1_000_000  # more than any probe has: the number must be damaged
 _GENERIC = {
     "data", "values", "value", "timeseries", "time_series", "spatialseries", "spatial_series", "series",
     "behavioraltimeseries", "roiresponseseries", "pos", "vel", "acc", "x", "y", "z",

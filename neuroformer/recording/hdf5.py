@@ -14,7 +14,7 @@ from pathlib import Path
 
 from neuroformer.recording.recording import RecordingError
 
-STALL_S = 10  # whole seconds at one object, after which the look is given up
+STALL_S = 10  # whole seconds at one object, after which the check gives up
 
 # The alarm is not caught, so it ends that process even inside HDF5, and also when this one is gone.
 _LOOK = """
@@ -53,7 +53,7 @@ def look_first(path: str | Path) -> None:
         That process crashed, or stalled at one object for ``STALL_S`` seconds.
     """
     if not sys.executable or not hasattr(signal, "alarm"):
-        return  # no other process to ask, or no way to end it
+        return  # no other process can be started, or none can be ended by an alarm
     command = [sys.executable, "-c", _LOOK, str(path), str(STALL_S)]
     quiet = subprocess.DEVNULL
     code = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode

@@ -56,7 +56,7 @@ def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
     for key, was, asked in fixed:
         if was != asked:
             raise ConfigError(
-                f"'{key}' was fixed by training and cannot be overridden here; train a run with it"
+                f"'{key}' was fixed by training and cannot be overridden here; train another run with it"
             )
     return config
 

@@ -20,7 +20,7 @@ from neuroformer.training.sharding import gathered, in_pieces
 
 FORMAT = 1
 FILE = CHECKPOINT
-# where and how a run is computed may change between its parts; what is computed may not
+# settings that may change on resuming: where and how a run is computed, never what is computed
 MAY_CHANGE = (
     "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
     "train.compile", "train.features_gb", "train.strategy",
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path, config: Config, data: dict[str, Any]) -> tuple[d
         if tree["data"].get(key) != value:
             raise CheckpointError(
                 f"{path} was made on another recording than this one: its {key} differs; "
-                "a run goes on only with the data that it began with"
+                "a run can only be resumed with the data that it began with"
             )
     with safe_open(path, "pt") as f:
         tensors = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118 (it is no dict)

@@ -122,7 +122,7 @@ class Steps(Sampler):
         batch = min(num_windows, config.train.batch_size)
         if batch < self.processes * self.pieces:
             raise ConfigError(
-                f"a batch of {batch} windows cannot be dealt to {self.processes} processes in {self.pieces} pieces "
+                f"a batch of {batch} windows cannot be divided among {self.processes} processes in {self.pieces} pieces "
                 "(train.accumulate); raise train.batch_size"
             )
         return max(1, num_windows // config.train.batch_size)

@@ -21,10 +21,8 @@ from neuroformer.training.train import train_several
 
 FILE, STUDY = "sweep.db", "sweep"
 OBJECTIVE = "valid_best_likelihood"
-HEARTBEAT_S, GRACE_S = (
-    10,
-    60,
-)  # a trial that was not heard of for the latter was killed, and is taken up again
+HEARTBEAT_S = 10
+GRACE_S = 60  # a trial without a heartbeat for so long was killed, and another process continues it
 
 
 @dataclass(frozen=True)
@@ -115,13 +113,13 @@ def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress
     optuna = _optuna()
     if base.train.devices * base.train.nodes > 1:
         raise ConfigError(
-            "a sweep's trials have one process each; start the same command several times instead"
+            "each trial of a sweep runs in one process; start the same command several times instead"
         )
     study = _study(optuna, base, space, folder)
     state = optuna.trial.TrialState
 
     def objective(trial: Any) -> float:
-        # by the trial's number, so that processes that begin together do not propose the same
+        # seeded by the trial's number, so that processes that start together propose different values
         study.sampler = optuna.samplers.TPESampler(seed=base.seed + trial.number, constant_liar=True)
         values = {key: _proposed(trial, key, entry) for key, entry in space.items()}
         where = trial.user_attrs.get("folder", f"trial_{trial.number}")
@@ -143,7 +141,9 @@ def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress
         if done >= num_trials:
             return
         if done + states.count(state.RUNNING) >= num_trials:
-            time.sleep(1.0)  # others are at the last ones; should they be killed, we take over
+            time.sleep(
+                1.0
+            )  # other processes run the last trials; if one is killed, this one continues its trial
             continue
         study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: ended.append(trial)])
         yield _trial(ended.pop(), folder)
@@ -209,7 +209,7 @@ def _storage(optuna: Any, folder: Path) -> Any:
     )  # fmt: skip
     try:
         return make()
-    except Exception:  # another process was making the same tables
+    except Exception:  # another process is just creating the same tables
         time.sleep(1.0)
         return make()
 
@@ -221,6 +221,8 @@ def _optuna() -> Any:
         raise ConfigError(
             f"a sweep needs the package 'optuna' ({e}); pip install 'neuroformer[sweep]'"
         ) from None
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of its heartbeats
+    warnings.simplefilter(
+        "ignore", optuna.exceptions.ExperimentalWarning
+    )  # heartbeats are experimental in Optuna
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the command line says what happened
     return optuna

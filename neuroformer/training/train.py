@@ -191,7 +191,7 @@ def make_fabric(config: Config) -> Fabric:
         strategy = ModelParallelStrategy(shard, t.devices * t.nodes, 1)
     plugins: list[Any] = []
     on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
-    if precision == "16-mixed" and on_cpu:  # asked by name, Fabric would take bfloat16 instead
+    if precision == "16-mixed" and on_cpu:  # given the name on a CPU, Fabric would use bfloat16
         precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]
     return Fabric(
         accelerator=t.accelerator,

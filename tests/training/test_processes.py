@@ -133,5 +133,5 @@ def test_steps_go_on_anywhere():
 
 def test_a_batch_that_cannot_be_dealt_is_refused():
     _, prepared = small_model(config=small_config(train={"batch_size": 4}))
-    with pytest.raises(ConfigError, match="4 windows cannot be dealt to 2 processes in 3 pieces"):
+    with pytest.raises(ConfigError, match="4 windows cannot be divided among 2 processes in 3 pieces"):
         Steps([prepared], processes=2, pieces=3)
