@@ -54,7 +54,7 @@ class Kernel(NamedTuple):
 
 
 class Anchor(NamedTuple):
-    """Weights for raw features, intercept, and what cross-validation chose."""
+    """Weights for raw features, intercept, what cross-validation chose, and the spread (Y,) of its held-out errors."""
 
     counts: np.ndarray
     state: np.ndarray
@@ -62,6 +62,7 @@ class Anchor(NamedTuple):
     score: float
     uses: str
     penalty: float
+    spread: np.ndarray
     kernel: Kernel | None = None
 
     def predict(self, features: Features) -> np.ndarray:
@@ -129,8 +130,8 @@ def fit_anchor(
     out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
     if num_centers:
         groups = [x[known] for x in (features.spans, features.state, features.later)]
-        kernel, bias, score, penalty = _kernel_ridge(groups, y, folds, num_centers)
-        return Anchor(out["counts"], out["state"], bias, score, "kernel", penalty, kernel)
+        kernel, bias, score, penalty, spread = _kernel_ridge(groups, y, folds, num_centers)
+        return Anchor(out["counts"], out["state"], bias, score, "kernel", penalty, spread, kernel)
     groups = {"counts": features.counts[known], "state": features.state[known]}
     groups = {name: x for name, x in groups.items() if x.shape[1]}
     scale = {name: float(np.sqrt(x.var(0).mean())) + 1e-9 for name, x in groups.items()}
@@ -150,13 +151,14 @@ def fit_anchor(
         size = groups[name].shape[1]
         out[name] = weights[start : start + size] / scale[name]
         start += size
-    return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty)
+    spread = held_out_spread(x, y, folds, penalty)
+    return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty, spread)
 
 
 def _kernel_ridge(
     groups: list[np.ndarray], y: np.ndarray, folds, num_centers: int
-) -> tuple[Kernel, np.ndarray, float, float]:
-    """A readout, its intercept, its score in cross-validation, and its penalty.
+) -> tuple[Kernel, np.ndarray, float, float, np.ndarray]:
+    """A readout, its intercept, its score in cross-validation, its penalty, and the spread of its held-out errors.
 
     One kernel over all features. It rests on every labelled moment, or on ``num_centers`` of them evenly spaced (Nystroem:
     Williams and Seeger, NeurIPS 2000).
@@ -172,7 +174,8 @@ def _kernel_ridge(
     features = _kernel(x, center) @ root
     penalty, score = clearly_best(features, y, folds)
     weights, bias = ridge_path(features, y, (penalty,))[0]
-    return Kernel(offset, scale, center, root @ weights), bias, score, penalty
+    spread = held_out_spread(features, y, folds, penalty)
+    return Kernel(offset, scale, center, root @ weights), bias, score, penalty, spread
 
 
 def _kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
@@ -211,6 +214,12 @@ def held_out(x: np.ndarray, y: np.ndarray, folds, penalties) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
+def held_out_spread(x: np.ndarray, y: np.ndarray, folds, penalty: float) -> np.ndarray:
+    """(Y,) root mean square of held-out errors: a readout of many features hardly errs where it was fitted."""
+    rows = np.concatenate([held for _, held in folds])
+    return np.sqrt(((held_out(x, y, folds, (penalty,))[0] - y[rows]) ** 2).mean(0))
+
+
 def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
     each = r2(true, predicted)
     return float(np.mean(each[np.isfinite(each)])) if np.isfinite(each).any() else 0.0
@@ -232,7 +241,7 @@ def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray
 
 
 @torch.no_grad()
-def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
+def set_anchor(head: TargetHead, anchor: Anchor) -> None:
     """Write a readout into a head: its linear paths are the ridge, its network starts at zero, and no other readout
     has a share."""
     head.share.copy_(torch.eye(len(head.share))[0])
@@ -255,5 +264,4 @@ def set_anchor(head: TargetHead, anchor: Anchor, features: Features) -> None:
         offset, scale, center, weights = (torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel)
         head.kernel.set(offset, scale, center, weights, gain)
     if head.kind == "regression" and head.noise != "squared":
-        spread = np.nanstd(features.labels - anchor.predict(features), axis=0) + 1e-3
-        head.skip.bias[size:] = torch.from_numpy(np.log(spread)).to(head.skip.bias)
+        head.skip.bias[size:] = torch.from_numpy(np.log(anchor.spread + 1e-3)).to(head.skip.bias)

@@ -179,7 +179,7 @@ class _Run:
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
         anchor = fit_anchor(features, self.prepared, self.windows, target.samples, head.num_centers)
-        set_anchor(head, anchor, features)
+        set_anchor(head, anchor)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 
     def _choose(self) -> list[dict]:

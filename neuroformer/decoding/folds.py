@@ -195,7 +195,7 @@ def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows,
         head = models[0].targets[target.name]
         assert isinstance(head, TargetHead)
         features = linear_features(models[0], prepared, windows, target.name)
-        set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_centers), features)
+        set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_centers))
         closed = predict_targets(models[0], prepared, test)[target.name]
         mean = (1 - target.closed) * mean + target.closed * encode_labels(target, closed)
     return decode_labels(target, mean)

@@ -68,6 +68,7 @@ def ablation_bars(rows: list[dict[str, Any]]) -> Figure:
             value, place, xerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)], fmt="o", c=COLORS[0]
         )
         ax.set(title=name, xlabel="without it, minus full")
+        ax.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(range(len(parts)), [f"no {part}" for part in parts])
     panels[0].invert_yaxis()
     return fig

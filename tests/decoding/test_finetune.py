@@ -22,7 +22,7 @@ from neuroformer.decoding.anchor import (
     linear_features,
     set_anchor,
 )
-from neuroformer.decoding.decode import Decoded, predict_targets, true_values
+from neuroformer.decoding.decode import Decoded, predict_spreads, predict_targets, true_values
 from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_labels, fewshot, pooled
 from neuroformer.decoding.finetune import extend, finetune, fit_heads, know_only
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
@@ -93,7 +93,7 @@ def test_the_anchor_is_the_ridge_that_it_claims(extended):
     anchor = fit_anchor(features, prepared, windows, 1)
     linear = features.counts @ anchor.counts + features.state @ anchor.state + anchor.bias
     head = model.targets["place"]
-    set_anchor(head, anchor, features)
+    set_anchor(head, anchor)
     ours = predict_targets(model, prepared, windows)["place"]
     np.testing.assert_allclose(ours, linear * head.std.numpy() + head.mean.numpy(), atol=1e-4)
     assert r2(true_values(prepared, windows)["place"], ours).min() > 0.3
@@ -112,12 +112,25 @@ def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
     linear = fit_anchor(features, prepared, windows, 1)
     anchor = fit_anchor(features, prepared, windows, 1, head.num_centers)
     assert anchor.kernel is not None and anchor.score > linear.score + 0.1
-    set_anchor(head, anchor, features)
+    set_anchor(head, anchor)
     ours = predict_targets(model, prepared, windows)["bent"]
     unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
     np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
-    set_anchor(head, linear, features)
+    set_anchor(head, linear)
     assert not head.kernel.weight.any()
+
+
+@pytest.mark.parametrize("target_kernel", [0, 256])
+def test_a_readout_that_learns_its_scale_claims_the_error_of_labels_that_it_has_not_seen(target_kernel):
+    """A tenth of the labels fit almost without error; on the others the claim holds within a third."""
+    speed = dataclasses.replace(SPEED, noise="gaussian")
+    model, prepared = extend(*pretrained(target_kernel=target_kernel), [speed])
+    windows, _ = labelled_windows(prepared)
+    few, held = windows[200:320], prepared.windows("test", reach=20)
+    tuned, _ = finetune(model, prepared, few, [speed], dataclasses.replace(TUNE, steps=0))
+    claimed = predict_spreads(tuned, prepared, held)["speed"].mean()
+    error = predict_targets(tuned, prepared, held)["speed"] - true_values(prepared, held)["speed"]
+    assert claimed == pytest.approx(np.sqrt((error**2).mean()), rel=0.34)
 
 
 def test_few_labels_make_exact_kernel_ridge_and_the_usual_penalty():
@@ -125,7 +138,7 @@ def test_few_labels_make_exact_kernel_ridge_and_the_usual_penalty():
     rng = np.random.default_rng(0)
     spans, state, y = rng.poisson(2.0, (24, 6)), rng.standard_normal((24, 3)), rng.standard_normal((24, 2))
     folds = [(np.setdiff1d(np.arange(24), held), held) for held in np.array_split(np.arange(24), 6)]
-    kernel, bias, _, penalty = _kernel_ridge([spans.astype(float), state], y, folds, 30)
+    kernel, bias, _, penalty, _ = _kernel_ridge([spans.astype(float), state], y, folds, 30)
     x = (np.concatenate([spans, state], 1) - kernel.offset) / kernel.scale
     square = ((x[:, None] - x[None]) ** 2).sum(2)
     gram = np.mean([np.exp(-square / (2 * w**2)) for w in KERNEL_WIDTHS], 0)
@@ -361,7 +374,7 @@ def test_a_share_of_each_value_over_folds_is_the_readout_in_closed_form():
         for share in (0.0, 0.25, 1.0)
     }
     features = linear_features(model, prepared, windows, "place")
-    set_anchor(head, fit_anchor(features, prepared, windows, 1, head.num_centers), features)
+    set_anchor(head, fit_anchor(features, prepared, windows, 1, head.num_centers))
     closed = predict_targets(model, prepared, test)["place"]
     np.testing.assert_allclose(values[0.0], alone, atol=1e-6)
     np.testing.assert_allclose(values[1.0], closed, atol=1e-6)
