@@ -9,7 +9,8 @@ H heads, X and Y labels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,13 +70,9 @@ class AttentionCapture:
         seen: set[str] = set()
         if self.rollout is not None:
             self.rollout.begin(labels)
-        try:
-            for place, block in enumerate(self.blocks):
-                block.observer = self._observer(place, block, labels, seen)
+        observers = [self._observer(place, block, labels, seen) for place, block in enumerate(self.blocks)]
+        with _observed(self.blocks, observers):
             self.model(batch)
-        finally:
-            for block in self.blocks:
-                block.observer = None
         if self.rollout is not None:
             self.rollout.end()
 
@@ -262,6 +259,32 @@ def batches(builder: BatchBuilder, windows: Windows, size: int) -> Iterator[Batc
         yield builder(windows[i : i + size])
 
 
+@contextmanager
+def _observed(blocks: Sequence[Block], observers: Sequence[Observer]) -> Iterator[None]:
+    """Inside this context, each block shows its attention to its observer."""
+    try:
+        for block, observer in zip(blocks, observers, strict=True):
+            block.observer = observer
+        yield
+    finally:
+        for block in blocks:
+            block.observer = None
+
+
+def _frame_observer(key_S: Tensor, total: Tensor) -> Observer:
+    """Adds to ``total`` (windows, places) the mean attention of each window's tokens to the places ``key_S``."""
+
+    def observe(q, k, v, layout, k_layout, k_index):
+        size = (len(layout), total.shape[1])
+        mixed, sums = attention_with_map(
+            q, k, v, layout, k_layout, layout.row_T, key_S, size, per_head=False, k_index=k_index
+        )
+        total.add_(sums / layout.lengths_B[:, None])
+        return mixed
+
+    return observe
+
+
 def attention_maps(
     model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 256,
     heads: bool = False, rollout: bool = True, rows: Rows = "predicted",
@@ -295,26 +318,13 @@ def frame_attention(
     for batch in batches(builder, windows, batch_size):
         assert batch.clips is not None
         total = torch.zeros(batch.num_windows, steps * rows * columns, dtype=torch.float64)
-        key = _frame_labels(model, batch.clips.num_missing_G)
-
-        def observe(q, k, v, layout, k_layout, k_index, total=total, key=key):
-            size = (len(layout), total.shape[1])
-            mixed, sums = attention_with_map(q, k, v, layout, k_layout, layout.row_T, key, size, per_head=False, k_index=k_index)  # fmt: skip
-            total += sums / layout.lengths_B[:, None]
-            return mixed
-
-        try:
-            for block in blocks:
-                block.observer = observe
-            with torch.no_grad():
-                model(batch)
-        finally:
-            for block in blocks:
-                block.observer = None
+        observer = _frame_observer(_frame_labels(model, batch.clips.num_missing_G), total)
+        with torch.no_grad(), _observed(blocks, [observer] * len(blocks)):
+            model(batch)
         found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))
         found["images"].append(builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
     (_, kh, kw), (_, sh, sw) = model.frames.kernel, model.frames.stride
-    # the middle of each kernel, a stride wide
+    # a token's cell: as wide as the stride, in the middle of its kernel
     top, left = (kh - sh) / 2, (kw - sw) / 2
     return {
         "images": np.concatenate(found["images"]), "attention": np.concatenate(found["attention"]),

@@ -31,34 +31,38 @@ _INTERVAL_COLUMNS = {"id", "start_time", "stop_time", "tags", "timeseries", "tag
 _RESERVED_TABLES = {"trials", "epochs", "invalid_times", "domain"}
 
 
-def write_nwb(rec: Recording, path: str | Path, session_start: dt.datetime | None = None) -> Path:
+def write_nwb(rec: Recording, path: str | Path) -> Path:
     """Write a recording to an NWB file; :func:`read_nwb` gives the same recording back.
 
-    Spikes at the same instant come back ordered by unit.
-
-    Parameters
-    ----------
-    session_start : when the recording's second 0 was; ``meta["session_start"]`` (ISO), else 1970-01-01 UTC
+    Spikes at the same instant come back ordered by unit. Second 0 of the recording is ``meta["session_start"]`` (ISO
+    8601; UTC if it has no time zone), or 1970-01-01.
 
     Raises
     ------
     RecordingError
-        pynwb is not installed, or a part that NWB cannot hold.
+        pynwb is not installed, a part that NWB cannot hold, or a ``session_start`` that is not a date.
     """
     pynwb = optional("pynwb", "nwb", "writing NWB files")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if session_start is None:
-        text = rec.meta.get("session_start")
-        session_start = dt.datetime.fromisoformat(text) if text else dt.datetime(1970, 1, 1)
-    if session_start.tzinfo is None:
-        session_start = session_start.replace(tzinfo=dt.timezone.utc)
+    session_start = _session_start(rec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nwbfile = _Writer(rec, session_start).build()
         with pynwb.NWBHDF5IO(str(path), "w") as io:
             io.write(nwbfile)
     return path
+
+
+def _session_start(rec: Recording) -> dt.datetime:
+    text = rec.meta.get("session_start") or "1970-01-01"
+    try:
+        start = dt.datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise RecordingError(
+            f"meta['session_start'] is {text!r}; expected a date and time like 2026-05-04T10:30:00"
+        ) from None
+    return start if start.tzinfo is not None else start.replace(tzinfo=dt.timezone.utc)
 
 
 class _Writer:

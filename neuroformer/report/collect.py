@@ -325,16 +325,16 @@ def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
 
 
 PANELS = (
-    ("summary", "Summary", "Every score beside its baselines, what sees no spikes, and its ceiling. Bars are 95 % intervals.", _summary),
-    ("audit", "Audit", "Which stretches train, validate and test, and what the audit of that split found.", _audit),
-    ("learning", "Learning", "Loss terms are unweighted. Press a name to hide its line.", _learning),
-    ("rasters", "Rasters", "A held-out trial as it was recorded, and as the model simulated it in closed loop: it saw its own spikes, never the recorded ones.", _rasters),
+    ("summary", "Summary", "Every score beside its baselines, its control without spikes, and its ceiling. Bars are 95 % intervals.", _summary),
+    ("audit", "Audit", "Training, validation and test data, and what the audit of this split found.", _audit),
+    ("learning", "Learning", "Loss terms are unweighted. Click a name to hide its line.", _learning),
+    ("rasters", "Rasters", "A held-out trial as it was recorded, and as the model simulated it in closed loop: the model saw its own spikes, never the recorded ones.", _rasters),
     ("psth", "PSTHs", "Mean response to the repeated stimuli in bins of 50 ms: held-out repeats, and simulated ones. The fewer the repeats, the lower the ceiling.", _psth),
     ("statistics", "Statistics", "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.", _statistics),
     ("decoding", "Decoding", "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.", _decoding),
     ("fewshot", "Few labels", "Score against labelled seconds: pretrained, from scratch, and baselines on the same draws. Bands are 95 % intervals.", _fewshot),
-    ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
+    ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading of the model: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
     ("frames", "Frames", "Where the model looks in the video: attention of the current spikes to each place of the frames.", _frames),
-    ("fields", "Fields", "What each unit sees, by the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).", _fields),
-    ("setup", "Setup", "What made this run, and what would make it again.", _setup),
+    ("fields", "Fields", "What each unit sees, according to the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).", _fields),
+    ("setup", "Setup", "The configuration and versions that made this run, and that would repeat it.", _setup),
 )  # fmt: skip

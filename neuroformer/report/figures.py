@@ -36,27 +36,19 @@ def rasters(rec: Recording, simulated: Recording, sequence: int = 0, max_s: floa
 
 
 def psths(comparison: PsthComparison, unit_ids: list[str], num_units: int = 6) -> Figure:
-    """PSTHs of the most active units: held-out data, simulation, training data."""
+    """PSTHs of the most active units: held-out data and simulation."""
     units = np.argsort(-np.nanmean(comparison.held_out_BU, 0))[:num_units]
     fig = Figure(figsize=(10, 1.6 * len(units)), layout="constrained")
     axes = fig.subplots(len(units), 1, sharex=True, squeeze=False)[:, 0]
     time = np.arange(len(comparison.held_out_BU)) * WIDTH_S
-    show = slice(0, min(len(time), 400))
+    show = slice(0, 400)
+    lines = (
+        (comparison.held_out_BU, TRUE, f"held out ({comparison.num_held_out})"),
+        (comparison.simulated_BU, MODEL, f"simulated ({comparison.num_simulated})"),
+    )
     for ax, u in zip(axes, units, strict=True):
-        ax.plot(
-            time[show],
-            comparison.held_out_BU[show, u],
-            c=TRUE,
-            lw=1,
-            label=f"held out ({comparison.num_held_out})",
-        )
-        ax.plot(
-            time[show],
-            comparison.simulated_BU[show, u],
-            c=MODEL,
-            lw=1,
-            label=f"simulated ({comparison.num_simulated})",
-        )
+        for rate_BU, color, label in lines:
+            ax.plot(time[show], rate_BU[show, u], c=color, lw=1, label=label)
         ax.set_ylabel(f"unit {unit_ids[u]}\n(Hz)")
     axes[0].legend(loc="upper right", ncols=2, fontsize=8)
     axes[0].set_title(f"PSTH r {comparison.r:.2f}, ceiling {comparison.ceiling:.2f} (median over all units)")

@@ -122,6 +122,8 @@ def test_original_dictionary_with_trials():
     np.testing.assert_allclose(rec.intervals["train_intervals"]["stop"], [0.5, 1.0])
     assert rec.behavior["speed"].times[20] == pytest.approx(2.0)
     assert any("'callback' was left out" in n for n in rec.meta["notes"])
+    again = from_original({**data, "frames": data["frames"][1:]}, trial_clip=[0, 0])  # one clip, shown twice
+    np.testing.assert_array_equal(again.frames.index, np.tile(np.arange(20), 2))
     with pytest.raises(RecordingError, match="give trial_clip"):
         from_original({**data, "frames": np.zeros((3, 20, 4, 4))})
     with pytest.raises(RecordingError, match="no 'spikes'"):

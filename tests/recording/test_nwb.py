@@ -3,6 +3,7 @@
 import datetime as dt
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,8 +41,6 @@ def test_round_trip_loses_nothing(ours):
 
 
 def test_shown_once_frames_and_numbered_units(tmp_path):
-    from dataclasses import replace
-
     from neuroformer.recording import FrameSeries
 
     rec = full_recording()
@@ -330,3 +329,17 @@ def test_without_pynwb_the_extra_is_named(ours, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
     with pytest.raises(RecordingError, match=r"pip install 'neuroformer\[nwb\]'"):
         open_recording(ours)
+
+
+def test_the_start_of_the_session_is_written(tmp_path):
+    import pynwb
+
+    rec = full_recording()
+    started = lambda text: write_nwb(
+        replace(rec, meta={**rec.meta, "session_start": text}), tmp_path / "a.nwb"
+    )
+    with pynwb.NWBHDF5IO(str(started("2026-05-04T10:30:00+02:00")), "r") as io:
+        start = io.read().session_start_time
+        assert start == dt.datetime(2026, 5, 4, 8, 30, tzinfo=dt.timezone.utc)
+    with pytest.raises(RecordingError, match="session_start.*expected a date and time"):
+        started("last Monday")
