@@ -23,7 +23,7 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
 from neuroformer.config import Config, TargetConfig, from_dict, load_config
-from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.batch import BatchBuilder, label_values
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, Windows, nanoseconds, to_ticks
@@ -74,9 +74,11 @@ class Moments:
     def __getitem__(self, which) -> Moments:
         return Moments(self.recording, self.step, np.atleast_1d(self.times[which]))
 
-    def labels(self, name: str) -> np.ndarray:
-        """(V,) or (V, C) of a behavior variable, interpolated; NaN where it is missing."""
-        values = self.recording.variable(name).interpolate(self.times)
+    def labels(self, name: str, kind: str = "regression") -> np.ndarray:
+        """(V,) or (V, C) of a behavior variable, NaN where it is missing: interpolated; around the circle where ``kind`` is
+        "circular" (radians); the last value where it is "classification"."""
+        target = TargetConfig(name, kind)  # pyright: ignore[reportArgumentType]
+        values = label_values(self.recording.variable(name), target, self.times)
         return values[:, 0] if values.shape[1] == 1 else values
 
 
@@ -161,10 +163,17 @@ class NeuroformerDecoder(_Estimator):
         ValueError
             Neither labels nor a target, labels that do not fit the moments, or units that are not the run's.
         """
+        known = {
+            "kind": ("regression", "classification", "circular"),
+            "train": ("head", "top", "all", "adapters"),
+        }
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {', '.join(values)}")
         moments = self._moments(X)
         if y is None and target is None:
             raise ValueError("there is nothing to fit: give y, or target='name of a behavior variable'")
-        y = moments.labels(str(target)) if y is None else np.asarray(y, dtype=np.float64)
+        y = moments.labels(str(target), self.kind) if y is None else np.asarray(y, dtype=np.float64)
         if len(y) != len(moments):
             raise ValueError(f"there are {len(moments)} moments but {len(y)} labels; give one label a moment")
         label = TargetConfig(_LABEL, self.kind)  # pyright: ignore[reportArgumentType]

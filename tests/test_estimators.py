@@ -1,5 +1,6 @@
 """The scikit-learn face: its conventions, its cross-validation, and no leak through the splitter."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -22,6 +23,7 @@ from sklearn.utils.estimator_checks import (
 from neuroformer.config import to_dict
 from neuroformer.estimators import GapSplit, Moments, NeuroformerDecoder, NeuroformerEmbedding
 from neuroformer.metrics import r2
+from neuroformer.recording import BehaviorVariable
 from neuroformer.training.train import train
 
 CHECKS = (
@@ -137,3 +139,19 @@ def test_mistakes_are_named(run):
         NeuroformerEmbedding(run).fit_transform(Moments(rec, times=np.array([0.01])))
     with pytest.raises(ValueError, match="give the folder of a trained run"):
         NeuroformerEmbedding().fit(rec)
+
+
+def test_labels_of_classes_are_held_and_angles_go_around_the_circle():
+    rec, t = driven_recording(), np.arange(0, 60, 0.2)
+    behavior = {
+        "side": BehaviorVariable(t, (np.sin(t) > 0) + 1.0), "angle": BehaviorVariable(t, (2 * t) % (2 * np.pi)),
+    }  # fmt: skip
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, **behavior})
+    X = Moments(rec, times=np.arange(1, 59, 0.05))
+    assert set(X.labels("side", "classification")) == {1.0, 2.0}
+    error = X.labels("angle", "circular") - 2 * X.times
+    assert np.abs(np.angle(np.exp(1j * error))).max() < 0.02
+    assert set(X.labels("side")) > {1.0, 2.0}
+    for wrong in ({"kind": "ordinal"}, {"train": "heads"}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; expected one of"):
+            NeuroformerDecoder(**wrong).fit(X, X.labels("side"))
