@@ -17,6 +17,7 @@ from neuroformer.cli.options import (
 )
 from neuroformer.cli.shared import open_asked, open_run, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
+from neuroformer.config import ConfigError
 
 AMOUNTS = "1%,2%,5%,10%,25%,50%,all"
 
@@ -51,6 +52,9 @@ def run(args) -> None:
     names = baseline_names(args.baselines)
     targets = parse_targets(args.targets)
     runs = [open_asked(args), *(open_run(folder, args.override, args.recording) for folder in args.pool)]
+    recordings = sorted({prepared.rec.name for _, prepared in runs})
+    if len(recordings) > 1:
+        raise ConfigError(f"--pool takes runs of one recording, and these are of {', '.join(recordings)}")
     warn_only_ours()
     report = (lambda text: None) if args.quiet else print
     for target in targets:

@@ -85,7 +85,7 @@ def know_only(
 
 def finetune(
     model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
-    seed: int = 0, aside: tuple[Windows, Windows] | None = None,
+    seed: int = 0,
 ) -> tuple[Neuroformer, dict[str, Any]]:  # fmt: skip
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
@@ -102,8 +102,6 @@ def finetune(
     model : its config names the targets, see :func:`extend`; it is not changed
     windows : in time order; labels that are missing are left out
     targets : trained together
-    aside : (windows to fit on, windows to stop by) in place of a cut of ``windows``; a model whose heads
-        were trained before must stop by labels that they did not see
 
     Returns
     -------
@@ -117,7 +115,7 @@ def finetune(
     if not tune.steps:
         run = _Run(model, prepared, windows, targets, tune, seed, CLOSED)
         return run.go(0, None)[0], {"start": CLOSED, "steps": 0, "anchors": run.anchors}
-    fit, held = aside or _set_aside(windows, prepared, targets, tune.valid)
+    fit, held = _set_aside(windows, prepared, targets, tune.valid)
     curves, anchors = {}, {}
     for start in STARTS:
         anchors, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
