@@ -66,7 +66,7 @@ def small_config(**sections) -> Config:
     """A configuration that is quick to run; sections are merged into it."""
     tree = {
         "name": "small",
-        "window": {"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.15},
+        "window": {"dt": 0.01, "current": 0.05, "past": 0.1, "target_past": 0.1, "frames": 0.15},
         "inputs": [{"name": "pupil", "samples": 2}],
         "targets": [{"name": "speed"}, {"name": "gaze"}],
         "split": {"block": 8.0},

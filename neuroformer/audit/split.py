@@ -75,7 +75,7 @@ class SplitAudit:
 
     def __init__(self, rec: Recording, config: Config, split: Split, isolated: bool):
         self.rec, self.config, self.split, self.isolated = rec, config, split, isolated
-        self.shape = WindowShape.from_config(config.window)
+        self.shape = WindowShape.from_config(config)
         w = config.window
         self.back = max(w.past, w.frames if w.frames_until == "start" else w.frames - w.current)
         self.held_out = [p for p in HELD_OUT if len(split.blocks[p])]

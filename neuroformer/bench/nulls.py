@@ -24,7 +24,7 @@ SETTINGS = {
     "window": {"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.0},
     "split": {"block": 20.0},
     "model": {"width": 16, "heads": 2, "history_filters": 2, "coupling": 0.05, "blocks": [{"attend": "past"}, {"attend": "current"}]},
-    "train": {"steps": 200, "batch_size": 128, "warmup": 20, "evaluate_every": 200, "accelerator": "cpu"},
+    "train": {"steps": 200, "batch_size": 128, "warmup": 20, "average": 0.0, "evaluate_every": 200, "accelerator": "cpu"},
 }  # fmt: skip
 
 

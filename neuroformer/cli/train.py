@@ -192,6 +192,12 @@ def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: 
     """
     from neuroformer.model.bundle import read_bundle
 
+    train = members[0].config.train
+    if metrics["train_steps"] < train.steps:
+        print(
+            f"stopped after {metrics['train_steps']:,} of {train.steps:,} steps: no validation score was better in the "
+            f"last {train.patience} evaluations (train.patience); the best weights of each are kept"
+        )
     if len(members) == 1:
         scores = _scores(folder, members[0], baselines)
         summarise(folder, metrics | scores)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroformer.config.schema import Config, InterventionConfig, RecordingConfig, WindowConfig
+    from neuroformer.config.schema import Config, InterventionConfig, RecordingConfig
 
 
 class ConfigError(ValueError):
@@ -20,7 +20,7 @@ def check(c: Config) -> None:
     ConfigError
         The first one found.
     """
-    _check_window(c.window)
+    _check_window(c)
     _check_streams(c)
     _check_model(c)
     if c.traces.likelihood != "none":
@@ -54,12 +54,13 @@ def _check_recording(key: str, one: RecordingConfig) -> None:
     )
 
 
-def _check_window(w: WindowConfig) -> None:
+def _check_window(c: Config) -> None:
+    w = c.window
     for name in ("dt", "current"):
         _require(getattr(w, name) > 0, f"window.{name}", getattr(w, name), "seconds above 0")
     for name in ("past", "frames", "lookahead", "target_past"):
         _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
-    for name in ("current", "past", "lookahead", "target_past"):
+    for name in ("current", "past", "lookahead") + ("target_past",) * bool(c.targets):
         value, expected = getattr(w, name), f"a whole multiple of window.dt = {w.dt}"
         _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
 
@@ -143,6 +144,8 @@ def _check_amounts(c: Config) -> None:
     for key, value in counts.items():
         _require(value >= 1, key, value, "1 or more")
     _require(0 <= t.past_noise < 1, "train.past_noise", t.past_noise, "a share in [0, 1)")
+    for name in ("evaluate_every", "patience"):
+        _require(getattr(t, name) >= 0, f"train.{name}", getattr(t, name), "0 or more")
     _require(t.checkpoint_every >= 0, "train.checkpoint_every", t.checkpoint_every, "seconds, 0 or more")
     for key in ("temperature_dt", "temperature_id"):
         _require(getattr(g, key) >= 0, f"generate.{key}", getattr(g, key), "0 (greedy) or more")

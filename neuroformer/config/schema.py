@@ -38,7 +38,7 @@ class WindowConfig:
     current: float = 0.05  # the window whose spikes are predicted
     past: float = 0.25  # how far back the model sees spikes before it
     lookahead: float = 0.0  # how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal
-    target_past: float = 0.0  # how long before a decoded moment target heads see spikes; 0: as past
+    target_past: float = 2.0  # how long before a decoded moment target heads see spikes; 0: as past
     frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
     frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
     max_tokens: int = 0  # most spikes in a window, 0: no limit; dropped spikes are counted and reported
@@ -191,11 +191,11 @@ class TrainConfig:
     sparsity: float = 0.0
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0  # largest norm of the gradient
-    average: float = 0.0  # decay of the moving average of weights, which is then evaluated and kept; 0: none
+    average: float = 0.99  # decay of the moving average of weights, which is then evaluated and kept; 0: none
     past_noise: float = 0.0  # share of past spikes that is dropped; as many are added elsewhere
     jitter: bool = True  # windows start at any bin; otherwise they tile time
-    evaluate_every: int = 200  # steps
-    patience: int = 0  # evaluations without a better validation loss before stopping; 0: never
+    evaluate_every: int = 0  # steps; 0: two passes through the training data, between 20 and 200 steps
+    patience: int = 10  # evaluations without any better validation score before stopping; 0: never
     threads: int = 0  # CPU threads; 0: PyTorch's choice
     workers: int = 0  # extra processes that build batches
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"

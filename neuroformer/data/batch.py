@@ -167,7 +167,7 @@ class BatchBuilder:
         labels: bool = True,
     ):
         self.index, self.config, self.normalization = index, config, normalization
-        self.shape = WindowShape.from_config(config.window)
+        self.shape = WindowShape.from_config(config)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
         moving = config.decode.moving.variable

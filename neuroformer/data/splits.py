@@ -122,11 +122,12 @@ def _gap_ticks(config: Config) -> int:
     reach, gap, dt = reach_seconds(config), config.split.gap, config.window.dt
     if gap < 0:
         return int(np.ceil(reach / dt - 1e-9))
-    w = config.window
-    needed = max(w.past, w.frames, w.lookahead, w.target_past)
+    names = ("past", "frames") + ("lookahead", "target_past") * bool(config.targets)
+    longest = max(names, key=lambda name: getattr(config.window, name))
+    needed = getattr(config.window, longest)
     if gap < needed - 1e-9:
         raise ConfigError(
-            f"split.gap is {gap:g} s, but a window reaches {needed:g} s beyond itself; "
+            f"split.gap is {gap:g} s, but a window reaches {needed:g} s beyond itself (window.{longest}); "
             "use at least that, or -1 for the longest reach"
         )
     return int(np.ceil(gap / dt - 1e-9))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroformer.config import WindowConfig
+from neuroformer.config import Config
 from neuroformer.recording import Recording
 
 NANOSECONDS = 1_000_000_000
@@ -50,11 +50,11 @@ class WindowShape:
     target_past: int = 0
 
     @classmethod
-    def from_config(cls, config: WindowConfig) -> WindowShape:
-        bins = lambda seconds: round(seconds / config.dt)
-        return cls(
-            config.dt, bins(config.current), bins(config.past), bins(config.lookahead), bins(config.target_past or config.past)
-        )  # fmt: skip
+    def from_config(cls, config: Config) -> WindowShape:
+        w = config.window
+        bins = lambda seconds: round(seconds / w.dt)
+        before = w.target_past or w.past if config.targets else w.past
+        return cls(w.dt, bins(w.current), bins(w.past), bins(w.lookahead), bins(before))
 
     @property
     def reach(self) -> int:

@@ -171,7 +171,7 @@ def fit_glm(
     """
     if variant not in ("past", "every"):
         raise ValueError(f"variant is {variant!r}; expected 'past' or 'every'")
-    shape = WindowShape.from_config(config.window)
+    shape = WindowShape.from_config(config)
     train, valid = tile(split.blocks["train"], shape), tile(split.blocks["valid"], shape)
     if len(train) == 0 or len(valid) == 0:
         raise ValueError(

@@ -134,7 +134,7 @@ class ClipComponents:
         self, frames: FrameSeries, split: Split, index: SpikeIndex, config: Config, count, most: int
     ):
         self.frames, self.index, self.window, self.count = frames, index, config.window, count
-        self.shape = WindowShape.from_config(config.window)
+        self.shape = WindowShape.from_config(config)
         self._frame_ns = nanoseconds(frames.times)
         windows = tile(split.blocks["train"], self.shape)
         windows = windows[_evenly(len(windows), _PCA_IMAGES)]
@@ -207,7 +207,7 @@ class Design:
     ):  # fmt: skip
         self.index, self.config = index, config
         self.variant: Variant = variant
-        self.shape = WindowShape.from_config(config.window)
+        self.shape = WindowShape.from_config(config)
         self.history = History(index, self.shape)
         self.inputs = [(v, rec.variable(v.name), normalization["inputs"][v.name]) for v in config.inputs]
         self.clips = None

@@ -52,7 +52,7 @@ class StreamDecoder:
             raise ValueError("the model has no target to decode; see neuroformer finetune")
         self.model, self.normalization, self.origin = model.eval(), normalization, origin
         self.config = model.config
-        self.shape = WindowShape.from_config(self.config.window)
+        self.shape = WindowShape.from_config(self.config)
         self.tick = 0
         self._times, self._units = np.zeros(0), np.zeros(0, np.int64)
         self._inputs: dict[str, tuple[list[float], list[np.ndarray]]] = {

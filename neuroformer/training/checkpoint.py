@@ -42,7 +42,7 @@ class Progress:
     spikes: int = 0
     seconds: float = 0.0  # of training, evaluation included
     best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
-    stale: int = 0  # evaluations since the likelihood was best
+    stale: int = 0  # evaluations since any score was best
     scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
     run_id: str = ""  # under which Weights & Biases continues the run
 

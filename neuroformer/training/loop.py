@@ -48,6 +48,8 @@ from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
 from neuroformer.training.stopping import Stopped, listen
 
+FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
+
 
 class NonFiniteLoss(ValueError):
     """A term of the loss is not a number."""
@@ -151,6 +153,8 @@ class Trainer:
             processes=self.fabric.world_size, pieces=t.accumulate,
         )  # fmt: skip
         batches = iter(step_loader(steps))
+        # a short recording is learnt by heart within a few passes
+        self.evaluate_every = t.evaluate_every or min(max(2 * sum(steps.deck), FEWEST_STEPS), MOST_STEPS)
         hidden = not bar or not self.fabric.is_global_zero
         self.losses.train()
         with (
@@ -177,7 +181,7 @@ class Trainer:
             which = {"train/recording": rec.name} if len(self.members) > 1 else {}
             self._log({f"train/{name}": value for name, value in terms.items()} | which)
             self._show(terms)
-        if last or p.step % min(t.evaluate_every, t.steps) == 0:
+        if last or p.step % self.evaluate_every == 0:
             self._evaluate()
         self.bar.update()
         signal_number, is_time = self.processes.agree(
@@ -299,7 +303,7 @@ class Trainer:
             # a score that was not a number is beaten by any that is
             if not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
-                p.stale = 0 if objective == LIKELIHOOD else p.stale
+                p.stale = 0
                 tensors = gathered(self.scored.tensors())
                 if self.fabric.is_global_zero:
                     save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)

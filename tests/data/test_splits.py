@@ -25,7 +25,7 @@ def owner(split):
 def test_everything_a_window_reads_lies_in_its_part(by, phase):
     config = small_config(split={"by": by, "block": 5.0})
     rec = small_recording(num_trials=10)
-    split, shape = make_split(rec, config), WindowShape.from_config(config.window)
+    split, shape = make_split(rec, config), WindowShape.from_config(config)
     owners = owner(split)
     for i, part in enumerate(PARTS):
         windows = tile(split.blocks[part], shape, phase=phase)
@@ -43,8 +43,21 @@ def test_gap_between_parts_is_at_least_the_reach():
     runs = np.split(owners, edges)
     gaps = [len(r) for r in runs[1:-1] if r[0] == -1]
     assert gaps and min(gaps) * split.dt >= 0.7 - 1e-9
-    with pytest.raises(ConfigError, match="split.gap is 0.05 s, but a window reaches 0.15 s beyond itself"):
+    with pytest.raises(
+        ConfigError, match="split.gap is 0.05 s, but a window reaches 0.15 s beyond itself .window.frames"
+    ):
         make_split(small_recording(), small_config(split={"block": 5.0, "gap": 0.05}))
+
+
+def test_what_only_heads_of_behavior_see_costs_no_window_without_them():
+    rec, num_windows = small_recording(), []
+    for behind in (0.1, 2.0):
+        config = small_config(window={"target_past": behind}, targets=[], split={"block": 5.0, "gap": 0.2})
+        blocks = make_split(rec, config).blocks["train"]
+        num_windows.append(len(tile(blocks, WindowShape.from_config(config))))
+    assert num_windows[0] == num_windows[1] > 0
+    with pytest.raises(ConfigError, match="reaches 2 s beyond itself .window.target_past"):
+        make_split(rec, small_config(window={"target_past": 2.0}, split={"gap": 0.2}))
 
 
 def test_neighbours_of_one_part_join():

@@ -194,7 +194,7 @@ def test_hippocampus_position_is_decodable():
         "window": {"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
         "targets": [{"name": "position"}], "decode": {"lags": [1.0]},
     })  # fmt: skip
-    split, shape = make_split(rec, config), WindowShape.from_config(config.window)
+    split, shape = make_split(rec, config), WindowShape.from_config(config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     windows = {p: tile(split.blocks[p], shape) for p in split.blocks}
     position = rec.variable("position")

@@ -77,7 +77,7 @@ def index_with(index, moved):
 
 def test_recovers_coupling_and_inputs(coupled, fitted):
     (rec, split, index, config, norm), rates = coupled
-    windows = tile(split.blocks["test"], WindowShape.from_config(config.window))
+    windows = tile(split.blocks["test"], WindowShape.from_config(config))
     true = rates[(windows.tick[:, None] + np.arange(5)).ravel()]
     every = fitted["every"].rates(windows).reshape(true.shape)
     for unit in (1, 2, 3):
@@ -97,7 +97,7 @@ def test_recovers_coupling_and_inputs(coupled, fitted):
 def test_future_spikes_change_nothing(coupled, fitted):
     (_, split, index, config, _), _ = coupled
     rng = np.random.default_rng(1)
-    windows = tile(split.blocks["test"], WindowShape.from_config(config.window))
+    windows = tile(split.blocks["test"], WindowShape.from_config(config))
     for k in rng.integers(len(windows), size=4):
         window, start = windows[k : k + 1], windows.tick[k]
         for b in range(5):
@@ -238,7 +238,7 @@ def test_clips_hold_no_later_frame(until):
             want = frames.index[np.flatnonzero(seen)][-3:]
             got = shown[w, b]
             np.testing.assert_array_equal(got[got >= 0], want)
-    x = clips(tile(split.blocks["train"], WindowShape.from_config(config.window)), 4)
+    x = clips(tile(split.blocks["train"], WindowShape.from_config(config)), 4)
     assert x.shape[1] == 4 and torch.allclose(x.std(0), torch.ones(4), atol=0.3)
 
 

@@ -15,11 +15,12 @@ import yaml
 from helpers import small_config, small_recording
 
 from neuroformer.cli import main
-from neuroformer.config import to_dict
+from neuroformer.config import from_dict, to_dict
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.npz import write_npz
 from neuroformer.training.checkpoint import FILE
+from neuroformer.training.data import prepare
 from neuroformer.training.loop import NonFiniteLoss, Trainer
 from neuroformer.training.train import train
 
@@ -103,6 +104,30 @@ def test_the_bar_and_the_log(tmp_path, capsys):
     rows = list(csv.DictReader((tmp_path / "log" / "metrics.csv").open()))
     assert [r["step"] for r in rows if r["train/loss"]] == ["2", "5"]
     assert [r["step"] for r in rows if r["valid/bits_per_spike"]] == ["2", "5"]
+
+
+def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypatch, capsys):
+    """Spikes are best at the first evaluation, speed at the second."""
+    rec = small_recording()
+    write_npz(rec, tmp_path / "small.npz")
+    tree = to_dict(small_config(train={"steps": 400, "batch_size": 32, "evaluate_every": 0, "patience": 1}))
+    tree["recording"]["path"] = str(tmp_path / "small.npz")
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
+    found = iter([(2.0, 0.1), (1.0, 0.2), (1.0, 0.2)])
+
+    def scores(self, place):
+        bits, speed = next(found)
+        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rates", "likelihood"), bits)
+        return same | {"speed_score": speed, "gaze_score": 0.0}
+
+    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    assert main(["train", "--config", str(tmp_path / "small.yaml"), "--run", str(tmp_path / "run")]) == 0
+    num_batches = len(prepare(rec, from_dict(tree)).windows("train")) // 32
+    assert 20 < 2 * num_batches < 200
+    rows = list(csv.DictReader((tmp_path / "run" / "log" / "metrics.csv").open()))
+    evaluated = [int(r["step"]) + 1 for r in rows if r["valid/likelihood"]]
+    assert evaluated == [2 * num_batches * n for n in (1, 2, 3)]
+    assert f"stopped after {evaluated[-1]} of 400 steps" in capsys.readouterr().out
 
 
 def test_accumulated_pieces_add_up_to_the_batch(tmp_path):
