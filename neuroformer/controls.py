@@ -81,7 +81,9 @@ def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarra
         )
     known = np.isfinite(y).all(1)
     if not known.any():
-        raise ValueError("no training window has a label; check the variable's times against the split")
+        raise ValueError(
+            "no training window has a label; check the variable's times against the split, and decode.moving"
+        )
     train, y = train[known], y[known]
     order = np.lexsort((train.tick, train.segment))
     return train[order], y[order]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuroformer.config import Config, TargetConfig
+from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.windows import Windows, WindowShape
 from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
@@ -60,10 +60,23 @@ def moments(windows: Windows, shape: WindowShape, samples: int) -> tuple[Windows
 
 
 def decode_windows(prepared: Prepared, part: str, phase: int = 0) -> Windows:
-    """The windows that a decoding score is over: they leave room for the baselines' lags. ``phase`` moves their grid."""
-    config = prepared.config
-    reach = max(prepared.builder.shape.reach, round(max(config.decode.lags) / config.window.dt))
-    return prepared.windows(part, reach=reach, phase=phase)
+    """The windows that a decoding score is over: they leave room for the baselines' lags. ``phase`` moves their grid.
+
+    Raises
+    ------
+    ConfigError
+        No block of the part is long enough.
+    """
+    config, lags = prepared.config, prepared.config.decode.lags
+    reach = max(prepared.builder.shape.reach, round(max(lags) / config.window.dt))
+    windows = prepared.windows(part, reach=reach, phase=phase)
+    if len(windows) == 0:
+        raise ConfigError(
+            f"no value of the '{part}' part can be decoded: every block of it is shorter than the "
+            f"{reach * config.window.dt:g} s that model and baselines may look back (decode.lags up to {max(lags):g} s); make "
+            "split.block longer or these shorter"
+        )
+    return windows
 
 
 def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from neuroformer.config import Config, ConfigError, TargetConfig
+from neuroformer.data.splits import reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
@@ -37,25 +38,29 @@ from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
 HEADS = "heads.safetensors"  # a fold's model after its heads were fitted
-PIECES = 20  # stretches that a fold is cut into: one of all those that are not held out is for validation
+PIECES = (
+    20  # most stretches that a fold is cut into: one of all those that are not held out is for validation
+)
+REACHES = 5  # a stretch lasts at least so many times what a window reads beside itself, so that windows fit between gaps
 
 
 def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Config:
     """The configuration with fold ``fold`` of ``num_folds`` held out.
 
     The recording (or the list of its trials) is cut into ``num_folds`` contiguous parts; one is the test part. Of
-    the part farthest from it, one stretch in :data:`PIECES` validates; all the rest trains. Training is scored once, at
+    the part farthest from it, one stretch in :data:`PIECES` validates (in fewer, if the recording is short); all the rest trains. Training is scored once, at
     its end: how long it lasts is the configuration's to say, and no label is spent on stopping.
     """
     if not 0 <= fold < num_folds or num_folds < 2:
         raise ConfigError(f"fold {fold} of {num_folds} does not exist; at least 2 folds, counted from 0")
-    split, pieces = config.split, PIECES
-    if split.by == "trials":
-        pieces = min(PIECES, rec.num_trials // num_folds)
-        if pieces < 2:
-            raise ConfigError(
-                f"recording '{rec.name}' has {rec.num_trials} trials, too few for {num_folds} folds"
-            )
+    split = config.split
+    least = REACHES * max(reach_seconds(config), config.window.current)
+    by_trials = split.by == "trials"
+    pieces = min(PIECES, rec.num_trials // num_folds if by_trials else int(rec.duration / num_folds / least))
+    if pieces < 2:
+        has = f"has {rec.num_trials} trials" if by_trials else f"lasts {rec.duration:,.3g} s"
+        needs = 2 * num_folds if by_trials else f"{2 * num_folds * least:,.3g} s"
+        raise ConfigError(f"recording '{rec.name}' {has}; {num_folds} folds need {needs} or more")
     role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
     role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
     once = dataclasses.replace(config.train, evaluate_every=config.train.steps)

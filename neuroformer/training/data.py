@@ -113,12 +113,6 @@ class Steps(Sampler):
 
     def _num_batches(self, prepared: Prepared) -> int:
         config, num_windows = prepared.config, len(prepared.windows("train"))
-        if num_windows == 0:
-            raise ConfigError(
-                f"recording '{prepared.rec.name}' has no training window: its training blocks last "
-                f"{prepared.split.seconds('train'):g} s and a window reads {config.window.past:g} s of past and "
-                f"{config.window.current:g} s; make split.block longer or window.past shorter"
-            )
         batch = min(num_windows, config.train.batch_size)
         if batch < self.processes * self.pieces:
             raise ConfigError(

@@ -17,6 +17,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from neuroformer.audit import Audit, audit
 from neuroformer.config import Config, ConfigError, member_config, to_dict
 from neuroformer.data.members import lacking
+from neuroformer.data.splits import PARTS
 from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
 from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
@@ -85,6 +86,8 @@ def train_several(
     if t.threads:
         torch.set_num_threads(t.threads)
     members = prepare_members(recs, config)
+    for member in members:
+        refuse_empty(member)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return members, read_bundle(folder).metrics
     audits = [refuse_leak(member) for member in members]
@@ -149,6 +152,27 @@ def member_of(prepared: Prepared, audited: Audit) -> Member:
     return Member(
         prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks
     )
+
+
+def refuse_empty(prepared: Prepared) -> None:
+    """Refuse a split that leaves a part without a window.
+
+    Raises
+    ------
+    ConfigError
+        Its blocks are too short for what a window reads.
+    """
+    w, rec = prepared.config.window, prepared.rec
+    for part in PARTS:
+        if len(prepared.windows(part)) == 0:
+            blocks = prepared.split.blocks[part]
+            longest = float((blocks[:, 2] - blocks[:, 1]).max()) * w.dt
+            target_past = f", target_past {w.target_past:g} s" * bool(prepared.config.targets)
+            raise ConfigError(
+                f"recording '{rec.name}' has no window for '{part}': its longest block there lasts {longest:g} s, and all "
+                f"that a window reads must lie in it (window.current {w.current:g} s, past {w.past:g} s{target_past}); make "
+                "split.block longer or these shorter"
+            )
 
 
 def refuse_leak(prepared: Prepared) -> Audit:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers import small_config, small_model, small_recording
 
-from neuroformer.config import TargetConfig
+from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.decoding.decode import (
     Decoded,
     as_recorded,
@@ -19,6 +19,7 @@ from neuroformer.decoding.decode import (
 from neuroformer.decoding.run import start_decoded
 from neuroformer.recording import BehaviorVariable
 from neuroformer.report.figures import decode_trace
+from neuroformer.training.data import prepare
 
 
 def three_values(**predicted):
@@ -83,3 +84,9 @@ def test_a_circle_is_decoded_on_the_turn_on_which_it_was_recorded():
 def test_what_is_no_circle_stays_as_it_is():
     decoded = three_values(model=np.ones((3, 1)))
     assert as_recorded(decoded, TargetConfig("x"), {}) is decoded
+
+
+def test_a_part_shorter_than_the_lags_is_refused():
+    prepared = prepare(small_recording(), small_config(decode={"lags": [7.9]}, split={"gap": 0.2}))
+    with pytest.raises(ConfigError, match="shorter than the 7.9 s .* look back .decode.lags"):
+        decode_windows(prepared, "test")

@@ -364,6 +364,19 @@ def test_folds_hold_out_everything_once():
         fold_config(config, rec, 3, 3)
 
 
+def test_folds_of_a_short_recording_leave_windows_to_validate():
+    """With 20 stretches a fold, one would last a second, less than the gaps take."""
+    rec = driven_recording()
+    config = small_config(
+        window={"frames": 0.0, "target_past": 1.0}, targets=[{"name": "speed"}], loss={"contrast": []}
+    )
+    for fold in range(3):
+        prepared = prepare(rec, fold_config(config, rec, fold, 3))
+        assert all(len(prepared.windows(part)) > 10 for part in ("train", "valid", "test"))
+    with pytest.raises(ConfigError, match="lasts 60 s; 7 folds need 70 s or more"):
+        fold_config(config, rec, 0, 7)
+
+
 def test_a_share_of_each_value_over_folds_is_the_readout_in_closed_form():
     model, prepared = pretrained([{"name": "place"}], target_filters=3)
     windows, test = labelled_windows(prepared)[0], prepared.windows("test")

@@ -15,7 +15,7 @@ import yaml
 from helpers import small_config, small_recording
 
 from neuroformer.cli import main
-from neuroformer.config import from_dict, to_dict
+from neuroformer.config import ConfigError, from_dict, to_dict
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.npz import write_npz
@@ -128,6 +128,14 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
     evaluated = [int(r["step"]) + 1 for r in rows if r["valid/likelihood"]]
     assert evaluated == [2 * num_batches * n for n in (1, 2, 3)]
     assert f"stopped after {evaluated[-1]} of 400 steps" in capsys.readouterr().out
+
+
+def test_a_part_without_a_window_is_refused(tmp_path):
+    config = small_config(window={"target_past": 5.0}, split={"block": 8.0, "gap": 5.0})
+    with pytest.raises(
+        ConfigError, match="no window for 'valid': its longest block there lasts 3 s.*target_past 5 s"
+    ):
+        train(small_recording(), config, tmp_path)
 
 
 def test_accumulated_pieces_add_up_to_the_batch(tmp_path):

@@ -170,7 +170,7 @@ def _labelled(windows: Windows, labels_VC: np.ndarray) -> tuple[Windows, np.ndar
     known = np.flatnonzero(np.isfinite(y).all(1))
     if len(known) < 2:
         raise ValueError(
-            f"{len(known)} of {len(y)} windows have a label; check the variable's times against the split"
+            f"{len(known)} of {len(y)} windows have a label; check the variable's times against the split, and decode.moving"
         )
     order = known[np.lexsort((windows.tick[known], windows.segment[known]))]
     return windows[order], y[order]
