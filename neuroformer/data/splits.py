@@ -50,11 +50,18 @@ class Split:
 
 def reach_seconds(config: Config) -> float:
     """How far from a window anything is read: past, frames, lookahead, and the baselines' lags."""
+    behind = (config.window.target_past, max(config.decode.lags)) if config.targets else ()
+    return max(*_read_beside(config).values(), *behind)
+
+
+def _read_beside(config: Config) -> dict[str, float]:
+    """Seconds that the model reads before or after a window, by setting.
+
+    Without how far heads and baselines look back: where that is farther, their windows begin later in a block (`tile`).
+    """
     w = config.window
-    lags = max(config.decode.lags) if config.targets else 0.0
     frames = w.frames if w.frames_until == "start" else w.frames - w.current
-    ahead, behind = (w.lookahead, w.target_past) if config.targets else (0.0, 0.0)
-    return max(w.past, frames, lags, ahead, behind)
+    return {"past": w.past, "frames": frames, "lookahead": w.lookahead if config.targets else 0.0}
 
 
 def make_split(rec: Recording, config: Config) -> Split:
@@ -122,9 +129,7 @@ def _gap_ticks(config: Config) -> int:
     reach, gap, dt = reach_seconds(config), config.split.gap, config.window.dt
     if gap < 0:
         return int(np.ceil(reach / dt - 1e-9))
-    names = ("past", "frames") + ("lookahead", "target_past") * bool(config.targets)
-    longest = max(names, key=lambda name: getattr(config.window, name))
-    needed = getattr(config.window, longest)
+    longest, needed = max(_read_beside(config).items(), key=lambda item: item[1])
     if gap < needed - 1e-9:
         raise ConfigError(
             f"split.gap is {gap:g} s, but a window reaches {needed:g} s beyond itself (window.{longest}); "

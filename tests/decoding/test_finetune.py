@@ -24,7 +24,7 @@ from neuroformer.decoding.anchor import (
 )
 from neuroformer.decoding.decode import Decoded, predict_spreads, predict_targets, true_values
 from neuroformer.decoding.fewshot import FewShot, amounts_in_seconds, draw_labels, fewshot, pooled
-from neuroformer.decoding.finetune import extend, finetune, fit_heads, know_only
+from neuroformer.decoding.finetune import extend, finetune, fit_heads, know_only, with_targets
 from neuroformer.decoding.folds import _mean_of, every_window, fold_config, labelled_windows
 from neuroformer.metrics import r2
 from neuroformer.model.bundle import read_bundle
@@ -345,6 +345,17 @@ def test_fitting_heads_on_labels_moves_heads_alone_and_helps():
     assert moved and all(n.startswith("targets.speed") for n in moved)
     score = lambda m: r2(true, predict_targets(m, prepared, windows)["speed"])[0]
     assert score(fitted) > max(0.3, score(model) + 0.2)
+
+
+def test_heads_may_look_farther_back_than_the_gaps_of_a_run_without_heads():
+    rec = driven_recording()
+    config = small_config(window={"frames": 0.0, "target_past": 1.0}, targets=[], loss={"contrast": []})
+    ready = prepare(rec, with_targets(config, [TargetConfig("speed")]))
+    assert ready.split.sha256() == prepare(rec, config).split.sha256()
+    first = ready.split.blocks["test"][0, 1]
+    assert (
+        first > 0 and ready.windows("test").tick[0] >= first + 99
+    )  # a spike of the last bin before it is the 100th
 
 
 def test_folds_hold_out_everything_once():
