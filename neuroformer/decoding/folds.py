@@ -48,8 +48,9 @@ def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Co
     """The configuration with fold ``fold`` of ``num_folds`` held out.
 
     The recording (or the list of its trials) is cut into ``num_folds`` contiguous parts; one is the test part. Of
-    the part farthest from it, one stretch in :data:`PIECES` validates (in fewer, if the recording is short); all the rest trains. Training is scored once, at
-    its end: how long it lasts is the configuration's to say, and no label is spent on stopping.
+    the part farthest from it, one stretch in :data:`PIECES` validates (in fewer, if the recording is short); all the rest trains. It
+    ends training early and chooses its weights by the likelihood of its spikes, as ``train.patience`` says; without patience
+    the last weights count, and nothing is chosen.
     """
     if not 0 <= fold < num_folds or num_folds < 2:
         raise ConfigError(f"fold {fold} of {num_folds} does not exist; at least 2 folds, counted from 0")
@@ -63,13 +64,15 @@ def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Co
         raise ConfigError(f"recording '{rec.name}' {has}; {num_folds} folds need {needs} or more")
     role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
     role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
-    once = dataclasses.replace(config.train, evaluate_every=config.train.steps)
+    train = config.train
+    if not train.patience:
+        train = dataclasses.replace(train, evaluate_every=train.steps)
     if split.by == "trials":
         place = np.arange(rec.num_trials) * len(role) // rec.num_trials
         split = dataclasses.replace(split, pattern=tuple(role[place]))
     else:
         split = dataclasses.replace(split, block=float(rec.duration / len(role)), pattern=tuple(role))
-    return dataclasses.replace(config, split=split, train=once)
+    return dataclasses.replace(config, split=split, train=train)
 
 
 def decode_folds(
@@ -180,7 +183,7 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
 def _fitted(folder: Path, prepared: Prepared, seed: int) -> Neuroformer:
     """A fold's model, its heads fitted on; the folder keeps it."""
     file = folder / HEADS
-    model = load_best(folder, LIKELIHOOD)  # scored once: the last weights
+    model = load_best(folder, LIKELIHOOD)
     if file.exists():
         model.load_state_dict(load_file(file))
         return model.eval()

@@ -373,6 +373,9 @@ def test_folds_hold_out_everything_once():
     assert (edges[1:, 0] - edges[:-1, 1] <= 0.2 + 1e-6).all()
     with pytest.raises(ConfigError, match="fold 3 of 3 does not exist"):
         fold_config(config, rec, 3, 3)
+    assert fold_config(config, rec, 0, 3).train == config.train  # its validation stretch may stop it
+    never = dataclasses.replace(config, train=dataclasses.replace(config.train, patience=0))
+    assert fold_config(never, rec, 0, 3).train.evaluate_every == config.train.steps
 
 
 def test_folds_of_a_short_recording_leave_windows_to_validate():
