@@ -138,11 +138,17 @@ def _gap_ticks(config: Config) -> int:
     return int(np.ceil(gap / dt - 1e-9))
 
 
-def _cut(blocks, segment: int, num_ticks: int, block: int, gap: int, pattern, place: int) -> int:
-    """Cut one interval into blocks; returns the position in the pattern for the next interval."""
+def block_edges(num_ticks: int, block: int) -> list[int]:
+    """Where the blocks of one interval begin and end, before gaps."""
     edges = list(range(0, num_ticks, block)) + [num_ticks]
     if len(edges) > 2 and edges[-1] - edges[-2] < block // 2:
         del edges[-2]  # a short rest joins the block before it
+    return edges
+
+
+def _cut(blocks, segment: int, num_ticks: int, block: int, gap: int, pattern, place: int) -> int:
+    """Cut one interval into blocks; returns the position in the pattern for the next interval."""
+    edges = block_edges(num_ticks, block)
     parts = [pattern[(place + i) % len(pattern)] for i in range(len(edges) - 1)]
     start = 0
     for i, part in enumerate(parts):

@@ -14,8 +14,8 @@ import numpy as np
 from safetensors.torch import load_file
 
 from neuroformer.config import Config, ConfigError, TargetConfig
-from neuroformer.data.splits import reach_seconds
-from neuroformer.data.windows import Windows
+from neuroformer.data.splits import block_edges, reach_seconds
+from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
     Decoded,
@@ -62,17 +62,30 @@ def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Co
         has = f"has {rec.num_trials} trials" if by_trials else f"lasts {rec.duration:,.3g} s"
         needs = 2 * num_folds if by_trials else f"{2 * num_folds * least:,.3g} s"
         raise ConfigError(f"recording '{rec.name}' {has}; {num_folds} folds need {needs} or more")
-    role = np.repeat(np.where(np.arange(num_folds) == fold, "test", "train"), pieces).astype(object)
-    role[((fold + num_folds // 2) % num_folds) * pieces + pieces // 2] = "valid"
+    num_pieces, window = num_folds * pieces, config.window
+    block = float(rec.duration / num_pieces)
+    place = np.arange(rec.num_trials) * num_pieces // max(rec.num_trials, 1)
+    if not by_trials:
+        place = _places(rec, round(block / window.dt), num_pieces, window.dt)
+    middle = (fold + num_folds // 2) % num_folds * pieces + pieces // 2
+    role = np.where(place // pieces == fold, "test", "train").astype(object)
+    role[place == place[np.abs(place - middle).argmin()]] = "valid"
     train = config.train
     if not train.patience:
         train = dataclasses.replace(train, evaluate_every=train.steps)
-    if split.by == "trials":
-        place = np.arange(rec.num_trials) * len(role) // rec.num_trials
-        split = dataclasses.replace(split, pattern=tuple(role[place]))
-    else:
-        split = dataclasses.replace(split, block=float(rec.duration / len(role)), pattern=tuple(role))
+    split = dataclasses.replace(split, block=split.block if by_trials else block, pattern=tuple(role))
     return dataclasses.replace(config, split=split, train=train)
+
+
+def _places(rec: Recording, block: int, num_pieces: int, dt: float) -> np.ndarray:
+    """(blocks,) which of ``num_pieces`` equal pieces of the recorded time the middle of each block lies in."""
+    ticks = nanoseconds(rec.domain[:, 1] - rec.domain[:, 0]) // nanoseconds(dt)
+    edges = [
+        np.array(block_edges(int(n), block)) + before
+        for n, before in zip(ticks, np.cumsum(ticks) - ticks, strict=True)
+    ]
+    middles = np.concatenate([(e[1:] + e[:-1]) / 2 for e in edges])
+    return (middles * num_pieces / ticks.sum()).astype(int)
 
 
 def decode_folds(

@@ -13,6 +13,7 @@ from helpers import small_config, small_model, small_recording
 from neuroformer.cli import main
 from neuroformer.cli.options import parse_targets
 from neuroformer.config import ConfigError, TargetConfig, TuneConfig, to_dict
+from neuroformer.data.splits import make_split
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.anchor import (
     USUAL,
@@ -376,6 +377,17 @@ def test_folds_hold_out_everything_once():
     assert fold_config(config, rec, 0, 3).train == config.train  # its validation stretch may stop it
     never = dataclasses.replace(config, train=dataclasses.replace(config.train, patience=0))
     assert fold_config(never, rec, 0, 3).train.evaluate_every == config.train.steps
+
+
+def test_folds_are_contiguous_where_the_domain_is_many_short_intervals():
+    """A recording of trials is one; the pattern used to start again after so many of them as there are stretches."""
+    edges = np.arange(0, 60, 2.0)
+    rec = dataclasses.replace(driven_recording(), domain=np.stack([edges, edges + 1.5], 1))
+    config = small_config(window={"frames": 0.0}, targets=[{"name": "speed"}], loss={"contrast": []})
+    for fold in range(3):
+        split = make_split(rec, fold_config(config, rec, fold, 3))
+        assert split.blocks["test"][:, 0].tolist() == list(range(10 * fold, 10 * fold + 10))
+        assert 1 <= len(split.blocks["valid"]) <= 2
 
 
 def test_folds_of_a_short_recording_leave_windows_to_validate():
