@@ -293,17 +293,19 @@ class Trainer:
         """Validation scores, averaged over recordings; saves the best weights of each objective to its own file."""
         each = [self._valid_scores(i) for i in range(len(self.members))]
         names = dict.fromkeys(name for values in each for name in values)
-        mean = {name: float(np.mean([v[name] for v in each if name in v])) for name in names}
+        mean = {name: _mean([v[name] for v in each if name in v]) for name in names}
         self._log({f"valid/{name}": value for name, value in mean.items()} | self._by_recording(each))
         p = self.progress
         p.stale += 1
         found = {LIKELIHOOD: mean[LIKELIHOOD]}
         found |= {t.name: mean[f"{t.name}_score"] for t in self.config.targets}
+        likelier = not p.best.get(LIKELIHOOD, math.nan) >= found[LIKELIHOOD]
         for objective, value in found.items():
-            # a score that was not a number is beaten by any that is
-            if not p.best.get(objective, math.nan) >= value:
+            # a score that was not a number is beaten by any that is; where none is (no labels), the likelihood chooses
+            unknown = math.isnan(value)
+            if likelier if unknown else not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
-                p.stale = 0
+                p.stale = p.stale if unknown else 0
                 tensors = gathered(self.scored.tensors())
                 if self.fabric.is_global_zero:
                     save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)
@@ -347,3 +349,8 @@ class Trainer:
 def _mix(*numbers: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _mean(values: list[float]) -> float:
+    """Of those that are numbers: a recording without labels to validate by has no say."""
+    return float(np.mean([v for v in values if math.isfinite(v)] or [math.nan]))

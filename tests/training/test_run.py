@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from helpers import small_config, small_recording
+from safetensors.torch import load_file
 
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, from_dict, to_dict
@@ -128,6 +129,24 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
     evaluated = [int(r["step"]) + 1 for r in rows if r["valid/likelihood"]]
     assert evaluated == [2 * num_batches * n for n in (1, 2, 3)]
     assert f"stopped after {evaluated[-1]} of 400 steps" in capsys.readouterr().out
+
+
+def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(tmp_path, monkeypatch):
+    """A score that is no number used to count as better each time: the run never ended, its last weights decoded."""
+    found = iter([1.0, 2.0, 1.0, 1.0])
+    nan = float("nan")
+
+    def scores(self, place):
+        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rates", "likelihood"), next(found))
+        return same | {"speed_score": nan, "gaze_score": nan}
+
+    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    config = small_config(train={"steps": 100, "evaluate_every": 1, "patience": 2})
+    assert train(small_recording(), config, tmp_path, progress=False)[1]["train_steps"] == 4
+    best, speed = (
+        load_file(tmp_path / "weights" / f"{name}.safetensors") for name in ("likelihood", "speed")
+    )
+    assert all(torch.equal(best[name], speed[name]) for name in best)
 
 
 def test_a_part_without_a_window_is_refused(tmp_path):
