@@ -227,13 +227,14 @@ def circular_r2(true, predicted, period: float = 2 * np.pi) -> np.ndarray:
 
 
 def target_score(kind: str, true_NC, predicted_NC, period: float = 0.0) -> float:
-    """One number for a target: mean R2 over columns, mean circular R2, or balanced accuracy; NaN without labels."""
+    """One number for a target: mean R2 over columns, mean circular R2, or balanced accuracy; NaN without labels that vary."""
     keep = np.isfinite(true_NC).all(1)
     if keep.sum() < 2:
         return float("nan")
     true, predicted = true_NC[keep], predicted_NC[keep]
     if kind == "classification":
-        return balanced_accuracy(true[:, 0], predicted[:, 0]).score
+        accuracy = balanced_accuracy(true[:, 0], predicted[:, 0])
+        return accuracy.score if accuracy.chance < 1 else float("nan")
     each = circular_r2(true, predicted, period or 2 * np.pi) if kind == "circular" else r2(true, predicted)
     known = each[np.isfinite(each)]
     return float(known.mean()) if len(known) else float("nan")

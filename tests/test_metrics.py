@@ -90,6 +90,13 @@ def test_r2_of_the_mean_is_zero_and_constants_have_none():
         metrics.r2(y, y[:, :1])
 
 
+def test_labels_of_one_class_score_nothing():
+    """Naming it always would be perfect, and says nothing."""
+    ones = np.ones((5, 1))
+    assert np.isnan(metrics.target_score("classification", ones, ones))
+    assert metrics.target_score("classification", np.arange(5.0)[:, None] % 2, ones) == 0.5
+
+
 def test_balanced_accuracy_golden():
     out = metrics.balanced_accuracy([0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 0, 2])
     assert out.score == pytest.approx((2 / 3 + 1 + 1 / 2) / 3) and out.chance == pytest.approx(1 / 3)
