@@ -170,7 +170,8 @@ def fewshot(
     Raises
     ------
     ConfigError
-        The run was trained with this target's labels, or an amount that is not understood.
+        The run was trained with this target's labels, held-out labels that do not vary, or an amount that is not
+        understood.
     """
     if target.name in {t.name for t in prepared.config.targets}:
         raise ConfigError(
@@ -181,6 +182,12 @@ def fewshot(
     windows, labels = labelled_windows(prepared)
     test = decode_windows(prepared, prepared.config.decode.split)
     true = true_values(prepared, test)[target.name]
+    known = true[np.isfinite(true).all(1)]
+    if len(known) == 0 or (known == known[0]).all():
+        raise ConfigError(
+            f"'{target.name}' has {'one value' if len(known) else 'no value'} in the '{prepared.config.decode.split}' part, "
+            "so nothing can be scored; pretrain with another part held out (split.block, split.pattern)"
+        )
     total = labelled_seconds(prepared, target)
     curve = FewShot(target, prepared.config)
     curve.seconds = amounts_in_seconds(amounts, total)

@@ -302,6 +302,17 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
         fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
 
 
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "no value"), (1.0, "one value")])
+def test_a_fewshot_curve_needs_held_out_labels_that_vary(value, what):
+    model, prepared = pretrained()
+    speed, values = prepared.rec.behavior["speed"], prepared.rec.behavior["speed"].values.copy()
+    values[speed.times > prepared.split.intervals("test")[0, 0] - 0.1] = value
+    behavior = prepared.rec.behavior | {"speed": dataclasses.replace(speed, values=values)}
+    rec = dataclasses.replace(prepared.rec, behavior=behavior)
+    with pytest.raises(ConfigError, match=f"'speed' has {what} in the 'test' part, so nothing can be scored"):
+        fewshot(model, prepare(rec, prepared.config), SPEED, ["3s"], 1, [])
+
+
 def curve_of_run(first_s, error):
     """30 s of held-out values of one run, one draw, off by ``error`` times the values' spread."""
     times = first_s + np.arange(120) * 0.25
