@@ -111,9 +111,18 @@ def make_split(rec: Recording, config: Config) -> Split:
             what = "trials" if s.by == "trials" else by_blocks
             raise ConfigError(
                 f"the split leaves {split.seconds(part):g} s for '{part}' ({rec.duration:,.3g} s in {len(segments)} "
-                f"{what}, split.pattern {', '.join(s.pattern)}); change one of these"
+                f"{what}, split.pattern {', '.join(s.pattern)}); change one of these{_block_that_fits(rec, config)}"
             )
     return split
+
+
+def _block_that_fits(rec: Recording, config: Config) -> str:
+    """What to say of ``split.block`` where the recording is shorter than one turn of the pattern."""
+    block = int(rec.duration / len(config.split.pattern))
+    fits = (
+        config.split.by == "blocks" and 2 * _gap_ticks(config) * config.window.dt < block < config.split.block
+    )
+    return f", say split.block={block}" if fits else ""
 
 
 def _first_share(blocks: np.ndarray, share: float) -> np.ndarray:

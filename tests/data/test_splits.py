@@ -74,7 +74,8 @@ def test_the_same_split_has_the_same_digest():
     [
         ({"by": "trials"}, 0, "recording 'small' has none"),
         ({"by": "trials"}, 2, "leaves 0 s for 'valid'"),
-        ({"block": 39.0}, 0, "leaves 0 s for"),
+        ({"block": 39.0}, 0, "leaves 0 s for .*; change one of these, say split.block=8$"),
+        ({"block": 39.0, "gap": 5.0}, 0, "leaves 0 s for .*; change one of these$"),
     ],
 )
 def test_a_split_that_cannot_be(split, trials, message):
