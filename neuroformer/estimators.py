@@ -110,6 +110,8 @@ class GapSplit:
         order = np.argsort(times, kind="stable")
         for held in np.array_split(order, self.n_splits):
             clear = (times < times[held].min() - self.gap) | (times > times[held].max() + self.gap)
+            if not clear.any():
+                raise ValueError(f"a gap of {self.gap:g} s leaves no moment to train on; shorten it")
             yield np.flatnonzero(clear), np.sort(held)
 
 
@@ -179,7 +181,7 @@ class NeuroformerDecoder(_Estimator):
         label = TargetConfig(_LABEL, self.kind)  # pyright: ignore[reportArgumentType]
         rec = _labelled(moments, y)
         model, prepared, tune = self._start(rec, moments)
-        model, prepared = extend(model, prepared, [label])
+        model, prepared = extend(model, prepared, [label], prepared.split)
         windows = _windows(moments, prepared)
         self.model_, self.info_ = finetune(model, prepared, windows, [label], tune, self.seed)
         self.prepared_ = prepared

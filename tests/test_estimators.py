@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from decoding.test_finetune import driven_recording
-from helpers import small_config
+from helpers import small_config, small_recording
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -78,6 +78,13 @@ def test_a_network_from_scratch_and_classes():
     assert decoder.score(X, X.labels("choice")) > 0.6
 
 
+def test_a_recording_too_short_for_the_configured_split():
+    """The caller's moments say what trains, so nothing has to be held out as configured."""
+    X = Moments(small_recording(seconds=20.0), 0.1)
+    decoder = NeuroformerDecoder(config=tiny(split={"block": 60.0}), steps=1)
+    assert decoder.fit(X, X.labels("speed")).predict(X[:3]).shape == (3,)
+
+
 def test_cross_validation_and_search(run):
     rec = driven_recording()
     X = Moments(rec)
@@ -102,6 +109,8 @@ def test_the_splitter_keeps_its_gap_and_holds_out_everything_once():
     assert len(cross_val_score(Ridge(), times, times[:, 0], cv=GapSplit(5, gap=3.0))) == 5
     with pytest.raises(ValueError, match="3 moments cannot be cut into 5 folds"):
         next(GapSplit(5).split(np.zeros((3, 1))))
+    with pytest.raises(ValueError, match="a gap of 50 s leaves no moment to train on"):
+        next(GapSplit(2, gap=50.0).split(X))
 
 
 def test_held_out_spikes_do_not_reach_the_fit(run):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from neuroformer.config import Config, TargetConfig, TuneConfig
 from neuroformer.data.batch import Batch
 from neuroformer.data.normalization import column_scale, fit_targets
-from neuroformer.data.splits import reach_seconds
+from neuroformer.data.splits import Split, reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
 from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
@@ -45,9 +45,14 @@ def with_targets(config: Config, targets: Sequence[TargetConfig]) -> Config:
 
 
 def extend(
-    model: Neuroformer, prepared: Prepared, targets: Sequence[TargetConfig], seed: int = 0
+    model: Neuroformer,
+    prepared: Prepared,
+    targets: Sequence[TargetConfig],
+    split: Split | None = None,
+    seed: int = 0,
 ) -> tuple[Neuroformer, Prepared]:
-    """A copy of a model with fresh heads for these targets, and its recording prepared with them.
+    """A copy of a model with fresh heads for these targets, and its recording prepared with them, split as configured or
+    as given.
 
     Weights that fit are kept: the trunk's all, and those of heads for other targets.
     """
@@ -55,7 +60,7 @@ def extend(
     rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
     fresh = dataclasses.replace(config, targets=tuple(targets))
     scale["targets"] |= fit_targets(rec, prepared.split, fresh)
-    ready = prepare(rec, config, scale)
+    ready = prepare(rec, config, scale, split=split)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         out = Neuroformer(config, model.num_units, scale)

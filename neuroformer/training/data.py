@@ -46,11 +46,13 @@ class Prepared:
 
 
 def prepare(
-    rec: Recording, config: Config, normalization: dict[str, Any] | None = None, lacks: Sequence[str] = ()
-) -> Prepared:
-    """Split, index and normalise a recording; with ``normalization`` (of a bundle), nothing is fitted."""
+    rec: Recording, config: Config, normalization: dict[str, Any] | None = None, lacks: Sequence[str] = (),
+    split: Split | None = None,
+) -> Prepared:  # fmt: skip
+    """Split (as configured, or as given), index and normalise a recording; with ``normalization`` (of a bundle), nothing is
+    fitted."""
     rec = configured(rec, config)
-    split = make_split(rec, config)
+    split = make_split(rec, config) if split is None else split
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
     return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
