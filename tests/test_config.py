@@ -59,7 +59,10 @@ def test_every_field_is_read_somewhere():
         (["train.steps=true"], "train.steps is True (bool); expected int"),
         (["train.wandb=1"], "train.wandb is 1 (int); expected bool"),
         (["split.by=block"], "split.by is 'block'; expected one of 'blocks', 'trials'"),
-        (["window.past=0.123"], "window.past is 0.123; expected a whole multiple of window.dt = 0.01"),
+        (
+            ["window.past=0.123"],
+            "window.past is 0.123; expected a whole multiple of window.dt = 0.01, such as 0.12",
+        ),
         (["window.dt=0"], "window.dt is 0.0; expected seconds above 0"),
         (["model.heads=5"], "model.width is 64; expected a multiple of model.heads = 5"),
         (

@@ -61,7 +61,10 @@ def _check_window(c: Config) -> None:
     for name in ("past", "frames", "lookahead", "target_past"):
         _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
     for name in ("current", "past", "lookahead") + ("target_past",) * bool(c.targets):
-        value, expected = getattr(w, name), f"a whole multiple of window.dt = {w.dt}"
+        value = getattr(w, name)
+        expected = (
+            f"a whole multiple of window.dt = {w.dt}, such as {max(1, round(value / w.dt)) * w.dt:.10g}"
+        )
         _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
 
 
