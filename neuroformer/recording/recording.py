@@ -278,7 +278,10 @@ class Recording:
         return self.unit_spikes() / max(self.duration, 1e-12)
 
     def variable(self, name: str) -> BehaviorVariable:
-        """A behavior variable by name; ``trial_time`` (seconds since trial start) exists wherever trials do.
+        """A behavior variable by name.
+
+        Where there are trials, ``trial_time`` is one (seconds since trial start), and so is each of their columns of
+        numbers, held from a trial's start to its stop, missing between trials.
 
         Raises
         ------
@@ -288,20 +291,33 @@ class Recording:
         if name in self.behavior:
             return self.behavior[name]
         if name == "trial_time" and self.trials:
-            return self._trial_time()
-        known = sorted(self.behavior) + (["trial_time"] if self.trials else [])
+            return self._within_trials("s")
+        others = {k: v for k, v in self.trials.items() if k not in ("start", "stop")}
+        columns = {k: v for k, v in others.items() if v.ndim == 1 and v.dtype.kind in "biuf"}
+        if name in columns:
+            return self._within_trials(values=columns[name])
+        if name in others:
+            raise RecordingError(
+                f"column '{name}' of the trials of '{self.name}' is {others[name].dtype}, {others[name].ndim}-dimensional; "
+                "expected one number a trial, for classes 0, 1, ..."
+            )
+        known = sorted([*self.behavior, *columns]) + (["trial_time"] if self.trials else [])
         raise RecordingError(
             f"recording '{self.name}' has no behavior variable '{name}'; it has: {', '.join(known) or 'none'}"
         )
 
-    def _trial_time(self, rate_hz: float = 1000.0) -> BehaviorVariable:
+    def _within_trials(
+        self, unit: str = "", values: np.ndarray | None = None, rate_hz: float = 1000.0
+    ) -> BehaviorVariable:
+        """One value a trial, or the time in it."""
         starts, stops = self.trial_intervals.T
         counts = np.ceil((stops - starts) * rate_hz).astype(int)
         # one ramp a trial; a trial's last sample stays clear of the next one's first
         ramps = [np.arange(n) / rate_hz for n in counts]
         times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
         keep = np.concatenate([[True], np.diff(times) > 0])
-        return BehaviorVariable(times[keep], np.concatenate(ramps)[keep], "s")
+        samples = np.concatenate(ramps) if values is None else np.repeat(values.astype(np.float32), counts)
+        return BehaviorVariable(times[keep], samples[keep], unit)
 
     def without_spikes_after(self, time: float) -> Recording:
         """The same recording, its spikes and traces at or after ``time`` removed.

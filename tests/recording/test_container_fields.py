@@ -109,3 +109,21 @@ def test_a_proof_covers_its_own_spikes_only():
     assert not proof.covers(rec.spike_times.copy(), rec.spike_units)
     with pytest.raises(RecordingError, match="not sorted"):
         replace(rec, checked_spikes=proof, spike_times=rec.spike_times[::-1].copy())
+
+
+def test_columns_of_trials_are_variables_within_their_trials():
+    trials = {
+        "start": np.array([0.0, 0.5]), "stop": np.array([0.3, 1.0]), "choice": np.array([1, 0]),
+        "rule": np.array(["left", "right"]),
+    }  # fmt: skip
+    rec = small(trials=trials)
+    choice = rec.variable("choice")
+    at = np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.99, 1.0])
+    missing = np.nan  # between trials; a trial's end still knows
+    assert np.array_equal(choice.hold(at)[:, 0], [1, 1, 1, missing, 0, 0, 0], equal_nan=True)
+    with pytest.raises(
+        RecordingError, match="column 'rule' of the trials of 'small' is <U5.*one number a trial"
+    ):
+        rec.variable("rule")
+    with pytest.raises(RecordingError, match="it has: choice, trial_time"):
+        rec.variable("start")
