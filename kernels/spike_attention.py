@@ -32,21 +32,11 @@ if INTERPRETED:
 
 
 def spike_attention(
-    q_THE: Tensor,
-    k_SHE: Tensor,
-    v_SHE: Tensor,
-    q_layout: Any,
-    k_layout: Any,
-    *,
-    k_index: Tensor | None = None,
-    causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-    dropout_p: float = 0.0,
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Any, k_layout: Any, *, k_index: Tensor | None = None,
+    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None, window_s: float | None = None, dropout_p: float = 0.0,
     dropout_seed: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Attention of packed ragged sequences; see ``neuroformer.ops.attention`` for the arguments.
 
     Returns
@@ -58,20 +48,14 @@ def spike_attention(
     ValueError
         A device, dtype or head width that the kernels do not cover, or an odd width with rotary.
     """
-    check_runnable(q_THE, "attention")
-    width = q_THE.shape[-1]
-    if q_THE.dtype not in DTYPES:
-        names = ", ".join(str(dtype) for dtype in DTYPES)
-        raise ValueError(f"attention impl 'triton' takes {names}, got {q_THE.dtype}")
-    if not WIDTHS[0] <= width <= WIDTHS[1]:
-        raise ValueError(f"attention impl 'triton' takes head widths {WIDTHS[0]} to {WIDTHS[1]}, got {width}")
+    _check(q_THE)
     order = None
     queries = q_layout
     if k_index is not None:
         queries = worklist.groups(q_layout, k_index, len(k_layout))
         order = queries.order
     plan = configs.attention_plan(
-        q_layout.total, queries.max_length, len(queries), width, q_THE.dtype,
+        q_layout.total, queries.max_length, len(queries), q_THE.shape[-1], q_THE.dtype,
         window=window_s is not None, busy=rotary_freqs is not None or dropout_p > 0,
     )  # fmt: skip
     forward, owned, backward = plan[:4], plan[4], plan[6:]
@@ -102,6 +86,17 @@ def spike_attention(
         plan,
     )
     return out, lse2 * math.log(2.0)
+
+
+def _check(q_THE: Tensor) -> None:
+    """Refuse a device, dtype or head width that the kernels do not cover."""
+    check_runnable(q_THE, "attention")
+    width = q_THE.shape[-1]
+    if q_THE.dtype not in DTYPES:
+        names = ", ".join(str(dtype) for dtype in DTYPES)
+        raise ValueError(f"attention impl 'triton' takes {names}, got {q_THE.dtype}")
+    if not WIDTHS[0] <= width <= WIDTHS[1]:
+        raise ValueError(f"attention impl 'triton' takes head widths {WIDTHS[0]} to {WIDTHS[1]}, got {width}")
 
 
 def _options(

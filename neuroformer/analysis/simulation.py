@@ -62,16 +62,9 @@ def simulated_trials(simulated: Recording, held_out: Trials) -> Trials:
 
 
 def score_simulation(
-    simulated: Trials,
-    parts: Parts,
-    *,
-    true_past: Trials | None = None,
-    chains: Chains | None = None,
-    readout: list[np.ndarray] | None = None,
-    whole: int = 1,
-    bootstraps: int = 200,
-    seed: int = 0,
-) -> dict[str, Any]:
+    simulated: Trials, parts: Parts, *, true_past: Trials | None = None, chains: Chains | None = None,
+    readout: list[np.ndarray] | None = None, whole: int = 1, bootstraps: int = 200, seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Every score of a simulation, with 95 % intervals, its ceiling and its floors.
 
     Five candidates are compared with the held-out trials by the same scores: ``model`` (closed loop),
@@ -109,19 +102,8 @@ def score_simulation(
     simulators: dict[str, PoissonSimulator | None] = {
         "psth_poisson": psth_poisson(parts.train, parts.valid), "homogeneous": homogeneous(parts.train),
     }  # fmt: skip
-    pair_units = np.sort(np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))[:MAX_PAIR_UNITS])  # fmt: skip
-    out: dict[str, Any] = {"candidates": {}, "classifier": {}}
-    true = Side(held_out, pair_units)
-    for name, trials in _candidates(simulated, true_past, parts.train, simulators, seed).items():
-        values = with_intervals(
-            Side(trials, pair_units), true, bootstraps, seed, paired=name not in ("ceiling",)
-        )
-        values |= _rate_scores(name, trials, parts, simulators)
-        test = two_sample(held_out, trials, seed)
-        if test is not None:
-            values["classifier"] = [test.best, *test.interval(bootstraps, seed)]
-            out["classifier"][name] = test.accuracy
-        out["candidates"][name] = values
+    candidates = _candidates(simulated, true_past, parts.train, simulators, seed)
+    out = _compared(candidates, parts, simulators, bootstraps, seed)
     if readout is not None:
         out["candidates"]["readout"] = _readout_scores(readout, held_out)
     out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
@@ -134,6 +116,26 @@ def score_simulation(
     out["since_closed"], out["late"] = since_closed(chains), late_scores(chains, bootstraps, seed)
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
+    return out
+
+
+def _compared(
+    candidates: dict[str, Trials], parts: Parts, simulators: dict[str, PoissonSimulator | None], bootstraps: int, seed: int
+) -> dict[str, Any]:  # fmt: skip
+    """``candidates``: the scores of each against the held-out trials; ``classifier``: the accuracies of both classifiers."""
+    held_out = parts.held_out
+    busiest = np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))
+    pair_units = np.sort(busiest[:MAX_PAIR_UNITS])
+    out: dict[str, Any] = {"candidates": {}, "classifier": {}}
+    true = Side(held_out, pair_units)
+    for name, trials in candidates.items():
+        values = with_intervals(Side(trials, pair_units), true, bootstraps, seed, paired=name != "ceiling")
+        values |= _rate_scores(name, trials, parts, simulators)
+        test = two_sample(held_out, trials, seed)
+        if test is not None:
+            values["classifier"] = [test.best, *test.interval(bootstraps, seed)]
+            out["classifier"][name] = test.accuracy
+        out["candidates"][name] = values
     return out
 
 

@@ -28,24 +28,12 @@ def attention(
     return_lse: Literal[True], **options: Any,
 ) -> tuple[Tensor, Tensor]: ...  # fmt: skip
 def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are spelt out below
-    q_THE: Tensor,
-    k_SHE: Tensor,
-    v_SHE: Tensor,
-    q_layout: Ragged,
-    k_layout: Ragged,
-    *,
-    k_index: Tensor | None = None,
-    causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-    dropout_p: float = 0.0,
-    dropout_seed: Tensor | int | None = None,
-    deterministic: bool | None = None,
-    return_lse: bool = False,
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
+    k_index: Tensor | None = None, causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None, window_s: float | None = None, dropout_p: float = 0.0,
+    dropout_seed: Tensor | int | None = None, deterministic: bool | None = None, return_lse: bool = False,
     impl: str = "auto",
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Scaled dot-product attention of packed ragged sequences.
 
     Parameters
@@ -54,28 +42,24 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     q_layout, k_layout : Ragged
         Where the sequences lie; lengths may be zero.
     k_index : (B,) int64, optional
-        Which key sequence each query sequence reads; several may share one, whose keys are then
-        loaded once for all of them.
+        Which key sequence each query sequence reads; several may share one, whose keys are then loaded once for all.
     causal : bool
         Token i sees keys 0..i of its own sequence. Refused together with ``k_index``.
     q_times, k_times : (T,), (S,), optional
-        Seconds, relative to an origin near them (the window, not the recording): the kernels compute
-        angles in float32.
+        Seconds, relative to an origin near them (the window, not the recording): the kernels compute angles in float32.
     rotary_freqs : (F,), optional
-        Rotary embedding by continuous time: pair (2f, 2f + 1) turns by ``time * rotary_freqs[f]``
-        radians. No gradient flows to it.
+        Rotary embedding by continuous time: pair (2f, 2f + 1) turns by ``time * rotary_freqs[f]`` radians; no gradient.
     window_s : float, optional
         Keys more than this many seconds from the query, before or after, are not seen.
     dropout_p : float
-        Share of the attention weights dropped. With ``dropout_seed`` (an int or a 0-d int64 tensor on
-        the device) the dropped set is a function of the seed alone, the same in every implementation
-        that takes one; without, it comes from PyTorch's generator.
+        Share of the attention weights dropped. With ``dropout_seed`` (an int or a 0-d int64 tensor on the device) the
+        dropped set is a function of the seed alone, the same in every implementation that takes one; without, it comes
+        from PyTorch's generator.
     deterministic : bool, optional
-        Refuse implementations whose gradients differ from run to run; by default whatever
-        ``torch.use_deterministic_algorithms`` says. The fused kernels always are deterministic.
+        Refuse implementations whose gradients differ from run to run (the fused kernels' never do); by default whatever
+        ``torch.use_deterministic_algorithms`` says.
     return_lse : bool
-        Also return the natural log-sum-exp of the scores, (H, T), without gradient: ``attention_map``
-        takes it.
+        Also return the natural log-sum-exp of the scores, (H, T), without gradient: ``attention_map`` takes it.
     impl : "auto", "eager", "sdpa", "flex" or "triton"
         ``auto`` takes the first row of ``neuroformer.ops.table.ATTENTION_AUTO`` that fits.
 
@@ -90,52 +74,49 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     """
     check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
     check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
-    if not 0.0 <= dropout_p < 1.0:
-        raise ValueError(f"attention dropout_p must lie in [0, 1), got {dropout_p}")
-    if deterministic is None:
-        deterministic = torch.are_deterministic_algorithms_enabled()
-    asked = {
-        "rotary_freqs": rotary_freqs is not None,
-        "window_s": window_s is not None,
-        "dropout_p": dropout_p > 0,
-        "dropout_seed": dropout_p > 0 and dropout_seed is not None,
-        "return_lse": return_lse,
-    }
-    impl = _pick(impl, q_THE, {name for name, wanted in asked.items() if wanted}, deterministic)
-    extra: dict[str, Any] = {
-        "k_index": k_index,
-        "causal": causal,
-        "q_times": q_times,
-        "k_times": k_times,
-        "rotary_freqs": rotary_freqs,
+    options: dict[str, Any] = {
+        "k_index": k_index, "causal": causal, "q_times": q_times, "k_times": k_times, "rotary_freqs": rotary_freqs,
         "window_s": window_s,
-    }
+    }  # fmt: skip
+    asked = _asked(options, dropout_p, dropout_seed, return_lse)
     inputs = (q_THE, k_SHE, v_SHE, q_layout, k_layout)
-    lse_HT = None
-    if impl == "sdpa":
-        out_THE = padded_attention.sdpa(*inputs, **extra, dropout_p=dropout_p)
-    elif impl == "flex":
-        out_THE, lse_HT = padded_attention.flex(*inputs, **extra)
-    else:
-        if dropout_p > 0:
-            dropout_seed = _seed(dropout_seed, q_THE.device)
-        extra = {**extra, "dropout_p": dropout_p, "dropout_seed": dropout_seed}
-        if impl == "eager":
-            out_THE, lse_HT = reference.attention(*inputs, **extra)
-        else:
-            from neuroformer.kernels.spike_attention import (  # pyright: ignore[reportMissingImports]
-                spike_attention,
-            )
-
-            out_THE, lse_HT = spike_attention(*inputs, **extra)
+    out_THE, lse_HT = _run(_pick(impl, q_THE, asked, deterministic), inputs, options, dropout_p, dropout_seed)
     if return_lse:
         assert lse_HT is not None
         return out_THE, lse_HT
     return out_THE
 
 
-def _pick(impl: str, q_THE: Tensor, options: set[str], deterministic: bool) -> str:
+def _asked(options: dict[str, Any], dropout_p: float, dropout_seed, return_lse: bool) -> set[str]:
+    """What of all that not every implementation can do is wanted, by the names of :mod:`neuroformer.ops.table`."""
+    if not 0.0 <= dropout_p < 1.0:
+        raise ValueError(f"attention dropout_p must lie in [0, 1), got {dropout_p}")
+    wanted = {name: options[name] is not None for name in ("rotary_freqs", "window_s")}
+    wanted |= {"dropout_p": dropout_p > 0, "dropout_seed": dropout_p > 0 and dropout_seed is not None}
+    wanted["return_lse"] = return_lse
+    return {name for name, is_wanted in wanted.items() if is_wanted}
+
+
+def _run(
+    impl: str, inputs: tuple, options: dict[str, Any], dropout_p: float, dropout_seed: Tensor | int | None
+) -> tuple[Tensor, Tensor | None]:
+    """The result of an implementation, and the log-sum-exp where it has one."""
+    if impl == "sdpa":
+        return padded_attention.sdpa(*inputs, **options, dropout_p=dropout_p), None
+    if impl == "flex":
+        return padded_attention.flex(*inputs, **options)
+    seed = _seed(dropout_seed, inputs[0].device) if dropout_p > 0 else None
+    if impl == "eager":
+        return reference.attention(*inputs, **options, dropout_p=dropout_p, dropout_seed=seed)
+    from neuroformer.kernels.spike_attention import spike_attention  # pyright: ignore[reportMissingImports]
+
+    return spike_attention(*inputs, **options, dropout_p=dropout_p, dropout_seed=seed)
+
+
+def _pick(impl: str, q_THE: Tensor, options: set[str], deterministic: bool | None) -> str:
     """The requested implementation (an error if it cannot do the case), or the first that can."""
+    if deterministic is None:
+        deterministic = torch.are_deterministic_algorithms_enabled()
     if impl == "auto":
         return table.pick_attention(q_THE, options, deterministic)
     if impl not in table.ATTENTION:

@@ -17,17 +17,9 @@ from neuroformer.ops.ragged import Ragged
 
 
 def decode_attention(
-    q_BHE: Tensor,
-    k_SHE: Tensor,
-    v_SHE: Tensor,
-    k_start_G: Tensor,
-    k_length_G: Tensor,
-    max_length: int,
-    *,
-    k_index: Tensor | None = None,
-    q_layout: Ragged | None = None,
-    impl: str = "auto",
-) -> Tensor:
+    q_BHE: Tensor, k_SHE: Tensor, v_SHE: Tensor, k_start_G: Tensor, k_length_G: Tensor, max_length: int, *,
+    k_index: Tensor | None = None, q_layout: Ragged | None = None, impl: str = "auto",
+) -> Tensor:  # fmt: skip
     """Attention of one query per sequence: a step of a rollout.
 
     Keys lie anywhere in one storage: a cache (B, L, H, E) is ``cache.flatten(0, 1)`` with
@@ -59,13 +51,7 @@ def decode_attention(
     ValueError
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
-    if q_BHE.shape[1:] != k_SHE.shape[1:] or k_SHE.shape != v_SHE.shape:
-        raise ValueError(
-            f"decode attention shapes disagree: q {tuple(q_BHE.shape)}, k {tuple(k_SHE.shape)}, "
-            f"v {tuple(v_SHE.shape)}; heads and head width must be equal, k and v alike"
-        )
-    if k_index is None and k_start_G.shape[0] != q_BHE.shape[0]:
-        raise ValueError(f"{q_BHE.shape[0]} queries but {k_start_G.shape[0]} key sequences; give k_index")
+    _check_decode(q_BHE, k_SHE, v_SHE, k_start_G, k_index)
     impl = table.pick("decode attention", table.DECODE, table.DECODE_AUTO, impl, q_BHE)
     with torch.no_grad():
         if impl == "eager":
@@ -84,25 +70,22 @@ def decode_attention(
         )
 
 
+def _check_decode(q_BHE, k_SHE, v_SHE, k_start_G, k_index) -> None:
+    if q_BHE.shape[1:] != k_SHE.shape[1:] or k_SHE.shape != v_SHE.shape:
+        raise ValueError(
+            f"decode attention shapes disagree: q {tuple(q_BHE.shape)}, k {tuple(k_SHE.shape)}, "
+            f"v {tuple(v_SHE.shape)}; heads and head width must be equal, k and v alike"
+        )
+    if k_index is None and k_start_G.shape[0] != q_BHE.shape[0]:
+        raise ValueError(f"{q_BHE.shape[0]} queries but {k_start_G.shape[0]} key sequences; give k_index")
+
+
 def attention_map(
-    q_THE: Tensor,
-    k_SHE: Tensor,
-    lse_HT: Tensor | None,
-    q_layout: Ragged,
-    k_layout: Ragged,
-    q_label_T: Tensor,
-    k_label_S: Tensor,
-    num_labels: tuple[int, int],
-    *,
-    per_head: bool = True,
-    k_index: Tensor | None = None,
-    causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-    impl: str = "auto",
-) -> Tensor:
+    q_THE: Tensor, k_SHE: Tensor, lse_HT: Tensor | None, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor,
+    k_label_S: Tensor, num_labels: tuple[int, int], *, per_head: bool = True, k_index: Tensor | None = None,
+    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None, window_s: float | None = None, impl: str = "auto",
+) -> Tensor:  # fmt: skip
     """Attention summed by label: unit x unit, or unit x patch where a key's label is its patch.
 
     :func:`attention_with_map` gives the attention's result beside it, for less than both cost apart.
@@ -135,13 +118,9 @@ def attention_map(
     _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S)
     impl = _pick_map(impl, q_THE, window_s)
     extra: dict[str, Any] = {
-        "k_index": k_index,
-        "causal": causal,
-        "q_times": q_times,
-        "k_times": k_times,
-        "rotary_freqs": rotary_freqs,
+        "k_index": k_index, "causal": causal, "q_times": q_times, "k_times": k_times, "rotary_freqs": rotary_freqs,
         "window_s": window_s,
-    }
+    }  # fmt: skip
     labels = (q_label_T, k_label_S, num_labels)
     with torch.no_grad():
         if impl == "padded":

@@ -80,37 +80,55 @@ def train_several(
     Stopped
         A signal asked to stop; the run was saved.
     """
-    t = config.train
-    fabric = make_fabric(config)
-    fabric.launch()
-    if t.threads:
-        torch.set_num_threads(t.threads)
+    fabric = _launched(config)
     members = prepare_members(recs, config)
-    for member in members:
-        refuse_empty(member)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return members, read_bundle(folder).metrics
-    audits = [refuse_leak(member) for member in members]
-    if tell is not None and fabric.is_global_zero:
-        for audited in audits:
-            tell(audited)
+    audits = _audited(members, tell if fabric.is_global_zero else None)
     cohort = initial_cohort(members, config)
     origin = start.begin(cohort) if start is not None else None
     trainer = Trainer(fabric, members, cohort, folder, origin)
     if resume and (folder / FILE).exists():
         trainer.resume()
-    trainer.progress.run_id = trainer.progress.run_id or uuid.uuid4().hex[:8]
-    wandb = _wandb(config, folder, trainer.progress.run_id) if t.wandb and fabric.is_global_zero else None
-    done = trainer.fit(bar=progress, wandb=wandb)
-    if wandb is not None:
-        wandb.finish()
-    metrics = metrics_of(done, cohort, start, audits)
+    metrics = metrics_of(_fit(trainer, progress), cohort, start, audits)
     if fabric.is_global_zero:
         kept = [member_of(p, audited) for p, audited in zip(members, audits, strict=True)]
         save_bundle(folder, config, kept, metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
     return members, metrics
+
+
+def _audited(members: Sequence[Prepared], tell: Callable[[Audit], None] | None) -> list[Audit]:
+    """What the audit finds in each recording; an empty part or a leak is refused before anything is told."""
+    for member in members:
+        refuse_empty(member)
+    audits = [refuse_leak(member) for member in members]
+    if tell is not None:
+        for audited in audits:
+            tell(audited)
+    return audits
+
+
+def _launched(config: Config) -> Fabric:
+    """The engine, with its processes started."""
+    fabric = make_fabric(config)
+    fabric.launch()
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    return fabric
+
+
+def _fit(trainer: Trainer, bar: bool) -> Progress:
+    """Train to the end, logging to Weights & Biases too if the configuration says so."""
+    trainer.progress.run_id = trainer.progress.run_id or uuid.uuid4().hex[:8]
+    wandb = None
+    if trainer.train.wandb and trainer.fabric.is_global_zero:
+        wandb = _wandb(trainer.config, trainer.folder, trainer.progress.run_id)
+    done = trainer.fit(bar=bar, wandb=wandb)
+    if wandb is not None:
+        wandb.finish()
+    return done
 
 
 def prepare_members(recs: Sequence[Recording], config: Config) -> list[Prepared]:
