@@ -78,3 +78,16 @@ def test_help_is_complete(command):
 def test_an_unknown_command_exits_with_2():
     out = subprocess.run([sys.executable, "-m", "neuroformer", "trian"], capture_output=True, text=True)
     assert out.returncode == 2 and "did you mean 'train'?" in out.stderr and "Traceback" not in out.stderr
+
+
+def test_functions_are_small():
+    """60 lines with their docstring, 150 for a Triton kernel."""
+    too_long = []
+    for path in [*(ROOT / "neuroformer").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                is_kernel = any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
+                size = (node.end_lineno or 0) - node.lineno + 1
+                if size > (150 if is_kernel else 60):
+                    too_long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} ({size})")
+    assert not too_long
