@@ -28,9 +28,9 @@ test-all: install
 	$(BIN)/python -m pytest -m 'not gpu'
 
 # Needs PyTorch and Triton, not an installation. Without a GPU the script says so and exits with 3 (make prints
-# "Error 3", and itself returns 2, as for every error).
+# "Error 3", and itself returns 2, as for every error). OPTIONS: --out DIRECTORY, --minutes 7.5
 gpu:
-	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels
+	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels $(OPTIONS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -87,7 +87,8 @@ def attention_map_kernel(
                        window, CAUSAL, WINDOW)  # fmt: skip
         seen = seen & (q_label[:, None] >= 0) & (k_label[None, :] >= 0)
         weight = tl.zeros((BM, BN), exact)
-        for head in range(head_begin, head_end):
+        for h in range(head_begin, head_end):
+            head = tl.cast(h, tl.int64)  # a head's place may lie beyond 2**31
             q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
             k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
             if ROTARY:

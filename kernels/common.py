@@ -110,7 +110,7 @@ def matmul_add(a, b, acc):
     if _WIDEN:
         return (_wide_matmul(a, b) + acc.to(tl.float64)).to(acc.dtype)
     else:
-        return tl.dot(a, b, acc, input_precision="ieee")
+        return tl.dot(a, b, acc, input_precision="ieee", out_dtype=acc.dtype)
 
 
 @triton.jit

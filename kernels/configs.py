@@ -198,11 +198,20 @@ def _splits(programs: int, most: int) -> int:
     return max(1, min(aim, most, 32))
 
 
-def decode_plan(programs: int, max_length: int, width: int, dtype: torch.dtype) -> list[int]:
-    """[keys per block, warps, stages, splits] for ``programs`` (tile, head) pairs without splitting."""
-    keys, warps, stages = (64, 1, 3) if padded(width) <= 64 else (32, 2, 3)
-    if dtype in (torch.float32, torch.float64):
+def decode_plan(programs: int, max_length: int, width: int, dtype: torch.dtype, *, shared: bool) -> list[int]:
+    """[keys per block, warps, stages, splits] for ``programs`` (tile or sequence, head) pairs without splitting.
+
+    A query alone has one warp, each of whose threads has eight loads of 16 bytes of keys and as many of values under
+    way; its sums over features then never leave the warp. Loads of odd widths are shorter, so there are fewer keys.
+    """
+    wide = padded(width)
+    if not shared:
+        at_once = 4096 if width == wide else 2048  # bytes of keys
+        keys, warps, stages = min(64, max(8, at_once // (wide * dtype.itemsize))), 1, 1
+    elif dtype in (torch.float32, torch.float64):
         keys, warps, stages = 32, 4, 1
+    else:
+        keys, warps, stages = (64, 1 if wide <= 32 else 2, 3) if wide <= 64 else (32, 2, 3)
     if INTERPRETED:
         keys = 32
     splits = _splits(programs, max(1, max_length // (2 * keys)))  # at least two blocks for each

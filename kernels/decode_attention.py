@@ -3,6 +3,9 @@
 Shape suffixes: B sequences, S rows of key storage, G key sequences, H heads, E head width (PE: padded),
 X splits. Keys are read once and nothing is computed twice, so the floor is the bytes of the keys; where
 sequences are too few to fill the card, each one's keys are split among several programs.
+
+Alone, a query is a vector: a matrix unit would multiply fifteen rows of nothing with it (``decode_alone``). Queries
+that share keys fill a tile (``decode_shared``).
 """
 
 # Inside @triton.jit a name is not what Python types it as.
@@ -33,36 +36,82 @@ from .common import (
 ROWS = 16  # queries per tile: a matrix unit's least; sequences that share keys fill it
 
 
+@triton.jit
+def _share(length, BN: tl.constexpr, num_splits, split):
+    """First key and end of a split: whole blocks each, by this sequence's own length."""
+    size = tl.cdiv(tl.cdiv(length, BN), num_splits) * BN
+    first = split * size
+    return first, tl.minimum(first + size, length)
+
+
 @triton.jit(do_not_specialize=["num_queries", "num_splits"])
-def decode_forward(
+def decode_alone(
+    Q, K, V, OUT, PEAK, TOTAL, ACC, K_START, K_LENGTH,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads, num_splits,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """One query of one head over one split of its keys; OUT, or with SPLIT the partial sums.
+
+    Each row of a block keeps a softmax of its own, so that nothing in the loop waits for another row.
+    """
+    head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
+    query = tl.program_id(1).to(tl.int64)
+    split = tl.program_id(2)
+    k_begin = tl.load(K_START + query)
+    first, stop = _share(tl.load(K_LENGTH + query).to(tl.int32), BN, num_splits, split)
+
+    exact: tl.constexpr = PEAK.dtype.element_ty
+    to_log2: tl.constexpr = SCALE * LOG2E
+    e = tl.arange(0, PE)
+    q = tl.load(Q + query * stride_qt + head * stride_qh + e, mask=e < E, other=0.0).to(exact) * to_log2
+    acc = tl.zeros((BN, PE), exact)
+    peak = tl.full((BN,), float("-inf"), exact)
+    total = tl.zeros((BN,), exact)
+    for start in range(first, stop, BN):
+        n = start + tl.arange(0, BN)
+        k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < stop, E, PE)
+        v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, n < stop, E, PE)
+        scores = tl.where(n < stop, tl.sum(k.to(exact) * q[None, :], 1), float("-inf"))
+        new_peak = tl.maximum(peak, scores)
+        safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        p = tl.exp2(scores - safe)
+        shrink = tl.exp2(peak - safe)
+        total = total * shrink + p
+        acc = acc * shrink[:, None] + p[:, None] * v.to(exact)
+        peak = new_peak
+    highest = tl.max(peak, 0)
+    shrink = tl.exp2(peak - tl.where(highest == float("-inf"), 0.0, highest))
+    whole = tl.sum(total * shrink, 0)
+    mixed = tl.sum(acc * shrink[:, None], 0)
+    if SPLIT:
+        at = (split * num_queries + query) * num_heads + head
+        tl.store(PEAK + at, highest)
+        tl.store(TOTAL + at, whole)
+        tl.store(ACC + at * E + e, mixed, mask=e < E)
+    else:
+        out = mixed / tl.where(whole > 0, whole, 1.0)
+        tl.store(OUT + (query * num_heads + head) * E + e, out.to(OUT.dtype.element_ty), mask=e < E)
+
+
+@triton.jit(do_not_specialize=["num_queries", "num_splits"])
+def decode_shared(
     Q, K, V, OUT, PEAK, TOTAL, ACC, TILES, ORDER, Q_OFFSETS, K_START, K_LENGTH,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads, num_splits,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    GROUPED: tl.constexpr, SPLIT: tl.constexpr,
+    SPLIT: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head over one split of its keys; OUT, or with SPLIT the partial sums."""
+    """One tile of queries that share their keys, of one head, over one split of them."""
     head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
-    group = tl.program_id(1)
+    item = tl.program_id(1)
     split = tl.program_id(2)
-    m = tl.arange(0, BM)
-    if GROUPED:
-        item = group
-        group = tl.load(TILES + 2 * item)
-        if group < 0:
-            return
-        begin = tl.load(Q_OFFSETS + group)
-        place = begin + tl.load(TILES + 2 * item + 1) + m
-        ok = place < tl.load(Q_OFFSETS + group + 1)
-        row = tl.load(ORDER + place, mask=ok, other=0)
-    else:
-        ok = m < 1
-        row = group + m
+    group = tl.load(TILES + 2 * item)
+    if group < 0:
+        return
+    place = tl.load(Q_OFFSETS + group) + tl.load(TILES + 2 * item + 1) + tl.arange(0, BM)
+    ok = place < tl.load(Q_OFFSETS + group + 1)
+    row = tl.load(ORDER + place, mask=ok, other=0)
     k_begin = tl.load(K_START + group)
-    k_length = tl.load(K_LENGTH + group).to(tl.int32)
-    # whole blocks per split, by this sequence's own length
-    per_split = tl.cdiv(tl.cdiv(k_length, BN), num_splits) * BN
-    first = split * per_split
-    stop = tl.minimum(first + per_split, k_length)
+    first, stop = _share(tl.load(K_LENGTH + group).to(tl.int32), BN, num_splits, split)
 
     exact: tl.constexpr = PEAK.dtype.element_ty
     to_log2: tl.constexpr = SCALE * LOG2E
@@ -132,13 +181,19 @@ def _decode(
     peak, total = (torch.empty((splits, partial, num_heads), dtype=exact, device=q.device) for _ in range(2))
     acc = torch.empty((splits, partial, num_heads, width), dtype=exact, device=q.device)
     items = num_queries if tiles is None else tiles.shape[0]
+    sums = q, k, v, out, peak, total, acc
+    numbers = (
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), num_queries, num_heads, splits,
+    )  # fmt: skip
+    options: dict[str, Any] = {"E": width, "PE": padded(width), "SCALE": width**-0.5, "BN": keys}
+    options |= {"SPLIT": splits > 1, **_compiler(warps, stages)}
     with on_device(q):
-        decode_forward[(num_heads, items, splits)](
-            q, k, v, out, peak, total, acc, tiles, order, q_offsets, k_start, k_length,
-            q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
-            num_queries, num_heads, splits, E=width, PE=padded(width), SCALE=width**-0.5, BM=ROWS, BN=keys,
-            GROUPED=tiles is not None, SPLIT=splits > 1, **_compiler(warps, stages),
-        )  # fmt: skip
+        if tiles is None:
+            decode_alone[(num_heads, items, splits)](*sums, k_start, k_length, *numbers, **options)
+        else:
+            decode_shared[(num_heads, items, splits)](
+                *sums, tiles, order, q_offsets, k_start, k_length, *numbers, BM=ROWS, **options
+            )
         if splits > 1:
             rows = num_queries * num_heads
             decode_combine[(triton.cdiv(rows, ROWS),)](
@@ -175,7 +230,9 @@ def decode_attention(
         tiles, order, q_offsets = worklist.tiles(shared, ROWS), shared.order, shared.offsets
     items = q_BHE.shape[0] if tiles is None else tiles.shape[0]
     check_tiles(items, "decode attention")
-    plan = configs.decode_plan(items * q_BHE.shape[1], max_length, q_BHE.shape[2], q_BHE.dtype)
+    plan = configs.decode_plan(
+        items * q_BHE.shape[1], max_length, q_BHE.shape[2], q_BHE.dtype, shared=tiles is not None
+    )
     return torch.ops.neuroformer.decode_attention(
         q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, tiles, order, q_offsets, plan
     )

@@ -57,23 +57,30 @@ def chosen(impl: str, loss_impl: str) -> Iterator[None]:
         table.ATTENTION_AUTO, table.CROSS_ENTROPY_AUTO = before
 
 
+def losses_of(built: dict[str, Any]) -> tuple[Any, Any]:
+    """The model with its losses, always of the same weights, and the batch as they take it."""
+    from neuroformer.losses import denominators
+    from neuroformer.model.cohort import Cohort
+    from neuroformer.model.neuroformer import Neuroformer
+    from neuroformer.training.module import Losses, Share
+
+    prepared = built["prepared"]
+    torch.manual_seed(0)
+    model = Neuroformer(prepared.config, prepared.rec.num_units, prepared.normalization).to(built["device"])
+    return Losses(Cohort([model])), Share(built["batch"], denominators(model, built["batch"]))
+
+
 def model_contestants(shape: ModelShape, built: dict[str, Any]) -> dict[str, Callable[[], Step]]:
     """Name to a function that prepares a training step; both begin with the same weights."""
 
     def train(impl: str, loss_impl: str) -> Step:
-        from neuroformer.losses import denominators
-        from neuroformer.model.cohort import Cohort
-        from neuroformer.model.neuroformer import Neuroformer
-        from neuroformer.training.module import Losses, Share, parameter_groups
+        from neuroformer.training.module import parameter_groups
 
-        prepared, device = built["prepared"], built["device"]
-        torch.manual_seed(0)
-        model = Neuroformer(prepared.config, prepared.rec.num_units, prepared.normalization).to(device)
+        losses, share = losses_of(built)
+        device = built["device"]
         cuda = device == "cuda"
-        cohort = Cohort([model])
-        groups = parameter_groups(cohort, prepared.config.train)
+        groups = parameter_groups(losses.cohort, built["prepared"].config.train)
         optimiser = torch.optim.AdamW(groups, lr=1e-4, fused=cuda, capturable=cuda)
-        losses, share = Losses(cohort), Share(built["batch"], denominators(model, built["batch"]))
 
         def run():
             optimiser.zero_grad(set_to_none=True)

@@ -7,8 +7,8 @@ import datetime
 import functools
 import gc
 import json
+import os
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -18,21 +18,25 @@ import torch
 
 from neuroformer.bench import kernel_cases as cases
 from neuroformer.bench import kernel_contestants as contest
+from neuroformer.bench import kernel_rows as rows
+from neuroformer.bench.kernel_clock import Clock
 from neuroformer.bench.kernel_model_step import MODEL_SHAPES, model_contestants
-from neuroformer.bench.kernels import make_importable
+from neuroformer.bench.kernels import SPOILT, make_importable
 
 DEVICE = "cuda"
 Check = tuple[str, Callable[[], None]]
 
-# Which checks vouch for which rows.
-FAMILIES = (
+FAMILIES: tuple[tuple[str, tuple[Any, ...], Callable[..., Any]], ...] = (
     ("attention", contest.ATTENTION_SHAPES, contest.attention_contestants),
     ("cross-entropy", contest.LOSS_SHAPES, contest.loss_contestants),
     ("decode", contest.DECODE_SHAPES, contest.decode_contestants),
     ("step", contest.STEP_SHAPES, contest.step_contestants),
     ("model", MODEL_SHAPES, model_contestants),
 )
-NEEDS = {"step": ("attention", "cross-entropy"), "model": ("attention", "cross-entropy")}
+ROW_CHECKS = {
+    "attention": rows.check_attention, "cross-entropy": rows.check_loss, "decode": rows.check_decode,
+    "step": rows.check_step, "model": rows.check_model,
+}  # fmt: skip
 ATTENTION_TILES = ("forward", "owned", "split")
 LOSS_TILES = ("cross_entropy_forward", "cross_entropy_backward")
 SLOW_TO_PREPARE = ("SDPA, nested", "eager, padded", "FlexAttention")
@@ -44,8 +48,14 @@ def tell(message: dict[str, Any]) -> None:
 
 
 def all_checks() -> list[Check]:
-    """(family and dtype: name, check); the large ones are too slow for the interpreter."""
-    found: list[Check] = []
+    """(family and dtype: name, check); the large ones are too slow for the interpreter. Rows that are timed come first,
+    each by its own name: without its check it has no time.
+    """
+    found: list[Check] = [
+        (f"row: {shape.name}", functools.partial(ROW_CHECKS[family], shape, DEVICE))
+        for family, shapes, _ in FAMILIES
+        for shape in shapes
+    ]
 
     def add(family: str, some: Iterable[Any], run: Callable[[Any, str], None]) -> None:
         for case in some:
@@ -56,6 +66,7 @@ def all_checks() -> list[Check]:
     add("cross-entropy", (*cases.LARGE_CROSS_ENTROPY, *cases.SMALL_CROSS_ENTROPY), cases.check_cross_entropy)
     add("decode", (*cases.LARGE_DECODE, *cases.SMALL_DECODE), cases.check_decode)
     add("map", cases.SMALL_MAPS, functools.partial(cases.check_map, per_head=True))
+    add("map of all heads", cases.SMALL_MAPS, functools.partial(cases.check_map, per_head=False))
     found.append(("decode bfloat16: in a CUDA graph", lambda: cases.check_decode_in_graph(DEVICE)))
     return found
 
@@ -64,6 +75,8 @@ SANITIZED = ("cross bf16", "shared keys, split", "units bf16", "bf16")
 
 
 CHECK_S = 90  # whole seconds of one check, compilation included; what hangs ends this process
+START_S = 60  # more for the first one: libraries are read from disk, by several processes at once
+ROW_S = 120  # whole seconds of a contestant of a row, its compilation included
 
 
 def check(part: str, parts: int, done: list[str]) -> None:
@@ -74,26 +87,32 @@ def check(part: str, parts: int, done: list[str]) -> None:
     else:
         checks = checks[int(part) :: parts]
     tell({"plan": [name for name, _ in checks]})
+    seconds = CHECK_S + START_S
     for name, run in checks:
         if name in done:
             continue
         tell({"begin": name})
         if part != "sanitizer":
-            signal.alarm(CHECK_S)  # not caught: it ends this process even inside a kernel that never returns
+            signal.alarm(seconds)  # not caught: it ends this process even inside a kernel that never returns
+            seconds = CHECK_S
         try:
             run()
             torch.cuda.synchronize()
             tell({"check": name, "result": "passed"})
+        except ImportError as error:  # the model's own step needs more than the kernels do
+            tell({"check": name, "result": f"skipped: {error}"})
         except Exception as error:  # noqa: BLE001  # whatever it is, it is reported by name
             tell({"check": name, "result": f"{type(error).__name__}: {error}"[:600]})
             torch.cuda.synchronize()  # after a fault of the device every later check would fail: end here
+        gc.collect()
+        torch.cuda.empty_cache()  # several processes share the card
     signal.alarm(0)
     if part != "sanitizer":
         warm(int(part), parts)
 
 
 def warm(part: int, parts: int) -> None:
-    """Compiles this process's share of the candidate tiles into Triton's cache on disk, for the tuning."""
+    """Compiles this process's share into the caches on disk: candidate tiles, then what the compiled contestants need."""
     from neuroformer.kernels import configs  # pyright: ignore[reportMissingImports]
 
     shapes = [
@@ -113,64 +132,26 @@ def warm(part: int, parts: int) -> None:
             trial["backward"] = kind
         with contextlib.suppress(Exception), configs.forced(**trial):  # the tuning says which do not fit
             contestants(shape, shape.build(DEVICE))["triton"]()()
-
-
-class Clock:
-    """Milliseconds of a step: on the device (replayed from a CUDA graph) and as called."""
-
-    def __init__(self):
-        self.flush = torch.empty(256 * 2**20, dtype=torch.int8, device=DEVICE)
-
-    def median(self, run: Callable[[], object], seconds: float) -> float:
-        """The level-2 cache is flushed before each run, whose launch hides behind the flush."""
-        pairs = []
-        began = time.monotonic()
-        while len(pairs) < 5 or (len(pairs) < 60 and time.monotonic() - began < seconds):
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            self.flush.zero_()
-            start.record()
-            run()
-            stop.record()
-            pairs.append((start, stop))
-            if len(pairs) % 20 == 0:
-                torch.cuda.synchronize()
-        torch.cuda.synchronize()
-        return statistics.median(start.elapsed_time(stop) for start, stop in pairs)
-
-    def on_device(self, step: Callable[[], object], seconds: float) -> float:
-        """Without the launches, which a captured graph does at once."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            kept = step()
-        took = self.median(graph.replay, seconds)
-        del kept
-        return took
-
-    def time(self, step: Callable[[], object], seconds: float = 1.0) -> dict[str, Any]:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(3):
-                step()
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        result: dict[str, Any] = {"mb": (torch.cuda.max_memory_allocated() - before) / 2**20}
-        result["called_ms"] = self.median(step, seconds / 2)
-        try:
-            result |= {"ms": self.on_device(step, seconds / 2), "how": "graph"}
-        except Exception as error:  # noqa: BLE001  # not every contestant can be captured
-            torch.cuda.synchronize()
-            result |= {"ms": result["called_ms"], "how": "called", "no_graph": str(error)[:200]}
-        return result
+    compiled = [
+        (shape, contestants, "compiled") for _, shapes, contestants in FAMILIES[1:2] for shape in shapes
+    ]
+    compiled += [
+        (shape, contestants, "FlexAttention") for _, shapes, contestants in FAMILIES[:1] for shape in shapes
+    ]
+    for shape, contestants, name in compiled[part::parts]:
+        with contextlib.suppress(Exception):  # the measurement says why
+            contestants(shape, shape.build(DEVICE))[name]()()
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def ceilings(clock: Clock) -> dict[str, float]:
     """What this card does at its best, now: a bf16 product and a copy."""
     a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    until = time.monotonic() + 0.5
+    while time.monotonic() < until:  # an idle card clocks low
+        torch.mm(a, b)
+        torch.cuda.synchronize()
     tflops = 2 * 8192**3 / clock.median(lambda: a @ b, 1.0) / 1e9
     source = torch.empty(2**30, dtype=torch.int8, device=DEVICE)
     target = torch.empty_like(source)
@@ -194,23 +175,29 @@ def tiles_of(
             trial[kind] = tile
             if kind in ("owned", "split"):
                 trial["backward"] = kind
-            try:
-                with configs.forced(**trial):
+            with configs.forced(**trial):
+                try:
                     step()
-                    took = clock.on_device(step, 0.05)
-            except Exception:  # noqa: BLE001  # a tile that does not fit the card is no candidate
-                torch.cuda.synchronize()
-                continue
+                    torch.cuda.synchronize()
+                except Exception:  # noqa: BLE001  # a tile that does not fit the card is no candidate
+                    torch.cuda.synchronize()
+                    continue
+                took = clock.on_device(step, 0.05)
             if took < 0.98 * best:
                 best, chosen = took, trial
     return chosen
 
 
 class Measurer:
-    def __init__(self, wrong: list[str], done: list[str], seconds: float):
-        self.wrong, self.done = wrong, done
+    """Times rows, contestant by contestant.
+
+    ``checked``: rows whose checks passed; ``done``: what need not be timed again; ``graphs``: whether steps are captured.
+    """
+
+    def __init__(self, checked: list[str], done: list[str], seconds: float, graphs: bool = True):
+        self.checked, self.done = checked, done
         self.deadline = time.monotonic() + seconds
-        self.clock = Clock()
+        self.clock = Clock(DEVICE, graphs)
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -219,42 +206,52 @@ class Measurer:
         self.limits = ceilings(self.clock)
         tell({"set": {"ceilings": {k: round(v, 1) for k, v in self.limits.items()}, **environment()}})
         for slow in (False, True):  # what may take long to prepare comes after everything else
-            for family, shapes, contestants in FAMILIES:
+            for _, shapes, contestants in FAMILIES:
                 for shape in shapes:
-                    self.row(family, shape, contestants, slow)
+                    self.row(shape, contestants, slow)
             if not slow:
-                self.tune()
+                for family, shapes, contestants in FAMILIES[:2]:
+                    for shape in shapes:
+                        self.tune(family, shape, contestants)
 
-    def row(self, family: str, shape: Any, contestants: Callable, slow: bool) -> None:
-        built = None
+    def begin(self, key: str) -> bool:
+        """Announce a contestant of a row, unless it is done already; what hangs in it ends this process."""
+        if key in self.done:
+            return False
+        tell({"start": key})
+        signal.alarm(ROW_S)
+        return True
+
+    def end(self, row: str, contestant: str, result: dict[str, Any], **more: Any) -> None:
+        signal.alarm(0)
+        tell({"row": row, "contestant": contestant, "result": result, **more})
+        if self.clock.spoilt:
+            os._exit(SPOILT)  # at once: taking such a process apart may crash
+
+    def row(self, shape: Any, contestants: Callable, slow: bool) -> None:
+        whole = f"{shape.name}|*{int(slow)}"
+        if whole in self.done:
+            return
         try:
             built = shape.build(DEVICE)
             facts = dict(zip(("flops", "bytes"), shape.work(built), strict=True))
             entries = contestants(shape, built)
         except Exception as error:  # noqa: BLE001  # reported by name
-            key, why = f"{shape.name}|triton", "skipped" if isinstance(error, ImportError) else "building"
-            if key not in self.done and not slow:
-                tell({"row": shape.name, "contestant": "triton", "result": {"failed": f"{why}: {error}"}})
+            why = "skipped" if isinstance(error, ImportError) else "building"
+            if not slow and self.begin(f"{shape.name}|triton"):
+                self.end(shape.name, "triton", {"failed": f"{why}: {error}"})
             return
         for name, prepare in entries.items():
-            if (name in SLOW_TO_PREPARE) != slow or f"{shape.name}|{name}" in self.done:
-                continue
-            tell({"start": f"{shape.name}|{name}"})
-            result = self.contestant(family, name, prepare, facts)
-            tell({"row": shape.name, "contestant": name, "result": result, "facts": facts})
+            if (name in SLOW_TO_PREPARE) == slow and self.begin(f"{shape.name}|{name}"):
+                self.end(shape.name, name, self.contestant(shape.name, name, prepare, facts), facts=facts)
+        tell({"done": whole})
         del built, entries
         gc.collect()
         torch.cuda.empty_cache()
 
-    def blame(self, family: str) -> list[str]:
-        """Failed families of checks in the dtype that is timed: what is wrong is not timed."""
-        needed = [f"{each} bfloat16" for each in NEEDS.get(family, (family,))]
-        return [each for each in needed if each in self.wrong]
-
-    def contestant(self, family: str, name: str, prepare: Callable, facts: dict) -> dict[str, Any]:
-        blame = self.blame(family)
-        if name.startswith("triton") and blame:
-            return {"failed": f"not timed: the checks of {', '.join(blame)} failed"}
+    def contestant(self, row: str, name: str, prepare: Callable, facts: dict) -> dict[str, Any]:
+        if name.startswith("triton") and row not in self.checked:
+            return {"failed": "not timed: its check did not pass"}
         if self.left() < 10:
             return {"failed": "not timed: out of time"}
         try:
@@ -272,21 +269,20 @@ class Measurer:
         share = max(tflops / self.limits["bf16_tflops"], gbs / self.limits["copy_gbs"])
         return result | {"tflops": tflops, "gbs": gbs, "share": share}
 
-    def tune(self) -> None:
+    def tune(self, family: str, shape: Any, contestants: Callable) -> None:
         """Sweeps the tiles of attention and cross-entropy, and times the winners as one more contestant."""
+        if shape.name not in self.checked or self.left() < 75 or not self.clock.graphs:
+            return
+        if not self.begin(f"{shape.name}|triton, tuned"):
+            return
         tuned: dict[str, Any] = {}
-        for family, shapes, contestants in FAMILIES[:2]:
-            for shape in shapes:
-                if self.blame(family) or self.left() < 75 or f"{shape.name}|triton, tuned" in self.done:
-                    continue
-                tell({"start": f"{shape.name}|triton, tuned"})
-                try:
-                    result = self.tuned(family, shape, contestants, tuned)
-                except Exception as error:  # noqa: BLE001  # reported by name
-                    torch.cuda.synchronize()
-                    result = {"failed": f"{type(error).__name__}: {error}"[:300]}
-                tell({"row": shape.name, "contestant": "triton, tuned", "result": result})
-                tell({"set": {"tuned": tuned}})
+        try:
+            result = self.tuned(family, shape, contestants, tuned)
+        except Exception as error:  # noqa: BLE001  # reported by name
+            torch.cuda.synchronize()
+            result = {"failed": f"{type(error).__name__}: {error}"[:300]}
+        tell({"tuned": tuned})
+        self.end(shape.name, "triton, tuned", result)
 
     def tuned(self, family: str, shape: Any, contestants: Callable, tuned: dict) -> dict[str, Any]:
         from neuroformer.kernels import configs  # pyright: ignore[reportMissingImports]
@@ -296,7 +292,11 @@ class Measurer:
         step = contestants(shape, built)["triton"]()
         step()
         kinds = ATTENTION_TILES if family == "attention" else LOSS_TILES
-        chosen = tiles_of(kinds, step, self.clock, 12.0)
+        gc.freeze()  # every capture collects garbage, and would look through all of a compiler's objects
+        try:
+            chosen = tiles_of(kinds, step, self.clock, 8.0)
+        finally:
+            gc.unfreeze()
         tuned[shape.name] = chosen
         with configs.forced(**chosen):
             return self.shares(self.clock.time(step), facts)

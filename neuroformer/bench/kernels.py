@@ -1,25 +1,29 @@
 """Checks the fused kernels on a GPU, then times them against everything else there is.
 
-    python -m neuroformer.bench.kernels [--out DIRECTORY] [--minutes 8]
+    python -m neuroformer.bench.kernels [--out DIRECTORY] [--minutes 7.5]
 
-Needs PyTorch, Triton and this repository, installed or not. Exit codes: 0 all right, 1 something failed
-or was not timed (the table says what), 3 no CUDA device. What failed its check is never timed.
+Needs PyTorch, Triton, NumPy, einops and this repository, installed or not. Exit codes: 0 all right, 1 something failed
+or was not timed (the table says what), 3 no CUDA device. A row is timed only if the check on its own batch passed.
 
 The work is done by child processes: a crash on the device ends one child, and the others' results stay.
-``results.json`` and ``results.md`` are written anew after every row.
+``results.json`` and ``results.md`` are written anew after every check and every row.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,9 +33,13 @@ import torch
 import neuroformer
 
 ROOT = Path(__file__).resolve().parents[2]
-CHECKERS = 6  # processes that check: most of their time goes into compiling
+# processes that check: most of their time goes into compiling
+CHECKERS = max(2, min(8, (os.cpu_count() or 2) // 2))
 CHECK_SHARE = 0.45  # of the time, at most
 LATE = "did not finish"
+SPOILT = 86  # exit code of a measuring process that a failed capture left unfit for more
+STARTS = 20  # of measuring processes, at most
+FAILED_CAPTURES = 4  # after so many nothing is captured any more
 
 
 def make_importable() -> None:
@@ -43,35 +51,51 @@ def make_importable() -> None:
 def work(arguments: list[str], seconds: float) -> Iterator[dict[str, Any]]:
     """Messages of a child process, line by line; the last one says how it ended."""
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    # several processes compile: each with helpers of its own they would be too many, and outlive it
+    environment.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     command = [sys.executable, "-u", "-m", "neuroformer.bench.kernel_worker", *arguments]
     yield from _messages(command, environment, seconds)
 
 
 def _messages(command: list[str], environment: dict[str, str], seconds: float) -> Iterator[dict[str, Any]]:
     child = subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=os.setpgrp,
+    )  # fmt: skip
     assert child.stdout is not None and child.stderr is not None
-    errors: list[str] = []
+    errors: deque[str] = deque(maxlen=200)
     drain = threading.Thread(target=lambda stream: errors.extend(stream), args=(child.stderr,), daemon=True)
     drain.start()
-    timer = threading.Timer(max(seconds, 1.0), child.kill)
+
+    def kill() -> None:
+        """The child and whatever it started: a compiler that lives on would keep the pipes open."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+    out_of_time = threading.Event()  # said by the timer itself: two clock readings could disagree with it
+
+    def stop() -> None:
+        out_of_time.set()
+        kill()
+
+    timer = threading.Timer(max(seconds, 1.0), stop)
     timer.start()
-    began = time.monotonic()
     try:
         for line in child.stdout:
             try:
                 message = json.loads(line)
-            except ValueError:  # some library's remark
+            except ValueError:  # some library's remark, or what compute-sanitizer found
+                errors.append(line)
                 continue
             if isinstance(message, dict):
                 yield message
         child.wait()
     finally:
         timer.cancel()
-        child.kill()
+        kill()
+        child.wait()
     drain.join(timeout=5)
-    ending = "out of time" if time.monotonic() - began >= seconds else f"exit code {child.returncode}"
+    ending = "out of time" if out_of_time.is_set() else f"exit code {child.returncode}"
     yield {"end": child.returncode, "why": ending, "errors": "".join(errors)[-1500:]}
 
 
@@ -81,7 +105,8 @@ class Bench:
     def __init__(self, out: Path, minutes: float, say):
         self.out, self.say = out, say
         self.deadline = time.monotonic() + 60 * minutes
-        self.results: dict[str, Any] = {"checks": {}, "rows": {}, "notes": []}
+        self.results: dict[str, Any] = {"checks": {}, "rows": {}, "notes": [], "tuned": {}}
+        self.lock = threading.Lock()
 
     def left(self) -> float:
         return self.deadline - time.monotonic()
@@ -99,7 +124,6 @@ class Bench:
         """Every case, in a few processes at once; a case that does not report has failed."""
         seconds = CHECK_SHARE * self.left()
         checks = self.results["checks"]
-        lock = threading.Lock()
 
         def one(part: int) -> None:
             """Run checks; if a process dies, only its current check is lost, and the next process continues after it."""
@@ -111,7 +135,7 @@ class Bench:
                 for last in work(
                     ["check", str(part), str(CHECKERS), json.dumps(done)], until - time.monotonic()
                 ):
-                    with lock:
+                    with self.lock:
                         if "plan" in last:
                             missing = [name for name in last["plan"] if name not in checks]
                             checks.update(dict.fromkeys(missing, f"{LATE} ({part})"))
@@ -124,7 +148,7 @@ class Bench:
                         self.save()
                 if not last.get("end"):
                     return
-                with lock:
+                with self.lock:
                     self.note(f"checking process {part}: {last['why']}\n{last['errors'][-600:]}")
                     if begun is None and not done:
                         return  # it cannot even start
@@ -138,7 +162,7 @@ class Bench:
             thread.start()
         for thread in threads:
             thread.join()
-        wrong = {name: result for name, result in checks.items() if result != "passed"}
+        wrong = {name: result for name, result in checks.items() if not fine(result)}
         self.say(f"{len(checks) - len(wrong)} of {len(checks)} checks passed")
         for name, result in wrong.items():
             self.say(f"FAILED {name}: {result}")
@@ -148,9 +172,11 @@ class Bench:
 
     def sanitize(self, seconds: float) -> None:
         """A few cases under compute-sanitizer, where there is one."""
-        tool = shutil.which("compute-sanitizer")
+        places = os.pathsep.join((os.environ.get("PATH", ""), "/usr/local/cuda/bin"))
+        tool = shutil.which("compute-sanitizer", path=places)
         if tool is None:
-            self.results["sanitizer"] = "compute-sanitizer is not installed"
+            with self.lock:
+                self.results["sanitizer"] = "compute-sanitizer is not installed"
             return
         command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-u", "-m",
                    "neuroformer.bench.kernel_worker", "check", "sanitizer", "1", "[]"]  # fmt: skip
@@ -163,47 +189,47 @@ class Bench:
             if last.get("result") == "passed":
                 passed.append(last["check"])
         state = "clean" if last.get("end") == 0 else f"{last.get('why')}: {str(last.get('errors'))[-400:]}"
-        self.results["sanitizer"] = f"{state}; cases: {', '.join(passed) or 'none'}"
+        with self.lock:
+            self.results["sanitizer"] = f"{state}; cases: {', '.join(passed) or 'none'}"
 
-    def wrong(self) -> list[str]:
-        """Families of checks of which one failed, or none passed.
-
-        What the time did not suffice for is a failure of the run, but no reason to time nothing: the cases that
-        matter most are checked first.
-        """
-        results: dict[str, list[str]] = {}
-        for name, result in self.results["checks"].items():
-            results.setdefault(name.split(":")[0], []).append(result)
-        late = lambda result: result.startswith(LATE)
-        return sorted(
-            family
-            for family, found in results.items()
-            if "passed" not in found or any(r != "passed" and not late(r) for r in found)
-        )
+    def checked(self) -> list[str]:
+        """Rows whose own check passed."""
+        passed = [name for name, result in self.results["checks"].items() if result == "passed"]
+        return [name.removeprefix("row: ") for name in passed if name.startswith("row: ")]
 
     def measure(self) -> None:
         """Rows one after another; if a child dies in a contestant, the next child continues after it."""
-        wrong = self.wrong()
         done: list[str] = []
-        for _ in range(8):  # crashes that are survived
-            current = None
-            arguments = ["measure", json.dumps({"wrong": wrong, "done": done, "seconds": self.left() - 8})]
+        failed_captures = 0
+        for _ in range(STARTS):
+            current, already = None, len(done)
+            given = {"checked": self.checked(), "done": done, "seconds": self.left() - 8}
+            given["graphs"] = failed_captures < FAILED_CAPTURES
             last: dict[str, Any] = {}
-            for last in work(arguments, self.left()):
+            for last in work(["measure", json.dumps(given)], self.left()):
                 if "start" in last:
                     current = last["start"]
                 elif "set" in last:
                     self.results.update(last["set"])
+                elif "tuned" in last:
+                    self.results["tuned"].update(last["tuned"])
+                elif "done" in last:
+                    done.append(last["done"])
                 elif "row" in last:
                     self._put(last["row"], last["contestant"], last["result"], last.get("facts", {}))
                     done.append(f"{last['row']}|{last['contestant']}")
                     current = None
                 self.save()
-            if last.get("end") == 0:
+            if last.get("end") == 0 or self.left() < 20:
                 return
+            if last.get("end") == SPOILT:
+                failed_captures += 1
+                continue
             self.note(f"measuring process: {last.get('why')}\n{str(last.get('errors'))[-600:]}")
-            if current is None or self.left() < 20:
-                return
+            if current is None:
+                if len(done) == already:  # it gets nowhere
+                    return
+                continue
             row, contestant = current.split("|")
             self._put(row, contestant, {"failed": f"the process died: {last.get('why')}"}, {})
             done.append(current)
@@ -216,7 +242,7 @@ class Bench:
         self.say(f"{row} | {contestant} | {text}")
 
     def failures(self) -> list[str]:
-        bad = [name for name, result in self.results["checks"].items() if result != "passed"]
+        bad = [name for name, result in self.results["checks"].items() if not fine(result)]
         for row, entry in self.results["rows"].items():
             ours = entry["contestants"].get("triton", {"failed": "not timed"})
             why = ours.get("failed", "skipped")
@@ -224,15 +250,23 @@ class Bench:
         return bad if self.results["rows"] else [*bad, "nothing was timed"]
 
 
+def fine(result: str) -> bool:
+    """Whether a check says nothing against the kernels: it passed, or something that it needs is not installed."""
+    return result == "passed" or result.startswith("skipped: ")
+
+
 def as_markdown(results: dict[str, Any]) -> str:
     """The table: a row for each case, milliseconds of each contestant, and what share of the card we use."""
     checks = results["checks"]
     passed = sum(result == "passed" for result in checks.values())
+    failed = [f"- FAILED {name}: {result}" for name, result in checks.items() if not fine(result)]
     lines = [
         "; ".join(str(results.get(key, "unknown")) for key in ("device", "versions", "date")),
         "",
         f"{passed} of {len(checks)} checks passed. Sanitizer: {results.get('sanitizer', 'not run')}.",
         f"Ceilings measured in this run: {results.get('ceilings', {})}.",
+        *(["", *failed] if failed else []),
+        *(["", *results["notes"]] if results["notes"] else []),
         "",
         "| case | contestant | ms on the device | ms as called | TFLOP/s | GB/s | share of ceiling | MB |",
         "|---|---|---|---|---|---|---|---|",
@@ -246,7 +280,7 @@ def as_markdown(results: dict[str, Any]) -> str:
     lines += ["", "Bars:", "", *[f"- {line}" for line in bars(results["rows"])]]
     lines += ["", "Tiles that beat the table:", ""]
     lines += [f"- {row}: {tiles}" for row, tiles in results.get("tuned", {}).items() if tiles]
-    return "\n".join([*lines, "", *results["notes"], ""])
+    return "\n".join([*lines, ""])
 
 
 def _cells(result: dict[str, Any]) -> list[str]:
@@ -320,7 +354,10 @@ def bars(rows: dict[str, Any]) -> list[str]:
     return out
 
 
-def main(argv: list[str] | None = None, say=print) -> int:
+say_now = functools.partial(print, flush=True)  # whoever is killed has said everything
+
+
+def main(argv: list[str] | None = None, say=say_now) -> int:
     parser = argparse.ArgumentParser(
         prog="neuroformer bench kernels", description="Check, then time, the fused kernels."
     )

@@ -8,6 +8,7 @@ Registers per thread, shared memory in bytes, and stack in bytes (where spilled 
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -95,13 +96,14 @@ def other_cases() -> Iterator[Case]:
     shape = {"D": 256, "PD": 256, "GRAD": True}
     combine = cross_entropy_kernels.cross_entropy_combine
     yield "cross_entropy_combine", combine, shape | {"ORDERED": True}, (16, 16, 4, 2), "bf16"
-    keys, warps, stages, _ = configs.decode_plan(1024, 700, 32, torch.bfloat16)
-    shape = {"E": 32, "PE": 32, "SCALE": 32**-0.5}
-    for grouped in (False, True):
-        options = shape | {"GROUPED": grouped, "SPLIT": True}
-        options |= {} if grouped else {"TILES": None, "ORDER": None, "Q_OFFSETS": None}
-        name = "decode_forward" + (", shared keys" if grouped else "")
-        yield name, decode_attention.decode_forward, options, (16, keys, warps, stages), "bf16"
+    shape = {"E": 32, "PE": 32, "SCALE": 32**-0.5, "SPLIT": True}
+    for dtype in ("bf16", "fp32"):
+        for shared in (False, True):
+            keys, warps, stages, _ = configs.decode_plan(1024, 700, 32, DTYPES[dtype], shared=shared)
+            kernel = decode_attention.decode_shared if shared else decode_attention.decode_alone
+            name = f"{'decode_shared' if shared else 'decode_alone'} 32 {dtype}"
+            yield name, kernel, shape, (16, keys, warps, stages), dtype
+    del shape["SPLIT"]
     yield "decode_combine", decode_attention.decode_combine, shape, (16, 16, 1, 2), "bf16"
     options = shape | PLAIN | UNUSED | {"PER_HEAD": False}
     yield "attention_map", attention_map.attention_map_kernel, options, (32, 64, 4, 2), "bf16"
@@ -111,15 +113,15 @@ def compile_one(kernel, constants: dict, tile, dtype: str, target: GPUTarget) ->
     rows, keys, warps, stages = tile
     types_of = TYPE_OF | ({"ORDER": "*i64"} if kernel.arg_names[0] in ("H", "W") else {})  # rows of a loss
     constants = {n: v for n, v in (constants | {"BM": rows, "BN": keys}).items() if n in kernel.arg_names}
-    types, aligned = {}, {}
+    types, aligned = {}, []
     for i, name in enumerate(kernel.arg_names):
         kind = types_of.get(name, f"*{dtype}" if name.isupper() else "i32")
         if name in constants:
             kind = "constexpr"
         types[name] = kind
         if kind[0] == "*" or name.startswith("stride"):  # as Triton finds them in real calls
-            aligned[(i,)] = [["tt.divisibility", 16]]
-    source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=aligned)
+            aligned.append(i)
+    source = source_of(kernel, types, constants, aligned)
     built = triton.compile(source, target=target, options={"num_warps": warps, "num_stages": stages})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
@@ -128,6 +130,17 @@ def compile_one(kernel, constants: dict, tile, dtype: str, target: GPUTarget) ->
         shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     used = dict(re.findall(r"(REG|STACK):(\d+)", shown))
     return {"registers": int(used["REG"]), "shared": built.metadata.shared, "stack": int(used["STACK"])}
+
+
+def source_of(kernel, types: dict[str, str], constants: dict, aligned: list[int]) -> ASTSource:
+    """What Triton compiles: argument types, constants, and which arguments are multiples of 16."""
+    if "constexprs" in inspect.signature(ASTSource).parameters:
+        attributes = {(i,): [["tt.divisibility", 16]] for i in aligned}
+        return ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=attributes)
+    from triton.backends.compiler import AttrsDescriptor  # Triton 3.2
+
+    types = {name: kind for name, kind in types.items() if kind != "constexpr"}
+    return ASTSource(kernel, types, constants, AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16)))
 
 
 def cuobjdump() -> str:

@@ -10,7 +10,14 @@ import pytest
 import torch
 from neuroformer.kernels import configs
 
-from neuroformer.bench import kernel_cases, kernel_contestants, kernel_model_step, kernel_worker, kernels
+from neuroformer.bench import (
+    kernel_cases,
+    kernel_contestants,
+    kernel_model_step,
+    kernel_rows,
+    kernel_worker,
+    kernels,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,6 +83,26 @@ def test_loss_and_decode_contestants_compute_the_same():
         torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.02)
 
 
+@on_a_cpu
+def test_rows_are_checked_on_their_own_batches(monkeypatch):
+    """All right as they are; and a kernel that is wrong is found."""
+    for shape in SHAPES:
+        kernel_rows.check_attention(shape, "cpu")
+    for base in (False, True):
+        kernel_rows.check_loss(kernel_contestants.LossShape("loss", 28, 90, features=32, base=base), "cpu")
+    for shared in (False, True):
+        decode = kernel_contestants.DecodeShape("decode", 4, 9, shared, heads=2, width=16)
+        kernel_rows.check_decode(decode, "cpu")
+    size = kernel_contestants.TwinSize(
+        16, 1, (1, 0, 1, 0), units=9, bins=3, windows=2, spikes=3, past=3, frames=4
+    )
+    kernel_rows.check_step(kernel_contestants.StepShape("step", size), "cpu")
+    right = kernel_rows.attention
+    monkeypatch.setattr(kernel_rows, "attention", lambda *args, **more: right(*args, **more) * 1.05)
+    with pytest.raises(AssertionError, match="cross: out"):
+        kernel_rows.check_attention(SHAPES[0], "cpu")
+
+
 def test_the_step_of_the_reference_has_its_size():
     size = kernel_contestants.STEP_SHAPES[0].size
     from neuroformer.bench.twin import Twin
@@ -88,7 +115,8 @@ def test_the_step_of_the_reference_has_its_size():
 def test_every_check_has_a_name_of_its_own():
     names = [name for name, _ in kernel_worker.all_checks()]
     assert len(names) == len(set(names))
-    assert {name.split()[0] for name in names} == {"attention", "cross-entropy", "decode", "map"}
+    assert {name.split()[0] for name in names} == {"row:", "attention", "cross-entropy", "decode", "map"}
+    assert sum(name.startswith("row: ") for name in names) == sum(len(f[1]) for f in kernel_worker.FAMILIES)
     assert sum(name.split(": ")[-1] in kernel_worker.SANITIZED for name in names) >= 4
     small = [case.name for case in kernel_cases.SMALL_ATTENTION]
     assert all(any(name.endswith(each) for name in names) for each in small)
@@ -102,12 +130,14 @@ class Pretend:
 
     def __call__(self, arguments, seconds):
         if arguments[0] == "check":
-            yield {"plan": ["attention bfloat16: a", "attention float32: b"]}
-            yield {"check": "attention bfloat16: a", "result": "passed"}
+            yield {"plan": ["row: row", "row: late", "attention float32: b", "row: model"]}
+            yield {"check": "row: row", "result": "passed"}
+            yield {"check": "attention float32: b", "result": "AssertionError: b"}
+            yield {"check": "row: model", "result": "skipped: No module named 'x'"}
             yield {"end": 0, "why": "exit code 0", "errors": ""}
             return
         given = json.loads(arguments[1])
-        assert given["wrong"] == ["attention float32"], "what did not report has failed"
+        assert given["checked"] == ["row"], "what did not pass is not timed"
         good = {"ms": 1.0, "called_ms": 2.0, "how": "graph", "mb": 3, "tflops": 1, "gbs": 2, "share": 0.5}
         for name in ("triton", "SDPA, padded", "varlen flash"):
             if f"row|{name}" in given["done"]:
@@ -133,12 +163,18 @@ def test_results_survive_a_crash(tmp_path, monkeypatch, crash):
     table = (tmp_path / "results.md").read_text()
     assert "| row | 1.0000 | varlen flash | 1.50 | " + ("- |" if crash else "4.00 |") in table
     assert ("the process died" in table) == crash
-    assert bench.failures() == ["attention float32: b"]
+    assert bench.failures() == ["row: late", "attention float32: b"]
+    assert "- FAILED attention float32: b: AssertionError: b" in table
     assert json.loads((tmp_path / "results.json").read_text())["device"] == "pretended"
 
 
 class CpuClock:
     """Takes each step once."""
+
+    graphs, spoilt = True, False
+
+    def __init__(self, device, graphs):
+        pass
 
     def median(self, run, seconds):
         run()
@@ -174,11 +210,12 @@ def test_the_worker_from_end_to_end(monkeypatch, capsys):
     monkeypatch.setattr(kernel_worker, "ceilings", lambda clock: {"bf16_tflops": 1.0, "copy_gbs": 1.0})
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     monkeypatch.setattr(torch, "compile", lambda call, **_: call)
-    kernel_worker.Measurer(wrong=["decode bfloat16"], done=["cross|SDPA, padded"], seconds=500).run()
+    checked = ["cross", "self", "loss", "step"]
+    kernel_worker.Measurer(checked=checked, done=["cross|SDPA, padded"], seconds=500).run()
     messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     rows = {(m["row"], m["contestant"]): m["result"] for m in messages if "row" in m}
     assert ("cross", "SDPA, padded") not in rows, "done before"
-    assert "checks of decode bfloat16 failed" in rows["decode", "triton"]["failed"]
+    assert rows["decode", "triton"] == {"failed": "not timed: its check did not pass"}
     assert "no backward on a CPU" in rows["cross", "FlexAttention"]["failed"]
     for key in (
         ("cross", "triton"),
@@ -233,14 +270,60 @@ def test_a_check_that_kills_its_process_costs_no_other_check(tmp_path, monkeypat
     bench.check()
     died = "the process died in it: exit code -14"
     assert list(bench.results["checks"].values()) == ["passed", died, "passed", died]
-    assert dying.starts == 3 and bench.wrong() == ["a x"]
+    assert dying.starts == 3 and len(bench.failures()) == 3
     assert json.loads((tmp_path / "results.json").read_text())["checks"] == bench.results["checks"]
-    bench.results["checks"] = {
-        "a x: 0": "passed",
-        "a x: 1": "did not finish (0)",
-        "b x: 0": "did not finish (1)",
-    }
-    assert bench.wrong() == ["b x"] and len(bench.failures()) == 3
+
+
+class Spoiling:
+    """Messages of measuring processes: a capture fails in every one, and spoils it."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, arguments, seconds):
+        given = json.loads(arguments[1])
+        self.given.append(given)
+        for number in range(6):
+            row = f"row {number}"
+            if f"{row}|triton" in given["done"]:
+                continue
+            yield {"start": f"{row}|triton"}
+            result = {
+                "ms": 1.0,
+                "called_ms": 1.0,
+                "how": "called",
+                "mb": 1,
+                "tflops": 1,
+                "gbs": 1,
+                "share": 1,
+            }
+            yield {"row": row, "contestant": "triton", "result": result}
+            if given["graphs"]:
+                yield {"end": kernels.SPOILT, "why": "exit code 86", "errors": ""}
+                return
+        yield {"end": 0, "why": "exit code 0", "errors": ""}
+
+
+def test_captures_that_fail_cost_a_process_each_and_are_given_up(tmp_path, monkeypatch):
+    spoiling = Spoiling()
+    monkeypatch.setattr(kernels, "work", spoiling)
+    bench = kernels.Bench(tmp_path, 5, lambda text: None)
+    bench.measure()
+    assert [given["graphs"] for given in spoiling.given] == [True] * kernels.FAILED_CAPTURES + [False]
+    assert len(bench.results["rows"]) == 6 and not bench.failures() and not bench.results["notes"]
+
+
+def test_a_child_is_killed_with_all_that_it_started(tmp_path):
+    """Else a compiler that it started would hold the pipe open."""
+    code = "import subprocess, time; subprocess.Popen(['sleep', '60']); print('[1]', flush=True); "
+    code += "print('{\"a\": 1}', flush=True); print('a remark', flush=True); time.sleep(60)"
+    messages = list(kernels._messages([sys.executable, "-S", "-E", "-c", code], dict(os.environ), 4.0))
+    assert messages[0] == {"a": 1} and len(messages) == 2
+    assert (
+        messages[1]["end"] == -9
+        and messages[1]["why"] == "out of time"
+        and "a remark" in messages[1]["errors"]
+    )
 
 
 def test_bars():
@@ -272,6 +355,7 @@ def test_the_model_gives_one_loss_on_both_sides(monkeypatch):
     before = table.ATTENTION_AUTO
     ours, theirs = (entries[name]()() for name in ("triton", "SDPA, padded"))
     torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.02)
+    kernel_rows.check_model(shape, "cpu")
     assert table.ATTENTION_AUTO is before
 
 

@@ -40,7 +40,7 @@ def test_decode_opcheck():
     importlib.import_module("neuroformer.kernels.decode_attention")  # registers the op
     case = cases.SMALL_DECODE[0]
     arguments, _ = case.arguments(DEVICE, case.dtype)
-    plan = configs.decode_plan(6, 80, 32, case.dtype)
+    plan = configs.decode_plan(6, 80, 32, case.dtype, shared=False)
     torch.library.opcheck(
         torch.ops.neuroformer.decode_attention.default, (*arguments, None, None, None, plan)
     )
