@@ -111,8 +111,9 @@ def _check_model(c: Config) -> None:
     for name in ("dropout", "history_dropout", "unit_dropout"):
         value = getattr(m, name)
         _require(0 <= value < 1, f"model.{name}", value, "a share in [0, 1)")
-    if m.surprise and w.frames > 0 and m.frame_readout:
-        _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, f"0 to window.past = {w.past:g} s")
+    if m.surprise not in (-1, 0) and w.frames > 0 and m.frame_readout:
+        expected = f"0 to window.past = {w.past:g} s, or -1 (as long as is useful)"
+        _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, expected)
         step = 1 if m.frame_encoder.kind == "backbone" else m.frame_encoder.stride[0]
         _require(
             step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"

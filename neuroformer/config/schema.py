@@ -137,7 +137,8 @@ class ModelConfig:
     most_drive: float = 2.0  # largest amount that past spikes may add to a log rate
     history_rank: int = 16  # rank of the map from filtered counts to log rates
     history_dropout: float = 0.0  # dropout on the filtered counts
-    surprise: float = 0.0  # seconds of past spikes that are compared with what the frame readout predicts
+    # seconds of past spikes that are compared with what the frame readout predicts; 0: none, -1: see Config.surprise
+    surprise: float = -1.0
     unit_dropout: float = 0.0  # share of the units whose past a training window does not see
     # local image features that each unit reads at its own place in the frames; 0: none
     frame_readout: int = 32
@@ -320,3 +321,14 @@ class Config:
     def input_groups(self) -> list[str]:
         """Names of the behavior groups, in the order of their first variable."""
         return list(dict.fromkeys(v.group for v in self.inputs))
+
+    @property
+    def surprise(self) -> float:
+        """``model.surprise`` in seconds: where -1 leaves it open, half a second or the past if that is shorter, if frames
+        go through an encoder of our own one by one; 0 otherwise.
+        """
+        m, w, e = self.model, self.window, self.model.frame_encoder
+        if m.surprise >= 0:
+            return m.surprise
+        seen = w.frames > 0 and m.frame_readout > 0 and self.traces.likelihood == "none"
+        return min(0.5, w.past) if seen and e.kind != "backbone" and e.stride[0] == 1 else 0.0

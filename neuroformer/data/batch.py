@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.config import Config, TargetConfig
+from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data import tokens
 from neuroformer.data.backbone import FrameFeatures
 from neuroformer.data.traces import TraceIndex, TraceWindows
@@ -34,6 +34,7 @@ class Clips:
     index_W : int64, which clip each window sees
     key_W : int64, equal for equal clips in all batches
     age_W : float32 seconds from the last frame's onset to the window's end
+    host_missing_G : ``num_missing_G`` where the host sees it without waiting for a device (None: it has to wait)
     """
 
     images_GFHW: Tensor
@@ -41,6 +42,7 @@ class Clips:
     index_W: Tensor
     key_W: Tensor
     age_W: Tensor
+    host_missing_G: np.ndarray | None = None
 
 
 @dataclass
@@ -170,6 +172,7 @@ class BatchBuilder:
         self.shape = WindowShape.from_config(config)
         self.inputs = [(v, rec.variable(v.name)) for v in config.inputs]
         self.targets = [(t, rec.variable(t.name)) for t in config.targets if labels]
+        _refuse_other_words(rec, self.targets, normalization)
         moving = config.decode.moving.variable
         self.moving = rec.variable(moving) if self.targets and moving else None
         self.frames = rec.frames if config.window.frames > 0 else None
@@ -261,7 +264,8 @@ class BatchBuilder:
         images, num_missing, index_W, key, shown = self._stretches(place_WF, first_ns)
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
         age = np.where(shown[:, -1], age, 0.0)
-        return Clips(images, num_missing, index_W, key, torch.from_numpy(age.astype(np.float32)))
+        age_W = torch.from_numpy(age.astype(np.float32))
+        return Clips(images, num_missing, index_W, key, age_W, num_missing.numpy())
 
     def _earlier(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Earlier | None:
         if self.frames is None or not self._num_earlier:
@@ -310,9 +314,9 @@ class BatchBuilder:
 
 def earlier_frames(config: Config, normalization: dict[str, Any]) -> int:
     """Number of frames that the model looks back at, including the latest; 0: none."""
-    if not (config.model.surprise and config.model.frame_readout):
+    if not (config.surprise and config.model.frame_readout):
         return 0
-    return round(config.model.surprise / normalization["frames"]["period"]) + 1
+    return round(config.surprise / normalization["frames"]["period"]) + 1
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:
@@ -327,6 +331,18 @@ def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarra
     angle = variable.values / turn
     parts = [BehaviorVariable(variable.times, f(angle)).interpolate(at) for f in (np.sin, np.cos)]
     return (np.arctan2(*parts) * turn).astype(np.float32)
+
+
+def _refuse_other_words(rec: Recording, targets, normalization: dict[str, Any]) -> None:
+    """Classes are kept as places in the list of words, which must therefore be the one of training."""
+    for config, variable in targets:
+        trained = normalization["targets"][config.name].get("words", [])
+        if list(variable.classes) != trained:
+            named = lambda words: ", ".join(words) or "numbers"
+            raise ConfigError(
+                f"target '{config.name}' of '{rec.name}' holds {named(variable.classes)}, and the model was trained on "
+                f"{named(trained)}; fine-tune a run on this recording"
+            )
 
 
 _MIX = np.random.default_rng(0).integers(1, 2**62, 4096, dtype=np.int64) | 1

@@ -65,9 +65,12 @@ class SpikeEmbedding(nn.Module):
         """(past + current + 1, D) embedding of every bin, the oldest first."""
         return self.time(self.fourier(self.center))
 
-    def forward(self, tick: Tensor, unit: Tensor) -> Tensor:
-        """(T, D) from the bins relative to the window's first (negative: past) and the units."""
-        return self.unit(unit) + self.time_table().index_select(0, tick + self.past)
+    def forward(self, tick: Tensor, unit: Tensor, table: Tensor | None = None) -> Tensor:
+        """(T, D) from the bins relative to the window's first (negative: past) and the units; ``table``: that of the
+        times, where it is at hand.
+        """
+        table = self.time_table() if table is None else table
+        return self.unit(unit) + table.index_select(0, tick + self.past)
 
 
 def raised_cosines(num_filters: int, num_bins: int) -> Tensor:

@@ -84,7 +84,11 @@ class FixedStepper(Stepper):
         device = model.sos.device
         self.every = places.put("every", torch.arange(batch.num_windows, device=device))
         self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, SOS included
+        self.length_A: dict[str, Tensor] = {}  # by stream, how many keys there are
+        # ... and how many are read: none by a sequence that is not fed, whose result nobody wants
+        self.read_A: dict[str, Tensor] = {"current": self.filled_A + 1}
         super().__init__(model, batch)
+        self.time_table = places.put("time", self.time_table)
         put = lambda name, x: None if x is None else places.put(name, x)
         self.h_AD, self.cell_A = places.put("h", self.h_AD), places.put("cell", self.cell_A)
         self.log_rate_ABU = places.put("log_rate", self.log_rate_ABU)
@@ -97,6 +101,8 @@ class FixedStepper(Stepper):
     def feed_some(self, tick: Tensor, unit: Tensor, fed_A: Tensor) -> None:
         """Append one spike to the sequences ``fed_A`` (A, bool); the others stay as they are."""
         held = {name: getattr(self, name) for name in ("h_AD", "cell_A", "within_ABU")}
+        for name, length_A in (*self.length_A.items(), ("current", self.filled_A + 1)):
+            self.read_A[name] = torch.where(fed_A, length_A, 0)
         self.feed(tick, unit)
         for name, place in held.items():
             if place is not None:
@@ -120,36 +126,41 @@ class FixedStepper(Stepper):
                 new.unflatten(0, (-1, self.room))[:, :width] = old.unflatten(0, (-1, width))
                 self.places.stored[f"own{i}"] = new
 
+    def _advance(self, x_AD: Tensor) -> Tensor:
+        self.start_A = self.every * self.room  # of each sequence's own tokens
+        self.next_A = self.start_A + self.filled_A
+        return super()._advance(x_AD)
+
     def _keys(self, place: int, block: Block, context: Context) -> _StoredKeys:
         k, v = (self.places.store(f"{name}{place}", x) for name, x in zip("kv", block.keys_values(context), strict=True))  # fmt: skip
         start_A, length_A = context.layout.offsets[:-1], context.layout.lengths_B
         if context.index_W is not None:
             start_A, length_A = start_A[context.index_W], length_A[context.index_W]
         name = block.attend
-        return _StoredKeys(
-            k, v, self.places.put(f"start {name}", start_A), self.places.put(f"length {name}", length_A),
-            self.places.bound(name, context.layout.max_length),
-        )  # fmt: skip
+        self.length_A[name] = self.read_A[name] = self.places.put(f"length {name}", length_A)
+        most = self.places.bound(name, context.layout.max_length)
+        return _StoredKeys(self, name, k, v, self.places.put(f"start {name}", start_A), most)
 
     def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
         room, own = self.room, self.places.stored.get(f"own{place}")
         if own is None or own.shape[1:] != new_A2HE.shape[1:] or len(own) != len(self.every) * room:
             own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])  # fmt: skip
             self.places.moved = True
-        start_A = self.every * room
-        own.index_copy_(0, start_A + self.filled_A, new_A2HE)
-        return decode_attention(q_AHE, own[:, 0], own[:, 1], start_A, self.filled_A + 1, room)
+        own.index_copy_(0, self.next_A, new_A2HE)
+        return decode_attention(q_AHE, own[:, 0], own[:, 1], self.start_A, self.read_A["current"], room)
 
 
 @dataclass
 class _StoredKeys:
-    """Packed keys and values, with the start and length of each sequence's; sequences may share them."""
+    """Packed keys and values of a stream, with the start of each sequence's; sequences may share them."""
 
+    stepper: FixedStepper
+    name: str
     k_SHE: Tensor
     v_SHE: Tensor
     start_A: Tensor
-    length_A: Tensor
     max_length: int
 
     def read(self, q_AHE: Tensor, rows: Tensor) -> Tensor:
-        return decode_attention(q_AHE, self.k_SHE, self.v_SHE, self.start_A, self.length_A, self.max_length)
+        length_A = self.stepper.read_A[self.name]
+        return decode_attention(q_AHE, self.k_SHE, self.v_SHE, self.start_A, length_A, self.max_length)

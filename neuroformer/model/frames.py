@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -72,9 +73,9 @@ class FrameEncoder(nn.Module):
         self.std: Tensor
 
     def _set_up_backbone(self, config: ModelConfig, found: dict, size: tuple[int, ...]) -> None:
-        if found["video"] and config.surprise and config.frame_readout:
+        if found["video"] and config.surprise > 0 and config.frame_readout:
             raise ConfigError(
-                "model.surprise needs features of single frames, but a video backbone gives features of clips"
+                "model.surprise > 0 needs features of single frames, but a video backbone gives features of clips"
             )
         c = config.frame_encoder
         self.grid = tuple(found["grid"])
@@ -109,14 +110,19 @@ class FrameEncoder(nn.Module):
         last = torch.arange(1, x.shape[1] + 1, device=x.device) * self.stride[0]
         return self.point(self.filter(x * (last > num_missing_G[:, None])[:, :, None, None, None]))
 
-    def forward(self, local_GthwD: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
-        """Packed tokens of every clip, oldest first, after one null token; and their layout."""
+    def forward(
+        self, local_GthwD: Tensor, num_missing_G: Tensor, host_missing_G: np.ndarray | None = None
+    ) -> tuple[Tensor, Ragged]:
+        """Packed tokens of every clip, oldest first, after one null token; and their layout. On a GPU the host goes on at
+        once if it knows the numbers of missing frames (``host_missing_G``).
+        """
         time, row, column = self.position
         x = local_GthwD + time[:, None, None] + row[:, None] + column
         x = self.dropout(rearrange(x, "g t h w d -> (g t h w) d"))
         layout = self._layout(len(local_GthwD), x.device)
-        if bool((num_missing_G > 0).any()):
-            x, layout = self._drop_missing(x, num_missing_G)
+        host_missing_G = num_missing_G.cpu().numpy() if host_missing_G is None else host_missing_G
+        if host_missing_G.any():
+            x, layout = self._drop_missing(x, num_missing_G, torch.from_numpy(host_missing_G))
         x = self._among_each_other(x, layout)
         return prepend(x, layout, self.null.expand(len(layout), -1))
 
@@ -142,14 +148,23 @@ class FrameEncoder(nn.Module):
     def _layout_of(num_clips: int, size: int, device) -> Ragged:
         return Ragged(torch.arange(num_clips + 1, device=device) * size, size, num_clips * size)
 
-    def _drop_missing(self, x: Tensor, num_missing_G: Tensor) -> tuple[Tensor, Ragged]:
-        """Leave out tokens all of whose frames are missing."""
-        last_frame = torch.arange(self.grid[0], device=x.device) * self.stride[0] + self.kernel[0]
-        keep_GT = last_frame > num_missing_G[:, None]
-        per_time = self.grid[1] * self.grid[2]
-        lengths = keep_GT.sum(1) * per_time
-        keep = keep_GT.repeat_interleave(per_time, 1).flatten()
-        return x[keep], Ragged.from_lengths(lengths)
+    def _drop_missing(
+        self, x: Tensor, num_missing_G: Tensor, host_missing_G: Tensor
+    ) -> tuple[Tensor, Ragged]:
+        """Leave out tokens all of whose frames are missing: the first ones of their clips."""
+        size = len(x) // len(num_missing_G)
+        host = self._num_kept(host_missing_G)
+        offsets = F.pad(self._num_kept(num_missing_G).cumsum(0), (1, 0))
+        layout = Ragged(offsets, int(host.max()), int(host.sum()))
+        row_T = layout.row_T
+        place_T = torch.arange(layout.total, device=x.device) - offsets[1:][row_T] + (row_T + 1) * size
+        return x.index_select(0, place_T), layout
+
+    def _num_kept(self, num_missing_G: Tensor) -> Tensor:
+        """(G,) tokens of each clip that show a frame."""
+        steps, rows, columns = self.grid
+        last_frame = torch.arange(steps, device=num_missing_G.device) * self.stride[0] + self.kernel[0]
+        return (last_frame > num_missing_G[:, None]).sum(1) * (rows * columns)
 
     def pooled(self, x: Tensor, layout: Ragged) -> Tensor:
         """(G, D) mean over each clip's tokens, without the null token."""
@@ -198,18 +213,18 @@ class WhatWhere(nn.Module):
         down, right = F.pad(where_Uhw, (0, 0, 1, 1)), F.pad(where_Uhw, (1, 1))
         sides = (0.5 * (down[:, :-2] - down[:, 2:]), 0.5 * (right[:, :, :-2] - right[:, :, 2:]))
         maps_XUhw = torch.stack([where_Uhw, *sides])  # X: as they are, down, right
-        seen_GtXuR = (maps_XUhw.flatten(2).flatten(0, 1) @ f_GthwR.flatten(2, 3)).unflatten(2, (3, -1))
+        seen_GtRXu = linear(f_GthwR.flatten(2, 3).mT, maps_XUhw.flatten(2).flatten(0, 1)).unflatten(
+            3, (3, -1)
+        )
         steps = self.what.shape[1]
-        each_sGtXu = torch.einsum("gtxur,usr->sgtxu", seen_GtXuR, self.what)
+        each_sGtXu = torch.einsum("gtrxu,usr->sgtxu", seen_GtRXu, self.what)
         num = f_GthwR.shape[1] - steps + 1
         all_GKXU = torch.stack([each_sGtXu[s, :, s : s + num] for s in range(steps)]).sum(0)
         return all_GKXU[:, :, 0], all_GKXU[:, :, 1:]
 
-    def _seen(self, f_GthwR: Tensor) -> Tensor:
-        return (SHARPNESS * self.where).softmax(1) @ f_GthwR.flatten(2, 3)
-
     def read(self, f_GthwR: Tensor) -> Tensor:
-        return torch.einsum("gtur,utr->gu", self._seen(f_GthwR), self.what)
+        seen_GtRU = linear(f_GthwR.flatten(2, 3).mT, (SHARPNESS * self.where).softmax(1))
+        return torch.einsum("gtru,utr->gu", seen_GtRU, self.what)
 
 
 def _three(x: tuple[int, ...]) -> tuple[int, int, int]:

@@ -122,7 +122,7 @@ class Neuroformer(nn.Module):
             num_lags = round(m.coupling / dt) + 1
             self.coupling = Coupling(num_units, self.num_bins, num_lags, m.coupling_rank)
         self.surprise = None
-        if self.what_where is not None and m.surprise > 0:
+        if self.what_where is not None and config.surprise > 0:
             self.surprise = Surprise(
                 num_units, earlier_frames(config, normalization), m.history_rank or 1,
                 normalization["unit_rate"], self.frame_period / dt, m.history_dropout,
@@ -256,7 +256,7 @@ class Neuroformer(nn.Module):
         """Tokens of every clip, and the features of every place that they were made of."""
         assert self.frames is not None
         local = self.frames.local(clips.images_GFHW, clips.num_missing_G)
-        x, layout = self.frames(local, clips.num_missing_G)
+        x, layout = self.frames(local, clips.num_missing_G, clips.host_missing_G)
         return Context(x, layout, clips.index_W), local
 
     def _unexplained(

@@ -20,6 +20,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.layers import Dropout, Linear
 
 NUM_FILTERS = 4
+CACHED_STRETCHES = 2  # whose features of every unit fit into a processor's cache
 SHIFT_PRECISION = 10.0  # of a shift before any spike is seen, in places of the grid
 MAX_LOG_COUNT = 1.0  # of what is expected of a unit in one bin: a wrong expectation must not drown the others
 
@@ -82,7 +83,13 @@ class Surprise(nn.Module):
         self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor
     ) -> Expected:
         """The counts per bin that the frames predict, up to each unit's ``level``."""
-        drive_GKU, moved_GK2U = readout.along(encoder.local(earlier.images_GFHW, earlier.num_missing_G))
+        images_GFHW, num_missing_G = earlier.images_GFHW, earlier.num_missing_G
+        few = len(images_GFHW) if images_GFHW.is_cuda else CACHED_STRETCHES
+        parts = [
+            readout.along(encoder.local(images, num_missing))
+            for images, num_missing in zip(images_GFHW.split(few), num_missing_G.split(few), strict=True)
+        ]
+        drive_GKU, moved_GK2U = (torch.cat(x) for x in zip(*parts, strict=True))
         return Expected(drive_GKU + log_rate_U, moved_GK2U)
 
     def features(

@@ -52,7 +52,7 @@ def sdpa(
     order = None
     if k_index is not None:
         # Without causality, queries of sequences that share keys are one longer sequence: keys stay put.
-        order, q_layout = similar.regrouped(q_layout, k_index, len(k_layout))
+        order, q_layout = _regrouped(q_layout, k_layout, k_index)
         q_THE = q_THE.index_select(0, order)
         q_times = None if q_times is None else q_times.index_select(0, order)
     q_BHTE, k_BHSE, v_BHSE = (
@@ -75,6 +75,16 @@ def sdpa(
     if order is None:
         return out_THE
     return torch.empty_like(out_THE).index_copy(0, order, out_THE)
+
+
+def _regrouped(q_layout: Ragged, k_layout: Ragged, k_index: Tensor) -> tuple[Tensor, Ragged]:
+    """:func:`similar.regrouped`, once a batch: it asks the device for lengths. The operands stay with it, so that no
+    id is used again.
+    """
+    key = ("regrouped", id(k_layout), id(k_index))
+    if key not in q_layout.cache:
+        q_layout.cache[key] = (similar.regrouped(q_layout, k_index, len(k_layout)), k_layout, k_index)
+    return q_layout.cache[key][0]
 
 
 def _in_parts(
@@ -156,12 +166,22 @@ def flex(
         seen = _flex_seen(q_layout, k_layout, k_index, causal, q_times, k_times, window_s)
         mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
         q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
-    out_1HTE, lse_1HT = call(
+    out_1HTE, more = call(
         *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
         block_mask=q_layout.cache[key][0],
-        return_lse=True,
+        **_with_lse(),
     )
+    lse_1HT = more if isinstance(more, Tensor) else more.lse
     return out_1HTE[0].transpose(0, 1), lse_1HT[0].detach()
+
+
+def _with_lse() -> dict[str, Any]:
+    """How FlexAttention is asked for the log-sum-exp: later PyTorch gave it another name."""
+    try:
+        from torch.nn.attention.flex_attention import AuxRequest
+    except ImportError:
+        return {"return_lse": True}
+    return {"return_aux": AuxRequest(lse=True)}
 
 
 def _flex_seen(q_layout: Ragged, k_layout: Ragged, k_index, causal: bool, q_times, k_times, window_s):

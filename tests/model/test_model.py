@@ -45,6 +45,24 @@ def test_padding_and_neighbours_change_nothing(model):
 
 
 @torch.no_grad()
+def test_tokens_without_a_shown_frame_are_left_out():
+    """Whether the host knows how many frames are missing, or asks for it."""
+    net, prepared = small_model()
+    batch = prepared.builder(prepared.windows("train")[:12])
+    clips, encoder = batch.clips, net.frames
+    steps, rows, columns = encoder.grid
+    missing = torch.tensor([0, 3, 1, 2])
+    x = torch.arange(len(missing) * steps * rows * columns)[:, None]
+    got, layout = encoder._drop_missing(x, missing, missing)
+    last = torch.arange(steps) * encoder.stride[0] + encoder.kernel[0]
+    keep = (last > missing[:, None]).repeat_interleave(rows * columns, 1)
+    assert torch.equal(got, x[keep.flatten()]) and torch.equal(layout.lengths_B, keep.sum(1))
+    assert clips.host_missing_G.any(), "windows at the start lack frames"
+    asking = dataclasses.replace(batch, clips=dataclasses.replace(clips, host_missing_G=None))
+    assert torch.equal(windows_nll(net(batch), batch), windows_nll(net(asking), asking))
+
+
+@torch.no_grad()
 def test_the_future_changes_no_earlier_output():
     """Later spikes of the window leave the terms of earlier ones as they were."""
     net, prepared = small_model()
