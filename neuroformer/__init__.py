@@ -3,6 +3,7 @@
 >>> import neuroformer
 >>> rec = neuroformer.open_recording("synthetic:demo")     # or a path: .npz, .nwb, a folder
 >>> model = neuroformer.Neuroformer.load("runs/demo")       # a trained run
+>>> made = neuroformer.Simulator("runs/demo").simulate(samples=4)  # held-out trials, as a recording
 """
 
 import importlib
@@ -12,6 +13,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Neuroformer": "neuroformer.model.neuroformer",
     "Recording": "neuroformer.recording",
+    "Simulator": "neuroformer.simulator",
     "open_recording": "neuroformer.recording",
     "load_config": "neuroformer.config",
 }

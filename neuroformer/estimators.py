@@ -24,7 +24,7 @@ from sklearn.exceptions import NotFittedError
 
 from neuroformer.config import Config, TargetConfig, from_dict, load_config
 from neuroformer.data.batch import BatchBuilder, label_values
-from neuroformer.data.normalization import fit_normalization
+from neuroformer.data.normalization import fit_normalization, turn_start
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
@@ -74,11 +74,21 @@ class Moments:
     def __getitem__(self, which) -> Moments:
         return Moments(self.recording, self.step, np.atleast_1d(self.times[which]))
 
-    def labels(self, name: str, kind: str = "regression") -> np.ndarray:
+    def labels(self, name: str, kind: str = "regression", period: float = 0.0) -> np.ndarray:
         """(V,) or (V, C) of a behavior variable, NaN where it is missing: interpolated; around the circle where ``kind`` is
-        "circular" (radians); the last value where it is "classification"."""
-        target = TargetConfig(name, kind)  # pyright: ignore[reportArgumentType]
-        values = label_values(self.recording.variable(name), target, self.times)
+        "circular", whose ``period`` is in its unit (0: 2 pi); the last value where it is "classification", which may be
+        words (empty where missing)."""
+        target = TargetConfig(name, kind, period=period)  # pyright: ignore[reportArgumentType]
+        variable = self.recording.variable(name)
+        if variable.classes and kind != "classification":
+            raise ValueError(f"'{name}' is recorded as words ({', '.join(variable.classes[:5])}); give kind='classification'")  # fmt: skip
+        values = label_values(variable, target, self.times)
+        if variable.classes:
+            return np.array([*variable.classes, ""])[np.nan_to_num(values[:, 0], nan=-1).astype(int)]
+        if kind == "circular":  # on the turn on which it was recorded
+            period = period or 2 * np.pi
+            start = turn_start(float(np.nanmin(variable.values)), period)
+            values = start + (values - start) % period
         return values[:, 0] if values.shape[1] == 1 else values
 
 
@@ -138,19 +148,21 @@ class NeuroformerDecoder(_Estimator):
     run : path of a trained run, or None: the network starts from random weights and trains whole
     config : path of a YAML file, mapping or Config; used without ``run`` (default: the reference configuration,
         without frames)
-    kind : "regression", "classification" or "circular" (labels in radians)
+    kind : "regression", "classification" (labels: whole numbers or words) or "circular"
     train : "head", "top", "all" or "adapters"; what changes in a pretrained run
     steps : at most so many steps of descent; early stopping on a share of the labels decides
     seed : int
+    period : of circular labels, in their unit; 0: 2 pi
     """
 
-    def __init__(self, run=None, config=None, kind="regression", train="head", steps=400, seed=0):
+    def __init__(self, run=None, config=None, kind="regression", train="head", steps=400, seed=0, period=0.0):
         self.run = run
         self.config = config
         self.kind = kind
         self.train = train
         self.steps = steps
         self.seed = seed
+        self.period = period
 
     def fit(self, X, y=None, *, target: str | None = None) -> NeuroformerDecoder:
         """Fit to labels.
@@ -158,7 +170,7 @@ class NeuroformerDecoder(_Estimator):
         Parameters
         ----------
         X : Recording (then ``target`` names a behavior variable of it) or Moments
-        y : (V,) or (V, C) labels at the moments, NaN where missing
+        y : (V,) or (V, C) labels at the moments, NaN where missing; words (empty where missing) are classes
 
         Raises
         ------
@@ -175,10 +187,12 @@ class NeuroformerDecoder(_Estimator):
         moments = self._moments(X)
         if y is None and target is None:
             raise ValueError("there is nothing to fit: give y, or target='name of a behavior variable'")
-        y = moments.labels(str(target), self.kind) if y is None else np.asarray(y, dtype=np.float64)
+        y = np.asarray(moments.labels(str(target), self.kind, self.period) if y is None else y)
+        self.classes_ = _classes(y, self.kind)
+        y = _numbers(y, self.classes_)
         if len(y) != len(moments):
             raise ValueError(f"there are {len(moments)} moments but {len(y)} labels; give one label a moment")
-        label = TargetConfig(_LABEL, self.kind)  # pyright: ignore[reportArgumentType]
+        label = TargetConfig(_LABEL, self.kind, period=self.period)  # pyright: ignore[reportArgumentType]
         rec = _labelled(moments, y)
         model, prepared, tune = self._start(rec, moments)
         model, prepared = extend(model, prepared, [label], prepared.split)
@@ -194,12 +208,15 @@ class NeuroformerDecoder(_Estimator):
         moments = self._moments(X)
         prepared = _whole(_labelled(moments, np.full(len(moments), 0.0)), fitted.config, fitted.normalization)
         out = predict_targets(model, prepared, _windows(moments, prepared))[_LABEL]
+        if self.classes_.dtype.kind == "U":
+            return self.classes_[out[:, 0].astype(int)]
         return out[:, 0] if self.one_column_ else out
 
     def score(self, X, y) -> float:
         """R2 (mean over columns), circular R2, or balanced accuracy; missing labels are left out."""
-        as_columns = lambda a: np.asarray(a, dtype=np.float64).reshape(len(X), -1)
-        return target_score(self.kind, as_columns(y), as_columns(self.predict(X)))
+        as_columns = lambda a: _numbers(np.asarray(a), self.classes_).reshape(len(a), -1)
+        predicted = as_columns(self.predict(X))
+        return target_score(self.kind, as_columns(y), predicted, self.period)
 
     def _moments(self, X) -> Moments:
         if isinstance(X, Moments):
@@ -280,6 +297,39 @@ class NeuroformerEmbedding(_Estimator):
         check_units(self.bundle_, moments.recording)
         prepared = _whole(moments.recording, config, self.bundle_.normalization)
         return embed(self.model_, prepared, _windows(moments, prepared), self.features)
+
+
+def _words(y: np.ndarray) -> np.ndarray | None:
+    """Labels that are words, empty where missing (empty, None, NaN); None where labels are numbers."""
+    if y.ndim != 1 or not (y.dtype.kind in "US" or any(isinstance(label, str) for label in y)):
+        return None
+    missing = lambda label: label is None or label != label
+    return np.array(["" if missing(label) else str(label) for label in y])
+
+
+def _classes(y: np.ndarray, kind: str) -> np.ndarray:
+    """The classes among labels, words or numbers; empty where ``kind`` is no classification."""
+    words = _words(y)
+    if kind != "classification":
+        if words is not None:
+            raise ValueError(f"the labels are words and kind is {kind!r}; give kind='classification'")
+        return np.zeros(0)
+    if words is not None:
+        return np.unique(words[words != ""])
+    numbers = np.asarray(y, dtype=np.float64)
+    return np.unique(numbers[np.isfinite(numbers)])
+
+
+def _numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Labels as float64; words as their places among ``classes``: -1 for a word that is none, NaN for a missing one."""
+    words = _words(y)
+    if words is None:
+        return np.asarray(y, dtype=np.float64)
+    out = np.full(words.shape, -1.0)
+    for place, word in enumerate(classes):
+        out[words == word] = place
+    out[words == ""] = np.nan
+    return out
 
 
 def _whole(rec: Recording, config: Config, normalization: dict | None = None) -> Prepared:

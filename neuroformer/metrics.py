@@ -177,14 +177,18 @@ def pearson(true, predicted) -> np.ndarray:
     -------
     (C,) float64
     """
-    return np.array([_correlation(y, p) for y, p in _columns(true, predicted)])
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    if not (_varies(a) and _varies(b)):
-        return float("nan")
-    a, b = a - a.mean(), b - b.mean()
-    return float((a @ b) / np.sqrt((a @ a) * (b @ b)))
+    true, predicted = _checked(true, predicted)
+    known = np.isfinite(true)
+    number = known.sum(0)
+    varies, centered = number > 1, []
+    for x in (true, predicted):
+        low = np.min(x, axis=0, where=known, initial=np.inf)
+        varies &= np.max(x, axis=0, where=known, initial=-np.inf) > low
+        mean = np.sum(x, axis=0, where=known) / np.maximum(number, 1)
+        centered.append(np.where(known, x - mean, 0.0))
+    a, b = centered
+    both, alone = (a * b).sum(0), (a * a).sum(0) * (b * b).sum(0)
+    return np.divide(both, np.sqrt(alone), out=np.full(len(both), np.nan), where=varies)
 
 
 def _varies(x: np.ndarray) -> bool:
@@ -192,18 +196,25 @@ def _varies(x: np.ndarray) -> bool:
     return len(x) > 1 and bool(np.ptp(x) > 0)
 
 
-def _columns(true, predicted):
+def _checked(true, predicted) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) float64 of both."""
     true, predicted = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
     if true.shape != predicted.shape or true.ndim not in (1, 2):
         raise ValueError(
             f"true has shape {true.shape} and predicted {predicted.shape}; expected equal (samples, columns)"
         )
-    columns = zip(np.atleast_2d(true.T), np.atleast_2d(predicted.T), strict=True)
-    for c, (y, p) in enumerate(columns):
+    true, predicted = (x if x.ndim == 2 else x[:, None] for x in (true, predicted))
+    wrong = (np.isfinite(true) & ~np.isfinite(predicted)).sum(0)
+    if wrong.any():
+        c = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"column {c}: {wrong[c]} predictions are not finite where a label is known")
+    return true, predicted
+
+
+def _columns(true, predicted):
+    """The labels of each column that are known, and their predictions."""
+    for y, p in zip(*(x.T for x in _checked(true, predicted)), strict=True):
         known = np.isfinite(y)
-        if not np.isfinite(p[known]).all():
-            bad = int((~np.isfinite(p[known])).sum())
-            raise ValueError(f"column {c}: {bad} predictions are not finite where a label is known")
         yield y[known], p[known]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from neuroformer.cli import _message, main
+from neuroformer.cli.generate import _print_drift, _print_scores
 from neuroformer.cli.shared import refuse_unwritable, summarise
 from neuroformer.cli.train import _say_if_below_baseline
 from neuroformer.config import ConfigError
@@ -58,6 +59,19 @@ def test_a_model_below_its_baseline_is_called_so_in_words(scores, said, capsys):
     _say_if_below_baseline(scores)
     out = capsys.readouterr().out
     assert said in out if said else not out
+
+
+def test_a_single_held_out_trial_has_no_intervals_and_no_nan(capsys):
+    nan = float("nan")
+    _print_scores({"model": {"rate_r": [0.5, nan, nan]}, "ceiling": {"rate_r": [0.6, nan, nan]}})
+    said = capsys.readouterr().out
+    assert "no 95 % intervals: they resample held-out trials or blocks" in said
+    late = {"since_s": 32, "until_s": 64, "model": {"rate_r": [0.5, nan, nan]}}
+    _print_drift({"start_s": [0.0], "rate_r": [0.5]}, late)
+    said += capsys.readouterr().out
+    assert "rate_r 0.500\n" in said and "nan" not in said
+    _print_scores({"model": {"rate_r": [0.5, 0.1, 0.9]}})
+    assert "no 95 %" not in capsys.readouterr().out
 
 
 def test_the_summary_keeps_what_it_does_not_print(tmp_path, capsys):

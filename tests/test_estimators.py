@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from decoding.test_finetune import driven_recording
+from decoding.driven import driven_recording
 from helpers import small_config, small_recording
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -164,3 +164,41 @@ def test_labels_of_classes_are_held_and_angles_go_around_the_circle():
     for wrong in ({"kind": "ordinal"}, {"train": "heads"}):
         with pytest.raises(ValueError, match=f"{next(iter(wrong))} is .*; expected one of"):
             NeuroformerDecoder(**wrong).fit(X, X.labels("side"))
+
+
+def test_words_are_classes_and_come_back_as_words():
+    rec = driven_recording()
+    X = Moments(rec)
+    side = np.array(["left", "right"])[X.labels("choice", "classification").astype(int)].astype(object)
+    side[:20] = [None, "", np.nan, "left"] * 5
+    decoder = NeuroformerDecoder(config=to_dict(tiny()), kind="classification", steps=0).fit(X, side)
+    predicted = decoder.predict(X)
+    assert list(decoder.classes_) == ["left", "right"] and set(predicted) == {"left", "right"}
+    known = np.arange(20, len(X))
+    expected = np.mean([(predicted[known] == w)[side[known] == w].mean() for w in ("left", "right")])
+    assert decoder.score(X[known], side[known]) == pytest.approx(expected) and expected > 0.6
+    assert decoder.score(X[known], np.full(len(known), "up")) != decoder.score(X[known], side[known])
+    with pytest.raises(ValueError, match="the labels are words and kind is 'regression'"):
+        NeuroformerDecoder(config=to_dict(tiny())).fit(X, side)
+
+
+def test_angles_in_degrees():
+    rec, t = driven_recording(), np.arange(0, 60, 0.2)
+    turn = BehaviorVariable(t, (40 * t) % 360)
+    rec = dataclasses.replace(rec, behavior={**rec.behavior, "turn": turn})
+    X = Moments(rec, times=np.arange(1, 59, 0.05))
+    y = X.labels("turn", "circular", period=360)
+    error = (y - 40 * X.times + 180) % 360 - 180
+    assert np.abs(error).max() < 1 and y.min() >= 0 and y.max() <= 360
+    decoder = NeuroformerDecoder(config=to_dict(tiny()), kind="circular", steps=0, period=360).fit(X, y)
+    assert decoder.score(X, y) == pytest.approx(decoder.score(X, y + 360), abs=1e-6)
+    with pytest.raises(ValueError, match="give its period: 360"):
+        NeuroformerDecoder(config=to_dict(tiny()), kind="circular").fit(X, y)
+
+
+def test_words_of_trials_are_labels():
+    trials = {"start": np.array([0.0, 10.0, 20.0]), "stop": np.array([9.0, 19.0, 29.0]), "rule": np.array(["b", "", "a"])}  # fmt: skip
+    X = Moments(dataclasses.replace(small_recording(), trials=trials), times=np.array([1.0, 9.5, 12.0, 25.0]))
+    assert list(X.labels("rule", "classification")) == ["b", "", "", "a"]
+    with pytest.raises(ValueError, match=r"'rule' is recorded as words \(a, b\); give kind='classification'"):
+        X.labels("rule")

@@ -81,3 +81,8 @@ def test_one_file_goes_all_the_way(tmp_path, capsys):
     for key in ("bits_per_spike", "decode_running_speed_r2", "decode_gaze_r2", "simulated_rate_ratio"):
         assert np.isfinite(summary[key]), key
     assert summary["audit_leaks"] == "none"
+    assert main(["generate", "--run", run, "--quiet", "generate.max_seconds=1"]) == 0
+    again = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert again["simulated_sequence_seconds"] == pytest.approx(1)
+    assert summary["simulated_sequence_seconds"] == pytest.approx(0.5)  # as configured
+    assert again["simulated_sequences"] == summary["simulated_sequences"]

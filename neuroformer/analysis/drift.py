@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroformer.analysis.sides import Side, scores_of, with_intervals
+from neuroformer.analysis.sides import Side, scores_of_all, with_intervals
 from neuroformer.analysis.trials import Trials
 
 if TYPE_CHECKING:
@@ -133,8 +133,7 @@ def since_closed(chains: Chains) -> dict[str, list[float]]:
         true, units = Side.of_active(held_out.stretch(start, start + step))
         for prefix, trials in _candidates(chains).items():
             side = Side(trials.stretch(start, start + step), units)
-            rows = [np.arange(len(x.trials)) for x in (side, true)]
-            values = scores_of(side, rows[0], true, rows[1])
+            values = scores_of_all(side, true)
             for key in SCORES:
                 if key in values:
                     out.setdefault(("" if prefix == "model" else f"{prefix}_") + key, []).append(values[key])

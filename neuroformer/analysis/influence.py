@@ -13,7 +13,7 @@ from torch import Tensor
 
 from neuroformer.analysis.attention import batches
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder, Clips, Earlier
+from neuroformer.data.batch import Batch, BatchBuilder, Earlier
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
@@ -106,8 +106,9 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     empty = batch.tick_T[:0]
     c = batch.clips
     if c is not None:
-        seen = (c.index_W, c.key_W, c.age_W)
-        c = Clips(c.images_GFHW, c.num_missing_G, *(x[window_V] for x in seen))
+        c = dataclasses.replace(
+            c, index_W=c.index_W[window_V], key_W=c.key_W[window_V], age_W=c.age_W[window_V]
+        )
     e = batch.earlier
     if e is not None:
         seen = (e.index_W, e.onset_WK, e.num_missing_W)

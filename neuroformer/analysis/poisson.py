@@ -53,8 +53,12 @@ class PoissonSimulator:
 
     def log_likelihood(self, trials: Trials, whole: int = 1) -> float:
         """In nats, with the factorial; of each trial only the bins that fill groups of ``whole``."""
+        return self.log_likelihood_of(trials.counts(), trials.stimulus, whole)
+
+    def log_likelihood_of(self, counts: list[np.ndarray], stimulus: np.ndarray, whole: int = 1) -> float:
+        """The same of (bins, units) counts, one matrix a trial."""
         total = 0.0
-        for s, x in zip(trials.stimulus, trials.counts(), strict=True):
+        for s, x in zip(stimulus, counts, strict=True):
             n = len(x) - len(x) % whole
             total += poisson_log_likelihood(x[:n], self.rates(int(s), n))
         return total
@@ -89,7 +93,7 @@ def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
     if len(shared) == 0:
         return None
     mean_U = homogeneous(train).mean_U
-    counts = train.counts()
+    counts, held_out = train.counts(), valid.counts()
     raw = {int(s): _mean_counts([counts[t] for t in np.flatnonzero(train.stimulus == s)]) for s in np.unique(train.stimulus)}  # fmt: skip
     best: tuple[float, PoissonSimulator] | None = None
     for sigma in SMOOTHING_S:
@@ -100,7 +104,7 @@ def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
         for floor in FLOORS:
             psth = {s: (1 - floor) * x + floor * mean_U for s, x in smooth.items()}
             one = PoissonSimulator(mean_U, psth, sigma, floor)
-            value = one.log_likelihood(valid)
+            value = one.log_likelihood_of(held_out, valid.stimulus)
             if best is None or value > best[0]:
                 best = (value, one)
     assert best is not None

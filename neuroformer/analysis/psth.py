@@ -80,7 +80,7 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
     if a.shape != b.shape or a.ndim != 2:
         raise ValueError(f"PSTHs have shapes {a.shape} and {b.shape}; expected equal (bins, units)")
     known = np.isfinite(a) & np.isfinite(b)
-    per_unit = np.array([pearson(a[k, u], b[k, u])[0] for u, k in enumerate(known.T)])
+    per_unit = pearson(np.where(known, a, np.nan), np.where(known, b, 0.0))
     some = np.isfinite(per_unit)
     median = float(np.median(per_unit[some])) if some.any() else float("nan")
     return PsthCorrelation(median, per_unit, int((~some).sum()))
@@ -126,6 +126,7 @@ class PsthComparison:
     ceiling : the same between the training repeats and the held-out ones: what a model that is sampled as often as
         there are training repeats can be expected to reach
     num_simulated, num_train, num_held_out : repeats a stimulus (the smallest over stimuli)
+    num_bins : of each stimulus
     """
 
     simulated_BU: np.ndarray
@@ -136,6 +137,7 @@ class PsthComparison:
     num_simulated: int
     num_train: int
     num_held_out: int
+    num_bins: tuple[int, ...]
 
 
 def compare_psth(rec: Recording, split: Split, simulated: Recording, part: str) -> PsthComparison | None:
@@ -163,12 +165,15 @@ def compare_psth(rec: Recording, split: Split, simulated: Recording, part: str) 
     if not sizes:
         return None
     simulated_BU, held_BU, train_BU = (np.concatenate(x) for x in parts.values())
-    smallest = [min(column) for column in zip(*sizes, strict=True)]
+    num_simulated, num_train, num_held_out = (min(column) for column in zip(*sizes, strict=True))
     return PsthComparison(
         simulated_BU,
         held_BU,
         train_BU,
         psth_r(simulated_BU, held_BU).r,
         psth_r(train_BU, held_BU).r,
-        *smallest,
+        num_simulated,
+        num_train,
+        num_held_out,
+        tuple(len(x) for x in parts["held_out"]),
     )

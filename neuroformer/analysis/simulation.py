@@ -5,6 +5,7 @@ Shape suffixes: T trials, K samples, B bins, U units.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ def simulated_trials(simulated: Recording, held_out: Trials) -> Trials:
 def score_simulation(
     simulated: Trials, parts: Parts, *, true_past: Trials | None = None, chains: Chains | None = None,
     readout: list[np.ndarray] | None = None, whole: int = 1, bootstraps: int = 200, seed: int = 0,
+    progress: Callable[[str], object] = lambda what: None,
 ) -> dict[str, Any]:  # fmt: skip
     """Every score of a simulation, with 95 % intervals, its ceiling and its floors.
 
@@ -91,6 +93,7 @@ def score_simulation(
     readout : (bins, units) log expected counts of each held-out trial, from the model's own rate readout after the
         recorded past
     whole : bins a window; likelihoods are of the bins that whole windows tile
+    progress : called with what is scored next
 
     Returns
     -------
@@ -99,11 +102,12 @@ def score_simulation(
         :mod:`neuroformer.analysis.drift`. ``bits_per_spike``: of both Poisson simulators. ``num_samples``, ``num_trials``, ``classifier``.
     """
     held_out = parts.held_out
+    progress("Poisson simulators")
     simulators: dict[str, PoissonSimulator | None] = {
         "psth_poisson": psth_poisson(parts.train, parts.valid), "homogeneous": homogeneous(parts.train),
     }  # fmt: skip
     candidates = _candidates(simulated, true_past, parts.train, simulators, seed)
-    out = _compared(candidates, parts, simulators, bootstraps, seed)
+    out = _compared(candidates, parts, simulators, bootstraps, seed, progress)
     if readout is not None:
         out["candidates"]["readout"] = _readout_scores(readout, held_out)
     out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
@@ -113,6 +117,7 @@ def score_simulation(
         out["psth_poisson_choice"] = {"smoothing_s": chosen.smoothing_s, "floor": chosen.floor}
     if chains is None:
         chains = chained(np.arange(len(held_out))[None], [simulated], parts, true_past, seed)
+    progress("drift")
     out["since_closed"], out["late"] = since_closed(chains), late_scores(chains, bootstraps, seed)
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
@@ -120,7 +125,8 @@ def score_simulation(
 
 
 def _compared(
-    candidates: dict[str, Trials], parts: Parts, simulators: dict[str, PoissonSimulator | None], bootstraps: int, seed: int
+    candidates: dict[str, Trials], parts: Parts, simulators: dict[str, PoissonSimulator | None], bootstraps: int,
+    seed: int, progress: Callable[[str], object],
 ) -> dict[str, Any]:  # fmt: skip
     """``candidates``: the scores of each against the held-out trials; ``classifier``: the accuracies of both classifiers."""
     held_out = parts.held_out
@@ -129,6 +135,7 @@ def _compared(
     out: dict[str, Any] = {"candidates": {}, "classifier": {}}
     true = Side(held_out, pair_units)
     for name, trials in candidates.items():
+        progress(name)
         values = with_intervals(Side(trials, pair_units), true, bootstraps, seed, paired=name != "ceiling")
         values |= _rate_scores(name, trials, parts, simulators)
         test = two_sample(held_out, trials, seed)

@@ -1,7 +1,7 @@
 """Statistics of spike trains as sums over trials, so that a bootstrap over trials only has to add them up
 again.
 
-Shape suffixes: T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
+Shape suffixes: D draws of a bootstrap, T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
 """
 
 from __future__ import annotations
@@ -54,12 +54,18 @@ class Statistics:
     @classmethod
     def of(cls, trials: Trials, pair_units: np.ndarray) -> Statistics:
         parts = [_of_trial(x, trials.dt, pair_units) for x in trials.counts()]
-        return cls(*(np.array(column) for column in zip(*parts, strict=True)))
+        return cls(*(np.array(column, np.float64) for column in zip(*parts, strict=True)))
 
-    def total(self, rows: np.ndarray | None = None) -> Statistics:
+    def total(self) -> Statistics:
         """Sums over trials, kept as a single row."""
-        pick = lambda x: (x if rows is None else x[rows]).sum(0, keepdims=True)
-        return Statistics(*(pick(getattr(self, f.name)) for f in fields(self)))
+        return self.totals(np.ones((1, len(self.seconds_T))))[0]
+
+    def totals(self, times_DT: np.ndarray) -> list[Statistics]:
+        """Of each draw, sums over trials, each as often as it was drawn; single rows."""
+        num_draws, num_trials = times_DT.shape
+        add = lambda x: (times_DT @ x.reshape(num_trials, -1)).reshape(num_draws, *x.shape[1:])
+        sums = [add(getattr(self, f.name)) for f in fields(self)]
+        return [Statistics(*(x[d : d + 1] for x in sums)) for d in range(num_draws)]
 
 
 def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray) -> tuple:
@@ -95,15 +101,16 @@ def _interval_edges(dt: float) -> np.ndarray:
 
 def _intervals(x_BU: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
     """(3, U) moments and (H, U) histogram of the intervals; spikes of one bin are zero bins apart."""
-    edges = _interval_edges(dt)
-    moments = np.zeros((3, x_BU.shape[1]))
-    histogram = np.zeros((len(edges), x_BU.shape[1]))
-    for u, column in enumerate(x_BU.T):
-        at = np.repeat(np.arange(len(column)), column.astype(np.int64))
-        gaps = np.diff(at).astype(np.float64)
-        moments[:, u] = len(gaps), gaps.sum(), (gaps**2).sum()
-        histogram[:, u] = np.bincount(np.searchsorted(edges, gaps) - 1, minlength=len(edges))[: len(edges)]
-    return moments, histogram
+    edges, num_units = _interval_edges(dt), x_BU.shape[1]
+    unit, at = np.nonzero(x_BU.T)
+    repeat = x_BU[at, unit].astype(np.int64)
+    unit, at = np.repeat(unit, repeat), np.repeat(at, repeat)
+    of_one = np.flatnonzero(np.diff(unit) == 0)
+    unit, gaps = unit[of_one], np.diff(at)[of_one].astype(np.float64)
+    moments = [np.bincount(unit, weights=gaps**k, minlength=num_units) for k in range(3)]
+    which = (np.searchsorted(edges, gaps) - 1) * num_units + unit
+    histogram = np.bincount(which, minlength=len(edges) * num_units)[: len(edges) * num_units]
+    return np.stack(moments), histogram.reshape(len(edges), num_units)
 
 
 def _spectrum(total_B: np.ndarray, dt: float) -> tuple[int, np.ndarray]:

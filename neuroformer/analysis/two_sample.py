@@ -5,6 +5,7 @@ Shape suffixes: T trials, N segments, F features, B bins, U units.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +103,7 @@ def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | No
     from sklearn.model_selection import GroupKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     (a, group_a), (b, group_b) = segment_features(real), segment_features(simulated)
     x, group = np.concatenate([a, b]), np.concatenate([group_a, group_b])
@@ -110,19 +112,21 @@ def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | No
     if folds < 2 or len(a) == 0 or len(b) == 0:
         return None
     predicted = {"gradient_boosting": np.zeros(len(x), bool), "logistic_regression": np.zeros(len(x), bool)}
-    for train, test in GroupKFold(folds, shuffle=True, random_state=seed).split(x, y, group):
-        if y[train].all() or not y[train].any():
-            return None
-        models = {
-            "gradient_boosting": HistGradientBoostingClassifier(
-                max_iter=150, learning_rate=0.08, max_leaf_nodes=8, min_samples_leaf=10, l2_regularization=1.0,
-                class_weight="balanced", random_state=seed,
-            ),
-            "logistic_regression": make_pipeline(
-                StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=2000)
-            ),
-        }  # fmt: skip
-        for name, model in models.items():
+    splits = list(GroupKFold(folds, shuffle=True, random_state=seed).split(x, y, group))
+    if any(y[train].all() or not y[train].any() for train, _ in splits):
+        return None
+    models = {
+        "gradient_boosting": HistGradientBoostingClassifier(
+            max_iter=150, learning_rate=0.08, max_leaf_nodes=8, min_samples_leaf=10, l2_regularization=1.0,
+            class_weight="balanced", random_state=seed,
+        ),
+        "logistic_regression": make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=2000)
+        ),
+    }  # fmt: skip
+    # a tree of a few hundred segments is grown in less time than threads need to wait for each other
+    with threadpool_limits(1):
+        for (train, test), (name, model) in itertools.product(splits, models.items()):
             predicted[name][test] = model.fit(x[train], y[train]).predict(x[test])
     accuracy = {name: balanced_accuracy(y, p).score for name, p in predicted.items()}
     return TwoSample(accuracy, y, group, predicted)

@@ -17,6 +17,7 @@ from neuroformer.audit.findings import SEVERITIES, Audit, Finding, Severity, ord
 from neuroformer.audit.spikes import rate_series, spike_facts, spike_findings
 from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
 from neuroformer.audit.stimuli import stimulus_findings
+from neuroformer.audit.targets import target_findings
 from neuroformer.audit.windows import behavior_findings, token_findings, tokens_per_window
 from neuroformer.config import Config
 from neuroformer.data.configured import configured
@@ -52,7 +53,7 @@ def audit(
     Raises
     ------
     ConfigError
-        Invalid parts, or a variable that the recording lacks.
+        Invalid parts, a variable that the recording lacks, or one of another kind or period than declared.
     """
     config = config or default_config(rec)
     rec = configured(rec, config)
@@ -68,7 +69,7 @@ def audit(
     if split is not None or parts:
         whole = split if split is not None else split_of_intervals(parts or {}, config)
         looked = SplitAudit(rec, config, whole, isolated=split is not None)
-        findings += looked.findings()
+        findings += [*looked.findings(), *target_findings(rec, config, whole)]
         facts |= looked.facts
         findings += stimulus_findings(rec, config, whole, facts)
         series |= {f"split_{part}": whole.intervals(part) for part in PARTS}

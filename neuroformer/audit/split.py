@@ -92,30 +92,8 @@ class SplitAudit:
             self._overlapping(),
             self._random_windows(),
             self._gap(),
-            *self._unvarying(),
             *self._controls(),
         ]
-
-    def _unvarying(self) -> list[Finding | None]:
-        """Targets without two different values in a part: there is nothing to learn from, to choose by or to score."""
-        out: list[Finding | None] = []
-        for name in (t.name for t in self.config.targets):
-            variable, found = self.rec.variable(name), {}
-            for part in (p for p in PARTS if len(self.split.blocks[p])):
-                starts, stops = merged(self.split.intervals(part)).T
-                k = np.searchsorted(starts, variable.times, side="right") - 1
-                values = variable.values[(k >= 0) & (variable.times < stops[np.maximum(k, 0)])]
-                values = values[np.isfinite(values).all(1)]
-                if len(values) == 0 or (values == values[0]).all():
-                    found[part] = "one value" if len(values) else "no value"
-            if found:
-                out.append(Finding(
-                    "target_does_not_vary", "warning",
-                    f"'{name}' has " + ", ".join(f"{what} in '{part}'" for part, what in found.items()),
-                    "cut the recording otherwise (split.block, split.pattern, split.by), so that it varies in every part",
-                    {"variable": name, "parts": found},
-                ))  # fmt: skip
-        return out
 
     # -- time ----------------------------------------------------------------------------------------
 

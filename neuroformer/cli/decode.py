@@ -21,6 +21,7 @@ def add(command) -> None:
 
 
 def run(args) -> None:
+    from neuroformer.data.normalization import class_key
     from neuroformer.decoding.decode import at_samples
     from neuroformer.decoding.run import decode_run, sees_more
     from neuroformer.report import figures
@@ -28,8 +29,13 @@ def run(args) -> None:
     names = baseline_names(args.baselines)
     bundle, prepared = open_asked(args)
     if not prepared.config.targets:
+        declared = bundle.whole.config.targets if bundle.whole else ()
         raise ConfigError(
-            f"the run in {args.folder} declares no targets; add targets: to its configuration and train"
+            f"recording '{prepared.rec.name}' has none of the run's targets ({', '.join(t.name for t in declared)}); name "
+            "another with --recording"
+            if declared
+            else f"the run in {args.folder} declares no targets; add targets: to its configuration and train, or teach it "
+            "some with neuroformer finetune"
         )
     warn_only_ours()
     beside = [*names, "controls"] + ["the same model trained without spikes"] * sees_more(prepared.config)
@@ -37,21 +43,27 @@ def run(args) -> None:
         f"decoding {', '.join(t.name for t in prepared.config.targets)} beside {', '.join(beside)}",
         flush=True,
     )
+    labelled = bundle.metrics.get("finetune_label_seconds")
+    if labelled is not None and labelled < 0.9 * prepared.split.seconds("train"):
+        print(f"the model was fine-tuned on {labelled:g} s of labels; baselines get those of the whole training part")  # fmt: skip
     summary: dict[str, Any] = {}
     tables = []
     decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)
     for target, decoded, scores in decoding:
         summary |= scores
         tables.append(score_table(decoded, target, scores))
-        columns = prepared.normalization["targets"][target.name].get("columns") or [target.name]
+        scale = prepared.normalization["targets"][target.name]
+        columns = scale.get("columns") or [class_key(target.name, scale)]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
-        period = prepared.normalization["targets"][target.name].get("period", 0.0)
+        period = scale.get("period", 0.0)
         fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=period)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         if decoded.spread_VC is not None:
             arrays["model_spread"] = decoded.spread_VC
         arrays |= at_samples(decoded, target, prepared)
+        if "words" in scale:
+            arrays["words"] = np.array(scale["words"])
         np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     print("\n".join(tables))
     summarise(args.folder, {}, summary)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from neuroformer.cli.options import (
     KEYS,
@@ -57,6 +59,8 @@ def run(args) -> None:
         raise ConfigError(f"--pool takes runs of one recording, and these are of {', '.join(recordings)}")
     warn_only_ours()
     report = (lambda text: None) if args.quiet else print
+    options = {"labels": args.labels, "draws": args.draws, "baselines": list(names), "targets": args.targets}
+    options |= {"pool": [str(folder) for folder in args.pool], "settings": args.override}
     for target in targets:
         start = time.perf_counter()
         amounts = args.labels.split(",")
@@ -64,19 +68,22 @@ def run(args) -> None:
             fewshot(load_model(bundle), prepared, target, amounts, args.draws, names, report=report)
             for bundle, prepared in runs
         ]
-        rows = pooled(curves).rows()
+        curve = pooled(curves)
+        rows = curve.rows()
         result = {
             "target": target.name,
             "draws": args.draws,
             "runs": 1 + len(args.pool),
             "seconds_taken": time.perf_counter() - start,
+            "options": options,
             "rows": rows,
         }
         path = args.folder / f"fewshot_{target.name}.json"
+        _keep_other(path, options)
         write_atomic(path, json.dumps(result, indent=1).encode())
         lines = [
             (f"{r['seconds']:g}", f"{100 * r['share']:.1f} %", r["method"], r["score"], interval(r["low"], r["high"]),
-             r["pretrained_minus"], interval(r["pretrained_minus_low"], r["pretrained_minus_high"]))
+             *_difference(r))
             for r in rows
         ]  # fmt: skip
         header = (
@@ -88,5 +95,26 @@ def run(args) -> None:
             "pretrained minus it",
             "95 % interval",
         )
-        print(f"{target.name}\n{table(lines, header)}\nrows in {path}")
+        print("\n".join([target.name, table(lines, header), *curve.notes, f"rows in {path}"]))
         save_figure(fewshot_curve(rows, target.name), args.folder / f"fewshot_{target.name}.png")
+
+
+def _difference(row: dict[str, Any]) -> tuple[Any, str]:
+    """How much better the pretrained model is than a row's decoder, which may be itself."""
+    if row["method"] == "pretrained":
+        return "", ""
+    ends = interval(row["pretrained_minus_low"], row["pretrained_minus_high"])
+    return row["pretrained_minus"], ends
+
+
+def _keep_other(path: Path, options: dict[str, Any]) -> None:
+    """Move results of other options out of the way: they may have taken hours."""
+    if not path.exists() or json.loads(path.read_text()).get("options") == options:
+        return
+    kept = path.parent / "earlier"
+    kept.mkdir(exist_ok=True)
+    number = next(n for n in itertools.count(1) if not (kept / f"{path.stem}_{n}.json").exists())
+    for file in (path, path.with_suffix(".png")):
+        if file.exists():
+            file.replace(kept / f"{path.stem}_{number}{file.suffix}")
+    print(f"earlier results, of other options, are now in {kept / f'{path.stem}_{number}.json'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from argparse import ArgumentTypeError
@@ -67,31 +66,38 @@ def run(args) -> None:
     from neuroformer.generation.sequences import simulation_device
     from neuroformer.generation.simulate import simulate
     from neuroformer.model.bundle import LIKELIHOOD, load_model
-    from neuroformer.recording import write_recording
+    from neuroformer.recording import check_writable, open_recording, write_recording
+    from neuroformer.simulator import imitates_trials, with_stimulus
 
     if args.out is not None:
+        check_writable(args.out)
         refuse_unwritable(args.out.parent, "--out")
-    bundle, prepared = open_asked(args)
+    before = open_recording(args.against) if args.against else None
+    bundle, p = open_asked(args)
     warn_only_ours()
-    held_out = args.stimulus is None and args.seconds is None and not prepared.config.generate.interval
-    is_traces = prepared.config.traces.likelihood != "none"
+    new = args.seconds if args.stimulus is None else args.stimulus
+    compares = new is None and imitates_trials(p.config.generate)
+    is_traces = p.config.traces.likelihood != "none"
     if args.score and is_traces:
         raise ConfigError(
             "--score is for spikes; simulated traces are always compared with the held-out ones"
         )
-    if args.score and not held_out:
+    if args.score and not compares:
         raise ConfigError(
-            "--score compares with held-out trials; it cannot score another interval or stimulus"
+            "--score compares with held-out trials; it cannot score another interval, stimulus or past, nor interventions"
         )
-    p = prepared if args.stimulus is None and args.seconds is None else _new_stimulus(args, bundle, prepared)
+    identity = {"weights": bundle.digests[LIKELIHOOD]}
+    if new is not None:
+        p = with_stimulus(p, bundle.units, new)
+        identity["stimulus"] = p.rec.sha256()
     out = args.out or args.folder / "simulated.npz"
     parts = out.with_name(out.name + ".parts")
     if args.restart and parts.exists():
         shutil.rmtree(parts)
     model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.part[0]))
     result = simulate(
-        model, p.rec, p.split, p.index, p.builder, p.config, folder=parts,
-        identity={"weights": bundle.digests[LIKELIHOOD]}, part=args.part, progress=not args.quiet,
+        model, p.rec, p.split, p.index, p.builder, p.config, folder=parts, identity=identity, part=args.part,
+        progress=not args.quiet,
     )  # fmt: skip
     if result is None:
         print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
@@ -104,30 +110,10 @@ def run(args) -> None:
         print(
             f"{result.guard_hits} windows hit the guard of {p.config.generate.max_tokens} spikes (generate.max_tokens)"
         )
-    if args.against:
-        _print_changes(args.against, result.recording)
-    if held_out and not p.config.generate.interventions:
+    if before is not None:
+        _print_changes(before, result.recording)
+    if compares:
         (_compare_traces if is_traces else _compare)(args, p, model, result)
-
-
-def _new_stimulus(args, bundle, prepared):
-    """The run prepared for frames and behavior that were never recorded with spikes."""
-    from neuroformer.data.batch import BatchBuilder
-    from neuroformer.data.windows import SpikeIndex
-    from neuroformer.generation.sequences import whole_recording
-    from neuroformer.generation.stimulus import open_stimulus, silence
-
-    config = dataclasses.replace(prepared.config, targets=())
-    if args.stimulus is None:
-        rec = silence(args.seconds, bundle.units, config)
-    else:
-        rec = open_stimulus(args.stimulus, bundle.units)
-    if config.window.frames > 0 and rec.frames is None:
-        raise ConfigError(f"the model reads frames, but {args.stimulus} has none")
-    split = whole_recording(rec, config)
-    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
-    builder = BatchBuilder(rec, index, config, prepared.normalization)
-    return dataclasses.replace(prepared, rec=rec, config=config, split=split, index=index, builder=builder)
 
 
 def _compare_traces(args, p, model, result) -> None:
@@ -146,7 +132,10 @@ def _compare(args, p, model, result) -> None:
 
     rates = result.recording.rates()
     true = np.asarray(p.normalization["unit_rate"]) / p.config.window.dt
+    trials = result.recording.trials
     summary: dict[str, Any] = {
+        "simulated_sequences": len(trials["start"]),
+        "simulated_sequence_seconds": float(np.median(trials["stop"] - trials["start"])),
         "generate_seconds": result.seconds, "tokens_per_second_generate": result.tokens_per_second,
         "simulated_rate_ratio": float(rates.mean() / true.mean()), "guard_hits": result.guard_hits,
     }  # fmt: skip
@@ -159,25 +148,28 @@ def _compare(args, p, model, result) -> None:
     summarise(args.folder, summary, scores)
 
 
-def _print_changes(against: Path, changed) -> None:
+def _print_changes(before, changed) -> None:
     """How each unit's rate differs from the simulation without the interventions, largest first."""
     from neuroformer.analysis.whatif import first_divergence, rate_changes
-    from neuroformer.recording import open_recording
 
-    before = open_recording(against)
     change, parted = rate_changes(before, changed), first_divergence(before, changed)
     if changed.traces is None:
         print(f"spikes differ in {np.isfinite(parted).sum()} of {len(parted)} sequences", end="")
         print(f", the first after {np.nanmin(parted):.3g} s" if np.isfinite(parted).any() else "")
     what = "Hz" if changed.traces is None else "mean"
     print(
-        f"{'unit':>12}{f'{what} before':>14}{f'{what} after':>14}{'change':>10}   95 % interval of the paired change"
+        f"{'unit':>12}{f'{what} before':>14}{f'{what} after':>14}{'change':>10}   "
+        + (
+            "95 % interval of the paired change"
+            if len(parted) > 1
+            else "(one sequence: no interval; generate.samples=4)"
+        )
     )
     order = np.argsort(-np.abs(change.change_U))
     for u in order[:20]:
         print(
             f"{changed.unit_ids[u]:>12}{change.before_U[u]:>14.2f}{change.after_U[u]:>14.2f}{change.change_U[u]:>+10.2f}"
-            f"   {change.low_U[u]:+.2f} to {change.high_U[u]:+.2f}"
+            + (f"   {change.low_U[u]:+.2f} to {change.high_U[u]:+.2f}" if len(parted) > 1 else "")
         )
     if len(order) > 20:
         print(f"{'':>12}... and {len(order) - 20} units that changed less")
@@ -185,56 +177,21 @@ def _print_changes(against: Path, changed) -> None:
 
 def _score(args, p, model, simulated) -> dict[str, float]:
     """Every score of the simulation: all into simulation_scores.json, the flat ones returned."""
-    from neuroformer.analysis.simulation import (
-        flat_scores,
-        recorded_parts,
-        score_simulation,
-        simulated_trials,
-    )
-    from neuroformer.generation.readout import readout_rates
-    from neuroformer.generation.simulate import simulate_true_past
+    from neuroformer.analysis.simulation import flat_scores
     from neuroformer.model.bundle import write_atomic
     from neuroformer.report.simulation import simulation_panel
+    from neuroformer.simulator import scored
 
     g = p.config.generate
-    after_truth = simulate_true_past(
-        model, p.rec, p.split, p.index, p.builder, p.config, progress=not args.quiet
-    )
-    parts = recorded_parts(p.rec, p.split, g.split, g.max_seconds)
-    closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
-    scores = score_simulation(
-        closed, parts, true_past=true_past, chains=_chains(args, p, model, simulated, parts, true_past),
-        readout=readout_rates(model, p.index, p.builder, _limited(p)), whole=p.builder.shape.current, seed=p.config.seed,
-    )  # fmt: skip
+    scores, closed, held_out = scored(model, p, simulated, progress=not args.quiet)
     path = args.folder / "simulation_scores.json"
     write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
     _print_scores(scores["candidates"])
     _print_drift(scores["since_closed"], scores["late"])
     _print_bits(args.folder, scores["bits_per_spike"], whole_test=g.split == "test" and not g.max_seconds)
     print(f"all scores in {path}")
-    save_figure(simulation_panel(scores, closed, parts.held_out), args.folder / "simulation.png")
+    save_figure(simulation_panel(scores, closed, held_out), args.folder / "simulation.png")
     return flat_scores(scores)
-
-
-def _limited(p) -> np.ndarray:
-    """The blocks that are simulated, as long as they are."""
-    segment, start, stop = p.split.blocks[p.config.generate.split].T
-    limit = round(p.config.generate.max_seconds / p.split.dt)
-    return np.stack([segment, start, np.minimum(stop, start + limit) if limit else stop], 1)
-
-
-def _chains(args, p, model, simulated, parts, true_past):
-    """The simulation run on from trial to trial for a minute, to see it drift."""
-    from neuroformer.analysis.drift import chain_order, chained
-    from neuroformer.analysis.simulation import simulated_trials
-    from neuroformer.generation.chain import simulate_chain
-
-    order_LC = chain_order(parts.held_out)
-    recordings = simulate_chain(
-        model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=not args.quiet
-    )
-    legs = [simulated_trials(r, parts.held_out) for r in recordings]
-    return chained(order_LC, legs, parts, true_past, p.config.seed)
 
 
 def _print_drift(drift: dict[str, list[float]], late: dict[str, Any]) -> None:
@@ -248,9 +205,14 @@ def _print_drift(drift: dict[str, list[float]], late: dict[str, Any]) -> None:
         print(f"{start:>16g}" + "".join(f"{drift[n][i]:>{len(n) + 2}.3f}" for n in names))
     print(f"from {late['since_s']:g} s to {late['until_s']:g} s")
     for name in ("model", "true_past", "ceiling"):
-        cells = [f"{k} {v:.3f} ({low:.3f} to {high:.3f})" for k, (v, low, high) in late.get(name, {}).items()]
+        cells = [f"{k} {v:.3f}{_ends(low, high)}" for k, (v, low, high) in late.get(name, {}).items()]
         if cells:
             print(f"{name:>16}  " + ", ".join(cells))
+
+
+def _ends(low: float, high: float) -> str:
+    """An interval behind its value; nothing where there is none."""
+    return f" ({low:.3f} to {high:.3f})" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
@@ -263,6 +225,8 @@ def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
         others = [candidates[n].get(key, [float("nan")])[0] for n in names[1:]]
         cells = "".join(f"{v:>14.3f}" if np.isfinite(v) else f"{'':>14}" for v in others)
         print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
+    if not any(np.isfinite(low) for _, low, _ in candidates["model"].values()):
+        print("no 95 % intervals: they resample held-out trials or blocks, and there is one")
 
 
 def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:
@@ -270,7 +234,8 @@ def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool)
     summary = folder / "summary.json"
     known = json.loads(summary.read_text()) if summary.exists() and whole_test else {}
     own = {"model": known["bits_per_spike"]} if "bits_per_spike" in known else {}
-    print("bits/spike      " + ", ".join(f"{name} {value:.3f}" for name, value in (own | simulators).items()))
+    if len(own | simulators) > 1:  # a score alone says nothing
+        print("bits/spike      " + ", ".join(f"{n} {value:.3f}" for n, value in (own | simulators).items()))
 
 
 def _null_for_nan(tree: Any) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from neuroformer.cli.options import override_argument, run_argument
 from neuroformer.cli.shared import refuse_unwritable, results_folder
+from neuroformer.training.opening import absent_recording
 
 
 def add(command) -> None:
@@ -25,11 +26,13 @@ def run(args) -> None:
     from neuroformer.report.html import write_report
 
     bundle = read_bundle(args.folder).of(args.recording)
-    args.folder = results_folder(args.folder, bundle)
+    args.folder = results_folder(bundle)
     config = from_dict(apply_overrides(to_dict(bundle.config), args.override))
     out = args.out or args.folder / "report.html"
     refuse_unwritable(out.parent, "--out")
     path, absent = write_report(args.folder, bundle, config, out)
+    if absent_recording(config):
+        print(f"{absent_recording(config)}; panels that need it are empty")
     print(f"report in {path} ({path.stat().st_size / 1e6:.1f} MB)")
     if absent:
         print(f"panels without data, each naming the command that makes them: {', '.join(absent)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import logging
@@ -14,7 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from neuroformer.config import Config, ConfigError, from_dict, to_dict
+from neuroformer.config import ConfigError
+from neuroformer.training.opening import open_run
 from neuroformer.training.stopping import Stopped
 
 STOPPED = 75  # the system's code for "try again later"
@@ -38,27 +40,33 @@ def exit_code(stopped: Stopped) -> int:
     return INTERRUPTED if stopped.signal == signal.SIGINT else STOPPED
 
 
-def open_run(folder: Path, overrides: list[str], recording: str = ""):
-    """A run's bundle, and its recording prepared as in training; overrides replace the run's settings.
+@contextlib.contextmanager
+def only_process(folder: Path):
+    """Hold a folder against a second process that would write the same files; the system lets go when this one ends.
 
-    ``recording`` names one recording of a run that has several.
+    Where the file system knows no locks, nothing is held.
+
+    Raises
+    ------
+    ConfigError
+        Another process holds it.
     """
-    from neuroformer.config import apply_overrides
-    from neuroformer.data.members import open_one
-    from neuroformer.model.bundle import check_units, read_bundle
-    from neuroformer.training.data import prepare
-
-    bundle = read_bundle(folder).of(recording)
-    config = _same_model(bundle.config, from_dict(apply_overrides(to_dict(bundle.config), overrides)))
-    rec = open_one(config.recording)
-    check_units(bundle, rec)
-    prepared = prepare(rec, config, bundle.normalization, bundle.member.lacks)
-    if prepared.split.sha256() != bundle.split["sha256"]:
-        raise ConfigError(
-            "the split is not the one that the run was trained on (another recording, or a longer decode.lags, which "
-            "widens the gaps), so data that are held out here may have been trained on; train a run with these settings"
-        )
-    return bundle, prepared
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process is training into {folder}; wait for it, or give another folder"
+            ) from None
+        except OSError:
+            pass
+        yield
 
 
 def open_asked(args: argparse.Namespace):
@@ -68,7 +76,7 @@ def open_asked(args: argparse.Namespace):
     """
     refuse_unwritable(args.folder, "--run")
     bundle, prepared = open_run(args.folder, args.override, args.recording)
-    args.folder = results_folder(args.folder, bundle)
+    args.folder = results_folder(bundle)
     return bundle, prepared
 
 
@@ -90,29 +98,10 @@ def refuse_unwritable(folder: Path, option: str) -> None:
     raise ConfigError(f"cannot write into the folder {folder}: {why}; give another folder with {option}")
 
 
-def results_folder(folder: Path, bundle) -> Path:
-    """Where the results of a bundle's recording go: the run's folder or, if it has several, one inside it."""
-    if bundle.whole is None or len(bundle.whole.recordings) == 1:
-        return folder
-    out = folder / bundle.recording.replace(":", "_")
-    out.mkdir(exist_ok=True)
-    return out
-
-
-def _same_model(trained: Config, asked: Config) -> Config:
-    """Refuse overrides of what training fixed."""
-    for key in ("window", "inputs", "targets", "split", "model", "loss"):
-        if getattr(trained, key) != getattr(asked, key):
-            raise ConfigError(
-                f"'{key}' was fixed by training and cannot be overridden here; train another run with it"
-            )
-    if trained.targets and (
-        trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds
-    ):
-        raise ConfigError(
-            "'decode.moving' and 'recording.speeds' say which labels count; train a run with them"
-        )
-    return asked
+def results_folder(bundle) -> Path:
+    """The bundle's folder of results, made if it is not there."""
+    bundle.results.mkdir(exist_ok=True)
+    return bundle.results
 
 
 def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:  # it loads PyTorch, which would make --help slow
     from neuroformer.decoding.decode import Decoded
 
 
+MOST_CLASSES = 8  # in a table; all are in summary.json
+
+
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
     """Columns of equal width; numbers with three decimals, a missing number as a dash."""
     text = [list(header)] + [[_cell(x) for x in row] for row in rows]
@@ -29,12 +32,13 @@ def interval(low: float, high: float) -> str:
 
 
 def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
-    """One variable: the score of every decoder, whole and by column, with 95 % intervals, and the best control."""
+    """One variable: the score of every decoder, whole and by column or class, with 95 % intervals, and the best control."""
     from neuroformer.decoding.decode import measure
 
     what = measure(target)
     main = f"decode_{decoded.name}_{what}"
     keys = [main, *(k for k in scores if k.endswith("_r2") and k != main and f"{k}_low" in scores)]
+    keys += [f"decode_{decoded.name}_{word}_recall" for word in decoded.classes.values()][:MOST_CLASSES]
     rows = []
     for name in decoded.predicted:
         if not name.startswith("control_"):
@@ -48,7 +52,10 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
         )
     header = ["decoder", {"accuracy": "balanced accuracy", "r2": "R2"}[what], "95 % interval"]
     for k in keys[1:]:
-        header += [k.removeprefix("decode_").removesuffix("_r2"), "95 % interval"]
+        column = k.removeprefix("decode_").removesuffix("_r2")
+        if k.endswith("_recall"):
+            column = "recall of " + column.removeprefix(f"{decoded.name}_").removesuffix("_recall")
+        header += [column, "95 % interval"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
     missing = scores[f"decode_{decoded.name}_missing"]
     title += f" ({missing} more have no label)" if missing else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -13,6 +14,7 @@ import numpy as np
 from neuroformer.cli.options import KEYS, config_arguments, override_argument, training_arguments
 from neuroformer.cli.shared import (
     exit_code,
+    only_process,
     refuse_unwritable,
     results_folder,
     save_figure,
@@ -110,6 +112,13 @@ def train_and_score(
 
     ``goes_on``: the folder already holds a part of the run. ``again``: the command that continues a stopped run.
     """
+    from neuroformer.training.train import is_first_process
+
+    with only_process(folder) if is_first_process() else contextlib.nullcontext():
+        return _train_and_score(args, recs, config, folder, goes_on=goes_on, again=again, start=start)
+
+
+def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start) -> int:
     from neuroformer.audit import time_findings
     from neuroformer.decoding.after_training import fit_heads_on
     from neuroformer.training.stopping import Stopped
@@ -207,7 +216,7 @@ def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: 
     for member in members:
         print(f"{member.rec.name}:")
         every.append(_scores(folder, member, baselines))
-        of_one = results_folder(folder, read_bundle(folder).of(member.rec.name))
+        of_one = results_folder(read_bundle(folder).of(member.rec.name))
         summarise(of_one, every[-1])
         _say_if_below_baseline(every[-1])
     names = dict.fromkeys(k for s in every for k, v in s.items() if k.startswith("bits"))
@@ -232,7 +241,10 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
         "test_spikes": scores.spikes, "test_windows": scores.windows,
     }  # fmt: skip
     if "rate" in prepared.rec.truth:
-        summary["bits_per_spike_oracle"] = _oracle(prepared)
+        try:
+            summary["bits_per_spike_oracle"] = _oracle(prepared)
+        except ValueError as e:  # bins of another width: the other scores count all the same
+            print(f"bits_per_spike_oracle is left out: {e}")
     return summary | (_glms(prepared) if baselines else {})
 
 
@@ -311,7 +323,7 @@ def start_clean(folder: Path) -> None:
 
     try:
         bundle = read_bundle(folder)
-        places = [results_folder(folder, bundle.of(m.name)) for m in bundle.recordings]
+        places = [results_folder(bundle.of(m.name)) for m in bundle.recordings]
     except (BundleError, ConfigError):  # no bundle, or one that cannot be read
         places = []
     for place in (folder, *places):

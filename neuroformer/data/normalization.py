@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from neuroformer.config import Config, ConfigError, TargetConfig
+from neuroformer.config import Config, ConfigError, InputConfig, TargetConfig
 from neuroformer.data.backbone import fit_backbone
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
@@ -22,14 +23,14 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     dict
         ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
         bits/spike. ``unit_peak``: one more than the largest count in a bin. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
-        ``high`` (and ``period``), or ``classes``. ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``, and ``backbone`` where
+        ``high`` (and ``period``), or ``classes`` (and ``words`` that they stand for). ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``, and ``backbone`` where
         there is one.
 
     Raises
     ------
     ConfigError
-        A variable without a finite training sample, a class label that is not a whole number, or a circular variable of
-        no period whose values span more than a turn.
+        A variable without a finite training sample, a class label that is neither a whole number nor a word, words
+        that are no classes, or a circular variable of no period whose values span more than a turn.
     RecordingError
         A variable that the recording lacks.
     """
@@ -42,10 +43,10 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
         np.maximum.at(peak, cells % rec.num_units, num)
     total = int((bins[:, 2] - bins[:, 1]).sum())
     out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "unit_peak": (peak + 1).tolist()}
-    out |= {"inputs": {}, "targets": {}}
-    for v in config.inputs:
-        out["inputs"][v.name] = column_scale(*_training_values(rec, split, v.name))
-    out["targets"] = fit_targets(rec, split, config)
+    out |= {
+        "inputs": fit_inputs(rec, split, config.inputs),
+        "targets": fit_targets(rec, split, config.targets),
+    }
     if config.window.frames > 0:
         out["frames"] = _frame_scale(rec, split, config)
     if config.traces.likelihood != "none":
@@ -53,18 +54,47 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     return out
 
 
-def fit_targets(rec: Recording, split: Split, config: Config) -> dict[str, dict[str, Any]]:
+def fit_inputs(rec: Recording, split: Split, inputs: Sequence[InputConfig]) -> dict[str, dict[str, Any]]:
+    """The entry ``inputs`` of :func:`fit_normalization`."""
+    for v in inputs:
+        _refuse_words(rec, v.name, "an input is numbers: give one column of 0 and 1 for each word")
+    return {v.name: column_scale(*_training_values(rec, split, v.name)) for v in inputs}
+
+
+def fit_targets(rec: Recording, split: Split, targets: Sequence[TargetConfig]) -> dict[str, dict[str, Any]]:
     """The entry ``targets`` of :func:`fit_normalization`."""
     out: dict[str, dict[str, Any]] = {}
-    for t in config.targets:
+    for t in targets:
         values, columns = _training_values(rec, split, t.name)
         if t.kind == "classification":
-            out[t.name] = {"classes": _classes(values, t.name)}
+            words = list(rec.variable(t.name).classes)
+            out[t.name] = {"classes": _classes(values, t.name)} | ({"words": words} if words else {})
         else:
+            _refuse_words(rec, t.name, "declare the target with kind: classification")
             out[t.name] = column_scale(values, columns)
             if t.kind == "circular":
                 out[t.name]["period"] = _period(t, values)
     return out
+
+
+def class_word(scale: dict[str, Any], label: float) -> str:
+    """What a class label of a target stands for, by its entry in the normalisation."""
+    words = scale.get("words", [])
+    return words[int(label)] if int(label) < len(words) else f"{label:g}"
+
+
+def class_key(name: str, scale: dict[str, Any]) -> str:
+    """A target's name for the axis of a figure, with what its first labels stand for."""
+    words = scale.get("words", [])
+    named = ", ".join(f"{label} {words[label]}" for label in range(min(4, len(words))))
+    return f"{name} ({named}{', ...' if len(words) > 4 else ''})" if words else name
+
+
+def _refuse_words(rec: Recording, name: str, advice: str) -> None:
+    words = rec.variable(name).classes
+    if words:
+        several = ", ".join(words[:5]) + (", ..." if len(words) > 5 else "")
+        raise ConfigError(f"'{name}' of '{rec.name}' is recorded as words ({several}); {advice}")
 
 
 def _period(target: TargetConfig, values: np.ndarray) -> float:
@@ -109,8 +139,8 @@ def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
 def _classes(values: np.ndarray, name: str) -> list[int]:
     if values.shape[1] != 1 or not np.array_equal(values, np.rint(values)):
         raise ConfigError(
-            f"target '{name}' is declared 'classification', but it is not one column of whole numbers; "
-            "use kind: regression, or give integer labels"
+            f"target '{name}' is declared 'classification', but it is not one column of whole numbers or "
+            "words; use kind: regression, or give integer labels"
         )
     return np.unique(values.astype(np.int64)).tolist()
 

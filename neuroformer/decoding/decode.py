@@ -6,7 +6,7 @@ Shape suffixes: W windows, N values a window, V = W * N values, C columns, E enc
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,7 @@ class Decoded:
     true_VC : NaN where the recording has no value, or the value does not count (``decode.moving``)
     predicted : by decoder ("model", "ridge", ...), (V, C) in the variable's own unit; class labels for classes
     spread_VC : standard deviation that the model claims, where its head learns one
+    classes : what each class label that occurs in ``true_VC`` stands for; empty for other kinds
     """
 
     name: str
@@ -41,6 +42,7 @@ class Decoded:
     true_VC: np.ndarray
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
     spread_VC: np.ndarray | None = None
+    classes: dict[float, str] = field(default_factory=dict)
 
 
 # -- moments and labels --------------------------------------------------------------------------------------
@@ -206,6 +208,12 @@ def column_scores(target: TargetConfig) -> Callable[[np.ndarray, np.ndarray], np
     return r2
 
 
+def recalls(true: np.ndarray, predicted: np.ndarray, classes: Sequence[float]) -> np.ndarray:
+    """(classes,) share of the values of each class that are decoded as it; NaN for a class that does not occur."""
+    hits = [predicted[true == label] == label for label in classes]
+    return np.array([hit.mean() if len(hit) else np.nan for hit in hits])
+
+
 def measure(target: TargetConfig) -> str:
     return "accuracy" if target.kind == "classification" else "r2"
 
@@ -225,7 +233,8 @@ def score_decoded(
 
     ``decode_<variable>_r2`` (or ``_accuracy``) for the model and ``..._<decoder>`` for the others, the mean over
     columns, ``..._low`` and ``..._high`` the interval; ``decode_<variable>_<column>_r2`` likewise where there are several
-    columns. Values without a label are left out and counted.
+    columns, ``decode_<variable>_<class>_recall`` where there are classes: the share of a class's values that are decoded
+    as it. Values without a label are left out and counted.
     """
     keep = np.isfinite(decoded.true_VC).all(1)
     true, labels = decoded.true_VC[keep], bootstrap_blocks(decoded, config)[keep]
@@ -233,12 +242,15 @@ def score_decoded(
     out: dict[str, Any] = {f"{name}_windows": int(keep.sum()), f"{name}_missing": int((~keep).sum())}
     score, what = score_of(target), measure(target)
     each = column_scores(target) if len(columns) > 1 else lambda true, predicted: np.zeros(0)
+    if target.kind == "classification":
+        each = lambda true, predicted: recalls(true, predicted, list(decoded.classes))
     every = lambda true, predicted: np.array([score(true, predicted), *each(true, predicted)])
     keys = [f"{name}_{what}"]
     if len(columns) > 1:
         full = [c if c.startswith(decoded.name) else f"{decoded.name}_{c}" for c in columns]
         keys += [f"decode_{c}_r2" for c in full]
     if target.kind == "classification":
+        keys += [f"{name}_{word}_recall" for word in decoded.classes.values()]
         out[f"{name}_chance"] = 1 / max(1, len(np.unique(true)))
     for decoder, values in decoded.predicted.items():
         suffix = "" if decoder == "model" else f"_{decoder}"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, ConfigError, TargetConfig
+from neuroformer.data.normalization import class_word
 from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
@@ -42,6 +43,7 @@ class FewShot:
     seconds : labelled seconds of each amount
     share : each amount as a share of all labels
     decoded : by (amount, draw), with a prediction a method
+    notes : what a reader of the scores must know: amounts beyond what there is, draws that lack a class
     """
 
     target: TargetConfig
@@ -49,6 +51,7 @@ class FewShot:
     seconds: list[float] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
     decoded: dict[tuple[int, int], Decoded] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
@@ -114,6 +117,19 @@ def draw_labels(
     return windows[np.sort(in_order[:count])]
 
 
+def missing_classes(prepared: Prepared, target: TargetConfig, windows: Windows) -> list[str]:
+    """The classes that the training part has and the labels of these windows lack; none for other kinds."""
+    scale = prepared.normalization["targets"][target.name]
+    drawn = true_values(prepared, windows)[target.name]
+    return [class_word(scale, label) for label in scale.get("classes", []) if not (drawn == label).any()]
+
+
+def varies(labels_VC: np.ndarray) -> bool:
+    """Whether there are two different labels, without which nothing can be scored."""
+    known = labels_VC[np.isfinite(labels_VC).all(1)]
+    return len(known) > 0 and bool((known != known[0]).any())
+
+
 def amounts_in_seconds(asked: Sequence[str], total_s: float) -> list[float]:
     """ "10s", "5%" and "all" as seconds of labels, ascending; amounts beyond what there is are left out.
 
@@ -122,26 +138,23 @@ def amounts_in_seconds(asked: Sequence[str], total_s: float) -> list[float]:
     ConfigError
         An amount that is none of these.
     """
-    out = set()
-    for item in asked:
-        try:
-            if item == "all":
-                seconds = total_s
-            elif item.endswith("%"):
-                seconds = float(item[:-1]) / 100 * total_s
-            else:
-                seconds = float(item.removesuffix("s"))
-        except ValueError:
-            raise ConfigError(
-                f"amount of labels {item!r} is not understood; expected like 10s, 5% or all"
-            ) from None
-        if 0 < seconds <= total_s + 1e-9:
-            out.add(seconds)
+    out = {s for item in asked if 0 < (s := _seconds(item, total_s)) <= total_s + 1e-9}
     if not out:
         raise ConfigError(
             f"none of {', '.join(asked)} lies within the {total_s:g} s of labels that there are"
         )
     return sorted(out)
+
+
+def _seconds(item: str, total_s: float) -> float:
+    try:
+        if item == "all":
+            return total_s
+        return float(item[:-1]) / 100 * total_s if item.endswith("%") else float(item.removesuffix("s"))
+    except ValueError:
+        raise ConfigError(
+            f"amount of labels {item!r} is not understood; expected like 10s, 5% or all"
+        ) from None
 
 
 def labelled_seconds(prepared: Prepared, target: TargetConfig) -> float:
@@ -182,19 +195,24 @@ def fewshot(
     windows, labels = labelled_windows(prepared)
     test = decode_windows(prepared, prepared.config.decode.split)
     true = true_values(prepared, test)[target.name]
-    known = true[np.isfinite(true).all(1)]
-    if len(known) == 0 or (known == known[0]).all():
+    if not varies(true):
         raise ConfigError(
-            f"'{target.name}' has {'one value' if len(known) else 'no value'} in the '{prepared.config.decode.split}' part, "
+            f"'{target.name}' has {'one value' if np.isfinite(true).any() else 'no value'} in the '{prepared.config.decode.split}' part, "
             "so nothing can be scored; pretrain with another part held out (split.block, split.pattern)"
         )
     total = labelled_seconds(prepared, target)
     curve = FewShot(target, prepared.config)
     curve.seconds = amounts_in_seconds(amounts, total)
     curve.share = [s / total for s in curve.seconds]
+    beyond = [item for item in amounts if _seconds(item, total) > total + 1e-9]
+    if beyond:
+        curve.notes.append(f"{', '.join(beyond)}: left out, there are {total:g} s of labels")
     for a, seconds in enumerate(curve.seconds):
         for k in range(num_draws):
             few = draw_labels(prepared, windows, labels[target.name], target.samples, seconds, k)
+            absent = missing_classes(prepared, target, few)
+            if absent:
+                curve.notes.append(f"draw {k} of {seconds:g} s has no label of {', '.join(absent)}, which no decoder can then name")  # fmt: skip
             decoded = start_decoded(prepared, target, test, true)
             _add_models(decoded, model, prepared, target, few, test, k)
             add_baselines(decoded, prepared, target, few, true_values(prepared, few), test, baselines)
@@ -223,6 +241,7 @@ def pooled(curves: Sequence[FewShot]) -> FewShot:
     out.seconds, out.share = (
         np.mean([getattr(c, k) for c in curves], 0).tolist() for k in ("seconds", "share")
     )
+    out.notes = [note for c in curves for note in c.notes]
     out.decoded = {key: pool([c.decoded[key] for c in curves]) for key in first.decoded}
     step = min(_least_step(c.decoded[0, 0]) for c in curves)
     if _least_step(out.decoded[0, 0]) < 0.99 * step:

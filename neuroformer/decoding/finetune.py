@@ -58,8 +58,7 @@ def extend(
     """
     config = with_targets(prepared.config, targets)
     rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
-    fresh = dataclasses.replace(config, targets=tuple(targets))
-    scale["targets"] |= fit_targets(rec, prepared.split, fresh)
+    scale["targets"] |= fit_targets(rec, prepared.split, targets)
     ready = prepare(rec, config, scale, split=split)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -142,7 +142,8 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
     join = lambda pick: np.concatenate([pick(p) for p in parts])[order]
     names = [n for n in parts[0].predicted if all(n in p.predicted for p in parts)]
     predicted = {name: join(lambda p, name=name: p.predicted[name]) for name in names}
-    return Decoded(parts[0].name, join(lambda p: p.times), join(lambda p: p.segment), join(lambda p: p.true_VC), predicted)  # fmt: skip
+    classes = dict(sorted(item for p in parts for item in p.classes.items()))
+    return Decoded(parts[0].name, join(lambda p: p.times), join(lambda p: p.segment), join(lambda p: p.true_VC), predicted, classes=classes)  # fmt: skip
 
 
 def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]]:

@@ -88,8 +88,12 @@ def probe(
     Raises
     ------
     ConfigError
-        Class labels (a ridge has no R2 of them), or several values a window.
+        Class labels (a ridge has no R2 of them) or words, or several values a window.
     """
+    if prepared.rec.variable(target.name).classes:
+        raise ConfigError(
+            f"'{target.name}' is recorded as words and a probe is a regression; add a column of 0 and 1 to probe for"
+        )
     if target.kind == "classification" or target.samples != 1:
         raise ConfigError(
             f"'{target.name}' cannot be probed as a {target.kind} of {target.samples} value(s) a window: a probe is a "

@@ -11,6 +11,7 @@ import numpy as np
 
 from neuroformer.config import Config, TargetConfig
 from neuroformer.controls import control_predictions
+from neuroformer.data.normalization import class_word
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.decoding.baselines import ALL, CLASSIFIERS, FAST, fit_baseline
 from neuroformer.decoding.decode import (
@@ -74,7 +75,11 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
     """A variable at the moments of windows, not decoded yet."""
     at, shape = moments(windows, prepared.builder.shape, target.samples)
     times = at.starts(prepared.index) + shape.current * shape.dt
-    return Decoded(target.name, times, at.segment, true_VC)
+    classes = {}
+    if target.kind == "classification":
+        scale = prepared.normalization["targets"][target.name]
+        classes = {float(c): class_word(scale, c) for c in np.unique(true_VC[np.isfinite(true_VC)])}
+    return Decoded(target.name, times, at.segment, true_VC, classes=classes)
 
 
 def add_baselines(

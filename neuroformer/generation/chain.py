@@ -5,6 +5,8 @@ Shape suffixes: Q sequences.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from neuroformer.config import Config
@@ -33,11 +35,24 @@ def simulate_chain(
     legs = [simulated]
     samples = config.generate.samples
     rows = (order_LC[0][:, None] * samples + np.arange(samples)).ravel()
-    for blocks_C in order_LC[1:]:
-        blocks = np.repeat(blocks_C, samples)
-        legs.append(go_on(model, rec, split, builder, config, legs[-1], rows, blocks, progress=progress))
-        rows = np.arange(len(rows))
+    start, stop = _whole_windows(split, config, builder.shape.current, order_LC[1:])
+    with seconds_bar(samples * int((stop - start).sum()), split.dt, "running on", progress) as bar:
+        for blocks_C in order_LC[1:]:
+            blocks = np.repeat(blocks_C, samples)
+            legs.append(go_on(model, rec, split, builder, config, legs[-1], rows, blocks, bar.update))
+            rows = np.arange(len(rows))
     return legs
+
+
+def _whole_windows(
+    split: Split, config: Config, current: int, block: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """First and one past the last bin of blocks of the simulated part; a rest that fills no window is left out."""
+    g = config.generate
+    _, start, stop = np.moveaxis(split.blocks[g.split][block], -1, 0)
+    if g.max_seconds:
+        stop = np.minimum(stop, start + round(g.max_seconds / split.dt))
+    return start, start + (stop - start) // current * current
 
 
 def go_on(
@@ -49,8 +64,7 @@ def go_on(
     before: Recording,
     row_Q: np.ndarray,
     block_Q: np.ndarray,
-    *,
-    progress: bool = True,
+    progress: Callable[[int], object] = lambda bins: None,
 ) -> Recording:
     """Simulate blocks of a part of the split, each as the continuation of a simulated sequence.
 
@@ -70,21 +84,18 @@ def go_on(
         the random numbers differ from those of a loop that starts there.
     """
     g, shape = config.generate, builder.shape
-    segment, start, stop = split.blocks[g.split][block_Q].T
-    if g.max_seconds:
-        stop = np.minimum(stop, start + round(g.max_seconds / split.dt))
-    stop = start + (stop - start) // shape.current * shape.current  # no silent rest amid a chain
+    segment = split.blocks[g.split][block_Q, 0]
+    start, stop = _whole_windows(split, config, shape.current, block_Q)  # no silent rest amid a chain
     ident = block_Q * SAMPLES + np.asarray(before.trials["sample"], np.int64)[row_Q] + g.samples
     history, lasted = _last_spikes(before, row_Q, start, shape.past, split.dt)
     sequences = Sequences(segment, start, stop, ident, start - np.minimum(lasted, shape.past), history)
     builder = changed_builder(builder, rec, split, sequences, config)
     size = g.batch_size or batch_size_for(model, config, len(sequences))
     parts, guard_hits = [], 0
-    with seconds_bar(int((stop - start).sum()), split.dt, "going on", progress) as bar:
-        for first in range(0, len(sequences), size):
-            made = rollout(model, builder, sequences[first : first + size], g, config.seed, bar.update)
-            parts.append(Spikes(made.spikes.sequence + first, made.spikes.tick, made.spikes.unit))
-            guard_hits += made.guard_hits
+    for first in range(0, len(sequences), size):
+        made = rollout(model, builder, sequences[first : first + size], g, config.seed, progress)
+        parts.append(Spikes(made.spikes.sequence + first, made.spikes.tick, made.spikes.unit))
+        guard_hits += made.guard_hits
     return as_recording(rec, split, sequences, Spikes.join(parts).ordered(), g, config.seed, guard_hits)
 
 

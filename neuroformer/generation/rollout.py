@@ -30,7 +30,6 @@ class Rollout:
 
     spikes: Spikes
     guard_hits: int
-    num_tokens: int
 
 
 @dataclass
@@ -59,7 +58,7 @@ def rollout(
         parts.append(result)
         progress(result.num_bins)
     spikes = Spikes.join([p.made for p in parts]).ordered()
-    return Rollout(spikes, sum(p.guard_hits for p in parts), sum(p.num_tokens for p in parts))
+    return Rollout(spikes, sum(p.guard_hits for p in parts))
 
 
 @torch.inference_mode()
@@ -164,5 +163,4 @@ def rollout_true_past(
         guard_hits += hits
         parts.append(Spikes(sequence[which][new.sequence], tick[which][new.sequence] + new.tick, new.unit))
         progress(num * shape.current)
-    spikes = Spikes.join(parts).ordered()
-    return Rollout(spikes, guard_hits, len(spikes.tick) + len(sequence))
+    return Rollout(Spikes.join(parts).ordered(), guard_hits)

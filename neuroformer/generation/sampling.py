@@ -31,11 +31,24 @@ def uniforms(
     ``window`` and ``token`` may differ between sequences, (N,). A sequence thus draws the same numbers in a batch of
     1 or of 500, in any order, and after an interruption.
     """
+    return uniforms_of(streams(seed, sequence_N, window), token, kind)
+
+
+def streams(seed: int, sequence_N: Tensor, window: Tensor | int) -> Tensor:
+    """(N,) int64, the part of :func:`uniforms` that stays the same within a window."""
+    return _follow(torch.full_like(sequence_N, seed & 0x7FFFFFFFFFFFFFFF), sequence_N, window)
+
+
+def uniforms_of(stream_N: Tensor, token: Tensor | int, kind: Tensor | int) -> Tensor:
+    """What :func:`uniforms` gives, from :func:`streams`."""
+    return _shift(_follow(stream_N, token, kind), 11).double() * 2.0**-53
+
+
+def _follow(x: Tensor, *parts: Tensor | int) -> Tensor:
     golden = -7046029254386353131
-    x = torch.full_like(sequence_N, seed & 0x7FFFFFFFFFFFFFFF)
-    for part in (sequence_N, window, token, kind):
+    for part in parts:
         x = _mix(x + golden + part)
-    return _shift(x, 11).double() * 2.0**-53
+    return x
 
 
 def draw(

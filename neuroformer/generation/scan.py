@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuroformer.config import GenerateConfig
 from neuroformer.generation.interventions import UnitChanges
-from neuroformer.generation.sampling import DT, ID, draw, uniforms
+from neuroformer.generation.sampling import DT, ID, draw, streams, uniforms_of
 from neuroformer.generation.spikes import Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.stepper import Stepper
@@ -49,6 +49,7 @@ class Scan:
 
     Attributes
     ----------
+    stream : (A,) random stream of each sequence in this window
     tick, unit, count : (A,) the last cell drawn, and how many spikes of it; unit -1 before any
     draws : (A,) how many times each drew: the position in its random stream
     """
@@ -57,21 +58,21 @@ class Scan:
         self, model: Neuroformer, stepper: Stepper, ident_Q: np.ndarray, window_Q: np.ndarray,
         config: GenerateConfig, seed: int, changes: UnitChanges | None = None,
     ):  # fmt: skip
-        self.model, self.stepper, self.config, self.seed = model, stepper, config, seed
+        self.model, self.stepper, self.config = model, stepper, config
         device = stepper.h_AD.device
         move = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)
-        self.ident, self.window = move(ident_Q.astype(np.int64)), move(window_Q.astype(np.int64))
+        self.stream = streams(seed, move(ident_Q.astype(np.int64)), move(window_Q.astype(np.int64)))
         self.kinds = torch.tensor([[DT], [ID]], device=device)
-        self.tick = torch.zeros_like(self.ident)
-        self.unit = torch.full_like(self.ident, -1)
-        self.count, self.draws = torch.ones_like(self.ident), torch.zeros_like(self.ident)
+        self.tick = torch.zeros_like(self.stream)
+        self.unit = torch.full_like(self.stream, -1)
+        self.count, self.draws = torch.ones_like(self.stream), torch.zeros_like(self.stream)
         self.silent = None if changes is None else move(changes.silent_BU)
         self.forced = None if changes is None else move(changes.forced_QF)
-        self.num_forced = torch.zeros_like(self.ident)  # so many have happened
+        self.num_forced = torch.zeros_like(self.stream)  # so many have happened
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors with a row for each active sequence, by attribute."""
-        names = ("ident", "window", "tick", "unit", "count", "draws", "num_forced")
+        names = ("stream", "tick", "unit", "count", "draws", "num_forced")
         return {name: getattr(self, name) for name in names}
 
     def keep(self, which: Tensor) -> None:
@@ -83,44 +84,45 @@ class Scan:
     def next_spike(self) -> Tensor:
         """Move every sequence to its next spike; returns which have one (the others' windows end)."""
         which = torch.arange(len(self.tick), device=self.tick.device)
-        ended = torch.zeros_like(which, dtype=torch.bool)
-        # only spikes that are thrown away need another draw; the guard bounds them as well
-        for _ in range(self.config.max_tokens + 1):
-            over, thrown = self.draw(which)
-            if thrown is None:
-                ended = over
-                break
-            ended[which] = over | thrown  # thrown: unless a later draw says otherwise
+        over, thrown = self.draw(which)
+        if thrown is None:
+            return torch.nonzero(~over).squeeze(1)
+        ended = over | thrown  # thrown: unless a later draw says otherwise
+        # the guard bounds the draws that are thrown away as well
+        for _ in range(self.config.max_tokens):
             which = which[thrown]
             if len(which) == 0:
                 break
+            over, thrown = self.draw(which, some=True)
+            ended[which] = over if thrown is None else over | thrown
         return torch.nonzero(~ended).squeeze(1)
 
-    def draw(self, which: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Move the sequences ``which`` by one draw. Returns whose window ended, and whose spike is discarded (None:
-        nobody's), without waiting for the device.
+    def draw(self, which: Tensor, *, some: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Move the sequences ``which`` (all, in order, unless ``some``) by one draw. Returns whose window ended, and
+        whose spike is discarded (None: nobody's), without waiting for the device.
         """
         c, num_bins, num_units = self.config, self.model.num_bins, self.model.num_units
-        tick, unit = self.tick[which], self.unit[which]
-        stream, window, place = self.ident[which], self.window[which], self.draws[which]
-        self.draws[which] += 1
-        following = self.stepper.after(which, tick, unit, self.count[which])
-        u_dt, u_id = uniforms(self.seed, stream, window, place, self.kinds)
+        at = (lambda x: x[which]) if some else (lambda x: x)
+        put = (lambda x, y: x.index_copy_(0, which, y)) if some else (lambda x, y: x.copy_(y))
+        tick, unit, count, draws = at(self.tick), at(self.unit), at(self.count), at(self.draws)
+        following = self.stepper.after(which, tick, unit, count)
+        u_dt, u_id = uniforms_of(at(self.stream), draws, self.kinds)
+        put(self.draws, draws + 1)
         dt = draw(
             following.dt_logits(), u_dt, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt
         )
         logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of those that end: drawn in vain
         drawn = draw(logits, u_id, temperature=c.temperature_id, top_p=c.top_p_id, top_k=c.top_k_id)
-        cell = torch.where(dt < num_bins, dt * num_units + drawn, num_bins * num_units)
+        end = num_bins * num_units
+        cell = torch.where(dt < num_bins, dt * num_units + drawn, end)
         forced = self._forced(which, cell)
-        over = cell == num_bins * num_units
-        same = cell == tick * num_units + unit
-        self.count[which] = torch.where(same & (unit >= 0), self.count[which] + 1, 1)
-        self.tick[which] = torch.where(over, tick, cell // num_units)
-        self.unit[which] = torch.where(over, unit, cell % num_units)
+        over = cell == end
+        put(self.count, torch.where(cell == tick * num_units + unit, count + 1, 1))
+        put(self.tick, torch.where(over, tick, cell // num_units))
+        put(self.unit, torch.where(over, unit, cell % num_units))
         if self.silent is None or forced is None:
             return over, None
-        silent = self.silent.flatten()[cell.clamp(max=num_bins * num_units - 1)]
+        silent = self.silent.flatten()[cell.clamp(max=end - 1)]
         return over, silent & ~over & ~forced
 
     def _forced(self, which: Tensor, cell: Tensor) -> Tensor | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from neuroformer.config import Config, GenerateConfig
+from neuroformer.config import Config, GenerateConfig, InterventionConfig
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
@@ -62,10 +62,10 @@ def simulate(
     Parameters
     ----------
     rec, split, index, builder
-        The recording as it was prepared for training; only spikes (or samples of traces, where these are modelled)
-        before each start are read, and those that an intervention clamps a unit to.
+        The recording as it was prepared for training; only its spikes (or samples of traces) before each start are
+        read, and those that an intervention clamps a unit to.
     folder : Path, optional
-        Where finished parts are kept, from which a killed simulation continues. Removed at the end.
+        Where finished parts are kept, from which a killed simulation continues. Remove it once the result is written.
     identity : dict, optional
         What else decides the spikes (the weights' digest): with another one the folder is refused.
     part : (i, n)
@@ -86,24 +86,23 @@ def simulate(
     if folder is not None:
         facts = {"generate": dataclasses.asdict(g), "seed": config.seed, "recording": rec.name}
         facts |= {"split": split.sha256(), "dt": split.dt, **(identity or {})}
-        store = SimulationFolder(folder, facts, len(sequences), size, kind)
+        store = SimulationFolder(folder, facts, size, kind)
         size = store.batch_size
-    num_bins = int((sequences.stop - sequences.start).sum())
-    begin = time.perf_counter()
-    parts: list[Any] = []
-    num_tokens = guard_hits = made = 0
-    with seconds_bar(num_bins, split.dt, "simulated", progress) as bar:
+    begin, parts = time.perf_counter(), []
+    num_tokens = guard_hits = 0  # tokens: of this call alone
+    with seconds_bar(int((sequences.stop - sequences.start).sum()), split.dt, "simulated", progress) as bar:
         for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
             rows = slice(number * size, (number + 1) * size)
-            piece = _batch(run, kind, number, rows, sequences[rows], store, builder.shape.current, bar.update)
-            spikes, hits, total, new = piece
+            spikes, hits, tokens = _batch(
+                run, kind, number, rows, sequences[rows], store, builder.shape.current, bar.update
+            )
             parts.append(dataclasses.replace(spikes, sequence=spikes.sequence + rows.start))
-            guard_hits, num_tokens, made = guard_hits + hits, num_tokens + total, made + new
+            guard_hits, num_tokens = guard_hits + hits, num_tokens + tokens
     seconds = time.perf_counter() - begin
     if part[1] > 1:
         return None
     out = as_recording(rec, split, sequences, kind.join(parts).ordered(), g, config.seed, guard_hits)
-    return Simulation(out, seconds, made / max(seconds, 1e-9), guard_hits)
+    return Simulation(out, seconds, num_tokens / max(seconds, 1e-9), guard_hits)
 
 
 def _runner(model: Neuroformer, split: Split, builder: BatchBuilder, config: Config, sequences: Sequences):
@@ -132,18 +131,18 @@ def _batch(
     store: SimulationFolder | None,
     current: int,
     progress: Callable,
-) -> tuple[Any, int, int, int]:
-    """Simulate a batch, or continue it: its spikes or samples, guard hits, tokens, and tokens of this call."""
-    first, done, hits, total = 0, kind.join([]), 0, 0
+) -> tuple[Any, int, int]:
+    """Simulate a batch, or continue it: its spikes or samples, its guard hits, and the tokens of this call."""
+    first, done, hits, num_tokens = 0, kind.join([]), 0, 0
     if store is not None:
         piece = store.read(number)
-        first, done, hits, total = piece.stop, piece.made, piece.guard_hits, piece.num_tokens
+        first, done, hits = piece.stop, piece.made, piece.guard_hits
         progress(int(np.minimum((batch.stop - batch.start) // current, first).sum()) * current)
     waiting: list[WindowResult] = []
-    parts, before, last = [done], total, time.perf_counter()
+    parts, last = [done], time.perf_counter()
     for result in run(rows, first, done):
         parts.append(result.made)
-        hits, total = hits + result.guard_hits, total + result.num_tokens
+        hits, num_tokens = hits + result.guard_hits, num_tokens + result.num_tokens
         waiting.append(result)
         progress(result.num_bins)
         if store is not None and time.perf_counter() - last > FLUSH_S:
@@ -151,7 +150,7 @@ def _batch(
             waiting, last = [], time.perf_counter()
     if store is not None and waiting:
         store.write(number, batch, waiting)
-    return kind.join(parts), hits, total, total - before
+    return kind.join(parts), hits, num_tokens
 
 
 def changed_builder(
@@ -188,9 +187,9 @@ def simulate_true_past(
 
 
 def seconds_bar(num_bins: int, dt: float, what: str, progress: bool) -> tqdm:
-    """A progress bar that counts simulated seconds."""
-    text = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}]"
-    return tqdm(total=num_bins, unit_scale=dt, desc=what, bar_format=text, disable=not progress)
+    """A progress bar that counts simulated seconds, and how many of them a second."""
+    text = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+    return tqdm(total=num_bins, unit=" s", unit_scale=dt, desc=what, bar_format=text, disable=not progress)
 
 
 def as_recording(
@@ -224,12 +223,14 @@ def as_recording(
     for column, values in rec.trials.items():
         if column not in ("start", "stop") and len(split.segments) == rec.num_trials:
             trials.setdefault(column, values[sequences.segment])
-    what = f"{list(config.interval)} s" if config.interval else f"{config.split} part"
-    notes = [f"simulated in closed loop from '{rec.name}', {what}, {config.samples} sample(s), seed {seed}"]
-    notes += [f"intervention: {_in_words(dataclasses.asdict(i))}" for i in config.interventions]
+    what = f" {list(config.interval)} s," if config.interval else f" {config.split} part,"
+    if split.blocks["train"] is split.blocks["test"]:  # a stimulus of its own has no parts
+        what = ""
+    notes = [f"simulated in closed loop from '{rec.name}',{what} {config.samples} sample(s), seed {seed}"]
+    notes += [f"intervention: {_in_words(i)}" for i in config.interventions]
     meta = {
         "simulated_from": rec.name, "seed": seed, "guard_hits": guard_hits, "notes": notes,
-        "generate": dataclasses.asdict(config),
+        "generate": dataclasses.asdict(config), "session_description": "; ".join(notes),
     }  # fmt: skip
     return Recording(
         name=f"{rec.name}-simulated", spike_times=times, spike_units=units, units=rec.units,
@@ -249,5 +250,7 @@ def _within(spikes: Spikes, sequences: Sequences) -> np.ndarray:
     return spikes.tick - sequences.start[spikes.sequence] + (rank + 0.5) / np.maximum(count, 1)
 
 
-def _in_words(one: dict) -> str:
-    return " ".join(f"{k} {v}" for k, v in one.items() if v not in ("", (), 0.0) or k == "value")
+def _in_words(one: InterventionConfig) -> str:
+    what = f" {list(one.units)}" if one.units else f" {one.behavior}" if one.behavior else ""
+    value = "" if one.do in ("silence", "freeze_frames", "blank_frames") else f", value {one.value:g}"
+    return f"{one.do}{what}{value}, from {one.start:g} s to {f'{one.stop:g} s' if one.stop else 'the end'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,15 +28,25 @@ def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:
         with np.load(path, allow_pickle=False) as f:
             arrays = dict(f)
         if not any(k in arrays for k in ("spike_times", "spikes", "events")):
-            arrays |= {
-                "spike_times": np.zeros(0),
-                "spike_units": np.zeros(0, np.int32),
-                "unit_ids": np.array(unit_ids),
-            }
-            if not any(k in arrays for k in ("domain", "trials_start")):
-                arrays["domain"] = _extent(arrays)
-            return new_stimulus(from_arrays(arrays, path.stem), unit_ids)
+            return stimulus_of(arrays, path.stem, unit_ids)
     return new_stimulus(open_recording(path), unit_ids)
+
+
+def stimulus_of(arrays: dict[str, Any], name: str, unit_ids: list[str]) -> Recording:
+    """Frames, behavior and trials in arrays under the names of a ``.npz``, to simulate with.
+
+    Raises
+    ------
+    RecordingError
+        As of :func:`open_stimulus`.
+    """
+    arrays = {key: np.asarray(x) for key, x in arrays.items()}
+    if not any(k in arrays for k in ("domain", "trials_start")):
+        arrays["domain"] = _extent(arrays)
+    arrays |= {
+        "spike_times": np.zeros(0), "spike_units": np.zeros(0, np.int32), "unit_ids": np.array(unit_ids)
+    }  # fmt: skip
+    return new_stimulus(from_arrays(arrays, name), unit_ids)
 
 
 def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:

@@ -32,7 +32,6 @@ class Piece:
     stop: int
     made: Any
     guard_hits: int
-    num_tokens: int
 
 
 class SimulationFolder:
@@ -42,8 +41,8 @@ class SimulationFolder:
     ----------
     path : the folder; made if it is not there
     identity : JSON-able, everything that determines the spikes; the folder of another simulation is refused
-    num_sequences, batch_size : how sequences are cut into batches, unless the folder's plan says otherwise
-    kind : what is simulated, a dataclass of arrays with ``join``: :class:`neuroformer.generation.rollout.Spikes`, or
+    batch_size : sequences in a batch, unless the folder's plan says otherwise
+    kind : what is simulated, a dataclass of arrays with ``join``: :class:`neuroformer.generation.spikes.Spikes`, or
         :class:`neuroformer.generation.traces.Samples`
 
     Raises
@@ -51,10 +50,8 @@ class SimulationFolder:
     SimulationError
     """
 
-    def __init__(
-        self, path: Path, identity: dict[str, Any], num_sequences: int, batch_size: int, kind: Any = Spikes
-    ):
-        self.path, self.num_sequences, self.kind = path, num_sequences, kind
+    def __init__(self, path: Path, identity: dict[str, Any], batch_size: int, kind: Any = Spikes):
+        self.path, self.kind = path, kind
         path.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         _write_once(path / "plan.json", {"sha256": digest, "batch_size": batch_size, **identity})
@@ -74,14 +71,6 @@ class SimulationFolder:
     def _arrays(self) -> list[str]:
         return [f.name for f in fields(self.kind)]
 
-    @property
-    def num_batches(self) -> int:
-        return -(-self.num_sequences // self.batch_size)
-
-    def batch(self, number: int) -> slice:
-        first = number * self.batch_size
-        return slice(first, min(first + self.batch_size, self.num_sequences))
-
     def write(self, number: int, sequences: Sequences, parts: list[WindowResult]) -> None:
         """Add consecutive windows of a batch; a kill meanwhile leaves the folder as it was."""
         made = self.kind.join([p.made for p in parts])
@@ -94,7 +83,6 @@ class SimulationFolder:
                 f.create_dataset(f"sequences/{key}", data=getattr(sequences, key))
             f.attrs["stop"] = parts[-1].number + 1
             f.attrs["guard_hits"] = sum(p.guard_hits for p in parts)
-            f.attrs["num_tokens"] = sum(p.num_tokens for p in parts)
             f.flush()
         with open(temporary, "rb+") as raw:
             os.fsync(raw.fileno())
@@ -102,7 +90,7 @@ class SimulationFolder:
 
     def read(self, number: int) -> Piece:
         """All windows of a batch that are done."""
-        stop, parts, hits, num_tokens = 0, [], 0, 0
+        stop, parts, hits = 0, [], 0
         for file in sorted(self.path.glob(f"batch-{number:04d}-window-*.h5")):
             if int(file.stem.rsplit("-", 1)[1]) != stop:
                 raise SimulationError(f"{self.path}: the windows from {stop} of batch {number} are missing")
@@ -111,15 +99,9 @@ class SimulationFolder:
                     parts.append(self.kind(*(np.asarray(f[k]) for k in self._arrays)))
                     stop = int(f.attrs["stop"])  # pyright: ignore[reportArgumentType]
                     hits += int(f.attrs["guard_hits"])  # pyright: ignore[reportArgumentType]
-                    num_tokens += int(f.attrs["num_tokens"])  # pyright: ignore[reportArgumentType]
             except (OSError, KeyError) as e:
                 raise SimulationError(f"{file} is damaged ({e}); remove it, and what follows it") from None
-        return Piece(stop, self.kind.join(parts), hits, num_tokens)
-
-    def remove(self) -> None:
-        for file in self.path.iterdir():
-            file.unlink()
-        self.path.rmdir()
+        return Piece(stop, self.kind.join(parts), hits)
 
 
 def _write_once(path: Path, tree: dict[str, Any]) -> None:

@@ -97,6 +97,12 @@ class Bundle:
         return replace(self, recordings=[member], config=config, place=place, whole=self)
 
     @property
+    def results(self) -> Path:
+        """Where the results of its recording go: the run's folder or, if the run has several, one inside it."""
+        several = self.whole is not None and len(self.whole.recordings) > 1
+        return self.path / self.recording.replace(":", "_") if several else self.path
+
+    @property
     def member(self) -> Member:
         """The one recording.
 
@@ -265,9 +271,7 @@ def read_bundle(path: str | Path) -> Bundle:
             raise BundleError(
                 f"the run in {path} has not ended; continue it with: neuroformer train --run {path} --resume"
             )
-        raise BundleError(
-            f"no bundle at {path} (looked for {file}); train one with: neuroformer train --config ..."
-        )
+        raise BundleError(f"no bundle at {path} (looked for {file}); {_nearest_bundle(path)}")
     try:
         tree = json.loads(file.read_text())
         if tree["format"] > FORMAT:
@@ -282,6 +286,17 @@ def read_bundle(path: str | Path) -> Bundle:
         )  # fmt: skip
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
+
+
+def _nearest_bundle(path: Path) -> str:
+    """What to give in place of a folder without a bundle."""
+    above = path.absolute().parent / "bundle.json"
+    if path.is_dir() and above.is_file():
+        return f"the run is {path.parent}, its recordings are named by --recording"
+    seeds = sorted(file.parent for file in path.glob("seed_*/bundle.json"))
+    if seeds:
+        return f"give one of its {len(seeds)} seeds, say {seeds[0]}"
+    return "train one with: neuroformer train --config ..."
 
 
 def _config_of(tree: dict[str, Any], file: Path) -> Config:

@@ -96,7 +96,7 @@ class Cohort(nn.Module):
             if parts[0] == "targets" and self._classes(parts[1]) != _classes(model, parts[1]):
                 yield name
 
-    def _classes(self, target: str) -> list[int]:
+    def _classes(self, target: str) -> list:
         having = [m for m in self.members if isinstance(m, Neuroformer) and target in m.targets]
         return _classes(having[0], target)
 
@@ -170,10 +170,11 @@ def of_member(
     }
 
 
-def _classes(model: Neuroformer, target: str) -> list[int]:
+def _classes(model: Neuroformer, target: str) -> list:
+    """The labels of a head, and the words that they stand for."""
     head = model.targets[target]
     assert isinstance(head, TargetHead)
-    return list(head.classes)
+    return [head.classes, head.words]
 
 
 def _same_period(a: Neuroformer, b: Neuroformer) -> bool:

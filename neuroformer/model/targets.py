@@ -96,6 +96,7 @@ class TargetHead(nn.Module):
         self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
         self.ends = value_ends(target.samples, num_bins)
         self.classes: list[int] = scale.get("classes", [])
+        self.words: list[str] = scale.get("words", [])
         self.period: float = scale.get("period", 0.0)
         self.start = [turn_start(low, self.period) for low in scale.get("low", [0.0])]
         self.num_columns = 1 if self.classes else len(scale["mean"])

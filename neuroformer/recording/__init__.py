@@ -1,6 +1,6 @@
 """Recordings: the container, and one reader for each file format behind :func:`open_recording`."""
 
-from neuroformer.recording.open import open_recording, write_recording
+from neuroformer.recording.open import check_writable, open_recording, write_recording
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "FrameSeries",
     "Recording",
     "RecordingError",
+    "check_writable",
     "open_recording",
     "write_recording",
 ]

@@ -64,9 +64,15 @@ def _hz(times: np.ndarray) -> str:
 
 def _table(columns: Mapping[str, np.ndarray]) -> str:
     spans = columns["stop"] - columns["start"]
-    extra = [k for k in columns if k not in ("start", "stop")]
+    extra = [k + _words(v) for k, v in columns.items() if k not in ("start", "stop")]
     text = f"{len(spans)}, {spans.min():g} to {spans.max():g} s" if len(spans) else "0"
     return text + (f"; columns {', '.join(extra)}" if extra else "")
+
+
+def _words(column: np.ndarray) -> str:
+    """The words of a column that has two to five of them."""
+    words = np.unique(column) if column.dtype.kind == "U" and column.ndim == 1 else ()
+    return f" ({', '.join(word or 'empty' for word in words)})" if 2 <= len(words) <= 5 else ""
 
 
 def _frames(frames: FrameSeries) -> str:

@@ -81,7 +81,7 @@ def write_recording(rec: Recording, path: str | Path) -> Path:
     RecordingError
         Another suffix, or content that the format cannot hold.
     """
-    path = Path(path).expanduser()
+    path = check_writable(path)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return write_npz(rec, path)
@@ -93,11 +93,22 @@ def write_recording(rec: Recording, path: str | Path) -> Path:
         from neuroformer.recording.torch_brain import write_torch_brain
 
         return write_torch_brain(rec, path)
-    if suffix == ".recording":
-        from neuroformer.recording.store import write_store
+    from neuroformer.recording.store import write_store
 
-        return write_store(rec, path)
-    raise RecordingError(f"no format is written as '{path.name}'; expected .npz, .nwb, .h5 or .recording")
+    return write_store(rec, path)
+
+
+def check_writable(path: str | Path) -> Path:
+    """The path, if its suffix names a format that is written.
+
+    Raises
+    ------
+    RecordingError
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".npz", ".nwb", ".h5", ".hdf5", ".recording"):
+        raise RecordingError(f"no format is written as '{path.name}'; expected .npz, .nwb, .h5 or .recording")
+    return path
 
 
 def _read(source: str | Path, options: dict[str, Any]) -> Recording:

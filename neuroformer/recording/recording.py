@@ -31,12 +31,15 @@ class BehaviorVariable:
         Unit of measure of the values, free text ("cm/s").
     columns : tuple of str
         One name a column; empty when there is one column only.
+    classes : tuple of str
+        What the values 0, 1, ... stand for, where the variable was recorded as words; else empty.
     """
 
     times: np.ndarray
     values: np.ndarray
     unit: str = ""
     columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self):
         object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
@@ -281,7 +284,8 @@ class Recording:
         """A behavior variable by name.
 
         Where there are trials, ``trial_time`` is one (seconds since trial start), and so is each of their columns of
-        numbers, held from a trial's start to its stop, missing between trials.
+        numbers or words, held from a trial's start to its stop, missing between trials. Words are numbered in
+        alphabetical order (see ``classes``); an empty one is missing.
 
         Raises
         ------
@@ -293,13 +297,14 @@ class Recording:
         if name == "trial_time" and self.trials:
             return self._within_trials("s")
         others = {k: v for k, v in self.trials.items() if k not in ("start", "stop")}
-        columns = {k: v for k, v in others.items() if v.ndim == 1 and v.dtype.kind in "biuf"}
+        columns = {k: v for k, v in others.items() if v.ndim == 1 and v.dtype.kind in "biufUS"}
         if name in columns:
-            return self._within_trials(values=columns[name])
+            values, classes = _numbered(columns[name])
+            return self._within_trials(values=values, classes=classes)
         if name in others:
             raise RecordingError(
                 f"column '{name}' of the trials of '{self.name}' is {others[name].dtype}, {others[name].ndim}-dimensional; "
-                "expected one number a trial, for classes 0, 1, ..."
+                "expected one number or word a trial"
             )
         known = sorted([*self.behavior, *columns]) + (["trial_time"] if self.trials else [])
         raise RecordingError(
@@ -307,7 +312,11 @@ class Recording:
         )
 
     def _within_trials(
-        self, unit: str = "", values: np.ndarray | None = None, rate_hz: float = 1000.0
+        self,
+        unit: str = "",
+        values: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
+        rate_hz: float = 1000.0,
     ) -> BehaviorVariable:
         """One value a trial, or the time in it."""
         starts, stops = self.trial_intervals.T
@@ -317,7 +326,7 @@ class Recording:
         times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
         keep = np.concatenate([[True], np.diff(times) > 0])
         samples = np.concatenate(ramps) if values is None else np.repeat(values.astype(np.float32), counts)
-        return BehaviorVariable(times[keep], samples[keep], unit)
+        return BehaviorVariable(times[keep], samples[keep], unit, classes=classes)
 
     def without_spikes_after(self, time: float) -> Recording:
         """The same recording, its spikes and traces at or after ``time`` removed.
@@ -361,3 +370,14 @@ class Recording:
 
     def _repr_html_(self) -> str:
         return describe_html(self)
+
+
+def _numbered(column: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Words as their places in the alphabet, NaN where empty, and the words; numbers as they are."""
+    if column.dtype.kind not in "US":
+        return column, ()
+    words = column.astype(np.str_)
+    classes, place = np.unique(words[words != ""], return_inverse=True)
+    values = np.full(len(words), np.nan)
+    values[words != ""] = place
+    return values, tuple(map(str, classes))

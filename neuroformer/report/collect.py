@@ -7,6 +7,8 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from neuroformer.analysis.maps import load_maps
 from neuroformer.analysis.psth import WIDTH_S, compare_psth
 from neuroformer.config import to_dict
 from neuroformer.data.members import open_one
+from neuroformer.data.normalization import class_key
 from neuroformer.data.splits import Split
 from neuroformer.model.bundle import Bundle
 from neuroformer.recording import Recording, RecordingError, open_recording
@@ -25,6 +28,13 @@ from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
 
+DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    json.JSONDecodeError,
+    RecordingError,
+)  # by a kill, or a full disk
 MAX_SPIKES = 600_000  # recorded and simulated, in the raster panel
 MAX_UNITS = 64  # PSTHs of so many units, the most active ones
 
@@ -63,8 +73,10 @@ class Run:
 
     @property
     def shell(self) -> str:
-        """The folder, as a command line takes it."""
-        return shlex.quote(str(self.folder))
+        """The run, as a command line takes it."""
+        if self.bundle.results == self.bundle.path:
+            return shlex.quote(str(self.folder))
+        return f"{shlex.quote(str(self.bundle.path))} --recording {shlex.quote(self.bundle.recording)}"
 
     @property
     def values(self) -> dict[str, Any]:
@@ -88,6 +100,8 @@ def collect(run: Run) -> list[dict[str, Any]]:
             panel["data"] = gather(run)
         except Missing as m:
             panel["missing"] = {"why": m.why, "command": m.command}
+        except DAMAGED as e:
+            panel["missing"] = {"why": f"A file of it is damaged ({e}); make it again.", "command": ""}
         out.append(panel)
     return out
 
@@ -224,9 +238,10 @@ def _decoding(run: Run) -> dict[str, Any]:
             width = file["true"].shape[1]
             times = file["times"]
         scale = run.bundle.normalization["targets"].get(target.name, {})
-        columns = list(scale.get("columns") or []) or [target.name]
+        columns = list(scale.get("columns") or []) or [class_key(target.name, scale)]
         columns = columns if len(columns) == width else [f"{target.name} {c}" for c in range(width)]
-        targets.append({"name": target.name, "columns": columns, "lines": lines, "times": pack(times)})
+        period = scale.get("period", 0.0)
+        targets.append({"name": target.name, "columns": columns, "period": period, "lines": lines, "times": pack(times)})  # fmt: skip
     if not targets:
         why = (
             "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."

@@ -49,10 +49,14 @@ def psths(comparison: PsthComparison, unit_ids: list[str], num_units: int = 6) -
     for ax, u in zip(axes, units, strict=True):
         for rate_BU, color, label in lines:
             ax.plot(time[show], rate_BU[show, u], c=color, lw=1, label=label)
+        for end in np.cumsum(comparison.num_bins)[:-1]:
+            if end < show.stop:
+                ax.axvline((end - 0.5) * WIDTH_S, c="0.5", lw=0.8, ls=":")
         ax.set_ylabel(f"unit {unit_ids[u]}\n(Hz)")
     axes[0].legend(loc="upper right", ncols=2, fontsize=8)
     axes[0].set_title(f"PSTH r {comparison.r:.2f}, ceiling {comparison.ceiling:.2f} (median over all units)")
-    axes[-1].set_xlabel("time in the stimulus (s)")
+    several = len(comparison.num_bins) > 1
+    axes[-1].set_xlabel("time (s), one stimulus after another" if several else "time in the stimulus (s)")
     return fig
 
 
@@ -68,20 +72,22 @@ def decode_trace(
     """True and decoded values along the first stretch of the held-out windows; a circle of ``period`` is cut where it turns
     over."""
     stop = np.searchsorted(times, times[0] + max_s)
-    breaks = np.flatnonzero(np.diff(times[:stop]) > 2 * np.median(np.diff(times)))
-    t = np.insert(times[:stop], breaks + 1, np.nan)  # no line across a gap
+    t = times[:stop]
+    apart = np.diff(t) > 2 * np.median(np.diff(times))
 
-    def cut(x: np.ndarray) -> np.ndarray:
-        out = np.insert(x[:stop].astype(float), breaks + 1, np.nan)
-        turned = np.abs(np.diff(out, append=np.nan)) > period / 2 if period else np.zeros(len(out), bool)
-        return np.where(turned, np.nan, out)
+    def line(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Times and values, cut at gaps and where a circle turns over."""
+        x = x[:stop].astype(float)
+        breaks = np.flatnonzero(apart | (np.abs(np.diff(x)) > period / 2) if period else apart) + 1
+        return np.insert(t, breaks, np.nan), np.insert(x, breaks, np.nan)
 
+    mark = {"marker": ".", "ms": 2} if period else {}  # a value may stand alone between two turns
     fig = Figure(figsize=(10, 2.2 * true_WC.shape[1]), layout="constrained")
     axes = fig.subplots(true_WC.shape[1], 1, sharex=True, squeeze=False)[:, 0]
     for c, ax in enumerate(axes):
-        ax.plot(t, cut(true_WC[:, c]), c=TRUE, lw=1.2, label="recorded")
+        ax.plot(*line(true_WC[:, c]), c=TRUE, lw=1.2, label="recorded", **mark)
         for (label, values), color in zip(predicted.items(), (MODEL, OTHER), strict=False):
-            ax.plot(t, cut(values[:, c]), c=color, lw=1, label=label)
+            ax.plot(*line(values[:, c]), c=color, lw=1, label=label, **mark)
         ax.set_ylabel(columns[c] if len(columns) == len(axes) else f"{name} {c}")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8)
     axes[-1].set_xlabel("time (s)")

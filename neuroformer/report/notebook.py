@@ -17,6 +17,7 @@ from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.analysis.psth import compare_psth
 from neuroformer.analysis.simulation import recorded_parts, simulated_trials
 from neuroformer.audit import audit
+from neuroformer.data.normalization import class_key
 from neuroformer.model.bundle import read_bundle
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
@@ -52,24 +53,25 @@ class RunView:
     Parameters
     ----------
     folder : of a trained run
-    recording : where the recording lies now, if it has moved
+    recording : which one, if the run has several
+    path : where the recording lies now, if it has moved
 
     Raises
     ------
     BundleError
-        No run there.
+        No run there, or several recordings and none was named.
     FileNotFoundError
         From a figure whose file the run does not have; the message names the command that makes it.
     """
 
-    def __init__(self, folder: str | Path, recording: str | None = None):
+    def __init__(self, folder: str | Path, recording: str = "", path: str | Path | None = None):
         import dataclasses
 
-        self.folder = Path(folder)
-        self.bundle = read_bundle(self.folder)
+        self.bundle = read_bundle(folder).of(recording)
+        self.folder = self.bundle.results
         self.config = self.bundle.config
-        if recording is not None:
-            moved = dataclasses.replace(self.config.recording, path=recording)
+        if path is not None:
+            moved = dataclasses.replace(self.config.recording, path=str(path))
             self.config = dataclasses.replace(self.config, recording=moved)
         self.rec, self.split = open_parts(self.bundle, self.config)
 
@@ -117,8 +119,11 @@ class RunView:
         name = target or (self.config.targets[0].name if self.config.targets else "")
         with np.load(self._file(f"decode_{name}.npz", "decode")) as file:
             others = {k: file[k] for k in ("model", "ridge") if k in file.files}
-            period = self.bundle.normalization["targets"][name].get("period", 0.0)
-            trace = figures.decode_trace(file["times"], file["true"], others, name, [name], period=period)
+            scale = self.bundle.normalization["targets"][name]
+            columns = scale.get("columns") or [class_key(name, scale)]
+            trace = figures.decode_trace(
+                file["times"], file["true"], others, name, columns, period=scale.get("period", 0.0)
+            )
             return Panel.of(trace)
 
     def fewshot(self, target: str | None = None) -> Panel:
@@ -155,14 +160,14 @@ class RunView:
         return write_report(self.folder, self.bundle, self.config, self.folder / "report.html")[0]
 
     def _file(self, name: str, command: str) -> Path:
-        path = self.folder / name
+        path = (self.bundle.path if name.startswith("log/") else self.folder) / name
         if not path.exists():
             raise FileNotFoundError(f"{path} is absent; neuroformer {command} makes it")
         return path
 
     def _recording(self) -> Recording:
         if self.rec is None:
-            raise FileNotFoundError("the recording of this run is not at hand; name it: RunView(run, recording=...)")  # fmt: skip
+            raise FileNotFoundError("the recording of this run is not at hand; say where it is: RunView(run, path=...)")  # fmt: skip
         return self.rec
 
     def _simulated(self) -> Recording:

@@ -23,7 +23,10 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
             ("baseline", "GLM", "bits_per_spike_glm"), ("baseline", "PSTH Poisson", "bits_per_spike_psth_poisson"),
             ("ceiling", "generator", "bits_per_spike_oracle"),
         ]),
-        *(_row(f"Decoding of {t}, R²", v, f"decode_{t}_r2", _decoders(v, t, values)) for t in targets),
+        *(_row(f"Decoding of {t}, R²", v, f"decode_{t}_r2", _decoders(v, t, values, "r2")) for t in targets),
+        *(_row(f"Decoding of {t}, balanced accuracy", v, f"decode_{t}_accuracy", [
+            *_decoders(v, t, values, "accuracy"), ("control", "chance", f"decode_{t}_chance"),
+        ]) for t in targets),
         _row("Simulated against held-out PSTHs, median r over units", v, "psth_r", [("ceiling", "data against data", "psth_r_ceiling")]),
         _row("Simulated over recorded firing rate", v, "simulated_rate_ratio", []),
     ]  # fmt: skip
@@ -47,9 +50,11 @@ def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, An
     return point
 
 
-def _decoders(v: dict[str, float], target: str, values: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _decoders(
+    v: dict[str, float], target: str, values: dict[str, Any], what: str
+) -> list[tuple[str, str, str]]:
     """Every other decoder with a score in the summary; the control under its own name."""
-    start = f"decode_{target}_r2_"
+    start = f"decode_{target}_{what}_"
     names = [k.removeprefix(start) for k in v if k.startswith(start)]
     others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]
     kind = lambda n: "control" if n.startswith("control") else "baseline"
@@ -60,7 +65,8 @@ def _decoders(v: dict[str, float], target: str, values: dict[str, Any]) -> list[
 
 def _cards(v: dict[str, float], targets: list[str]) -> list[dict[str, Any]]:
     wanted = [("bits/spike", "bits_per_spike", "bits_per_spike_glm", "GLM")]
-    wanted += [(f"R² of {t}", f"decode_{t}_r2", f"decode_{t}_r2_ridge", "ridge") for t in targets[:2]]
+    for said, what in (("R²", "r2"), ("balanced accuracy", "accuracy")):
+        wanted += [(f"{said} of {t}", f"decode_{t}_{what}", f"decode_{t}_{what}_ridge", "ridge") for t in targets[:2]]  # fmt: skip
     wanted += [("PSTH r", "psth_r", "psth_r_ceiling", "ceiling"), ("rate, simulated / recorded", "simulated_rate_ratio", "", "")]  # fmt: skip
     return [
         {"name": name, "value": v[key], "note": f"{label} {v[other]:.3f}" if other in v else "no baseline here" if other else "closed loop"}

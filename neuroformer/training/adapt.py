@@ -120,12 +120,10 @@ class Start:
         parts = name.split(".")
         known = [m.normalization for m in self.bundle.recordings]
         if parts[0] == "targets":
-            classes = next(
-                (n["targets"][parts[1]].get("classes", []) for n in known if parts[1] in n["targets"]), []
-            )
+            entry = next((n["targets"][parts[1]] for n in known if parts[1] in n["targets"]), {})
             head = model.targets[parts[1]]
             assert isinstance(head, TargetHead)
-            return list(head.classes) == classes
+            return (head.classes, head.words) == (entry.get("classes", []), entry.get("words", []))
         scale = next((n["frames"] for n in known if "frames" in n), None)
         if scale is None or model.frames is None or not name.startswith("frames."):
             return True

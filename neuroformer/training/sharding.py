@@ -4,6 +4,7 @@ sharding, every function here returns its argument.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -25,6 +26,11 @@ def shard(module: nn.Module, mesh: Any) -> nn.Module:
                 fully_shard(block, mesh=mesh)
         fully_shard(model, mesh=mesh, ignored_params=set(whole_parameters(model)))
     return module
+
+
+def can_shard() -> bool:
+    """Whether this PyTorch can leave single numbers whole."""
+    return "ignored_params" in inspect.signature(fully_shard).parameters
 
 
 def is_sharded(module: nn.Module) -> bool:

@@ -27,7 +27,7 @@ from neuroformer.training.checkpoint import FILE, Progress
 from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
-from neuroformer.training.sharding import shard
+from neuroformer.training.sharding import can_shard, shard
 
 
 def train(
@@ -229,6 +229,10 @@ def make_fabric(config: Config) -> Fabric:
             raise ConfigError(
                 "train.strategy=fsdp cuts the model of one recording into pieces for several processes, in precision 32 "
                 "or bf16-mixed: raise train.devices or train.nodes, or take train.strategy=ddp"
+            )
+        if not can_shard():
+            raise ConfigError(
+                f"train.strategy=fsdp needs PyTorch 2.7 or later, this is {torch.__version__}: take train.strategy=ddp"
             )
         strategy = ModelParallelStrategy(shard, t.devices * t.nodes, 1)
     plugins: list[Any] = []

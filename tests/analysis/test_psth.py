@@ -1,9 +1,13 @@
 """PSTHs against values worked out by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
+from helpers import small_config, small_recording
 
-from neuroformer.analysis.psth import psth, psth_r
+from neuroformer.analysis.psth import compare_psth, counts_of, psth, psth_r
+from neuroformer.training.data import prepare
 
 
 def test_psth_golden():
@@ -35,3 +39,17 @@ def test_agreement_of_two_psths_grows_with_repeats():
     sides = lambda repeats: (psth(rng.poisson(rate, (repeats, 100, 6)), 0.05) for _ in range(2))
     few, many = psth_r(*sides(3)), psth_r(*sides(60))
     assert 0 < few.r < many.r < 1
+
+
+def test_the_ceiling_of_a_simulation_is_training_against_held_out_repeats():
+    rec = small_recording(num_trials=20)
+    rec = dataclasses.replace(rec, trials=rec.trials | {"movie": np.zeros(20)})
+    split = prepare(rec, small_config(split={"by": "trials"})).split
+    rows = {part: split.blocks[part][:, 0] for part in ("train", "test")}
+    # a simulation that repeats the held-out trials
+    trials = {k: rec.trials[k][rows["test"]] for k in ("start", "stop")} | {"source_trial": rows["test"]}
+    found = compare_psth(rec, split, dataclasses.replace(rec, trials=trials), "test")
+    assert found is not None and found.r == pytest.approx(1.0)
+    train, held_out = (psth(counts_of(rec, rec.trial_intervals[r], 0.05), 0.05) for r in rows.values())
+    assert found.ceiling == pytest.approx(psth_r(train, held_out).r) and abs(found.ceiling) < 0.5
+    assert (found.num_train, found.num_held_out) == (len(rows["train"]), len(rows["test"]))

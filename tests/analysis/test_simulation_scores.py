@@ -9,7 +9,8 @@ import pytest
 from neuroformer.analysis.drift import chain_order, chained, imitations, late_scores, since_closed
 from neuroformer.analysis.poisson import homogeneous, psth_poisson
 from neuroformer.analysis.rates import expected_counts, feve, rate_bits, single_trial_r
-from neuroformer.analysis.simulation import Parts, flat_scores, score_simulation
+from neuroformer.analysis.sides import Side, with_intervals
+from neuroformer.analysis.simulation import Parts, _samples_of_each, flat_scores, score_simulation
 from neuroformer.analysis.statistics import (
     Statistics,
     compare,
@@ -94,7 +95,7 @@ def test_sums_over_trials_are_the_statistics_of_all_trials():
     parts = Statistics.of(trials, np.arange(UNITS))
     rows = np.array([0, 2, 2])
     again = Statistics.of(trials.rows(rows), np.arange(UNITS))
-    for key, value in compare(parts.total(rows), again.total()).items():
+    for key, value in compare(parts.totals(np.bincount(rows, minlength=4)[None])[0], again.total()).items():
         if key not in ("fano", "cv", "rate_ratio"):
             assert value == pytest.approx(1.0 if key.endswith("_r") else 0.0, abs=1e-9), key
 
@@ -216,6 +217,36 @@ def test_a_perfect_simulator_reaches_the_ceiling_and_the_floors_do_not(scored):
     low, high = c["model"]["psth_r"][1:]
     assert low <= value("model", "psth_r") <= high + 0.1
     json.dumps(scores)
+
+
+def test_the_oracle_of_a_trial_is_every_other_repeat_and_never_the_trial_itself(scored):
+    _, perfect, parts = scored
+    join = 5
+    held = parts.held_out.counts(join)
+    for own, others in zip(held, _samples_of_each("ceiling", perfect, parts, join), strict=True):
+        assert len(others) == len(parts.train) + len(held) - 1
+        assert not any(np.array_equal(own, x) for x in others)
+
+
+def test_trials_and_their_imitations_are_resampled_together():
+    """A simulation that imitates each trial exactly has no uncertainty, however much trials differ."""
+    trials = Trials.from_counts(
+        [np.full((400, 3), 1 + t % 3) for t in range(9)], np.arange(9), np.zeros(9), DT
+    )
+    twice = trials.rows(np.repeat(np.arange(9)[::-1], 2))
+    sides = [Side(x, np.arange(3)) for x in (twice, trials)]
+    assert with_intervals(*sides, 30, 0, paired=True)["rate_ratio"] == pytest.approx([1.0] * 3)
+    _, low, high = with_intervals(*sides, 30, 0, paired=False)["rate_ratio"]
+    assert high - low > 0.2
+
+
+def test_the_classifier_does_not_recognise_a_segment_by_its_trial():
+    """Every trial has rates of its own, and both sides draw them alike: only who has seen a trial tells its kind."""
+    rng = np.random.default_rng(0)
+    draw = lambda: [rng.poisson(0.1 * np.tile(rng.gamma(1.0, 1.0, 12), (800, 1))) for _ in range(24)]
+    real, simulated = (Trials.from_counts(draw(), np.arange(24), np.zeros(24), DT) for _ in range(2))
+    told = two_sample(real, simulated)
+    assert told is not None and told.best < 0.7
 
 
 def test_trials_whose_stimulus_training_never_showed_are_scored_too():

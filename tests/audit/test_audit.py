@@ -13,7 +13,6 @@ from neuroformer.audit import audit
 from neuroformer.audit.clocks import frame_lag
 from neuroformer.cli import main
 from neuroformer.config import load_config, to_dict
-from neuroformer.data.splits import make_split
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
 from neuroformer.recording.arrays import from_arrays, from_counts
 from neuroformer.recording.npz import write_npz
@@ -217,18 +216,6 @@ def test_missing_values_and_short_variables():
     assert found.named("missing_values").values == {"variable": "speed", "share": 0.5}
     assert found.facts["missing"]["gaze"] == 0
     assert "behavior_does_not_cover" in names(audit(replace(rec, behavior=rec.behavior | {"pupil": short}), small_config()))  # fmt: skip
-
-
-def test_a_target_that_does_not_vary_in_a_part():
-    rec = small_recording()
-    speed, split = rec.behavior["speed"], make_split(rec, small_config())
-    values, (start, stop) = speed.values.copy(), split.intervals("test")[0]
-    values[(speed.times >= start) & (speed.times < stop)] = 3.0
-    values[(speed.times > split.intervals("valid")[0, 0] - 1) & (speed.times < start - 0.1)] = np.nan
-    still = replace(rec, behavior=rec.behavior | {"speed": BehaviorVariable(speed.times, values)})
-    found = of_config(still, small_config()).named("target_does_not_vary")
-    assert found.values == {"variable": "speed", "parts": {"valid": "no value", "test": "one value"}}
-    assert "target_does_not_vary" not in names(of_config(rec, small_config()))
 
 
 @pytest.mark.parametrize("until", ["stop", "start"])

@@ -39,9 +39,18 @@ def test_the_benchmark_of_a_gpu_runs_but_for_the_gpu(monkeypatch, capsys):
     net, p = plain_model()
     monkeypatch.setattr(module.reference_size, "prepared", lambda seconds: (net, p))
     monkeypatch.setattr(module.module, "_replays", lambda model, config: config.cuda_graph)
-    result = module.run_gpu(num_sequences=3, windows=3, device="cpu")
+    result = module.run_gpu(num_sequences=3, windows=3, start=1, device="cpu")
     assert result is not None and result["checked"] and result["checked_graph"]
     assert result["tokens_per_second"] > 0 and result["tokens_per_second_without_graph"] > 0
+    assert result["seconds_to_start"] > 0
+
+    def fail(*_):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(module, "graph_agrees", fail)
+    result = module.run_gpu(num_sequences=3, windows=2, start=1, device="cpu")
+    assert result is not None and not result["checked"] and "not permitted" in result["failed"]
+    assert result["tokens_per_second_without_graph"] > 0
     if not torch.cuda.is_available():
         assert main(["bench", "generate-gpu"]) == 3
         assert "needs one GPU" in capsys.readouterr().out

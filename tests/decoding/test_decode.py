@@ -79,6 +79,7 @@ def test_a_circle_is_decoded_on_the_turn_on_which_it_was_recorded():
         figure = decode_trace(out.times, out.true_VC, {}, "heading", ["heading"], period=360.0)
         line = figure.axes[0].lines[0].get_ydata()
         assert np.isnan(line).any() and np.nanmax(np.abs(np.diff(line))) < 180
+        assert np.isfinite(line).sum() == np.isfinite(out.true_VC).sum()  # none is lost beside a turn
 
 
 def test_what_is_no_circle_stays_as_it_is():

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from decoding.test_finetune import driven_recording
+from decoding.driven import driven_recording
 from helpers import small_config, small_model
 
 from neuroformer.cli import main

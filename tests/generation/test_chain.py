@@ -22,7 +22,7 @@ def first():
 
 def more(net, p, before, rows, blocks, prepared=None):
     q = prepared or p
-    return go_on(net, q.rec, q.split, q.builder, q.config, before, np.array(rows), np.array(blocks), progress=False)  # fmt: skip
+    return go_on(net, q.rec, q.split, q.builder, q.config, before, np.array(rows), np.array(blocks))
 
 
 def test_it_goes_on_from_what_it_generated(first):

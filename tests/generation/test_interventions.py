@@ -61,6 +61,12 @@ def test_an_intervention_that_does_nothing_changes_no_spike(trained):
         assert run(trained, one).sha256() == base.sha256()
 
 
+def test_the_batch_changes_no_spike_of_an_intervention(trained):
+    what = (change("silence", units=(1, 4), start=0.2), change("drive", units=(2,), value=30.0))
+    together = run(trained, *what)
+    assert run(trained, *what, batch_size=1).sha256() == together.sha256() and together.num_trials > 1
+
+
 def test_clamped_and_driven_units_fire_as_asked(trained):
     clamped = run(trained, change("clamp", units=(3,), value=40.0))
     rate = (clamped.spike_units == 3).sum() / clamped.duration
@@ -202,6 +208,14 @@ def test_paired_changes(trained):
     paired = rate_changes(base, silent)
     assert paired.after_U[1] == 0 and paired.change_U[1] == pytest.approx(-paired.before_U[1])
     assert (paired.low_U <= paired.change_U).all() and (paired.change_U <= paired.high_U).all()
+    # the same three spikes more in every sequence: however much sequences differ, that change is certain
+    extra = base.trial_intervals[:, :1] + np.array([0.1, 0.2, 0.3])
+    times = np.concatenate([base.spike_times, extra.ravel()])
+    units = np.concatenate([base.spike_units, np.full(extra.size, 2, base.spike_units.dtype)])
+    order = np.argsort(times, kind="stable")
+    more = rate_changes(base, dataclasses.replace(base, spike_times=times[order], spike_units=units[order]))
+    assert more.low_U[2] == pytest.approx(3.0) and more.high_U[2] == pytest.approx(3.0)
+    assert len(set(np.bincount(np.searchsorted(base.trials["stop"], base.spike_times)))) > 1
     other = dataclasses.replace(base, trials={**base.trials, "seed": base.trials["seed"] + 1})
     with pytest.raises(ValueError, match="do not pair"):
         rate_changes(other, silent)

@@ -58,7 +58,7 @@ def test_replayed_steps_draw_the_same_spikes(model, replayed):
     made = rollout(net, p.builder, what, CONFIG, 3)
     again = replayed(rollout, net, p.builder, what, CONFIG, 3)
     assert cells(again.spikes) == cells(made.spikes) and len(made.spikes.tick) > 60
-    assert (again.num_tokens, again.guard_hits) == (made.num_tokens, made.guard_hits)
+    assert again.guard_hits == made.guard_hits
 
 
 @pytest.mark.parametrize("options", [{"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7}, {"temperature_dt": 0.0}])  # fmt: skip

@@ -108,6 +108,16 @@ def test_what_a_loop_starts_from_lies_outside_the_training_blocks():
         assert not ((trained[:, 1] <= tick) & (tick < trained[:, 2])).any()
 
 
+def test_a_loop_starts_from_the_spikes_before_its_start_and_from_no_later_one():
+    _, p = small_model(small_recording(rate=60.0))  # spikes in every bin
+    what, past = sequences(p), p.builder.shape.past
+    ticks = np.floor(p.rec.spike_times * 100 + 1e-6).astype(int)
+    for q, start in enumerate(what.start):
+        mine, near = what.history.sequence == q, (ticks >= start - past) & (ticks < start)
+        assert sorted(what.history.tick[mine]) == sorted(ticks[near])
+        assert sorted(what.history.unit[mine]) == sorted(p.rec.spike_units[near])
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"temperature_dt": 1.5, "temperature_id": 2.0}, {"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7},
@@ -126,6 +136,66 @@ def test_spikes_are_drawn_in_the_order_of_bins_and_units(small, options):
     for q in range(num):
         assert (np.diff(key[spikes.sequence == q]) >= 0).all()
     assert options.get("temperature_dt") == 0 or len(key) > num
+
+
+def first_spikes(net, p, **options):
+    """(tick, unit) of the first spike of each of many equal windows, -1 where there is none; and its logits."""
+    num = 300
+    windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
+    with torch.no_grad():
+        stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
+        zero = torch.zeros(num, dtype=torch.int64)
+        following = stepper.after(torch.arange(num), zero, zero - 1, zero + 1)
+        spikes, _ = sample_window(
+            net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(**options), 0
+        )
+    out = np.full((2, num), -1)
+    sequence, place = np.unique(spikes.sequence, return_index=True)
+    out[:, sequence] = spikes.tick[place], spikes.unit[place]
+    return out, following
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 1e-9}], ids=str)
+def test_dt_and_id_are_drawn_by_their_own_settings(small, how):
+    """What is said of ids changes no bin; what is said of bins decides all of them."""
+    net, p = small
+    (name, value), base = next(iter(how.items())), first_spikes(*small)[0]
+    (tick, unit), following = first_spikes(net, p, **{f"{name}_id": value})
+    fired = tick >= 0
+    assert np.array_equal(tick, base[0]) and len(set(tick)) > 3 and not np.array_equal(unit, base[1])
+    with torch.no_grad():
+        likeliest = following.id_logits(torch.from_numpy(tick).clamp(min=0)).argmax(1).numpy()
+        bins = following.dt_logits().argmax(1).numpy()
+    assert np.array_equal(unit[fired], likeliest[fired])
+    tick = first_spikes(net, p, **{f"{name}_dt": value, "max_tokens": 3})[0][0]
+    assert np.array_equal(tick, np.where(bins < net.num_bins, bins, -1))
+
+
+def test_the_model_is_told_the_last_spike_and_how_often_it_was_repeated(monkeypatch):
+    net, p = small_model(small_recording(num_units=2, rate=60.0), small_config())
+    num, seen = 64, [{} for _ in range(64)]
+    windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
+    after = Stepper.after
+
+    def watched(stepper, which, tick, unit, count):
+        for row, *last in zip(stepper.rows[which].tolist(), tick.tolist(), unit.tolist(), count.tolist(), strict=True):  # fmt: skip
+            seen[row][len(seen[row])] = tuple(last)
+        return after(stepper, which, tick, unit, count)
+
+    monkeypatch.setattr(Stepper, "after", watched)
+    with torch.no_grad():
+        stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
+        spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0)
+    repeats = 0
+    for q in range(num):
+        mine = spikes.sequence == q
+        expected, last = [(0, -1, 1)], None
+        for cell in zip(spikes.tick[mine].tolist(), spikes.unit[mine].tolist(), strict=True):
+            count = expected[-1][2] + 1 if cell == last else 1
+            expected.append((*cell, count))
+            last, repeats = cell, repeats + (count > 1)
+        assert list(seen[q].values()) == expected
+    assert repeats > 10 and max(len(s) for s in seen) > 5
 
 
 @pytest.mark.parametrize("factorization", ["conditional", "independent"])
@@ -153,6 +223,15 @@ def test_draws_follow_the_stated_probabilities(factorization):
     spread = np.sqrt(first.numpy().ravel() / num)
     assert abs(1 - len(sequence) / num - float(dt[-1])) < 4 * np.sqrt(0.25 / num)
     assert (np.abs(share - first.numpy().ravel()) < 5 * spread + 1e-4).all()
+    # and what follows the commonest first spike is what the model gives after it
+    cell = int(np.argmax(share))
+    tick, unit = (torch.tensor([x]) for x in divmod(cell, net.num_units))
+    with torch.no_grad():
+        one.feed(tick, unit)
+        end = float(one.after(zero, tick, unit, zero + 1).dt_logits().softmax(1)[0, -1])
+    these = sequence[spikes.tick[place] * net.num_units + spikes.unit[place] == cell]
+    alone = (np.bincount(spikes.sequence, minlength=num)[these] == 1).mean()
+    assert len(these) > 200 and abs(alone - end) < 5 * np.sqrt(0.25 / len(these))
 
 
 def test_where_rounding_flips_a_token_the_first_divergence_is_reported(small):

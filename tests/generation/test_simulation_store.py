@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,7 +80,10 @@ def test_processes_share_the_batches(whole, tmp_path, monkeypatch):
     folder = tmp_path / "parts"
     other = worker(folder, tmp_path / "none", "1/2")
     given = (net, p.rec, p.split, p.index, p.builder, p.config)
+    mine, batch = [], module._batch
+    monkeypatch.setattr(module, "_batch", lambda *a: (mine.append(a[2]), batch(*a))[1])
     assert simulate(*given, folder=folder, part=(2, 2), progress=False) is None
+    assert mine == [1]  # of two batches, and leaves the other one to the other process
     assert other.wait() == 0 and not (tmp_path / "none").exists()
     monkeypatch.setattr(module, "rollout_windows", lambda *a, first, **k: iter([]) if first == 40 else 1 / 0)
     joined = simulate(*given, folder=folder, progress=False)
@@ -88,13 +92,13 @@ def test_processes_share_the_batches(whole, tmp_path, monkeypatch):
 
 def test_another_simulations_folder_is_refused(whole, tmp_path):
     net, p, _ = whole
-    SimulationFolder(tmp_path / "parts", {"seed": 1, "generate": {"samples": 3}}, 6, 2)
+    SimulationFolder(tmp_path / "parts", {"seed": 1, "generate": {"samples": 3}}, 2)
     with pytest.raises(SimulationError, match=r"differs in seed\); .*--restart"):
-        SimulationFolder(tmp_path / "parts", {"seed": 2, "generate": {"samples": 3}}, 6, 2)
-    assert SimulationFolder(tmp_path / "parts", {"seed": 1, "generate": {"samples": 3}}, 6, 5).batch_size == 2
+        SimulationFolder(tmp_path / "parts", {"seed": 2, "generate": {"samples": 3}}, 2)
+    assert SimulationFolder(tmp_path / "parts", {"seed": 1, "generate": {"samples": 3}}, 5).batch_size == 2
     (tmp_path / "parts" / "plan.json").write_text("{")
     with pytest.raises(SimulationError, match="plan.json is damaged"):
-        SimulationFolder(tmp_path / "parts", {"seed": 1}, 6, 5)
+        SimulationFolder(tmp_path / "parts", {"seed": 1}, 5)
     simulate(net, p.rec, p.split, p.index, p.builder, p.config, folder=tmp_path / "own", progress=False)
     file = next(iter(sorted((tmp_path / "own").glob("*.h5"))))
     file.write_bytes(file.read_bytes()[:100])
@@ -112,6 +116,14 @@ def test_the_batch_fits_the_memory(whole, monkeypatch):
     assert 1 <= small < 512
     monkeypatch.setattr(sequences, "free_memory", lambda device: 4e6)
     assert small < batch_size_for(net, p.config, 10_000) < 512
+
+
+def test_progress_is_in_simulated_seconds_a_second(capsys):
+    with module.seconds_bar(2000, 0.01, "simulated", True) as bar:
+        bar.start_t, bar.last_print_t = bar.start_t - 5, bar.last_print_t - 5  # it began five seconds ago
+        bar.update(1000)
+    text = capsys.readouterr().err
+    assert "simulated:  50%" in text and "10.0/20.0 s" in text and re.search(r"[12]\.\d\d s/s", text)
 
 
 def test_shares_take_the_gpus_in_turn(monkeypatch):

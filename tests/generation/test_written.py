@@ -43,3 +43,13 @@ def test_a_simulation_comes_back(simulated, kind, suffix, tmp_path):
         np.testing.assert_array_equal(back.traces.values, rec.traces.values)
     else:
         assert back.traces is None and back.num_spikes > 50
+
+
+def test_other_readers_of_nwb_see_that_it_was_simulated(simulated, tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    with pynwb.NWBHDF5IO(write_recording(simulated, tmp_path / "simulated.nwb"), "r") as io:
+        file = io.read()
+        assert file.session_description.startswith(
+            "simulated in closed loop from 'small', test part, 2 sample(s)"
+        )
+        assert file.trials["seed"][:].tolist() == simulated.trials["seed"].tolist()

@@ -114,16 +114,18 @@ def test_a_proof_covers_its_own_spikes_only():
 def test_columns_of_trials_are_variables_within_their_trials():
     trials = {
         "start": np.array([0.0, 0.5]), "stop": np.array([0.3, 1.0]), "choice": np.array([1, 0]),
-        "rule": np.array(["left", "right"]),
+        "rule": np.array(["right", ""]), "place": np.zeros((2, 3)),
     }  # fmt: skip
     rec = small(trials=trials)
     choice = rec.variable("choice")
     at = np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.99, 1.0])
     missing = np.nan  # between trials; a trial's end still knows
     assert np.array_equal(choice.hold(at)[:, 0], [1, 1, 1, missing, 0, 0, 0], equal_nan=True)
-    with pytest.raises(
-        RecordingError, match="column 'rule' of the trials of 'small' is <U5.*one number a trial"
-    ):
-        rec.variable("rule")
-    with pytest.raises(RecordingError, match="it has: choice, trial_time"):
+    rule = rec.variable("rule")
+    assert rule.classes == ("right",)
+    assert np.array_equal(rule.hold(at)[:, 0], [0, 0, 0, *[missing] * 4], equal_nan=True)
+    with pytest.raises(RecordingError, match="column 'place' of the trials of 'small' is float64, 2-dim.*one number or word a trial"):  # fmt: skip
+        rec.variable("place")
+    assert "columns choice, rule (empty, right), place" in repr(rec)
+    with pytest.raises(RecordingError, match="it has: choice, rule, trial_time"):
         rec.variable("start")

@@ -3,7 +3,9 @@
 import csv
 import dataclasses
 import json
+import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -117,6 +119,32 @@ def test_the_summary_knows_baselines_controls_and_ceilings():
     ]
     assert rows["Decoding of x"][0]["low"] == 0.4 and "low" not in rows["Decoding of x"][2]
     assert ("ceiling", "generator") in kinds(rows["Likelihood of held-out spikes"])
+
+
+def test_files_that_a_kill_cut_off_cost_their_panels_alone(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for name in ("decode_speed.npz", "simulated.npz", "maps.npz", "fewshot_speed.json"):
+        os.truncate(copy / name, 40)
+    assert main(["report", "--run", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert all(panel in said for panel in ("Rasters", "Decoding", "Few labels", "Connectivity"))
+    assert "Learning" not in said and "A file of it is damaged" in (copy / "report.html").read_text()
+
+
+def test_a_recording_that_moved_is_asked_for(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    gone = "recording.path=gone.npz"
+    assert main(["report", "--run", str(copy), gone]) == 0
+    said = capsys.readouterr().out
+    assert "the run's recording is not at gone.npz" in said and "panels that need it are empty" in said
+    assert main(["decode", "--run", str(copy), gone]) == 2
+    assert "say where it is: recording.path=FILE" in capsys.readouterr().err
+
+
+def test_a_line_is_not_drawn_across_the_turn_of_a_circle(page):
+    path = "path([0, 1, 2, 3], [350, 355, 5, 350], (x) => x, (y) => y, 0, 4, {turn})"
+    assert page.js(path.format(turn=180)) == "M0.0 350.0h0L1.0 355.0M2.0 5.0h0M3.0 350.0h0"
+    assert page.js(path.format(turn="undefined")).count("M") == 1
 
 
 def test_one_file_without_a_network(run):

@@ -16,6 +16,7 @@ from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
 from neuroformer.cli import main
+from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, from_dict, to_dict
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -229,3 +230,39 @@ def test_ctrl_c_within_folds_saves_and_the_same_command_goes_on(tmp_path, capsys
     assert "SIGINT: saved at step 6 of 12" in capsys.readouterr().err
     assert main(folds) == 0
     assert begun == list(range(12))
+
+
+def test_bins_that_are_not_the_generators_have_no_ceiling_and_all_other_scores(tmp_path, capsys):
+    tree = to_dict(small_config(window={"dt": 0.05, "past": 0.1, "frames": 0.1}, train={"steps": 1}))
+    tree |= {"recording": {"path": "synthetic:shared"}, "inputs": [], "targets": [], "loss": {"contrast": []}}
+    tree["split"]["block"] = 60.0
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    argv = ["train", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "run"), "--quiet"]
+    assert main([*argv, "--no-baselines"]) == 0
+    assert "bits_per_spike_oracle is left out: the generator's bin is 0.01 s" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert "bits_per_spike" in summary and "bits_per_spike_oracle" not in summary
+
+
+def test_a_second_process_does_not_train_into_the_same_folder(tmp_path, capsys):
+    tree = to_dict(small_config())
+    tree["recording"]["path"] = str(tmp_path / "small.npz")
+    write_npz(small_recording(), tmp_path / "small.npz")
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
+    argv = ["train", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "run"), "--quiet"]
+    holding, done = FORK.Event(), FORK.Event()
+
+    def hold():
+        with only_process(tmp_path / "run"):
+            holding.set()
+            done.wait(60)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    other = FORK.Process(target=hold)
+    other.start()
+    assert holding.wait(60)
+    assert main([*argv, "--overwrite"]) == 2
+    assert "another process is training into" in capsys.readouterr().err
+    done.set()
+    other.join()
+    assert main([*argv, "--no-baselines"]) == 0  # the system let go of it

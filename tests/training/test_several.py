@@ -131,16 +131,20 @@ def test_frames_at_another_rate_share_a_filter_of_one_frame_only():
 
 
 def test_other_classes_have_a_head_of_their_own_and_other_columns_are_refused():
-    def labelled(rec, classes):
+    def labelled(rec, classes, *words):
         t = rec.behavior["speed"].times
         values = np.arange(len(t)) % classes
-        return dataclasses.replace(rec, behavior={"kind": neuroformer.recording.BehaviorVariable(t, values)})
+        variable = neuroformer.recording.BehaviorVariable(t, values, classes=words)
+        return dataclasses.replace(rec, behavior={"kind": variable})
 
     tree = {"recordings": [{"path": "x"}, {"path": "y"}], "inputs": [], "loss": {"contrast": []}}
     c = small_config(**tree, targets=[{"name": "kind", "kind": "classification"}])
     a, b = recordings()[:2]
-    for classes, same in ((3, True), (4, False)):
-        cohort = initial_cohort(prepare_members([labelled(a, 3), labelled(b, classes)], c), c)
+    abc = ("a", "b", "c")
+    for first, second, same in (
+        ((3,), (3,), True), ((3,), (4,), False), ((3, *abc), (3, *abc), True), ((3, *abc), (3, "a", "b", "d"), False)
+    ):  # fmt: skip
+        cohort = initial_cohort(prepare_members([labelled(a, *first), labelled(b, *second)], c), c)
         heads = [cohort[i].targets["kind"] for i in range(2)]
         assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[
             1

@@ -88,17 +88,19 @@ function axes(width, { height = 220, x, y, xlabel = "", ylabel = "", label = "",
   return sv("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label || ylabel }, g);
 }
 
-function path(xs, ys, X, Y, from = 0, to = xs.length) {
+/** A line of dots and strokes; none where a value is missing, or jumps by more than `turn` (half way around a circle). */
+function path(xs, ys, X, Y, from = 0, to = xs.length, turn = Infinity) {
   let d = "", up = true;
   for (let i = from; i < to; i++) {
     if (!Number.isFinite(ys[i])) { up = true; continue; }
-    d += (up ? "M" : "L") + X(xs[i]).toFixed(1) + " " + Y(ys[i]).toFixed(1);
+    if (!up && Math.abs(ys[i] - ys[i - 1]) > turn) up = true;
+    d += (up ? "M" : "L") + X(xs[i]).toFixed(1) + " " + Y(ys[i]).toFixed(1) + (up ? "h0" : "");
     up = false;
   }
   return d;
 }
 
-/** Lines with a legend that switches them; series: {name, x, y, color, dots, width}. */
+/** Lines with a legend that switches them; series: {name, x, y, color, dots, width, turn}. */
 function lineChart(node, options) {
   const off = new Set(), box = el("div"), legend = el("div", { class: "legend" });
   const draw = responsive(box, (width) => {
@@ -113,8 +115,8 @@ function lineChart(node, options) {
           const d = path(s.x, s.high, X, Y) + back.map((i) => `L${X(s.x[i])} ${Y(s.low[i])}`).join("") + "Z";
           g.append(sv("path", { d, fill: s.color, opacity: 0.16 }));
         }
-        g.append(sv("path", { d: path(s.x, s.y, X, Y), fill: "none", stroke: s.color, "stroke-width": s.width || 1.5,
-          "stroke-dasharray": s.dash }));
+        g.append(sv("path", { d: path(s.x, s.y, X, Y, 0, s.x.length, s.turn), fill: "none", stroke: s.color, "stroke-width": s.width || 1.5,
+          "stroke-linecap": s.turn ? "round" : "butt", "stroke-dasharray": s.dash }));
         if (s.low) for (let i = 0; i < s.x.length; i++) g.append(sv("line", { x1: X(s.x[i]), x2: X(s.x[i]), y1: Y(s.low[i]), y2: Y(s.high[i]), stroke: s.color, opacity: 0.5 }));
         if (s.dots) for (let i = 0; i < s.x.length; i++) if (Number.isFinite(s.y[i]))
           g.append(sv("circle", { cx: X(s.x[i]), cy: Y(s.y[i]), r: 3, fill: s.color },

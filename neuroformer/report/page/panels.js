@@ -178,7 +178,7 @@ PANELS.decoding = (node, data) => {
       const x = t.times.subarray(start, end);
       const cut = (l) => Float32Array.from(x, (v, i) => i && x[i] - x[i - 1] > gap ? NaN : l.y[(start + i) * t.columns.length + c]);
       return lineChart(part, { height: 190, xlabel: c === t.columns.length - 1 ? "time in the recording (s)" : "", ylabel: name,
-        series: t.lines.map((l) => ({ name: l.name, x, y: cut(l), color: COLORS[l.kind], width: l.kind === "true" ? 1.8 : 1.3 })) });
+        series: t.lines.map((l) => ({ name: l.name, x, y: cut(l), turn: t.period ? t.period / 2 : undefined, color: COLORS[l.kind], width: l.kind === "true" ? 1.8 : 1.3 })) });
     });
   };
   const [targetLabel, targetSelect] = select("Variable", all.map((t, i) => [i, t.name]), (v) => { view.target = +v; build(); });

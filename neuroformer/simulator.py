@@ -1,0 +1,208 @@
+"""Simulation with a trained run in Python: what ``neuroformer generate`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from neuroformer.analysis.drift import Chains, chain_order, chained
+from neuroformer.analysis.simulation import Parts, recorded_parts, score_simulation, simulated_trials
+from neuroformer.analysis.trials import Trials
+from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
+from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.windows import SpikeIndex
+from neuroformer.generation.chain import simulate_chain
+from neuroformer.generation.readout import readout_rates
+from neuroformer.generation.sequences import new_stimulus, simulation_device, whole_recording
+from neuroformer.generation.simulate import simulate, simulate_true_past
+from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
+from neuroformer.model.bundle import LIKELIHOOD, load_model
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
+from neuroformer.training.data import Prepared
+from neuroformer.training.opening import open_run
+
+Stimulus = Recording | Mapping[str, Any] | str | Path | float
+
+
+class Simulator:
+    """A trained run that simulates.
+
+    >>> simulator = Simulator("runs/demo")
+    >>> base = simulator.simulate(samples=4)
+    >>> silent = simulator.simulate(samples=4, interventions=[{"do": "silence", "units": [3, 7]}])
+
+    Parameters
+    ----------
+    folder : of a trained run
+    overrides : as on the command line, e.g. ``["recording.path=elsewhere.npz"]``
+    recording : its name, in a run of several recordings
+    accelerator : auto, cpu or gpu
+
+    Raises
+    ------
+    ConfigError
+        A recording that is not the one of the run, or no GPU where one is asked for.
+    """
+
+    def __init__(
+        self, folder: str | Path, overrides: Sequence[str] = (), *, recording: str = "", accelerator: str = "auto"
+    ):  # fmt: skip
+        self.bundle, self.prepared = open_run(Path(folder), overrides, recording)
+        self.model = load_model(self.bundle).to(simulation_device(accelerator))
+
+    def simulate(
+        self, stimulus: Stimulus | None = None, *, seed: int | None = None, folder: str | Path | None = None,
+        progress: bool = False, **options: Any,
+    ) -> Recording:  # fmt: skip
+        """A closed-loop simulation; its trials are the sequences, as :class:`~neuroformer.generation.simulate.Simulation`
+        says.
+
+        Parameters
+        ----------
+        stimulus : what is simulated in place of the recording: arrays under the names of the README (``frames``,
+            ``frames_rate``, ...), a file, a recording whose spikes are not read, or seconds without a stimulus
+        seed : of the random numbers; that of the run unless given. Simulations with the same seed pair
+        folder : where finished parts are kept, from which the same call continues if it was interrupted
+        options : what is under ``generate`` in a configuration: ``samples``, ``interval``, ``interventions``, ...
+
+        Raises
+        ------
+        ConfigError
+            An option that is not there, or a stimulus that lacks what the model reads.
+        """
+        p = _asked(self.prepared, options, self.prepared.config.seed if seed is None else seed)
+        identity = {"weights": self.bundle.digests[LIKELIHOOD]}
+        if stimulus is not None:
+            p = with_stimulus(p, self.bundle.units, stimulus)
+            identity["stimulus"] = p.rec.sha256()
+        made = simulate(
+            self.model, p.rec, p.split, p.index, p.builder, p.config, progress=progress, identity=identity,
+            folder=None if folder is None else Path(folder),
+        )  # fmt: skip
+        assert made is not None
+        return made.recording
+
+    def score(self, simulated: Recording, *, progress: bool = False) -> dict[str, Any]:
+        """Every score of a simulation of held-out trials, as ``neuroformer generate --score`` writes them; see
+        :func:`neuroformer.analysis.simulation.score_simulation`.
+
+        Raises
+        ------
+        ConfigError
+            A simulation of something else, which has no recorded trials to be compared with.
+        """
+        options = simulated.meta.get("generate")
+        if options is None or simulated.meta.get("simulated_from") != self.prepared.rec.name:
+            raise ConfigError(f"'{simulated.name}' is not a simulation of '{self.prepared.rec.name}'")
+        p = _asked(self.prepared, options, int(simulated.meta["seed"]))
+        if not imitates_trials(p.config.generate):
+            raise ConfigError(
+                "the simulation is of another interval, from another past or with interventions; expected "
+                "held-out trials as they were"
+            )
+        return scored(self.model, p, simulated, progress=progress).scores
+
+
+def imitates_trials(g: GenerateConfig) -> bool:
+    """Whether recorded trials can be compared with the simulation: nothing about them is changed."""
+    return not g.interval and not g.interventions and g.past_from < 0
+
+
+def _asked(prepared: Prepared, options: Mapping[str, Any], seed: int) -> Prepared:
+    tree = to_dict(prepared.config)
+    tree["generate"] = tree["generate"] | _plain(options)
+    return dataclasses.replace(prepared, config=from_dict(tree | {"seed": seed}))
+
+
+def _plain(value: Any) -> Any:
+    """Options as a configuration file would give them."""
+    if isinstance(value, InterventionConfig):
+        return to_dict(value)
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
+
+
+def with_stimulus(prepared: Prepared, unit_ids: list[str], stimulus: Stimulus) -> Prepared:
+    """The run prepared for frames and behavior that were never recorded with spikes, or for none (seconds).
+
+    Raises
+    ------
+    ConfigError
+        A stimulus without what the model reads, or with frames of another size.
+    """
+    config = dataclasses.replace(prepared.config, targets=())
+    if isinstance(stimulus, Recording):
+        rec = new_stimulus(stimulus, unit_ids)
+    elif isinstance(stimulus, Mapping):
+        rec = stimulus_of(dict(stimulus), "stimulus", unit_ids)
+    elif isinstance(stimulus, (str, Path)):
+        rec = open_stimulus(stimulus, unit_ids)
+    else:
+        rec = silence(float(stimulus), unit_ids, config)
+    if config.window.frames > 0:
+        known = tuple(prepared.normalization["frames"]["shape"])
+        if rec.frames is None:
+            raise ConfigError(f"the model reads frames, but {rec.name} has none")
+        if tuple(rec.frames.images.shape[1:]) != known:
+            got = " x ".join(map(str, rec.frames.images.shape[1:]))
+            raise ConfigError(
+                f"the frames of '{rec.name}' have {got} pixels; the model was trained on "
+                f"{' x '.join(map(str, known))}: resize them"
+            )
+    split = whole_recording(rec, config)
+    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
+    builder = BatchBuilder(rec, index, config, prepared.normalization)
+    return dataclasses.replace(prepared, rec=rec, config=config, split=split, index=index, builder=builder)
+
+
+class Scored(NamedTuple):
+    """The scores of a simulation, and the trials that were compared."""
+
+    scores: dict[str, Any]
+    simulated: Trials
+    held_out: Trials
+
+
+def scored(model: Neuroformer, p: Prepared, simulated: Recording, *, progress: bool) -> Scored:
+    """Every score of a simulation of held-out trials: windows after the true past are drawn, and the loops run on, to
+    compare with.
+    """
+    g, given = p.config.generate, (model, p.rec, p.split)
+    after_truth = simulate_true_past(*given, p.index, p.builder, p.config, progress=progress)
+    parts = recorded_parts(p.rec, p.split, g.split, g.max_seconds)
+    closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
+    chains = _chains(model, p, simulated, parts, true_past, progress)
+    readout = readout_rates(model, p.index, p.builder, _limited(p))
+    with tqdm(bar_format="{desc} [{elapsed}]", disable=not progress) as bar:
+        scores = score_simulation(
+            closed, parts, true_past=true_past, chains=chains, readout=readout, whole=p.builder.shape.current,
+            seed=p.config.seed, progress=lambda what: bar.set_description_str(f"scoring: {what}"),
+        )  # fmt: skip
+        bar.set_description_str("scored")
+    return Scored(scores, closed, parts.held_out)
+
+
+def _limited(p: Prepared) -> np.ndarray:
+    """The blocks that are simulated, as long as they are."""
+    segment, start, stop = p.split.blocks[p.config.generate.split].T
+    limit = round(p.config.generate.max_seconds / p.split.dt)
+    return np.stack([segment, start, np.minimum(stop, start + limit) if limit else stop], 1)
+
+
+def _chains(
+    model: Neuroformer, p: Prepared, simulated: Recording, parts: Parts, true_past: Trials, progress: bool
+) -> Chains:
+    """The simulation run on from trial to trial for a minute, to see it drift."""
+    order_LC = chain_order(parts.held_out)
+    recordings = simulate_chain(
+        model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=progress
+    )
+    legs = [simulated_trials(r, parts.held_out) for r in recordings]
+    return chained(order_LC, legs, parts, true_past, p.config.seed)
