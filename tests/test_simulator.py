@@ -9,6 +9,7 @@ from helpers import small_config, small_recording
 
 import neuroformer
 from neuroformer.cli import main
+from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, InterventionConfig, to_dict
 from neuroformer.recording.npz import write_npz
 
@@ -124,3 +125,19 @@ def test_only_a_simulation_of_the_trials_as_they_were_enters_the_summary(folder,
     (folder / "run" / "psth.png").unlink(missing_ok=True)
     assert generate(folder, "--out", tmp_path / "past.npz", "generate.past_from=3", "generate.max_seconds=0.3") == 0  # fmt: skip
     assert not (folder / "run" / "psth.png").exists()
+
+
+def test_shares_run_side_by_side_and_are_joined_after_the_last(folder, capsys):
+    words = ("generate.samples=2", "generate.max_seconds=0.5", "generate.batch_size=4")
+    out, parts = folder / "shared.npz", folder / "shared.npz.parts"
+    with only_process(parts, "simulating into", ["2-of-2"]):  # as the process of the second share does
+        assert generate(folder, "--out", out, "--part", "1/2", *words) == 0
+        for others in (["--part", "2/2"], [], ["--restart"], ["--part", "1/2", "--restart"]):
+            assert generate(folder, "--out", out, *others, *words) == 2
+            assert "another process is simulating into" in capsys.readouterr().err
+    assert list(parts.glob("batch-*")) and not out.exists()
+    assert generate(folder, "--out", out, "--part", "2/2", *words) == 0
+    assert generate(folder, "--out", out, *words) == 0 and not parts.exists()
+    assert generate(folder, "--out", folder / "whole.npz", *words) == 0
+    one, other = (neuroformer.open_recording(folder / name) for name in ("shared.npz", "whole.npz"))
+    assert one.sha256() == other.sha256()

@@ -15,9 +15,9 @@ from neuroformer.cli.options import (
     config_arguments,
     override_argument,
 )
-from neuroformer.cli.shared import refuse_unwritable, summarise, warn_only_ours
+from neuroformer.cli.shared import only_process, refuse_unwritable, summarise, warn_only_ours
 from neuroformer.cli.tables import interval, score_table
-from neuroformer.config import ConfigError, load_config
+from neuroformer.config import Config, ConfigError, load_config
 
 
 def add(command) -> None:
@@ -40,9 +40,6 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.data.members import open_only
-    from neuroformer.decoding.folds import decode_folds
-
     if args.members < 1:
         raise ConfigError(f"--members is {args.members}; expected 1 or more")
     only = args.only.split(",") if args.only else []
@@ -53,6 +50,14 @@ def run(args) -> None:
         raise ConfigError(f"{args.config} declares no targets; there is nothing to decode")
     folder = args.run or Path("runs") / f"{config.name}_folds"
     refuse_unwritable(folder, "--run")
+    with only_process(folder, "running folds in", [f"fold-{int(fold)}" for fold in only]):
+        _decode(args, config, folder, [int(fold) for fold in only])
+
+
+def _decode(args, config: Config, folder: Path, only: list[int]) -> None:
+    from neuroformer.data.members import open_only
+    from neuroformer.decoding.folds import decode_folds
+
     rec = open_only(config)
     warn_only_ours()
     names = baseline_names(args.baselines)
@@ -66,7 +71,7 @@ def run(args) -> None:
         args.folds,
         names,
         members=args.members,
-        only=[int(fold) for fold in only],
+        only=only,
         progress=not args.quiet,
     ):
         summary |= scores
@@ -81,7 +86,7 @@ def run(args) -> None:
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
     if only:
-        tables.append(f"only folds {', '.join(only)} of {args.folds}; they are in {folder}")
+        tables.append(f"only folds {', '.join(map(str, only))} of {args.folds}; they are in {folder}")
     print("\n".join(tables))
     if not only:
         summarise(folder, {}, summary | {"folds_seconds": time.perf_counter() - start})

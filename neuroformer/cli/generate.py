@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import open_asked, refuse_unwritable, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import (
+    only_process,
+    open_asked,
+    refuse_unwritable,
+    save_figure,
+    summarise,
+    warn_only_ours,
+)
 from neuroformer.config import ConfigError
 
 
@@ -92,18 +99,21 @@ def run(args) -> None:
         identity["stimulus"] = p.rec.sha256()
     out = args.out or args.folder / "simulated.npz"
     parts = out.with_name(out.name + ".parts")
-    if args.restart and parts.exists():
-        shutil.rmtree(parts)
     model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.part[0]))
-    result = simulate(
-        model, p.rec, p.split, p.index, p.builder, p.config, folder=parts, identity=identity, part=args.part,
-        progress=not args.quiet,
-    )  # fmt: skip
-    if result is None:
-        print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
-        return
-    out = write_recording(result.recording, out)
-    shutil.rmtree(parts)
+    share = ["{}-of-{}".format(*args.part)] if args.part[1] > 1 else []
+    if args.restart and parts.exists():
+        with only_process(parts, "simulating into"):
+            shutil.rmtree(parts)
+    with only_process(parts, "simulating into", share):
+        result = simulate(
+            model, p.rec, p.split, p.index, p.builder, p.config, folder=parts, identity=identity, part=args.part,
+            progress=not args.quiet,
+        )  # fmt: skip
+        if result is None:
+            print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
+            return
+        out = write_recording(result.recording, out)
+        shutil.rmtree(parts)
     print(result.recording)
     print(f"written to {out}; read it with neuroformer.open_recording('{out}')")
     if result.guard_hits:

@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,15 @@ def exit_code(stopped: Stopped) -> int:
 
 
 @contextlib.contextmanager
-def only_process(folder: Path):
+def only_process(folder: Path, doing: str, parts: Sequence[str] = ()):
     """Hold a folder against a second process that would write the same files; the system lets go when this one ends.
 
     Where the file system knows no locks, nothing is held.
+
+    Parameters
+    ----------
+    doing : what the other process does, for the message
+    parts : hold only these, beside processes that hold others, but against one that holds the whole
 
     Raises
     ------
@@ -57,15 +63,18 @@ def only_process(folder: Path):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"another process is training into {folder}; wait for it, or give another folder"
-            ) from None
-        except OSError:
-            pass
+    with contextlib.ExitStack() as stack:
+        for name in (".lock", *(f".lock-{part}" for part in parts)):
+            file = stack.enter_context(open(folder / name, "w"))
+            try:
+                kind = fcntl.LOCK_SH if parts and name == ".lock" else fcntl.LOCK_EX
+                fcntl.flock(file, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another process is {doing} {folder}; wait for it, or give another place"
+                ) from None
+            except OSError:
+                pass
         yield
 
 

@@ -114,7 +114,7 @@ def train_and_score(
     """
     from neuroformer.training.train import is_first_process
 
-    with only_process(folder) if is_first_process() else contextlib.nullcontext():
+    with only_process(folder, "training into") if is_first_process() else contextlib.nullcontext():
         return _train_and_score(args, recs, config, folder, goes_on=goes_on, again=again, start=start)
 
 

@@ -11,6 +11,7 @@ from helpers import small_config
 from neuroformer.cli import main
 from neuroformer.cli.fewshot import _keep_other
 from neuroformer.cli.options import parse_targets
+from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, TargetConfig, to_dict
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.metrics import r2
@@ -73,6 +74,12 @@ def test_the_commands(tmp_path, capsys):
     assert say(*folds, *rest) == 0  # a finished fold is not done again
     assert (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns == written
     assert say(*folds, "--only", "x", *rest) == 2
+    with only_process(tmp_path / "run_f", "running folds in", ["fold-0"]):  # as a process with --only 0 does
+        assert say(*folds, "--only", "1", *rest) == 0
+        capsys.readouterr()
+        for others in (["--only", "0,1"], []):
+            assert say(*folds, *others, *rest) == 2
+            assert "another process is running folds in" in capsys.readouterr().err
     summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
     low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
     assert (

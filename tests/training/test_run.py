@@ -253,7 +253,7 @@ def test_a_second_process_does_not_train_into_the_same_folder(tmp_path, capsys):
     holding, done = FORK.Event(), FORK.Event()
 
     def hold():
-        with only_process(tmp_path / "run"):
+        with only_process(tmp_path / "run", "training into"):
             holding.set()
             done.wait(60)
             os.kill(os.getpid(), signal.SIGKILL)
