@@ -255,7 +255,7 @@ def _wandb(config: Config, folder: Path, run_id: str) -> Any:
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     return wandb.init(
-        project="neuroformer", name=config.name or None, dir=folder, id=run_id, resume="allow", mode=mode,
+        project="neuroformer", name=config.name or None, dir=str(folder), id=run_id, resume="allow", mode=mode,
         config=to_dict(config),
     )  # fmt: skip
 
