@@ -264,7 +264,9 @@ class _Writer:
             safe = distinct(safe_name(f"truth_{name}"), set(self.own["truth"]))
             self.own["truth"][safe] = name
             about = f"{name}: what the generator of this synthetic recording knows"
-            self.file.add_scratch(ScratchData(name=safe, data=_column(np.asarray(values))[()], description=about))
+            self.file.add_scratch(
+                ScratchData(name=safe, data=_column(np.asarray(values))[()], description=about)
+            )
         about = "JSON: meta, column names and original spellings, for neuroformer to read back"
         self.file.add_scratch(ScratchData(name=OWN, data=json.dumps(self.own), description=about))
 
