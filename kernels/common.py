@@ -36,7 +36,7 @@ _SUM_PRODUCTS: tl.constexpr = tl.constexpr(tuple(map(int, triton.__version__.spl
 
 def padded(width: int) -> int:
     """The power of two, at least 16, that a feature dimension is padded to: a matrix unit's least edge."""
-    return max(16, triton.next_power_of_2(width))
+    return max(16, 1 << (width - 1).bit_length())
 
 
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -68,7 +68,7 @@ def _reaching(low_N: Tensor, high_N: Tensor, num_classes: int, block: int) -> tu
 
 def _per_split(count: int, splits: int, block: int) -> int:
     """Items per split, whole blocks of them."""
-    return triton.cdiv(triton.cdiv(count, block), splits) * block
+    return -(-count // (block * splits)) * block
 
 
 @torch.library.custom_op("neuroformer::marked_cross_entropy", mutates_args=())

@@ -9,7 +9,7 @@ that share keys fill a tile (``decode_shared``).
 """
 
 # Inside @triton.jit a name is not what Python types it as.
-# pyright: reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 from typing import Any
 
 import torch

@@ -13,7 +13,7 @@ Tiles are kept transposed, keys x queries, so that P^T and dS^T feed the matrix 
 """
 
 # Inside @triton.jit a name is not what Python types it as.
-# pyright: reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton

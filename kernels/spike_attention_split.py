@@ -4,7 +4,7 @@ Shape suffixes and orientation as in ``spike_attention_backward``, whose parts t
 """
 
 # Inside @triton.jit a name is not what Python types it as.
-# pyright: reportArgumentType=false, reportOperatorIssue=false
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 from __future__ import annotations
 
 import triton
