@@ -37,17 +37,39 @@ OWNED_MAX_QUERIES = 128
 
 CANDIDATES: dict[str, tuple[Tile, ...]] = {
     "forward": (
-        (16, 32, 1, 3), (16, 64, 1, 3), (16, 64, 2, 3), (16, 128, 4, 3), (32, 32, 1, 3), (32, 64, 2, 3),
-        (32, 64, 4, 3), (64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 2),
+        (16, 32, 1, 3),
+        (16, 64, 1, 3),
+        (16, 64, 2, 3),
+        (16, 128, 4, 3),
+        (32, 32, 1, 3),
+        (32, 64, 2, 3),
+        (32, 64, 4, 3),
+        (64, 64, 4, 3),
+        (128, 64, 4, 3),
+        (128, 64, 8, 3),
+        (128, 128, 8, 2),
     ),
     "owned": (
-        (16, 32, 1, 2), (16, 64, 2, 2), (16, 64, 4, 3), (16, 128, 4, 2), (32, 32, 2, 2), (32, 64, 2, 2),
-        (32, 64, 4, 2), (32, 64, 4, 3), (32, 128, 4, 2), (64, 64, 4, 2),
+        (16, 32, 1, 2),
+        (16, 64, 2, 2),
+        (16, 64, 4, 3),
+        (16, 128, 4, 2),
+        (32, 32, 2, 2),
+        (32, 64, 2, 2),
+        (32, 64, 4, 2),
+        (32, 64, 4, 3),
+        (32, 128, 4, 2),
+        (64, 64, 4, 2),
     ),
     "split": (
-        (32, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 3), (64, 128, 8, 2), (128, 64, 8, 2), (128, 128, 8, 2),
+        (32, 64, 4, 2),
+        (64, 64, 4, 2),
+        (64, 64, 4, 3),
+        (64, 128, 8, 2),
+        (128, 64, 8, 2),
+        (128, 128, 8, 2),
     ),
-}  # fmt: skip
+}
 
 _forced: dict[str, Any] = {}
 
@@ -84,9 +106,15 @@ def _lookup(table: tuple[tuple[float, Tile], ...], value: float) -> Tile:
 
 
 def attention_plan(
-    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype, *,
-    window: bool = False, busy: bool = False,
-) -> list[int]:  # fmt: skip
+    num_queries: int,
+    longest: int,
+    num_sequences: int,
+    width: int,
+    dtype: torch.dtype,
+    *,
+    window: bool = False,
+    busy: bool = False,
+) -> list[int]:
     """[forward tile (4), backward is owned, one tile, backward tile (4)] as the custom op takes it.
 
     ``longest`` is the most queries of a sequence, or a bound on it; ``busy`` says that rotary embedding
@@ -143,11 +171,21 @@ ROOMY = 160 << 10  # bytes of shared memory that a multiprocessor has at least o
 SORT_FROM = 4096
 
 CANDIDATES["cross_entropy_forward"] = (
-    (128, 64, 8, 2), (128, 64, 8, 3), (128, 32, 8, 3), (64, 64, 4, 2), (64, 128, 8, 2), (64, 32, 4, 3),
-)  # fmt: skip
+    (128, 64, 8, 2),
+    (128, 64, 8, 3),
+    (128, 32, 8, 3),
+    (64, 64, 4, 2),
+    (64, 128, 8, 2),
+    (64, 32, 4, 3),
+)
 CANDIDATES["cross_entropy_backward"] = (
-    (32, 128, 8, 3), (32, 128, 8, 2), (64, 128, 8, 2), (64, 64, 8, 2), (32, 64, 4, 3), (64, 64, 4, 2),
-)  # fmt: skip
+    (32, 128, 8, 3),
+    (32, 128, 8, 2),
+    (64, 128, 8, 2),
+    (64, 64, 8, 2),
+    (32, 64, 4, 3),
+    (64, 64, 4, 2),
+)
 
 
 def is_roomy(device: torch.device) -> bool:

@@ -22,32 +22,108 @@ from .spike_attention_backward import (
 
 @triton.jit
 def _dq_visit(
-    K, V, K_TIMES, FREQS, q, do, lse, delta, bits, dq, m, n, q_length, k_length, q_time, k_begin, head,
-    stride_kt, stride_kh, stride_vt, stride_vh, window, threshold, keep_scale, E: tl.constexpr,
-    PE: tl.constexpr, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
-):  # fmt: skip
+    K,
+    V,
+    K_TIMES,
+    FREQS,
+    q,
+    do,
+    lse,
+    delta,
+    bits,
+    dq,
+    m,
+    n,
+    q_length,
+    k_length,
+    q_time,
+    k_begin,
+    head,
+    stride_kt,
+    stride_kh,
+    stride_vt,
+    stride_vh,
+    window,
+    threshold,
+    keep_scale,
+    E: tl.constexpr,
+    PE: tl.constexpr,
+    TO_LOG2: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):
     """Adds one block of keys to dq, which lacks the score scale."""
-    k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt, stride_kh,
-                              stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
-    seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :], window,
-                   CAUSAL, WINDOW)  # fmt: skip
+    k, v, k_time = load_keys(
+        K,
+        V,
+        K_TIMES,
+        FREQS,
+        k_begin,
+        n,
+        n < k_length,
+        head,
+        stride_kt,
+        stride_kh,
+        stride_vt,
+        stride_vh,
+        E,
+        PE,
+        ROTARY,
+        WINDOW,
+    )
+    seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :], window, CAUSAL, WINDOW)
     scores = matmul(q, tl.trans(k)) * TO_LOG2
     dp = matmul(do, tl.trans(v))
-    _, ds = softmax_gradient(scores, seen, dp, lse[:, None], delta[:, None], bits[:, None], n[None, :],
-                              threshold, keep_scale, DROPOUT)  # fmt: skip
+    _, ds = softmax_gradient(
+        scores, seen, dp, lse[:, None], delta[:, None], bits[:, None], n[None, :], threshold, keep_scale, DROPOUT
+    )
     return matmul_add(ds.to(k.dtype), k, dq)
 
 
 @triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_dq(
-    Q, K, V, OUT, LSE, DO, DQ, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
-    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-    num_queries, num_heads, window, threshold, keep_scale,
-    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    Q,
+    K,
+    V,
+    OUT,
+    LSE,
+    DO,
+    DQ,
+    DELTA,
+    TILES,
+    ORDER,
+    Q_OFFSETS,
+    K_OFFSETS,
+    Q_TIMES,
+    K_TIMES,
+    FREQS,
+    SEED,
+    stride_qt,
+    stride_qh,
+    stride_kt,
+    stride_kh,
+    stride_vt,
+    stride_vh,
+    stride_dot,
+    stride_doh,
+    num_queries,
+    num_heads,
+    window,
+    threshold,
+    keep_scale,
+    E: tl.constexpr,
+    PE: tl.constexpr,
+    SCALE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    ORDERED: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
     DROPOUT: tl.constexpr,
-):  # fmt: skip
+):
     """Gradient of one tile of queries; also writes DELTA (H, T) = sum(dout * out) for attention_dkdv."""
     head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     item = tl.program_id(1)
@@ -68,8 +144,30 @@ def attention_dq(
     if ORDERED:
         row = tl.load(ORDER + row, mask=ok, other=0)
     q, do, lse, delta, q_time, bits = load_queries(
-        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)  # fmt: skip
+        Q,
+        DO,
+        OUT,
+        LSE,
+        LSE,
+        Q_TIMES,
+        FREQS,
+        SEED,
+        row,
+        ok,
+        head,
+        stride_qt,
+        stride_qh,
+        stride_dot,
+        stride_doh,
+        num_queries,
+        num_heads,
+        E,
+        PE,
+        ROTARY,
+        WINDOW,
+        DROPOUT,
+        False,
+    )
     tl.store(DELTA + head * num_queries + row, delta, mask=ok)
     dq = tl.zeros((BM, PE), exact)
     stop = k_length
@@ -79,18 +177,77 @@ def attention_dq(
         n = start + tl.arange(0, BN)
         if WINDOW:
             k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-            close = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
-                            window, CAUSAL, WINDOW)  # fmt: skip
+            close = visible(
+                m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :], window, CAUSAL, WINDOW
+            )
             if tl.max(tl.max(close.to(tl.int32), 1), 0) > 0:
                 dq = _dq_visit(
-                    K, V, K_TIMES, FREQS, q, do, lse, delta, bits, dq, m, n, q_length, k_length,
-                    q_time, k_begin, head, stride_kt, stride_kh, stride_vt, stride_vh, window,
-                    threshold, keep_scale, E, PE, to_log2, CAUSAL, ROTARY, WINDOW, DROPOUT)  # fmt: skip
+                    K,
+                    V,
+                    K_TIMES,
+                    FREQS,
+                    q,
+                    do,
+                    lse,
+                    delta,
+                    bits,
+                    dq,
+                    m,
+                    n,
+                    q_length,
+                    k_length,
+                    q_time,
+                    k_begin,
+                    head,
+                    stride_kt,
+                    stride_kh,
+                    stride_vt,
+                    stride_vh,
+                    window,
+                    threshold,
+                    keep_scale,
+                    E,
+                    PE,
+                    to_log2,
+                    CAUSAL,
+                    ROTARY,
+                    WINDOW,
+                    DROPOUT,
+                )
         else:
             dq = _dq_visit(
-                K, V, K_TIMES, FREQS, q, do, lse, delta, bits, dq, m, n, q_length, k_length, q_time,
-                k_begin, head, stride_kt, stride_kh, stride_vt, stride_vh, window, threshold,
-                keep_scale, E, PE, to_log2, CAUSAL, ROTARY, WINDOW, DROPOUT)  # fmt: skip
+                K,
+                V,
+                K_TIMES,
+                FREQS,
+                q,
+                do,
+                lse,
+                delta,
+                bits,
+                dq,
+                m,
+                n,
+                q_length,
+                k_length,
+                q_time,
+                k_begin,
+                head,
+                stride_kt,
+                stride_kh,
+                stride_vt,
+                stride_vh,
+                window,
+                threshold,
+                keep_scale,
+                E,
+                PE,
+                to_log2,
+                CAUSAL,
+                ROTARY,
+                WINDOW,
+                DROPOUT,
+            )
     dq = dq * SCALE
     if ROTARY:
         dq = rotate(dq, q_time, FREQS, E, PE, True)
@@ -99,30 +256,137 @@ def attention_dq(
 
 @triton.jit
 def _dkdv_visit(
-    Q, DO, LSE, DELTA, Q_TIMES, FREQS, SEED, k, v, k_time, dk, dv, m, n, ok, row, q_length, k_length, head,
-    stride_qt, stride_qh, stride_dot, stride_doh, num_queries, num_heads, window, threshold, keep_scale,
-    E: tl.constexpr, PE: tl.constexpr, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
-):  # fmt: skip
+    Q,
+    DO,
+    LSE,
+    DELTA,
+    Q_TIMES,
+    FREQS,
+    SEED,
+    k,
+    v,
+    k_time,
+    dk,
+    dv,
+    m,
+    n,
+    ok,
+    row,
+    q_length,
+    k_length,
+    head,
+    stride_qt,
+    stride_qh,
+    stride_dot,
+    stride_doh,
+    num_queries,
+    num_heads,
+    window,
+    threshold,
+    keep_scale,
+    E: tl.constexpr,
+    PE: tl.constexpr,
+    TO_LOG2: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr,
+):
     """Adds one tile of queries to dk and dv."""
     q, do, lse, delta, q_time, bits = load_queries(
-        Q, DO, DO, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, True)  # fmt: skip
+        Q,
+        DO,
+        DO,
+        LSE,
+        DELTA,
+        Q_TIMES,
+        FREQS,
+        SEED,
+        row,
+        ok,
+        head,
+        stride_qt,
+        stride_qh,
+        stride_dot,
+        stride_doh,
+        num_queries,
+        num_heads,
+        E,
+        PE,
+        ROTARY,
+        WINDOW,
+        DROPOUT,
+        True,
+    )
     dk, dv, _ = tile_gradients(
-        q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length, k_length, window,
-        threshold, keep_scale, TO_LOG2, CAUSAL, WINDOW, DROPOUT)  # fmt: skip
+        q,
+        do,
+        lse,
+        delta,
+        q_time,
+        bits,
+        k,
+        v,
+        k_time,
+        m,
+        n,
+        dk,
+        dv,
+        q_length,
+        k_length,
+        window,
+        threshold,
+        keep_scale,
+        TO_LOG2,
+        CAUSAL,
+        WINDOW,
+        DROPOUT,
+    )
     return dk, dv
 
 
 @triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_dkdv(
-    Q, K, V, LSE, DO, DK, DV, DELTA, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
-    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-    num_queries, num_heads, window, threshold, keep_scale,
-    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    Q,
+    K,
+    V,
+    LSE,
+    DO,
+    DK,
+    DV,
+    DELTA,
+    TILES,
+    ORDER,
+    Q_OFFSETS,
+    K_OFFSETS,
+    Q_TIMES,
+    K_TIMES,
+    FREQS,
+    SEED,
+    stride_qt,
+    stride_qh,
+    stride_kt,
+    stride_kh,
+    stride_vt,
+    stride_vh,
+    stride_dot,
+    stride_doh,
+    num_queries,
+    num_heads,
+    window,
+    threshold,
+    keep_scale,
+    E: tl.constexpr,
+    PE: tl.constexpr,
+    SCALE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    ORDERED: tl.constexpr,
+    ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr,
     DROPOUT: tl.constexpr,
-):  # fmt: skip
+):
     """Gradients of one tile of keys and values, summed over its queries in packed order."""
     head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
     item = tl.program_id(1)
@@ -138,8 +402,24 @@ def attention_dkdv(
     to_log2: tl.constexpr = SCALE * LOG2E
 
     n = start + tl.arange(0, BN)
-    k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt, stride_kh,
-                              stride_vt, stride_vh, E, PE, ROTARY, WINDOW)  # fmt: skip
+    k, v, k_time = load_keys(
+        K,
+        V,
+        K_TIMES,
+        FREQS,
+        k_begin,
+        n,
+        n < k_length,
+        head,
+        stride_kt,
+        stride_kh,
+        stride_vt,
+        stride_vh,
+        E,
+        PE,
+        ROTARY,
+        WINDOW,
+    )
     dk = tl.zeros((BN, PE), exact)
     dv = tl.zeros((BN, PE), exact)
     first = 0
@@ -153,19 +433,83 @@ def attention_dkdv(
             row = tl.load(ORDER + row, mask=ok, other=0)
         if WINDOW:
             q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
-            close = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None],
-                            window, CAUSAL, WINDOW)  # fmt: skip
+            close = visible(
+                m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window, CAUSAL, WINDOW
+            )
             if tl.max(tl.max(close.to(tl.int32), 1), 0) > 0:
                 dk, dv = _dkdv_visit(
-                    Q, DO, LSE, DELTA, Q_TIMES, FREQS, SEED, k, v, k_time, dk, dv, m, n, ok, row,
-                    q_length, k_length, head, stride_qt, stride_qh, stride_dot, stride_doh,
-                    num_queries, num_heads, window, threshold, keep_scale, E, PE, to_log2, CAUSAL,
-                    ROTARY, WINDOW, DROPOUT)  # fmt: skip
+                    Q,
+                    DO,
+                    LSE,
+                    DELTA,
+                    Q_TIMES,
+                    FREQS,
+                    SEED,
+                    k,
+                    v,
+                    k_time,
+                    dk,
+                    dv,
+                    m,
+                    n,
+                    ok,
+                    row,
+                    q_length,
+                    k_length,
+                    head,
+                    stride_qt,
+                    stride_qh,
+                    stride_dot,
+                    stride_doh,
+                    num_queries,
+                    num_heads,
+                    window,
+                    threshold,
+                    keep_scale,
+                    E,
+                    PE,
+                    to_log2,
+                    CAUSAL,
+                    ROTARY,
+                    WINDOW,
+                    DROPOUT,
+                )
         else:
             dk, dv = _dkdv_visit(
-                Q, DO, LSE, DELTA, Q_TIMES, FREQS, SEED, k, v, k_time, dk, dv, m, n, ok, row,
-                q_length, k_length, head, stride_qt, stride_qh, stride_dot, stride_doh, num_queries,
-                num_heads, window, threshold, keep_scale, E, PE, to_log2, CAUSAL, ROTARY, WINDOW,
-                DROPOUT)  # fmt: skip
-    store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads, E, PE,
-                         SCALE, ROTARY)  # fmt: skip
+                Q,
+                DO,
+                LSE,
+                DELTA,
+                Q_TIMES,
+                FREQS,
+                SEED,
+                k,
+                v,
+                k_time,
+                dk,
+                dv,
+                m,
+                n,
+                ok,
+                row,
+                q_length,
+                k_length,
+                head,
+                stride_qt,
+                stride_qh,
+                stride_dot,
+                stride_doh,
+                num_queries,
+                num_heads,
+                window,
+                threshold,
+                keep_scale,
+                E,
+                PE,
+                to_log2,
+                CAUSAL,
+                ROTARY,
+                WINDOW,
+                DROPOUT,
+            )
+    store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads, E, PE, SCALE, ROTARY)

@@ -20,9 +20,14 @@ _MAX_STEPS = 20_000  # windows; whatever is left of a rollout by then no longer 
 
 
 def control_predictions(
-    index: SpikeIndex, train: Windows, labels_WC: np.ndarray, test: Windows, shape: WindowShape,
-    *, kind: Literal["regression", "classification"] = "regression",
-) -> dict[str, np.ndarray]:  # fmt: skip
+    index: SpikeIndex,
+    train: Windows,
+    labels_WC: np.ndarray,
+    test: Windows,
+    shape: WindowShape,
+    *,
+    kind: Literal["regression", "classification"] = "regression",
+) -> dict[str, np.ndarray]:
     """Predictions for the test windows from the training windows' labels.
 
     - ``mean``: the training mean (the most common class).
@@ -76,9 +81,7 @@ def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarra
     y = np.asarray(labels_WC, dtype=np.float64)
     y = y[:, None] if y.ndim == 1 else y
     if len(y) != len(train):
-        raise ValueError(
-            f"there are {len(train)} training windows but {len(y)} labels; give one label a window"
-        )
+        raise ValueError(f"there are {len(train)} training windows but {len(y)} labels; give one label a window")
     known = np.isfinite(y).all(1)
     if not known.any():
         raise ValueError(

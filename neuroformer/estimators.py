@@ -58,9 +58,7 @@ class Moments:
             if step_ns < 1:
                 raise ValueError(f"step is {step} s; expected above 0")
             counts = nanoseconds(recording.domain[:, 1] - recording.domain[:, 0]) // step_ns
-            parts = [
-                a + np.arange(1, n + 1) * step for (a, _), n in zip(recording.domain, counts, strict=True)
-            ]
+            parts = [a + np.arange(1, n + 1) * step for (a, _), n in zip(recording.domain, counts, strict=True)]
             times = np.concatenate([np.zeros(0), *parts])
         self.times = np.asarray(times, dtype=np.float64)
 
@@ -81,7 +79,9 @@ class Moments:
         target = TargetConfig(name, kind, period=period)  # pyright: ignore[reportArgumentType]
         variable = self.recording.variable(name)
         if variable.classes and kind != "classification":
-            raise ValueError(f"'{name}' is recorded as words ({', '.join(variable.classes[:5])}); give kind='classification'")  # fmt: skip
+            raise ValueError(
+                f"'{name}' is recorded as words ({', '.join(variable.classes[:5])}); give kind='classification'"
+            )
         values = label_values(variable, target, self.times)
         if variable.classes:
             return np.array([*variable.classes, ""])[np.nan_to_num(values[:, 0], nan=-1).astype(int)]
@@ -110,13 +110,9 @@ class GapSplit:
 
     def split(self, X, y=None, groups=None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(training rows, held-out rows); ``X`` is :class:`Moments`, or an array with the time in its first column."""
-        times = (
-            X.times if isinstance(X, Moments) else np.asarray(X, dtype=np.float64).reshape(len(X), -1)[:, 0]
-        )
+        times = X.times if isinstance(X, Moments) else np.asarray(X, dtype=np.float64).reshape(len(X), -1)[:, 0]
         if len(times) < self.n_splits or self.n_splits < 2:
-            raise ValueError(
-                f"{len(times)} moments cannot be cut into {self.n_splits} folds; expected 2 folds or more"
-            )
+            raise ValueError(f"{len(times)} moments cannot be cut into {self.n_splits} folds; expected 2 folds or more")
         order = np.argsort(times, kind="stable")
         for held in np.array_split(order, self.n_splits):
             clear = (times < times[held].min() - self.gap) | (times > times[held].max() + self.gap)

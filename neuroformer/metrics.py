@@ -62,8 +62,7 @@ def null_log_likelihood(counts, unit_rate) -> float:
     counts, unit_rate = np.asarray(counts), np.asarray(unit_rate, dtype=np.float64)
     if unit_rate.ndim != 1 or counts.shape[-1:] != unit_rate.shape:
         raise ValueError(
-            f"unit_rate has shape {unit_rate.shape} for counts of shape {counts.shape}; expected one rate "
-            "a unit"
+            f"unit_rate has shape {unit_rate.shape} for counts of shape {counts.shape}; expected one rate a unit"
         )
     return poisson_log_likelihood(counts, unit_rate)
 
@@ -109,9 +108,7 @@ def bits_per_spike_rates(counts, rates) -> RateBits:
     """
     counts, rates = _counts(counts), np.asarray(rates, dtype=np.float64)
     if counts.shape != rates.shape or counts.ndim < 2:
-        raise ValueError(
-            f"counts have shape {counts.shape} and rates {rates.shape}; expected equal (..., units)"
-        )
+        raise ValueError(f"counts have shape {counts.shape} and rates {rates.shape}; expected equal (..., units)")
     counts, rates = counts.reshape(-1, counts.shape[-1]), rates.reshape(-1, rates.shape[-1])
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
         raise ValueError("rates must be finite and 0 or more (expected spikes per bin, not their logarithm)")
@@ -124,9 +121,7 @@ def bits_per_spike_rates(counts, rates) -> RateBits:
     if not fired.any():
         return RateBits(float("nan"), float("nan"), len(fired))
     per_unit = gain_U[fired] / (spikes_U[fired] * np.log(2))
-    return RateBits(
-        float(gain_U.sum() / (spikes_U.sum() * np.log(2))), float(per_unit.mean()), int((~fired).sum())
-    )
+    return RateBits(float(gain_U.sum() / (spikes_U.sum() * np.log(2))), float(per_unit.mean()), int((~fired).sum()))
 
 
 def _counts(counts) -> np.ndarray:
@@ -307,9 +302,7 @@ def block_bootstrap(
     arrays = [np.asarray(a) for a in arrays]
     size = len(arrays[0])
     if any(len(a) != size for a in arrays):
-        raise ValueError(
-            f"arrays have {', '.join(str(len(a)) for a in arrays)} samples; expected equal lengths"
-        )
+        raise ValueError(f"arrays have {', '.join(str(len(a)) for a in arrays)} samples; expected equal lengths")
     labels = _block_labels(block, size)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     if len(members) < 2:

@@ -52,14 +52,19 @@ class Simulator:
 
     def __init__(
         self, folder: str | Path, overrides: Sequence[str] = (), *, recording: str = "", accelerator: str = "auto"
-    ):  # fmt: skip
+    ):
         self.bundle, self.prepared = open_run(Path(folder), overrides, recording)
         self.model = load_model(self.bundle).to(simulation_device(accelerator))
 
     def simulate(
-        self, stimulus: Stimulus | None = None, *, seed: int | None = None, folder: str | Path | None = None,
-        progress: bool = False, **options: Any,
-    ) -> Recording:  # fmt: skip
+        self,
+        stimulus: Stimulus | None = None,
+        *,
+        seed: int | None = None,
+        folder: str | Path | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Recording:
         """A closed-loop simulation; its trials are the sequences, as :class:`~neuroformer.generation.simulate.Simulation`
         says.
 
@@ -82,9 +87,16 @@ class Simulator:
             p = with_stimulus(p, self.bundle.units, stimulus)
             identity["stimulus"] = p.rec.sha256()
         made = simulate(
-            self.model, p.rec, p.split, p.index, p.builder, p.config, progress=progress, identity=identity,
+            self.model,
+            p.rec,
+            p.split,
+            p.index,
+            p.builder,
+            p.config,
+            progress=progress,
+            identity=identity,
             folder=None if folder is None else Path(folder),
-        )  # fmt: skip
+        )
         assert made is not None
         return made.recording
 
@@ -182,9 +194,15 @@ def scored(model: Neuroformer, p: Prepared, simulated: Recording, *, progress: b
     readout = readout_rates(model, p.index, p.builder, _limited(p))
     with tqdm(bar_format="{desc} [{elapsed}]", disable=not progress) as bar:
         scores = score_simulation(
-            closed, parts, true_past=true_past, chains=chains, readout=readout, whole=p.builder.shape.current,
-            seed=p.config.seed, progress=lambda what: bar.set_description_str(f"scoring: {what}"),
-        )  # fmt: skip
+            closed,
+            parts,
+            true_past=true_past,
+            chains=chains,
+            readout=readout,
+            whole=p.builder.shape.current,
+            seed=p.config.seed,
+            progress=lambda what: bar.set_description_str(f"scoring: {what}"),
+        )
         bar.set_description_str("scored")
     return Scored(scores, closed, parts.held_out)
 
@@ -201,8 +219,6 @@ def _chains(
 ) -> Chains:
     """The simulation run on from trial to trial for a minute, to see it drift."""
     order_LC = chain_order(parts.held_out)
-    recordings = simulate_chain(
-        model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=progress
-    )
+    recordings = simulate_chain(model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=progress)
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     return chained(order_LC, legs, parts, true_past, p.config.seed)

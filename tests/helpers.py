@@ -71,14 +71,19 @@ def small_config(**sections) -> Config:
         "targets": [{"name": "speed"}, {"name": "gaze"}],
         "split": {"block": 8.0},
         "model": {
-            "width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2, "surprise": 0.1,
+            "width": 16,
+            "heads": 2,
+            "dropout": 0.0,
+            "time_features": 4,
+            "history_filters": 2,
+            "surprise": 0.1,
             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
         },
         "loss": {"contrast": [{"pair": ["neural", "frames"], "width": 8}]},
         "train": {"steps": 4, "batch_size": 32, "warmup": 2, "evaluate_every": 2, "accelerator": "cpu", "threads": 1},
         "generate": {"max_seconds": 0.5},
         "decode": {"lags": [0.1, 0.2], "bootstraps": 20, "bootstrap_block": 1.0},
-    }  # fmt: skip
+    }
     for key, value in sections.items():
         tree[key] = tree[key] | value if isinstance(tree.get(key), dict) else value
     return from_dict(tree)

@@ -54,7 +54,7 @@ def test_messages_of_the_system_say_what_to_do(tmp_path):
         ({"bits_per_spike": 0.7, "bits_per_spike_glm": 0.6}, ""),
         ({"bits_per_spike": 0.1}, ""),
     ],
-)  # fmt: skip
+)
 def test_a_model_below_its_baseline_is_called_so_in_words(scores, said, capsys):
     _say_if_below_baseline(scores)
     out = capsys.readouterr().out

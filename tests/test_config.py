@@ -42,9 +42,7 @@ def test_reference_names_every_field_with_its_default():
 
 def test_every_field_is_read_somewhere():
     """A field that no module but the schema mentions would be an option that nothing reads."""
-    source = "\n".join(
-        p.read_text() for p in (ROOT / "neuroformer").rglob("*.py") if p.parent.name != "config"
-    )
+    source = "\n".join(p.read_text() for p in (ROOT / "neuroformer").rglob("*.py") if p.parent.name != "config")
     dead = [f for f in fields(Config) if not re.search(rf"\.{f.split('.')[-1]}\b", source)]
     assert dead == []
 
@@ -121,7 +119,5 @@ def test_surprise_is_left_open_until_frames_are_seen_one_by_one():
         assert from_dict(seen | {"model": model}).surprise == 0.0
     assert from_dict({"window": {"past": 0.25, "frames": 0.0}}).surprise == 0.0
     assert from_dict(seen | {"traces": {"likelihood": "gaussian"}}).surprise == 0.0
-    with pytest.raises(
-        ConfigError, match=r"model.surprise is -0.5; expected 0 to window.past = 0.25 s, or -1"
-    ):
+    with pytest.raises(ConfigError, match=r"model.surprise is -0.5; expected 0 to window.past = 0.25 s, or -1"):
         from_dict(seen | {"model": {"surprise": -0.5}})

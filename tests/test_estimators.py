@@ -27,16 +27,25 @@ from neuroformer.recording import BehaviorVariable
 from neuroformer.training.train import train
 
 CHECKS = (
-    check_parameters_default_constructible, check_get_params_invariance, check_set_params,
-    check_no_attributes_set_in_init, check_do_not_raise_errors_in_init_or_set_params,
-)  # fmt: skip
+    check_parameters_default_constructible,
+    check_get_params_invariance,
+    check_set_params,
+    check_no_attributes_set_in_init,
+    check_do_not_raise_errors_in_init_or_set_params,
+)
 
 
 def tiny(**sections):
     return small_config(
-        **{"window": {"frames": 0.0}, "targets": [], "decode": {"lags": [0.2]}, "split": {"gap": 0.2},
-           "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]}, **sections}
-    )  # fmt: skip
+        **{
+            "window": {"frames": 0.0},
+            "targets": [],
+            "decode": {"lags": [0.2]},
+            "split": {"gap": 0.2},
+            "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]},
+            **sections,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +99,7 @@ def test_cross_validation_and_search(run):
     X = Moments(rec)
     scores = cross_val_score(NeuroformerDecoder(run, steps=5), X, X.labels("speed"), cv=GapSplit(3, gap=0.5))
     assert scores.shape == (3,) and (scores > 0.2).all()
-    search = GridSearchCV(
-        NeuroformerDecoder(run, steps=5), {"train": ["head", "top"]}, cv=GapSplit(2, gap=0.5)
-    )
+    search = GridSearchCV(NeuroformerDecoder(run, steps=5), {"train": ["head", "top"]}, cv=GapSplit(2, gap=0.5))
     search.fit(X, X.labels("speed"))
     assert search.best_params_["train"] in ("head", "top")
 
@@ -153,8 +160,9 @@ def test_mistakes_are_named(run):
 def test_labels_of_classes_are_held_and_angles_go_around_the_circle():
     rec, t = driven_recording(), np.arange(0, 60, 0.2)
     behavior = {
-        "side": BehaviorVariable(t, (np.sin(t) > 0) + 1.0), "angle": BehaviorVariable(t, (2 * t) % (2 * np.pi)),
-    }  # fmt: skip
+        "side": BehaviorVariable(t, (np.sin(t) > 0) + 1.0),
+        "angle": BehaviorVariable(t, (2 * t) % (2 * np.pi)),
+    }
     rec = dataclasses.replace(rec, behavior={**rec.behavior, **behavior})
     X = Moments(rec, times=np.arange(1, 59, 0.05))
     assert set(X.labels("side", "classification")) == {1.0, 2.0}
@@ -197,7 +205,11 @@ def test_angles_in_degrees():
 
 
 def test_words_of_trials_are_labels():
-    trials = {"start": np.array([0.0, 10.0, 20.0]), "stop": np.array([9.0, 19.0, 29.0]), "rule": np.array(["b", "", "a"])}  # fmt: skip
+    trials = {
+        "start": np.array([0.0, 10.0, 20.0]),
+        "stop": np.array([9.0, 19.0, 29.0]),
+        "rule": np.array(["b", "", "a"]),
+    }
     X = Moments(dataclasses.replace(small_recording(), trials=trials), times=np.array([1.0, 9.5, 12.0, 25.0]))
     assert list(X.labels("rule", "classification")) == ["b", "", "", "a"]
     with pytest.raises(ValueError, match=r"'rule' is recorded as words \(a, b\); give kind='classification'"):

@@ -46,9 +46,7 @@ def test_every_package_is_listed():
     text = (ROOT / "pyproject.toml").read_text()
     listed = set(re.findall(r'"(neuroformer(?:\.\w+)*)"', text.split("packages = [")[1].split("\n]")[0]))
     there = {"neuroformer", "neuroformer.kernels"}
-    there |= {
-        ".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "neuroformer").glob("*/**/__init__.py")
-    }
+    there |= {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "neuroformer").glob("*/**/__init__.py")}
     assert listed == there
 
 
@@ -66,9 +64,7 @@ def every_command():
 
 @pytest.mark.parametrize("command", every_command(), ids=" ".join)
 def test_help_is_complete(command):
-    out = subprocess.run(
-        [sys.executable, "-m", "neuroformer", *command, "--help"], capture_output=True, text=True
-    )
+    out = subprocess.run([sys.executable, "-m", "neuroformer", *command, "--help"], capture_output=True, text=True)
     assert out.returncode == 0 and "usage: neuroformer" in out.stdout
     if command:
         options = re.findall(r"^  (--?[\w-]+|\w+)(.*)$", out.stdout, re.M)

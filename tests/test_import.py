@@ -90,9 +90,7 @@ def test_every_key_is_accounted_for(folder):
         assert ours or key.startswith("contrastive"), key
     why = dict(done.dropped)
     assert why["something_new"] == "this importer does not know the key"
-    assert (
-        "nothing is padded" in why["ingore_index_pad"] and "window.speed" in why and "layers.behavior" in why
-    )
+    assert "nothing is padded" in why["ingore_index_pad"] and "window.speed" in why and "layers.behavior" in why
     assert all(why.values())
 
 
@@ -132,8 +130,18 @@ def test_the_imported_run_trains(folder, capsys, monkeypatch):
     assert "window.current = 0.05" in said and "no counterpart" in said and "ingore_index_pad" in said
     assert main(["import", "mconf.yaml"]) == 2  # not over what is there
     assert main(["audit", "imported.yaml", "split.block=8", "decode.lags=[0.25]"]) == 0
-    small = ["model.width=16", "model.heads=2", "train.steps=2", "train.batch_size=8", "train.accelerator=cpu",
-             "train.evaluate_every=2", "split.block=8", "decode.lags=[0.25]", "model.blocks=[]", "model.frame_encoder.layers=1"]  # fmt: skip
+    small = [
+        "model.width=16",
+        "model.heads=2",
+        "train.steps=2",
+        "train.batch_size=8",
+        "train.accelerator=cpu",
+        "train.evaluate_every=2",
+        "split.block=8",
+        "decode.lags=[0.25]",
+        "model.blocks=[]",
+        "model.frame_encoder.layers=1",
+    ]
     assert main(["train", "--config", "imported.yaml", "--quiet", "--no-baselines", *small]) == 0
 
 

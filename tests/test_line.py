@@ -22,9 +22,7 @@ def run(tmp_path_factory):
     config = to_dict(small_config(split={"by": "trials", "claim": "repeats"}, generate={"samples": 2}))
     config["recording"]["path"] = str(folder / "small.npz")
     (folder / "small.yaml").write_text(yaml.safe_dump(config))
-    assert (
-        main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run"), "--quiet"]) == 0
-    )
+    assert main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run"), "--quiet"]) == 0
     return folder
 
 
@@ -35,11 +33,24 @@ def test_train_generate_decode(run, capsys):
     capsys.readouterr()
     summary = json.loads((folder / "summary.json").read_text())
     expected = (
-        "bits_per_spike", "bits_per_spike_glm", "decode_speed_r2", "decode_speed_r2_ridge", "decode_speed_r2_control",
-        "decode_gaze_r2", "decode_gaze_x_r2", "psth_r", "psth_r_ceiling", "train_seconds", "windows_per_second",
-        "tokens_per_second_train", "tokens_per_second_generate", "simulation_rate_r", "simulation_psth_r_ceiling", "simulation_rate_ratio_true_past",
+        "bits_per_spike",
+        "bits_per_spike_glm",
+        "decode_speed_r2",
+        "decode_speed_r2_ridge",
+        "decode_speed_r2_control",
+        "decode_gaze_r2",
+        "decode_gaze_x_r2",
+        "psth_r",
+        "psth_r_ceiling",
+        "train_seconds",
+        "windows_per_second",
+        "tokens_per_second_train",
+        "tokens_per_second_generate",
+        "simulation_rate_r",
+        "simulation_psth_r_ceiling",
+        "simulation_rate_ratio_true_past",
         "bits_per_spike_psth_poisson",
-    )  # fmt: skip
+    )
     for key in expected:
         assert np.isfinite(summary[key]), key
     for name in (
@@ -130,9 +141,7 @@ def test_a_damaged_bundle_is_named(run, capsys, tmp_path):
     ],
 )
 def test_mistakes_get_one_message_and_exit_code_2(run, capsys, tmp_path, override, message):
-    code, said = say(
-        capsys, "train", "--config", run / "small.yaml", "--run", tmp_path / "x", "--quiet", override
-    )
+    code, said = say(capsys, "train", "--config", run / "small.yaml", "--run", tmp_path / "x", "--quiet", override)
     assert code == 2 and message in said and said.count("\n") == 1
 
 

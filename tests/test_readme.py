@@ -13,10 +13,18 @@ from neuroformer.config import from_dict
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
-    "recording.options={num_trials: 15, trial_s: 4.0, num_units: 12}", "train.steps=4", "train.batch_size=16",
-    "train.evaluate_every=2", "train.warmup=1", "train.threads=1", "model.width=16", "model.frame_encoder.channels=8",
-    "decode.bootstraps=10", "generate.max_seconds=1", "generate.samples=1",
-]  # fmt: skip
+    "recording.options={num_trials: 15, trial_s: 4.0, num_units: 12}",
+    "train.steps=4",
+    "train.batch_size=16",
+    "train.evaluate_every=2",
+    "train.warmup=1",
+    "train.threads=1",
+    "model.width=16",
+    "model.frame_encoder.channels=8",
+    "decode.bootstraps=10",
+    "generate.max_seconds=1",
+    "generate.samples=1",
+]
 
 
 def commands():

@@ -28,7 +28,12 @@ def folder(tmp_path_factory):
     )
     config["recording"]["path"] = str(folder / "small.npz")
     (folder / "small.yaml").write_text(yaml.safe_dump(config))
-    assert main(["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run"), "--no-baselines", "--quiet"]) == 0  # fmt: skip
+    assert (
+        main(
+            ["train", "--config", str(folder / "small.yaml"), "--run", str(folder / "run"), "--no-baselines", "--quiet"]
+        )
+        == 0
+    )
     return folder
 
 
@@ -43,16 +48,23 @@ def generate(folder, *words):
 
 
 ARRAYS = {
-    "frames": np.random.default_rng(0).integers(0, 255, (30, 8, 8), dtype=np.uint8), "frames_rate": 20.0,
-    "pupil": np.ones(30), "pupil_rate": 20.0,
-}  # fmt: skip
+    "frames": np.random.default_rng(0).integers(0, 255, (30, 8, 8), dtype=np.uint8),
+    "frames_rate": 20.0,
+    "pupil": np.ones(30),
+    "pupil_rate": 20.0,
+}
 
 
 def test_python_and_the_command_line_simulate_the_same(folder, simulator, capsys):
     silence = {"do": "silence", "units": [1, 4], "start": 0.25}
     changed = simulator.simulate(samples=2, max_seconds=0.5, interventions=[silence], seed=4)
     out = folder / "silent.npz"
-    words = ("generate.samples=2", "generate.max_seconds=0.5", "seed=4", "generate.interventions=[{do: silence, units: [1, 4], start: 0.25}]")  # fmt: skip
+    words = (
+        "generate.samples=2",
+        "generate.max_seconds=0.5",
+        "seed=4",
+        "generate.interventions=[{do: silence, units: [1, 4], start: 0.25}]",
+    )
     assert generate(folder, "--out", out, *words) == 0
     assert neuroformer.open_recording(out).sha256() == changed.sha256()
     assert "silence [1, 4], from 0.25 s to the end" in capsys.readouterr().out
@@ -66,7 +78,9 @@ def test_a_stimulus_is_given_as_arrays_a_file_or_a_recording(folder, simulator):
     assert made.duration == pytest.approx(2 * 1.5) and made.num_spikes > 0
     np.savez(folder / "stimulus.npz", **ARRAYS)
     assert simulator.simulate(folder / "stimulus.npz", samples=2).sha256() == made.sha256()
-    assert generate(folder, "--stimulus", folder / "stimulus.npz", "--out", folder / "new.nwb", "generate.samples=2") == 0  # fmt: skip
+    assert (
+        generate(folder, "--stimulus", folder / "stimulus.npz", "--out", folder / "new.nwb", "generate.samples=2") == 0
+    )
     back = neuroformer.open_recording(folder / "new.nwb")
     assert np.array_equal(back.spike_times, made.spike_times) and "part" not in made.meta["notes"][0]
     shown = simulator.prepared.rec
@@ -123,7 +137,7 @@ def test_mistakes_are_named_before_anything_is_simulated(folder, monkeypatch, ca
 
 def test_only_a_simulation_of_the_trials_as_they_were_enters_the_summary(folder, tmp_path):
     (folder / "run" / "psth.png").unlink(missing_ok=True)
-    assert generate(folder, "--out", tmp_path / "past.npz", "generate.past_from=3", "generate.max_seconds=0.3") == 0  # fmt: skip
+    assert generate(folder, "--out", tmp_path / "past.npz", "generate.past_from=3", "generate.max_seconds=0.3") == 0
     assert not (folder / "run" / "psth.png").exists()
 
 

@@ -41,19 +41,36 @@ def recording(samples=3000, units=4, seed=0, kind="gaussian") -> Recording:
         x = np.where(x > 0, rng.gamma(2.0, 1.5, x.shape), 0.0)
     times = (np.arange(samples) + 0.5) / 10
     return Recording(
-        "t", np.zeros(0), np.zeros(0, int), {"id": np.arange(units)}, np.array([[0, samples / 10]]),
+        "t",
+        np.zeros(0),
+        np.zeros(0, int),
+        {"id": np.arange(units)},
+        np.array([[0, samples / 10]]),
         traces=Traces(times, 3 + 2 * x if kind == "gaussian" else x, "dF/F"),
-    )  # fmt: skip
+    )
 
 
 def config(likelihood="gaussian", **train):
-    return from_dict({
-        "name": "traces", "window": {"dt": 0.1, "current": 0.1, "past": 0.5, "frames": 0.0},
-        "traces": {"likelihood": likelihood}, "split": {"block": 12.0}, "generate": {"max_seconds": 3.0},
-        "model": {"width": 16, "heads": 2, "time_features": 4, "dropout": 0.0},
-        "train": {"steps": 120, "batch_size": 128, "warmup": 5, "lr": 0.02, "evaluate_every": 40, "accelerator": "cpu",
-                  "threads": 1} | train,
-    })  # fmt: skip
+    return from_dict(
+        {
+            "name": "traces",
+            "window": {"dt": 0.1, "current": 0.1, "past": 0.5, "frames": 0.0},
+            "traces": {"likelihood": likelihood},
+            "split": {"block": 12.0},
+            "generate": {"max_seconds": 3.0},
+            "model": {"width": 16, "heads": 2, "time_features": 4, "dropout": 0.0},
+            "train": {
+                "steps": 120,
+                "batch_size": 128,
+                "warmup": 5,
+                "lr": 0.02,
+                "evaluate_every": 40,
+                "accelerator": "cpu",
+                "threads": 1,
+            }
+            | train,
+        }
+    )
 
 
 def model_of(rec, likelihood, seed=0, shaken=True):
@@ -78,7 +95,11 @@ def test_golden_likelihoods():
     np.testing.assert_allclose(model.traces.nll(p, x), expected, rtol=1e-9)
     model, _ = model_of(recording(kind="gamma"), "gamma")
     x = torch.tensor([[[0.0, 1.5, 4.0, 0.3]]], dtype=torch.float64)
-    logit, log_mean, log_shape = np.array([0.3, -1.0, 2.0, 0.0]), np.log([2.0, 1.0, 3.0, 0.5]), np.log([1.0, 2.0, 0.7, 5.0])  # fmt: skip
+    logit, log_mean, log_shape = (
+        np.array([0.3, -1.0, 2.0, 0.0]),
+        np.log([2.0, 1.0, 3.0, 0.5]),
+        np.log([1.0, 2.0, 0.7, 5.0]),
+    )
     p = torch.from_numpy(np.stack([logit, log_mean, log_shape], 1))[None, None]
     share, shape, mean = 1 / (1 + np.exp(-logit)), np.exp(log_shape), np.exp(log_mean)
     density = stats.gamma.logpdf(x.numpy()[0, 0], shape, scale=mean / shape)
@@ -109,7 +130,9 @@ def test_an_untrained_head_is_the_marginal(kind):
     # one sample a bin; a block that opens no segment gives its first bins to the past
     assert scores.samples == rec.num_units * len(prepared.windows("test")) > 100
     scale = prepared.normalization["traces"]
-    x = rec.traces.values[[k for a, b in prepared.split.intervals("train") for k in range(round(a * 10), round(b * 10))]]  # fmt: skip
+    x = rec.traces.values[
+        [k for a, b in prepared.split.intervals("train") for k in range(round(a * 10), round(b * 10))]
+    ]
     np.testing.assert_allclose(scale["mean"], x.mean(0), rtol=1e-4)
     if kind == "gamma":
         fitted = [stats.gamma.fit(v[v > 0], floc=0)[0] for v in x.T.astype(float)]
@@ -168,46 +191,39 @@ def test_spikes_of_the_same_cells_are_out_of_reach():
 def test_a_simulation_sees_what_it_made_and_nothing_else(kind):
     rec = recording(samples=1200, kind=kind)
     model, prepared = model_of(rec, kind)
-    run = lambda p, m=model: (
-        simulate(m, p.rec, p.split, p.index, p.builder, p.config, progress=False).recording
-    )
+    run = lambda p, m=model: simulate(m, p.rec, p.split, p.index, p.builder, p.config, progress=False).recording
     first = run(prepared)
     start = prepared.split.intervals("test")[0, 0]
     values = rec.traces.values.copy()
     values[rec.traces.times > start] = 99.0  # all that is to be simulated, and all behind it
-    late = prepare(
-        replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization
-    )
+    late = prepare(replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization)
     stop = first.trial_intervals[0, 1]
     here = lambda r: r.traces.values[r.traces.times < stop]
     np.testing.assert_array_equal(here(run(late)), here(first))
     values = rec.traces.values.copy()
-    values[(rec.traces.times > start - 0.5) & (rec.traces.times < start)] += (
-        1.0  # the past that it starts from
-    )
-    early = prepare(
-        replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization
-    )
+    values[(rec.traces.times > start - 0.5) & (rec.traces.times < start)] += 1.0  # the past that it starts from
+    early = prepare(replace(rec, traces=Traces(rec.traces.times, values)), config(kind), prepared.normalization)
     assert not np.array_equal(here(run(early)), here(first))
 
 
 def test_a_sequence_draws_the_same_alone_and_among_many():
     rec = recording(samples=1200)
     model, prepared = model_of(rec, "gaussian")
-    many = from_dict(
-        {**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 3, "max_seconds": 2.0}}
-    )
-    one = from_dict(
-        {**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 1, "max_seconds": 2.0}}
-    )
-    runs = [simulate(model, rec, prepared.split, prepared.index, prepared.builder, c, progress=False).recording for c in (many, one)]  # fmt: skip
-    of = lambda r, q: r.traces.values[(r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])]  # fmt: skip
+    many = from_dict({**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 3, "max_seconds": 2.0}})
+    one = from_dict({**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 1, "max_seconds": 2.0}})
+    runs = [
+        simulate(model, rec, prepared.split, prepared.index, prepared.builder, c, progress=False).recording
+        for c in (many, one)
+    ]
+    of = lambda r, q: r.traces.values[(r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])]
     np.testing.assert_allclose(of(runs[0], 0), of(runs[1], 0), rtol=1e-6)
     assert np.abs(of(runs[0], 0) - of(runs[0], 1)).max() > 0.1  # another sample of the same block
 
 
 def changed(prepared, **generate):
-    return from_dict(apply_overrides(neuroformer.config.to_dict(prepared.config), [f"generate.{k}={v}" for k, v in generate.items()]))  # fmt: skip
+    return from_dict(
+        apply_overrides(neuroformer.config.to_dict(prepared.config), [f"generate.{k}={v}" for k, v in generate.items()])
+    )
 
 
 def run_of(model, p, config, **options):
@@ -266,9 +282,7 @@ def test_what_if_of_traces(tmp_path):
     driven = runs("[{do: drive, units: [2], value: 0.5}]")
     np.testing.assert_allclose(at(driven)[0, 2], at(base)[0, 2] + 0.5, rtol=1e-6)  # the same random numbers
     change = rate_changes(base, clamped)
-    assert change.after_U[0] == 4 and change.before_U[0] == pytest.approx(
-        base.traces.values[:, 0].mean(), rel=1e-5
-    )
+    assert change.after_U[0] == 4 and change.before_U[0] == pytest.approx(base.traces.values[:, 0].mean(), rel=1e-5)
     with pytest.raises(ConfigError, match="there is no unit 4; expected 0 to 3"):
         runs("[{do: silence, units: [4]}]")
 
@@ -280,7 +294,9 @@ def test_traces_of_a_stretch_from_a_given_past_and_of_a_new_stimulus():
     assert stretch.trials["source_start"].tolist() == [30.0] and stretch.traces.values.shape == (30, 4)
     given = run_of(model, p, changed(p, interval="[30, 33]", past_from=90)).recording
     assert not np.array_equal(given.traces.values, stretch.traces.values)
-    other = replace(rec, traces=Traces(rec.traces.times, np.where((rec.traces.times < 89.4)[:, None], 7.0, rec.traces.values)))  # fmt: skip
+    other = replace(
+        rec, traces=Traces(rec.traces.times, np.where((rec.traces.times < 89.4)[:, None], 7.0, rec.traces.values))
+    )
     same = prepare(other, p.config, p.normalization)
     again = run_of(model, same, changed(p, interval="[30, 33]", past_from=90)).recording
     np.testing.assert_array_equal(again.traces.values, given.traces.values)
@@ -321,10 +337,7 @@ def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):
     assert main([*again, *what_if, "generate.interventions=[{do: silence, units: [1]}]"]) == 0
     out = capsys.readouterr().out
     assert "mean before" in out and "0.00" in out.split("mean before")[1].splitlines()[1]
-    assert (
-        main(["generate", "--run", run, "--quiet", "--seconds", "4", "--out", str(tmp_path / "free.nwb")])
-        == 0
-    )
+    assert main(["generate", "--run", run, "--quiet", "--seconds", "4", "--out", str(tmp_path / "free.nwb")]) == 0
     free = neuroformer.open_recording(tmp_path / "free.nwb").traces
     assert free.values.shape == (30, 4)  # the run's generate.max_seconds is 3
     assert main([*again, "--score"]) == 2

@@ -52,9 +52,14 @@ class AttentionCapture:
     """
 
     def __init__(
-        self, model: Neuroformer, unit_ids: list[str], *, heads: bool = False, rollout: bool = False,
+        self,
+        model: Neuroformer,
+        unit_ids: list[str],
+        *,
+        heads: bool = False,
+        rollout: bool = False,
         rows: Rows = "predicted",
-    ):  # fmt: skip
+    ):
         self.model, self.unit_ids, self.heads, self.rows = model, unit_ids, heads, rows
         self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
         self.columns = _columns(model, unit_ids)
@@ -84,13 +89,22 @@ class AttentionCapture:
             key = labels.key[stream]
             size = (len(self.unit_ids), len(self.columns[stream].names))
             mixed, sums = attention_with_map(
-                q, k, v, layout, k_layout, labels.query_T, key, size,
-                per_head=self.heads, k_index=k_index, causal=causal,
-            )  # fmt: skip
+                q,
+                k,
+                v,
+                layout,
+                k_layout,
+                labels.query_T,
+                key,
+                size,
+                per_head=self.heads,
+                k_index=k_index,
+                causal=causal,
+            )
             self._add(self.sums, self.names[place], sums)
             if stream not in seen:  # what could be attended is the same for every block of a stream
                 seen.add(stream)
-                self._add(self.counts, stream, _pairs(labels.query_T, key, layout, k_layout, k_index, causal, size))  # fmt: skip
+                self._add(self.counts, stream, _pairs(labels.query_T, key, layout, k_layout, k_index, causal, size))
             if self.rollout is not None:
                 self.rollout.observe(block, q, k, layout, k_layout, k_index)
             return mixed
@@ -145,7 +159,9 @@ class AttentionCapture:
             names = columns.names[: values.shape[1]]
         else:
             names = columns.names
-        return Map(name, values, "share of a token's attention", self.unit_ids, names, count, columns.lags_s, columns.grid)  # fmt: skip
+        return Map(
+            name, values, "share of a token's attention", self.unit_ids, names, count, columns.lags_s, columns.grid
+        )
 
 
 @dataclass
@@ -211,10 +227,11 @@ def _pairs(query_T, key_S, q_layout, k_layout, k_index, causal: bool, size: tupl
     """(X, Y) float64: how many pairs of a query and a key that it could see have these labels."""
     if not causal:
         queries, keys = (
-            torch.zeros(len(layout), n + 1, dtype=torch.float64, device=label.device)
-            .index_put_((layout.row_T, label.where(label >= 0, n)), label.new_ones(()).double(), accumulate=True)[:, :n]
+            torch.zeros(len(layout), n + 1, dtype=torch.float64, device=label.device).index_put_(
+                (layout.row_T, label.where(label >= 0, n)), label.new_ones(()).double(), accumulate=True
+            )[:, :n]
             for layout, label, n in ((q_layout, query_T, size[0]), (k_layout, key_S, size[1]))
-        )  # fmt: skip
+        )
         return queries.T @ (keys if k_index is None else keys.index_select(0, k_index))
     total = torch.zeros(1, *size, dtype=torch.float64, device=query_T.device)
     for piece in ops_maps.pieces(q_layout, k_layout, 1, causal=True):
@@ -286,9 +303,16 @@ def _frame_observer(key_S: Tensor, total: Tensor) -> Observer:
 
 
 def attention_maps(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 256,
-    heads: bool = False, rollout: bool = True, rows: Rows = "predicted",
-) -> list[Map]:  # fmt: skip
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    *,
+    batch_size: int = 256,
+    heads: bool = False,
+    rollout: bool = True,
+    rows: Rows = "predicted",
+) -> list[Map]:
     """Attention of every block over some windows, as maps; options as in :class:`AttentionCapture`. Memory
     holds one batch and the maps, however many windows there are.
     """
@@ -327,6 +351,8 @@ def frame_attention(
     # a token's cell: as wide as the stride, in the middle of its kernel
     top, left = (kh - sh) / 2, (kw - sw) / 2
     return {
-        "images": np.concatenate(found["images"]), "attention": np.concatenate(found["attention"]),
-        "times": windows.starts(builder.index), "extent": np.array([top, left, top + rows * sh, left + columns * sw]),
-    }  # fmt: skip
+        "images": np.concatenate(found["images"]),
+        "attention": np.concatenate(found["attention"]),
+        "times": windows.starts(builder.index),
+        "extent": np.array([top, left, top + rows * sh, left + columns * sw]),
+    }

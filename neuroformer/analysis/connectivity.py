@@ -38,5 +38,7 @@ def agreement(found: Map, coupling: np.ndarray) -> dict[str, Any]:
         raise ValueError("the true coupling has no coupled pair, or no other; there is nothing to tell apart")
     r = float(np.corrcoef(x, y)[0, 1]) if x.std() > 0 else 0.0
     return {
-        "name": found.name, "auroc": float(roc_auc_score(y != 0, x)), "r2": max(r, 0.0) ** 2,
-    }  # fmt: skip
+        "name": found.name,
+        "auroc": float(roc_auc_score(y != 0, x)),
+        "r2": max(r, 0.0) ** 2,
+    }

@@ -59,9 +59,7 @@ class Chains:
     ceiling: Trials
 
 
-def chained(
-    order_LC: np.ndarray, legs: list[Trials], parts: Parts, true_past: Trials | None, seed: int = 0
-) -> Chains:
+def chained(order_LC: np.ndarray, legs: list[Trials], parts: Parts, true_past: Trials | None, seed: int = 0) -> Chains:
     """The legs of a simulation joined, with the recorded trials (and those simulated after the true past)
     joined likewise.
 

@@ -34,9 +34,14 @@ def frame_sensitivity(
 
 
 def frame_gradients(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, steps: int = 1,
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    *,
+    steps: int = 1,
     batch_size: int = 64,
-) -> Map:  # fmt: skip
+) -> Map:
     """Gradient x input (``steps`` 1) or integrated gradients (Sundararajan et al., ICML 2017) to every pixel.
 
     The baseline is a gray screen, the mean of the training frames; integrated gradients average the gradient at
@@ -49,9 +54,16 @@ def frame_gradients(
 
 
 def _of_pixels(
-    name: str, unit: str, model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str],
-    batch_size: int, path: list[tuple[float, float]], times_input: bool,
-) -> Map:  # fmt: skip
+    name: str,
+    unit: str,
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    batch_size: int,
+    path: list[tuple[float, float]],
+    times_input: bool,
+) -> Map:
     """Root mean square over clips of gradients along a path from gray to the clip, times the clip if asked for."""
     assert model.frames is not None
     count, sums = 0, None
@@ -69,9 +81,7 @@ def _of_pixels(
     values = (sums / count).flip(1).flatten(2).transpose(1, 2).sqrt().cpu().numpy()
     lags = np.arange(values.shape[2]) * model.frame_period
     height, width = frame_size(builder)
-    return Map(
-        name, values, unit, unit_ids, _places(height, width), np.full((1, 1, 1), count), lags, (height, width)
-    )
+    return Map(name, values, unit, unit_ids, _places(height, width), np.full((1, 1, 1), count), lags, (height, width))
 
 
 def _slopes(model: Neuroformer, batch: Batch, images_GFHW: Tensor) -> Tensor:
@@ -80,7 +90,7 @@ def _slopes(model: Neuroformer, batch: Batch, images_GFHW: Tensor) -> Tensor:
     clips = dataclasses.replace(batch.clips, images_GFHW=images_GFHW)
     score_U = log_odds(model.expected(dataclasses.replace(batch, clips=clips))).mean(1).sum(0)
     last = model.num_units - 1
-    return torch.stack([torch.autograd.grad(s, images_GFHW, retain_graph=u < last)[0] for u, s in enumerate(score_U)])  # fmt: skip
+    return torch.stack([torch.autograd.grad(s, images_GFHW, retain_graph=u < last)[0] for u, s in enumerate(score_U)])
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:
@@ -89,9 +99,15 @@ def _add(total: Tensor | None, more: Tensor) -> Tensor:
 
 @torch.no_grad()
 def occlusion(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, patch: int = 1,
-    batch_size: int = 16, copies: int = 512,
-) -> Map:  # fmt: skip
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    *,
+    patch: int = 1,
+    batch_size: int = 16,
+    copies: int = 512,
+) -> Map:
     """Knock-out of a place: paint it gray in every frame of a clip; measure the change of every unit's log-odds.
 
     Gray is the mean of the training frames. A place is ``patch`` x ``patch`` pixels; only places that differ
@@ -117,7 +133,16 @@ def occlusion(
             sums.index_add_(0, place, change.double())
             count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
     values = torch.where(count[:, None] > 0, sums / count[:, None], torch.nan).T.cpu().numpy()
-    return Map("occlusion", values, LOG_ODDS, unit_ids, _places(rows, columns), count[None].cpu().numpy(), None, (rows, columns))  # fmt: skip
+    return Map(
+        "occlusion",
+        values,
+        LOG_ODDS,
+        unit_ids,
+        _places(rows, columns),
+        count[None].cpu().numpy(),
+        None,
+        (rows, columns),
+    )
 
 
 def _lit(batch: Batch, dark: float, patch: int, rows: int, columns: int) -> tuple[Tensor, Tensor]:

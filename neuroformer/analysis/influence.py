@@ -29,9 +29,14 @@ def log_odds(log_rate: Tensor) -> Tensor:
 
 @torch.no_grad()
 def knock_out(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *,
-    reach_s: float | None = None, batch_size: int = 64,
-) -> Map:  # fmt: skip
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    *,
+    reach_s: float | None = None,
+    batch_size: int = 64,
+) -> Map:
     """Silence a unit in the past; measure the change of every unit's predicted log-odds.
 
     For every window and every unit that fired within ``reach_s`` before it, all past spikes of that unit are
@@ -106,20 +111,25 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     empty = batch.tick_T[:0]
     c = batch.clips
     if c is not None:
-        c = dataclasses.replace(
-            c, index_W=c.index_W[window_V], key_W=c.key_W[window_V], age_W=c.age_W[window_V]
-        )
+        c = dataclasses.replace(c, index_W=c.index_W[window_V], key_W=c.key_W[window_V], age_W=c.age_W[window_V])
     e = batch.earlier
     if e is not None:
         seen = (e.index_W, e.onset_WK, e.num_missing_W)
         e = Earlier(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
-        current=Ragged(none, 0, 0), tick_T=empty, unit_T=empty, past=layout,
-        past_tick_P=batch.past_tick_P[kept], past_unit_P=batch.past_unit_P[kept],
-        available_W=batch.available_W[window_V], segment_W=batch.segment_W[window_V], tick_W=batch.tick_W[window_V],
-        clips=c, earlier=e,
+        current=Ragged(none, 0, 0),
+        tick_T=empty,
+        unit_T=empty,
+        past=layout,
+        past_tick_P=batch.past_tick_P[kept],
+        past_unit_P=batch.past_unit_P[kept],
+        available_W=batch.available_W[window_V],
+        segment_W=batch.segment_W[window_V],
+        tick_W=batch.tick_W[window_V],
+        clips=c,
+        earlier=e,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
-    )  # fmt: skip
+    )
 
 
 def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
@@ -130,9 +140,15 @@ def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
 
 
 def gradients(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, steps: int = 1,
-    reach_s: float | None = None, batch_size: int = 128,
-) -> Map:  # fmt: skip
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    unit_ids: list[str],
+    *,
+    steps: int = 1,
+    reach_s: float | None = None,
+    batch_size: int = 128,
+) -> Map:
     """Gradient x input of past spikes (``steps`` 1), or integrated gradients (Sundararajan et al., ICML 2017).
 
     The input is how much each past spike counts, 1; the baseline is 0, no spikes at all. The value of
@@ -159,7 +175,9 @@ def gradients(
     values = torch.where(count > 0, sums / count, torch.nan).view(num_units, num_units, reach)
     name = "gradient x input" if steps == 1 else "integrated gradients"
     lags_s = np.round((np.arange(reach) + 1) * dt, 9)
-    return Map(name, values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, count.view(1, num_units, reach).cpu().numpy(), lags_s)  # fmt: skip
+    return Map(
+        name, values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, count.view(1, num_units, reach).cpu().numpy(), lags_s
+    )
 
 
 def _path(steps: int) -> list[tuple[float, float]]:

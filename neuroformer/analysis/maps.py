@@ -98,9 +98,7 @@ class Map:
 
     def with_null(self, mean: np.ndarray, std: np.ndarray) -> Map:
         shape = self.values.shape[:2]
-        return dataclasses.replace(
-            self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape)
-        )
+        return dataclasses.replace(self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape))
 
     def __repr__(self) -> str:
         lags = "" if self.lags_s is None else f" at {len(self.lags_s)} lags"
@@ -144,9 +142,7 @@ def compare(maps: Sequence[Map]) -> tuple[list[str], np.ndarray]:
     for i, a in enumerate(flat):
         for j in range(i):
             both = np.isfinite(a) & np.isfinite(flat[j])
-            out[i, j] = out[j, i] = float(
-                np.corrcoef(stats.rankdata(a[both]), stats.rankdata(flat[j][both]))[0, 1]
-            )
+            out[i, j] = out[j, i] = float(np.corrcoef(stats.rankdata(a[both]), stats.rankdata(flat[j][both]))[0, 1])
     return [m.name for m in maps], out
 
 
@@ -154,7 +150,7 @@ def save_maps(path: Path, maps: Sequence[Map]) -> None:
     """Write maps to one ``.npz``: arrays by place, and what describes them as JSON."""
     arrays, heads = {}, []
     for i, m in enumerate(maps):
-        heads.append({"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid})  # fmt: skip
+        heads.append({"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid})
         for key in ("values", "count", "lags_s", "null_mean", "null_std"):
             value = getattr(m, key)
             if value is not None:
@@ -168,11 +164,7 @@ def load_maps(path: Path) -> dict[str, Map]:
         heads = json.loads(str(file["head"]))
         out = {}
         for i, h in enumerate(heads):
-            arrays = {
-                k.split("_", 1)[1]: file[k]
-                for k in file.files
-                if k != "head" and k.split("_", 1)[0] == str(i)
-            }
+            arrays = {k.split("_", 1)[1]: file[k] for k in file.files if k != "head" and k.split("_", 1)[0] == str(i)}
             grid = tuple(h.pop("grid")) if h["grid"] else h.pop("grid")
             out[h["name"]] = Map(**h, grid=grid, **arrays)
         return out

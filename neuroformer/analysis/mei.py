@@ -39,9 +39,16 @@ class MostExciting:
 
 
 def most_exciting(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, *, contrast: float = 0.25, smooth: float = 1.0,
-    steps: int = 60, starts: int = 2, seed: int = 0,
-) -> MostExciting:  # fmt: skip
+    model: Neuroformer,
+    builder: BatchBuilder,
+    windows: Windows,
+    *,
+    contrast: float = 0.25,
+    smooth: float = 1.0,
+    steps: int = 60,
+    starts: int = 2,
+    seed: int = 0,
+) -> MostExciting:
     """For every unit, the clip that maximises its rate readout.
 
     1. Start from smoothed noise; of ``starts`` such climbs the best is kept, since each may end in another
@@ -91,7 +98,9 @@ class _Climb:
         self.shape = (model.num_units, *clip.images_GFHW.shape[1:])
         self.norm = contrast * float(np.prod(self.shape[1:])) ** 0.5
         kind = np.asarray(images[:1])
-        low, high = (np.iinfo(kind.dtype).min, np.iinfo(kind.dtype).max) if kind.dtype.kind in "iu" else (-np.inf, np.inf)  # fmt: skip
+        low, high = (
+            (np.iinfo(kind.dtype).min, np.iinfo(kind.dtype).max) if kind.dtype.kind in "iu" else (-np.inf, np.inf)
+        )
         self.low, self.high = (low - self.mean) / self.std, (high - self.mean) / self.std
         self.kernel = _gaussian(smooth, model.sos)
 

@@ -78,9 +78,7 @@ def shifted(index: SpikeIndex, seed: int) -> SpikeIndex:
     segment = np.searchsorted(index.base, index.keys, side="right") - 1
     move = rng.integers(0, index.num_ticks[:, None], (len(index.base), index.num_units))
     tick = (index.keys - index.base[segment] + move[segment, index.unit]) % index.num_ticks[segment]
-    return SpikeIndex.from_ticks(
-        segment, tick, index.unit, index.origins, index.num_ticks, index.num_units, index.dt
-    )
+    return SpikeIndex.from_ticks(segment, tick, index.unit, index.origins, index.num_ticks, index.num_units, index.dt)
 
 
 def split_half(make: Callable[[Windows], Sequence[Map]], windows: Windows, seed: int = 0) -> dict[str, float]:

@@ -9,9 +9,7 @@ from neuroformer.metrics import bits_per_spike, null_log_likelihood, poisson_log
 from neuroformer.recording import Recording
 
 
-def oracle_bits_per_spike(
-    rec: Recording, index: SpikeIndex, windows: Windows, shape: WindowShape, unit_rate
-) -> float:
+def oracle_bits_per_spike(rec: Recording, index: SpikeIndex, windows: Windows, shape: WindowShape, unit_rate) -> float:
     """Bits/spike of the generator's own conditional rate on the windows of the model.
 
     ``rec.truth['rate']`` (bins, units) is the expected count of each generator bin given everything, hidden
@@ -26,9 +24,7 @@ def oracle_bits_per_spike(
     start = windows.starts(index)
     first = np.searchsorted(nanoseconds(times), nanoseconds(start))
     if first.max() + shape.current > len(times) or np.abs(times[first] - start).max() > 1e-6:
-        raise ValueError(
-            "the generator's bins do not lie on the windows' clock; window.dt must be the generator's dt"
-        )
+        raise ValueError("the generator's bins do not lie on the windows' clock; window.dt must be the generator's dt")
     if abs(float(np.median(np.diff(times))) - shape.dt) > 1e-9:
         raise ValueError(
             f"the generator's bin is {np.median(np.diff(times)):g} s, window.dt {shape.dt:g} s; make them equal"

@@ -68,9 +68,7 @@ class Pairs:
     def coupling_filter(self) -> Map:
         """The filter of a Poisson GLM with one source and one weight a lag, which has a closed form: the log of the
         target's rate at that lag over its mean rate; half a spike is added on either side."""
-        return self._map(
-            "GLM coupling filter", np.log((self.together + 0.5) / (self.expected + 0.5)), "log rate"
-        )
+        return self._map("GLM coupling filter", np.log((self.together + 0.5) / (self.expected + 0.5)), "log rate")
 
     def transfer_entropy(self) -> Map:
         """Transfer entropy at each lag (Schreiber, PRL 2000): the information that the source's bin gives of the
@@ -82,11 +80,15 @@ class Pairs:
         now, source, n = self.spikes[:, None, None], self.spikes[None, :, None], float(self.num_bins)
         # counts of (target now, target before, source): inclusion and exclusion from the ones that are known
         cell = {
-            (1, 1, 1): both, (1, 1, 0): repeat - both, (1, 0, 1): self.together - both,
-            (1, 0, 0): now - repeat - self.together + both, (0, 1, 1): last - both,
-            (0, 1, 0): now - repeat - last + both, (0, 0, 1): source - self.together - last + both,
+            (1, 1, 1): both,
+            (1, 1, 0): repeat - both,
+            (1, 0, 1): self.together - both,
+            (1, 0, 0): now - repeat - self.together + both,
+            (0, 1, 1): last - both,
+            (0, 1, 0): now - repeat - last + both,
+            (0, 0, 1): source - self.together - last + both,
             (0, 0, 0): n - 2 * now + repeat - source + self.together + last - both,
-        }  # fmt: skip
+        }
         cell = {k: np.maximum(v, 0.0) for k, v in cell.items()}
         total = np.zeros_like(self.together)
         for (i, j, k), c in cell.items():

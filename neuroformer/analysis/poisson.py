@@ -45,10 +45,7 @@ class PoissonSimulator:
     def sample(self, like: Trials, seed: int) -> Trials:
         """Simulated trials with the lengths, sources and stimuli of ``like``."""
         rng = np.random.default_rng(seed)
-        counts = [
-            rng.poisson(self.rates(int(s), int(n)))
-            for s, n in zip(like.stimulus, like.num_ticks, strict=True)
-        ]
+        counts = [rng.poisson(self.rates(int(s), int(n))) for s, n in zip(like.stimulus, like.num_ticks, strict=True)]
         return Trials.from_counts(counts, like.source, like.stimulus, like.dt)
 
     def log_likelihood(self, trials: Trials, whole: int = 1) -> float:
@@ -94,12 +91,14 @@ def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
         return None
     mean_U = homogeneous(train).mean_U
     counts, held_out = train.counts(), valid.counts()
-    raw = {int(s): _mean_counts([counts[t] for t in np.flatnonzero(train.stimulus == s)]) for s in np.unique(train.stimulus)}  # fmt: skip
+    raw = {
+        int(s): _mean_counts([counts[t] for t in np.flatnonzero(train.stimulus == s)])
+        for s in np.unique(train.stimulus)
+    }
     best: tuple[float, PoissonSimulator] | None = None
     for sigma in SMOOTHING_S:
         smooth = {
-            s: gaussian_filter1d(x, sigma / train.dt, axis=0, mode="nearest") if sigma else x
-            for s, x in raw.items()
+            s: gaussian_filter1d(x, sigma / train.dt, axis=0, mode="nearest") if sigma else x for s, x in raw.items()
         }
         for floor in FLOORS:
             psth = {s: (1 - floor) * x + floor * mean_U for s, x in smooth.items()}

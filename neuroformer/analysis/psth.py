@@ -35,9 +35,7 @@ def psth(counts_TBU, dt: float, width: float = WIDTH_S) -> np.ndarray:
     """
     counts = np.asarray(counts_TBU, dtype=np.float64)
     if counts.ndim != 3 or len(counts) == 0:
-        raise ValueError(
-            f"counts have shape {counts.shape}; expected (trials, bins, units), one trial at least"
-        )
+        raise ValueError(f"counts have shape {counts.shape}; expected (trials, bins, units), one trial at least")
     join = round(width / dt)
     if join < 1 or abs(width / dt - join) > 1e-6:
         raise ValueError(f"width is {width:g} s; expected a whole multiple of dt = {dt:g} s")
@@ -155,9 +153,7 @@ def compare_psth(rec: Recording, split: Split, simulated: Recording, part: str) 
             continue
         sim = simulated.trial_intervals[stimulus[source] == s]
         held, train = rec.trial_intervals[members[part]], rec.trial_intervals[members["train"]]
-        made = [
-            psth(counts_of(r, i, WIDTH_S), WIDTH_S) for r, i in ((simulated, sim), (rec, held), (rec, train))
-        ]
+        made = [psth(counts_of(r, i, WIDTH_S), WIDTH_S) for r, i in ((simulated, sim), (rec, held), (rec, train))]
         bins = min(len(x) for x in made)
         for name, x in zip(parts, made, strict=True):
             parts[name].append(x[:bins])

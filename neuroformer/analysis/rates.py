@@ -11,9 +11,7 @@ import numpy as np
 
 from neuroformer.metrics import RateBits, bits_per_spike_rates, pearson
 
-MIN_EXPLAINABLE = (
-    0.15  # units with a smaller explainable share have no meaningful FEVE (the limit of Sensorium)
-)
+MIN_EXPLAINABLE = 0.15  # units with a smaller explainable share have no meaningful FEVE (the limit of Sensorium)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +57,9 @@ def expected_counts(
     """
     x = np.asarray(source_KBU, dtype=np.float64)
     if x.ndim != (2 if readout else 3):
-        raise ValueError(f"got shape {x.shape}; expected {'(bins, units) log rates' if readout else '(samples, bins, units) counts'}")  # fmt: skip
+        raise ValueError(
+            f"got shape {x.shape}; expected {'(bins, units) log rates' if readout else '(samples, bins, units) counts'}"
+        )
     if readout:
         x = _joined(np.exp(x), join)
         return Rates(x, np.zeros_like(x), 0, 0.0)
@@ -114,10 +114,8 @@ def feve(recorded: list[np.ndarray], predicted: list[Rates], stimulus: np.ndarra
     """
     bins = min(len(x) for x in recorded)
     y = np.stack([x[:bins] for x in recorded])
-    wrong = [
-        (x - p.expected_BU[:bins]) ** 2 - p.variance_BU[:bins] for x, p in zip(y, predicted, strict=True)
-    ]
-    noise = [y[stimulus == s].var(0, ddof=1) for s in np.unique(stimulus[stimulus >= 0]) if (stimulus == s).sum() > 1]  # fmt: skip
+    wrong = [(x - p.expected_BU[:bins]) ** 2 - p.variance_BU[:bins] for x, p in zip(y, predicted, strict=True)]
+    noise = [y[stimulus == s].var(0, ddof=1) for s in np.unique(stimulus[stimulus >= 0]) if (stimulus == s).sum() > 1]
     if not noise:
         return float("nan"), 0
     noise_U, error_U = np.mean(noise, axis=(0, 1)), np.mean(wrong, axis=(0, 1))

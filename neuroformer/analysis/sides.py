@@ -33,7 +33,10 @@ class Side:
     def psths(self, times_DT: np.ndarray) -> dict[int, np.ndarray]:
         """(D, B, U) mean counts by stimulus; NaN where no trial was drawn, or one that had ended."""
         stimulus = self.trials.stimulus
-        return {int(s): _means(self.wide_TBU[stimulus == s], times_DT[:, stimulus == s]) for s in np.unique(stimulus[stimulus >= 0])}  # fmt: skip
+        return {
+            int(s): _means(self.wide_TBU[stimulus == s], times_DT[:, stimulus == s])
+            for s in np.unique(stimulus[stimulus >= 0])
+        }
 
 
 def _means(x_TBU: np.ndarray, times_DT: np.ndarray) -> np.ndarray:

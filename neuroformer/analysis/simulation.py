@@ -63,10 +63,17 @@ def simulated_trials(simulated: Recording, held_out: Trials) -> Trials:
 
 
 def score_simulation(
-    simulated: Trials, parts: Parts, *, true_past: Trials | None = None, chains: Chains | None = None,
-    readout: list[np.ndarray] | None = None, whole: int = 1, bootstraps: int = 200, seed: int = 0,
+    simulated: Trials,
+    parts: Parts,
+    *,
+    true_past: Trials | None = None,
+    chains: Chains | None = None,
+    readout: list[np.ndarray] | None = None,
+    whole: int = 1,
+    bootstraps: int = 200,
+    seed: int = 0,
     progress: Callable[[str], object] = lambda what: None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Every score of a simulation, with 95 % intervals, its ceiling and its floors.
 
     Five candidates are compared with the held-out trials by the same scores: ``model`` (closed loop),
@@ -104,14 +111,15 @@ def score_simulation(
     held_out = parts.held_out
     progress("Poisson simulators")
     simulators: dict[str, PoissonSimulator | None] = {
-        "psth_poisson": psth_poisson(parts.train, parts.valid), "homogeneous": homogeneous(parts.train),
-    }  # fmt: skip
+        "psth_poisson": psth_poisson(parts.train, parts.valid),
+        "homogeneous": homogeneous(parts.train),
+    }
     candidates = _candidates(simulated, true_past, parts.train, simulators, seed)
     out = _compared(candidates, parts, simulators, bootstraps, seed, progress)
     if readout is not None:
         out["candidates"]["readout"] = _readout_scores(readout, held_out)
     out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
-    out["bits_per_spike"] = {n: s.bits_per_spike(held_out, whole) for n, s in simulators.items() if s is not None}  # fmt: skip
+    out["bits_per_spike"] = {n: s.bits_per_spike(held_out, whole) for n, s in simulators.items() if s is not None}
     chosen = simulators["psth_poisson"]
     if chosen is not None:
         out["psth_poisson_choice"] = {"smoothing_s": chosen.smoothing_s, "floor": chosen.floor}
@@ -125,9 +133,13 @@ def score_simulation(
 
 
 def _compared(
-    candidates: dict[str, Trials], parts: Parts, simulators: dict[str, PoissonSimulator | None], bootstraps: int,
-    seed: int, progress: Callable[[str], object],
-) -> dict[str, Any]:  # fmt: skip
+    candidates: dict[str, Trials],
+    parts: Parts,
+    simulators: dict[str, PoissonSimulator | None],
+    bootstraps: int,
+    seed: int,
+    progress: Callable[[str], object],
+) -> dict[str, Any]:
     """``candidates``: the scores of each against the held-out trials; ``classifier``: the accuracies of both classifiers."""
     held_out = parts.held_out
     busiest = np.argsort(-np.bincount(parts.train.unit, minlength=held_out.num_units))
@@ -147,9 +159,12 @@ def _compared(
 
 
 def _candidates(
-    simulated: Trials, true_past: Trials | None, train: Trials,
-    simulators: dict[str, PoissonSimulator | None], seed: int,
-) -> dict[str, Trials]:  # fmt: skip
+    simulated: Trials,
+    true_past: Trials | None,
+    train: Trials,
+    simulators: dict[str, PoissonSimulator | None],
+    seed: int,
+) -> dict[str, Trials]:
     """The candidates that exist, by name."""
     made = {"model": simulated, "true_past": true_past, "ceiling": _as_many(train, simulated, seed)}
     for i, (name, one) in enumerate(simulators.items()):
@@ -216,8 +231,9 @@ def _of_expected(recorded, plain, likely, stimulus: np.ndarray, rows: np.ndarray
     r, bits = single_trial_r(recorded, plain), rate_bits(recorded, likely)
     out = {
         "single_trial_r": float(np.nanmean(r)) if np.isfinite(r).any() else float("nan"),
-        "rate_bits": bits.pooled, "rate_bits_per_unit": bits.per_unit_mean,
-    }  # fmt: skip
+        "rate_bits": bits.pooled,
+        "rate_bits_per_unit": bits.per_unit_mean,
+    }
     value, units = feve(recorded, plain, stimulus[rows])
     return out | ({"feve": value, "feve_units": units} if units else {})
 
@@ -230,7 +246,7 @@ def _samples_of_each(name: str, trials: Trials, parts: Parts, join: int) -> list
     """(K, B, U) samples of every held-out trial: its imitations, or all other repeats of its stimulus."""
     wide = trials.counts(join)
     if name != "ceiling":
-        return [np.stack([wide[t] for t in np.flatnonzero(trials.source == s)]) for s in parts.held_out.source]  # fmt: skip
+        return [np.stack([wide[t] for t in np.flatnonzero(trials.source == s)]) for s in parts.held_out.source]
     recorded = [(parts.train, parts.train.counts(join)), (parts.held_out, parts.held_out.counts(join))]
     out = []
     for source, stimulus in zip(parts.held_out.source, parts.held_out.stimulus, strict=True):

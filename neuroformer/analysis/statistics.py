@@ -76,15 +76,25 @@ def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray) -> tuple:
     fine = x_BU[:, pair_units].astype(np.float64)
     empty = np.zeros((len(pair_units), len(pair_units)))
     lagged = [
-        fine[:-lag].T @ fine[lag:] * (bins / (bins - lag)) if bins > lag else empty
-        for lag in range(1, NUM_LAGS + 1)
+        fine[:-lag].T @ fine[lag:] * (bins / (bins - lag)) if bins > lag else empty for lag in range(1, NUM_LAGS + 1)
     ]
     num_spectra, spectrum = _spectrum(x_BU.sum(1), dt)
     return (
-        bins * dt, x_BU.sum(0), np.stack([np.full(num_units, len(fano)), fano.sum(0), (fano**2).sum(0)]),
-        intervals, histogram, len(pair), pair.sum(0), pair.T @ pair,
-        bins, fine.sum(0), (fine**2).sum(0), np.array(lagged), num_spectra, spectrum,
-    )  # fmt: skip
+        bins * dt,
+        x_BU.sum(0),
+        np.stack([np.full(num_units, len(fano)), fano.sum(0), (fano**2).sum(0)]),
+        intervals,
+        histogram,
+        len(pair),
+        pair.sum(0),
+        pair.T @ pair,
+        bins,
+        fine.sum(0),
+        (fine**2).sum(0),
+        np.array(lagged),
+        num_spectra,
+        spectrum,
+    )
 
 
 def _windows(x_BU: np.ndarray, join: int) -> np.ndarray:
@@ -194,13 +204,16 @@ def compare(a: Statistics, b: Statistics) -> dict[str, float]:
         "rate_ratio": float(population(a) / population(b)) if population(b) > 0 else float("nan"),
         "rate_r": correlation(log_a, log_b),
         "rate_error": float(np.median(np.abs(log_a - log_b))),
-        "fano": _median(fano_a), "fano_error": _median(np.abs(fano_a - fano_b)),
-        "cv": _median(cv_a), "cv_error": _median(np.abs(cv_a - cv_b)),
+        "fano": _median(fano_a),
+        "fano_error": _median(np.abs(fano_a - fano_b)),
+        "cv": _median(cv_a),
+        "cv_error": _median(np.abs(cv_a - cv_b)),
         "isi_distance": _isi_distance(a, b),
-        "pair_r": correlation(pair_a, pair_b), "pair_error": _rms(pair_a - pair_b),
+        "pair_r": correlation(pair_a, pair_b),
+        "pair_error": _rms(pair_a - pair_b),
         "lagged_r": correlation(lag_a, lag_b),
         "spectrum_error": _spectrum_error(a, b),
-    }  # fmt: skip
+    }
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -26,8 +26,9 @@ def compare_traces(rec: Recording, split: Split, simulated: Recording, part: str
     return {
         "trace_std_ratio": float(np.median(np.nanstd(y, 0)[use] / spread[use])),
         "trace_mean_shift": float(np.median(np.abs(np.nanmean(y, 0) - np.nanmean(x, 0))[use] / spread[use])),
-        "trace_lag1_simulated": _lag1(made), "trace_lag1_held_out": _lag1(true),
-    }  # fmt: skip
+        "trace_lag1_simulated": _lag1(made),
+        "trace_lag1_held_out": _lag1(true),
+    }
 
 
 def _inside(rec: Recording, start: float, stop: float) -> np.ndarray:
@@ -37,9 +38,7 @@ def _inside(rec: Recording, start: float, stop: float) -> np.ndarray:
 
 
 def _lag1(parts: list[np.ndarray]) -> float:
-    before, after = (
-        np.concatenate([p[s] for p in parts]).astype(np.float64) for s in (slice(-1), slice(1, None))
-    )
+    before, after = (np.concatenate([p[s] for p in parts]).astype(np.float64) for s in (slice(-1), slice(1, None)))
     known = np.isfinite(before) & np.isfinite(after)
     each = []
     for u in range(before.shape[1]):

@@ -45,9 +45,15 @@ class Trials:
         trial = np.searchsorted(index.base, index.keys, side="right") - 1
         # trials of no bins share their base with the next one; the last of them holds the spikes
         return cls(
-            trial, index.keys - index.base[trial], index.unit.astype(np.int64), index.num_ticks,
-            np.asarray(source, np.int64), np.asarray(stimulus, np.int64), dt, rec.num_units,
-        )  # fmt: skip
+            trial,
+            index.keys - index.base[trial],
+            index.unit.astype(np.int64),
+            index.num_ticks,
+            np.asarray(source, np.int64),
+            np.asarray(stimulus, np.int64),
+            dt,
+            rec.num_units,
+        )
 
     @classmethod
     def from_counts(cls, counts: list[np.ndarray], source, stimulus, dt: float) -> Trials:
@@ -60,7 +66,9 @@ class Trials:
         trial, tick, unit = np.concatenate([np.zeros((3, 0), np.int64), *parts], axis=1)
         num_units = counts[0].shape[1]
         num_ticks = np.array([len(x) for x in counts], np.int64)
-        return cls(trial, tick, unit, num_ticks, np.asarray(source, np.int64), np.asarray(stimulus, np.int64), dt, num_units)  # fmt: skip
+        return cls(
+            trial, tick, unit, num_ticks, np.asarray(source, np.int64), np.asarray(stimulus, np.int64), dt, num_units
+        )
 
     def __len__(self) -> int:
         return len(self.num_ticks)
@@ -73,15 +81,19 @@ class Trials:
         """Some of the trials, in the order asked for; one may be asked for twice."""
         which = np.asarray(which, np.int64)
         edges = np.searchsorted(self.trial, np.arange(len(self) + 1))
-        take = [
-            np.arange(lo, hi) for lo, hi in zip(edges[which].tolist(), edges[which + 1].tolist(), strict=True)
-        ]
+        take = [np.arange(lo, hi) for lo, hi in zip(edges[which].tolist(), edges[which + 1].tolist(), strict=True)]
         flat = np.concatenate([np.zeros(0, np.int64), *take])
         new = np.repeat(np.arange(len(which)), [len(x) for x in take])
         return Trials(
-            new, self.tick[flat], self.unit[flat], self.num_ticks[which], self.source[which],
-            self.stimulus[which], self.dt, self.num_units,
-        )  # fmt: skip
+            new,
+            self.tick[flat],
+            self.unit[flat],
+            self.num_ticks[which],
+            self.source[which],
+            self.stimulus[which],
+            self.dt,
+            self.num_units,
+        )
 
     def counts(self, join: int = 1) -> list[np.ndarray]:
         """(bins, units) float32 counts of each trial, in bins of ``join`` ticks; an incomplete last bin is left
@@ -93,9 +105,7 @@ class Trials:
             here = slice(int(edges[t]), int(edges[t + 1]))
             bins, unit = self.tick[here] // join, self.unit[here]
             inside = bins < n
-            flat = np.bincount(
-                bins[inside] * self.num_units + unit[inside], minlength=int(n) * self.num_units
-            )
+            flat = np.bincount(bins[inside] * self.num_units + unit[inside], minlength=int(n) * self.num_units)
             out.append(flat.reshape(int(n), self.num_units).astype(np.float32))
         return out
 
@@ -111,9 +121,12 @@ class Trials:
         """At most the first so many bins of every trial, or (T,) of each."""
         inside = self.tick < np.broadcast_to(num_ticks, self.num_ticks.shape)[self.trial]
         return replace(
-            self, trial=self.trial[inside], tick=self.tick[inside], unit=self.unit[inside],
+            self,
+            trial=self.trial[inside],
+            tick=self.tick[inside],
+            unit=self.unit[inside],
             num_ticks=np.minimum(self.num_ticks, num_ticks),
-        )  # fmt: skip
+        )
 
     def stretch(self, start: int, stop: int) -> Trials:
         """The bins ``[start, stop)`` of every trial that has them all."""
@@ -121,6 +134,12 @@ class Trials:
         part = self.rows(keep)
         inside = (part.tick >= start) & (part.tick < stop)
         return Trials(
-            part.trial[inside], part.tick[inside] - start, part.unit[inside],
-            np.full(len(keep), stop - start), part.source, part.stimulus, part.dt, part.num_units,
-        )  # fmt: skip
+            part.trial[inside],
+            part.tick[inside] - start,
+            part.unit[inside],
+            np.full(len(keep), stop - start),
+            part.source,
+            part.stimulus,
+            part.dt,
+            part.num_units,
+        )

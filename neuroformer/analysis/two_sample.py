@@ -117,13 +117,18 @@ def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | No
         return None
     models = {
         "gradient_boosting": HistGradientBoostingClassifier(
-            max_iter=150, learning_rate=0.08, max_leaf_nodes=8, min_samples_leaf=10, l2_regularization=1.0,
-            class_weight="balanced", random_state=seed,
+            max_iter=150,
+            learning_rate=0.08,
+            max_leaf_nodes=8,
+            min_samples_leaf=10,
+            l2_regularization=1.0,
+            class_weight="balanced",
+            random_state=seed,
         ),
         "logistic_regression": make_pipeline(
             StandardScaler(), LogisticRegression(C=0.03, class_weight="balanced", max_iter=2000)
         ),
-    }  # fmt: skip
+    }
     # a tree of a few hundred segments is grown in less time than threads need to wait for each other
     with threadpool_limits(1):
         for (train, test), (name, model) in itertools.product(splits, models.items()):

@@ -57,12 +57,13 @@ def _too_slow(rec: Recording) -> Finding | None:
     if short < 0.5 or fastest > 0.2:
         return None
     return Finding(
-        "milliseconds_as_seconds", "warning",
+        "milliseconds_as_seconds",
+        "warning",
         f"98 % of the intervals between a unit's spikes last more than {short:.2g} s, no unit fires above "
         f"{fastest:.3g} Hz, and the recording lasts {rec.duration / 3600:,.0f} h",
         f"spike times look like milliseconds; {_UNIT_ADVICE}",
         {"interval_s_2%": short, "rate_hz_max": fastest},
-    )  # fmt: skip
+    )
 
 
 def _too_fast(rec: Recording) -> Finding | None:
@@ -70,11 +71,12 @@ def _too_fast(rec: Recording) -> Finding | None:
     if rec.num_spikes < MIN_SPIKES or np.median(rates) < 300:
         return None
     return Finding(
-        "seconds_as_milliseconds", "warning",
+        "seconds_as_milliseconds",
+        "warning",
         f"the median unit fires at {np.median(rates):,.0f} Hz in {rec.duration:.3g} s",
         f"spike times look as if seconds had been divided by 1000; {_UNIT_ADVICE}",
         {"rate_hz_median": float(np.median(rates))},
-    )  # fmt: skip
+    )
 
 
 def _spans(rec: Recording) -> list[Finding | None]:
@@ -93,14 +95,19 @@ def _spans(rec: Recording) -> list[Finding | None]:
         where = f"spikes run from {a:,.1f} to {b:,.1f} s, {name} from {c:,.1f} to {d:,.1f} s"
         if 300 < ratio < 3000 or 300 < 1 / max(ratio, 1e-12) < 3000:
             which = "milliseconds_as_seconds" if ratio < 1 else "seconds_as_milliseconds"
-            out.append(Finding(which, "warning", where, f"one of them is in milliseconds; {_UNIT_ADVICE}", values))  # fmt: skip
+            out.append(Finding(which, "warning", where, f"one of them is in milliseconds; {_UNIT_ADVICE}", values))
             continue
         overlap = max(0.0, min(b, d) - max(a, c))
         if overlap < 0.5 * min(b - a, d - c):
-            out.append(Finding(
-                "clock_mismatch", "warning", where,
-                "they share less than half of their time; put both on one clock", values,
-            ))  # fmt: skip
+            out.append(
+                Finding(
+                    "clock_mismatch",
+                    "warning",
+                    where,
+                    "they share less than half of their time; put both on one clock",
+                    values,
+                )
+            )
             continue
         out.append(_shift(name, where, a, b, c, d, values))
     return out
@@ -113,10 +120,12 @@ def _shift(name: str, where: str, a, b, c, d, values) -> Finding | None:
     if not same or abs(start) < max(1.0, 1e-3 * (b - a)):
         return None
     return Finding(
-        "clock_offset", "warning", f"{where}: both ends differ by {start:+.2f} s",
+        "clock_offset",
+        "warning",
+        f"{where}: both ends differ by {start:+.2f} s",
         f"{name} seem to have a clock of their own; subtract the offset if they are one session",
         values | {"offset_s": start},
-    )  # fmt: skip
+    )
 
 
 # -- offsets that the trials show -------------------------------------------------------------------------
@@ -139,11 +148,12 @@ def _trial_offset(rec: Recording, name: str, times: np.ndarray) -> Finding | Non
     if np.mean(np.abs(np.r_[lead, tail] - offset) < 2 * period) < 0.8:
         return None
     return Finding(
-        "clock_offset", "warning",
+        "clock_offset",
+        "warning",
         f"{name} begin and end {offset:+.2f} s from the start and stop of the trials, in all of them",
         "put them on the clock of the trials and spikes",
         {"series": name, "offset_s": offset},
-    )  # fmt: skip
+    )
 
 
 def _to_nearest(marks: np.ndarray, times: np.ndarray) -> np.ndarray:
@@ -177,12 +187,13 @@ def _lag_finding(rec: Recording) -> Finding | None:
     if lag.strength[usual].max() - floor > 0.5 * (lag.strength.max() - floor):
         return None  # a periodic stimulus has many peaks
     return Finding(
-        "clock_offset", "warning",
+        "clock_offset",
+        "warning",
         f"spikes go best with the frames that come on {abs(lag.peak_s):.2f} s {'before' if lag.peak_s > 0 else 'after'} "
         f"them (z = {lag.z:.0f}); cells follow a picture by 0 to {high:g} s",
         "the clocks of frames and spikes differ, likely by that much",
         {"series": "frames", "offset_s": -lag.peak_s, "z": lag.z},
-    )  # fmt: skip
+    )
 
 
 def frame_lag(rec: Recording) -> Lag | None:

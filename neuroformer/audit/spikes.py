@@ -59,20 +59,25 @@ def spike_facts(rec: Recording) -> dict[str, Any]:
     rates = rec.rates()
     low, middle, high = np.quantile(rates, [0.05, 0.5, 0.95])
     return {
-        "duration_s": rec.duration, "intervals": len(rec.domain),
-        "longest_gap_s": float((rec.domain[1:, 0] - rec.domain[:-1, 1]).max(initial=0.0)), "units": rec.num_units, "spikes": rec.num_spikes,
-        "rate_hz_5%": float(low), "rate_hz_median": float(middle), "rate_hz_95%": float(high),
-        "rate_hz_max": float(rates.max()), "silent_units": int((rates == 0).sum()), "trials": rec.num_trials,
-    }  # fmt: skip
+        "duration_s": rec.duration,
+        "intervals": len(rec.domain),
+        "longest_gap_s": float((rec.domain[1:, 0] - rec.domain[:-1, 1]).max(initial=0.0)),
+        "units": rec.num_units,
+        "spikes": rec.num_spikes,
+        "rate_hz_5%": float(low),
+        "rate_hz_median": float(middle),
+        "rate_hz_95%": float(high),
+        "rate_hz_max": float(rates.max()),
+        "silent_units": int((rates == 0).sum()),
+        "trials": rec.num_trials,
+    }
 
 
 def rate_series(rec: Recording, bins: int = 200) -> tuple[np.ndarray, np.ndarray]:
     """Bin centres and the population's rate (Hz) over the domain; NaN where there are no data."""
     edges = np.linspace(rec.domain[0, 0], rec.domain[-1, 1], bins + 1)
     counts = np.diff(np.searchsorted(rec.spike_times, edges))
-    inside = sum(
-        np.clip(np.minimum(edges[1:], b) - np.maximum(edges[:-1], a), 0, None) for a, b in rec.domain
-    )
+    inside = sum(np.clip(np.minimum(edges[1:], b) - np.maximum(edges[:-1], a), 0, None) for a, b in rec.domain)
     width = edges[1] - edges[0]
     rate = np.where(inside > 0.2 * width, counts / np.maximum(inside, 1e-12), np.nan)
     return (edges[1:] + edges[:-1]) / 2, rate
@@ -85,9 +90,7 @@ def _no_spikes(rec: Recording) -> Finding | None:
     if rec.num_spikes:
         return None
     if rec.traces is not None:
-        return Finding(
-            "no_spikes", "note", "no spikes are used, only traces", "traces.likelihood models those"
-        )
+        return Finding("no_spikes", "note", "no spikes are used, only traces", "traces.likelihood models those")
     return Finding("no_spikes", "warning", "the recording holds no spike", "check the reader's options")
 
 
@@ -96,11 +99,12 @@ def _transposed(rec: Recording, dt: float) -> Finding | None:
     if rec.num_units < 200 or rec.num_units < 4 * bins or rec.duration > 10:
         return None
     return Finding(
-        "transposed_counts", "warning",
+        "transposed_counts",
+        "warning",
         f"{rec.num_units:,} units in {rec.duration:.3g} s: more than four times as many units as bins",
         "counts are units x bins; if yours are bins x units, hand over their transpose",
         {"units": rec.num_units, "bins": int(bins)},
-    )  # fmt: skip
+    )
 
 
 def _dominant(rec: Recording, counts: np.ndarray) -> Finding | None:
@@ -111,12 +115,13 @@ def _dominant(rec: Recording, counts: np.ndarray) -> Finding | None:
     if share < 0.5:
         return None
     return Finding(
-        "dominant_unit", "warning",
+        "dominant_unit",
+        "warning",
         f"unit '{rec.unit_ids[top]}' holds {share:.0%} of all spikes ({rate:.1f} Hz; the median unit "
         f"{np.median(rec.rates()):.2f} Hz)",
         "likely a multi-unit or noise cluster; leave it out, or every score is mostly about it",
         {"unit": rec.unit_ids[top], "share": float(share), "rate_hz": float(rate)},
-    )  # fmt: skip
+    )
 
 
 def _silent(rec: Recording, counts: np.ndarray) -> Finding | None:
@@ -128,14 +133,14 @@ def _silent(rec: Recording, counts: np.ndarray) -> Finding | None:
     if numbered and counts[0] == 0 and silent == 1:
         advice = "units count from 0: if yours count from 1, subtract 1; else leave that unit out"
     elif numbered and silent > rec.num_units / 2:
-        advice = (
-            "units count from 0 without holes: if these are ids, map them to 0, 1, ...; else leave them out"
-        )
+        advice = "units count from 0 without holes: if these are ids, map them to 0, 1, ...; else leave them out"
     return Finding(
-        "silent_units", "warning" if silent > rec.num_units / 2 else "note",
-        f"{silent} of {rec.num_units} units never fire", advice,
+        "silent_units",
+        "warning" if silent > rec.num_units / 2 else "note",
+        f"{silent} of {rec.num_units} units never fire",
+        advice,
         {"silent": silent, "units": rec.num_units},
-    )  # fmt: skip
+    )
 
 
 def _duplicated(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
@@ -144,12 +149,13 @@ def _duplicated(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding
     if again.sum() < 0.01 * max(len(times), 1):
         return None
     return Finding(
-        "duplicated_spikes", "warning",
+        "duplicated_spikes",
+        "warning",
         f"{again.sum():,} of {len(times):,} spikes ({again.sum() / len(times):.1%}) have the unit and the time of "
         f"the one before, in {len(np.unique(who[again]))} units",
         "a file read twice, or two sortings joined; drop the copies",
         {"duplicated": int(again.sum()), "looked_at": len(times)},
-    )  # fmt: skip
+    )
 
 
 def _duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
@@ -173,12 +179,13 @@ def _duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray) -> F
         return None
     found = [[rec.unit_ids[i], rec.unit_ids[j]] for i, j in np.argwhere(double)]
     return Finding(
-        "duplicated_units", "warning",
+        "duplicated_units",
+        "warning",
         f"{len(found)} pair(s) of units share more than half of their spikes, to within 0.5 ms: "
         + "; ".join(f"'{a}' and '{b}'" for a, b in found[:4]),
         "one neuron sorted twice predicts itself; leave one of each pair out",
         {"pairs": found},
-    )  # fmt: skip
+    )
 
 
 def _refractory(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
@@ -191,13 +198,13 @@ def _refractory(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding
         return None
     worst = bad[share[bad].argsort()[::-1]]
     return Finding(
-        "refractory_violations", "warning" if np.median(share[total >= MIN_SPIKES]) > 0.1 else "note",
+        "refractory_violations",
+        "warning" if np.median(share[total >= MIN_SPIKES]) > 0.1 else "note",
         f"{len(bad)} of {rec.num_units} units have more than 2 % of their intervals below "
-        f"{REFRACTORY_S * 1e3:g} ms; worst: "
-        + ", ".join(f"'{rec.unit_ids[u]}' {share[u]:.1%}" for u in worst[:3]),
+        f"{REFRACTORY_S * 1e3:g} ms; worst: " + ", ".join(f"'{rec.unit_ids[u]}' {share[u]:.1%}" for u in worst[:3]),
         "likely several neurons in one cluster (or spikes that were made from counts)",
         {"units": [rec.unit_ids[u] for u in worst], "shares": [float(share[u]) for u in worst]},
-    )  # fmt: skip
+    )
 
 
 def _outside(rec: Recording, times: np.ndarray) -> Finding | None:
@@ -206,11 +213,12 @@ def _outside(rec: Recording, times: np.ndarray) -> Finding | None:
     if len(times) == 0 or outside.mean() < 0.001:
         return None
     return Finding(
-        "spikes_outside_domain", "warning",
+        "spikes_outside_domain",
+        "warning",
         f"{outside.mean():.1%} of the spikes lie outside the intervals that are said to hold data, and are not used",
         "check the domain, or the clock of the spikes",
         {"share": float(outside.mean())},
-    )  # fmt: skip
+    )
 
 
 def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
@@ -228,12 +236,13 @@ def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
         return None
     at = int(np.where(long, gaps, 0).argmax())
     return Finding(
-        "silent_stretch", "warning",
+        "silent_stretch",
+        "warning",
         f"no unit fires for {gaps[at]:.1f} s from {marks[at]:.1f} s on; {int(long.sum())} such stretch(es), "
         f"{gaps[long].sum():.1f} s together",
         "if the recording was interrupted, take the stretch out of the domain: there it is missing, not silent",
         {"stretches": int(long.sum()), "seconds": float(gaps[long].sum()), "longest_from_s": float(marks[at])},
-    )  # fmt: skip
+    )
 
 
 def _drift(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
@@ -256,9 +265,10 @@ def _drift(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | No
     if not moved.any():
         return None
     return Finding(
-        "drift", "note",
+        "drift",
+        "note",
         f"{int(moved.sum())} of {rec.num_units} units fire at more than three times the rate in one end of the "
         "recording than in the other",
         "the probe may have moved, or the animal's state changed; splits should hold blocks from all of it",
         {"units": [rec.unit_ids[u] for u in np.flatnonzero(moved)]},
-    )  # fmt: skip
+    )

@@ -39,9 +39,7 @@ def split_of_intervals(parts: Mapping[str, Any], config: Config) -> Split:
         )
     for part, intervals in given.items():
         if intervals.ndim != 2 or intervals.shape[1] != 2 or not (intervals[:, 1] > intervals[:, 0]).all():
-            raise ConfigError(
-                f"'{part}' has shape {intervals.shape}; expected (N, 2), start < stop in seconds"
-            )
+            raise ConfigError(f"'{part}' has shape {intervals.shape}; expected (N, 2), start < stop in seconds")
     rows = np.concatenate([np.c_[v, np.full(len(v), PARTS.index(k))] for k, v in given.items()])
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     # a bin more or less by rounding must not lose a window of exactly its own length
@@ -123,13 +121,14 @@ class SplitAudit:
             near = distances(blocks, self.split.intervals("train"))
             if np.median(lengths) <= size and np.median(near) <= size:
                 return Finding(
-                    "random_windows", "leak",
+                    "random_windows",
+                    "leak",
                     f"the median stretch of '{part}' lasts {np.median(lengths):.3g} s and has training data "
                     f"{np.median(near):.3g} s beside it: windows are shuffled into parts",
                     "split by blocks of a minute or by whole trials; behavior and firing hardly change within "
                     "a window, so neighbors in training give the answer away",
                     {"part": part, "median_block_s": float(np.median(lengths)), "blocks": len(blocks)},
-                )  # fmt: skip
+                )
         return None
 
     def _gap(self) -> Finding | None:
@@ -145,12 +144,13 @@ class SplitAudit:
         worst = max(shares, key=lambda k: shares[k])
         reader, _, read = worst.split()
         return Finding(
-            "gap_too_short", "leak",
+            "gap_too_short",
+            "leak",
             f"{shares[worst]:.1%} of the '{reader}' windows reach back into '{read}' (a window reads "
             f"{self.back:g} s before it and {self.config.window.current:g} s itself)",
             f"leave a gap of at least {self.back + self.config.window.current:g} s between the parts",
             {"shares": shares, "reach_s": self.back},
-        )  # fmt: skip
+        )
 
     def _reading(self, reader: str, read: str) -> float:
         windows = self.windows(reader)
@@ -208,17 +208,21 @@ class SplitAudit:
         if known > 0.5:
             measure = "balanced accuracy" if kind == "classification" else "R2"
             return Finding(
-                "predictable_without_spikes", "warning",
+                "predictable_without_spikes",
+                "warning",
                 f"'{name}' is predicted with {measure} {score:.2f} without any neural data, from training labels alone",
-                "a decoder is worth what it adds to that; longer blocks and gaps leave less to interpolate", values,
-            )  # fmt: skip
+                "a decoder is worth what it adds to that; longer blocks and gaps leave less to interpolate",
+                values,
+            )
         if gap < tau:
             return Finding(
-                "autocorrelation_beyond_gap", "note",
+                "autocorrelation_beyond_gap",
+                "note",
                 f"'{name}' stays like itself for {'minutes' if np.isinf(tau) else f'{tau:.3g} s'}, the nearest "
                 f"training data are {gap:.3g} s away",
-                "compare its score with the control's, which knows the neighboring labels", values,
-            )  # fmt: skip
+                "compare its score with the control's, which knows the neighboring labels",
+                values,
+            )
         return None
 
 
@@ -254,7 +258,9 @@ def _touches(intervals: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def _shared_seconds(intervals: np.ndarray, others: np.ndarray) -> float:
     a, b = merged(intervals), merged(others)
-    covered = lambda x, t: np.interp(t, x.ravel(), np.c_[np.r_[0, np.cumsum(x[:, 1] - x[:, 0])[:-1]], np.cumsum(x[:, 1] - x[:, 0])].ravel())  # fmt: skip
+    covered = lambda x, t: np.interp(
+        t, x.ravel(), np.c_[np.r_[0, np.cumsum(x[:, 1] - x[:, 0])[:-1]], np.cumsum(x[:, 1] - x[:, 0])].ravel()
+    )
     return float((covered(b, a[:, 1]) - covered(b, a[:, 0])).sum())
 
 

@@ -27,7 +27,7 @@ _COLUMNS = (
 )
 
 
-def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[str, Any]) -> list[Finding | None]:  # fmt: skip
+def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[str, Any]) -> list[Finding | None]:
     """Findings on shared and near-by stimuli and on closed loops; ``facts["stimuli"]`` is filled."""
     out: list[Finding | None] = []
     train = split.intervals("train")
@@ -39,7 +39,7 @@ def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[
         if all(len(s) for s in shown.values()):
             same, looked = shared_images(rec.frames, shown["train"], shown["test"])
             shared["frames"] = float(same.mean())
-            stimuli = {"test_frames": len(shown["test"]), "also_in_train": shared["frames"], "images_compared": looked}  # fmt: skip
+            stimuli = {"test_frames": len(shown["test"]), "also_in_train": shared["frames"], "images_compared": looked}
             if not same.all():
                 near = nearest_distance(rec.frames, shown["train"], shown["test"][~same])
                 stimuli["distance_of_the_others"] = near
@@ -138,42 +138,53 @@ def _shared(shared: Mapping[str, float], config: Config) -> Finding | None:
         if claim != "repeats":
             return None
         return Finding(
-            "no_repeats", "warning", f"{said} were shown in training",
-            "split.claim says 'repeats', but no held-out stimulus is a repeat; the claim is 'stimuli'", dict(shared),
-        )  # fmt: skip
+            "no_repeats",
+            "warning",
+            f"{said} were shown in training",
+            "split.claim says 'repeats', but no held-out stimulus is a repeat; the claim is 'stimuli'",
+            dict(shared),
+        )
     if claim == "stimuli":
         return Finding(
-            "shared_stimulus", "leak", f"{said} were shown in training",
+            "shared_stimulus",
+            "leak",
+            f"{said} were shown in training",
             "split.claim says 'stimuli': hold out whole stimuli (split.by: trials and a pattern that keeps all "
-            "repeats of one in one part), or claim 'repeats'", dict(shared),
-        )  # fmt: skip
+            "repeats of one in one part), or claim 'repeats'",
+            dict(shared),
+        )
     return Finding(
-        "shared_stimulus", "note", f"{said} were shown in training",
+        "shared_stimulus",
+        "note",
+        f"{said} were shown in training",
         f"split.claim is '{claim}': scores generalise to new repeats of known stimuli, not to new stimuli",
         dict(shared),
-    )  # fmt: skip
+    )
 
 
 def _near(distance: float, config: Config) -> Finding | None:
     if distance > 0.1 or config.split.claim != "stimuli":
         return None
     return Finding(
-        "near_stimuli", "warning",
+        "near_stimuli",
+        "warning",
         f"held-out images are {distance:.2f} of the usual distance from their nearest training image",
-        "neighboring frames of one movie are no new stimuli; hold out whole movies", {"distance": distance},
-    )  # fmt: skip
+        "neighboring frames of one movie are no new stimuli; hold out whole movies",
+        {"distance": distance},
+    )
 
 
 def _within_window(config: Config) -> Finding | None:
     if config.window.frames_until == "start":
         return None
     return Finding(
-        "frames_within_window", "note",
+        "frames_within_window",
+        "note",
         f"an early bin of a window may see a frame that comes on up to {config.window.current * 1e3:g} ms later "
         "(window.frames_until: stop)",
         "no matter for a stimulus that runs by itself; with window.frames_until: start no such frame is seen",
         {"ahead_s": config.window.current},
-    )  # fmt: skip
+    )
 
 
 def moves_stimulus(rec: Recording, config: Config) -> Finding | None:
@@ -204,13 +215,15 @@ def moves_stimulus(rec: Recording, config: Config) -> Finding | None:
         return None
     until = config.window.frames_until
     return Finding(
-        "behavior_moves_stimulus", "warning" if until == "stop" else "note",
+        "behavior_moves_stimulus",
+        "warning" if until == "stop" else "note",
         f"frames change with '{name}' (rank correlation {best:.2f}, and most images are shown once): the animal "
         "seems to move its stimulus",
-        "use window.frames_until: start, else a window's frames tell of the behavior, and so of the spikes, "
-        "within it" if until == "stop" else "frames end where the window starts, as they should",
+        "use window.frames_until: start, else a window's frames tell of the behavior, and so of the spikes, within it"
+        if until == "stop"
+        else "frames end where the window starts, as they should",
         {"variable": name, "rank_correlation": best},
-    )  # fmt: skip
+    )
 
 
 def _small_in_order(frames: FrameSeries, index: np.ndarray) -> np.ndarray:

@@ -55,11 +55,12 @@ def _unvarying(name: str, parts: dict[str, np.ndarray]) -> Finding | None:
     if not found:
         return None
     return Finding(
-        "target_does_not_vary", "warning",
+        "target_does_not_vary",
+        "warning",
         f"'{name}' has " + ", ".join(f"{what} in '{part}'" for part, what in found.items()),
         "cut the recording otherwise (split.block, split.pattern, split.by), so that it varies in every part",
         {"variable": name, "parts": found},
-    )  # fmt: skip
+    )
 
 
 def _untrained(target: TargetConfig, parts: dict[str, np.ndarray], scale: dict) -> Finding | None:
@@ -76,8 +77,9 @@ def _untrained(target: TargetConfig, parts: dict[str, np.ndarray], scale: dict) 
         for word, where in found.items()
     )
     return Finding(
-        "class_not_in_training", "warning",
+        "class_not_in_training",
+        "warning",
         f"'{target.name}' has classes that 'train' has no label of: {said}",
         "no decoder can name them; cut the recording otherwise (split.block, split.pattern, split.by)",
         {"variable": target.name, "classes": found},
-    )  # fmt: skip
+    )

@@ -27,24 +27,32 @@ def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) ->
     if len(tokens) == 0:
         return []
     facts["tokens"] = {
-        "windows": len(tokens), "window_s": config.window.current, "median": float(np.median(tokens)),
-        "99%": float(np.quantile(tokens, 0.99)), "max": int(tokens.max()), "empty": float((tokens == 0).mean()),
-    }  # fmt: skip
+        "windows": len(tokens),
+        "window_s": config.window.current,
+        "median": float(np.median(tokens)),
+        "99%": float(np.quantile(tokens, 0.99)),
+        "max": int(tokens.max()),
+        "empty": float((tokens == 0).mean()),
+    }
     out: list[Finding | None] = []
     cap, guard = config.window.max_tokens, config.generate.max_tokens
     for key, most, what in (
-        ("window.max_tokens", cap, "drops"), ("generate.max_tokens", guard, "would stop a simulation short of"),
-    ):  # fmt: skip
+        ("window.max_tokens", cap, "drops"),
+        ("generate.max_tokens", guard, "would stop a simulation short of"),
+    ):
         lost = int(np.maximum(tokens - most, 0).sum())
         if most and lost:
             over = int((tokens > most).sum())
             share = lost / max(int(tokens.sum()), 1)
-            out.append(Finding(
-                "tokens_dropped", "warning",
-                f"{key} = {most} {what} {lost:,} spikes ({share:.2%}) of {over:,} windows",
-                f"raise {key} to {int(tokens.max())}" + (", or 0 for no cap" if key == "window.max_tokens" else ""),
-                {"key": key, "dropped": lost, "windows": over},
-            ))  # fmt: skip
+            out.append(
+                Finding(
+                    "tokens_dropped",
+                    "warning",
+                    f"{key} = {most} {what} {lost:,} spikes ({share:.2%}) of {over:,} windows",
+                    f"raise {key} to {int(tokens.max())}" + (", or 0 for no cap" if key == "window.max_tokens" else ""),
+                    {"key": key, "dropped": lost, "windows": over},
+                )
+            )
     return out
 
 
@@ -59,12 +67,15 @@ def behavior_findings(rec: Recording, config: Config, facts: dict[str, Any]) -> 
     for name, share in shares.items():
         if share > 0:
             many = name in used and share > 0.2
-            out.append(Finding(
-                "missing_values", "warning" if many else "note",
-                f"{share:.1%} of the samples of '{name}' are missing (NaN)",
-                "they leave the loss and the scores; as an input they are marked missing",
-                {"variable": name, "share": share},
-            ))  # fmt: skip
+            out.append(
+                Finding(
+                    "missing_values",
+                    "warning" if many else "note",
+                    f"{share:.1%} of the samples of '{name}' are missing (NaN)",
+                    "they leave the loss and the scores; as an input they are marked missing",
+                    {"variable": name, "share": share},
+                )
+            )
     for name in sorted(used & set(rec.behavior)):
         out.append(_coverage(rec, name))
     return out
@@ -78,7 +89,9 @@ def _coverage(rec: Recording, name: str) -> Finding | None:
     if covered > 0.9:
         return None
     return Finding(
-        "behavior_does_not_cover", "warning",
+        "behavior_does_not_cover",
+        "warning",
         f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s, {covered:.0%} of the recording",
-        "put it on the recording's clock, or cut the domain to where it exists", {"variable": name, "covered": covered},
-    )  # fmt: skip
+        "put it on the recording's clock, or cut the domain to where it exists",
+        {"variable": name, "covered": covered},
+    )

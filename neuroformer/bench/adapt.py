@@ -31,9 +31,14 @@ NAMES = ("adapt_new", "adapt_all", "scratch", "scratch_best", "oracle")
 
 
 def run(
-    path: Path, seeds: int = 5, overrides: Sequence[str] = (), *, steps: int = 100,
-    tries: Sequence[tuple[int, float]] = TRIES, folder: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    path: Path,
+    seeds: int = 5,
+    overrides: Sequence[str] = (),
+    *,
+    steps: int = 100,
+    tries: Sequence[tuple[int, float]] = TRIES,
+    folder: Path | None = None,
+) -> dict[str, Any]:
     """Bits/spike on the third recording's test blocks. Each seed has its own circuit, three animals and all
     trainings.
 
@@ -68,15 +73,27 @@ def run(
     scores = {name: [f[name] for f in found] for name in (*NAMES, "pretrained")}
     minus = {}
     for ours, theirs in (
-        ("adapt_new", "scratch"), ("adapt_new", "scratch_best"), ("adapt_all", "scratch"), ("adapt_all", "scratch_best"),
-    ):  # fmt: skip
+        ("adapt_new", "scratch"),
+        ("adapt_new", "scratch_best"),
+        ("adapt_all", "scratch"),
+        ("adapt_all", "scratch_best"),
+    ):
         paired = [a - b for a, b in zip(scores[ours], scores[theirs], strict=True)]
         minus[f"{ours} - {theirs}"] = list(mean_interval(paired)) if seeds > 1 else [paired[0], None, None]
     return {
-        "bench": "adapt", "checked": True, "config": path.name, "seeds": seeds, "share": SHARE, "steps": steps,
-        "scores": scores, "minus": minus, "scratch_tried": [f["scratch_tried"] for f in found],
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "bench": "adapt",
+        "checked": True,
+        "config": path.name,
+        "seeds": seeds,
+        "share": SHARE,
+        "steps": steps,
+        "scores": scores,
+        "minus": minus,
+        "scratch_tried": [f["scratch_tried"] for f in found],
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 @contextmanager
@@ -108,11 +125,12 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
     recs = [open_one(one) for one in config.recordings]
     both, _ = train_several(recs, config, folder / "both", progress=False, resume=True)
     names = [p.rec.name for p in both]
-    pretrained = [score(load_best(folder / "both", recording=n), p, "test").bits_per_spike() for n, p in zip(names, both, strict=True)]  # fmt: skip
+    pretrained = [
+        score(load_best(folder / "both", recording=n), p, "test").bits_per_spike()
+        for n, p in zip(names, both, strict=True)
+    ]
     out: dict[str, Any] = {"pretrained": sum(pretrained) / 2}
-    third = RecordingConfig(
-        "synthetic:shared", options={**config.recordings[0].options, "seed": 2}, share=SHARE
-    )
+    third = RecordingConfig("synthetic:shared", options={**config.recordings[0].options, "seed": 2}, share=SHARE)
     rec = open_one(third)
     alone = dataclasses.replace(adapted_config(config, ()), recording=third)
     ways: tuple[Trains, ...] = ("new", "all")
@@ -124,9 +142,7 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
         model = alone.model if dropout < 0 else dataclasses.replace(alone.model, dropout=dropout)
         setting = f"{times * steps} steps, dropout {model.dropout:g}"
         place = folder / f"scratch_{len(tried)}"
-        tried[setting], prepared = _one(
-            rec, dataclasses.replace(alone, model=model), times * steps, place, None
-        )
+        tried[setting], prepared = _one(rec, dataclasses.replace(alone, model=model), times * steps, place, None)
     best = max(tried, key=lambda setting: tried[setting])
     out |= {"scratch": next(iter(tried.values())), "scratch_best": tried[best], "scratch_tried": tried}
     windows, scale = prepared.windows("test"), prepared.normalization["unit_rate"]
@@ -153,9 +169,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{'seed':<6}" + "".join(f"{name:>14}" for name in NAMES)]
     for seed in range(result["seeds"]):
         lines.append(f"{seed:<6}" + "".join(f"{result['scores'][name][seed]:>14.4f}" for name in NAMES))
-    lines.append(
-        f"bits/spike of the third recording's test blocks, {result['share']:.0%} of its data; over seeds:"
-    )
+    lines.append(f"bits/spike of the third recording's test blocks, {result['share']:.0%} of its data; over seeds:")
     for name, (mean, low, high) in result["minus"].items():
         interval = "" if low is None else f" ({low:+.4f} to {high:+.4f})"
         lines.append(f"  {name:<26}{mean:>+9.4f}{interval}")

@@ -24,12 +24,14 @@ from neuroformer.recording import Recording, open_recording
 BATCH = 256
 DEMO = {
     "window": {"dt": 0.01, "current": 0.05, "past": 1.0, "frames": 0.15},
-    "inputs": [{"name": "pupil"}], "split": {"by": "trials", "claim": "repeats"},
+    "inputs": [{"name": "pupil"}],
+    "split": {"by": "trials", "claim": "repeats"},
     "model": {
-        "width": 64, "frame_encoder": {"kernel": [1, 9, 9], "stride": [1, 3, 3], "channels": 64},
+        "width": 64,
+        "frame_encoder": {"kernel": [1, 9, 9], "stride": [1, 3, 3], "channels": 64},
         "blocks": [{"attend": a} for a in ("past", "frames", "behavior", "current", "current")],
     },
-}  # fmt: skip
+}
 
 
 def run(repeats: int = 3, num_windows: int = 1024) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def run(repeats: int = 3, num_windows: int = 1024) -> dict[str, Any]:
     for _ in range(repeats + 1):
         seconds["forward"].append(_seconds(lambda: [_forward(model, b) for b in made]))
         seconds["maps"].append(_seconds(lambda: [c.add(b) for c in [capture()] for b in made]))
-        seconds["rolled_out"].append(_seconds(lambda: [c.add(b) for c in [capture(rollout=True)] for b in made]))  # fmt: skip
+        seconds["rolled_out"].append(_seconds(lambda: [c.add(b) for c in [capture(rollout=True)] for b in made]))
     ratio = lambda side: float(
         np.median(np.array(seconds[side][1:]) / seconds["forward"][1:])
     )  # the first one warms up
@@ -63,11 +65,20 @@ def run(repeats: int = 3, num_windows: int = 1024) -> dict[str, Any]:
         for batch in made:
             once.add(batch)
     return {
-        "bench": "attend", "checked": checked, "ratio": ratio("maps"), "ratio_rolled_out": ratio("rolled_out"),
+        "bench": "attend",
+        "checked": checked,
+        "ratio": ratio("maps"),
+        "ratio_rolled_out": ratio("rolled_out"),
         "forward_ms_a_batch": 1000 * float(np.median(seconds["forward"][1:])) / len(made),
-        "peak_growth_mb": peak() - before, "batch": BATCH, "windows": len(made) * BATCH, "repeats": repeats,
-        "units": rec.num_units, "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "peak_growth_mb": peak() - before,
+        "batch": BATCH,
+        "windows": len(made) * BATCH,
+        "repeats": repeats,
+        "units": rec.num_units,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _model(rec: Recording) -> tuple[Neuroformer, BatchBuilder, Any]:
@@ -101,9 +112,19 @@ def _agree(model: Neuroformer, batch, unit_ids: list[str]) -> bool:
         def observer(q, k, v, layout, k_layout, k_index) -> None:
             size = (len(unit_ids), len(capture.columns[block.attend].names))
             plain[name] = attention_map(
-                q, k, None, layout, k_layout, labels.query_T, labels.key[block.attend], size,
-                per_head=False, k_index=k_index, causal=block.attend == "current", impl="eager",
-            )  # fmt: skip
+                q,
+                k,
+                None,
+                layout,
+                k_layout,
+                labels.query_T,
+                labels.key[block.attend],
+                size,
+                per_head=False,
+                k_index=k_index,
+                causal=block.attend == "current",
+                impl="eager",
+            )
 
         return observer
 

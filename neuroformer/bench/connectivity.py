@@ -28,7 +28,7 @@ SCORES = "connectivity.json"  # of one seed, beside its bundle
 
 def run(
     config: Path, seeds: int = 5, overrides: list[str] | None = None, windows: int = 20_000, folder: Path | None = None
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Train on a built-in recording with known coupling, once per seed (of recording and training), and map each
     model.
 
@@ -65,18 +65,23 @@ def run(
             kept["r2"].append(s["r2"])
     differ = {name: _mean(np.subtract(scores[PRIMARY]["r2"], scores[name]["r2"])) for name in PAIRWISE}
     return {
-        "bench": "connectivity", "checked": True, "config": config.name, "seeds": seeds, "primary": PRIMARY,
+        "bench": "connectivity",
+        "checked": True,
+        "config": config.name,
+        "seeds": seeds,
+        "primary": PRIMARY,
         "readings": {name: {k: _mean(v) for k, v in s.items()} for name, s in scores.items()},
-        "primary_minus": differ, "bits_per_spike": _mean(bits),
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "primary_minus": differ,
+        "bits_per_spike": _mean(bits),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _seed(config: Config, num_windows: int, folder: Path | None) -> dict[str, Any]:
     """The result of one seed, computed now or read from an earlier call."""
-    place = (
-        contextlib.nullcontext(folder / f"seed_{config.seed}") if folder else tempfile.TemporaryDirectory()
-    )
+    place = contextlib.nullcontext(folder / f"seed_{config.seed}") if folder else tempfile.TemporaryDirectory()
     with place as there:
         mine = Path(there)
         if (mine / "bundle.json").exists() and read_bundle(mine).config != config:
@@ -101,7 +106,9 @@ def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
     maps: list[Map] = [influence.knock_out(model, prepared.builder, windows, ids, batch_size=256)]
     lags = maps[0].lags_s
     assert lags is not None
-    maps += [influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids, steps=s) for s in (1, 8)]  # fmt: skip
+    maps += [
+        influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids, steps=s) for s in (1, 8)
+    ]
     for rows in ("predicted", "spike"):
         for m in attention.attention_maps(model, prepared.builder, windows, ids, rows=rows):
             if m.square:

@@ -57,17 +57,26 @@ def run(repeats: int = 5) -> dict[str, Any]:
     plain = len(few) / (time.perf_counter() - start)
     median = float(np.median(rates))
     return {
-        "bench": "data", "checked": checked, "windows_per_second": median, "windows_per_second_plain_loop": plain,
-        "ratio_to_plain_loop": median / plain, "units": NUM_UNITS, "rate_hz": RATE_HZ, "batch": BATCH, "repeats": repeats,
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "bench": "data",
+        "checked": checked,
+        "windows_per_second": median,
+        "windows_per_second_plain_loop": plain,
+        "ratio_to_plain_loop": median / plain,
+        "units": NUM_UNITS,
+        "rate_hz": RATE_HZ,
+        "batch": BATCH,
+        "repeats": repeats,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def large_recording(folder: Path, num_spikes: int, seed: int = 0) -> Path:
     """A memory-mapped recording with that many spikes, at the same rates as :func:`recording`; made in pieces."""
     rate, step, end = NUM_UNITS * RATE_HZ, 5_000_000, 0.0
     rng = np.random.default_rng(seed)
-    make = lambda key, dtype: np.lib.format.open_memmap(folder / key, mode="w+", dtype=dtype, shape=(num_spikes,))  # fmt: skip
+    make = lambda key, dtype: np.lib.format.open_memmap(folder / key, mode="w+", dtype=dtype, shape=(num_spikes,))
     times, units = make("times.npy", np.float64), make("units.npy", np.int32)
     for i in range(0, num_spikes, step):
         count = min(step, num_spikes - i)
@@ -116,12 +125,23 @@ def run_large(num_spikes: int, repeats: int = 5) -> dict[str, Any]:
                 rates[which].append(len(windows[which]) / (time.perf_counter() - start))
         big, small = (float(np.median(r)) for r in rates)
         return {
-            "bench": "data", "checked": checked, "spikes": num_spikes, "open_seconds": open_seconds,
-            "index_seconds": index_seconds, "peak_memory_mb": _peak_mb(), "windows_per_second": big,
-            "windows_per_second_small": small, "ratio_to_small": big / small, "units": NUM_UNITS,
-            "rate_hz": RATE_HZ, "batch": BATCH, "repeats": repeats, "machine": platform.machine(),
-            "threads": torch.get_num_threads(), "torch": torch.__version__,
-        }  # fmt: skip
+            "bench": "data",
+            "checked": checked,
+            "spikes": num_spikes,
+            "open_seconds": open_seconds,
+            "index_seconds": index_seconds,
+            "peak_memory_mb": _peak_mb(),
+            "windows_per_second": big,
+            "windows_per_second_small": small,
+            "ratio_to_small": big / small,
+            "units": NUM_UNITS,
+            "rate_hz": RATE_HZ,
+            "batch": BATCH,
+            "repeats": repeats,
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
 
 
 def _peak_mb() -> float:

@@ -52,11 +52,18 @@ def run(threads: int = 2, num_windows: int = NUM_WINDOWS, num_streamed: int = NU
     took, streamed = _stream(model, prepared, min(num_streamed, num_windows))
     checked = all(np.allclose(streamed[n], batch[n][: len(streamed[n])], atol=1e-4) for n in batch)
     return {
-        "bench": "decode", "checked": checked, "windows": len(windows), "batch_seconds": batch_seconds,
-        "stream_ms_median": 1e3 * float(np.median(took[10:])), "stream_ms_p99": 1e3 * float(np.percentile(took[10:], 99)),
-        "streamed_windows": len(took), "parameters": sum(p.numel() for p in model.parameters()),
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "bench": "decode",
+        "checked": checked,
+        "windows": len(windows),
+        "batch_seconds": batch_seconds,
+        "stream_ms_median": 1e3 * float(np.median(took[10:])),
+        "stream_ms_p99": 1e3 * float(np.percentile(took[10:], 99)),
+        "streamed_windows": len(took),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _from_the_start(prepared, count: int):

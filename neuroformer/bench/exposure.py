@@ -54,10 +54,19 @@ def run(
             one = _one(from_dict(tree), folder / f"noise-{noise:g}-seed-{seed}", samples)
             found.setdefault(noise, []).append(one)
     out: dict[str, Any] = {
-        "bench": "exposure", "checked": True, "config": config.name, "seeds": seeds, "noises": noises, "samples": samples,
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-        "scores": {}, "minus": {}, "since_closed": {},
-    }  # fmt: skip
+        "bench": "exposure",
+        "checked": True,
+        "config": config.name,
+        "seeds": seeds,
+        "noises": noises,
+        "samples": samples,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "scores": {},
+        "minus": {},
+        "since_closed": {},
+    }
     for noise, results in found.items():
         values = {k: np.array([r["scores"][k] for r in results]) for k in results[0]["scores"]}
         first = {k: np.array([r["scores"][k] for r in found[noises[0]]]) for k in values}
@@ -83,9 +92,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     after = simulate_true_past(model, p.rec, p.split, p.index, p.builder, p.config, progress=False)
     parts = recorded_parts(p.rec, p.split, p.config.generate.split, p.config.generate.max_seconds)
     order_LC = chain_order(parts.held_out)
-    recordings = simulate_chain(
-        model, p.rec, p.split, p.builder, p.config, closed.recording, order_LC, progress=False
-    )
+    recordings = simulate_chain(model, p.rec, p.split, p.builder, p.config, closed.recording, order_LC, progress=False)
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     chains = chained(order_LC, legs, parts, simulated_trials(after, parts.held_out), config.seed)
     late: dict[str, Any] = late_scores(chains, bootstraps=0)
@@ -118,9 +125,7 @@ def table(result: dict[str, Any]) -> str:
     keys = list(next(iter(result["scores"].values())))
     first, *others = result["noises"]
     width = max(len(k) for k in keys) + 2
-    lines = [
-        f"{result['config']}, seeds {result['seeds']}, {result['samples']} samples; closed loop from 32 s on"
-    ]
+    lines = [f"{result['config']}, seeds {result['seeds']}, {result['samples']} samples; closed loop from 32 s on"]
     heads = "".join(f"{f'{n:g} minus {first:g} (95 %)':>34}" for n in others)
     lines.append(f"{'train.past_noise':<{width}}" + "".join(f"{n:>9g}" for n in result["noises"]) + heads)
     for key in keys:
@@ -130,12 +135,8 @@ def table(result: dict[str, Any]) -> str:
             cells += f"{f'{mean:+.3f} ({low:+.3f} to {high:+.3f})':>34}"
         lines.append(f"{key:<{width}}{cells}")
     for n, drift in result["since_closed"].items():
-        lines.append(
-            f"noise {n:g}: seconds since the loop closed, rate ratio, pair r, the same after the true past"
-        )
+        lines.append(f"noise {n:g}: seconds since the loop closed, rate ratio, pair r, the same after the true past")
         for i, start in enumerate(drift["start_s"]):
-            cells = [
-                drift[k][i] for k in ("rate_ratio", "pair_r", "true_past_rate_ratio", "true_past_pair_r")
-            ]
+            cells = [drift[k][i] for k in ("rate_ratio", "pair_r", "true_past_rate_ratio", "true_past_pair_r")]
             lines.append(f"{start:>8g}" + "".join(f"{v:>9.3f}" for v in cells))
     return "\n".join(lines)

@@ -137,7 +137,7 @@ def pace(
 ) -> tuple[float, float]:
     """Tokens/s after the first ``start`` windows, and the seconds that those took: a long simulation compiles and
     captures at its start only. Each window's spikes are on the CPU before the next begins, so no clock runs ahead.
-    """  # fmt: skip
+    """
     with scheduled():
         begin, times = time.perf_counter(), []
         for _ in _windows(model, builder, what, lengths, cuda_graph):
@@ -145,17 +145,13 @@ def pace(
     return float(lengths[start:].sum() / (times[-1] - times[start - 1])), times[start - 1]
 
 
-def naive(
-    model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray
-) -> tuple[Spikes, float]:
+def naive(model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray) -> tuple[Spikes, float]:
     """The same of the naive loop, one sequence after another."""
     model = plain(model)
     begin, parts = time.perf_counter(), []
     for q in range(len(what)):
         start = int(what.start[q])
-        for new in naive_rollout(
-            model, builder, int(what.segment[q]), start, lengths[:, q], int(what.ident[q]), SEED
-        ):
+        for new in naive_rollout(model, builder, int(what.segment[q]), start, lengths[:, q], int(what.ident[q]), SEED):
             tick, unit = np.array(new, np.int64).T
             parts.append(Spikes(np.full(len(new), q), tick + start, unit))
     return Spikes.join(parts), time.perf_counter() - begin
@@ -181,7 +177,7 @@ def graph_agrees(model: Neuroformer, builder: BatchBuilder, num_sequences: int =
 
 def _same(a: Spikes, b: Spikes) -> bool:
     a, b = a.ordered(), b.ordered()
-    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sequence", "tick", "unit")) and len(a.tick) > 0  # fmt: skip
+    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sequence", "tick", "unit")) and len(a.tick) > 0
 
 
 def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
@@ -217,14 +213,16 @@ def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
         out[f"seconds_per_window_{name}"] = MEAN_SPIKES / rate
     return out | {
         "tokens_per_second_naive": statistics.median(b for found in pairs.values() for _, b in found),
-        "parameters": sum(x.numel() for x in model.parameters()), "windows": windows, "repeats": repeats,
-        "threads": torch.get_num_threads(), "machine": platform.machine(), "torch": torch.__version__,
-    }  # fmt: skip
+        "parameters": sum(x.numel() for x in model.parameters()),
+        "windows": windows,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
 
 
-def run_gpu(
-    num_sequences: int = 512, windows: int = 40, start: int = 6, device: str = "cuda"
-) -> dict[str, Any] | None:
+def run_gpu(num_sequences: int = 512, windows: int = 40, start: int = 6, device: str = "cuda") -> dict[str, Any] | None:
     """Tokens/s of 512 sequences with as many stimuli on one GPU, by a CUDA graph and without; None where there is none.
 
     Returns
@@ -258,8 +256,10 @@ def run_gpu(
     out["checked"] &= out.get("checked_graph", False)
     return out | {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
-        "sequences": num_sequences, "windows": windows, "torch": torch.__version__,
-    }  # fmt: skip
+        "sequences": num_sequences,
+        "windows": windows,
+        "torch": torch.__version__,
+    }
 
 
 def profile(call: Callable[[], object]) -> str:
@@ -269,8 +269,6 @@ def profile(call: Callable[[], object]) -> str:
     try:
         with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as taken:
             call()
-        return taken.key_averages().table(
-            sort_by="self_cuda_time_total", row_limit=20, max_name_column_width=60
-        )
+        return taken.key_averages().table(sort_by="self_cuda_time_total", row_limit=20, max_name_column_width=60)
     except Exception as error:  # noqa: BLE001  # not every machine lets itself be profiled
         return f"none: {type(error).__name__}: {error}"

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from neuroformer.training.data import Prepared
 
 
-def run(config: Path, overrides: list[str] | None = None, windows: int = 512, folder: Path | None = None) -> dict[str, Any]:  # fmt: skip
+def run(
+    config: Path, overrides: list[str] | None = None, windows: int = 512, folder: Path | None = None
+) -> dict[str, Any]:
     """Train on ``synthetic:inputs``, where one pixel drives each neuron, and read which.
 
     Parameters
@@ -57,10 +59,16 @@ def run(config: Path, overrides: list[str] | None = None, windows: int = 512, fo
     truth = rec.truth["input_of_unit"]
     found = {m.name: _share(m, truth) for m in maps}
     return {
-        "bench": "inputs", "checked": True, "units": rec.num_units, "readings": found,
-        "best": max(found, key=lambda name: found[name]), "bits_per_spike": float(metrics["valid_best_likelihood"]),
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "bench": "inputs",
+        "checked": True,
+        "units": rec.num_units,
+        "readings": found,
+        "best": max(found, key=lambda name: found[name]),
+        "bits_per_spike": float(metrics["valid_best_likelihood"]),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _trained(rec: Recording, config: Config, folder: Path) -> tuple[Neuroformer, Prepared, dict[str, Any]]:
@@ -86,6 +94,4 @@ def table(result: dict[str, Any]) -> str:
     """The result as text."""
     lines = [f"{'reading':<44}{'top input is the true one':>28}"]
     lines += [f"{name:<44}{share:>27.1%}" for name, share in result["readings"].items()]
-    return "\n".join(
-        [*lines, f"{result['units']} units; validation bits/spike {result['bits_per_spike']:.4f}"]
-    )
+    return "\n".join([*lines, f"{result['units']} units; validation bits/spike {result['bits_per_spike']:.4f}"])

@@ -57,8 +57,7 @@ class AttentionCase:
         g = torch.Generator().manual_seed(len(self.name))
         num_q, num_k = sum(self.q_lengths), sum(self.k_lengths)
         q, k, v, dout = (
-            draw(g, n, self.heads, self.width, dtype=self.dtype, device=device)
-            for n in (num_q, num_k, num_k, num_q)
+            draw(g, n, self.heads, self.width, dtype=self.dtype, device=device) for n in (num_q, num_k, num_k, num_q)
         )
         return [q, k, v], dout
 
@@ -126,13 +125,11 @@ SMALL_ATTENTION = (
     AttentionCase("window split", (40, 20, 1), (90, 20, 3), 1, 16, F32, "split", window_s=0.0005),
     AttentionCase("dropout", (12, 40), (30, 50), 1, 32, F32, "owned", dropout_p=0.3),
     AttentionCase("dropout split", (12, 40), (30, 50), 2, 32, BF16, "split", dropout_p=0.3),
-    AttentionCase(
-        "all at once", FEW, (17, 5, 70), 1, 32, BF16, "split", GROUP, False, True, 0.3, 0.2
-    ),
+    AttentionCase("all at once", FEW, (17, 5, 70), 1, 32, BF16, "split", GROUP, False, True, 0.3, 0.2),
     AttentionCase("causal all at once", (33, 9), (33, 9), 1, 32, F16, "owned", None, True, True, 0.5, 0.2),
     AttentionCase("no keys at all", (3, 2), (0, 0), 1, 16, F32),
     AttentionCase("no queries at all", (0, 0), (3, 2), 1, 16, F32),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -267,9 +264,7 @@ def check_map(case: AttentionCase, device, per_head: bool) -> None:
     from neuroformer.ops import attention_map
 
     g = torch.Generator().manual_seed(3)
-    labels = [
-        torch.randint(-1, 6, (sum(n),), generator=g).to(device) for n in (case.q_lengths, case.k_lengths)
-    ]
+    labels = [torch.randint(-1, 6, (sum(n),), generator=g).to(device) for n in (case.q_lengths, case.k_lengths)]
 
     def run(dtype, impl):
         (q, k, v), _ = case.tensors(device)
@@ -335,9 +330,18 @@ LARGE_ATTENTION = (
     AttentionCase("large: shared frames", _many(15, 64, 5), (405,) * 8, k_index=tuple(range(8)) * 8, **_REAL),
     AttentionCase("large: thousands", (3000, 17, 0), (2500, 4000, 5), 2, 64, BF16, rotary=True, window_s=0.1),
     AttentionCase("large: fp32", _many(15, 24, 6), _many(100, 24, 7), 4, 32, F32),
-    _self("large: fp16, all at once", _many(60, 24, 8), heads=4, width=60, dtype=F16, causal=True,
-          rotary=True, window_s=0.5, dropout_p=0.1),
-)  # fmt: skip
+    _self(
+        "large: fp16, all at once",
+        _many(60, 24, 8),
+        heads=4,
+        width=60,
+        dtype=F16,
+        causal=True,
+        rotary=True,
+        window_s=0.5,
+        dropout_p=0.1,
+    ),
+)
 
 LARGE_CROSS_ENTROPY = (
     CrossEntropyCase("large: units", 2000, 20_000, 256, BF16),

@@ -40,9 +40,7 @@ class AttentionShape:
         groups = self.batch // self.shared
         if self.keys is None:
             lengths = torch.full((self.batch,), int(self.queries))
-            q_layout = Ragged.from_lengths(
-                lengths if self.frames else spike_counts(self.queries, self.batch, g) + 1
-            )
+            q_layout = Ragged.from_lengths(lengths if self.frames else spike_counts(self.queries, self.batch, g) + 1)
             k_layout = q_layout = q_layout.to(device)
         else:
             q_layout = Ragged.from_lengths(spike_counts(self.queries, self.batch, g) + 1).to(device)
@@ -216,9 +214,7 @@ class LossShape:
     def build(self, device: str) -> dict[str, Any]:
         """Supports of real windows: 15 spikes over the bins, ordered by unit within a bin."""
         torch.manual_seed(0)
-        batch = twin_batch(
-            TwinSize(units=self.classes, bins=self.bins, windows=self.rows // 14, past=1, frames=1), 0
-        )
+        batch = twin_batch(TwinSize(units=self.classes, bins=self.bins, windows=self.rows // 14, past=1, frames=1), 0)
         rows = batch.spike_rows[: self.rows]
         same = batch.bin_T[rows] == batch.next_bin_T[rows]
         low = torch.where(same, batch.unit_T[rows], 0)

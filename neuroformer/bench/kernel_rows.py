@@ -53,7 +53,9 @@ def check_loss(shape: LossShape, device: str) -> None:
             loss = call(h[part], weight, bias, *(x[part] for x in built["indices"]), *(x[part] for x in base))
             loss.sum().backward()
             losses.append(loss.detach())
-        grads = {f"gradient of {name}": x.grad for name, x in zip(("h", "weight", "bias", "base"), floats, strict=False)}  # fmt: skip
+        grads = {
+            f"gradient of {name}": x.grad for name, x in zip(("h", "weight", "bias", "base"), floats, strict=False)
+        }
         return {"loss": torch.cat(losses)} | grads
 
     exact = run(reference.marked_cross_entropy, torch.float64, ROWS_AT_ONCE)

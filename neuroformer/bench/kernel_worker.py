@@ -34,9 +34,12 @@ FAMILIES: tuple[tuple[str, tuple[Any, ...], Callable[..., Any]], ...] = (
     ("model", MODEL_SHAPES, model_contestants),
 )
 ROW_CHECKS = {
-    "attention": rows.check_attention, "cross-entropy": rows.check_loss, "decode": rows.check_decode,
-    "step": rows.check_step, "model": rows.check_model,
-}  # fmt: skip
+    "attention": rows.check_attention,
+    "cross-entropy": rows.check_loss,
+    "decode": rows.check_decode,
+    "step": rows.check_step,
+    "model": rows.check_model,
+}
 ATTENTION_TILES = ("forward", "owned", "split")
 LOSS_TILES = ("cross_entropy_forward", "cross_entropy_backward")
 SLOW_TO_PREPARE = ("SDPA, nested", "eager, padded", "FlexAttention")
@@ -132,12 +135,8 @@ def warm(part: int, parts: int) -> None:
             trial["backward"] = kind
         with contextlib.suppress(Exception), configs.forced(**trial):  # the tuning says which do not fit
             contestants(shape, shape.build(DEVICE))["triton"]()()
-    compiled = [
-        (shape, contestants, "compiled") for _, shapes, contestants in FAMILIES[1:2] for shape in shapes
-    ]
-    compiled += [
-        (shape, contestants, "FlexAttention") for _, shapes, contestants in FAMILIES[:1] for shape in shapes
-    ]
+    compiled = [(shape, contestants, "compiled") for _, shapes, contestants in FAMILIES[1:2] for shape in shapes]
+    compiled += [(shape, contestants, "FlexAttention") for _, shapes, contestants in FAMILIES[:1] for shape in shapes]
     for shape, contestants, name in compiled[part::parts]:
         with contextlib.suppress(Exception):  # the measurement says why
             contestants(shape, shape.build(DEVICE))[name]()()
@@ -159,9 +158,7 @@ def ceilings(clock: Clock) -> dict[str, float]:
     return {"bf16_tflops": tflops, "copy_gbs": gbs}
 
 
-def tiles_of(
-    kinds: tuple[str, ...], step: Callable[[], object], clock: Clock, seconds: float
-) -> dict[str, Any]:
+def tiles_of(kinds: tuple[str, ...], step: Callable[[], object], clock: Clock, seconds: float) -> dict[str, Any]:
     """The best tiles of the candidates for one step, one kind of tile after the other."""
     from neuroformer.kernels import configs  # pyright: ignore[reportMissingImports]
 

@@ -59,9 +59,14 @@ def work(arguments: list[str], seconds: float) -> Iterator[dict[str, Any]]:
 
 def _messages(command: list[str], environment: dict[str, str], seconds: float) -> Iterator[dict[str, Any]]:
     child = subprocess.Popen(
-        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         preexec_fn=os.setpgrp,
-    )  # fmt: skip
+    )
     assert child.stdout is not None and child.stderr is not None
     errors: deque[str] = deque(maxlen=200)
     drain = threading.Thread(target=lambda stream: errors.extend(stream), args=(child.stderr,), daemon=True)
@@ -132,9 +137,7 @@ class Bench:
             while time.monotonic() < until:
                 begun = None
                 last: dict[str, Any] = {}
-                for last in work(
-                    ["check", str(part), str(CHECKERS), json.dumps(done)], until - time.monotonic()
-                ):
+                for last in work(["check", str(part), str(CHECKERS), json.dumps(done)], until - time.monotonic()):
                     with self.lock:
                         if "plan" in last:
                             missing = [name for name in last["plan"] if name not in checks]
@@ -178,8 +181,21 @@ class Bench:
             with self.lock:
                 self.results["sanitizer"] = "compute-sanitizer is not installed"
             return
-        command = [tool, "--tool", "memcheck", "--error-exitcode", "9", sys.executable, "-u", "-m",
-                   "neuroformer.bench.kernel_worker", "check", "sanitizer", "1", "[]"]  # fmt: skip
+        command = [
+            tool,
+            "--tool",
+            "memcheck",
+            "--error-exitcode",
+            "9",
+            sys.executable,
+            "-u",
+            "-m",
+            "neuroformer.bench.kernel_worker",
+            "check",
+            "sanitizer",
+            "1",
+            "[]",
+        ]
         environment = os.environ | {
             "PYTHONPATH": str(ROOT),
             "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",  # so that reading beyond a tensor is seen

@@ -110,10 +110,7 @@ def _block(block: Block, x_LD: Tensor, keys_SD: Tensor | None, seen_LS: Tensor |
     y = block.norm(x_LD)
     attention = block.attention
     q = attention.queries(y).transpose(0, 1)
-    k, v = (
-        x.transpose(0, 1)
-        for x in attention.keys_values(y if keys_SD is None else block.context_norm(keys_SD))
-    )
+    k, v = (x.transpose(0, 1) for x in attention.keys_values(y if keys_SD is None else block.context_norm(keys_SD)))
     scores_HLS = q @ k.transpose(1, 2) * q.shape[-1] ** -0.5
     if seen_LS is not None:
         scores_HLS = scores_HLS.masked_fill(~seen_LS, float("-inf"))

@@ -23,13 +23,27 @@ PRIMARY = "knock-out"
 SETTINGS = {
     "window": {"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.0},
     "split": {"block": 20.0},
-    "model": {"width": 16, "heads": 2, "history_filters": 2, "coupling": 0.05, "blocks": [{"attend": "past"}, {"attend": "current"}]},
-    "train": {"steps": 200, "batch_size": 128, "warmup": 20, "average": 0.0, "evaluate_every": 200, "accelerator": "cpu"},
-}  # fmt: skip
+    "model": {
+        "width": 16,
+        "heads": 2,
+        "history_filters": 2,
+        "coupling": 0.05,
+        "blocks": [{"attend": "past"}, {"attend": "current"}],
+    },
+    "train": {
+        "steps": 200,
+        "batch_size": 128,
+        "warmup": 20,
+        "average": 0.0,
+        "evaluate_every": 200,
+        "accelerator": "cpu",
+    },
+}
 
 
-def run(recordings: int = 20, folder: Path | None = None, num_units: int = 24, seconds: float = 240.0,
-        steps: int = 200) -> dict[str, Any]:  # fmt: skip
+def run(
+    recordings: int = 20, folder: Path | None = None, num_units: int = 24, seconds: float = 240.0, steps: int = 200
+) -> dict[str, Any]:
     """Train a small model on each of some recordings of independent Poisson units; count the pairs that pass.
 
     Parameters
@@ -49,10 +63,17 @@ def run(recordings: int = 20, folder: Path | None = None, num_units: int = 24, s
         for n in names
     }
     return {
-        "bench": "nulls", "checked": True, "recordings": recordings, "units": num_units, "seconds": seconds,
-        "primary": PRIMARY, "readings": readings,
-        "machine": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__,
-    }  # fmt: skip
+        "bench": "nulls",
+        "checked": True,
+        "recordings": recordings,
+        "units": num_units,
+        "seconds": seconds,
+        "primary": PRIMARY,
+        "readings": readings,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
 
 
 def _recording(seed: int, num_units: int, seconds: float, steps: int, folder: Path | None) -> dict[str, list]:
@@ -83,9 +104,12 @@ def poisson_recording(seed: int, num_units: int, seconds: float) -> Recording:
     times = rng.uniform(0, seconds, len(units))
     order = np.argsort(times, kind="stable")
     return Recording(
-        name=f"independent Poisson units, seed {seed}", spike_times=times[order], spike_units=units[order],
-        units={"id": np.array([f"p{i:02d}" for i in range(num_units)])}, domain=np.array([[0.0, seconds]]),
-    )  # fmt: skip
+        name=f"independent Poisson units, seed {seed}",
+        spike_times=times[order],
+        spike_units=units[order],
+        units={"id": np.array([f"p{i:02d}" for i in range(num_units)])},
+        domain=np.array([[0.0, seconds]]),
+    )
 
 
 def _maps(rec: Recording, config: Config) -> list[Map]:
@@ -100,7 +124,7 @@ def _maps(rec: Recording, config: Config) -> list[Map]:
     assert lags is not None
     maps.append(influence.gradients(model, prepared.builder, windows[:500], ids))
     maps += [m for m in attention.attention_maps(model, prepared.builder, windows, ids) if m.square]
-    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)  # fmt: skip
+    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)
     return [shuffled_identities(m) for m in maps]
 
 

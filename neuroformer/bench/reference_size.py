@@ -25,14 +25,20 @@ def config(frames: bool = True, dropout: float = 0.2) -> Config:
             "window": {"dt": 0.01, "current": 0.05, "past": 0.05, "frames": 0.15 * frames},
             "split": {"block": 10.0},
             "model": {
-                "width": 256, "heads": 8, "dropout": dropout, "blocks": blocks, "history_filters": 0,
-                "frame_readout": 0, "rate_anchor": False, "coupling": 0.0,
+                "width": 256,
+                "heads": 8,
+                "dropout": dropout,
+                "blocks": blocks,
+                "history_filters": 0,
+                "frame_readout": 0,
+                "rate_anchor": False,
+                "coupling": 0.0,
                 "frame_encoder": {"kernel": [3, 5, 5], "stride": [3, 5, 5], "layers": 6},
             },
             "loss": {"rates": 0.0},
             "train": {"batch_size": 32},
         }
-    )  # fmt: skip
+    )
 
 
 def recording(seconds: float = 60.0, num_units: int = NUM_UNITS) -> Recording:
@@ -42,9 +48,13 @@ def recording(seconds: float = 60.0, num_units: int = NUM_UNITS) -> Recording:
     shown = np.arange(round(seconds * FRAME_RATE_HZ)) / FRAME_RATE_HZ
     images = rng.integers(0, 256, (len(shown), *FRAME_SHAPE), dtype=np.uint8)
     return Recording(
-        "bench", times, rng.integers(0, num_units, len(times)), {"id": np.arange(num_units)},
-        np.array([[0.0, seconds]]), frames=FrameSeries(images, shown, np.arange(len(shown))),
-    )  # fmt: skip
+        "bench",
+        times,
+        rng.integers(0, num_units, len(times)),
+        {"id": np.arange(num_units)},
+        np.array([[0.0, seconds]]),
+        frames=FrameSeries(images, shown, np.arange(len(shown))),
+    )
 
 
 def prepared(frames: bool = True, seconds: float = 60.0) -> tuple[Neuroformer, Prepared]:

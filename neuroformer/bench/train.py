@@ -53,9 +53,13 @@ def run(repeats: int = 3, sides: tuple[bool, ...] = (True, False)) -> dict[str, 
         if not out["checked"]:
             break
     return out | {
-        "windows": WINDOWS, "dropout": DROPOUT, "repeats": repeats, "threads": torch.get_num_threads(),
-        "machine": platform.machine(), "torch": torch.__version__,
-    }  # fmt: skip
+        "windows": WINDOWS,
+        "dropout": DROPOUT,
+        "repeats": repeats,
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "torch": torch.__version__,
+    }
 
 
 def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
@@ -87,12 +91,18 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     loader = _loader_rate(prepared)
     return out | {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "spikes": batch.num_spikes / WINDOWS, "past_spikes": batch.past.total / WINDOWS,
+        "spikes": batch.num_spikes / WINDOWS,
+        "past_spikes": batch.past.total / WINDOWS,
         "clips": 0 if batch.clips is None else len(batch.clips.images_GFHW),
-        "ratio": statistics.median(b / a for a, b in pairs), "seconds_ours": seconds[0], "seconds_padded": seconds[1],
-        "memory_ratio": memory[0] / memory[1], "memory_mib_ours": memory[0] / 2**20, "memory_mib_padded": memory[1] / 2**20,
-        "loader_windows_per_second": loader, "loader_ratio": loader * seconds[0] / WINDOWS,
-    }  # fmt: skip
+        "ratio": statistics.median(b / a for a, b in pairs),
+        "seconds_ours": seconds[0],
+        "seconds_padded": seconds[1],
+        "memory_ratio": memory[0] / memory[1],
+        "memory_mib_ours": memory[0] / 2**20,
+        "memory_mib_padded": memory[1] / 2**20,
+        "loader_windows_per_second": loader,
+        "loader_ratio": loader * seconds[0] / WINDOWS,
+    }
 
 
 def _model(prepared: Prepared) -> Neuroformer:

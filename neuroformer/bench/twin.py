@@ -75,10 +75,17 @@ def twin_batch(size: TwinSize, seed: int) -> TwinBatch:
     past = Ragged.from_lengths(spike_counts(size.past, size.windows, g))
     frames = Ragged.from_lengths(torch.full((size.windows,), size.frames))
     return TwinBatch(
-        unit_T, bin_T, next_unit_T, next_bin_T,
-        torch.randint(0, size.units, (past.total,), generator=g), current, past, frames,
-        torch.randn(frames.total, size.width, generator=g), (next_bin_T < size.bins).nonzero().squeeze(1),
-    )  # fmt: skip
+        unit_T,
+        bin_T,
+        next_unit_T,
+        next_bin_T,
+        torch.randint(0, size.units, (past.total,), generator=g),
+        current,
+        past,
+        frames,
+        torch.randn(frames.total, size.width, generator=g),
+        (next_bin_T < size.bins).nonzero().squeeze(1),
+    )
 
 
 class Block(nn.Module):
@@ -90,9 +97,7 @@ class Block(nn.Module):
         self.norm_q, self.norm_ff = nn.LayerNorm(size.width), nn.LayerNorm(size.width)
         self.q, self.kv = nn.Linear(size.width, size.width), nn.Linear(size.width, 2 * size.width)
         self.out = nn.Linear(size.width, size.width)
-        self.ff = nn.Sequential(
-            nn.Linear(size.width, 4 * size.width), nn.GELU(), nn.Linear(4 * size.width, size.width)
-        )
+        self.ff = nn.Sequential(nn.Linear(size.width, 4 * size.width), nn.GELU(), nn.Linear(4 * size.width, size.width))
 
     def forward(self, x_TC: Tensor, q_layout: Ragged, keys_SC: Tensor | None, k_layout: Ragged) -> Tensor:
         normed_TC = self.norm_q(x_TC)
@@ -115,8 +120,11 @@ class Twin(nn.Module):
         self.unit = nn.Embedding(size.units, size.width)
         self.bin = nn.Embedding(size.bins + 1, size.width)
         self.first, self.to_past, self.to_frames, self.last = (
-            make(first, True), make(past, False), make(frames, False), make(last, True),
-        )  # fmt: skip
+            make(first, True),
+            make(past, False),
+            make(frames, False),
+            make(last, True),
+        )
         self.norm = nn.LayerNorm(size.width)
         self.dt_head = nn.Linear(size.width, size.bins + 1)
         self.id_head = nn.Linear(size.width, size.units)

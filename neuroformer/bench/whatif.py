@@ -38,9 +38,7 @@ def run(folder: Path, samples: int = 8, max_seconds: float = 12.0) -> dict[str, 
     bundle = read_bundle(folder).of()
     rec = open_one(bundle.config.recording)
     if "coupling" not in rec.truth or "is_hub" not in rec.truth:
-        raise ConfigError(
-            f"{folder} was trained on '{rec.name}', whose coupling is not known; use synthetic:demo"
-        )
+        raise ConfigError(f"{folder} was trained on '{rec.name}', whose coupling is not known; use synthetic:demo")
     p = prepare(rec, bundle.config, bundle.normalization)
     model = load_model(bundle)
 
@@ -71,6 +69,8 @@ def run(folder: Path, samples: int = 8, max_seconds: float = 12.0) -> dict[str, 
         spared.append(relative[~is_target].mean())
         out[f"auroc_hub_{rec.unit_ids[hub]}"] = each[-1]
     return out | {
-        "auroc": float(np.min(each)), "auroc_mean": float(np.mean(each)),
-        "change_of_targets": float(np.mean(hit)), "change_of_others": float(np.mean(spared)),
-    }  # fmt: skip
+        "auroc": float(np.min(each)),
+        "auroc_mean": float(np.mean(each)),
+        "change_of_targets": float(np.mean(hit)),
+        "change_of_others": float(np.mean(spared)),
+    }

@@ -16,14 +16,18 @@ def add(command) -> None:
     p = command("ablate", run, help, KEYS)
     config_arguments(p, "runs", "<name>_ablate")
     p.add_argument(
-        "--parts", default="all", metavar="PART[,PART]",
+        "--parts",
+        default="all",
+        metavar="PART[,PART]",
         help="past, frames, behavior, contrast, time_embedding, factorization, rate_readout (default: all that the model has)",
-    )  # fmt: skip
+    )
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant (default: 1)")
     p.add_argument(
-        "--only", metavar="PART[,PART]", default="",
+        "--only",
+        metavar="PART[,PART]",
+        default="",
         help="only train these variants ('full' is one), without comparing them; a later call continues from there",
-    )  # fmt: skip
+    )
     override_argument(p, "e.g. train.steps=300")
 
 
@@ -54,10 +58,17 @@ def run(args) -> None:
     path = folder / "ablation.json"
     write_atomic(path, json.dumps({"seeds": args.seeds, "rows": rows}, indent=1).encode())
     lines = [
-        (r["without"], r["measure"], r["value"], interval(r["low"], r["high"]), r["minus"],
-         interval(r["minus_low"], r["minus_high"]), " ".join(f"{v:.3f}" for v in r["seeds"]))
+        (
+            r["without"],
+            r["measure"],
+            r["value"],
+            interval(r["low"], r["high"]),
+            r["minus"],
+            interval(r["minus_low"], r["minus_high"]),
+            " ".join(f"{v:.3f}" for v in r["seeds"]),
+        )
         for r in rows
-    ]  # fmt: skip
+    ]
     header = ("without", "score", "value", "95 % interval", "minus full", "95 % interval, paired", "seeds")
     print(f"{table(lines, header)}\nrows in {path}")
     save_figure(ablation_bars(rows), folder / "ablation.png")

@@ -18,13 +18,13 @@ def add(command) -> None:
         help,
         KEYS + " Exit code 75: the system stopped training, which was saved; continue with --resume.",
     )
+    p.add_argument("--run", required=True, type=Path, dest="folder", metavar="FOLDER", help="folder of the trained run")
     p.add_argument(
-        "--run", required=True, type=Path, dest="folder", metavar="FOLDER", help="folder of the trained run"
-    )
-    p.add_argument(
-        "--train", choices=["new", "all"], default="new",
+        "--train",
+        choices=["new", "all"],
+        default="new",
         help="what is trained: only the new units' rows and heads, with a frozen trunk (default), or everything",
-    )  # fmt: skip
+    )
     p.add_argument(
         "--out",
         type=Path,
@@ -32,9 +32,11 @@ def add(command) -> None:
         help="folder of the new run (default: <run>_<name of the recording>)",
     )
     p.add_argument(
-        "--join", type=Path, metavar="FOLDER",
+        "--join",
+        type=Path,
+        metavar="FOLDER",
         help="also write there one bundle that holds the run's recordings and the new one (with --train new)",
-    )  # fmt: skip
+    )
     training_arguments(p)
     override_argument(
         p,

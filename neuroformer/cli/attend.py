@@ -24,32 +24,45 @@ def add(command) -> None:
         "--split", choices=["train", "valid", "test"], default="test", help="part to look at (default: test)"
     )
     where.add_argument(
-        "--interval", type=float, nargs=2, metavar=("START", "STOP"),
+        "--interval",
+        type=float,
+        nargs=2,
+        metavar=("START", "STOP"),
         help="look at this stretch in place of a part: seconds of the recording",
-    )  # fmt: skip
+    )
     p.add_argument(
         "--windows", type=int, default=1000, metavar="N", help="windows whose attention is mapped (default: 1000)"
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--occasions", type=int, default=300, metavar="N",
+        "--occasions",
+        type=int,
+        default=300,
+        metavar="N",
         help="how many of these windows are used for knock-outs and gradients (default: 300)",
-    )  # fmt: skip
+    )
     p.add_argument("--heads", action="store_true", help="also one map for each head")
     p.add_argument("--gradients", action="store_true", help="also gradient x input and integrated gradients")
     p.add_argument(
-        "--surrogates", type=int, default=0, metavar="N",
+        "--surrogates",
+        type=int,
+        default=0,
+        metavar="N",
         help="take the null from N recordings in which each unit is shifted in time, not from shuffled identities",
-    )  # fmt: skip
+    )
     p.add_argument(
         "--reliability",
         action="store_true",
         help="also how well each map repeats between two halves of the windows",
     )
     p.add_argument(
-        "--pool", type=Path, nargs="+", default=[], metavar="RUN",
+        "--pool",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
         help="further runs, trained on the same recording with other seeds: maps are averaged over all, and each pair's "
         "spread is its null",
-    )  # fmt: skip
+    )
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -92,7 +105,9 @@ def _stretch(args, p) -> Windows:
     at = every.starts(p.index)
     inside = np.flatnonzero((at >= start) & (at < stop))
     if not len(inside):
-        raise ConfigError(f"no window lies between {start:g} and {stop:g} s; windows start from {at.min():g} to {at.max():g} s")  # fmt: skip
+        raise ConfigError(
+            f"no window lies between {start:g} and {stop:g} s; windows start from {at.min():g} to {at.max():g} s"
+        )
     return every[inside[np.argsort(at[inside], kind="stable")]]
 
 
@@ -136,7 +151,7 @@ def _against_truth(maps: list, rec) -> dict[str, float]:
     if "coupling" in rec.truth and np.any(rec.truth["coupling"]):
         for m in (m for m in maps if m.square):
             score = agreement(m, rec.truth["coupling"])
-            summary |= {f"coupling_auroc_{_key(m.name)}": score["auroc"], f"coupling_r2_{_key(m.name)}": score["r2"]}  # fmt: skip
+            summary |= {f"coupling_auroc_{_key(m.name)}": score["auroc"], f"coupling_r2_{_key(m.name)}": score["r2"]}
     return summary
 
 

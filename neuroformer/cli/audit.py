@@ -20,9 +20,7 @@ def add(command) -> None:
     p.add_argument("path", help="a YAML configuration, or a recording (file, folder, synthetic:NAME)")
     override_argument(p, "e.g. split.claim=stimuli")
     p.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    p.add_argument(
-        "--figure", type=Path, metavar="FILE", help="draw rates, split and tokens (.png, .pdf, .svg)"
-    )
+    p.add_argument("--figure", type=Path, metavar="FILE", help="draw rates, split and tokens (.png, .pdf, .svg)")
 
 
 def run(args) -> int:

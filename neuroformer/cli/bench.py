@@ -14,9 +14,11 @@ Result = dict[str, Any] | None  # None: there is no GPU
 
 def add(command) -> None:
     p = command(
-        "bench", run, "Benchmark one part against a plain implementation, after checking that both agree.",
+        "bench",
+        run,
+        "Benchmark one part against a plain implementation, after checking that both agree.",
         "Exit codes: 1 the two sides disagree, 3 a GPU is needed and there is none.",
-    )  # fmt: skip
+    )
     names = p.add_subparsers(dest="name", required=True, metavar="NAME")
 
     def benchmark(name: str, measure, help: str):
@@ -27,32 +29,31 @@ def add(command) -> None:
 
     b = benchmark("adapt", _adapt, "a third recording joins a model of two, against training from scratch")
     _trains(b, "configs/shared.yaml", "what the two train with", "train.steps=400")
-    b.add_argument(
-        "--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own"
-    )
+    b.add_argument("--seeds", type=int, default=5, help="circuits, each with animals and trainings of its own")
     b.add_argument("--steps", type=int, default=100, help="of adapting, and of training from scratch")
     _keeps(b, "seed")
     benchmark("attend", _attend, "what capturing maps adds to a forward pass")
-    b = benchmark(
-        "connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines"
-    )
-    _trains(
-        b, "configs/hubs.yaml", "what to train; a built-in recording with known coupling", "train.steps=400"
-    )
+    b = benchmark("connectivity", _connectivity, "whether maps recover a known coupling, beside pairwise baselines")
+    _trains(b, "configs/hubs.yaml", "what to train; a built-in recording with known coupling", "train.steps=400")
     b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
     _keeps(b, "seed")
     b = benchmark("data", _data, "batches built per second")
     b.add_argument(
-        "--spikes", type=float, metavar="N",
+        "--spikes",
+        type=float,
+        metavar="N",
         help="a recording of so many spikes on disk (1e8) against the small one",
-    )  # fmt: skip
+    )
     benchmark("decode", _decode, "behavior, in batches and as a stream")
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
     _trains(b, None, "what to train, e.g. configs/hippocampus.yaml", "recording.path=my.npz")
     b.add_argument(
-        "--run", type=Path, default=Path("runs/exposure"), dest="folder",
+        "--run",
+        type=Path,
+        default=Path("runs/exposure"),
+        dest="folder",
         help="folder of the trainings (default: runs/exposure); what is there already is not trained again",
-    )  # fmt: skip
+    )
     b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
     b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
@@ -146,9 +147,7 @@ def _exposure(args) -> Result:
     from neuroformer.bench import exposure
 
     numbers = lambda text, kind: [kind(x) for x in text.split(",")]
-    result = exposure.run(
-        args.config, args.folder, numbers(args.noise, float), numbers(args.seeds, int), args.override
-    )
+    result = exposure.run(args.config, args.folder, numbers(args.noise, float), numbers(args.seeds, int), args.override)
     return result | {"table": exposure.table(result)}
 
 

@@ -45,7 +45,7 @@ def run(args) -> None:
     )
     labelled = bundle.metrics.get("finetune_label_seconds")
     if labelled is not None and labelled < 0.9 * prepared.split.seconds("train"):
-        print(f"the model was fine-tuned on {labelled:g} s of labels; baselines get those of the whole training part")  # fmt: skip
+        print(f"the model was fine-tuned on {labelled:g} s of labels; baselines get those of the whole training part")
     summary: dict[str, Any] = {}
     tables = []
     decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)

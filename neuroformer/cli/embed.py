@@ -55,9 +55,7 @@ def run(args) -> None:
     model, split = load_model(bundle), prepared.config.decode.split
     windows = {p: prepared.windows(p) for p in ("train", split)}
     x = {p: embed(model, prepared, w, args.features) for p, w in windows.items()}
-    summary: dict[str, Any] = {
-        f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()
-    }
+    summary: dict[str, Any] = {f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()}
     summary |= {f"embed_{k}": v for k, v in retrieval(model, prepared, windows[split]).items()}
     pca = PCA(args.components or 2).fit(x["train"])
     low = pca.transform(x[split])
@@ -68,9 +66,7 @@ def run(args) -> None:
         summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
     summary["embed_variance_explained"] = float(pca.explained_variance_ratio_.sum())
     times = windows[split].starts(prepared.index) + prepared.config.window.current
-    np.savez_compressed(
-        args.folder / "embedding.npz", times=times, features=low if args.components else x[split]
-    )
+    np.savez_compressed(args.folder / "embedding.npz", times=times, features=low if args.components else x[split])
     if color is not None and low.shape[1] > 1:
         values = prepared.rec.variable(color).interpolate(times)[:, 0]
         save_figure(embedding_scatter(low, values, color), args.folder / "embedding.png")
@@ -86,16 +82,16 @@ def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float
 
     other, theirs = open_run(args.against, [], args.recording)
     split, model = prepared.config.decode.split, load_model(other)
-    reduced = lambda y: {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y  # fmt: skip
+    reduced = lambda y: (
+        {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y
+    )
     same = np.array_equal(theirs.rec.spike_times, prepared.rec.spike_times)  # two animals may be split alike
     if same and theirs.split.sha256() == prepared.split.sha256():
         y = {p: embed(model, theirs, w, args.features) for p, w in windows.items()}
         x, y = reduced(x), reduced(y)
         return consistency(x["train"], y["train"], x[split], y[split])
     if color is None:
-        raise ConfigError(
-            f"{args.against} has other windows than {args.folder}; name a variable of both with --color"
-        )
+        raise ConfigError(f"{args.against} has other windows than {args.folder}; name a variable of both with --color")
     others = {p: theirs.windows(p) for p in windows}
     y = {p: embed(model, theirs, w, args.features) for p, w in others.items()}
     sides = []
@@ -103,9 +99,6 @@ def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float
         at = {p: w.starts(ready.index) + ready.config.window.current for p, w in where.items()}
         value = ready.rec.variable(color)
         sides.append(
-            {
-                ("train" if p == "train" else "test"): (features[p], value.interpolate(at[p])[:, 0])
-                for p in where
-            }
+            {("train" if p == "train" else "test"): (features[p], value.interpolate(at[p])[:, 0]) for p in where}
         )
     return consistency_across(*sides)

@@ -35,13 +35,15 @@ def add(command) -> None:
         metavar="AMOUNT[,AMOUNT]",
         help=f"amounts, like 1s,10s,5%%,all (default: {AMOUNTS.replace('%', '%%')})",
     )
+    p.add_argument("--draws", type=int, default=3, metavar="N", help="random draws of labels, and seeds (default: 3)")
     p.add_argument(
-        "--draws", type=int, default=3, metavar="N", help="random draws of labels, and seeds (default: 3)"
-    )
-    p.add_argument(
-        "--pool", nargs="+", type=Path, default=[], metavar="RUN",
+        "--pool",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
         help="further runs, trained with other parts held out, to score together with this one",
-    )  # fmt: skip
+    )
     baselines_argument(p)
     override_argument(p, "e.g. tune.train=top")
 
@@ -82,10 +84,16 @@ def run(args) -> None:
         _keep_other(path, options)
         write_atomic(path, json.dumps(result, indent=1).encode())
         lines = [
-            (f"{r['seconds']:g}", f"{100 * r['share']:.1f} %", r["method"], r["score"], interval(r["low"], r["high"]),
-             *_difference(r))
+            (
+                f"{r['seconds']:g}",
+                f"{100 * r['share']:.1f} %",
+                r["method"],
+                r["score"],
+                interval(r["low"], r["high"]),
+                *_difference(r),
+            )
             for r in rows
-        ]  # fmt: skip
+        ]
         header = (
             "labels (s)",
             "share",

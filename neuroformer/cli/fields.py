@@ -14,18 +14,27 @@ def add(command) -> None:
     p = command("fields", run, help, KEYS)
     run_argument(p)
     p.add_argument(
-        "--windows", type=int, default=128, metavar="N",
+        "--windows",
+        type=int,
+        default=128,
+        metavar="N",
         help="training windows over which receptive fields are averaged (default: 128)",
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--starts", type=int, default=2, metavar="N",
+        "--starts",
+        type=int,
+        default=2,
+        metavar="N",
         help="gradient ascents for each most exciting input, of which the best is kept (default: 2)",
-    )  # fmt: skip
+    )
     p.add_argument("--steps", type=int, default=60, metavar="N", help="steps of each ascent (default: 60)")
     p.add_argument(
-        "--integrated", type=int, default=0, metavar="STEPS",
+        "--integrated",
+        type=int,
+        default=0,
+        metavar="STEPS",
         help="also integrated gradients to frames, with so many steps",
-    )  # fmt: skip
+    )
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -39,9 +48,7 @@ def run(args) -> None:
     bundle, p = open_asked(args)
     model, ids = load_model(bundle), p.rec.unit_ids
     if model.frames is None:
-        why = (
-            f"recording '{p.rec.name}' has none" if "frames" in bundle.member.lacks else "window.frames is 0"
-        )
+        why = f"recording '{p.rec.name}' has none" if "frames" in bundle.member.lacks else "window.frames is 0"
         raise ConfigError(
             f"the model in {bundle.path} was trained without frames ({why}), so its units have no receptive fields"
         )
@@ -59,9 +66,14 @@ def run(args) -> None:
     best = most_exciting(model, p.builder, train, starts=args.starts, steps=args.steps, seed=p.config.seed)
     save_maps(args.folder / "fields.npz", maps)
     np.savez_compressed(
-        args.folder / "mei.npz", images=best.images, contrast=best.contrast, log_rate=best.log_rate,
-        gray=best.gray, centers=center, unit_ids=np.array(ids),
-    )  # fmt: skip
+        args.folder / "mei.npz",
+        images=best.images,
+        contrast=best.contrast,
+        log_rate=best.log_rate,
+        gray=best.gray,
+        centers=center,
+        unit_ids=np.array(ids),
+    )
     print("\n".join(repr(m) for m in maps))
     save_figure(figure_of(receptive_fields(maps[0], center)), args.folder / "fields.png")
     save_figure(figure_of(stimuli(best.contrast, ids)), args.folder / "mei.png")
@@ -73,9 +85,11 @@ def run(args) -> None:
         away = np.linalg.norm(center - truth["rf_center"], axis=1)[sees]
         share = projection(best.contrast, truth["rf_even"], truth["rf_odd"])[sees]
         summary |= {
-            "fields_units": int(sees.sum()), "fields_within_2_px": float((away <= 2).mean()),
-            "fields_distance_median_px": float(np.median(away)), "mei_projection_median": float(np.median(share)),
-        }  # fmt: skip
+            "fields_units": int(sees.sum()),
+            "fields_within_2_px": float((away <= 2).mean()),
+            "fields_distance_median_px": float(np.median(away)),
+            "mei_projection_median": float(np.median(share)),
+        }
     summarise(args.folder, summary)
 
 

@@ -91,7 +91,9 @@ def run(args: argparse.Namespace) -> None:
     tuned, info = finetune(model, prepared, windows, targets, prepared.config.tune, args.draw)
     for objective in bundle.digests:  # heads of earlier targets stay as good as they were
         if objective != LIKELIHOOD and objective not in {t.name for t in targets}:
-            save_weights(out / "weights" / f"{objective}.safetensors", extend(load_model(bundle, objective), trained, targets)[0])  # fmt: skip
+            save_weights(
+                out / "weights" / f"{objective}.safetensors", extend(load_model(bundle, objective), trained, targets)[0]
+            )
     for objective in (LIKELIHOOD, *(t.name for t in targets)):
         save_weights(out / "weights" / f"{objective}.safetensors", tuned)
     test = decode_windows(prepared, prepared.config.decode.split)

@@ -28,13 +28,18 @@ def add(command) -> None:
         "--folds", type=int, default=5, metavar="N", help="contiguous parts, each held out once (default: 5)"
     )
     p.add_argument(
-        "--members", type=int, default=1, metavar="N",
+        "--members",
+        type=int,
+        default=1,
+        metavar="N",
         help="models of different seeds in each fold, which are averaged (default: 1)",
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--only", metavar="FOLD[,FOLD]", default="",
+        "--only",
+        metavar="FOLD[,FOLD]",
+        default="",
         help="only run and pool these folds, counted from 0; a later call continues from there",
-    )  # fmt: skip
+    )
     baselines_argument(p)
     override_argument(p, "e.g. window.lookahead=0.75")
 

@@ -26,14 +26,17 @@ def add(command) -> None:
     p = command("generate", run, "Simulate in closed loop, and compare with held-out data.", KEYS)
     run_argument(p)
     p.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out",
+        type=Path,
+        metavar="FILE",
         help="where the simulated recording goes: .npz, .nwb, .h5 or .recording (default: <run>/simulated.npz)",
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--score", action="store_true",
+        "--score",
+        action="store_true",
         help="also compare the simulation with its ceiling (data against data) and two Poisson simulators, in "
         "simulation_scores.json",
-    )  # fmt: skip
+    )
     new = p.add_mutually_exclusive_group()
     new.add_argument(
         "--stimulus",
@@ -48,13 +51,18 @@ def add(command) -> None:
         help="simulate so many seconds without a stimulus (models that read only spikes)",
     )
     p.add_argument(
-        "--against", type=Path, metavar="FILE",
+        "--against",
+        type=Path,
+        metavar="FILE",
         help="a simulation with the same seed, without the interventions: print how each unit's rate changed",
-    )  # fmt: skip
+    )
     p.add_argument(
-        "--part", type=_part, default=(1, 1), metavar="I/N",
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
         help="simulate share I of N; afterwards, the same command without --part joins them",
-    )  # fmt: skip
+    )
     p.add_argument("--restart", action="store_true", help="discard an unfinished simulation and start again")
     override_argument(p, "e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'")
 
@@ -86,9 +94,7 @@ def run(args) -> None:
     compares = new is None and imitates_trials(p.config.generate)
     is_traces = p.config.traces.likelihood != "none"
     if args.score and is_traces:
-        raise ConfigError(
-            "--score is for spikes; simulated traces are always compared with the held-out ones"
-        )
+        raise ConfigError("--score is for spikes; simulated traces are always compared with the held-out ones")
     if args.score and not compares:
         raise ConfigError(
             "--score compares with held-out trials; it cannot score another interval, stimulus or past, nor interventions"
@@ -106,9 +112,17 @@ def run(args) -> None:
             shutil.rmtree(parts)
     with only_process(parts, "simulating into", share):
         result = simulate(
-            model, p.rec, p.split, p.index, p.builder, p.config, folder=parts, identity=identity, part=args.part,
+            model,
+            p.rec,
+            p.split,
+            p.index,
+            p.builder,
+            p.config,
+            folder=parts,
+            identity=identity,
+            part=args.part,
             progress=not args.quiet,
-        )  # fmt: skip
+        )
         if result is None:
             print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
             return
@@ -146,12 +160,18 @@ def _compare(args, p, model, result) -> None:
     summary: dict[str, Any] = {
         "simulated_sequences": len(trials["start"]),
         "simulated_sequence_seconds": float(np.median(trials["stop"] - trials["start"])),
-        "generate_seconds": result.seconds, "tokens_per_second_generate": result.tokens_per_second,
-        "simulated_rate_ratio": float(rates.mean() / true.mean()), "guard_hits": result.guard_hits,
-    }  # fmt: skip
+        "generate_seconds": result.seconds,
+        "tokens_per_second_generate": result.tokens_per_second,
+        "simulated_rate_ratio": float(rates.mean() / true.mean()),
+        "guard_hits": result.guard_hits,
+    }
     comparison = compare_psth(p.rec, p.split, result.recording, p.config.generate.split)
     if comparison is not None:
-        summary |= {"psth_r": comparison.r, "psth_r_ceiling": comparison.ceiling, "psth_repeats_simulated": comparison.num_simulated}  # fmt: skip
+        summary |= {
+            "psth_r": comparison.r,
+            "psth_r_ceiling": comparison.ceiling,
+            "psth_repeats_simulated": comparison.num_simulated,
+        }
         save_figure(figures.psths(comparison, p.rec.unit_ids), args.folder / "psth.png")
     save_figure(figures.rasters(p.rec, result.recording), args.folder / "rasters.png")
     scores = _score(args, p, model, result.recording) if args.score else {}

@@ -11,16 +11,16 @@ from neuroformer.config import ConfigError
 
 
 def add(command) -> None:
-    help = (
-        "Move over from the original Neuroformer: its YAML becomes a configuration, its folder a recording."
-    )
+    help = "Move over from the original Neuroformer: its YAML becomes a configuration, its folder a recording."
     p = command("import", run, help)
     p.add_argument("source", type=Path, help="its mconf.yaml, or its folder of .npy files")
     p.add_argument("--data", type=Path, metavar="FOLDER", help="its .npy folder, named in the configuration")
     p.add_argument(
-        "--out", type=Path, metavar="FILE",
+        "--out",
+        type=Path,
+        metavar="FILE",
         help="what to write: .yaml of a YAML (default: imported.yaml); .npz, .nwb, .h5 or .recording of a folder",
-    )  # fmt: skip
+    )
     p.add_argument("--overwrite", action="store_true", help="replace a file that is already there")
 
 

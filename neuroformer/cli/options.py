@@ -17,18 +17,20 @@ def config_arguments(p: argparse.ArgumentParser, what: str, default: str, *, req
     needed = "" if required else "; not needed with --run FOLDER --resume"
     p.add_argument(
         "--config", required=required, type=Path, metavar="FILE", help=f"YAML file, e.g. configs/demo.yaml{needed}"
-    )  # fmt: skip
-    p.add_argument(
-        "--run", type=Path, metavar="FOLDER", help=f"folder of the {what} (default: runs/{default})"
     )
+    p.add_argument("--run", type=Path, metavar="FOLDER", help=f"folder of the {what} (default: runs/{default})")
 
 
 def run_argument(p: argparse.ArgumentParser) -> None:
     """For commands that read a trained run."""
     p.add_argument(
-        "--run", required=True, type=Path, dest="folder", metavar="FOLDER",
+        "--run",
+        required=True,
+        type=Path,
+        dest="folder",
+        metavar="FOLDER",
         help="folder of a trained run, e.g. runs/demo",
-    )  # fmt: skip
+    )
     p.add_argument("--recording", default="", metavar="NAME", help="which recording, if the run has several")
 
 
@@ -44,9 +46,10 @@ def training_arguments(p: argparse.ArgumentParser) -> None:
     """For commands that train into a new folder."""
     overwrite_argument(p)
     p.add_argument(
-        "--resume", action="store_true",
+        "--resume",
+        action="store_true",
         help="continue exactly where the run in the folder stopped; starts it if the folder is empty",
-    )  # fmt: skip
+    )
     p.add_argument(
         "--no-baselines", action="store_true", help="do not fit the GLMs that the likelihood is compared with"
     )
@@ -55,17 +58,24 @@ def training_arguments(p: argparse.ArgumentParser) -> None:
 TARGET = "NAME[:KIND[:SAMPLES[:PERIOD]]]"
 # of a regression, squared errors, or a noise model that learns its scale (student: robust)
 KINDS: dict[str, dict[str, Any]] = {
-    "regression": {}, "gaussian": {"noise": "gaussian"}, "student": {"noise": "student"},
-    "classification": {"kind": "classification"}, "circular": {"kind": "circular"},
-}  # fmt: skip
+    "regression": {},
+    "gaussian": {"noise": "gaussian"},
+    "student": {"noise": "student"},
+    "classification": {"kind": "classification"},
+    "circular": {"kind": "circular"},
+}
 
 
 def target_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--target", required=True, action="append", dest="targets", metavar=TARGET,
+        "--target",
+        required=True,
+        action="append",
+        dest="targets",
+        metavar=TARGET,
         help=f"a behavior variable; its kind ({', '.join(KINDS)}), the number of values in a window, and the period of a "
         "circular one (default: 2 pi); may be repeated. A name alone: as the run declares it, else a regression",
-    )  # fmt: skip
+    )
 
 
 def parse_targets(asked: list[str], declared: Sequence[TargetConfig] = ()) -> list[TargetConfig]:
@@ -89,7 +99,7 @@ def _target(item: str) -> TargetConfig:
     try:
         if len(words) > 4 or (period and kind != "circular"):
             raise ValueError
-        return TargetConfig(name, samples=int(samples or 1), period=float(period or 0), **KINDS[kind or "regression"])  # fmt: skip
+        return TargetConfig(name, samples=int(samples or 1), period=float(period or 0), **KINDS[kind or "regression"])
     except (KeyError, ValueError):
         raise ConfigError(
             f"--target is {item!r}; expected {TARGET} with a kind of {', '.join(KINDS)}, and a period for circular only"
@@ -98,9 +108,11 @@ def _target(item: str) -> TargetConfig:
 
 def baselines_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "--baselines", default="fast", metavar="NAME[,NAME]",
+        "--baselines",
+        default="fast",
+        metavar="NAME[,NAME]",
         help="fast (ridge, lasso, kalman; the default), all (also glm, mlp, gru), none, or names joined by commas",
-    )  # fmt: skip
+    )
 
 
 def baseline_names(asked: str) -> tuple[str, ...]:
@@ -112,7 +124,5 @@ def baseline_names(asked: str) -> tuple[str, ...]:
     names = tuple(asked.split(","))
     for name in names:
         if name not in ALL:
-            raise ConfigError(
-                f"--baselines names '{name}'; expected fast, all, none, or some of {', '.join(ALL)}"
-            )
+            raise ConfigError(f"--baselines names '{name}'; expected fast, all, none, or some of {', '.join(ALL)}")
     return names

@@ -31,7 +31,12 @@ def run(args) -> None:
         model, prepared = extend(load_model(bundle), trained, [target])
         rows = probe(model, prepared, target)
         path = args.folder / f"probe_{target.name}.json"
-        write_atomic(path, json.dumps({"target": target.name, "trained_with_its_labels": target.name in seen, "rows": rows}, indent=1).encode())  # fmt: skip
+        write_atomic(
+            path,
+            json.dumps(
+                {"target": target.name, "trained_with_its_labels": target.name in seen, "rows": rows}, indent=1
+            ).encode(),
+        )
         lines = [(r["representation"], r["features"], r["r2"], interval(r["low"], r["high"])) for r in rows]
         note = " (the run was trained with its labels)" if target.name in seen else ""
         print(

@@ -14,9 +14,7 @@ def add(command) -> None:
     epilog = "The recording is read again; if it has moved, give recording.path=..."
     p = command("report", run, help, epilog)
     run_argument(p)
-    p.add_argument(
-        "--out", type=Path, metavar="FILE", help="where the page goes (default: <run>/report.html)"
-    )
+    p.add_argument("--out", type=Path, metavar="FILE", help="where the page goes (default: <run>/report.html)")
     override_argument(p, "e.g. recording.path=moved.npz")
 
 

@@ -32,7 +32,7 @@ def summarise_seeds(folder: Path, seeds: list[int]) -> None:
         (name, s["mean"], interval(s["low"], s["high"]) if len(seeds) > 1 else "-", min(s["values"]), max(s["values"]))
         for name, s in scores.items()
         if len(seeds) == 1 or len(set(s["values"])) > 1  # a number that all seeds share is not a score
-    ]  # fmt: skip
+    ]
     print(f"{len(seeds)} seeds ({', '.join(map(str, seeds))}): {MEANING}")
     print(table(rows, ("score", "mean", "95 % interval", "lowest", "highest")))
     print(f"seeds in {folder / 'seeds.json'}")

@@ -70,9 +70,7 @@ def only_process(folder: Path, doing: str, parts: Sequence[str] = ()):
                 kind = fcntl.LOCK_SH if parts and name == ".lock" else fcntl.LOCK_EX
                 fcntl.flock(file, kind | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise ConfigError(
-                    f"another process is {doing} {folder}; wait for it, or give another place"
-                ) from None
+                raise ConfigError(f"another process is {doing} {folder}; wait for it, or give another place") from None
             except OSError:
                 pass
         yield

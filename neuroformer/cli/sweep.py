@@ -29,9 +29,7 @@ def add(command) -> None:
         metavar="FILE",
         help="YAML file of keys and their ranges or choices",
     )
-    p.add_argument(
-        "--trials", type=int, default=20, metavar="N", help="configurations to try in all (default: 20)"
-    )
+    p.add_argument("--trials", type=int, default=20, metavar="N", help="configurations to try in all (default: 20)")
     override_argument(p, "settings that replace the file's")
 
 
@@ -68,15 +66,11 @@ def _conclude(base, folder: Path) -> None:
     if trials[0].score is None:
         raise ConfigError(f"none of {len(trials)} trials could be run; the first: {trials[0].reason}")
     tree = [dataclasses.asdict(t) | {"folder": t.folder.name} for t in trials]
-    write_atomic(
-        folder / "sweep.json", json.dumps({"objective": OBJECTIVE, "trials": tree}, indent=1).encode()
-    )
+    write_atomic(folder / "sweep.json", json.dumps({"objective": OBJECTIVE, "trials": tree}, indent=1).encode())
     best = to_dict(changed(base, trials[0].values)) | {"name": f"{base.name}_best"}
     write_atomic(folder / "best.yaml", yaml.safe_dump(best, sort_keys=False).encode())
     keys = list(trials[0].values)
-    rows = [
-        (t.folder.name, t.score, *(t.values[k] for k in keys)) for t in trials[:SHOWN] if t.score is not None
-    ]
+    rows = [(t.folder.name, t.score, *(t.values[k] for k in keys)) for t in trials[:SHOWN] if t.score is not None]
     print(table(rows, ("trial", OBJECTIVE, *keys)))
     print(
         f"{len(trials)} trials in {folder / 'sweep.json'}; the best was chosen on validation data. Its score on test data:"
@@ -85,6 +79,4 @@ def _conclude(base, folder: Path) -> None:
 
 
 def _text(values: dict) -> str:
-    return " ".join(
-        f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={json.dumps(v)}" for k, v in values.items()
-    )
+    return " ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={json.dumps(v)}" for k, v in values.items())

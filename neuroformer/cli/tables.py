@@ -47,9 +47,7 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
             rows.append((name, *(x for pair in of for x in pair)))
     if f"{main}_control" in scores:
         of = [(scores[f"{k}_control"], "") for k in keys]
-        rows.append(
-            (f"control: {scores[f'decode_{decoded.name}_control_name']}", *(x for pair in of for x in pair))
-        )
+        rows.append((f"control: {scores[f'decode_{decoded.name}_control_name']}", *(x for pair in of for x in pair)))
     header = ["decoder", {"accuracy": "balanced accuracy", "r2": "R2"}[what], "95 % interval"]
     for k in keys[1:]:
         column = k.removeprefix("decode_").removesuffix("_r2")

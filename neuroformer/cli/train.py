@@ -35,10 +35,12 @@ def add(command) -> None:
     config_arguments(p, "run", "<name>", required=False)
     training_arguments(p)
     p.add_argument(
-        "--seeds", type=int, metavar="N",
+        "--seeds",
+        type=int,
+        metavar="N",
         help="train N seeds, counted from `seed`, each into seed_<k> of the folder, and summarise their scores with "
         "intervals; with --resume, finished seeds are not run again",
-    )  # fmt: skip
+    )
     override_argument(p, "settings that replace the file's")
 
 
@@ -105,9 +107,7 @@ def _run_one(args, config: Config, folder: Path) -> int:
     return train_and_score(args, recs, config, folder, goes_on=goes_on, again=again)
 
 
-def train_and_score(
-    args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start=None
-) -> int:
+def train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start=None) -> int:
     """Train into a folder, from the weights of ``start`` if given, and score; returns the exit code.
 
     ``goes_on``: the folder already holds a part of the run. ``again``: the command that continues a stopped run.
@@ -238,8 +238,9 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
     summary = {
         "bits_per_spike": scores.bits_per_spike(),
         "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
-        "test_spikes": scores.spikes, "test_windows": scores.windows,
-    }  # fmt: skip
+        "test_spikes": scores.spikes,
+        "test_windows": scores.windows,
+    }
     if "rate" in prepared.rec.truth:
         try:
             summary["bits_per_spike_oracle"] = _oracle(prepared)
@@ -277,9 +278,11 @@ def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
     block = max(1, round(d.bootstrap_block / p.config.window.dt))
     low, high = scores.bits_per_sample_interval(block, d.bootstraps, p.config.seed)
     out: dict[str, Any] = {
-        "bits_per_sample": scores.bits_per_sample(), "bits_per_sample_low": low, "bits_per_sample_high": high,
+        "bits_per_sample": scores.bits_per_sample(),
+        "bits_per_sample_low": low,
+        "bits_per_sample_high": high,
         "test_samples": scores.samples,
-    }  # fmt: skip
+    }
     if baselines and p.config.traces.likelihood == "gaussian":
         scale = p.normalization["traces"]
         out["bits_per_sample_autoregression"] = autoregression_bits(
@@ -297,9 +300,7 @@ def _glms(prepared) -> dict[str, Any]:
     p = prepared
     glm = None
     for variant in ("past", "every"):
-        glm = fit_glm(
-            p.rec, p.split, p.index, p.config, p.normalization, variant=variant, seed=p.config.seed, like=glm
-        )
+        glm = fit_glm(p.rec, p.split, p.index, p.config, p.normalization, variant=variant, seed=p.config.seed, like=glm)
         out[f"bits_per_spike_glm_{variant}"] = glm_bits_per_spike(glm, p.split, p.index, p.normalization)
     out["bits_per_spike_glm"] = max(out.values())
     return out | {"glm_seconds": time.perf_counter() - start}
@@ -308,7 +309,13 @@ def _glms(prepared) -> dict[str, Any]:
 def _oracle(prepared) -> float:
     from neuroformer.analysis.oracle import oracle_bits_per_spike
 
-    return oracle_bits_per_spike(prepared.rec, prepared.index, prepared.windows("test"), prepared.builder.shape, prepared.normalization["unit_rate"])  # fmt: skip
+    return oracle_bits_per_spike(
+        prepared.rec,
+        prepared.index,
+        prepared.windows("test"),
+        prepared.builder.shape,
+        prepared.normalization["unit_rate"],
+    )
 
 
 def _print_split(prepared) -> None:

@@ -26,9 +26,7 @@ def check(c: Config) -> None:
     if c.traces.likelihood != "none":
         _require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
         _require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
-        _require(
-            c.train.past_noise == 0, "train.past_noise", c.train.past_noise, "0 where traces are modelled"
-        )
+        _require(c.train.past_noise == 0, "train.past_noise", c.train.past_noise, "0 where traces are modelled")
         _require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
     for i, part in enumerate(c.split.pattern):
         known = ("train", "valid", "test", "none")
@@ -49,9 +47,7 @@ def _check_recording(key: str, one: RecordingConfig) -> None:
     for i, speed in enumerate(one.speeds):
         _require(speed.smooth > 0, f"{key}.speeds[{i}].smooth", speed.smooth, "seconds above 0")
     _require(0 < one.share <= 1, f"{key}.share", one.share, "a share in (0, 1]")
-    _require(
-        "/" not in one.name, f"{key}.name", one.name, "a name without '/': results lie in a folder of it"
-    )
+    _require("/" not in one.name, f"{key}.name", one.name, "a name without '/': results lie in a folder of it")
 
 
 def _check_window(c: Config) -> None:
@@ -62,9 +58,7 @@ def _check_window(c: Config) -> None:
         _require(getattr(w, name) >= 0, f"window.{name}", getattr(w, name), "seconds, 0 or more")
     for name in ("current", "past", "lookahead") + ("target_past",) * bool(c.targets):
         value = getattr(w, name)
-        expected = (
-            f"a whole multiple of window.dt = {w.dt}, such as {max(1, round(value / w.dt)) * w.dt:.10g}"
-        )
+        expected = f"a whole multiple of window.dt = {w.dt}, such as {max(1, round(value / w.dt)) * w.dt:.10g}"
         _require(abs(value / w.dt - round(value / w.dt)) < 1e-6, f"window.{name}", value, expected)
 
 
@@ -115,13 +109,11 @@ def _check_model(c: Config) -> None:
         expected = f"0 to window.past = {w.past:g} s, or -1 (as long as is useful)"
         _require(0 < m.surprise <= w.past, "model.surprise", m.surprise, expected)
         step = 1 if m.frame_encoder.kind == "backbone" else m.frame_encoder.stride[0]
-        _require(
-            step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise"
-        )
+        _require(step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise")
     _require(m.coupling_rank >= 0, "model.coupling_rank", m.coupling_rank, "0 (every pair) or more patterns")
     _require(m.most_drive > 0, "model.most_drive", m.most_drive, "a change of log rate above 0")
     sparse = c.train.sparsity == 0 or (c.train.sparsity > 0 and m.coupling > 0 and m.coupling_rank == 0)
-    _require(sparse, "train.sparsity", c.train.sparsity, "0, or above 0 with model.coupling and model.coupling_rank 0")  # fmt: skip
+    _require(sparse, "train.sparsity", c.train.sparsity, "0, or above 0 with model.coupling and model.coupling_rank 0")
     known = ["current"] + ["past"] * (w.past > 0) + ["frames"] * (w.frames > 0) + c.input_groups
     for i, block in enumerate(m.blocks):
         expected = f"one of {', '.join(known)} (what this run has)"
@@ -139,9 +131,7 @@ def _check_amounts(c: Config) -> None:
     """Counts, temperatures and shares."""
     g, t = c.generate, c.train
     counts = {"train.steps": t.steps, "train.batch_size": t.batch_size, "generate.samples": g.samples}
-    counts |= {
-        f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")
-    }
+    counts |= {f"tune.{name}": getattr(c.tune, name) for name in ("blocks", "rank", "batch_size", "evaluate_every")}
     _require(0 < c.tune.valid < 1, "tune.valid", c.tune.valid, "a share in (0, 1)")
     counts |= {"train.accumulate": t.accumulate, "train.devices": t.devices, "train.nodes": t.nodes}
     counts |= {"generate.max_tokens": g.max_tokens}
@@ -165,20 +155,14 @@ def _check_amounts(c: Config) -> None:
 
 def _check_intervention(key: str, one: InterventionConfig) -> None:
     on_units = one.do in ("silence", "clamp", "drive")
-    _require(
-        bool(one.units) == on_units, f"{key}.units", list(one.units), "units for silence, clamp or drive only"
-    )
+    _require(bool(one.units) == on_units, f"{key}.units", list(one.units), "units for silence, clamp or drive only")
     needs_name = one.do == "set_behavior"
-    _require(
-        bool(one.behavior) == needs_name, f"{key}.behavior", one.behavior, "a name for set_behavior only"
-    )
+    _require(bool(one.behavior) == needs_name, f"{key}.behavior", one.behavior, "a name for set_behavior only")
     if on_units:
         allowed = one.value >= 0 or (one.do == "clamp" and one.value == -1)
         _require(allowed, f"{key}.value", one.value, "spikes a second, 0 or more (clamp: or -1, as recorded)")
     _require(one.start >= 0, f"{key}.start", one.start, "seconds since the loop closed, 0 or more")
-    _require(
-        one.stop == 0 or one.stop > one.start, f"{key}.stop", one.stop, "0 (to the end) or a time after start"
-    )
+    _require(one.stop == 0 or one.stop > one.start, f"{key}.stop", one.stop, "0 (to the end) or a time after start")
 
 
 def _require(ok: bool, key: str, got: Any, expected: str) -> None:

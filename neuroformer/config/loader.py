@@ -121,17 +121,13 @@ def _override(tree: dict[str, Any], item: str) -> None:
 
 def _list_place(node: list, part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
-        raise ConfigError(
-            f"override {key}: '{part}' is not a place in a list of {len(node)} (0 to {len(node) - 1})"
-        )
+        raise ConfigError(f"override {key}: '{part}' is not a place in a list of {len(node)} (0 to {len(node) - 1})")
     return int(part)
 
 
 def _build(cls: type, tree: Any, where: str) -> Any:
     if not isinstance(tree, typing.Mapping):
-        raise ConfigError(
-            f"{where or 'the configuration'} is {tree!r}; expected a section with keys and values"
-        )
+        raise ConfigError(f"{where or 'the configuration'} is {tree!r}; expected a section with keys and values")
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     values = {}
@@ -160,9 +156,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if len(args) == 2 and args[1] is not Ellipsis and len(value) != 2:
             raise ConfigError(f"{where} has {len(value)} entries; expected 2")
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        return tuple(
-            _convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-        )
+        return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is dict or isinstance(hint, types.GenericAlias):
         if not isinstance(value, dict):
             raise ConfigError(f"{where} is {value!r}; expected keys and values")

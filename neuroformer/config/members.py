@@ -53,14 +53,18 @@ def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Co
     targets = tuple(t for t in config.targets if t.name not in lacks)
     # none of the checks may see a half-made configuration, so that blocks and alignments go first
     bare = replace(config, model=replace(config.model, blocks=()), loss=replace(config.loss, contrast=()))
-    alone = replace(bare, recording=(config.recordings or (config.recording,))[place], recordings=(),
-                    window=window, inputs=inputs, targets=targets)  # fmt: skip
+    alone = replace(
+        bare,
+        recording=(config.recordings or (config.recording,))[place],
+        recordings=(),
+        window=window,
+        inputs=inputs,
+        targets=targets,
+    )
     if lacks:
         plan, kept = block_plan(config), kept_blocks(config, alone)
         blocks = tuple(BlockConfig(plan[i], 1) for i in kept)
     else:
         blocks = config.model.blocks
     contrast = tuple(config.loss.contrast[i] for i in kept_contrasts(config, alone))
-    return replace(
-        alone, model=replace(config.model, blocks=blocks), loss=replace(config.loss, contrast=contrast)
-    )
+    return replace(alone, model=replace(config.model, blocks=blocks), loss=replace(config.loss, contrast=contrast))

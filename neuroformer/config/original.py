@@ -18,29 +18,58 @@ from neuroformer.config.loader import from_dict
 
 # keys of the flat files of before, by today's name
 _FLAT = {
-    "attn_pdrop": "dropout.attn", "embd_pdrop": "dropout.embd", "pos_pdrop": "dropout.pos",
-    "resid_pdrop": "dropout.resid", "temp_pdrop": "dropout.temp", "b_drop": "dropout.b", "id_drop": "dropout.id",
-    "im_drop": "dropout.im", "window_prev": "window.prev", "frame_window": "window.frame", "dt": "resolution.dt",
-    "n_state_layers": "layers.state", "n_state_history_layers": "layers.state_history",
-    "n_stimulus_layers": "layers.stimulus", "n_behavior_layers": "layers.behavior",
-    "self_att_layers": "layers.self_att", "kernel_size": "frame_encoder.kernel_size",
-    "stride_size": "frame_encoder.stride_size", "conv_layer": "frame_encoder.conv_layer",
-    "n_embd_frames": "frame_encoder.n_embd_frames", "resnet_backbone": "frame_encoder.resnet_backbone",
-    "clip_emb": "contrastive.clip_embd", "clip_temp": "contrastive.clip_temp",
-    "contrastive": "contrastive.contrastive", "window": "window.curr", "block_size": "block_size.frame",
-    "id_block_size": "block_size.id", "prev_id_block_size": "block_size.prev_id",
-    "behavior_block_size": "block_size.behavior", "p_sparse": "sparse.p", "sparse_mask": "sparse.mask",
-    "sparse_topk": "sparse.topk", "sparse_topk_frame": "sparse.topk_frame", "sparse_topk_id": "sparse.topk_id",
+    "attn_pdrop": "dropout.attn",
+    "embd_pdrop": "dropout.embd",
+    "pos_pdrop": "dropout.pos",
+    "resid_pdrop": "dropout.resid",
+    "temp_pdrop": "dropout.temp",
+    "b_drop": "dropout.b",
+    "id_drop": "dropout.id",
+    "im_drop": "dropout.im",
+    "window_prev": "window.prev",
+    "frame_window": "window.frame",
+    "dt": "resolution.dt",
+    "n_state_layers": "layers.state",
+    "n_state_history_layers": "layers.state_history",
+    "n_stimulus_layers": "layers.stimulus",
+    "n_behavior_layers": "layers.behavior",
+    "self_att_layers": "layers.self_att",
+    "kernel_size": "frame_encoder.kernel_size",
+    "stride_size": "frame_encoder.stride_size",
+    "conv_layer": "frame_encoder.conv_layer",
+    "n_embd_frames": "frame_encoder.n_embd_frames",
+    "resnet_backbone": "frame_encoder.resnet_backbone",
+    "clip_emb": "contrastive.clip_embd",
+    "clip_temp": "contrastive.clip_temp",
+    "contrastive": "contrastive.contrastive",
+    "window": "window.curr",
+    "block_size": "block_size.frame",
+    "id_block_size": "block_size.id",
+    "prev_id_block_size": "block_size.prev_id",
+    "behavior_block_size": "block_size.behavior",
+    "p_sparse": "sparse.p",
+    "sparse_mask": "sparse.mask",
+    "sparse_topk": "sparse.topk",
+    "sparse_topk_frame": "sparse.topk_frame",
+    "sparse_topk_id": "sparse.topk_id",
     "sparse_topk_prev_id": "sparse.topk_prev_id",
-}  # fmt: skip
+}
 # old name: ours
 _SAME = {
-    "window.curr": "window.current", "window.prev": "window.past", "window.frame": "window.frames",
-    "resolution.dt": "window.dt", "n_embd": "model.width", "n_head": "model.heads",
-    "dropout.resid": "model.dropout", "batch_size": "train.batch_size", "learning_rate": "train.lr",
-    "betas": "train.betas", "weight_decay": "train.weight_decay", "clip_norm": "train.clip",
+    "window.curr": "window.current",
+    "window.prev": "window.past",
+    "window.frame": "window.frames",
+    "resolution.dt": "window.dt",
+    "n_embd": "model.width",
+    "n_head": "model.heads",
+    "dropout.resid": "model.dropout",
+    "batch_size": "train.batch_size",
+    "learning_rate": "train.lr",
+    "betas": "train.betas",
+    "weight_decay": "train.weight_decay",
+    "clip_norm": "train.clip",
     "num_workers": "train.workers",
-}  # fmt: skip
+}
 # the beginning of an old name: why it has no counterpart
 _GONE = {
     "dropout.": "one rate (model.dropout) for embeddings and residuals; none on attention weights",
@@ -64,13 +93,14 @@ _GONE = {
     "vit_encoder": "frame tokens attend to each other by model.frame_encoder.layers",
     "class_weights": "classes are not weighed; scores are balanced accuracies",
     "freeze_weights": "nothing is frozen by name",
-    "epoch": "a checkpoint's state, not a setting", "pretrain": "a checkpoint's state, not a setting",
+    "epoch": "a checkpoint's state, not a setting",
+    "pretrain": "a checkpoint's state, not a setting",
     "start_prune": "nothing is pruned",
     "selection": "which neurons is the recording's matter: hand over those that you want",
     "max_epochs": "training is counted in steps (train.steps)",
     "grad_norm_clip": "train.clip is the one norm that is clipped",
     "patience": "counted in epochs there, in evaluations here (train.patience)",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -114,7 +144,9 @@ def read_original_config(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not text; expected the original's YAML (mconf.yaml)") from None
     except yaml.constructor.ConstructorError as e:
-        raise ConfigError(f"{path} names Python objects ({e.problem}), which are never created; delete that line") from None  # fmt: skip
+        raise ConfigError(
+            f"{path} names Python objects ({e.problem}), which are never created; delete that line"
+        ) from None
     except yaml.YAMLError as e:
         raise ConfigError(f"{path} is not valid YAML: {e}") from None
     if not isinstance(tree, dict) or not tree:
@@ -143,9 +175,7 @@ def translate(old: Mapping[str, Any]) -> Translation:
     out = Translation()
     modalities = old.get("modalities") or {}
     keys = dict(_flattened({k: v for k, v in old.items() if k != "modalities"}))
-    keys = {
-        _FLAT.get(k, k) if k not in old or not isinstance(old[k], Mapping) else k: v for k, v in keys.items()
-    }
+    keys = {_FLAT.get(k, k) if k not in old or not isinstance(old[k], Mapping) else k: v for k, v in keys.items()}
     _variables(modalities, out)
     _frames(keys, out)
     _contrast(keys, out)
@@ -205,9 +235,7 @@ def _frames(keys: dict[str, Any], out: Translation) -> None:
     kernel = keys.get("frame_encoder.kernel_size")
     if kernel is not None:
         out.put("frame_encoder.kernel_size", "model.frame_encoder.kernel", list(kernel))
-        stride = keys.get(
-            "frame_encoder.stride_size", kernel
-        )  # without one, the original strides by the kernel
+        stride = keys.get("frame_encoder.stride_size", kernel)  # without one, the original strides by the kernel
         out.put("frame_encoder.stride_size", "model.frame_encoder.stride", list(stride))
     for key, value in keys.items():
         known = ("frame_encoder.conv_layer", "frame_encoder.kernel_size", "frame_encoder.stride_size")
@@ -237,9 +265,7 @@ def _contrast(keys: dict[str, Any], out: Translation) -> None:
     if keys.get("contrastive.clip_embd"):
         more["width"] = keys["contrastive.clip_embd"]
     if keys.get("contrastive.clip_temp"):
-        more["scale"] = 1 / float(
-            keys["contrastive.clip_temp"]
-        )  # cosines are divided by one, multiplied by the other
+        more["scale"] = 1 / float(keys["contrastive.clip_temp"])  # cosines are divided by one, multiplied by the other
     pairs = [{"pair": [a, b], **more} for i, a in enumerate(sides) for b in sides[i + 1 :] if a != b]
     out.put("contrastive", "loss.contrast", pairs)
 

@@ -37,7 +37,9 @@ class WindowConfig:
     dt: float = 0.01  # width of a bin: the resolution of spike times
     current: float = 0.05  # the window whose spikes are predicted
     past: float = 0.25  # how far back the model sees spikes before it
-    lookahead: float = 0.0  # how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal
+    lookahead: float = (
+        0.0  # how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal
+    )
     target_past: float = 2.0  # how long before a decoded moment target heads see spikes; 0: as past
     frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
     frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
@@ -219,9 +221,15 @@ class InterventionConfig:
     """One change of the experiment, lasting from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
 
     do: Literal[
-        "silence", "clamp", "drive",
-        "replace_frames", "shift_frames", "freeze_frames", "blank_frames", "set_behavior",
-    ] = "silence"  # fmt: skip
+        "silence",
+        "clamp",
+        "drive",
+        "replace_frames",
+        "shift_frames",
+        "freeze_frames",
+        "blank_frames",
+        "set_behavior",
+    ] = "silence"
     units: tuple[int, ...] = ()  # rows of the units table, for silence, clamp and drive
     behavior: str = ""  # name of the variable, for set_behavior
     # clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from

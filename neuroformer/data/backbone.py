@@ -101,9 +101,7 @@ class Backbone(nn.Module):
         """SHA-256 of the weights, by name."""
         out = hashlib.sha256(str(self.resize).encode())
         for name, x in sorted(self.network.state_dict().items()):
-            out.update(
-                name.encode() + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-            )
+            out.update(name.encode() + x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return out.hexdigest()
 
 
@@ -139,9 +137,7 @@ def empty_backbone(scale: dict[str, Any], resize: tuple[int, ...]) -> Backbone:
     transformers = _transformers()
     kind, values = scale["model_type"], json.loads(scale["config"])
     values.pop("model_type", None)
-    return Backbone(
-        transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **values)), resize
-    )
+    return Backbone(transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **values)), resize)
 
 
 def _transformers() -> Any:
@@ -170,10 +166,15 @@ def fit_backbone(c: FrameEncoderConfig, clips_GFHW: np.ndarray, mean: float, std
     features = torch.cat([backbone(part) for part in values.split(AT_ONCE // 4)])
     network: Any = backbone.network
     return {
-        "id": c.backbone, "sha256": backbone.digest(), "video": backbone.video, "grid": list(features.shape[1:4]),
-        "mean": features.mean((0, 1, 2, 3)).tolist(), "std": features.std((0, 1, 2, 3)).clamp_min(1e-6).tolist(),
-        "model_type": network.config.model_type, "config": json.dumps(network.config.to_diff_dict()),
-    }  # fmt: skip
+        "id": c.backbone,
+        "sha256": backbone.digest(),
+        "video": backbone.video,
+        "grid": list(features.shape[1:4]),
+        "mean": features.mean((0, 1, 2, 3)).tolist(),
+        "std": features.std((0, 1, 2, 3)).clamp_min(1e-6).tolist(),
+        "model_type": network.config.model_type,
+        "config": json.dumps(network.config.to_diff_dict()),
+    }
 
 
 class FrameFeatures:

@@ -206,17 +206,22 @@ class BatchBuilder:
         start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
         stop_ns = start_ns + self.shape.current * self._dt_ns
         return Batch(
-            current=_ragged(current.offsets), tick_T=_tensor(current.tick), unit_T=_tensor(current.unit),
-            past=_ragged(past.offsets), past_tick_P=_tensor(past.tick), past_unit_P=_tensor(past.unit),
+            current=_ragged(current.offsets),
+            tick_T=_tensor(current.tick),
+            unit_T=_tensor(current.unit),
+            past=_ragged(past.offsets),
+            past_tick_P=_tensor(past.tick),
+            past_unit_P=_tensor(past.unit),
             available_W=_tensor(tokens.available_past(windows, self.shape)),
-            segment_W=_tensor(windows.segment), tick_W=_tensor(windows.tick),
+            segment_W=_tensor(windows.segment),
+            tick_W=_tensor(windows.tick),
             clips=self._clips(windows, start_ns, stop_ns),
             inputs=self._inputs(start_ns),
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
             earlier=self._earlier(windows, start_ns, stop_ns),
             traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
-        )  # fmt: skip
+        )
 
     def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:
         out = {}
@@ -257,9 +262,7 @@ class BatchBuilder:
         if self.frames is None:
             return None
         last, end_ns = self._last_frame(start_ns, stop_ns)
-        first_ns = np.maximum(
-            end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment]
-        )
+        first_ns = np.maximum(end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment])
         place_WF = last[:, None] + np.arange(1 - self._num_frames, 1)
         images, num_missing, index_W, key, shown = self._stretches(place_WF, first_ns)
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS

@@ -131,9 +131,12 @@ def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
     """The entry of a variable in units of its own, from (N, C) values."""
     std = values.std(0)
     return {
-        "mean": values.mean(0).tolist(), "std": np.where(std > 0, std, 1.0).tolist(),
-        "low": values.min(0).tolist(), "high": values.max(0).tolist(), "columns": columns,
-    }  # fmt: skip
+        "mean": values.mean(0).tolist(),
+        "std": np.where(std > 0, std, 1.0).tolist(),
+        "low": values.min(0).tolist(),
+        "high": values.max(0).tolist(),
+        "columns": columns,
+    }
 
 
 def _classes(values: np.ndarray, name: str) -> list[int]:
@@ -166,9 +169,12 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
     sample = shown[:: max(1, len(shown) // 512)]
     images = np.asarray(frames.images[sample], dtype=np.float32)
     scale: dict[str, Any] = {
-        "mean": float(images.mean()), "std": float(images.std()) or 1.0, "count": count, "period": period,
+        "mean": float(images.mean()),
+        "std": float(images.std()) or 1.0,
+        "count": count,
+        "period": period,
         "shape": [int(n) for n in frames.images.shape[1:]],
-    }  # fmt: skip
+    }
     encoder = config.model.frame_encoder
     if encoder.kind == "backbone":
         last = np.flatnonzero(inside[count - 1 :] & inside[: len(inside) - count + 1])

@@ -119,9 +119,7 @@ def make_split(rec: Recording, config: Config) -> Split:
 def _block_that_fits(rec: Recording, config: Config) -> str:
     """What to say of ``split.block`` where the recording is shorter than one turn of the pattern."""
     block = int(rec.duration / len(config.split.pattern))
-    fits = (
-        config.split.by == "blocks" and 2 * _gap_ticks(config) * config.window.dt < block < config.split.block
-    )
+    fits = config.split.by == "blocks" and 2 * _gap_ticks(config) * config.window.dt < block < config.split.block
     return f", say split.block={block}" if fits else ""
 
 

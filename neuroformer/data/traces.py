@@ -115,6 +115,9 @@ def fit_trace_scale(rec: Recording, blocks: np.ndarray, index: SpikeIndex, confi
     s = np.maximum(np.log(level) - logs, 1e-3)
     shape = np.where(num > 2, (3 - s + np.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s), 1.0)
     return {
-        "mean": np.nanmean(x, 0).tolist(), "std": np.where(std > 0, std, 1.0).tolist(),
-        "share": ((num + 0.5) / (known.sum(0) + 1)).tolist(), "level": level.tolist(), "shape": shape.tolist(),
-    }  # fmt: skip
+        "mean": np.nanmean(x, 0).tolist(),
+        "std": np.where(std > 0, std, 1.0).tolist(),
+        "share": ((num + 0.5) / (known.sum(0) + 1)).tolist(),
+        "level": level.tolist(),
+        "shape": shape.tolist(),
+    }

@@ -127,9 +127,15 @@ class SpikeIndex:
             held, done = (key[stop:], units[stop:]), done + stop
         offsets[filled:] = done
         return cls(
-            np.asarray(origins, np.float64), np.asarray(num_ticks, np.int64), base,
-            keys[:done], unit[:done], rec.num_units, dt, offsets,
-        )  # fmt: skip
+            np.asarray(origins, np.float64),
+            np.asarray(num_ticks, np.int64),
+            base,
+            keys[:done],
+            unit[:done],
+            rec.num_units,
+            dt,
+            offsets,
+        )
 
     @classmethod
     def from_ticks(cls, segment, tick, unit, origins, num_ticks, num_units: int, dt: float) -> SpikeIndex:
@@ -138,9 +144,14 @@ class SpikeIndex:
         keys = base[segment] + tick
         order = np.argsort(keys * num_units + unit, kind="stable")
         return cls(
-            np.asarray(origins, np.float64), np.asarray(num_ticks, np.int64), base,
-            keys[order], np.asarray(unit, np.int32)[order], num_units, dt,
-        )  # fmt: skip
+            np.asarray(origins, np.float64),
+            np.asarray(num_ticks, np.int64),
+            base,
+            keys[order],
+            np.asarray(unit, np.int32)[order],
+            num_units,
+            dt,
+        )
 
     def find(self, bins: np.ndarray) -> np.ndarray:
         """How many spikes lie before each bin of the one line."""
@@ -152,9 +163,7 @@ class SpikeIndex:
 
     def counts(self) -> np.ndarray:
         """(total bins, units) float32 spike counts of all segments, one after another."""
-        flat = np.bincount(
-            self.keys * self.num_units + self.unit, minlength=self.total_ticks * self.num_units
-        )
+        flat = np.bincount(self.keys * self.num_units + self.unit, minlength=self.total_ticks * self.num_units)
         return flat.reshape(self.total_ticks, self.num_units).astype(np.float32)
 
 

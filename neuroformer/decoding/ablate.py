@@ -44,11 +44,14 @@ _replace = dataclasses.replace
 def parts_of(config: Config) -> list[str]:
     """The parts that a configuration has, and that can be taken out of it."""
     there = {
-        "past": config.window.past > 0, "frames": config.window.frames > 0, "behavior": bool(config.inputs),
-        "contrast": bool(config.loss.contrast), "time_embedding": config.model.time_features > 0,
+        "past": config.window.past > 0,
+        "frames": config.window.frames > 0,
+        "behavior": bool(config.inputs),
+        "contrast": bool(config.loss.contrast),
+        "time_embedding": config.model.time_features > 0,
         "factorization": config.model.factorization == "conditional",
         "rate_readout": config.loss.rates > 0 or config.model.rate_anchor,
-    }  # fmt: skip
+    }
     return [part for part in PARTS if there[part]]
 
 
@@ -68,9 +71,7 @@ def without(config: Config, part: str) -> Config:
         A part that the configuration does not have.
     """
     if part != FULL and part not in parts_of(config):
-        raise ConfigError(
-            f"there is no part '{part}' to take out of this run; it has: {', '.join(parts_of(config))}"
-        )
+        raise ConfigError(f"there is no part '{part}' to take out of this run; it has: {', '.join(parts_of(config))}")
     if config.split.by == "blocks" and config.split.gap < 0:
         config = _replace(config, split=_replace(config.split, gap=reach_seconds(config)))
     window, model, loss = config.window, config.model, config.loss
@@ -152,9 +153,13 @@ def measure_windows(
         fired[row, unit] = True
         drawn = _drawn(model, prepared, some)
         found = {
-            "tokens": -nll - null_tokens, "rates": rates - null, "spikes": np.bincount(row, minlength=num),
-            "hit": (fired & drawn).sum(1), "false": (~fired & drawn).sum(1), "missed": (fired & ~drawn).sum(1),
-        }  # fmt: skip
+            "tokens": -nll - null_tokens,
+            "rates": rates - null,
+            "spikes": np.bincount(row, minlength=num),
+            "hit": (fired & drawn).sum(1),
+            "false": (~fired & drawn).sum(1),
+            "missed": (fired & ~drawn).sum(1),
+        }
         for name, values in found.items():
             parts.setdefault(name, []).append(np.asarray(values, np.float64))
     return {name: np.concatenate(values) for name, values in parts.items()}
@@ -222,9 +227,7 @@ def measures(config: Config) -> list[Measure]:
     return out
 
 
-def compare(
-    rec: Recording, config: Config, folder: Path, parts: Sequence[str], num_seeds: int
-) -> list[dict[str, Any]]:
+def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], num_seeds: int) -> list[dict[str, Any]]:
     """A row for every variant and measure, from what :func:`train_variant` left in ``folder``.
 
     ``value`` is the mean over seeds, ``low`` and ``high`` its 95 % block-bootstrap interval over held-out time;
@@ -248,8 +251,7 @@ def compare(
                 continue
             first = measure.arrays[0]
             ours, theirs = (
-                [np.stack([one[name] for one in stored[p]], 1) for name in measure.arrays]
-                for p in (part, FULL)
+                [np.stack([one[name] for one in stored[p]], 1) for name in measure.arrays] for p in (part, FULL)
             )
             labels, known = blocks.get(first, blocks[""]), np.ones(len(ours[0]), bool)
             if first.startswith("target_"):
@@ -270,10 +272,16 @@ def _row(part: str, measure: Measure, ours, theirs, labels: np.ndarray, config: 
     given = 1 if measure.name.startswith("decode_") else 0  # the true values have no seeds
     one = lambda k: score(*ours[:given], *(a[:, [k]] for a in ours[given:]))
     return {
-        "without": part, "measure": measure.name, "value": score(*ours), "low": float(low), "high": float(high),
-        "minus": minus(*ours, *theirs), "minus_low": float(minus_low), "minus_high": float(minus_high),
+        "without": part,
+        "measure": measure.name,
+        "value": score(*ours),
+        "low": float(low),
+        "high": float(high),
+        "minus": minus(*ours, *theirs),
+        "minus_low": float(minus_low),
+        "minus_high": float(minus_high),
         "seeds": [one(k) for k in range(ours[-1].shape[1])],
-    }  # fmt: skip
+    }
 
 
 def _blocks(prepared: Prepared, windows: Windows, samples: int) -> np.ndarray:

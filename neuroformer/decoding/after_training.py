@@ -30,18 +30,14 @@ def fit_heads_on(folder: Path, prepared: Prepared, report: Callable[[str], objec
     """
     config, bundle = prepared.config, read_bundle(folder)
     windows, held = every_window(prepared, ("train",)), decode_windows(prepared, "valid")
-    fitted = fit_heads(
-        load_model(bundle, LIKELIHOOD), prepared, windows, config.targets, config.tune, config.seed
-    )
+    fitted = fit_heads(load_model(bundle, LIKELIHOOD), prepared, windows, config.targets, config.tune, config.seed)
     true, after = true_values(prepared, held), predict_targets(fitted, prepared, held)
     out, better = {}, []
     for target in config.targets:
         name, score = target.name, score_of(target)
         trained = predict_targets(load_model(bundle, name), prepared, held)[name]
         before, now = score(true[name], trained), score(true[name], after[name])
-        report(
-            f"{name}, head fitted on: validation {before:.3f} -> {now:.3f}{'' if now > before else ', not kept'}"
-        )
+        report(f"{name}, head fitted on: validation {before:.3f} -> {now:.3f}{'' if now > before else ', not kept'}")
         better += [name] * (now > before)
         out[f"valid_fitted_{name}"] = max(before, now)
     for name in better:

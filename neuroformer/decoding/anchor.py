@@ -71,10 +71,7 @@ class Anchor(NamedTuple):
         if self.kernel is None:
             return out
         x = np.concatenate([features.spans, features.state, features.later], 1)
-        return (
-            out
-            + _kernel((x - self.kernel.offset) / self.kernel.scale, self.kernel.center) @ self.kernel.weights
-        )
+        return out + _kernel((x - self.kernel.offset) / self.kernel.scale, self.kernel.center) @ self.kernel.weights
 
 
 @torch.no_grad()
@@ -107,9 +104,7 @@ def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isfinite(values_VC), hit, torch.nan)
 
 
-def fit_anchor(
-    features: Features, prepared: Prepared, windows: Windows, samples: int, num_centers: int = 0
-) -> Anchor:
+def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples: int, num_centers: int = 0) -> Anchor:
     """Ridge from counts, state or both, or with ``num_centers`` kernel ridge from long counts and state: what a few
     labelled seconds say is seldom linear in the counts. Penalty, and which features, by contiguous cross-validation.
 
@@ -190,9 +185,7 @@ def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
     spread = y[rows].var(0) + 1e-12
     error = ((predicted - y[rows]) ** 2 / spread).mean(2)
     ends = np.cumsum([len(held) for _, held in folds])[:-1]
-    gain = np.stack(
-        [part.mean(1) for part in np.split(error[KERNEL_PENALTIES.index(USUAL)] - error, ends, axis=1)]
-    )
+    gain = np.stack([part.mean(1) for part in np.split(error[KERNEL_PENALTIES.index(USUAL)] - error, ends, axis=1)])
     sure = gain.mean(0) - gain.std(0, ddof=1) / np.sqrt(len(gain))
     place = int(np.argmax(sure)) if sure.max() > 0 else KERNEL_PENALTIES.index(USUAL)
     return KERNEL_PENALTIES[place], _r2(y[rows], predicted[place])

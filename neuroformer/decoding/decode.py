@@ -149,14 +149,10 @@ def _predictions(model: Neuroformer, prepared: Prepared, windows: Windows, batch
             spread = head.spread(raw)
             if spread is not None:
                 spreads[name].append(spread.cpu().numpy())
-    return {
-        n: (np.concatenate(values[n]), np.concatenate(spreads[n]) if spreads[n] else None) for n in values
-    }
+    return {n: (np.concatenate(values[n]), np.concatenate(spreads[n]) if spreads[n] else None) for n in values}
 
 
-def stitch(
-    decoded: Decoded, decoder: str, at: np.ndarray, period: float, *, interpolate: bool = False
-) -> np.ndarray:
+def stitch(decoded: Decoded, decoder: str, at: np.ndarray, period: float, *, interpolate: bool = False) -> np.ndarray:
     """(times, C) the decoded value at any time.
 
     Causal stitching holds the last value, for at most ``period`` seconds; NaN beyond. ``interpolate`` draws a line
@@ -189,8 +185,10 @@ def at_samples(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> di
     values = stitch(decoded, "model", variable.times, period, interpolate=interpolate)
     known = np.isfinite(values).all(1)
     return {
-        "sample_times": variable.times[known], "sample_true": variable.values[known], "sample_model": values[known],
-    }  # fmt: skip
+        "sample_times": variable.times[known],
+        "sample_true": variable.values[known],
+        "sample_model": values[known],
+    }
 
 
 # -- scores --------------------------------------------------------------------------------------------------

@@ -21,9 +21,7 @@ CANDIDATES = 100  # windows among which one is to be found
 
 
 @torch.no_grad()
-def embed(
-    model: Neuroformer, prepared: Prepared, windows: Windows, features: str, batch_size: int = 512
-) -> np.ndarray:
+def embed(model: Neuroformer, prepared: Prepared, windows: Windows, features: str, batch_size: int = 512) -> np.ndarray:
     """(V, D) features of each window, "state": the fused state before any current spike; "contrast": the neural side of
     the first alignment that has one, of unit length.
 
@@ -34,11 +32,7 @@ def embed(
     """
     place = None
     if features == "contrast":
-        sides = [
-            (i, c.pair.index("neural"))
-            for i, c in enumerate(model.config.loss.contrast)
-            if "neural" in c.pair
-        ]
+        sides = [(i, c.pair.index("neural")) for i, c in enumerate(model.config.loss.contrast) if "neural" in c.pair]
         if not sides:
             raise ConfigError("the run aligns nothing with 'neural' (loss.contrast); use features='state'")
         place = sides[0]
@@ -98,7 +92,9 @@ def retrieval(
         block = prepared.config.decode.bootstrap_block
         labels = windows.segment * 1_000_000 + (windows.starts(prepared.index) // block).astype(np.int64)
         share = lambda hits, tries: float(hits.sum() / max(tries.sum(), 1))
-        low, high = block_bootstrap(share, (hits[tried], tries[tried]), labels[tried], prepared.config.decode.bootstraps, seed)  # fmt: skip
+        low, high = block_bootstrap(
+            share, (hits[tried], tries[tried]), labels[tried], prepared.config.decode.bootstraps, seed
+        )
         name = f"retrieval_{'_'.join(contrast.pair)}"
         out |= {
             f"{name}_top1": share(hits, tries),
@@ -138,9 +134,7 @@ def _top1(a_WE, b_WE, key_W: np.ndarray, rows: np.ndarray, draws: int, seed: int
     return hits, tries, size
 
 
-def consistency(
-    train_a: np.ndarray, train_b: np.ndarray, test_a: np.ndarray, test_b: np.ndarray
-) -> dict[str, Any]:
+def consistency(train_a: np.ndarray, train_b: np.ndarray, test_a: np.ndarray, test_b: np.ndarray) -> dict[str, Any]:
     """How well each of two runs' features is a linear function of the other's, on held-out windows.
 
     The map is fitted by least squares on training windows; R2 is over all features together (variance-weighted), the
@@ -179,9 +173,7 @@ def consistency_across(
     """
     known = [values[np.isfinite(values)] for _, values in (ours["train"], theirs["train"])]
     edges = np.unique(np.quantile(np.concatenate(known), np.linspace(0, 1, num_bins + 1)))
-    means = {
-        part: [along_behavior(*run[part], edges) for run in (ours, theirs)] for part in ("train", "test")
-    }
+    means = {part: [along_behavior(*run[part], edges) for run in (ours, theirs)] for part in ("train", "test")}
     for part, (a, b) in means.items():
         both = np.isfinite(a).all(1) & np.isfinite(b).all(1)
         means[part] = [a[both], b[both]]

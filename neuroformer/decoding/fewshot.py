@@ -83,13 +83,16 @@ class FewShot:
         means = {m: float(np.mean([score(true, p) for p in predicted[m]])) for m in self.methods}
         return [
             {
-                "seconds": self.seconds[amount], "share": self.share[amount], "method": m, "score": means[m],
+                "seconds": self.seconds[amount],
+                "share": self.share[amount],
+                "method": m,
+                "score": means[m],
                 **_ends("", samples[m]),
                 "pretrained_minus": means[PRETRAINED] - means[m],
                 **_ends("pretrained_minus_", samples[PRETRAINED] - samples[m]),
             }
             for m in self.methods
-        ]  # fmt: skip
+        ]
 
 
 def _ends(prefix: str, samples: np.ndarray) -> dict[str, float]:
@@ -140,9 +143,7 @@ def amounts_in_seconds(asked: Sequence[str], total_s: float) -> list[float]:
     """
     out = {s for item in asked if 0 < (s := _seconds(item, total_s)) <= total_s + 1e-9}
     if not out:
-        raise ConfigError(
-            f"none of {', '.join(asked)} lies within the {total_s:g} s of labels that there are"
-        )
+        raise ConfigError(f"none of {', '.join(asked)} lies within the {total_s:g} s of labels that there are")
     return sorted(out)
 
 
@@ -152,9 +153,7 @@ def _seconds(item: str, total_s: float) -> float:
             return total_s
         return float(item[:-1]) / 100 * total_s if item.endswith("%") else float(item.removesuffix("s"))
     except ValueError:
-        raise ConfigError(
-            f"amount of labels {item!r} is not understood; expected like 10s, 5% or all"
-        ) from None
+        raise ConfigError(f"amount of labels {item!r} is not understood; expected like 10s, 5% or all") from None
 
 
 def labelled_seconds(prepared: Prepared, target: TargetConfig) -> float:
@@ -165,9 +164,15 @@ def labelled_seconds(prepared: Prepared, target: TargetConfig) -> float:
 
 
 def fewshot(
-    model: Neuroformer, prepared: Prepared, target: TargetConfig, amounts: Sequence[str], num_draws: int,
-    baselines: Sequence[str], *, report: Callable[[str], object] = lambda text: None,
-) -> FewShot:  # fmt: skip
+    model: Neuroformer,
+    prepared: Prepared,
+    target: TargetConfig,
+    amounts: Sequence[str],
+    num_draws: int,
+    baselines: Sequence[str],
+    *,
+    report: Callable[[str], object] = lambda text: None,
+) -> FewShot:
     """The curve of one target on a model that was pretrained without its labels.
 
     Labels are drawn from the training and validation parts; scores are on ``decode.split``. The pretrained model is
@@ -212,7 +217,9 @@ def fewshot(
             few = draw_labels(prepared, windows, labels[target.name], target.samples, seconds, k)
             absent = missing_classes(prepared, target, few)
             if absent:
-                curve.notes.append(f"draw {k} of {seconds:g} s has no label of {', '.join(absent)}, which no decoder can then name")  # fmt: skip
+                curve.notes.append(
+                    f"draw {k} of {seconds:g} s has no label of {', '.join(absent)}, which no decoder can then name"
+                )
             decoded = start_decoded(prepared, target, test, true)
             _add_models(decoded, model, prepared, target, few, test, k)
             add_baselines(decoded, prepared, target, few, true_values(prepared, few), test, baselines)
@@ -238,9 +245,7 @@ def pooled(curves: Sequence[FewShot]) -> FewShot:
             "the runs have other amounts of labels and cannot be pooled; ask for amounts that each of them has, like 5%"
         )
     out = FewShot(first.target, first.config)
-    out.seconds, out.share = (
-        np.mean([getattr(c, k) for c in curves], 0).tolist() for k in ("seconds", "share")
-    )
+    out.seconds, out.share = (np.mean([getattr(c, k) for c in curves], 0).tolist() for k in ("seconds", "share"))
     out.notes = [note for c in curves for note in c.notes]
     out.decoded = {key: pool([c.decoded[key] for c in curves]) for key in first.decoded}
     step = min(_least_step(c.decoded[0, 0]) for c in curves)

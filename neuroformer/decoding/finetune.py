@@ -71,9 +71,7 @@ def extend(
     return out.to(model.sos), ready
 
 
-def know_only(
-    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig]
-) -> Prepared:
+def know_only(model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig]) -> Prepared:
     """Scale and range of fresh regression heads, and of the normalisation returned, from these windows' labels alone: as
     if no others had ever been seen."""
     scale, labels = copy.deepcopy(prepared.normalization), true_values(prepared, windows)
@@ -88,9 +86,13 @@ def know_only(
 
 
 def finetune(
-    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
+    model: Neuroformer,
+    prepared: Prepared,
+    windows: Windows,
+    targets: Sequence[TargetConfig],
+    tune: TuneConfig,
     seed: int = 0,
-) -> tuple[Neuroformer, dict[str, Any]]:  # fmt: skip
+) -> tuple[Neuroformer, dict[str, Any]]:
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
     1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
@@ -136,9 +138,13 @@ def finetune(
 
 
 def fit_heads(
-    model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig], tune: TuneConfig,
+    model: Neuroformer,
+    prepared: Prepared,
+    windows: Windows,
+    targets: Sequence[TargetConfig],
+    tune: TuneConfig,
     seed: int = 0,
-) -> Neuroformer:  # fmt: skip
+) -> Neuroformer:
     """A copy of a trained model whose heads go on learning from labelled windows, for ``tune.steps`` steps.
 
     Where labels are many but a minority of windows (the animal moves a fifth of the time), joint training shows each
@@ -158,9 +164,16 @@ class _Run:
     """One descent, from the readout in closed form or from the heads as they are."""
 
     def __init__(
-        self, model, prepared: Prepared, windows: Windows, targets, tune: TuneConfig, seed: int, start: str,
+        self,
+        model,
+        prepared: Prepared,
+        windows: Windows,
+        targets,
+        tune: TuneConfig,
+        seed: int,
+        start: str,
         anneal: bool = False,
-    ):  # fmt: skip
+    ):
         self.prepared, self.targets, self.tune, self.anneal = prepared, targets, tune, anneal
         self.rng = np.random.default_rng(seed)
         with torch.random.fork_rng():
@@ -300,9 +313,7 @@ class _Run:
     def _loss(self, piece: _Piece) -> Tensor:
         raw = self._raw(piece)
         weights = {t.name: t.weight for t in self.targets}
-        return torch.stack(
-            [weights[n] * self.heads[n].loss(raw[n], piece.batch.targets[n]) for n in raw]
-        ).sum()
+        return torch.stack([weights[n] * self.heads[n].loss(raw[n], piece.batch.targets[n]) for n in raw]).sum()
 
     @torch.no_grad()
     def _score(self, stretches: list[_Piece]) -> np.ndarray:

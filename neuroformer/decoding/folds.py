@@ -38,10 +38,10 @@ from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
 HEADS = "heads.safetensors"  # a fold's model after its heads were fitted
-PIECES = (
-    20  # most stretches that a fold is cut into: one of all those that are not held out is for validation
+PIECES = 20  # most stretches that a fold is cut into: one of all those that are not held out is for validation
+REACHES = (
+    5  # a stretch lasts at least so many times what a window reads beside itself, so that windows fit between gaps
 )
-REACHES = 5  # a stretch lasts at least so many times what a window reads beside itself, so that windows fit between gaps
 
 
 def fold_config(config: Config, rec: Recording, fold: int, num_folds: int) -> Config:
@@ -81,8 +81,7 @@ def _places(rec: Recording, block: int, num_pieces: int, dt: float) -> np.ndarra
     """(blocks,) which of ``num_pieces`` equal pieces of the recorded time the middle of each block lies in."""
     ticks = nanoseconds(rec.domain[:, 1] - rec.domain[:, 0]) // nanoseconds(dt)
     edges = [
-        np.array(block_edges(int(n), block)) + before
-        for n, before in zip(ticks, np.cumsum(ticks) - ticks, strict=True)
+        np.array(block_edges(int(n), block)) + before for n, before in zip(ticks, np.cumsum(ticks) - ticks, strict=True)
     ]
     middles = np.concatenate([(e[1:] + e[:-1]) / 2 for e in edges])
     return (middles * num_pieces / ticks.sum()).astype(int)
@@ -132,7 +131,9 @@ def decode_folds(
         if f"{key}_best_baseline" in out:
             best = out[f"{key}_best_baseline"]
             difference = paired_difference(pooled, target, config, "model", best)
-            out |= dict(zip((f"{key}_difference", f"{key}_difference_low", f"{key}_difference_high"), difference, strict=True))  # fmt: skip
+            out |= dict(
+                zip((f"{key}_difference", f"{key}_difference_low", f"{key}_difference_high"), difference, strict=True)
+            )
         yield target, pooled, out
 
 
@@ -143,7 +144,14 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
     names = [n for n in parts[0].predicted if all(n in p.predicted for p in parts)]
     predicted = {name: join(lambda p, name=name: p.predicted[name]) for name in names}
     classes = dict(sorted(item for p in parts for item in p.classes.items()))
-    return Decoded(parts[0].name, join(lambda p: p.times), join(lambda p: p.segment), join(lambda p: p.true_VC), predicted, classes=classes)  # fmt: skip
+    return Decoded(
+        parts[0].name,
+        join(lambda p: p.times),
+        join(lambda p: p.segment),
+        join(lambda p: p.true_VC),
+        predicted,
+        classes=classes,
+    )
 
 
 def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]]:

@@ -144,9 +144,16 @@ class _Search:
 
 
 def fit_glm(
-    rec: Recording, split: Split, index: SpikeIndex, config: Config, normalization: dict[str, Any],
-    *, variant: Variant, seed: int = 0, like: Glm | None = None,
-) -> Glm:  # fmt: skip
+    rec: Recording,
+    split: Split,
+    index: SpikeIndex,
+    config: Config,
+    normalization: dict[str, Any],
+    *,
+    variant: Variant,
+    seed: int = 0,
+    like: Glm | None = None,
+) -> Glm:
     """Tune on validation windows, fit on training windows.
 
     Log link, all units on one design matrix, L2 penalty on standardised features. Features of a bin: the
@@ -174,9 +181,7 @@ def fit_glm(
     shape = WindowShape.from_config(config)
     train, valid = tile(split.blocks["train"], shape), tile(split.blocks["valid"], shape)
     if len(train) == 0 or len(valid) == 0:
-        raise ValueError(
-            f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both"
-        )
+        raise ValueError(f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both")
     design = Design(rec, split, index, config, normalization, variant, max(GRID["components"]))
     offset = torch.tensor(normalization["unit_rate"]).log()
     ceiling = (design.history.current(train).amax(0) + 1).log()
@@ -195,13 +200,19 @@ def fit_glm(
     if not fit.converged:
         warnings.warn(
             f"the GLM ({variant}) stopped {fit.decrement:.2g} nats/spike from its optimum after "
-            f"{fit.iterations} iterations", stacklevel=2,
-        )  # fmt: skip
+            f"{fit.iterations} iterations",
+            stacklevel=2,
+        )
     glm.weight_FU = fit.weight_FU
     glm.choice = dataclasses.asdict(glm.setting) | {
-        "variant": variant, "valid_bits_per_spike": bits, "tried": tried, "tried_on_all": tried_on_all,
-        "converged": fit.converged, "iterations": fit.iterations, "num_features": len(fit.weight_FU) - 1,
-    }  # fmt: skip
+        "variant": variant,
+        "valid_bits_per_spike": bits,
+        "tried": tried,
+        "tried_on_all": tried_on_all,
+        "converged": fit.converged,
+        "iterations": fit.iterations,
+        "num_features": len(fit.weight_FU) - 1,
+    }
     return glm
 
 
@@ -225,11 +236,14 @@ def _options(design: Design) -> list[str]:
     """Options that this recording and configuration have, the weightiest first."""
     has_history = design.shape.past > 0 or (design.variant == "every" and design.shape.current > 1)
     there = {
-        "harmonics": design.has_fourier, "components": design.clips is not None,
+        "harmonics": design.has_fourier,
+        "components": design.clips is not None,
         "squares": design.clips is not None or design.has_linear,
         "input_penalty": bool(design.inputs) or design.clips is not None,
-        "num_basis": has_history, "history": has_history, "reach": has_history and design.shape.past > 1,
-    }  # fmt: skip
+        "num_basis": has_history,
+        "history": has_history,
+        "reach": has_history and design.shape.past > 1,
+    }
     return [name for name in GRID if there[name]]
 
 

@@ -130,9 +130,7 @@ class ClipComponents:
         Components to keep.
     """
 
-    def __init__(
-        self, frames: FrameSeries, split: Split, index: SpikeIndex, config: Config, count, most: int
-    ):
+    def __init__(self, frames: FrameSeries, split: Split, index: SpikeIndex, config: Config, count, most: int):
         self.frames, self.index, self.window, self.count = frames, index, config.window, count
         self.shape = WindowShape.from_config(config)
         self._frame_ns = nanoseconds(frames.times)
@@ -158,9 +156,7 @@ class ClipComponents:
         """(images + 1, Q) scores of every image of the bank; the last row, zeros, is a frame not shown."""
         bank, used = self.frames.images, self._shown(windows)
         used = np.unique(used[used >= 0])
-        sample = torch.from_numpy(
-            np.asarray(bank[used[_evenly(len(used), _PCA_IMAGES)]], np.float32)
-        ).flatten(1)
+        sample = torch.from_numpy(np.asarray(bank[used[_evenly(len(used), _PCA_IMAGES)]], np.float32)).flatten(1)
         mean = sample.mean(0)
         values, vectors = torch.linalg.eigh(((sample - mean) @ (sample - mean).T).double())
         keep = values.flip(0)[:most] > 1e-6 * values[-1]
@@ -202,9 +198,15 @@ class Design:
     """
 
     def __init__(
-        self, rec: Recording, split: Split, index: SpikeIndex, config: Config, normalization: dict[str, Any],
-        variant: Variant, most_components: int,
-    ):  # fmt: skip
+        self,
+        rec: Recording,
+        split: Split,
+        index: SpikeIndex,
+        config: Config,
+        normalization: dict[str, Any],
+        variant: Variant,
+        most_components: int,
+    ):
         self.index, self.config = index, config
         self.variant: Variant = variant
         self.shape = WindowShape.from_config(config)
@@ -223,9 +225,7 @@ class Design:
     def has_linear(self) -> bool:
         return any(v.encoding == "linear" for v, _, _ in self.inputs)
 
-    def blocks(
-        self, windows: Windows, choice: Choice, index: SpikeIndex | None
-    ) -> Iterator[tuple[float, Tensor]]:
+    def blocks(self, windows: Windows, choice: Choice, index: SpikeIndex | None) -> Iterator[tuple[float, Tensor]]:
         """Relative penalty and (R, features) of each kind of feature.
 
         ``index`` replaces the recording's spikes.
@@ -251,9 +251,7 @@ class Design:
             values = variable.hold(at).astype(np.float64)
             low, high = np.array(scale["low"]), np.array(scale["high"])
             if v.encoding == "fourier":
-                period = (
-                    np.full(len(low), v.period) if v.period > 0 else np.where(high > low, high - low, 1.0)
-                )
+                period = np.full(len(low), v.period) if v.period > 0 else np.where(high > low, high - low, 1.0)
                 phase = 2 * np.pi * values[:, :, None] / period[:, None] * np.arange(1, choice.harmonics + 1)
                 x = np.concatenate([np.sin(phase), np.cos(phase)], 2).reshape(len(at), -1)
             else:
@@ -264,8 +262,4 @@ class Design:
 
 def _evenly(size: int, most: int) -> np.ndarray:
     """At most so many places, spread evenly."""
-    return (
-        np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64))
-        if size
-        else np.zeros(0, np.int64)
-    )
+    return np.unique(np.linspace(0, size - 1, min(size, most)).astype(np.int64)) if size else np.zeros(0, np.int64)

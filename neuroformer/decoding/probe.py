@@ -77,9 +77,7 @@ def _mean(x_TD: Tensor, layout: Ragged) -> Tensor:
     return total / layout.lengths_B[:, None]
 
 
-def probe(
-    model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: int = 0
-) -> list[dict[str, Any]]:
+def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: int = 0) -> list[dict[str, Any]]:
     """Ridge from every representation to one variable: R2 on held-out windows with its 95 % block-bootstrap interval.
 
     The penalty is chosen by contiguous cross-validation on training windows. ``random`` is the last representation
@@ -129,6 +127,10 @@ def _row(name: str, x, labels, windows, prepared: Prepared, target: TargetConfig
     blocks = bootstrap_blocks(decoded, config)[keep]
     low, high = block_bootstrap(score_of(target), arrays, blocks, config.decode.bootstraps, config.seed)
     return {
-        "representation": name, "features": features.shape[1], "r2": score_of(target)(*arrays),
-        "low": float(low), "high": float(high), "penalty": penalty,
-    }  # fmt: skip
+        "representation": name,
+        "features": features.shape[1],
+        "r2": score_of(target)(*arrays),
+        "low": float(low),
+        "high": float(high),
+        "penalty": penalty,
+    }

@@ -83,9 +83,14 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
 
 
 def add_baselines(
-    decoded: Decoded, prepared: Prepared, target: TargetConfig, train: Windows, labels: dict[str, np.ndarray],
-    test: Windows, names: Sequence[str],
-) -> dict[str, dict]:  # fmt: skip
+    decoded: Decoded,
+    prepared: Prepared,
+    target: TargetConfig,
+    train: Windows,
+    labels: dict[str, np.ndarray],
+    test: Windows,
+    names: Sequence[str],
+) -> dict[str, dict]:
     """Fit baselines on training windows, add their predictions; returns what each chose.
 
     For class labels, those of the names that classify.
@@ -98,16 +103,20 @@ def add_baselines(
     for name in names:
         if kind == "classification" and name not in CLASSIFIERS:
             continue
-        fitted = fit_baseline(name, prepared.index, at, y, sub, prepared.config, kind=kind, seed=prepared.config.seed)  # fmt: skip
+        fitted = fit_baseline(name, prepared.index, at, y, sub, prepared.config, kind=kind, seed=prepared.config.seed)
         decoded.predicted[name] = decode_labels(target, fitted.predict(at_test))
         chosen[name] = fitted.choice
     return chosen
 
 
 def add_controls(
-    decoded: Decoded, prepared: Prepared, target: TargetConfig, train: Windows, labels: dict[str, np.ndarray],
+    decoded: Decoded,
+    prepared: Prepared,
+    target: TargetConfig,
+    train: Windows,
+    labels: dict[str, np.ndarray],
     test: Windows,
-) -> None:  # fmt: skip
+) -> None:
     """Add what scores without neural data, and ridge on spikes whose link with behavior is cut."""
     kind = "classification" if target.kind == "classification" else "regression"
     shape, index = prepared.builder.shape, prepared.index
@@ -198,6 +207,4 @@ def _without_spikes(prepared: Prepared, folder: Path, progress: bool) -> dict[st
     train(prepared.rec.without_spikes(), silent, folder, progress=progress)
     blind = prepare(prepared.rec.without_spikes(), silent, prepared.normalization)
     windows = decode_windows(prepared, config.decode.split)
-    return {
-        t.name: predict_targets(load_best(folder, t.name), blind, windows)[t.name] for t in config.targets
-    }
+    return {t.name: predict_targets(load_best(folder, t.name), blind, windows)[t.name] for t in config.targets}

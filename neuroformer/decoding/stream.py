@@ -55,9 +55,7 @@ class StreamDecoder:
         self.shape = WindowShape.from_config(self.config)
         self.tick = 0
         self._times, self._units = np.zeros(0), np.zeros(0, np.int64)
-        self._inputs: dict[str, tuple[list[float], list[np.ndarray]]] = {
-            v.name: ([], []) for v in self.config.inputs
-        }
+        self._inputs: dict[str, tuple[list[float], list[np.ndarray]]] = {v.name: ([], []) for v in self.config.inputs}
         self._frames: tuple[list[float], list[np.ndarray]] = ([], [])
 
     # -- in ------------------------------------------------------------------------------------------------
@@ -75,25 +73,17 @@ class StreamDecoder:
             raise ValueError(f"{len(times)} spike times but {len(units)} units; expected as many")
         if not len(times):
             return
-        earliest = max(
-            self._time(self.tick + self.shape.current + self.shape.ahead) - self._reach_s(), self._last()
-        )
+        earliest = max(self._time(self.tick + self.shape.current + self.shape.ahead) - self._reach_s(), self._last())
         if (np.diff(times) < 0).any() or times[0] < earliest:
-            raise ValueError(
-                f"spikes must come in ascending time, none before {earliest:g} s; got {times.min():g} s"
-            )
+            raise ValueError(f"spikes must come in ascending time, none before {earliest:g} s; got {times.min():g} s")
         if units.min() < 0 or units.max() >= self.model.num_units:
-            raise ValueError(
-                f"unit {units.max()} is not one of the model's {self.model.num_units} (0 upwards)"
-            )
+            raise ValueError(f"unit {units.max()} is not one of the model's {self.model.num_units} (0 upwards)")
         self._times, self._units = np.concatenate([self._times, times]), np.concatenate([self._units, units])
 
     def push_input(self, name: str, time: float, value) -> None:
         """One sample of a behavior variable that conditions the model."""
         if name not in self._inputs:
-            raise ValueError(
-                f"'{name}' is not an input of the model; it has: {', '.join(self._inputs) or 'none'}"
-            )
+            raise ValueError(f"'{name}' is not an input of the model; it has: {', '.join(self._inputs) or 'none'}")
         times, values = self._inputs[name]
         times.append(float(time))
         values.append(np.atleast_1d(np.asarray(value, dtype=np.float32)))
@@ -144,13 +134,13 @@ class StreamDecoder:
         if self.config.window.frames > 0:
             times, images = self._frames
             if len(times) < 1:
-                raise ValueError(
-                    "the model sees frames; push_frame at least one before the first window is decoded"
-                )
+                raise ValueError("the model sees frames; push_frame at least one before the first window is decoded")
             frames = FrameSeries(np.stack(images), np.array(times), np.arange(len(times)))
         units = {"id": np.arange(self.model.num_units)}
         domain = np.array([[self.origin, stop]])
-        return Recording("stream", self._times[before], self._units[before], units, domain, frames=frames, behavior=behavior)  # fmt: skip
+        return Recording(
+            "stream", self._times[before], self._units[before], units, domain, frames=frames, behavior=behavior
+        )
 
     def _time(self, tick: int) -> float:
         return self.origin + tick * self.shape.dt

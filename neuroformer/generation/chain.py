@@ -22,9 +22,16 @@ from neuroformer.recording import Recording
 
 
 def simulate_chain(
-    model: Neuroformer, rec: Recording, split: Split, builder: BatchBuilder, config: Config,
-    simulated: Recording, order_LC: np.ndarray, *, progress: bool = True,
-) -> list[Recording]:  # fmt: skip
+    model: Neuroformer,
+    rec: Recording,
+    split: Split,
+    builder: BatchBuilder,
+    config: Config,
+    simulated: Recording,
+    order_LC: np.ndarray,
+    *,
+    progress: bool = True,
+) -> list[Recording]:
     """Let a simulation run on from block to block; returns every leg, of which ``simulated`` is the first.
 
     Parameters
@@ -44,9 +51,7 @@ def simulate_chain(
     return legs
 
 
-def _whole_windows(
-    split: Split, config: Config, current: int, block: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _whole_windows(split: Split, config: Config, current: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First and one past the last bin of blocks of the simulated part; a rest that fills no window is left out."""
     g = config.generate
     _, start, stop = np.moveaxis(split.blocks[g.split][block], -1, 0)

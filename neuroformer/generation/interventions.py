@@ -51,9 +51,7 @@ def changed_recording(
         if one.do == "set_behavior":
             behavior[one.behavior] = _set(rec, behavior, one, spans)
         elif frames is None:
-            raise ConfigError(
-                f"generate.interventions: '{one.do}' needs frames, but recording '{rec.name}' has none"
-            )
+            raise ConfigError(f"generate.interventions: '{one.do}' needs frames, but recording '{rec.name}' has none")
         else:
             for start, stop in _span(one, spans):
                 frames = _CHANGES[one.do](frames, start, stop, one.value, gray)
@@ -156,9 +154,7 @@ def on_units(interventions: Sequence[InterventionConfig], num_units: int) -> lis
     for one in chosen:
         wrong = [u for u in one.units if not 0 <= u < num_units]
         if wrong:
-            raise ConfigError(
-                f"generate.interventions: there is no unit {wrong[0]}; expected 0 to {num_units - 1}"
-            )
+            raise ConfigError(f"generate.interventions: there is no unit {wrong[0]}; expected 0 to {num_units - 1}")
     return chosen
 
 

@@ -122,9 +122,14 @@ def _past(
     """The past of each window, from history and generated spikes alone."""
     shift = shape.past  # a given past lies at bins before a segment's first
     index = SpikeIndex.from_ticks(
-        recent.sequence, recent.tick + shift, recent.unit, np.zeros(len(sequences)), sequences.stop + shift,
-        num_units, shape.dt,
-    )  # fmt: skip
+        recent.sequence,
+        recent.tick + shift,
+        recent.unit,
+        np.zeros(len(sequences)),
+        sequences.stop + shift,
+        num_units,
+        shape.dt,
+    )
     return tokens.encode_past(index, Windows(alive, tick + shift), shape)
 
 

@@ -23,9 +23,7 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
-def uniforms(
-    seed: int, sequence_N: Tensor, window: Tensor | int, token: Tensor | int, kind: Tensor | int
-) -> Tensor:
+def uniforms(seed: int, sequence_N: Tensor, window: Tensor | int, token: Tensor | int, kind: Tensor | int) -> Tensor:
     """(N,) float64 in [0, 1): a function of its arguments alone; (K, N) of ``kind`` (K, 1).
 
     ``window`` and ``token`` may differ between sequences, (N,). A sequence thus draws the same numbers in a batch of

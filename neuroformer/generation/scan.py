@@ -55,9 +55,15 @@ class Scan:
     """
 
     def __init__(
-        self, model: Neuroformer, stepper: Stepper, ident_Q: np.ndarray, window_Q: np.ndarray,
-        config: GenerateConfig, seed: int, changes: UnitChanges | None = None,
-    ):  # fmt: skip
+        self,
+        model: Neuroformer,
+        stepper: Stepper,
+        ident_Q: np.ndarray,
+        window_Q: np.ndarray,
+        config: GenerateConfig,
+        seed: int,
+        changes: UnitChanges | None = None,
+    ):
         self.model, self.stepper, self.config = model, stepper, config
         device = stepper.h_AD.device
         move = lambda x: torch.from_numpy(np.ascontiguousarray(x)).to(device)
@@ -108,9 +114,7 @@ class Scan:
         following = self.stepper.after(which, tick, unit, count)
         u_dt, u_id = uniforms_of(at(self.stream), draws, self.kinds)
         put(self.draws, draws + 1)
-        dt = draw(
-            following.dt_logits(), u_dt, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt
-        )
+        dt = draw(following.dt_logits(), u_dt, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt)
         logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of those that end: drawn in vain
         drawn = draw(logits, u_id, temperature=c.temperature_id, top_p=c.top_p_id, top_k=c.top_k_id)
         end = num_bins * num_units

@@ -71,9 +71,7 @@ def _own_history(index: SpikeIndex, segment: np.ndarray, start: np.ndarray, past
     for q in range(len(segment)):
         first = base[q] + max(0, start[q] - past)
         lo, hi = np.searchsorted(index.keys, [first, base[q] + start[q]])
-        parts.append(
-            Spikes(np.full(hi - lo, q), index.keys[lo:hi] - base[q], index.unit[lo:hi].astype(np.int64))
-        )
+        parts.append(Spikes(np.full(hi - lo, q), index.keys[lo:hi] - base[q], index.unit[lo:hi].astype(np.int64)))
     return Spikes.join(parts)
 
 
@@ -129,9 +127,7 @@ def simulation_device(accelerator: str, share: int = 1) -> torch.device:
     """
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if accelerator == "gpu" and not found:
-        raise ConfigError(
-            "train.accelerator is 'gpu', but there is no CUDA device; set train.accelerator=auto or cpu"
-        )
+        raise ConfigError("train.accelerator is 'gpu', but there is no CUDA device; set train.accelerator=auto or cpu")
     if not found or accelerator == "cpu":
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
@@ -154,10 +150,19 @@ def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
     """A recording of frames and behavior to simulate with: it gets the model's units, and no activity of it is read."""
     empty = np.zeros(0)
     return Recording(
-        name=rec.name, spike_times=empty, spike_units=empty.astype(np.int32), units={"id": np.array(unit_ids)},
-        domain=rec.domain, trials=rec.trials, frames=rec.frames, behavior=rec.behavior, meta=rec.meta,
-        traces=Traces(rec.domain[:1, 0], np.full((1, len(unit_ids)), np.nan, np.float32)),  # unknown, for models of them
-    )  # fmt: skip
+        name=rec.name,
+        spike_times=empty,
+        spike_units=empty.astype(np.int32),
+        units={"id": np.array(unit_ids)},
+        domain=rec.domain,
+        trials=rec.trials,
+        frames=rec.frames,
+        behavior=rec.behavior,
+        meta=rec.meta,
+        traces=Traces(
+            rec.domain[:1, 0], np.full((1, len(unit_ids)), np.nan, np.float32)
+        ),  # unknown, for models of them
+    )
 
 
 def whole_recording(rec: Recording, config: Config) -> Split:

@@ -216,10 +216,15 @@ def as_recording(
         times, units = times[order], made.unit[order]
     origin = split.segments[sequences.segment, 0]
     trials = {
-        "start": starts, "stop": starts + durations, "source_start": origin + sequences.start * split.dt,
-        "source_trial": sequences.segment, "source_block": sequences.ident // SAMPLES,
-        "sample": sequences.ident % SAMPLES, "stream": sequences.ident, "seed": np.full(len(sequences), seed),
-    }  # fmt: skip
+        "start": starts,
+        "stop": starts + durations,
+        "source_start": origin + sequences.start * split.dt,
+        "source_trial": sequences.segment,
+        "source_block": sequences.ident // SAMPLES,
+        "sample": sequences.ident % SAMPLES,
+        "stream": sequences.ident,
+        "seed": np.full(len(sequences), seed),
+    }
     for column, values in rec.trials.items():
         if column not in ("start", "stop") and len(split.segments) == rec.num_trials:
             trials.setdefault(column, values[sequences.segment])
@@ -229,21 +234,29 @@ def as_recording(
     notes = [f"simulated in closed loop from '{rec.name}',{what} {config.samples} sample(s), seed {seed}"]
     notes += [f"intervention: {_in_words(i)}" for i in config.interventions]
     meta = {
-        "simulated_from": rec.name, "seed": seed, "guard_hits": guard_hits, "notes": notes,
-        "generate": dataclasses.asdict(config), "session_description": "; ".join(notes),
-    }  # fmt: skip
+        "simulated_from": rec.name,
+        "seed": seed,
+        "guard_hits": guard_hits,
+        "notes": notes,
+        "generate": dataclasses.asdict(config),
+        "session_description": "; ".join(notes),
+    }
     return Recording(
-        name=f"{rec.name}-simulated", spike_times=times, spike_units=units, units=rec.units,
-        domain=np.stack([starts, starts + durations], 1), trials=trials, meta=meta, traces=traces,
-    )  # fmt: skip
+        name=f"{rec.name}-simulated",
+        spike_times=times,
+        spike_units=units,
+        units=rec.units,
+        domain=np.stack([starts, starts + durations], 1),
+        trials=trials,
+        meta=meta,
+        traces=traces,
+    )
 
 
 def _within(spikes: Spikes, sequences: Sequences) -> np.ndarray:
     """Bins since its sequence's start of each of the ordered spikes; those of one cell are spread evenly over the bin."""
     cell = np.stack([spikes.sequence, spikes.tick, spikes.unit])
-    new = (
-        np.concatenate([[True], (np.diff(cell, axis=1) != 0).any(0)]) if cell.shape[1] else np.zeros(0, bool)
-    )
+    new = np.concatenate([[True], (np.diff(cell, axis=1) != 0).any(0)]) if cell.shape[1] else np.zeros(0, bool)
     group = np.cumsum(new) - 1
     count = np.bincount(group)[group] if len(group) else group
     rank = np.arange(len(group)) - np.flatnonzero(new)[group] if len(group) else group

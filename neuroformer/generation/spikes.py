@@ -54,9 +54,13 @@ class Sequences:
         inside = (h.sequence >= lo) & (h.sequence < hi)
         history = Spikes(h.sequence[inside] - lo, h.tick[inside], h.unit[inside])
         return Sequences(
-            self.segment[which], self.start[which], self.stop[which], self.ident[which],
-            self.known_from[which], history,
-        )  # fmt: skip
+            self.segment[which],
+            self.start[which],
+            self.stop[which],
+            self.ident[which],
+            self.known_from[which],
+            history,
+        )
 
     def num_windows(self, current: int) -> int:
         """Of the longest sequence."""

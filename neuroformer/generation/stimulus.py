@@ -43,9 +43,7 @@ def stimulus_of(arrays: dict[str, Any], name: str, unit_ids: list[str]) -> Recor
     arrays = {key: np.asarray(x) for key, x in arrays.items()}
     if not any(k in arrays for k in ("domain", "trials_start")):
         arrays["domain"] = _extent(arrays)
-    arrays |= {
-        "spike_times": np.zeros(0), "spike_units": np.zeros(0, np.int32), "unit_ids": np.array(unit_ids)
-    }  # fmt: skip
+    arrays |= {"spike_times": np.zeros(0), "spike_units": np.zeros(0, np.int32), "unit_ids": np.array(unit_ids)}
     return new_stimulus(from_arrays(arrays, name), unit_ids)
 
 
@@ -57,11 +55,7 @@ def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:
         if kind == "times":
             times = arrays[key]
         elif kind == "rate" and name in arrays:
-            count = (
-                len(arrays["frames_index"])
-                if name == "frames" and "frames_index" in arrays
-                else len(arrays[name])
-            )
+            count = len(arrays["frames_index"]) if name == "frames" and "frames_index" in arrays else len(arrays[name])
             times = np.arange(count) / float(arrays[key])
         else:
             continue
@@ -84,13 +78,11 @@ def silence(seconds: float, unit_ids: list[str], config: Config) -> Recording:
     """
     needs = ["frames"] * (config.window.frames > 0) + [v.name for v in config.inputs]
     if needs:
-        raise ConfigError(
-            f"the model reads {', '.join(needs)}; give a stimulus that has them (--stimulus FILE)"
-        )
+        raise ConfigError(f"the model reads {', '.join(needs)}; give a stimulus that has them (--stimulus FILE)")
     if seconds < config.window.current:
-        raise ConfigError(
-            f"--seconds is {seconds:g}; expected at least a window, {config.window.current:g} s"
-        )
+        raise ConfigError(f"--seconds is {seconds:g}; expected at least a window, {config.window.current:g} s")
     empty = np.zeros(0)
-    rec = Recording("spontaneous", empty, empty.astype(np.int32), {"id": np.array(unit_ids)}, np.array([[0.0, seconds]]))  # fmt: skip
+    rec = Recording(
+        "spontaneous", empty, empty.astype(np.int32), {"id": np.array(unit_ids)}, np.array([[0.0, seconds]])
+    )
     return new_stimulus(rec, unit_ids)

@@ -20,9 +20,7 @@ class Projection(nn.Module):
 
     def __init__(self, size: int, width: int):
         super().__init__()
-        self.net = nn.Sequential(
-            nn.LayerNorm(size), Linear(size, 2 * width), nn.GELU(), Linear(2 * width, width)
-        )
+        self.net = nn.Sequential(nn.LayerNorm(size), Linear(size, 2 * width), nn.GELU(), Linear(2 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.normalize(self.net(x).float(), dim=-1)
@@ -42,6 +40,7 @@ def spikes_to_the_end(batch: Batch, num_bins: int) -> tuple[Ragged, Tensor, Tens
     lengths = batch.past.lengths_B + batch.current.lengths_B
     both = Ragged(
         torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
-        batch.past.max_length + batch.current.max_length, batch.past.total + batch.current.total,
-    )  # fmt: skip
+        batch.past.max_length + batch.current.max_length,
+        batch.past.total + batch.current.total,
+    )
     return both, tick[order] - num_bins, unit[order]

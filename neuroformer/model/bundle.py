@@ -86,9 +86,7 @@ class Bundle:
         if recording and recording not in names:
             near = difflib.get_close_matches(recording, names, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
-            raise BundleError(
-                f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}"
-            )
+            raise BundleError(f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}")
         if self.place is not None:
             return self
         member = self.recordings[names.index(recording)] if recording else self.member
@@ -134,9 +132,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         c = self.config
-        values = "\n".join(
-            f"    {k}: {v:.4g}" for k, v in self.metrics.items() if isinstance(v, (int, float))
-        )
+        values = "\n".join(f"    {k}: {v:.4g}" for k, v in self.metrics.items() if isinstance(v, (int, float)))
         versions = ", ".join(f"{k} {v}" for k, v in self.versions.items())
         return (
             f"Bundle {self.path}\n"
@@ -173,11 +169,7 @@ class Bundle:
         if found is None:
             return "none was made"
         names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
-        leaks = (
-            f"THE SPLIT LEAKS ({', '.join(names['leak'])}), and this was allowed"
-            if names["leak"]
-            else "no leak"
-        )
+        leaks = f"THE SPLIT LEAKS ({', '.join(names['leak'])}), and this was allowed" if names["leak"] else "no leak"
         return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
 
 
@@ -246,9 +238,13 @@ def save_bundle(path: Path, config: Config, recordings: list[Member], metrics: d
     """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
     digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
     tree = {
-        "format": FORMAT, "config": to_dict(config), "recordings": [vars(m) for m in recordings], "metrics": metrics,
-        "versions": versions(), "weights_sha256": digests,
-    }  # fmt: skip
+        "format": FORMAT,
+        "config": to_dict(config),
+        "recordings": [vars(m) for m in recordings],
+        "metrics": metrics,
+        "versions": versions(),
+        "weights_sha256": digests,
+    }
     write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": _tree_digest(tree)}, indent=1).encode())
 
 
@@ -281,9 +277,13 @@ def read_bundle(path: str | Path) -> Bundle:
         if tree.pop("sha256") != _tree_digest(tree):
             raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
         return Bundle(
-            path, _config_of(tree["config"], file), [Member(**m) for m in tree["recordings"]], tree["metrics"],
-            tree["versions"], tree["weights_sha256"],
-        )  # fmt: skip
+            path,
+            _config_of(tree["config"], file),
+            [Member(**m) for m in tree["recordings"]],
+            tree["metrics"],
+            tree["versions"],
+            tree["weights_sha256"],
+        )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
 
@@ -303,9 +303,7 @@ def _config_of(tree: dict[str, Any], file: Path) -> Config:
     try:
         return from_dict(tree)
     except ConfigError as e:
-        raise BundleError(
-            f"{file} was written by another version of neuroformer, train it again: {e}"
-        ) from None
+        raise BundleError(f"{file} was written by another version of neuroformer, train it again: {e}") from None
 
 
 def weights_file(bundle: Bundle, objective: str) -> Path:
@@ -317,16 +315,12 @@ def weights_file(bundle: Bundle, objective: str) -> Path:
         No such objective, or a file that is missing, truncated or not the one that was saved.
     """
     if objective not in bundle.digests:
-        raise BundleError(
-            f"{bundle.path} has no weights for '{objective}'; it has: {', '.join(bundle.digests)}"
-        )
+        raise BundleError(f"{bundle.path} has no weights for '{objective}'; it has: {', '.join(bundle.digests)}")
     file = bundle.path / "weights" / f"{objective}.safetensors"
     if not file.is_file():
         raise BundleError(f"{file} is missing")
     if _digest(file) != bundle.digests[objective]:
-        raise BundleError(
-            f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed"
-        )
+        raise BundleError(f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed")
     return file
 
 

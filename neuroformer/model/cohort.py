@@ -41,9 +41,7 @@ class Cohort(nn.Module):
         Something that would be shared does not fit two of the recordings; names both.
     """
 
-    def __init__(
-        self, members: Sequence[Neuroformer], names: Sequence[str] = (), config: Config | None = None
-    ):
+    def __init__(self, members: Sequence[Neuroformer], names: Sequence[str] = (), config: Config | None = None):
         super().__init__()
         self.config = members[0].config if config is None else config
         self.members = nn.ModuleList(members)
@@ -118,9 +116,10 @@ class Cohort(nn.Module):
     def _refuse_time_filter(self) -> None:
         """One filter over several frames cannot serve frames that come at different rates."""
         having = [
-            (n, m) for n, m in zip(self.names, self.members, strict=True)
+            (n, m)
+            for n, m in zip(self.names, self.members, strict=True)
             if isinstance(m, Neuroformer) and m.frames is not None
-        ]  # fmt: skip
+        ]
         for name, model in having[1:]:
             (first, other), encoder = having[0], model.frames
             assert isinstance(encoder, FrameEncoder)
@@ -153,9 +152,7 @@ def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[st
     return {name: _PLACE.sub(whole_place, name, count=1) if _PLACE.match(name) else name for name in names}
 
 
-def of_member(
-    tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int
-) -> dict[str, Tensor]:
+def of_member(tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int) -> dict[str, Tensor]:
     """The tensors of one recording's model, from the file of several.
 
     Raises
@@ -165,8 +162,7 @@ def of_member(
     """
     shared = shared_names(model.state_dict(), whole, model.config)
     return {
-        name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]]
-        for name in model.state_dict()
+        name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]] for name in model.state_dict()
     }
 
 

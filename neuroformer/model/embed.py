@@ -98,9 +98,7 @@ def past_spikes(batch: Batch, num_units: int, hidden: float) -> tuple[Ragged, Te
         return layout, tick, unit, weight
     hidden_WU = torch.rand(len(layout), num_units, device=unit.device) < hidden
     stays_P = ~hidden_WU[layout.row_T, unit]
-    lengths = torch.zeros_like(layout.lengths_B).index_add(
-        0, layout.row_T, stays_P.to(layout.lengths_B.dtype)
-    )
+    lengths = torch.zeros_like(layout.lengths_B).index_add(0, layout.row_T, stays_P.to(layout.lengths_B.dtype))
     k = torch.nonzero(stays_P).squeeze(1)
     return Ragged.from_lengths(lengths), tick[k], unit[k], None if weight is None else weight[k]
 
@@ -121,9 +119,7 @@ class FilteredCounts(nn.Module):
     def size(self) -> int:
         return self.num_units * self.basis.shape[1]
 
-    def forward(
-        self, layout: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, layout: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
         """(W, U * K) from spikes at negative bins, -1 the most recent."""
         features = self.basis.new_zeros(len(layout) * self.num_units, self.basis.shape[1])
         rows = weighted(self.basis.index_select(0, -1 - tick_P), weight_P)
@@ -144,9 +140,7 @@ class InputEmbedding(nn.Module):
         self.config = config
         low, high = torch.tensor(scale["low"]), torch.tensor(scale["high"])
         if config.encoding == "fourier":
-            period = (
-                torch.full_like(low, config.period) if config.period > 0 else (high - low).clamp_min(1e-9)
-            )
+            period = torch.full_like(low, config.period) if config.period > 0 else (high - low).clamp_min(1e-9)
             self.register_buffer("offset", low)
             self.register_buffer("scale", period)
             size = 2 * config.frequencies * len(low)

@@ -49,12 +49,7 @@ class Places:
     def store(self, name: str, value: Tensor) -> Tensor:
         """As :meth:`put`, but the tensor may have more rows; its size doubles when it must grow."""
         place = self.stored.get(name)
-        if (
-            place is None
-            or place.shape[1:] != value.shape[1:]
-            or place.dtype != value.dtype
-            or len(place) < len(value)
-        ):
+        if place is None or place.shape[1:] != value.shape[1:] or place.dtype != value.dtype or len(place) < len(value):
             place, self.moved = value.new_zeros(_above(len(value)), *value.shape[1:]), True
         place[: len(value)] = value
         self.stored[name] = place
@@ -132,7 +127,9 @@ class FixedStepper(Stepper):
         return super()._advance(x_AD)
 
     def _keys(self, place: int, block: Block, context: Context) -> _StoredKeys:
-        k, v = (self.places.store(f"{name}{place}", x) for name, x in zip("kv", block.keys_values(context), strict=True))  # fmt: skip
+        k, v = (
+            self.places.store(f"{name}{place}", x) for name, x in zip("kv", block.keys_values(context), strict=True)
+        )
         start_A, length_A = context.layout.offsets[:-1], context.layout.lengths_B
         if context.index_W is not None:
             start_A, length_A = start_A[context.index_W], length_A[context.index_W]
@@ -144,7 +141,7 @@ class FixedStepper(Stepper):
     def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
         room, own = self.room, self.places.stored.get(f"own{place}")
         if own is None or own.shape[1:] != new_A2HE.shape[1:] or len(own) != len(self.every) * room:
-            own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])  # fmt: skip
+            own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])
             self.places.moved = True
         own.index_copy_(0, self.next_A, new_A2HE)
         return decode_attention(q_AHE, own[:, 0], own[:, 1], self.start_A, self.read_A["current"], room)

@@ -62,8 +62,7 @@ class FrameEncoder(nn.Module):
                 self.filter = Linear(math.prod(kernel), config.width)
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
         self.blocks = nn.ModuleList(
-            Block("self", config.width, config.heads, config.mlp_ratio, config.dropout)
-            for _ in range(c.layers)
+            Block("self", config.width, config.heads, config.mlp_ratio, config.dropout) for _ in range(c.layers)
         )
         self.null = nn.Parameter(torch.zeros(config.width))
         self.dropout = Dropout(config.dropout)
@@ -148,9 +147,7 @@ class FrameEncoder(nn.Module):
     def _layout_of(num_clips: int, size: int, device) -> Ragged:
         return Ragged(torch.arange(num_clips + 1, device=device) * size, size, num_clips * size)
 
-    def _drop_missing(
-        self, x: Tensor, num_missing_G: Tensor, host_missing_G: Tensor
-    ) -> tuple[Tensor, Ragged]:
+    def _drop_missing(self, x: Tensor, num_missing_G: Tensor, host_missing_G: Tensor) -> tuple[Tensor, Ragged]:
         """Leave out tokens all of whose frames are missing: the first ones of their clips."""
         size = len(x) // len(num_missing_G)
         host = self._num_kept(host_missing_G)
@@ -213,9 +210,7 @@ class WhatWhere(nn.Module):
         down, right = F.pad(where_Uhw, (0, 0, 1, 1)), F.pad(where_Uhw, (1, 1))
         sides = (0.5 * (down[:, :-2] - down[:, 2:]), 0.5 * (right[:, :, :-2] - right[:, :, 2:]))
         maps_XUhw = torch.stack([where_Uhw, *sides])  # X: as they are, down, right
-        seen_GtRXu = linear(f_GthwR.flatten(2, 3).mT, maps_XUhw.flatten(2).flatten(0, 1)).unflatten(
-            3, (3, -1)
-        )
+        seen_GtRXu = linear(f_GthwR.flatten(2, 3).mT, maps_XUhw.flatten(2).flatten(0, 1)).unflatten(3, (3, -1))
         steps = self.what.shape[1]
         each_sGtXu = torch.einsum("gtrxu,usr->sgtxu", seen_GtRXu, self.what)
         num = f_GthwR.shape[1] - steps + 1

@@ -26,9 +26,7 @@ class RateReadout(nn.Module):
     current spike.
     """
 
-    def __init__(
-        self, num_units: int, num_bins: int, width: int, unit_rate: list[float], unit_peak: list[float]
-    ):
+    def __init__(self, num_units: int, num_bins: int, width: int, unit_rate: list[float], unit_peak: list[float]):
         super().__init__()
         self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
         self.hidden = Linear(width, width)
@@ -57,16 +55,12 @@ class LinearReadout(nn.Module):
     The history term has a low rank, since otherwise it overfits.
     """
 
-    def __init__(
-        self, num_units: int, num_bins: int, rank: int, history_size: int, input_sizes: dict[str, int]
-    ):
+    def __init__(self, num_units: int, num_bins: int, rank: int, history_size: int, input_sizes: dict[str, int]):
         super().__init__()
         self.num_bins = num_bins
         self.source = Linear(history_size, rank, bias=False) if history_size else None
         self.history = nn.Parameter(torch.zeros(num_bins, rank, num_units))
-        self.inputs = nn.ModuleDict(
-            {name: Linear(size, num_units, bias=False) for name, size in input_sizes.items()}
-        )
+        self.inputs = nn.ModuleDict({name: Linear(size, num_units, bias=False) for name, size in input_sizes.items()})
         for layer in self.inputs.values():
             nn.init.zeros_(layer.weight)  # pyright: ignore[reportArgumentType]
 
@@ -124,9 +118,7 @@ class SpikeHeads(nn.Module):
         """(T,) nats of the bin that comes next."""
         return F.cross_entropy(self.dt_logits(h_TD, base_TB, low_T), target_T, reduction="none")
 
-    def id_nll(
-        self, h_SD: Tensor, base_SU: Tensor | None, low_S: Tensor, dt_S: Tensor, unit_S: Tensor
-    ) -> Tensor:
+    def id_nll(self, h_SD: Tensor, base_SU: Tensor | None, low_S: Tensor, dt_S: Tensor, unit_S: Tensor) -> Tensor:
         """(S,) nats of each spike's unit; units before ``low`` have probability zero."""
         high_S = torch.full_like(low_S, len(self.unit))
         state_SD = self.id_state(h_SD, dt_S)

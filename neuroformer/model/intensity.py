@@ -37,9 +37,7 @@ def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
     return place - first + 1
 
 
-def of_last_spike(
-    layout: Ragged, tick_S: Tensor, unit_S: Tensor, count_S: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def of_last_spike(layout: Ragged, tick_S: Tensor, unit_S: Tensor, count_S: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(T,) each of what the spikes say, at their tokens; bin 0, unit -1 and count 0 at the first token of a window."""
     has_spike = torch.ones(layout.total, dtype=torch.bool, device=tick_S.device)
     has_spike[layout.first()] = False
@@ -167,7 +165,7 @@ class Coupling(nn.Module):
             place = (unit_S * self.num_lags + b - tick_S).index_select(0, acts)
             count = torch.bincount(row_S.index_select(0, acts), minlength=num_windows)
             weight = None if weight_S is None else weight_S.index_select(0, acts)
-            total = F.embedding_bag(place, self.pair, count.cumsum(0) - count, mode="sum", per_sample_weights=weight)  # fmt: skip
+            total = F.embedding_bag(place, self.pair, count.cumsum(0) - count, mode="sum", per_sample_weights=weight)
             own = self.own.flatten().index_select(0, place)
             at = (row_S * self.num_units + unit_S).index_select(0, acts)
             total = total.flatten().index_add(0, at, own if weight is None else own * weight)

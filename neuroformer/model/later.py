@@ -51,7 +51,9 @@ def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
     return replace(
         batch,
         past=Ragged.from_lengths(torch.bincount(row_P[order], minlength=batch.num_windows)),
-        past_tick_P=tick_P[order], past_unit_P=unit_P[order],
+        past_tick_P=tick_P[order],
+        past_unit_P=unit_P[order],
         past_weight_P=None if weight_P is None else weight_P[order],
-        available_W=(batch.available_W + end).clamp(max=past_bins), earlier=earlier,
-    )  # fmt: skip
+        available_W=(batch.available_W + end).clamp(max=past_bins),
+        earlier=earlier,
+    )

@@ -46,9 +46,14 @@ class MomentCounts(nn.Module):
     """
 
     def __init__(
-        self, num_units: int, num_filters: int, before: int, after: int, bin_width: int = 0,
+        self,
+        num_units: int,
+        num_filters: int,
+        before: int,
+        after: int,
+        bin_width: int = 0,
         with_spans: bool = False,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.num_units, self.after = num_units, after
         basis = raised_cosines(num_filters, before)
@@ -87,9 +92,7 @@ class MomentCounts(nn.Module):
             total = total.index_add(0, place, self.basis.index_select(0, lag.index_select(0, near)))
         root_VUB = total.sqrt().view(len(layout) * len(ends), self.num_units, -1)
         counts, long, bins = root_VUB.split([self.num_filters, self.num_spans, self.num_bins], 2)
-        return Moments(
-            counts.flatten(1), bins if self.num_bins else None, long.flatten(1) if self.num_spans else None
-        )
+        return Moments(counts.flatten(1), bins if self.num_bins else None, long.flatten(1) if self.num_spans else None)
 
 
 def spans(before: int, after: int) -> Tensor:
@@ -192,9 +195,7 @@ class KernelReadout(nn.Module):
             return x_VF.new_zeros(len(x_VF), len(self.weight))
         return gaussian_kernel((x_VF - self.offset) / self.scale, self.center[used]) @ self.weight[:, used].T
 
-    def set(
-        self, offset_F: Tensor, scale_F: Tensor, center_KF: Tensor, weights_KY: Tensor, gain: float
-    ) -> None:
+    def set(self, offset_F: Tensor, scale_F: Tensor, center_KF: Tensor, weights_KY: Tensor, gain: float) -> None:
         """Write a fitted readout of the first Y raw outputs, ``gain`` times; centers are (raw - offset) / scale."""
         self.clear()
         self.offset.copy_(offset_F)

@@ -91,14 +91,9 @@ class Neuroformer(nn.Module):
             self.history_dropout = Dropout(m.history_dropout)
         scales = normalization["inputs"]
         self.inputs = nn.ModuleDict(
-            {
-                v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, w.current)
-                for v in config.inputs
-            }
+            {v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, w.current) for v in config.inputs}
         )
-        self.input_null = nn.ParameterDict(
-            {g: nn.Parameter(torch.zeros(m.width)) for g in config.input_groups}
-        )
+        self.input_null = nn.ParameterDict({g: nn.Parameter(torch.zeros(m.width)) for g in config.input_groups})
         self.frames = FrameEncoder(m, normalization["frames"]) if w.frames > 0 else None
         if self.frames is not None:
             self.frame_age = Linear(2, m.width, bias=False)
@@ -114,9 +109,7 @@ class Neuroformer(nn.Module):
         self.rates = RateReadout(
             num_units, self.num_bins, m.width, normalization["unit_rate"], normalization["unit_peak"]
         )
-        self.heads = SpikeHeads(
-            num_units, self.num_bins, m.width, independent=m.factorization == "independent"
-        )
+        self.heads = SpikeHeads(num_units, self.num_bins, m.width, independent=m.factorization == "independent")
         self.coupling = None
         if m.coupling > 0:
             num_lags = round(m.coupling / dt) + 1
@@ -124,9 +117,13 @@ class Neuroformer(nn.Module):
         self.surprise = None
         if self.what_where is not None and config.surprise > 0:
             self.surprise = Surprise(
-                num_units, earlier_frames(config, normalization), m.history_rank or 1,
-                normalization["unit_rate"], self.frame_period / dt, m.history_dropout,
-            )  # fmt: skip
+                num_units,
+                earlier_frames(config, normalization),
+                m.history_rank or 1,
+                normalization["unit_rate"],
+                self.frame_period / dt,
+                m.history_dropout,
+            )
 
     def _make_targets(self, normalization: dict[str, Any]) -> None:
         """A head for every declared target, and the counts of spikes around its moments."""
@@ -136,8 +133,13 @@ class Neuroformer(nn.Module):
             before = round((w.target_past or w.past) / w.dt) or self.num_bins
             width = self.num_bins if m.target_networks else 0
             self.moments = MomentCounts(
-                self.num_units, m.target_filters, before, round(w.lookahead / w.dt), width, m.target_kernel > 0,
-            )  # fmt: skip
+                self.num_units,
+                m.target_filters,
+                before,
+                round(w.lookahead / w.dt),
+                width,
+                m.target_kernel > 0,
+            )
         self.targets = nn.ModuleDict(
             {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
@@ -231,9 +233,7 @@ class Neuroformer(nn.Module):
         drive = None if history_WF is None else self.linear.past(history_WF)
         if self.coupling is not None:
             first = cell_counts(batch.past, batch.past_tick_P, batch.past_unit_P) == 1
-            before = self.coupling.before(
-                batch.past, batch.past_tick_P, batch.past_unit_P, first, batch.past_weight_P
-            )
+            before = self.coupling.before(batch.past, batch.past_tick_P, batch.past_unit_P, first, batch.past_weight_P)
             drive = before if drive is None else drive + before
         if self.frames is not None:
             assert batch.clips is not None
@@ -259,15 +259,19 @@ class Neuroformer(nn.Module):
         x, layout = self.frames(local, clips.num_missing_G, clips.host_missing_G)
         return Context(x, layout, clips.index_W), local
 
-    def _unexplained(
-        self, batch: Batch, earlier: Earlier, clips: Clips, local: Tensor
-    ) -> tuple[Expected, Tensor]:
+    def _unexplained(self, batch: Batch, earlier: Earlier, clips: Clips, local: Tensor) -> tuple[Expected, Tensor]:
         """What the frames let expect, and the (W, 1, U) drive of past spikes beyond it."""
         assert self.frames is not None and self.what_where is not None and self.surprise is not None
         expected = self.surprise.expected(earlier, self.frames, self.what_where, self.rates.bias.detach())
         surprise_WF = self.surprise.features(
-            earlier, expected, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P, until=0,
-        )  # fmt: skip
+            earlier,
+            expected,
+            batch.past.row_T,
+            batch.past_tick_P,
+            batch.past_unit_P,
+            batch.past_weight_P,
+            until=0,
+        )
         moved = self.what_where.moved(local).index_select(0, clips.index_W)
         return expected, self.surprise.drive(surprise_WF, moved)[:, None]
 
@@ -308,9 +312,14 @@ class Neuroformer(nn.Module):
         return dt_nll, self.heads.id_nll(h_SD, base_SU, low_S, batch.tick_T, batch.unit_T)
 
     def intensity(
-        self, log_rate_TBU: Tensor, drive_TBU: Tensor | None, within_TBU: Tensor | None,
-        tick_T: Tensor, unit_T: Tensor, count_T: Tensor,
-    ) -> Intensity | None:  # fmt: skip
+        self,
+        log_rate_TBU: Tensor,
+        drive_TBU: Tensor | None,
+        within_TBU: Tensor | None,
+        tick_T: Tensor,
+        unit_T: Tensor,
+        count_T: Tensor,
+    ) -> Intensity | None:
         """The process from which the spike heads start: that of the rate readout, changed by the window's own spikes."""
         if not self.config.model.rate_anchor:
             return None
@@ -339,9 +348,18 @@ class Neuroformer(nn.Module):
         rate_U = self.unit_rate * self.num_bins
         networks = [Recurrent(rate_U, m.width, outputs, ahead > 0) for _ in range(m.target_networks)]
         return TargetHead(
-            target, scale, m.width, m.heads, self.num_bins, ahead, size, m.dropout, networks, m.target_kernel,
+            target,
+            scale,
+            m.width,
+            m.heads,
+            self.num_bins,
+            ahead,
+            size,
+            m.dropout,
+            networks,
+            m.target_kernel,
             0 if self.moments is None else self.moments.span_size,
-        )  # fmt: skip
+        )
 
     def decoded(self, batch: Batch) -> dict[str, Tensor]:
         """Raw outputs of every target without what else :meth:`forward` computes; dropout as the mode says."""
@@ -378,9 +396,7 @@ class Neuroformer(nn.Module):
         out = []
         for contrast, nets in zip(self.config.loss.contrast, self.contrast, strict=True):
             assert isinstance(nets, nn.ModuleList)
-            a, b = (
-                net(self.pooled(side, batch, state)) for side, net in zip(contrast.pair, nets, strict=True)
-            )
+            a, b = (net(self.pooled(side, batch, state)) for side, net in zip(contrast.pair, nets, strict=True))
             out.append((a, b))
         return out
 

@@ -127,9 +127,7 @@ class _Weights:
         attention, (mlp_norm, wide, _, narrow) = block.attention, block.mlp
         assert isinstance(mlp_norm, nn.LayerNorm) and isinstance(wide, Linear) and isinstance(narrow, Linear)
         self.heads = attention.heads
-        self.norm, self.mlp_norm = (
-            (n.normalized_shape, n.weight, n.bias, n.eps) for n in (block.norm, mlp_norm)
-        )
+        self.norm, self.mlp_norm = ((n.normalized_shape, n.weight, n.bias, n.eps) for n in (block.norm, mlp_norm))
         self.query, self.key_value = attention.query.weight, attention.key_value.weight
         self.out, self.wide, self.narrow = ((x.weight, x.bias) for x in (attention.out, wide, narrow))
 
@@ -213,12 +211,8 @@ class _PaddedKeys:
             self.mask = None if self.mask is None else self.mask.index_select(0, which)
             self.held = used
         order = torch.argsort(reads_A, stable=True)
-        rank = torch.arange(len(order), device=order.device) - torch.repeat_interleave(
-            count.cumsum(0) - count, count
-        )
+        rank = torch.arange(len(order), device=order.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
         self.slots = int(count.max()) if len(count) else 1
         place = torch.searchsorted(self.held, reads_A[order]) * self.slots + rank
         self.place_A = torch.empty_like(place).index_copy_(0, order, place)
-        self.in_order = torch.equal(
-            self.place_A, torch.arange(len(self.held) * self.slots, device=place.device)
-        )
+        self.in_order = torch.equal(self.place_A, torch.arange(len(self.held) * self.slots, device=place.device))

@@ -56,9 +56,14 @@ class Surprise(nn.Module):
     """
 
     def __init__(
-        self, num_units: int, num_frames: int, rank: int, unit_rate: list[float], frame_bins: float,
+        self,
+        num_units: int,
+        num_frames: int,
+        rank: int,
+        unit_rate: list[float],
+        frame_bins: float,
         dropout: float,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.num_units = num_units
         filters = min(NUM_FILTERS, num_frames)
@@ -79,9 +84,7 @@ class Surprise(nn.Module):
         return (self.num_units + 2) * self.basis.shape[1]
 
     @torch.no_grad()
-    def expected(
-        self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor
-    ) -> Expected:
+    def expected(self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor) -> Expected:
         """The counts per bin that the frames predict, up to each unit's ``level``."""
         images_GFHW, num_missing_G = earlier.images_GFHW, earlier.num_missing_G
         few = len(images_GFHW) if images_GFHW.is_cuda else CACHED_STRETCHES
@@ -93,9 +96,15 @@ class Surprise(nn.Module):
         return Expected(drive_GKU + log_rate_U, moved_GK2U)
 
     def features(
-        self, earlier: Earlier, expected: Expected, row_P: Tensor, tick_P: Tensor, unit_P: Tensor,
-        weight_P: Tensor | None, until: int,
-    ) -> Tensor:  # fmt: skip
+        self,
+        earlier: Earlier,
+        expected: Expected,
+        row_P: Tensor,
+        tick_P: Tensor,
+        unit_P: Tensor,
+        weight_P: Tensor | None,
+        until: int,
+    ) -> Tensor:
         """(W, F) from the spikes (of windows ``row``) before bin ``until``, counted from the window's first."""
         onset_WK = earlier.onset_WK
         num_windows, num_frames = onset_WK.shape

@@ -83,10 +83,19 @@ class TargetHead(nn.Module):
     """
 
     def __init__(
-        self, target: TargetConfig, scale: dict, width: int, heads: int, num_bins: int, ahead: int,
-        counts_size: int, dropout: float, networks: Sequence[Recurrent] = (),
-        num_centers: int = 0, spans_size: int = 0,
-    ):  # fmt: skip
+        self,
+        target: TargetConfig,
+        scale: dict,
+        width: int,
+        heads: int,
+        num_bins: int,
+        ahead: int,
+        counts_size: int,
+        dropout: float,
+        networks: Sequence[Recurrent] = (),
+        num_centers: int = 0,
+        spans_size: int = 0,
+    ):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         share = torch.tensor([1.0] + [NETWORK_SHARE] * len(networks))
@@ -105,9 +114,12 @@ class TargetHead(nn.Module):
         self.key_value = Linear(width, 2 * width, bias=False)
         streams = 3 if counts_size else 2
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width), Linear(streams * width, width), nn.GELU(), Dropout(dropout),
+            nn.LayerNorm(streams * width),
+            Linear(streams * width, width),
+            nn.GELU(),
+            Dropout(dropout),
             Linear(width, size),
-        )  # fmt: skip
+        )
         self.skip = Linear(width, size)
         self.counts = Linear(counts_size, width) if counts_size else None
         self.linear = Linear(counts_size, size) if counts_size else None
@@ -192,9 +204,7 @@ class TargetHead(nn.Module):
         if self.kind == "circular":
             cos, sin = raw.chunk(2, -1)
             start = raw.new_tensor(self.start)
-            return start + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - start).remainder(
-                self.period
-            )
+            return start + (torch.atan2(sin, cos) / (2 * math.pi) * self.period - start).remainder(self.period)
         return (raw[..., : self.num_columns] * self.std + self.mean).clamp(self.least, self.most)
 
     def decoded(self, raw: Tensor) -> Tensor:

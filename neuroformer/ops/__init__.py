@@ -7,5 +7,11 @@ from neuroformer.ops.linear import linear
 from neuroformer.ops.ragged import Ragged
 
 __all__ = [
-    "Ragged", "attention", "attention_map", "attention_with_map", "decode_attention", "linear", "marked_cross_entropy",
-]  # fmt: skip
+    "Ragged",
+    "attention",
+    "attention_map",
+    "attention_with_map",
+    "decode_attention",
+    "linear",
+    "marked_cross_entropy",
+]

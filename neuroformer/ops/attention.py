@@ -19,21 +19,45 @@ IMPLEMENTATIONS = ("auto", *table.ATTENTION)
 
 @overload
 def attention(
-    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
-    return_lse: Literal[False] = False, **options: Any,
-) -> Tensor: ...  # fmt: skip
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    *,
+    return_lse: Literal[False] = False,
+    **options: Any,
+) -> Tensor: ...
 @overload
 def attention(
-    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
-    return_lse: Literal[True], **options: Any,
-) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    *,
+    return_lse: Literal[True],
+    **options: Any,
+) -> tuple[Tensor, Tensor]: ...
 def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are spelt out below
-    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, *,
-    k_index: Tensor | None = None, causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None, window_s: float | None = None, dropout_p: float = 0.0,
-    dropout_seed: Tensor | int | None = None, deterministic: bool | None = None, return_lse: bool = False,
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    *,
+    k_index: Tensor | None = None,
+    causal: bool = False,
+    q_times: Tensor | None = None,
+    k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None,
+    window_s: float | None = None,
+    dropout_p: float = 0.0,
+    dropout_seed: Tensor | int | None = None,
+    deterministic: bool | None = None,
+    return_lse: bool = False,
     impl: str = "auto",
-) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
+) -> Tensor | tuple[Tensor, Tensor]:
     """Scaled dot-product attention of packed ragged sequences.
 
     Parameters
@@ -75,9 +99,13 @@ def attention(  # pyright: ignore[reportInconsistentOverload]  # the options are
     check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
     check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
     options: dict[str, Any] = {
-        "k_index": k_index, "causal": causal, "q_times": q_times, "k_times": k_times, "rotary_freqs": rotary_freqs,
+        "k_index": k_index,
+        "causal": causal,
+        "q_times": q_times,
+        "k_times": k_times,
+        "rotary_freqs": rotary_freqs,
         "window_s": window_s,
-    }  # fmt: skip
+    }
     asked = _asked(options, dropout_p, dropout_seed, return_lse)
     inputs = (q_THE, k_SHE, v_SHE, q_layout, k_layout)
     out_THE, lse_HT = _run(_pick(impl, q_THE, asked, deterministic), inputs, options, dropout_p, dropout_seed)

@@ -53,9 +53,7 @@ def marked_cross_entropy(
     if impl == "auto":
         impl = table.pick_cross_entropy(h_ND, weight_CD)
     elif impl not in table.CROSS_ENTROPY:
-        raise ValueError(
-            f"cross-entropy impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}"
-        )
+        raise ValueError(f"cross-entropy impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
     elif lack := table.lacks_cross_entropy(impl, h_ND, weight_CD):
         raise ValueError(f"cross-entropy impl {impl!r} {lack}; choose another impl or 'auto'")
     if impl == "triton":

@@ -17,9 +17,17 @@ from neuroformer.ops.ragged import Ragged
 
 
 def decode_attention(
-    q_BHE: Tensor, k_SHE: Tensor, v_SHE: Tensor, k_start_G: Tensor, k_length_G: Tensor, max_length: int, *,
-    k_index: Tensor | None = None, q_layout: Ragged | None = None, impl: str = "auto",
-) -> Tensor:  # fmt: skip
+    q_BHE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    k_start_G: Tensor,
+    k_length_G: Tensor,
+    max_length: int,
+    *,
+    k_index: Tensor | None = None,
+    q_layout: Ragged | None = None,
+    impl: str = "auto",
+) -> Tensor:
     """Attention of one query per sequence: a step of a rollout.
 
     Keys lie anywhere in one storage: a cache (B, L, H, E) is ``cache.flatten(0, 1)`` with
@@ -57,9 +65,7 @@ def decode_attention(
         if impl == "eager":
             return reference.decode_attention(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, k_index=k_index)
         if impl == "sdpa":
-            return padded_attention.decode(
-                q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, max_length, k_index=k_index
-            )
+            return padded_attention.decode(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, max_length, k_index=k_index)
         from neuroformer.kernels import decode_attention as fused  # pyright: ignore[reportMissingImports]
 
         if k_index is not None and q_layout is None:
@@ -81,11 +87,24 @@ def _check_decode(q_BHE, k_SHE, v_SHE, k_start_G, k_index) -> None:
 
 
 def attention_map(
-    q_THE: Tensor, k_SHE: Tensor, lse_HT: Tensor | None, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor,
-    k_label_S: Tensor, num_labels: tuple[int, int], *, per_head: bool = True, k_index: Tensor | None = None,
-    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None, window_s: float | None = None, impl: str = "auto",
-) -> Tensor:  # fmt: skip
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    lse_HT: Tensor | None,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    q_label_T: Tensor,
+    k_label_S: Tensor,
+    num_labels: tuple[int, int],
+    *,
+    per_head: bool = True,
+    k_index: Tensor | None = None,
+    causal: bool = False,
+    q_times: Tensor | None = None,
+    k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None,
+    window_s: float | None = None,
+    impl: str = "auto",
+) -> Tensor:
     """Attention summed by label: unit x unit, or unit x patch where a key's label is its patch.
 
     :func:`attention_with_map` gives the attention's result beside it, for less than both cost apart.
@@ -118,13 +137,17 @@ def attention_map(
     _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S)
     impl = _pick_map(impl, q_THE, window_s)
     extra: dict[str, Any] = {
-        "k_index": k_index, "causal": causal, "q_times": q_times, "k_times": k_times, "rotary_freqs": rotary_freqs,
+        "k_index": k_index,
+        "causal": causal,
+        "q_times": q_times,
+        "k_times": k_times,
+        "rotary_freqs": rotary_freqs,
         "window_s": window_s,
-    }  # fmt: skip
+    }
     labels = (q_label_T, k_label_S, num_labels)
     with torch.no_grad():
         if impl == "padded":
-            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)[0]  # fmt: skip
+            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)[0]
         if lse_HT is None:
             _, lse_HT = attention(q_THE, k_SHE, k_SHE, q_layout, k_layout, return_lse=True, **extra)
         inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels)
@@ -157,10 +180,20 @@ def _pick_map(impl: str, q_THE: Tensor, window_s: float | None = None) -> str:
 
 
 def attention_with_map(
-    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor,
-    k_label_S: Tensor, num_labels: tuple[int, int], *, per_head: bool = True, k_index: Tensor | None = None,
-    causal: bool = False, impl: str = "auto",
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    v_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    q_label_T: Tensor,
+    k_label_S: Tensor,
+    num_labels: tuple[int, int],
+    *,
+    per_head: bool = True,
+    k_index: Tensor | None = None,
+    causal: bool = False,
+    impl: str = "auto",
+) -> tuple[Tensor, Tensor]:
     """Attention and its map, each weight computed once: what ``attention`` and ``attention_map`` give, without gradients.
 
     ``padded`` takes both from the same weights; the others hand the log-sum-exp of the attention on to the map.
@@ -180,9 +213,13 @@ def attention_with_map(
     with torch.no_grad():
         if impl == "padded":
             check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)
-            made = maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, v_SHE=v_SHE, **options)  # fmt: skip
+            made = maps.attention_map(
+                q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, v_SHE=v_SHE, **options
+            )
             assert made[1] is not None
             return made[1], made[0]
-        out_THE, lse_HT = attention(q_THE, k_SHE, v_SHE, q_layout, k_layout, return_lse=True, impl=impl, **options)  # fmt: skip
-        found = attention_map(q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels, per_head=per_head, impl=impl, **options)  # fmt: skip
+        out_THE, lse_HT = attention(q_THE, k_SHE, v_SHE, q_layout, k_layout, return_lse=True, impl=impl, **options)
+        found = attention_map(
+            q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels, per_head=per_head, impl=impl, **options
+        )
         return out_THE, found

@@ -82,9 +82,7 @@ def pieces(
     return q_layout.cache[cache_key][0]
 
 
-def _pieces(
-    q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None, causal: bool
-) -> list[Piece]:
+def _pieces(q_layout: Ragged, k_layout: Ragged, num_heads: int, k_index: Tensor | None, causal: bool) -> list[Piece]:
     k_row = torch.arange(len(q_layout), device=q_layout.offsets.device) if k_index is None else k_index
     size = q_layout.lengths_B * k_layout.lengths_B[k_row]
     order = torch.argsort(size, stable=True)
@@ -121,11 +119,23 @@ def reduce(p_NBLK: Tensor, cell_BLK: Tensor, num_labels: tuple[int, int]) -> Ten
 
 
 def attention_map(
-    q_THE: Tensor, k_SHE: Tensor, q_layout: Ragged, k_layout: Ragged, q_label_T: Tensor, k_label_S: Tensor,
-    num_labels: tuple[int, int], *, per_head: bool, v_SHE: Tensor | None = None, k_index: Tensor | None = None,
-    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None, window_s: float | None = None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    q_THE: Tensor,
+    k_SHE: Tensor,
+    q_layout: Ragged,
+    k_layout: Ragged,
+    q_label_T: Tensor,
+    k_label_S: Tensor,
+    num_labels: tuple[int, int],
+    *,
+    per_head: bool,
+    v_SHE: Tensor | None = None,
+    k_index: Tensor | None = None,
+    causal: bool = False,
+    q_times: Tensor | None = None,
+    k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None,
+    window_s: float | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """As :func:`neuroformer.ops.attention_map`; its own softmax makes ``lse`` unnecessary.
 
     With ``v_SHE`` also the attention's result, (T, H, E), of the same weights.
@@ -135,7 +145,7 @@ def attention_map(
         assert q_times is not None and k_times is not None
         q_THE = reference.rotary(q_THE, q_times, rotary_freqs)
         k_SHE = reference.rotary(k_SHE, k_times, rotary_freqs)
-    total = torch.zeros(q_THE.shape[1] if per_head else 1, *num_labels, dtype=torch.float64, device=q_THE.device)  # fmt: skip
+    total = torch.zeros(q_THE.shape[1] if per_head else 1, *num_labels, dtype=torch.float64, device=q_THE.device)
     out_THE = None if v_SHE is None else torch.zeros_like(q_THE)
     for piece in pieces(q_layout, k_layout, q_THE.shape[1], k_index, causal):
         p_BHLK = piece.weights(q_THE, k_SHE)

@@ -56,8 +56,7 @@ def sdpa(
         q_THE = q_THE.index_select(0, order)
         q_times = None if q_times is None else q_times.index_select(0, order)
     q_BHTE, k_BHSE, v_BHSE = (
-        layout.pad(x).transpose(1, 2)
-        for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
+        layout.pad(x).transpose(1, 2) for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
     )
     blind = None
     if causal and window_s is None and itself:
@@ -99,8 +98,13 @@ def _in_parts(
             for x, rows in ((q, part.queries), (k, part.keys), (v, part.keys))
         )
         out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE, k_BHSE, v_BHSE, attn_mask=None if causal else part.seen, dropout_p=dropout_p, is_causal=causal,
-        )  # fmt: skip
+            q_BHTE,
+            k_BHSE,
+            v_BHSE,
+            attn_mask=None if causal else part.seen,
+            dropout_p=dropout_p,
+            is_causal=causal,
+        )
         out.append(out_BHTE.transpose(1, 2).flatten(0, 1))
     return parts.queries.gather(torch.cat(out))
 
@@ -152,9 +156,7 @@ def flex(
         make_mask, call = _compiled(create_block_mask), _compiled(flex_attention)
     else:
         if torch.is_grad_enabled() and any(x.requires_grad for x in (q_THE, k_SHE, v_SHE)):
-            raise ValueError(
-                "attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'"
-            )
+            raise ValueError("attention impl 'flex' has no backward on a CPU; choose 'sdpa', 'eager' or 'auto'")
         # it looks at the flag, even under no_grad
         q_THE, k_SHE, v_SHE = q_THE.detach(), k_SHE.detach(), v_SHE.detach()
     if q_layout.total == 0 or k_layout.total == 0:

@@ -74,9 +74,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
     a = {k: np.asarray(v) if k != "frames" else v for k, v in arrays.items()}
     for key, value in a.items():
         if getattr(value, "dtype", None) == np.dtype(object):
-            raise RecordingError(
-                f"'{key}' is an object array, which would need pickle; store plain numbers or strings"
-            )
+            raise RecordingError(f"'{key}' is an object array, which would need pickle; store plain numbers or strings")
     notes: list[str] = []
     _check_dimensions(a)
     times, spike_units = _spikes(a, notes)
@@ -92,10 +90,18 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
         meta["notes"] = [*meta.get("notes", ()), *notes]
     return Recording(
         name=str(a["name"]) if "name" in a else name,
-        spike_times=times, spike_units=spike_units, units=_units(a, spike_units), domain=domain,
-        trials=trials, frames=frames, behavior=behavior, meta=meta, traces=_traces(a),
-        truth={k[6:]: v for k, v in a.items() if k.startswith("truth_")}, intervals=_intervals(a),
-    )  # fmt: skip
+        spike_times=times,
+        spike_units=spike_units,
+        units=_units(a, spike_units),
+        domain=domain,
+        trials=trials,
+        frames=frames,
+        behavior=behavior,
+        meta=meta,
+        traces=_traces(a),
+        truth={k[6:]: v for k, v in a.items() if k.startswith("truth_")},
+        intervals=_intervals(a),
+    )
 
 
 def to_arrays(rec: Recording) -> dict[str, Any]:
@@ -107,10 +113,13 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
         A name that clashes with another array's, or values that only pickle could store.
     """
     a: dict[str, Any] = {
-        "name": np.array(rec.name), "meta": np.array(json.dumps(dict(rec.meta))),
-        "spike_times": rec.spike_times, "spike_units": rec.spike_units, "domain": rec.domain,
+        "name": np.array(rec.name),
+        "meta": np.array(json.dumps(dict(rec.meta))),
+        "spike_times": rec.spike_times,
+        "spike_units": rec.spike_units,
+        "domain": rec.domain,
         "unit_ids": rec.units["id"],
-    }  # fmt: skip
+    }
     a |= {f"unit_{k}": v for k, v in rec.units.items() if k != "id"}
     a |= {f"trials_{k}": v for k, v in rec.trials.items()}
     a |= {f"truth_{k}": v for k, v in rec.truth.items()}
@@ -127,12 +136,7 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
         new[f"{name}_unit"] = np.array(var.unit)
         if var.columns:
             new[f"{name}_columns"] = np.array(var.columns)
-        if (
-            name in _NOT_BEHAVIOR
-            or name.startswith(_PREFIXES)
-            or a.keys() & new.keys()
-            or _FIXED & new.keys()
-        ):
+        if name in _NOT_BEHAVIOR or name.startswith(_PREFIXES) or a.keys() & new.keys() or _FIXED & new.keys():
             raise RecordingError(
                 f"behavior '{name}' cannot be stored: {', '.join(new)} are names of something else here; "
                 "rename the variable"
@@ -148,9 +152,16 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
 
 
 _DIMENSIONS = {
-    "spike_times": 1, "spike_units": 1, "spike_trials": 1, "spikes": 2, "events": 2, "frames": 3, "traces": 2,
-    "frames_index": 1, "unit_ids": 1,
-}  # fmt: skip
+    "spike_times": 1,
+    "spike_units": 1,
+    "spike_trials": 1,
+    "spikes": 2,
+    "events": 2,
+    "frames": 3,
+    "traces": 2,
+    "frames_index": 1,
+    "unit_ids": 1,
+}
 
 
 def _check_dimensions(a: Mapping[str, Any]) -> None:
@@ -158,9 +169,7 @@ def _check_dimensions(a: Mapping[str, Any]) -> None:
         need = 1 if key.endswith(("_times", "_columns")) else _DIMENSIONS.get(key)
         if need is not None and len(np.shape(value)) != need:
             raise RecordingError(f"'{key}' has shape {np.shape(value)}; expected {need} dimension(s)")
-        if (
-            key.endswith("_times") or key in ("spike_units", "spike_trials")
-        ) and value.dtype.kind not in "fiub":
+        if (key.endswith("_times") or key in ("spike_units", "spike_trials")) and value.dtype.kind not in "fiub":
             more = "; map names to 0, 1, ... and put them into 'unit_ids'" if key == "spike_units" else ""
             raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers{more}")
 
@@ -170,9 +179,19 @@ _USED_WITH_OTHERS = {"spike_times", "spike_units", "spikes", "frames", "traces",
 
 def _left_out(a: Mapping[str, Any], behavior: Mapping[str, Any], notes: list[str]) -> None:
     """Note the names that nothing here reads: probably misspelt, or a variable whose times are missing."""
-    used = _USED_WITH_OTHERS | _FIXED | {
-        "frames_times", "frames_rate", "frames_index", "traces_times", "traces_rate", "traces_unit", "unit_ids",
-    }  # fmt: skip
+    used = (
+        _USED_WITH_OTHERS
+        | _FIXED
+        | {
+            "frames_times",
+            "frames_rate",
+            "frames_index",
+            "traces_times",
+            "traces_rate",
+            "traces_unit",
+            "unit_ids",
+        }
+    )
     for name in behavior:
         used |= {name, *(f"{name}_{part}" for part in ("times", "rate", "unit", "columns"))}
     tables = ("unit_", "trials_", "truth_", "intervals_")
@@ -218,9 +237,7 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
     trial, count = a["spike_trials"], int(_positive(a, "n_trials", "how many trials there are"))
     duration = _positive(a, "trial_duration", "seconds")
     if trial.shape != times.shape:
-        raise RecordingError(
-            f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike"
-        )
+        raise RecordingError(f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike")
     if len(trial) and (trial.min() < 0 or trial.max() >= count):
         raise RecordingError(f"spike_trials runs to {trial.max()}, but n_trials is {count}")
     outside = (times < 0) | (times > duration)
@@ -308,9 +325,10 @@ def _traces(a: Mapping[str, Any]) -> Traces | None:
 def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVariable]:
     out: dict[str, BehaviorVariable] = {}
     names = [
-        k for k in a
+        k
+        for k in a
         if (f"{k}_times" in a or f"{k}_rate" in a) and k not in _NOT_BEHAVIOR and not k.startswith(_PREFIXES)
-    ]  # fmt: skip
+    ]
     for key in a:
         base = key.removesuffix("_times") if key.endswith("_times") else key.removesuffix("_rate")
         known = base in a or base in _NOT_BEHAVIOR or key in names or key.startswith(_PREFIXES)

@@ -47,9 +47,7 @@ def oasis(traces: np.ndarray, baseline: bool = True) -> tuple[np.ndarray, np.nda
     methods = optional("oasis.oasis_methods", "calcium", "deconvolving calcium traces")
     traces = np.asarray(traces, dtype=np.float64)
     if traces.ndim != 2 or len(traces) < 32:
-        raise RecordingError(
-            f"traces have shape {traces.shape}; expected (samples, units), 32 samples or more"
-        )
+        raise RecordingError(f"traces have shape {traces.shape}; expected (samples, units), 32 samples or more")
     events, noise = np.zeros_like(traces), np.zeros_like(traces)
     for unit in range(traces.shape[1]):
         y = _bridged(traces[:, unit], unit)
@@ -99,9 +97,7 @@ def _parting(amplitudes: np.ndarray) -> float:
     return float(x[np.argmax(between)]) if len(x) > 1 else 0.0
 
 
-def keep_events(
-    events: np.ndarray, noise: np.ndarray | None, rate_hz: float, notes: list[str], how: str
-) -> np.ndarray:
+def keep_events(events: np.ndarray, noise: np.ndarray | None, rate_hz: float, notes: list[str], how: str) -> np.ndarray:
     """(samples, units) True where an event is above its unit's threshold; the fraction goes into the notes."""
     if not np.isfinite(rate_hz) or rate_hz <= 0:
         raise RecordingError(f"calcium activity is sampled at {rate_hz} Hz; expected two samples or more")

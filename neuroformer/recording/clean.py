@@ -16,9 +16,23 @@ from neuroformer.recording.recording import BehaviorVariable, RecordingError
 # names that say nothing without the name of what holds them
 MAX_UNITS = 1_000_000  # more than any probe has: the number must be damaged
 _GENERIC = {
-    "data", "values", "value", "timeseries", "time_series", "spatialseries", "spatial_series", "series",
-    "behavioraltimeseries", "roiresponseseries", "pos", "vel", "acc", "x", "y", "z",
-}  # fmt: skip
+    "data",
+    "values",
+    "value",
+    "timeseries",
+    "time_series",
+    "spatialseries",
+    "spatial_series",
+    "series",
+    "behavioraltimeseries",
+    "roiresponseseries",
+    "pos",
+    "vel",
+    "acc",
+    "x",
+    "y",
+    "z",
+}
 
 
 def optional(module: str, extra: str, purpose: str) -> ModuleType:
@@ -112,9 +126,7 @@ def variable(
     return BehaviorVariable(times, values, unit, tuple(columns))
 
 
-def table(
-    name: str, columns: Mapping[str, Any], notes: list[str], disjoint: bool
-) -> dict[str, np.ndarray] | None:
+def table(name: str, columns: Mapping[str, Any], notes: list[str], disjoint: bool) -> dict[str, np.ndarray] | None:
     """A table of intervals with ``start`` and ``stop``, as :class:`Recording` has them.
 
     Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are sorted, and one

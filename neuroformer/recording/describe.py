@@ -52,9 +52,7 @@ def describe_html(rec: Recording) -> str:
     """The same as a table, for notebooks."""
     first, *rest = describe(rec).splitlines()
     rows = (line.strip().partition(" ") for line in rest)
-    body = "".join(
-        f"<tr><td>{escape(key)}</td><td>{escape(value.strip())}</td></tr>" for key, _, value in rows
-    )
+    body = "".join(f"<tr><td>{escape(key)}</td><td>{escape(value.strip())}</td></tr>" for key, _, value in rows)
     return f"<p>{escape(first)}</p><table>{body}</table>"
 
 

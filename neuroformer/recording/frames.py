@@ -120,9 +120,7 @@ class JoinedFrames(LazyFrames):
     def __init__(self, parts: Sequence[Any]):
         sizes = {tuple(p.shape[1:]) for p in parts}
         if len(sizes) != 1:
-            raise RecordingError(
-                f"frames of {sorted(sizes)} cannot be joined; give frames_size=(height, width)"
-            )
+            raise RecordingError(f"frames of {sorted(sizes)} cannot be joined; give frames_size=(height, width)")
         self.parts = list(parts)
         self.starts = np.concatenate([[0], np.cumsum([p.shape[0] for p in parts])])
         self.shape = (int(self.starts[-1]), *sizes.pop())
@@ -130,10 +128,7 @@ class JoinedFrames(LazyFrames):
 
     def read(self, index: np.ndarray) -> np.ndarray:
         which = np.searchsorted(self.starts, index, side="right") - 1
-        out = [
-            np.asarray(self.parts[k][index[which == k] - self.starts[k]], self.dtype)
-            for k in np.unique(which)
-        ]
+        out = [np.asarray(self.parts[k][index[which == k] - self.starts[k]], self.dtype) for k in np.unique(which)]
         return np.concatenate(out)
 
 

@@ -63,9 +63,7 @@ def pan_movies(rng: np.random.Generator, p: MovieParameters) -> np.ndarray:
             heading = rng.uniform(0, 2 * np.pi) + turns.cumsum()
             step = np.stack([np.sin(heading), np.cos(heading)]) * p.pan_speed / p.frame_rate_hz
             path = rng.uniform(0, room)[:, None] + step.cumsum(1)
-            path = room[:, None] - np.abs(
-                path % (2 * room[:, None]) - room[:, None]
-            )  # reflected at the edges
+            path = room[:, None] - np.abs(path % (2 * room[:, None]) - room[:, None])  # reflected at the edges
             for k in range(min(n, p.num_frames - at)):
                 clip[at + k] = np.rint(128 + 45 * _bilinear(photo, path[:, k], size))
             at += n

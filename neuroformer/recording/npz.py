@@ -15,9 +15,22 @@ from neuroformer.recording.recording import Recording, RecordingError
 
 # what NumPy and zipfile raise on damaged bytes
 UNREADABLE = (
-    ValueError, TypeError, KeyError, IndexError, OverflowError, SyntaxError, OSError, EOFError, MemoryError,
-    RuntimeError, AttributeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    SyntaxError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def read_npz(path: str | Path) -> Recording:

@@ -35,10 +35,17 @@ from neuroformer.recording.validation import CheckedSpikes
 
 _AREA = ("area", "brain_area", "location", "brain_region", "region", "acronym", "ecephys_structure_acronym")
 _NOT_BEHAVIOR = (
-    "ElectricalSeries", "ImageSeries", "IndexSeries", "RoiResponseSeries", "IntervalSeries",
-    "AnnotationSeries", "DecompositionSeries", "PatchClampSeries", "AbstractFeatureSeries",
+    "ElectricalSeries",
+    "ImageSeries",
+    "IndexSeries",
+    "RoiResponseSeries",
+    "IntervalSeries",
+    "AnnotationSeries",
+    "DecompositionSeries",
+    "PatchClampSeries",
+    "AbstractFeatureSeries",
     "OptogeneticSeries",
-)  # fmt: skip
+)
 
 _NO_UNITS = np.zeros(0), np.zeros(0, np.int32), None, None
 
@@ -138,11 +145,20 @@ class _Reader:
         else:
             domain = self.domain(times, kept, observed, trial_table, tables)
         return Recording(
-            name=self.own.get("name", self.path.stem), spike_times=times, spike_units=spike_units,
-            units=columns, domain=domain, trials=trial_table, frames=images, behavior=behavior,
-            truth=self.truth(), meta=self.meta(sources), traces=kept, intervals=tables,
+            name=self.own.get("name", self.path.stem),
+            spike_times=times,
+            spike_units=spike_units,
+            units=columns,
+            domain=domain,
+            trials=trial_table,
+            frames=images,
+            behavior=behavior,
+            truth=self.truth(),
+            meta=self.meta(sources),
+            traces=kept,
+            intervals=tables,
             checked_spikes=self.proof,
-        )  # fmt: skip
+        )
 
     # -- units ------------------------------------------------------------------------------------
 
@@ -153,9 +169,7 @@ class _Reader:
         if not found:
             return _NO_UNITS
         if len(found) > 1:
-            self.notes.append(
-                f"units come from {place(found[0])}; {len(found) - 1} other units table(s) left out"
-            )
+            self.notes.append(f"units come from {place(found[0])}; {len(found) - 1} other units table(s) left out")
         table = found[0]
         index = table["spike_times"]
         ends = np.asarray(index.data[:], dtype=np.int64)
@@ -202,9 +216,7 @@ class _Reader:
                 return None
             location = clean.plain(region.table["location"][:])
             rows = np.asarray(region.data[:], dtype=np.int64)
-            parts = (
-                np.split(rows, np.asarray(index.data[:-1])) if region is not index else list(rows[:, None])
-            )
+            parts = np.split(rows, np.asarray(index.data[:-1])) if region is not index else list(rows[:, None])
             return np.array([_most(location[part]) for part in parts])
         if "electrode_group" in table.colnames:
             return np.array([str(group.location) for group in table["electrode_group"].data])
@@ -229,9 +241,7 @@ class _Reader:
     def columns_of(self, table: Any) -> dict[str, np.ndarray]:
         found, left = simple_columns(table, skip=("tags", "timeseries"))
         if left:
-            self.notes.append(
-                f"{table.name} columns left out (not one value a row): {', '.join(sorted(left))}"
-            )
+            self.notes.append(f"{table.name} columns left out (not one value a row): {', '.join(sorted(left))}")
         if "tags" in table.colnames and table["tags"] is not None:  # of epochs: several texts a row
             found["tags"] = np.array([",".join(map(str, tags)) for tags in table["tags"][:]], dtype=np.str_)
         columns = {"start": found.pop("start_time"), "stop": found.pop("stop_time")}
@@ -296,11 +306,13 @@ class _Reader:
             return meta | ({"notes": [*meta.get("notes", ()), *self.notes]} if self.notes else {})
         f, subject = self.file, self.file.subject
         meta: dict[str, Any] = {"format": "nwb", "identifier": str(f.identifier), "sources": sources}
-        meta |= {k: str(getattr(f, k)) for k in ("session_id", "session_description", "institution", "lab")
-                 if getattr(f, k)}  # fmt: skip
+        meta |= {
+            k: str(getattr(f, k)) for k in ("session_id", "session_description", "institution", "lab") if getattr(f, k)
+        }
         if subject is not None:
-            meta["subject"] = {k: str(v) for k in ("subject_id", "species", "sex", "age")
-                               if (v := getattr(subject, k, None))}  # fmt: skip
+            meta["subject"] = {
+                k: str(v) for k in ("subject_id", "species", "sex", "age") if (v := getattr(subject, k, None))
+            }
         return meta | ({"notes": self.notes} if self.notes else {})
 
 

@@ -34,9 +34,7 @@ def read_frames(reader: _Reader, name: str | None) -> FrameSeries | None:
                 f"{reader.path} has no image series '{name}'; it has: {', '.join(sorted(names)) or 'none'}"
             )
         return _one(reader, chosen[0])
-    stimuli = [
-        s for s in reader.of_type("ImageSeries", "IndexSeries") if reader.file.stimulus.get(s.name) is s
-    ]
+    stimuli = [s for s in reader.of_type("ImageSeries", "IndexSeries") if reader.file.stimulus.get(s.name) is s]
     found: list[tuple[str, FrameSeries]] = []
     for series in stimuli:
         try:
@@ -100,9 +98,7 @@ def _one(reader: _Reader, series: Any) -> FrameSeries:
         raise RecordingError(f"'{series.name}' has {len(index)} frames but {len(times)} times")
     keep = np.isfinite(times) & (np.diff(times, prepend=-np.inf) > 0)
     if not keep.all():
-        reader.notes.append(
-            f"frames '{series.name}': {int((~keep).sum())} onsets without a time of their own dropped"
-        )
+        reader.notes.append(f"frames '{series.name}': {int((~keep).sum())} onsets without a time of their own dropped")
     return FrameSeries(images, times[keep], index[keep])
 
 

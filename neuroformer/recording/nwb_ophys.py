@@ -45,8 +45,7 @@ def read_ophys(reader: _Reader, name: str | None) -> Ophys | None:
         chosen = next((s for s, n in zip(series, names, strict=True) if name in (n, place(s))), None)
         if chosen is None:
             raise RecordingError(
-                f"{reader.path} has no RoiResponseSeries '{name}'; "
-                f"it has: {', '.join(sorted(names)) or 'none'}"
+                f"{reader.path} has no RoiResponseSeries '{name}'; it has: {', '.join(sorted(names)) or 'none'}"
             )
     else:
         chosen = min(series, key=lambda s: _rank(s, s in deconvolved), default=None)
@@ -109,9 +108,7 @@ def _cells_only(reader: _Reader, ophys: Ophys) -> Ophys:
     keep = (flag[:, 0] if flag.ndim > 1 else flag).astype(float) > 0
     if keep.all() or not keep.any():
         return ophys
-    reader.notes.append(
-        f"{int((~keep).sum())} of {len(keep)} regions are not cells ('{name}') and were left out"
-    )
+    reader.notes.append(f"{int((~keep).sum())} of {len(keep)} regions are not cells ('{name}') and were left out")
     traces = Traces(ophys.traces.times, ophys.traces.values[:, keep], ophys.traces.unit)
     units = {k: v[keep] for k, v in ophys.units.items()}
     events = None if ophys.deconvolved is None else ophys.deconvolved[:, keep]

@@ -61,9 +61,7 @@ def simple_columns(table: Any, skip: Sequence[str]) -> tuple[dict[str, np.ndarra
             left.append(name)
         else:
             values = np.asarray(column.data[:])
-            objects = values.dtype.kind == "O" and not all(
-                isinstance(v, (str, bytes)) for v in values.ravel()
-            )
+            objects = values.dtype.kind == "O" and not all(isinstance(v, (str, bytes)) for v in values.ravel())
             if objects or values.dtype.kind not in "OSUfiub" or len(values) != len(table.id):
                 left.append(name)
             else:

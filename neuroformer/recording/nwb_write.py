@@ -24,9 +24,19 @@ from neuroformer.recording.nwb_parts import OWN
 from neuroformer.recording.recording import FrameSeries, Recording, RecordingError
 
 _UNIT_COLUMNS = {
-    "id", "spike_times", "obs_intervals", "electrodes", "electrode_group", "waveform_mean", "waveform_sd",
-    "waveforms", "resolution", "spike_times_index", "obs_intervals_index", "electrodes_index",
-}  # fmt: skip
+    "id",
+    "spike_times",
+    "obs_intervals",
+    "electrodes",
+    "electrode_group",
+    "waveform_mean",
+    "waveform_sd",
+    "waveforms",
+    "resolution",
+    "spike_times_index",
+    "obs_intervals_index",
+    "electrodes_index",
+}
 _INTERVAL_COLUMNS = {"id", "start_time", "stop_time", "tags", "timeseries", "tags_index", "timeseries_index"}
 _RESERVED_TABLES = {"trials", "epochs", "invalid_times", "domain"}
 
@@ -115,9 +125,7 @@ class _Writer:
         rec = self.rec
         order = np.argsort(rec.spike_units, kind="stable")
         ends = np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))
-        data = VectorData(
-            name="spike_times", description="spike times in seconds", data=rec.spike_times[order]
-        )
+        data = VectorData(name="spike_times", description="spike times in seconds", data=rec.spike_times[order])
         columns: list[Any] = [data, VectorIndex(name="spike_times_index", target=data, data=ends)]
         names: dict[str, str] = {}
         ids = rec.units["id"]
@@ -131,9 +139,7 @@ class _Writer:
         self.own["unit_columns"] = names
         columns += self.electrodes()
         row_ids = ids.astype(np.int64) if whole else np.arange(rec.num_units)
-        self.file.units = Units(
-            name="units", description="units of the recording", columns=columns, id=row_ids
-        )
+        self.file.units = Units(name="units", description="units of the recording", columns=columns, id=row_ids)
 
     def electrodes(self) -> list[Any]:
         """One electrode for each area, since tools look areas up there; a recording does not hold single electrodes."""
@@ -187,9 +193,7 @@ class _Writer:
             values = var.values[:, 0] if var.num_columns == 1 else var.values
             about = f"{name}; columns: {', '.join(var.columns)}" if var.columns else name
             series.append(
-                TimeSeries(
-                    name=safe, description=about, data=values, timestamps=var.times, unit=var.unit or "n.a."
-                )
+                TimeSeries(name=safe, description=about, data=values, timestamps=var.times, unit=var.unit or "n.a.")
             )
         module = self.file.create_processing_module(name="behavior", description="behavior variables")
         module.add(BehavioralTimeSeries(name="BehavioralTimeSeries", time_series=series))
@@ -204,12 +208,14 @@ class _Writer:
         from pynwb.ophys import OpticalChannel
 
         plane = self.file.create_imaging_plane(
-            name="ImagingPlane", description="not recorded", device=device, indicator="unknown",
-            location="unknown", excitation_lambda=float("nan"),
-            optical_channel=OpticalChannel(
-                name="channel", description="not recorded", emission_lambda=float("nan")
-            ),
-        )  # fmt: skip
+            name="ImagingPlane",
+            description="not recorded",
+            device=device,
+            indicator="unknown",
+            location="unknown",
+            excitation_lambda=float("nan"),
+            optical_channel=OpticalChannel(name="channel", description="not recorded", emission_lambda=float("nan")),
+        )
         segmentation: Any = ImageSegmentation(name="ImageSegmentation")
         regions = segmentation.create_plane_segmentation(
             name="PlaneSegmentation",
@@ -222,9 +228,13 @@ class _Writer:
             description="all units, in their order", region=list(range(rec.num_units))
         )
         series = RoiResponseSeries(
-            name="traces", description="one column a unit", data=traces.values, timestamps=traces.times,
-            rois=region, unit=traces.unit or "n.a.",
-        )  # fmt: skip
+            name="traces",
+            description="one column a unit",
+            data=traces.values,
+            timestamps=traces.times,
+            rois=region,
+            unit=traces.unit or "n.a.",
+        )
         module = self.file.create_processing_module(name="ophys", description="calcium imaging")
         module.add(segmentation)
         module.add(Fluorescence(name="Fluorescence", roi_response_series=[series]))
@@ -239,23 +249,33 @@ class _Writer:
         if np.array_equal(frames.index, np.arange(count)):
             self.file.add_stimulus(
                 ImageSeries(
-                    name="frames", description="frames as shown: (image, height, width)", unit="n.a.",
-                    data=_pieces(frames.images), timestamps=frames.times, format="raw",
+                    name="frames",
+                    description="frames as shown: (image, height, width)",
+                    unit="n.a.",
+                    data=_pieces(frames.images),
+                    timestamps=frames.times,
+                    format="raw",
                 )
-            )  # fmt: skip
+            )
             return
         images = [GrayscaleImage(name=f"{i:06d}", data=np.asarray(frames.images[i])) for i in range(count)]
         bank = Images(
-            name="images", description="every image that was shown, once", images=images,
+            name="images",
+            description="every image that was shown, once",
+            images=images,
             order_of_images=ImageReferences(name="order_of_images", data=images),
-        )  # fmt: skip
+        )
         self.file.add_stimulus_template(bank)
         self.file.add_stimulus(
             IndexSeries(
-                name="frames", description="which image came on when", data=frames.index.astype(np.uint32),
-                timestamps=frames.times, indexed_images=bank, unit="N/A",
+                name="frames",
+                description="which image came on when",
+                data=frames.index.astype(np.uint32),
+                timestamps=frames.times,
+                indexed_images=bank,
+                unit="N/A",
             )
-        )  # fmt: skip
+        )
 
     def scratch(self) -> None:
         from pynwb.core import ScratchData
@@ -264,9 +284,7 @@ class _Writer:
             safe = distinct(safe_name(f"truth_{name}"), set(self.own["truth"]))
             self.own["truth"][safe] = name
             about = f"{name}: what the generator of this synthetic recording knows"
-            self.file.add_scratch(
-                ScratchData(name=safe, data=_column(np.asarray(values))[()], description=about)
-            )
+            self.file.add_scratch(ScratchData(name=safe, data=_column(np.asarray(values))[()], description=about))
         about = "JSON: meta, column names and original spellings, for neuroformer to read back"
         self.file.add_scratch(ScratchData(name=OWN, data=json.dumps(self.own), description=about))
 
@@ -287,6 +305,4 @@ def _pieces(images: Any) -> Any:
     rows = max(1, (1 << 24) // max(1, int(np.prod(images.shape[1:]))))
     starts = range(0, images.shape[0], rows)
     each = (image for start in starts for image in images[start : start + rows])
-    return DataChunkIterator(
-        data=each, maxshape=tuple(images.shape), dtype=np.dtype(images.dtype), buffer_size=rows
-    )
+    return DataChunkIterator(data=each, maxshape=tuple(images.shape), dtype=np.dtype(images.dtype), buffer_size=rows)

@@ -117,9 +117,7 @@ def _read(source: str | Path, options: dict[str, Any]) -> Recording:
 
         return _call(synthetic, source.removeprefix(SYNTHETIC), options)
     if not isinstance(source, (str, Path)):
-        raise RecordingError(
-            f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}"
-        )
+        raise RecordingError(f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}")
     path = Path(source).expanduser()
     if not path.exists():
         raise RecordingError(f"no file or folder at {path}; expected {_KNOWN}")

@@ -124,16 +124,21 @@ def from_original(
         elif k != key:
             var = _behavior(k, data[k], step, starts)
             if var is None:
-                notes.append(
-                    f"'{k}' was left out: it is no array of numbers, (samples,) or (columns, samples)"
-                )
+                notes.append(f"'{k}' was left out: it is no array of numbers, (samples,) or (columns, samples)")
             else:
                 behavior[k] = var
     return Recording(
-        name=name, spike_times=times, spike_units=units, units={"id": np.arange(len(matrices[0]))},
-        domain=np.stack([starts, stops], 1), trials=trials, frames=frames, behavior=behavior,
-        intervals=intervals, meta={"format": "original Neuroformer", **({"notes": notes} if notes else {})},
-    )  # fmt: skip
+        name=name,
+        spike_times=times,
+        spike_units=units,
+        units={"id": np.arange(len(matrices[0]))},
+        domain=np.stack([starts, stops], 1),
+        trials=trials,
+        frames=frames,
+        behavior=behavior,
+        intervals=intervals,
+        meta={"format": "original Neuroformer", **({"notes": notes} if notes else {})},
+    )
 
 
 def _split(file: Path) -> tuple[str, float | None]:
@@ -169,9 +174,7 @@ def _spikes(matrices, starts, width: float, notes: list[str]) -> tuple[np.ndarra
     if not whole:
         if not np.isfinite(values).all() or (values < 0).any():
             raise RecordingError("spike rates hold NaN or values below zero; expected zero or more")
-        kept = keep_events(
-            values.T, None, 1 / width, notes, "the rates in the file, thresholded by their shape"
-        )
+        kept = keep_events(values.T, None, 1 / width, notes, "the rates in the file, thresholded by their shape")
         ends = np.cumsum([m.shape[1] for m in matrices])[:-1]
         matrices = np.split(kept.T.astype(np.int64), ends, axis=1)
     parts = [from_counts(m, width, start) for m, start in zip(matrices, starts, strict=True)]

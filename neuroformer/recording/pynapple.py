@@ -53,22 +53,16 @@ def to_pynapple(rec: Recording, frames: bool = True) -> dict[str, Any]:
         every = clean.span(rec.spike_times, rec.domain.ravel())
         support = nap.IntervalSet(every[0, 0] - 1.0, every[0, 1] + 1.0)
         order = np.argsort(rec.spike_units, kind="stable")
-        parts = np.split(
-            rec.spike_times[order], np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))[:-1]
-        )
+        parts = np.split(rec.spike_times[order], np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))[:-1])
         columns = {k: v for k, v in rec.units.items() if k != "id"} | {_UNIT_ID: rec.units["id"]}
         out: dict[str, Any] = {
-            "units": nap.TsGroup(
-                {i: nap.Ts(t) for i, t in enumerate(parts)}, time_support=support, metadata=columns
-            )
+            "units": nap.TsGroup({i: nap.Ts(t) for i, t in enumerate(parts)}, time_support=support, metadata=columns)
         }
         tables = {"domain": {"start": rec.domain[:, 0], "stop": rec.domain[:, 1]}, **rec.intervals}
         tables |= {"trials": rec.trials} if rec.trials else {}
         for name, table in tables.items():
             if (table["start"][1:] < table["stop"][:-1]).any():
-                raise RecordingError(
-                    f"intervals '{name}' overlap, which pynapple cannot hold; leave them out"
-                )
+                raise RecordingError(f"intervals '{name}' overlap, which pynapple cannot hold; leave them out")
             extra = {k: v for k, v in table.items() if k not in ("start", "stop")}
             out[name] = nap.IntervalSet(table["start"], table["stop"], metadata=extra or None)
         for name, var in rec.behavior.items():
@@ -134,10 +128,18 @@ def from_pynapple(data: Any, name: str = "recording", units: str | None = None) 
     trials = tables.pop("trials", {})
     domain = tables.pop("domain", None) or _interval_columns(group.time_support)
     return Recording(
-        name=name, spike_times=times, spike_units=index, units=columns,
-        domain=np.stack([domain["start"], domain["stop"]], 1), trials=trials, frames=frames,
-        behavior=behavior, traces=traces, intervals=tables, meta={"notes": notes} if notes else {},
-    )  # fmt: skip
+        name=name,
+        spike_times=times,
+        spike_units=index,
+        units=columns,
+        domain=np.stack([domain["start"], domain["stop"]], 1),
+        trials=trials,
+        frames=frames,
+        behavior=behavior,
+        traces=traces,
+        intervals=tables,
+        meta={"notes": notes} if notes else {},
+    )
 
 
 def _mapping(data: Any) -> dict[str, Any]:

@@ -59,9 +59,7 @@ def write_store(rec: Recording, path: str | Path, overwrite: bool = False) -> Pa
     """
     path = Path(path)
     if path.exists() and not (overwrite and is_store(path)):
-        raise RecordingError(
-            f"{path} exists; choose another name, or overwrite=True for a recording's folder"
-        )
+        raise RecordingError(f"{path} exists; choose another name, or overwrite=True for a recording's folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     # written beside and moved at the end: an interrupted writer leaves no half recording
     part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -171,10 +169,7 @@ def open_array(folder: Path, key: str, entry: Mapping[str, Any], verify: bool = 
     with open(file, "rb") as f:
         for i in pieces:
             f.seek(i * _PIECE)
-            if (
-                zlib.crc32(f.read(_PIECE)) != crc[i]
-                or not (len(crc) - 1) * _PIECE < size <= len(crc) * _PIECE
-            ):
+            if zlib.crc32(f.read(_PIECE)) != crc[i] or not (len(crc) - 1) * _PIECE < size <= len(crc) * _PIECE:
                 raise RecordingError(f"{file} was changed or damaged since it was written (piece {i})")
     return array
 
@@ -191,9 +186,7 @@ def _manifest(path: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise RecordingError(f'{path / MANIFEST} is not a recording\'s; expected "format": "{_FORMAT}"')
     if manifest.get("version") != 1:
-        raise RecordingError(
-            f"{path} has version {manifest.get('version')}; this neuroformer reads version 1"
-        )
+        raise RecordingError(f"{path} has version {manifest.get('version')}; this neuroformer reads version 1")
     return manifest
 
 
@@ -249,7 +242,17 @@ def _recording(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
     times, units = np.asarray(arrays["spike_times"]), np.asarray(arrays["spike_units"])
     proof = CheckedSpikes(times, units, np.array(manifest["unit_spikes"], dtype=np.int64))
     return Recording(
-        name=manifest["name"], spike_times=times, spike_units=units, units=of("units_"),
-        domain=arrays["domain"], trials=of("trials_"), frames=frames, behavior=behavior,
-        truth=of("truth_"), meta=manifest["meta"], traces=traces, intervals=intervals, checked_spikes=proof,
-    )  # fmt: skip
+        name=manifest["name"],
+        spike_times=times,
+        spike_units=units,
+        units=of("units_"),
+        domain=arrays["domain"],
+        trials=of("trials_"),
+        frames=frames,
+        behavior=behavior,
+        truth=of("truth_"),
+        meta=manifest["meta"],
+        traces=traces,
+        intervals=intervals,
+        checked_spikes=proof,
+    )

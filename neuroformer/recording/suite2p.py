@@ -20,13 +20,22 @@ from neuroformer.recording.recording import Recording, RecordingError, Traces
 _NEUROPIL = 0.7
 # what a pickled dictionary of settings consists of; anything else could run code
 _ALLOWED = {
-    ("numpy", "ndarray"), ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"), ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"), ("builtins", "complex"), ("builtins", "set"), ("builtins", "slice"),
-    ("datetime", "datetime"), ("datetime", "date"), ("datetime", "timedelta"),
-}  # fmt: skip
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+    ("builtins", "complex"),
+    ("builtins", "set"),
+    ("builtins", "slice"),
+    ("datetime", "datetime"),
+    ("datetime", "date"),
+    ("datetime", "timedelta"),
+}
 _PATHS = {"PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath", "Path"}
 
 
@@ -55,9 +64,7 @@ def read_suite2p(
     path = Path(path)
     planes = [_plane(p, cells_only) for p in _planes(path)]
     if not planes:
-        raise RecordingError(
-            f"{path} is no suite2p folder: expected F.npy and spks.npy in it or in its planes"
-        )
+        raise RecordingError(f"{path} is no suite2p folder: expected F.npy and spks.npy in it or in its planes")
     notes: list[str] = []
     for folder, plane in zip(_planes(path), planes, strict=True):
         if plane["left"]:
@@ -83,9 +90,13 @@ def read_suite2p(
     notes.append(f"traces are F - {planes[0]['neuropil']:g} Fneu")
     return Recording(
         name=path.name if path.name != "suite2p" else path.parent.name or "suite2p",
-        spike_times=times, spike_units=units, units=columns, traces=traces,
-        domain=np.array([[0.0, count / float(rate)]]), meta={"format": "suite2p", "notes": notes},
-    )  # fmt: skip
+        spike_times=times,
+        spike_units=units,
+        units=columns,
+        traces=traces,
+        domain=np.array([[0.0, count / float(rate)]]),
+        meta={"format": "suite2p", "notes": notes},
+    )
 
 
 def _planes(folder: Path) -> list[Path]:
@@ -158,9 +169,7 @@ def load_settings(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
         stream = io.BytesIO(data)
         version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         _, _, dtype = read(stream)
         if not dtype.hasobject:
             raise RecordingError(f"{path} is not a saved dictionary, but {dtype}")
@@ -169,9 +178,7 @@ def load_settings(path: Path) -> dict[str, Any]:
     except (*UNREADABLE, pickle.UnpicklingError, ImportError) as e:
         if isinstance(e, RecordingError):
             raise
-        raise RecordingError(
-            f"{path} cannot be read as plain settings ({e}); move it away and give rate_hz"
-        ) from None
+        raise RecordingError(f"{path} cannot be read as plain settings ({e}); move it away and give rate_hz") from None
     if not isinstance(found, dict):
         raise RecordingError(f"{path} holds a {type(found).__name__}; expected a dictionary of settings")
     return {str(k): v for k, v in found.items()}

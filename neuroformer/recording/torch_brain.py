@@ -34,9 +34,19 @@ from neuroformer.recording.validation import CheckedSpikes
 _SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
 _CALCIUM = ("calcium", "df_over_f", "dff", "fluorescence", "traces")
 _OWN_NAMES = (
-    "spikes", "units", "domain", "trials", "neuroformer", "truth", "frames", "frame_images",
-    "calcium_traces", "brainset", "session", "subject",
-)  # fmt: skip
+    "spikes",
+    "units",
+    "domain",
+    "trials",
+    "neuroformer",
+    "truth",
+    "frames",
+    "frame_images",
+    "calcium_traces",
+    "brainset",
+    "session",
+    "subject",
+)
 _TIME_KEYS = ("timestamps", "timestamp_indices_1s", "domain")
 
 
@@ -83,9 +93,7 @@ def _read(f: Any, path: Path, events: str) -> Recording:
     if "spikes" in f:
         missing = [k for k in ("timestamps", "unit_index") if k not in f["spikes"]]
         if missing:
-            raise RecordingError(
-                f"{path}: spikes lack {', '.join(missing)}; they have: {', '.join(f['spikes'])}"
-            )
+            raise RecordingError(f"{path}: spikes lack {', '.join(missing)}; they have: {', '.join(f['spikes'])}")
         times, index = f["spikes/timestamps"], f["spikes/unit_index"]
         if times.shape != index.shape or times.ndim != 1 or index.dtype.kind not in "iu":
             raise RecordingError(
@@ -103,9 +111,7 @@ def _read(f: Any, path: Path, events: str) -> Recording:
         times, index = spikes_from_traces(traces, notes, method=events)
         units.setdefault("id", np.arange(traces.values.shape[1]))
     else:
-        raise RecordingError(
-            f"{path} has neither 'spikes' nor calcium traces; it has: {', '.join(f) or 'nothing'}"
-        )
+        raise RecordingError(f"{path} has neither 'spikes' nor calcium traces; it has: {', '.join(f) or 'nothing'}")
     if own.get("integer_ids"):
         units["id"] = units["id"].astype(np.int64)
     tables = _tables(f, own, notes)
@@ -120,12 +126,20 @@ def _read(f: Any, path: Path, events: str) -> Recording:
     if notes:
         meta["notes"] = [*meta.get("notes", ()), *notes]
     return Recording(
-        name=own.get("name", path.stem), spike_times=times, spike_units=index, units=units,
-        domain=intervals if own else clean.union(intervals), trials=trials or {},
-        frames=_frames(f, path, own), behavior=behavior, traces=traces, meta=meta,
-        truth=_truth(f, own), checked_spikes=proof,
+        name=own.get("name", path.stem),
+        spike_times=times,
+        spike_units=index,
+        units=units,
+        domain=intervals if own else clean.union(intervals),
+        trials=trials or {},
+        frames=_frames(f, path, own),
+        behavior=behavior,
+        traces=traces,
+        meta=meta,
+        truth=_truth(f, own),
+        checked_spikes=proof,
         intervals={k: t for k, v in tables.items() if (t := clean.table(k, v, notes, disjoint=False))},
-    )  # fmt: skip
+    )
 
 
 def _series(f: Any, own: dict, num_units: int, notes: list[str]):
@@ -145,9 +159,7 @@ def _series(f: Any, own: dict, num_units: int, notes: list[str]):
         mine = own.get("behavior", {}).get(parts[0], {})
         name = mine.get("name", name)
         if group[key].ndim not in (1, 2):
-            notes.append(
-                f"{name} was left out: shape {group[key].shape}; expected (samples,) or (samples, columns)"
-            )
+            notes.append(f"{name} was left out: shape {group[key].shape}; expected (samples,) or (samples, columns)")
             continue
         values, about = group[key][:], (mine.get("unit", ""), mine.get("columns", ()))
         var = clean.variable(name, _times(group, len(values)), values, notes, *about)
@@ -299,9 +311,7 @@ def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:
     if rec.truth:
         texts = [k for k, v in rec.truth.items() if np.asarray(v).dtype.kind == "U"]
         if texts:
-            raise RecordingError(
-                f"truth '{texts[0]}' is text, which torch_brain files cannot hold; leave it out"
-            )
+            raise RecordingError(f"truth '{texts[0]}' is text, which torch_brain files cannot hold; leave it out")
         own["truth"] = {f"truth_{i}": k for i, k in enumerate(rec.truth)}
         own["scalars"] = [k for k, v in own["truth"].items() if np.asarray(rec.truth[v]).ndim == 0]
         # the library reads arrays of one dimension or more only

@@ -86,9 +86,7 @@ def validate(rec: Recording) -> None:
         _validate_spikes(rec)
     _validate_intervals("domain", rec.domain)
     if len(rec.domain) == 0:
-        raise RecordingError(
-            "the recording is empty: no domain interval, no spikes and no trials to infer one from"
-        )
+        raise RecordingError("the recording is empty: no domain interval, no spikes and no trials to infer one from")
     if rec.trials:
         _validate_table("trials", rec.trials)
         _validate_intervals("trials", rec.trial_intervals)
@@ -125,8 +123,7 @@ def _validate_spikes(rec: Recording) -> None:
     times, units = rec.spike_times, rec.spike_units
     if times.ndim != 1 or times.shape != units.shape:
         raise RecordingError(
-            f"spike_times has shape {times.shape} and spike_units {units.shape}; "
-            "expected one unit a spike, (spikes,)"
+            f"spike_times has shape {times.shape} and spike_units {units.shape}; expected one unit a spike, (spikes,)"
         )
     bad = [np.flatnonzero(~np.isfinite(times[part])) + part.start for part in chunks(len(times))]
     if any(map(len, bad)):

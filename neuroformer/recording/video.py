@@ -54,9 +54,7 @@ class VideoFrames(LazyFrames):
         order = np.argsort(pts, kind="stable")  # packets come in decoding order
         self._pts = pts[order]
         if (np.diff(self._pts) <= 0).any():
-            raise RecordingError(
-                f"{path}: two frames have the same time; convert the file (ffmpeg -i IN OUT.mp4)"
-            )
+            raise RecordingError(f"{path}: two frames have the same time; convert the file (ffmpeg -i IN OUT.mp4)")
         self._keys = self._pts[np.array([k for _, k in packets])[order]]
         self.times = (self._pts - self._pts[0]) * float(base)
         self.shape = (len(pts), *(size or (int(height), int(width))))
@@ -87,9 +85,7 @@ class VideoFrames(LazyFrames):
             except (OSError, ValueError) as e:
                 raise RecordingError(f"{self.path}: a frame cannot be decoded: {e}") from None
             if wanted:
-                raise RecordingError(
-                    f"{self.path}: {len(wanted)} frames cannot be decoded; the file is damaged"
-                )
+                raise RecordingError(f"{self.path}: {len(wanted)} frames cannot be decoded; the file is damaged")
         return out
 
     def _image(self, frame: Any) -> np.ndarray:

@@ -64,9 +64,7 @@ def ablation_bars(rows: list[dict[str, Any]]) -> Figure:
         place = [parts.index(r["without"]) for r in mine]
         value, low, high = (np.array([r[k] for r in mine]) for k in ("minus", "minus_low", "minus_high"))
         ax.axvline(0, c="#999999", lw=1)
-        ax.errorbar(
-            value, place, xerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)], fmt="o", c=COLORS[0]
-        )
+        ax.errorbar(value, place, xerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)], fmt="o", c=COLORS[0])
         ax.set(title=name, xlabel="without it, minus full")
         ax.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(range(len(parts)), [f"no {part}" for part in parts])

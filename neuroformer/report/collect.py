@@ -131,10 +131,12 @@ def _learning(run: Run) -> dict[str, Any]:
         rows = list(csv.DictReader(f))
     columns = [k for k in rows[0] if "/" in k] if rows else []
     charts = {
-        "Training loss terms, unweighted": [k for k in columns if k.startswith("train/") and k not in ("train/loss", "train/recording")],
+        "Training loss terms, unweighted": [
+            k for k in columns if k.startswith("train/") and k not in ("train/loss", "train/recording")
+        ],
         "Validation bits/spike": [k for k in columns if k.startswith("valid/bits")],
         "Validation scores of the targets": [k for k in columns if k.startswith("valid/") and k.endswith("_score")],
-    }  # fmt: skip
+    }
     made = []
     for name, keys in charts.items():
         series = [_series(rows, k) for k in keys]
@@ -146,7 +148,7 @@ def _series(rows: list[dict[str, str]], key: str) -> dict[str, Any]:
     known = [(int(r["step"]) + 1, float(r[key])) for r in rows if r.get(key)]
     every = max(1, len(known) // 400)
     points = [p for p in known[::every] if np.isfinite(p[1])]
-    return {"name": key.split("/", 1)[1].replace("_", " "), "x": [p[0] for p in points], "y": [p[1] for p in points]}  # fmt: skip
+    return {"name": key.split("/", 1)[1].replace("_", " "), "x": [p[0] for p in points], "y": [p[1] for p in points]}
 
 
 def _simulated(run: Run) -> Recording:
@@ -154,7 +156,7 @@ def _simulated(run: Run) -> Recording:
     if not path.exists():
         raise Missing("This run has not been simulated yet.", f"neuroformer generate --run {run.shell}")
     if run.rec is None:
-        raise Missing("The recording that this run was trained on is not at hand, so there is nothing to compare with.")  # fmt: skip
+        raise Missing("The recording that this run was trained on is not at hand, so there is nothing to compare with.")
     return open_recording(path)
 
 
@@ -208,18 +210,22 @@ def _psth(run: Run) -> dict[str, Any]:
     with np.errstate(invalid="ignore", divide="ignore"):
         r = [float(np.corrcoef(c.held_out_BU[:, u], c.simulated_BU[:, u])[0, 1]) for u in units]
     return {
-        "units": [run.rec.unit_ids[u] for u in units], "r": [v if np.isfinite(v) else None for v in r],
-        "width_s": WIDTH_S, "held_out": pack_rounded(c.held_out_BU[:, units]),
+        "units": [run.rec.unit_ids[u] for u in units],
+        "r": [v if np.isfinite(v) else None for v in r],
+        "width_s": WIDTH_S,
+        "held_out": pack_rounded(c.held_out_BU[:, units]),
         "simulated": pack_rounded(c.simulated_BU[:, units]),
-        "num_held_out": c.num_held_out, "num_simulated": c.num_simulated,
-        "median": c.r, "ceiling": c.ceiling,
-    }  # fmt: skip
+        "num_held_out": c.num_held_out,
+        "num_simulated": c.num_simulated,
+        "median": c.r,
+        "ceiling": c.ceiling,
+    }
 
 
 def _statistics(run: Run) -> dict[str, Any]:
     path = run.folder / "simulation_scores.json"
     if not path.exists():
-        raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.shell} --score")  # fmt: skip
+        raise Missing("The simulation has not been scored yet.", f"neuroformer generate --run {run.shell} --score")
     return plain(json.loads(path.read_text())) | {"meanings": MEANINGS}
 
 
@@ -233,19 +239,20 @@ def _decoding(run: Run) -> dict[str, Any]:
             names = {"true": ("recorded", "true"), "model": ("model", "model"), "ridge": ("ridge", "other")}
             lines = [
                 {"name": name, "kind": kind, "y": pack_rounded(file[key])}
-                for key, (name, kind) in names.items() if key in file.files
-            ]  # fmt: skip
+                for key, (name, kind) in names.items()
+                if key in file.files
+            ]
             width = file["true"].shape[1]
             times = file["times"]
         scale = run.bundle.normalization["targets"].get(target.name, {})
         columns = list(scale.get("columns") or []) or [class_key(target.name, scale)]
         columns = columns if len(columns) == width else [f"{target.name} {c}" for c in range(width)]
         period = scale.get("period", 0.0)
-        targets.append({"name": target.name, "columns": columns, "period": period, "lines": lines, "times": pack(times)})  # fmt: skip
-    if not targets:
-        why = (
-            "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."
+        targets.append(
+            {"name": target.name, "columns": columns, "period": period, "lines": lines, "times": pack(times)}
         )
+    if not targets:
+        why = "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."
         raise Missing(why, f"neuroformer decode --run {run.shell}" if run.bundle.config.targets else "")
     return {"targets": targets}
 
@@ -262,7 +269,14 @@ def _fewshot(run: Run) -> dict[str, Any]:
             cut = lambda key, mine=mine: [max(-0.5, r[key]) for r in mine]
             x = np.log10([r["seconds"] for r in mine]).tolist()
             series.append({"name": method, "x": x, "y": cut("score"), "low": cut("low"), "high": cut("high")})
-        charts.append({"name": f"Held-out score of {tree['target']}", "xlabel": "labelled seconds", "ylabel": "score", "series": series})  # fmt: skip
+        charts.append(
+            {
+                "name": f"Held-out score of {tree['target']}",
+                "xlabel": "labelled seconds",
+                "ylabel": "score",
+                "series": series,
+            }
+        )
     if not charts:
         if run.bundle.config.targets:
             why = "This run saw the labels; a few-shot curve is of one that was pretrained without them."
@@ -340,16 +354,61 @@ def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
 
 
 PANELS = (
-    ("summary", "Summary", "Every score beside its baselines, its control without spikes, and its ceiling. Bars are 95 % intervals.", _summary),
+    (
+        "summary",
+        "Summary",
+        "Every score beside its baselines, its control without spikes, and its ceiling. Bars are 95 % intervals.",
+        _summary,
+    ),
     ("audit", "Audit", "Training, validation and test data, and what the audit of this split found.", _audit),
     ("learning", "Learning", "Loss terms are unweighted. Click a name to hide its line.", _learning),
-    ("rasters", "Rasters", "A held-out trial as it was recorded, and as the model simulated it in closed loop: the model saw its own spikes, never the recorded ones.", _rasters),
-    ("psth", "PSTHs", "Mean response to the repeated stimuli in bins of 50 ms: held-out repeats, and simulated ones. The fewer the repeats, the lower the ceiling.", _psth),
-    ("statistics", "Statistics", "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.", _statistics),
-    ("decoding", "Decoding", "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.", _decoding),
-    ("fewshot", "Few labels", "Score against labelled seconds: pretrained, from scratch, and baselines on the same draws. Bands are 95 % intervals.", _fewshot),
-    ("connectivity", "Connectivity", "Columns act on rows. The knock-out is the causal reading of the model: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.", _connectivity),
-    ("frames", "Frames", "Where the model looks in the video: attention of the current spikes to each place of the frames.", _frames),
-    ("fields", "Fields", "What each unit sees, according to the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).", _fields),
+    (
+        "rasters",
+        "Rasters",
+        "A held-out trial as it was recorded, and as the model simulated it in closed loop: the model saw its own spikes, never the recorded ones.",
+        _rasters,
+    ),
+    (
+        "psth",
+        "PSTHs",
+        "Mean response to the repeated stimuli in bins of 50 ms: held-out repeats, and simulated ones. The fewer the repeats, the lower the ceiling.",
+        _psth,
+    ),
+    (
+        "statistics",
+        "Statistics",
+        "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.",
+        _statistics,
+    ),
+    (
+        "decoding",
+        "Decoding",
+        "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.",
+        _decoding,
+    ),
+    (
+        "fewshot",
+        "Few labels",
+        "Score against labelled seconds: pretrained, from scratch, and baselines on the same draws. Bands are 95 % intervals.",
+        _fewshot,
+    ),
+    (
+        "connectivity",
+        "Connectivity",
+        "Columns act on rows. The knock-out is the causal reading of the model: one unit's past spikes are removed and the change of every other unit's predicted log-odds is measured.",
+        _connectivity,
+    ),
+    (
+        "frames",
+        "Frames",
+        "Where the model looks in the video: attention of the current spikes to each place of the frames.",
+        _frames,
+    ),
+    (
+        "fields",
+        "Fields",
+        "What each unit sees, according to the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).",
+        _fields,
+    ),
     ("setup", "Setup", "The configuration and versions that made this run, and that would repeat it.", _setup),
-)  # fmt: skip
+)

@@ -82,9 +82,7 @@ def animation(
         for outline, color, v in zip(outlines, colors, level, strict=False):
             page[outline] = (1 - v) * page[outline] + v * color
         pages.append(Image.fromarray(page.astype(np.uint8)))
-    pages[0].save(
-        path, save_all=True, append_images=pages[1:], duration=max(20, round(1000 * period_s)), loop=0
-    )
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=max(20, round(1000 * period_s)), loop=0)
 
 
 def _outline(energy: np.ndarray) -> np.ndarray:

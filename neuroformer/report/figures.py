@@ -24,12 +24,11 @@ def rasters(rec: Recording, simulated: Recording, sequence: int = 0, max_s: floa
     axes = fig.subplots(2, 1, sharex=True, sharey=True)
     order = np.argsort(np.argsort(-rec.rates()))
     for ax, r, t0, title, color in (
-        (axes[0], rec, source, "recorded", TRUE), (axes[1], simulated, start, "simulated, closed loop", MODEL),
-    ):  # fmt: skip
+        (axes[0], rec, source, "recorded", TRUE),
+        (axes[1], simulated, start, "simulated, closed loop", MODEL),
+    ):
         inside = (r.spike_times >= t0) & (r.spike_times < t0 + length)
-        ax.scatter(
-            r.spike_times[inside] - t0, order[r.spike_units[inside]], s=3, marker="|", c=color, linewidths=0.7
-        )
+        ax.scatter(r.spike_times[inside] - t0, order[r.spike_units[inside]], s=3, marker="|", c=color, linewidths=0.7)
         ax.set(title=title, ylabel="unit (by rate)", xlim=(0, length), ylim=(-1, rec.num_units))
     axes[1].set_xlabel(f"time from {source:g} s of the recording (s)")
     return fig

@@ -40,9 +40,7 @@ def write_report(folder: Path, bundle: Bundle, config, path: Path) -> tuple[Path
     panels = collect(Run(folder, bundle, rec, split))
     text = render(bundle.config.name or folder.name, _lead(bundle, rec), panels)
     if len(text) > MAX_MB * 1e6:
-        raise ValueError(
-            f"the report would take {len(text) / 1e6:.1f} MB; at most {MAX_MB:g} MB were expected"
-        )
+        raise ValueError(f"the report would take {len(text) / 1e6:.1f} MB; at most {MAX_MB:g} MB were expected")
     write_atomic(path, text.encode())
     return path, [p["title"] for p in panels if "missing" in p]
 
@@ -50,14 +48,15 @@ def write_report(folder: Path, bundle: Bundle, config, path: Path) -> tuple[Path
 def render(title: str, lead: str, panels: list[dict]) -> str:
     """The page as text."""
     # "<" cannot close the script element that holds the data
-    data = json.dumps(plain({"panels": panels}), separators=(",", ":"), allow_nan=False).replace(
-        "<", "\\u003c"
-    )
+    data = json.dumps(plain({"panels": panels}), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
-        "title": escape(title), "lead": escape(lead), "version": neuroformer.__version__,
-        "css": (PAGE / "page.css").read_text(encoding="utf-8"), "data": data,
+        "title": escape(title),
+        "lead": escape(lead),
+        "version": neuroformer.__version__,
+        "css": (PAGE / "page.css").read_text(encoding="utf-8"),
+        "data": data,
         "js": "\n".join((PAGE / name).read_text(encoding="utf-8") for name in SCRIPTS),
-    }  # fmt: skip
+    }
     text = (PAGE / "page.html").read_text(encoding="utf-8")
     pieces = re.split(r"\{(title|lead|version|css|data|js)\}", text)
     return "".join(parts[p] if i % 2 else p for i, p in enumerate(pieces))
@@ -70,6 +69,4 @@ def _lead(bundle: Bundle, rec: Recording | None) -> str:
         size += f", {rec.num_spikes:,} spikes in {rec.duration:,.0f} s"
     inputs = [v.name for v in c.inputs] + (["video"] if c.window.frames > 0 else [])
     sees = f", seeing {c.window.past:g} s of past spikes" + "".join(f", {i}" for i in inputs)
-    return (
-        f"A generative model of {bundle.recording}: {size}; windows of {1000 * c.window.current:g} ms{sees}."
-    )
+    return f"A generative model of {bundle.recording}: {size}; windows of {1000 * c.window.current:g} ms{sees}."

@@ -113,7 +113,9 @@ class RunView:
         g, rec = self.config.generate, self._recording()
         assert self.split is not None
         parts = recorded_parts(rec, self.split, g.split, g.max_seconds)
-        return Panel.of(simulation_panel(_nan_for_null(scores), simulated_trials(self._simulated(), parts.held_out), parts.held_out))  # fmt: skip
+        return Panel.of(
+            simulation_panel(_nan_for_null(scores), simulated_trials(self._simulated(), parts.held_out), parts.held_out)
+        )
 
     def decoding(self, target: str | None = None) -> Panel:
         name = target or (self.config.targets[0].name if self.config.targets else "")
@@ -167,7 +169,7 @@ class RunView:
 
     def _recording(self) -> Recording:
         if self.rec is None:
-            raise FileNotFoundError("the recording of this run is not at hand; say where it is: RunView(run, path=...)")  # fmt: skip
+            raise FileNotFoundError("the recording of this run is not at hand; say where it is: RunView(run, path=...)")
         return self.rec
 
     def _simulated(self) -> Recording:
@@ -178,14 +180,14 @@ class RunView:
 
     def _repr_html_(self) -> str:
         rows = summary(self.scores, [t.name for t in self.config.targets])["rows"]
-        cell = lambda p: f"{p['name']} {p['value']:.3g}" + (f" ({p['low']:.3g} to {p['high']:.3g})" if "low" in p else "")  # fmt: skip
+        cell = lambda p: (
+            f"{p['name']} {p['value']:.3g}" + (f" ({p['low']:.3g} to {p['high']:.3g})" if "low" in p else "")
+        )
         body = "".join(
             f"<tr><td>{escape(r['name'])}</td><td>{escape('; '.join(cell(p) for p in r['points']))}</td></tr>"
             for r in rows
         )
-        return (
-            f"<p><b>{escape(str(self.folder))}</b>: {escape(self.bundle.recording)}</p><table>{body}</table>"
-        )
+        return f"<p><b>{escape(str(self.folder))}</b>: {escape(self.bundle.recording)}</p><table>{body}</table>"
 
 
 def _nan_for_null(tree: Any) -> Any:
@@ -220,7 +222,7 @@ def overlay(image_HX: np.ndarray, attention: np.ndarray, extent: np.ndarray, ax:
     height, width = image_HX.shape
     ax.imshow(image_HX, cmap="gray", extent=(0, width, height, 0))
     top, left, bottom, right = extent
-    heat = ax.imshow(attention, cmap="magma", alpha=0.5, extent=(left, right, bottom, top), interpolation="bilinear")  # fmt: skip
+    heat = ax.imshow(attention, cmap="magma", alpha=0.5, extent=(left, right, bottom, top), interpolation="bilinear")
     ax.figure.colorbar(heat, ax=ax, label="share of the tokens' attention")
     ax.set(xlim=(0, width), ylim=(height, 0))
     return ax

@@ -48,7 +48,9 @@ def _one(m: Map) -> dict[str, Any]:
     if m.null_std is not None:
         passes = m.discoveries()
         made |= {"z": pack_rounded(m.z()), "passes": pack(passes, "u1")}
-        made["note"] = f"{int(passes.sum()):,} of {passes.size - len(passes):,} pairs pass at a false-discovery rate of 5 %."  # fmt: skip
+        made["note"] = (
+            f"{int(passes.sum()):,} of {passes.size - len(passes):,} pairs pass at a false-discovery rate of 5 %."
+        )
     if m.lags_s is not None and m.values.size <= MAX_LAG_VALUES:
         made |= {"lags": pack_rounded(m.values), "lags_s": np.round(m.lags_s, 6).tolist()}
     return made
@@ -73,9 +75,12 @@ def frames(path: Path, maps: Mapping[str, Map]) -> dict[str, Any] | None:
         images, times, attention = (file[k][:MAX_FRAMES] for k in ("images", "times", "attention"))
         extent = file["extent"].tolist()
     made = {
-        "images": pack(_bytes(images), "u1"), "times": np.round(times, 4).tolist(), "extent": extent,
-        "grid": list(attention.shape[1:]), "attention": pack_rounded(attention.reshape(len(attention), -1)),
-    }  # fmt: skip
+        "images": pack(_bytes(images), "u1"),
+        "times": np.round(times, 4).tolist(),
+        "extent": extent,
+        "grid": list(attention.shape[1:]),
+        "attention": pack_rounded(attention.reshape(len(attention), -1)),
+    }
     own = next((m for m in maps.values() if m.grid is not None and list(m.grid) == made["grid"]), None)
     if own is not None:
         values = own.values if own.values.ndim == 2 else _mean_of_known(own.values)
@@ -116,11 +121,13 @@ def fields(folder: Path, truth: Mapping[str, np.ndarray]) -> dict[str, Any] | No
     values = np.asarray(field.values, np.float64)
     by_lag = (values**2).sum(1)
     made = {
-        "units": [field.rows[u] for u in shown], "fields": pack(np.rint(255 * energy / peak)[shown], "u1"),
+        "units": [field.rows[u] for u in shown],
+        "fields": pack(np.rint(255 * energy / peak)[shown], "u1"),
         "lags": pack((by_lag / np.maximum(by_lag.sum(1, keepdims=True), 1e-12))[shown]),
         "lags_s": [] if field.lags_s is None else np.round(field.lags_s, 6).tolist(),
-        "centers": np.round(center[shown], 2).tolist(), "left_out": len(energy) - len(shown),
-    }  # fmt: skip
+        "centers": np.round(center[shown], 2).tolist(),
+        "left_out": len(energy) - len(shown),
+    }
     if clips is not None and gain is not None:
         most = np.maximum(np.abs(clips).max((1, 2, 3), keepdims=True), 1e-12)
         made["clips"] = pack(np.rint(127.5 + 127.5 * clips / most)[shown], "u1")

@@ -13,7 +13,14 @@ from neuroformer.analysis.statistics import SPECTRUM_S, Statistics, pair_correla
 from neuroformer.analysis.trials import Trials
 from neuroformer.report.figures import MODEL, OTHER, TRUE
 
-COLORS = {"model": MODEL, "true_past": "#56B4E9", "ceiling": TRUE, "psth_poisson": OTHER, "homogeneous": "#999999", "readout": "#CC79A7"}  # fmt: skip
+COLORS = {
+    "model": MODEL,
+    "true_past": "#56B4E9",
+    "ceiling": TRUE,
+    "psth_poisson": OTHER,
+    "homogeneous": "#999999",
+    "readout": "#CC79A7",
+}
 BARS = ("rate_r", "psth_r", "pair_r", "lagged_r", "classifier")
 
 

@@ -15,27 +15,45 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
     values : the flat summary.json
     targets : names of the decoded variables
     """
-    v: dict[str, float] = {
-        k: x for k, x in values.items() if isinstance(x, (int, float)) and not isinstance(x, bool)
-    }
+    v: dict[str, float] = {k: x for k, x in values.items() if isinstance(x, (int, float)) and not isinstance(x, bool)}
     rows = [
-        _row("Likelihood of held-out spikes, bits/spike above each unit's mean rate", v, "bits_per_spike", [
-            ("baseline", "GLM", "bits_per_spike_glm"), ("baseline", "PSTH Poisson", "bits_per_spike_psth_poisson"),
-            ("ceiling", "generator", "bits_per_spike_oracle"),
-        ]),
+        _row(
+            "Likelihood of held-out spikes, bits/spike above each unit's mean rate",
+            v,
+            "bits_per_spike",
+            [
+                ("baseline", "GLM", "bits_per_spike_glm"),
+                ("baseline", "PSTH Poisson", "bits_per_spike_psth_poisson"),
+                ("ceiling", "generator", "bits_per_spike_oracle"),
+            ],
+        ),
         *(_row(f"Decoding of {t}, R²", v, f"decode_{t}_r2", _decoders(v, t, values, "r2")) for t in targets),
-        *(_row(f"Decoding of {t}, balanced accuracy", v, f"decode_{t}_accuracy", [
-            *_decoders(v, t, values, "accuracy"), ("control", "chance", f"decode_{t}_chance"),
-        ]) for t in targets),
-        _row("Simulated against held-out PSTHs, median r over units", v, "psth_r", [("ceiling", "data against data", "psth_r_ceiling")]),
+        *(
+            _row(
+                f"Decoding of {t}, balanced accuracy",
+                v,
+                f"decode_{t}_accuracy",
+                [
+                    *_decoders(v, t, values, "accuracy"),
+                    ("control", "chance", f"decode_{t}_chance"),
+                ],
+            )
+            for t in targets
+        ),
+        _row(
+            "Simulated against held-out PSTHs, median r over units",
+            v,
+            "psth_r",
+            [("ceiling", "data against data", "psth_r_ceiling")],
+        ),
         _row("Simulated over recorded firing rate", v, "simulated_rate_ratio", []),
-    ]  # fmt: skip
+    ]
     if rows[-1]:
         rows[-1]["points"].append({"kind": "ceiling", "name": "recorded", "value": 1.0})
     return {"rows": [r for r in rows if r], "cards": _cards(v, targets), "all": values}
 
 
-def _row(name: str, v: dict[str, float], key: str, others: list[tuple[str, str, str]]) -> dict[str, Any] | None:  # fmt: skip
+def _row(name: str, v: dict[str, float], key: str, others: list[tuple[str, str, str]]) -> dict[str, Any] | None:
     if key not in v:
         return None
     points = [_point("model", "model", v, key)]
@@ -50,9 +68,7 @@ def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, An
     return point
 
 
-def _decoders(
-    v: dict[str, float], target: str, values: dict[str, Any], what: str
-) -> list[tuple[str, str, str]]:
+def _decoders(v: dict[str, float], target: str, values: dict[str, Any], what: str) -> list[tuple[str, str, str]]:
     """Every other decoder with a score in the summary; the control under its own name."""
     start = f"decode_{target}_{what}_"
     names = [k.removeprefix(start) for k in v if k.startswith(start)]
@@ -66,10 +82,17 @@ def _decoders(
 def _cards(v: dict[str, float], targets: list[str]) -> list[dict[str, Any]]:
     wanted = [("bits/spike", "bits_per_spike", "bits_per_spike_glm", "GLM")]
     for said, what in (("R²", "r2"), ("balanced accuracy", "accuracy")):
-        wanted += [(f"{said} of {t}", f"decode_{t}_{what}", f"decode_{t}_{what}_ridge", "ridge") for t in targets[:2]]  # fmt: skip
-    wanted += [("PSTH r", "psth_r", "psth_r_ceiling", "ceiling"), ("rate, simulated / recorded", "simulated_rate_ratio", "", "")]  # fmt: skip
+        wanted += [(f"{said} of {t}", f"decode_{t}_{what}", f"decode_{t}_{what}_ridge", "ridge") for t in targets[:2]]
+    wanted += [
+        ("PSTH r", "psth_r", "psth_r_ceiling", "ceiling"),
+        ("rate, simulated / recorded", "simulated_rate_ratio", "", ""),
+    ]
     return [
-        {"name": name, "value": v[key], "note": f"{label} {v[other]:.3f}" if other in v else "no baseline here" if other else "closed loop"}
+        {
+            "name": name,
+            "value": v[key],
+            "note": f"{label} {v[other]:.3f}" if other in v else "no baseline here" if other else "closed loop",
+        }
         for name, key, other, label in wanted
         if key in v
-    ]  # fmt: skip
+    ]

@@ -20,7 +20,7 @@ from neuroformer.config import (
     from_dict,
     member_config,
     to_dict,
-)  # fmt: skip
+)
 from neuroformer.data.members import absent
 from neuroformer.model.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
 from neuroformer.model.cohort import Cohort, is_own, shared_names
@@ -50,14 +50,10 @@ def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
         ("model", base.model, replace(config.model, **free)),
         ("loss.contrast", base.loss.contrast, config.loss.contrast),
     ]
-    fixed += [
-        (key, getattr(base, key), getattr(config, key)) for key in ("window", "inputs", "targets", "traces")
-    ]
+    fixed += [(key, getattr(base, key), getattr(config, key)) for key in ("window", "inputs", "targets", "traces")]
     for key, was, asked in fixed:
         if was != asked:
-            raise ConfigError(
-                f"'{key}' was fixed by training and cannot be overridden here; train another run with it"
-            )
+            raise ConfigError(f"'{key}' was fixed by training and cannot be overridden here; train another run with it")
     return config
 
 
@@ -110,9 +106,7 @@ class Start:
             with torch.no_grad():
                 p.copy_(tensors[key])
             p.requires_grad_(self.train == "all")
-        digest = hashlib.sha256(
-            json.dumps([self.bundle.digests[LIKELIHOOD], self.train]).encode()
-        ).hexdigest()
+        digest = hashlib.sha256(json.dumps([self.bundle.digests[LIKELIHOOD], self.train]).encode()).hexdigest()
         return {"start": digest}
 
     def _same_meaning(self, name: str, model: Neuroformer) -> bool:
@@ -153,15 +147,11 @@ def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
     """
     new = adapted.member
     if new.name in [m.name for m in trained.recordings]:
-        raise ConfigError(
-            f"{trained.path} has a recording '{new.name}' already; adapt with another recording.name"
-        )
+        raise ConfigError(f"{trained.path} has a recording '{new.name}' already; adapt with another recording.name")
     ours, theirs = _reads(trained.config), _reads(adapted.config)
     new = replace(new, lacks=[name for name in ours if name not in theirs])
     ones = trained.config.recordings or (trained.config.recording,)
-    config = replace(
-        trained.config, recording=RecordingConfig(), recordings=(*ones, adapted.config.recording)
-    )
+    config = replace(trained.config, recording=RecordingConfig(), recordings=(*ones, adapted.config.recording))
     if config.split != adapted.config.split:
         raise ConfigError("'split' was overridden for the new recording; recordings of one bundle share it")
     models = [load_model(trained, recording=m.name) for m in trained.recordings] + [load_model(adapted)]

@@ -22,9 +22,16 @@ FORMAT = 1
 FILE = CHECKPOINT
 # settings that may change on resuming: where and how a run is computed, never what is computed
 MAY_CHANGE = (
-    "train.workers", "train.checkpoint_every", "train.wandb", "train.devices", "train.nodes", "train.recompute",
-    "train.compile", "train.features_gb", "train.strategy",
-)  # fmt: skip
+    "train.workers",
+    "train.checkpoint_every",
+    "train.wandb",
+    "train.devices",
+    "train.nodes",
+    "train.recompute",
+    "train.compile",
+    "train.features_gb",
+    "train.strategy",
+)
 
 
 class CheckpointError(ValueError):
@@ -58,8 +65,11 @@ def save_checkpoint(
         The disk is full, say; the previous file is intact.
     """
     tree = {
-        "format": FORMAT, "config": to_dict(config), "data": data, "progress": dataclasses.asdict(progress),
-    }  # fmt: skip
+        "format": FORMAT,
+        "config": to_dict(config),
+        "data": data,
+        "progress": dataclasses.asdict(progress),
+    }
     save_tensors(path, tensors, {"neuroformer": json.dumps(tree)})
 
 
@@ -113,9 +123,7 @@ def _header(path: Path) -> dict[str, Any]:
             )
         return tree
     except (SafetensorError, json.JSONDecodeError, KeyError) as e:
-        raise CheckpointError(
-            f"{path} is damaged: {type(e).__name__} {e}; start again with --overwrite"
-        ) from None
+        raise CheckpointError(f"{path} is damaged: {type(e).__name__} {e}; start again with --overwrite") from None
 
 
 def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -129,9 +137,7 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def state_tensors(
-    model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
+def state_tensors(model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Everything that training changes, by name and unsharded; with sharded weights, every process must call this."""
     out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:

@@ -46,9 +46,12 @@ class Prepared:
 
 
 def prepare(
-    rec: Recording, config: Config, normalization: dict[str, Any] | None = None, lacks: Sequence[str] = (),
+    rec: Recording,
+    config: Config,
+    normalization: dict[str, Any] | None = None,
+    lacks: Sequence[str] = (),
     split: Split | None = None,
-) -> Prepared:  # fmt: skip
+) -> Prepared:
     """Split (as configured, or as given), index and normalise a recording; with ``normalization`` (of a bundle), nothing is
     fitted."""
     rec = configured(rec, config)

@@ -133,9 +133,7 @@ class Trainer:
         if len(self.members) == 1:
             return self.members[0].describe() | self.origin
         every = {m.rec.name: m.describe() for m in self.members}
-        return {
-            f"{name}'s {key}": value for name, d in every.items() for key, value in d.items()
-        } | self.origin
+        return {f"{name}'s {key}": value for name, d in every.items() for key, value in d.items()} | self.origin
 
     def _seconds(self) -> float:
         return self.progress.seconds + time.monotonic() - self.began_at
@@ -149,9 +147,12 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
         steps = Steps(
-            self.members, first=self.progress.step, rank=self.fabric.global_rank,
-            processes=self.fabric.world_size, pieces=t.accumulate,
-        )  # fmt: skip
+            self.members,
+            first=self.progress.step,
+            rank=self.fabric.global_rank,
+            processes=self.fabric.world_size,
+            pieces=t.accumulate,
+        )
         batches = iter(step_loader(steps))
         # a short recording is learnt by heart within a few passes
         self.evaluate_every = t.evaluate_every or min(max(2 * sum(steps.deck), FEWEST_STEPS), MOST_STEPS)
@@ -198,8 +199,7 @@ class Trainer:
         # dropout and noise follow from the step's number, so that there is no random state to keep
         torch.manual_seed(_mix(self.config.seed, p.step, fabric.global_rank))
         moved = [
-            (piece, noisy_past(batch, t.past_noise).to(fabric.device, non_blocking=True))
-            for piece, batch in pieces
+            (piece, noisy_past(batch, t.past_noise).to(fabric.device, non_blocking=True)) for piece, batch in pieces
         ]
         self.totals = self.processes.add_up([denominators(self.cohort[p.recording], b) for p, b in moved])
         set_learning_rate(self.optimizer, p.step, t)

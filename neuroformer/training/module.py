@@ -88,9 +88,7 @@ _PAIRS = re.compile(r"(recordings\.\d+\.)?coupling\.pair$")
 
 def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
     """AdamW over :func:`parameter_groups`; one fused pass, except under the gradient scaler of float16."""
-    return torch.optim.AdamW(
-        parameter_groups(cohort, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed"
-    )
+    return torch.optim.AdamW(parameter_groups(cohort, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed")
 
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:

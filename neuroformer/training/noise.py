@@ -32,8 +32,6 @@ def noisy_past(batch: Batch, share: float) -> Batch:
     tick = torch.cat([tick_P[stays], elsewhere])
     unit = torch.cat([unit_P[stays], unit_P[again]])
     longest, units = int(batch.available_W.max()), int(unit.max()) + 1 if len(unit) else 1
-    order = torch.argsort(
-        (row * longest + tick + longest) * units + unit
-    )  # as tokens come: by bin, then unit
+    order = torch.argsort((row * longest + tick + longest) * units + unit)  # as tokens come: by bin, then unit
     past = Ragged.from_lengths(torch.bincount(row, minlength=batch.num_windows))
     return replace(batch, past=past, past_tick_P=tick[order], past_unit_P=unit[order])

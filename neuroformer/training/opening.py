@@ -50,13 +50,9 @@ def _same_model(trained: Config, asked: Config) -> Config:
     """Refuse overrides of what training fixed."""
     for key in ("window", "inputs", "targets", "split", "model", "loss"):
         if getattr(trained, key) != getattr(asked, key):
-            raise ConfigError(
-                f"'{key}' was fixed by training and cannot be overridden here; train another run with it"
-            )
+            raise ConfigError(f"'{key}' was fixed by training and cannot be overridden here; train another run with it")
     if trained.targets and (
         trained.decode.moving != asked.decode.moving or trained.recording.speeds != asked.recording.speeds
     ):
-        raise ConfigError(
-            "'decode.moving' and 'recording.speeds' say which labels count; train a run with them"
-        )
+        raise ConfigError("'decode.moving' and 'recording.speeds' say which labels count; train a run with them")
     return asked

@@ -44,9 +44,7 @@ class Scores:
         self.tokens -= float(output.dt_nll_T.double().sum() + output.id_nll_S.double().sum())
         self.rates -= float(poisson_nll(batch, output.log_rate_WBU.double()))
         num_bins = batch.num_windows * model.num_bins
-        self.null += float(
-            np.log(self.unit_rate)[batch.unit_T.cpu().numpy()].sum() - num_bins * self.unit_rate.sum()
-        )
+        self.null += float(np.log(self.unit_rate)[batch.unit_T.cpu().numpy()].sum() - num_bins * self.unit_rate.sum())
         self.log_factorial += float(_log_factorial(batch))
         self.spikes += batch.num_spikes
         self.windows += batch.num_windows
@@ -106,8 +104,17 @@ class Scores:
     def merge(cls, parts: list[Scores]) -> Scores:
         """Merge the scores of all processes, which took the batches in turn."""
         out = cls(parts[0].unit_rate)
-        for name in ("tokens", "rates", "null", "log_factorial", "spikes", "windows",
-                     "traces", "traces_null", "samples"):  # fmt: skip
+        for name in (
+            "tokens",
+            "rates",
+            "null",
+            "log_factorial",
+            "spikes",
+            "windows",
+            "traces",
+            "traces_null",
+            "samples",
+        ):
             setattr(out, name, sum(getattr(p, name) for p in parts))
         out.trace_windows = [x for p in parts for x in p.trace_windows]
         for name in parts[0].predicted:

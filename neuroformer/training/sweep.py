@@ -66,9 +66,7 @@ def read_space(path: Path, base: Config) -> Space:
         for value in (entry.low, entry.high) if isinstance(entry, Range) else entry[:1]:
             changed(base, {key: value})
     if not space:
-        raise ConfigError(
-            f"{path} names no key; expected lines like `train.lr: {{low: 1e-4, high: 1e-2, log: true}}`"
-        )
+        raise ConfigError(f"{path} names no key; expected lines like `train.lr: {{low: 1e-4, high: 1e-2, log: true}}`")
     return space
 
 
@@ -112,9 +110,7 @@ def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress
     """
     optuna = _optuna()
     if base.train.devices * base.train.nodes > 1:
-        raise ConfigError(
-            "each trial of a sweep runs in one process; start the same command several times instead"
-        )
+        raise ConfigError("each trial of a sweep runs in one process; start the same command several times instead")
     study = _study(optuna, base, space, folder)
     state = optuna.trial.TrialState
 
@@ -141,9 +137,7 @@ def sweep(base: Config, space: Space, folder: Path, num_trials: int, *, progress
         if done >= num_trials:
             return
         if done + states.count(state.RUNNING) >= num_trials:
-            time.sleep(
-                1.0
-            )  # other processes run the last trials; if one is killed, this one continues its trial
+            time.sleep(1.0)  # other processes run the last trials; if one is killed, this one continues its trial
             continue
         study.optimize(objective, n_trials=1, callbacks=[lambda _, trial: ended.append(trial)])
         yield _trial(ended.pop(), folder)
@@ -194,9 +188,7 @@ def _study(optuna: Any, base: Config, space: Space, folder: Path) -> Any:
         study.set_user_attr("config", to_dict(base))
         return study
     if known["space"] != asked:
-        raise ConfigError(
-            f"{folder} holds a sweep over {known['space']}, not over {asked}; give --run another folder"
-        )
+        raise ConfigError(f"{folder} holds a sweep over {known['space']}, not over {asked}; give --run another folder")
     refuse_other_config(from_dict(known["config"]), base, folder)
     return study
 
@@ -204,9 +196,12 @@ def _study(optuna: Any, base: Config, space: Space, folder: Path) -> Any:
 def _storage(optuna: Any, folder: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     make = lambda: optuna.storages.RDBStorage(
-        f"sqlite:///{folder / FILE}", engine_kwargs={"connect_args": {"timeout": 60}}, heartbeat_interval=HEARTBEAT_S,
-        grace_period=GRACE_S, heartbeat_stale_trial_callback=_again,
-    )  # fmt: skip
+        f"sqlite:///{folder / FILE}",
+        engine_kwargs={"connect_args": {"timeout": 60}},
+        heartbeat_interval=HEARTBEAT_S,
+        grace_period=GRACE_S,
+        heartbeat_stale_trial_callback=_again,
+    )
     try:
         return make()
     except Exception:  # another process is just creating the same tables
@@ -218,11 +213,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError as e:
-        raise ConfigError(
-            f"a sweep needs the package 'optuna' ({e}); pip install 'neuroformer[sweep]'"
-        ) from None
-    warnings.simplefilter(
-        "ignore", optuna.exceptions.ExperimentalWarning
-    )  # heartbeats are experimental in Optuna
+        raise ConfigError(f"a sweep needs the package 'optuna' ({e}); pip install 'neuroformer[sweep]'") from None
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats are experimental in Optuna
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # the command line says what happened
     return optuna

@@ -134,9 +134,7 @@ def _fit(trainer: Trainer, bar: bool) -> Progress:
 def prepare_members(recs: Sequence[Recording], config: Config) -> list[Prepared]:
     """Every recording of a run, prepared without what it lacks."""
     every = zip(recs, lacking(recs, config), strict=True)
-    return [
-        prepare(rec, member_config(config, i, lacks), lacks=lacks) for i, (rec, lacks) in enumerate(every)
-    ]
+    return [prepare(rec, member_config(config, i, lacks), lacks=lacks) for i, (rec, lacks) in enumerate(every)]
 
 
 def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
@@ -151,10 +149,12 @@ def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
 def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list[Audit]) -> dict[str, Any]:
     """The numbers that describe a finished training."""
     out = {
-        "train_seconds": done.seconds, "train_steps": done.step,
-        "windows_per_second": done.windows / done.seconds, "tokens_per_second_train": done.spikes / done.seconds,
+        "train_seconds": done.seconds,
+        "train_steps": done.step,
+        "windows_per_second": done.windows / done.seconds,
+        "tokens_per_second_train": done.spikes / done.seconds,
         "parameters": sum(p.numel() for p in cohort.parameters()),
-    }  # fmt: skip
+    }
     out |= {f"valid_best_{name}": value for name, value in done.best.items()}
     if start is not None:
         out |= {"adapted_from": start.bundle.path.name, "adapted_weights": start.train}
@@ -167,9 +167,7 @@ def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list
 def member_of(prepared: Prepared, audited: Audit) -> Member:
     """The entry of a recording in a bundle."""
     split = prepared.describe()["split"] | {"audit": audited.to_dict()}
-    return Member(
-        prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks
-    )
+    return Member(prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks)
 
 
 def refuse_empty(prepared: Prepared) -> None:
@@ -255,9 +253,14 @@ def _wandb(config: Config, folder: Path, run_id: str) -> Any:
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if wandb.api.api_key else "offline")
     return wandb.init(
-        project="neuroformer", name=config.name or None, dir=str(folder), id=run_id, resume="allow", mode=mode,
+        project="neuroformer",
+        name=config.name or None,
+        dir=str(folder),
+        id=run_id,
+        resume="allow",
+        mode=mode,
         config=to_dict(config),
-    )  # fmt: skip
+    )
 
 
 def load_best(folder: Path, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:

@@ -44,7 +44,9 @@ def index_of(rng, delay=3, bins=40_000):
     fired[delay:, 1] |= fired[:-delay, 0] & (rng.random(bins - delay) < 0.5)
     tick, unit = np.nonzero(fired)
     half = bins // 2
-    return SpikeIndex.from_ticks(tick // half, tick % half, unit, np.array([0.0, half * 0.01 + 5]), np.array([half, half]), 3, 0.01)  # fmt: skip
+    return SpikeIndex.from_ticks(
+        tick // half, tick % half, unit, np.array([0.0, half * 0.01 + 5]), np.array([half, half]), 3, 0.01
+    )
 
 
 def test_every_pairwise_baseline_finds_the_drive_and_its_delay():
@@ -84,7 +86,7 @@ def test_shifting_keeps_rates_and_breaks_relations():
     other = shifted(index, 0)
     np.testing.assert_array_equal(np.bincount(index.unit), np.bincount(other.unit))
     block = np.array([[0, 0, 20_000], [1, 0, 20_000]])
-    before, after = (Pairs(i, block, 6, NAMES[:3]).cross_correlogram().values[1, 0].max() for i in (index, other))  # fmt: skip
+    before, after = (Pairs(i, block, 6, NAMES[:3]).cross_correlogram().values[1, 0].max() for i in (index, other))
     assert before > 20 and after < 6
 
 
@@ -94,7 +96,16 @@ def test_reliability_is_high_for_signal_and_low_for_noise():
     windows = Windows(np.zeros(100, np.int64), np.arange(100))
 
     def make(size):
-        return lambda w: [Map("x", size * signal + np.random.default_rng(int(w.tick.sum())).standard_normal((20, 20)), "", NAMES[:20], NAMES[:20], np.ones((20, 20)))]  # fmt: skip
+        return lambda w: [
+            Map(
+                "x",
+                size * signal + np.random.default_rng(int(w.tick.sum())).standard_normal((20, 20)),
+                "",
+                NAMES[:20],
+                NAMES[:20],
+                np.ones((20, 20)),
+            )
+        ]
 
     assert split_half(make(5.0), windows)["x"] > 0.9
     assert abs(split_half(make(0.0), windows)["x"]) < 0.3

@@ -63,7 +63,15 @@ def test_the_center_of_a_field_is_where_it_lies():
     rng = np.random.default_rng(0)
     true = np.array([[15.3, 6.8], [5.5, 12.0]])
     values = [np.exp(-((x - a) ** 2 + (y - b) ** 2) / 8) + 0.05 * rng.random((20, 24)) for a, b in true]
-    field = Map("x", np.stack(values).reshape(2, -1), "", ["a", "b"], [str(i) for i in range(480)], np.ones((1, 1)), grid=(20, 24))  # fmt: skip
+    field = Map(
+        "x",
+        np.stack(values).reshape(2, -1),
+        "",
+        ["a", "b"],
+        [str(i) for i in range(480)],
+        np.ones((1, 1)),
+        grid=(20, 24),
+    )
     np.testing.assert_allclose(centers(field), true, atol=0.5)
     with pytest.raises(ValueError, match="not over the places of a frame"):
         centers(dataclasses.replace(field, grid=None))
@@ -90,7 +98,9 @@ def test_projection_is_the_share_in_the_plane():
     clips = np.stack([inside, 0.5 * inside], 1)
     np.testing.assert_allclose(projection(clips, even, odd), 1)
     np.testing.assert_allclose(projection(outside[:, None], even, odd), 0, atol=1e-12)
-    both = np.stack([inside, outside / np.linalg.norm(outside, axis=(1, 2), keepdims=True) * np.linalg.norm(inside[0])], 1)  # fmt: skip
+    both = np.stack(
+        [inside, outside / np.linalg.norm(outside, axis=(1, 2), keepdims=True) * np.linalg.norm(inside[0])], 1
+    )
     np.testing.assert_allclose(projection(both, even, odd), np.sqrt(0.5))
 
 

@@ -18,8 +18,18 @@ UNITS = [f"u{i}" for i in range(6)]
 @pytest.fixture(scope="module")
 def small():
     blocks = [{"attend": a} for a in ("current", "past", "frames", "behavior", "past", "current")]
-    tree = {"model": {"width": 16, "heads": 2, "blocks": blocks, "coupling": 0.03, "dropout": 0.0, "time_features": 4,
-            "history_filters": 2, "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]}}}  # fmt: skip
+    tree = {
+        "model": {
+            "width": 16,
+            "heads": 2,
+            "blocks": blocks,
+            "coupling": 0.03,
+            "dropout": 0.0,
+            "time_features": 4,
+            "history_filters": 2,
+            "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]},
+        }
+    }
     model, prepared = small_model(small_recording(), small_config(**tree))
     return model, prepared, prepared.windows("test")[:40]
 
@@ -93,11 +103,7 @@ def test_frames_and_inputs_have_their_columns(small):
     model, prepared, windows = small
     maps = by_name(attention_maps(model, prepared.builder, windows, UNITS))
     frames = maps["attention to frames"]
-    assert (
-        frames.grid == (3, 3)
-        and frames.values.shape == (6, 9, 2)
-        and np.allclose(frames.lags_s, [0.075, 0.025])
-    )
+    assert frames.grid == (3, 3) and frames.values.shape == (6, 9, 2) and np.allclose(frames.lags_s, [0.075, 0.025])
     assert list(maps["attention to behavior"].columns) == ["pupil"]
     total = frame_attention(model, prepared.builder, windows)
     assert total["images"].shape == (40, 8, 8) and total["attention"].shape == (40, 3, 3)
@@ -122,7 +128,9 @@ def test_capturing_changes_nothing_and_frames_count_every_block_alike(small):
         twice = frame_attention(model, prepared.builder, windows[:8])["attention"]
     finally:
         del model.fusion.blocks[-1]
-    assert (twice.sum((1, 2)) < 1).all() and twice.sum() > 0.5 * frame_attention(model, prepared.builder, windows[:8])["attention"].sum()  # fmt: skip
+    assert (twice.sum((1, 2)) < 1).all() and twice.sum() > 0.5 * frame_attention(model, prepared.builder, windows[:8])[
+        "attention"
+    ].sum()
 
 
 def test_memory_is_of_the_batch_not_of_the_stretch(small):
@@ -146,9 +154,7 @@ def test_a_silenced_unit_leaves_every_path(small):
     for i, (w, u) in enumerate(zip(window.tolist(), unit.tolist(), strict=True)):
         rec = prepared.rec
         keep = rec.spike_units != u
-        silent = dataclasses.replace(
-            rec, spike_times=rec.spike_times[keep], spike_units=rec.spike_units[keep]
-        )
+        silent = dataclasses.replace(rec, spike_times=rec.spike_times[keep], spike_units=rec.spike_units[keep])
         from neuroformer.training.data import prepare
 
         other = prepare(silent, prepared.config, prepared.normalization)
@@ -168,9 +174,7 @@ def test_knock_out_is_the_mean_change_of_log_odds(small):
         units = batch.past_unit_P[batch.past.offsets[w] : batch.past.offsets[w + 1]]
         mine = ticks[(units == 2) & (ticks >= -3)]
         if len(mine):
-            change = (
-                base[w] - log_odds(model.expected(without(batch, torch.tensor([w]), torch.tensor([2]))))[0]
-            )
+            change = base[w] - log_odds(model.expected(without(batch, torch.tensor([w]), torch.tensor([2]))))[0]
             for b in range(5):
                 lag = b - int(mine.max()) - 1
                 if lag < 7:
@@ -186,7 +190,7 @@ def test_gradients_of_a_spike_are_those_of_its_weight(small):
     reach = prepared.config.window.past
     found = gradients(model, prepared.builder, few, UNITS, steps=40, reach_s=reach)
     batch = prepared.builder(few)
-    weight = lambda x: dataclasses.replace(batch, past_weight_P=torch.full((batch.past.total,), x, dtype=torch.float64))  # fmt: skip
+    weight = lambda x: dataclasses.replace(batch, past_weight_P=torch.full((batch.past.total,), x, dtype=torch.float64))
     score = lambda x: log_odds(model.expected(weight(x))).sum((0, 1)).detach().numpy()
     total = np.nansum(found.values * found.count, (1, 2))
     np.testing.assert_allclose(total, score(1.0) - score(1e-9), rtol=0.05, atol=0.05)
@@ -220,14 +224,14 @@ def test_maps_survive_their_file(tmp_path):
         np.ones((1, 3, 1)),
         np.array([0.1, 0.2]),
     )
-    b = Map("b", rng.random((2, 4)), "share", ["x", "y"], list("pqrs"), np.ones((2, 4)), grid=(2, 2)).with_null(np.zeros(1), np.ones(1))  # fmt: skip
+    b = Map("b", rng.random((2, 4)), "share", ["x", "y"], list("pqrs"), np.ones((2, 4)), grid=(2, 2)).with_null(
+        np.zeros(1), np.ones(1)
+    )
     save_maps(tmp_path / "maps.npz", [a, b])
     back = load_maps(tmp_path / "maps.npz")
     np.testing.assert_allclose(back["a"].values, a.values, rtol=1e-6)
     np.testing.assert_allclose(back["b"].z(), b.z(), rtol=1e-6)
-    assert (
-        back["b"].grid == (2, 2) and back["a"].null_std is None and list(back["a"].columns) == ["p", "q", "r"]
-    )
+    assert back["b"].grid == (2, 2) and back["a"].null_std is None and list(back["a"].columns) == ["p", "q", "r"]
     assert "no null" in str(pytest.raises(ValueError, back["a"].z).value)
     assert "<table>" in a._repr_html_()
 

@@ -79,8 +79,18 @@ def test_golden_statistics():
 def test_golden_comparison():
     x = np.random.default_rng(1).poisson(0.3, (800, 5))
     same = compare(stats(x), stats(x))
-    exact = {"rate_ratio": 1, "rate_r": 1, "rate_error": 0, "fano_error": 0, "cv_error": 0, "isi_distance": 0,
-             "pair_r": 1, "pair_error": 0, "lagged_r": 1, "spectrum_error": 0}  # fmt: skip
+    exact = {
+        "rate_ratio": 1,
+        "rate_r": 1,
+        "rate_error": 0,
+        "fano_error": 0,
+        "cv_error": 0,
+        "isi_distance": 0,
+        "pair_r": 1,
+        "pair_error": 0,
+        "lagged_r": 1,
+        "spectrum_error": 0,
+    }
     assert {k: same[k] for k in exact} == pytest.approx(exact, abs=1e-9)
     twice = compare(stats(2 * x), stats(x))
     assert twice["rate_ratio"] == pytest.approx(2.0)
@@ -108,12 +118,12 @@ def test_expected_counts_of_samples_and_of_a_readout():
     pulled = expected_counts(samples, prior=2.0, mean_U=np.array([0.1, 0.1]))
     assert pulled.expected_BU == pytest.approx(np.array([[0.3, 0.55]]))
     assert pulled.variance_BU == pytest.approx(plain.variance_BU / 4)
-    assert expected_counts(np.log([[0.5, 2.0]]), readout=True).expected_BU == pytest.approx(
-        np.array([[0.5, 2.0]])
-    )
+    assert expected_counts(np.log([[0.5, 2.0]]), readout=True).expected_BU == pytest.approx(np.array([[0.5, 2.0]]))
     wide = expected_counts(np.log(np.arange(1.0, 11).reshape(5, 2)), readout=True, join=2)
     assert wide.expected_BU == pytest.approx(np.array([[4.0, 6.0], [12.0, 14.0]]))
-    assert expected_counts(samples.repeat(2, 1), prior=2.0, mean_U=np.array([0.1, 0.1]), join=2).expected_BU == pytest.approx(2 * pulled.expected_BU)  # fmt: skip
+    assert expected_counts(
+        samples.repeat(2, 1), prior=2.0, mean_U=np.array([0.1, 0.1]), join=2
+    ).expected_BU == pytest.approx(2 * pulled.expected_BU)
     with pytest.raises(ValueError, match="give mean_U"):
         expected_counts(samples, prior=1.0)
     with pytest.raises(ValueError, match=r"expected \(samples, bins, units\)"):
@@ -196,7 +206,7 @@ def scored():
     truth = bursting(10, 9)
     perfect = Trials(
         truth.trial, truth.tick, truth.unit, truth.num_ticks, np.tile(held_out.source, 2), truth.stimulus, DT, UNITS
-    )  # fmt: skip
+    )
     return score_simulation(perfect, parts, true_past=perfect, bootstraps=20), perfect, parts
 
 
@@ -211,9 +221,7 @@ def test_a_perfect_simulator_reaches_the_ceiling_and_the_floors_do_not(scored):
     for key in ("isi_distance", "pair_error", "spectrum_error", "fano_error"):
         assert value("model", key) < value("homogeneous", key), key
         assert value("model", key) < value("psth_poisson", key), key
-    assert (
-        value("ceiling", "single_trial_r") > value("model", "single_trial_r") > 0.05
-    )  # 16 samples against 2
+    assert value("ceiling", "single_trial_r") > value("model", "single_trial_r") > 0.05  # 16 samples against 2
     low, high = c["model"]["psth_r"][1:]
     assert low <= value("model", "psth_r") <= high + 0.1
     json.dumps(scores)
@@ -230,9 +238,7 @@ def test_the_oracle_of_a_trial_is_every_other_repeat_and_never_the_trial_itself(
 
 def test_trials_and_their_imitations_are_resampled_together():
     """A simulation that imitates each trial exactly has no uncertainty, however much trials differ."""
-    trials = Trials.from_counts(
-        [np.full((400, 3), 1 + t % 3) for t in range(9)], np.arange(9), np.zeros(9), DT
-    )
+    trials = Trials.from_counts([np.full((400, 3), 1 + t % 3) for t in range(9)], np.arange(9), np.zeros(9), DT)
     twice = trials.rows(np.repeat(np.arange(9)[::-1], 2))
     sides = [Side(x, np.arange(3)) for x in (twice, trials)]
     assert with_intervals(*sides, 30, 0, paired=True)["rate_ratio"] == pytest.approx([1.0] * 3)
@@ -265,10 +271,16 @@ def test_trials_whose_stimulus_training_never_showed_are_scored_too():
 def test_flat_scores_name_every_candidate(scored):
     flat = flat_scores(scored[0])
     for key in (
-        "simulation_psth_r", "simulation_psth_r_low", "simulation_psth_r_ceiling", "simulation_pair_r_psth_poisson",
-        "simulation_rate_r_homogeneous", "simulation_classifier_true_past", "simulation_rate_ratio_late", "simulation_late_s",
+        "simulation_psth_r",
+        "simulation_psth_r_low",
+        "simulation_psth_r_ceiling",
+        "simulation_pair_r_psth_poisson",
+        "simulation_rate_r_homogeneous",
+        "simulation_classifier_true_past",
+        "simulation_rate_ratio_late",
+        "simulation_late_s",
         "bits_per_spike_psth_poisson",
-    ):  # fmt: skip
+    ):
         assert np.isfinite(flat[key]), key
     assert all(isinstance(v, (int, float)) for v in flat.values())
 

@@ -8,9 +8,11 @@ from neuroformer.data.splits import make_split
 from neuroformer.recording import Recording, open_recording
 
 DEMO = {
-    "window": {"past": 0.5, "frames": 0.15}, "inputs": [{"name": "pupil"}],
-    "targets": [{"name": "speed"}, {"name": "gaze"}], "split": {"by": "trials", "claim": "repeats"},
-}  # fmt: skip
+    "window": {"past": 0.5, "frames": 0.15},
+    "inputs": [{"name": "pupil"}],
+    "targets": [{"name": "speed"}, {"name": "gaze"}],
+    "split": {"by": "trials", "claim": "repeats"},
+}
 
 
 @cache

@@ -150,7 +150,9 @@ def test_duplicated_spikes():
 
 def test_counts_handed_over_transposed():
     counts = np.random.default_rng(0).poisson(0.05, (40, 6000))
-    made = lambda c: (lambda t, u: Recording("c", t, u, {"id": np.arange(len(c))}, np.array([[0, c.shape[1] * 0.01]])))(*from_counts(c, 0.01))  # fmt: skip
+    made = lambda c: (lambda t, u: Recording("c", t, u, {"id": np.arange(len(c))}, np.array([[0, c.shape[1] * 0.01]])))(
+        *from_counts(c, 0.01)
+    )
     assert "transposed_counts" not in names(audit(made(counts)))
     assert "transposed_counts" in names(audit(made(counts.T)))
 
@@ -166,7 +168,12 @@ def test_units_counted_from_one_and_ids_taken_for_rows():
 def test_what_the_reader_left_out_is_a_finding():
     """A variable without times, a misspelt name, the share of events kept: a bundle and a report say so."""
     rec = small_recording(frames=False)
-    arrays = {"spike_times": rec.spike_times, "spike_units": rec.spike_units, "speed": np.zeros(9), "trial_start": np.zeros(2)}  # fmt: skip
+    arrays = {
+        "spike_times": rec.spike_times,
+        "spike_units": rec.spike_units,
+        "speed": np.zeros(9),
+        "trial_start": np.zeros(2),
+    }
     notes = audit(from_arrays(arrays)).named("reader_notes")
     assert notes.severity == "note" and "not read: speed, trial_start" in notes.measured
     events = np.random.default_rng(0).gamma(1, 1, (3, 900))
@@ -212,10 +219,15 @@ def test_missing_values_and_short_variables():
     values = rec.behavior["speed"].values.copy()
     values[::2] = np.nan
     short = BehaviorVariable(rec.behavior["pupil"].times[:200], rec.behavior["pupil"].values[:200])
-    found = of_config(replace(rec, behavior=rec.behavior | {"speed": BehaviorVariable(rec.behavior["speed"].times, values)}), small_config())  # fmt: skip
+    found = of_config(
+        replace(rec, behavior=rec.behavior | {"speed": BehaviorVariable(rec.behavior["speed"].times, values)}),
+        small_config(),
+    )
     assert found.named("missing_values").values == {"variable": "speed", "share": 0.5}
     assert found.facts["missing"]["gaze"] == 0
-    assert "behavior_does_not_cover" in names(audit(replace(rec, behavior=rec.behavior | {"pupil": short}), small_config()))  # fmt: skip
+    assert "behavior_does_not_cover" in names(
+        audit(replace(rec, behavior=rec.behavior | {"pupil": short}), small_config())
+    )
 
 
 @pytest.mark.parametrize("until", ["stop", "start"])
@@ -227,18 +239,16 @@ def test_an_animal_that_moves_its_stimulus(until):
     speed = np.abs(np.convolve(rng.normal(size=1219), np.hanning(20), "valid"))
     place = np.cumsum(speed)
     x = np.arange(32)
-    images = (127 + 100 * np.sin((x[None, None] + place[:, None, None]) / 3) * np.ones((1, 32, 1))).astype(
-        np.uint8
+    images = (127 + 100 * np.sin((x[None, None] + place[:, None, None]) / 3) * np.ones((1, 32, 1))).astype(np.uint8)
+    closed = replace(
+        rec, frames=FrameSeries(images, t, np.arange(1200)), behavior={"speed": BehaviorVariable(t, speed)}
     )
-    closed = replace(rec, frames=FrameSeries(images, t, np.arange(1200)), behavior={"speed": BehaviorVariable(t, speed)})  # fmt: skip
     config = small_config(window={"frames_until": until}, targets=[{"name": "speed"}], inputs=[])
     found = of_config(closed, config)
     moves = found.named("behavior_moves_stimulus")
     assert moves.severity == ("warning" if until == "stop" else "note")
     assert (found.named("frames_within_window") is None) == (until == "start")
-    playback = replace(
-        closed, behavior={"speed": BehaviorVariable(t, np.abs(np.cumsum(rng.normal(size=1200))))}
-    )
+    playback = replace(closed, behavior={"speed": BehaviorVariable(t, np.abs(np.cumsum(rng.normal(size=1200))))})
     assert of_config(playback, config).named("behavior_moves_stimulus") is None
 
 

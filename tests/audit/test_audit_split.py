@@ -105,16 +105,14 @@ def test_the_same_movie_under_another_number_is_found_by_hash(monkeypatch):
     num = len(rec.frames.images)
     third = rec.trials["movie"][of_trial] == 2
     # the bank twice: movie 2 of the test trials is stored again; train shows it under its own number
-    frames = FrameSeries(
-        np.concatenate([rec.frames.images] * 2), rec.frames.times, rec.frames.index + num * third
-    )
+    frames = FrameSeries(np.concatenate([rec.frames.images] * 2), rec.frames.times, rec.frames.index + num * third)
     first = replace(rec, frames=replace(frames, index=np.where(third, rec.frames.index % num, frames.index)))
     config = demo_config(claim="stimuli")
     half = rec.trials["movie"] == 2
     half &= np.cumsum(half) % 2 == 0
     parts = {"train": rec.trial_intervals[~half], "test": rec.trial_intervals[half]}
     index = np.where(half[of_trial], rec.frames.index + num, rec.frames.index)
-    renamed = replace(first, frames=replace(frames, index=index), trials={k: rec.trials[k] for k in ("start", "stop")})  # fmt: skip
+    renamed = replace(first, frames=replace(frames, index=index), trials={k: rec.trials[k] for k in ("start", "stop")})
     found = audit(renamed, config, parts=parts)
     assert found.named("shared_stimulus").values["frames"] == 1.0
     monkeypatch.setattr(stimuli, "_MOST_BYTES", 200 * 32 * 32)  # of a bank too large, a sample is compared
@@ -138,9 +136,7 @@ def test_neighboring_frames_of_one_movie_are_no_new_stimuli():
     x = np.linspace(0, 3, 16)
     drifting = (127 + 120 * np.sin(x[None, None] + x[None, :, None] + t[:, None, None] * 3)).astype(np.uint8)
     rec = replace(small_recording(), frames=FrameSeries(drifting, t, np.arange(2000)))
-    found = audit(
-        rec, small_config(split={"claim": "stimuli"}), parts={"train": [[0, 20]], "test": [[21, 39]]}
-    )
+    found = audit(rec, small_config(split={"claim": "stimuli"}), parts={"train": [[0, 20]], "test": [[21, 39]]})
     assert "near_stimuli" in names(found)
 
 
@@ -170,5 +166,5 @@ def test_golden_autocorrelation_time():
     for k in range(1, len(x)):
         x[k] = 0.9 * x[k - 1] + rng.normal()
     t = np.arange(len(x)) * 0.05
-    rec = replace(small_recording(frames=False), behavior={"x": BehaviorVariable(t, x)}, domain=np.array([[0, t[-1]]]))  # fmt: skip
+    rec = replace(small_recording(frames=False), behavior={"x": BehaviorVariable(t, x)}, domain=np.array([[0, t[-1]]]))
     assert autocorrelation_time(rec, "x", 0.05) == pytest.approx(0.475, abs=0.06)

@@ -34,9 +34,10 @@ def test_a_target_that_does_not_vary_in_a_part():
 
 
 def test_a_class_that_training_never_saw_is_named():
-    rec, config = small_recording(num_trials=40), small_config(
-        targets=[{"name": "choice", "kind": "classification"}], split={"by": "trials"}
-    )  # fmt: skip
+    rec, config = (
+        small_recording(num_trials=40),
+        small_config(targets=[{"name": "choice", "kind": "classification"}], split={"by": "trials"}),
+    )
     test = make_split(rec, config).intervals("test")
     words = np.array(["left", "right"])[np.arange(40) % 2].astype("<U5")
     rec = replace(rec, trials=rec.trials | {"choice": words})

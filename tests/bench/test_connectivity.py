@@ -7,9 +7,15 @@ from neuroformer.bench import connectivity
 HUBS = Path(__file__).parents[2] / "configs" / "hubs.yaml"
 SMALL = [
     "recording.options={num_units: 40, num_hubs: 2, targets_per_hub: 10, num_stretches: 10, stretch_s: 6.0}",
-    "split.block=6", "train.steps=4", "train.batch_size=64", "train.warmup=1", "train.evaluate_every=4", "train.threads=1",
-    "train.accelerator=cpu", "model.width=16",
-]  # fmt: skip
+    "split.block=6",
+    "train.steps=4",
+    "train.batch_size=64",
+    "train.warmup=1",
+    "train.evaluate_every=4",
+    "train.threads=1",
+    "train.accelerator=cpu",
+    "model.width=16",
+]
 
 
 def test_every_reading_is_scored_over_seeds():

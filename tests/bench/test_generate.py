@@ -14,11 +14,16 @@ from neuroformer.model.stepper import Stepper
 
 def plain_model():
     """Without what the original lacks."""
-    model = {"width": 16, "heads": 2, "history_filters": 0, "frame_readout": 0, "rate_anchor": False, "coupling": 0.0,
-             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2}}  # fmt: skip
-    return small_model(
-        config=small_config(model=model, inputs=[], targets=[], loss={"contrast": [], "rates": 0.0})
-    )
+    model = {
+        "width": 16,
+        "heads": 2,
+        "history_filters": 0,
+        "frame_readout": 0,
+        "rate_anchor": False,
+        "coupling": 0.0,
+        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2},
+    }
+    return small_model(config=small_config(model=model, inputs=[], targets=[], loss={"contrast": [], "rates": 0.0}))
 
 
 def test_the_rollout_and_the_naive_loop_give_the_same_spikes():

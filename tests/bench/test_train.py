@@ -36,9 +36,7 @@ def test_both_sides_have_the_same_loss_and_gradients(frames):
     for loss in (Losses(Cohort([model]))(Share(batch))["loss"], padded_loss(model, batch, dropout=0.2)):
         model.zero_grad()
         loss.backward()
-        grads.append(
-            [loss.detach()] + [p.grad for p in model.parameters() if p.grad is not None and p.grad.any()]
-        )
+        grads.append([loss.detach()] + [p.grad for p in model.parameters() if p.grad is not None and p.grad.any()])
     assert len(grads[0]) == len(grads[1]) > 50
     assert all(torch.allclose(a, b, rtol=1e-9, atol=1e-10) for a, b in zip(*grads, strict=True))
 

@@ -11,8 +11,14 @@ CONFIG = Path(__file__).parents[2] / "configs" / "inputs.yaml"
 
 
 def test_a_hundred_inputs_find_their_neurons(tmp_path):
-    small = ["recording.options={num_units: 100, duration_s: 600.0}", "train.steps=150", "train.readout_lr=1",
-             "train.threads=1", "train.accelerator=cpu", "train.evaluate_every=150"]  # fmt: skip
+    small = [
+        "recording.options={num_units: 100, duration_s: 600.0}",
+        "train.steps=150",
+        "train.readout_lr=1",
+        "train.threads=1",
+        "train.accelerator=cpu",
+        "train.evaluate_every=150",
+    ]
     result = inputs.run(CONFIG, small, windows=64, folder=tmp_path)
     assert result["readings"][result["best"]] >= 0.97 and result["units"] == 100
     assert set(result["readings"]) >= {"frame sensitivity", "occlusion", "attention to frames"}

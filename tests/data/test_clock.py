@@ -34,9 +34,7 @@ def test_no_float_comparison_decides_a_bin():
 def test_every_border_opens_the_later_bin(dt):
     k = np.arange(1, 5000)
     border = k * dt
-    assert np.array_equal(
-        to_ticks(border + 1e-9, 0.0, dt) - to_ticks(border - 2e-9 - k * 1e-9, 0.0, dt), np.ones(4999)
-    )
+    assert np.array_equal(to_ticks(border + 1e-9, 0.0, dt) - to_ticks(border - 2e-9 - k * 1e-9, 0.0, dt), np.ones(4999))
 
 
 def test_a_spike_on_start_is_in_and_on_stop_is_out():
@@ -94,9 +92,7 @@ def test_a_cap_keeps_the_first_and_can_be_counted():
     assert np.diff(capped.offsets).tolist() == [3, 3] and capped.tick.tolist() == [0, 1, 2, 0, 1, 2]
 
 
-@given(
-    times=st.lists(st.floats(0, 3, width=32), max_size=60), chunk=st.integers(1, 20), seed=st.integers(0, 99)
-)
+@given(times=st.lists(st.floats(0, 3, width=32), max_size=60), chunk=st.integers(1, 20), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_an_index_in_pieces_is_the_index_in_one(times, chunk, seed):
     """Pieces end anywhere, within a bin too; large indices lie in files."""

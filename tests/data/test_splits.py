@@ -43,9 +43,7 @@ def test_gap_between_parts_is_at_least_the_reach():
     runs = np.split(owners, edges)
     gaps = [len(r) for r in runs[1:-1] if r[0] == -1]
     assert gaps and min(gaps) * split.dt >= 0.7 - 1e-9
-    with pytest.raises(
-        ConfigError, match="split.gap is 0.05 s, but a window reaches 0.1 s beyond itself .window.past"
-    ):
+    with pytest.raises(ConfigError, match="split.gap is 0.05 s, but a window reaches 0.1 s beyond itself .window.past"):
         make_split(small_recording(), small_config(split={"block": 5.0, "gap": 0.05}))
 
 
@@ -85,7 +83,5 @@ def test_a_split_that_cannot_be(split, trials, message):
 
 def test_a_window_longer_than_a_trial():
     config = small_config(window={"current": 10.0}, split={"by": "trials"})
-    with pytest.raises(
-        ConfigError, match=r"window.current is 10 s, but the longest trial of 'small' lasts 4 s"
-    ):
+    with pytest.raises(ConfigError, match=r"window.current is 10 s, but the longest trial of 'small' lasts 4 s"):
         make_split(small_recording(num_trials=10), config)

@@ -25,9 +25,11 @@ def driven_recording(seconds=60.0):
     row, unit = np.nonzero(counts)
     rec = small_recording(num_units=3, seconds=seconds, frames=False)
     behavior = {
-        "speed": BehaviorVariable(t, speed), "choice": BehaviorVariable(t, (speed > 0).astype(float)),
-        "place": BehaviorVariable(t, np.stack([speed, 5 - 3 * speed], 1)), "pupil": rec.behavior["pupil"],
-    }  # fmt: skip
+        "speed": BehaviorVariable(t, speed),
+        "choice": BehaviorVariable(t, (speed > 0).astype(float)),
+        "place": BehaviorVariable(t, np.stack([speed, 5 - 3 * speed], 1)),
+        "pupil": rec.behavior["pupil"],
+    }
     times = t[row] + rng.uniform(0, 0.05, len(row))
     order = np.argsort(times)
     return dataclasses.replace(rec, spike_times=times[order], spike_units=unit[order], behavior=behavior)

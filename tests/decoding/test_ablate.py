@@ -20,9 +20,12 @@ from neuroformer.training.scores import score
 @pytest.mark.filterwarnings("error:Initializing zero-element tensors")
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_can_be_taken_out_and_the_windows_stay(part):
-    config = small_config(model={"time_features": 4, "blocks": [
-        {"attend": a} for a in ("current", "past", "frames", "behavior", "current")
-    ]})  # fmt: skip
+    config = small_config(
+        model={
+            "time_features": 4,
+            "blocks": [{"attend": a} for a in ("current", "past", "frames", "behavior", "current")],
+        }
+    )
     rec = small_recording()
     assert parts_of(config) == list(PARTS)
     full, one = without(config, FULL), without(config, part)

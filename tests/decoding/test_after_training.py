@@ -23,10 +23,13 @@ from neuroformer.training.train import train
 
 def config(**tune):
     return small_config(
-        targets=[{"name": "speed"}, {"name": "gaze"}], window={"frames": 0.0}, loss={"contrast": []},
-        train={"steps": 8, "lr": 1e-3}, decode={"lags": [0.2]},
+        targets=[{"name": "speed"}, {"name": "gaze"}],
+        window={"frames": 0.0},
+        loss={"contrast": []},
+        train={"steps": 8, "lr": 1e-3},
+        decode={"lags": [0.2]},
         tune={"steps": 40, "batch_size": 64, "lr": 1e-2, **tune},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture

@@ -50,9 +50,7 @@ def labels(slow, windows):
 
 def fit(data, name="ridge", shape=SHAPE, y=None, **options):
     index, windows, targets = data
-    return fit_baseline(
-        name, index, windows["train"], targets["train"] if y is None else y, shape, CONFIG, **options
-    )
+    return fit_baseline(name, index, windows["train"], targets["train"] if y is None else y, shape, CONFIG, **options)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -69,9 +67,7 @@ def changed(index, which, seed=1):
     """The same spike times, other units where ``which`` says."""
     rng = np.random.default_rng(seed)
     unit = np.where(which, rng.integers(0, 3, len(index.unit)), index.unit)
-    return SpikeIndex.from_ticks(
-        np.zeros(len(unit), int), index.keys, unit, index.origins, index.num_ticks, 3, DT
-    )
+    return SpikeIndex.from_ticks(np.zeros(len(unit), int), index.keys, unit, index.origins, index.num_ticks, 3, DT)
 
 
 @pytest.mark.parametrize(("name", "ahead"), list(itertools.product(("ridge", "kalman", "gru"), (0, 20))))
@@ -88,9 +84,14 @@ def test_no_spike_from_after_the_moment_plus_lookahead(data, name, ahead):
 def test_counts_golden():
     # two segments of 20 bins; windows of 5 bins end at bin 5 of each
     index = SpikeIndex.from_ticks(
-        np.array([0, 0, 0, 1, 1]), np.array([0, 4, 5, 3, 4]), np.array([0, 1, 1, 0, 0]),
-        np.array([0.0, 1.0]), np.array([20, 20]), 2, DT,
-    )  # fmt: skip
+        np.array([0, 0, 0, 1, 1]),
+        np.array([0, 4, 5, 3, 4]),
+        np.array([0, 1, 1, 0, 0]),
+        np.array([0.0, 1.0]),
+        np.array([20, 20]),
+        2,
+        DT,
+    )
     at = Windows(np.array([0, 1]), np.array([0, 0]))
     x = SpikeCounts(index, SHAPE)(at, Binning(2, 3)).reshape(2, -1)
     # bins [-1, 1), [1, 3), [3, 5): the spike at 5 is the label's own moment, and nothing before 0 is read
@@ -103,9 +104,7 @@ def test_counts_golden():
 def test_the_search_agrees_with_scikit_learn(data):
     index, windows, targets = data
     counts = SpikeCounts(index, SHAPE)
-    train, held = (
-        Samples(counts(windows[p], Binning(5, 2)), windows[p], targets[p]) for p in ("train", "test")
-    )
+    train, held = (Samples(counts(windows[p], Binning(5, 2)), windows[p], targets[p]) for p in ("train", "test"))
     for penalty, predicted in RidgeMethod().path(train, held, "regression", {}):
         wanted = Ridge(alpha=penalty).fit(train.flat, train.y_VC).predict(held.flat)
         np.testing.assert_allclose(predicted, wanted, atol=1e-4)
@@ -175,9 +174,7 @@ def test_a_kalman_filter_is_the_mean_of_its_gaussian():
         n = last + 1
         power = [np.linalg.matrix_power(move, k) for k in range(n)]
         mix = np.block([[power[k - j] if j <= k else np.zeros((2, 2)) for j in range(n)] for k in range(n)])
-        source = np.kron(np.diag([0.0] + [1.0] * last), moved) + np.kron(
-            np.diag([1.0] + [0.0] * last), spread
-        )
+        source = np.kron(np.diag([0.0] + [1.0] * last), moved) + np.kron(np.diag([1.0] + [0.0] * last), spread)
         prior, seeing = mix @ source @ mix.T, np.kron(np.eye(n), see)
         joint = seeing @ prior @ seeing.T + np.kron(np.eye(n), np.diag(noise))
         mean = prior @ seeing.T @ np.linalg.solve(joint, x[:n].ravel())
@@ -190,10 +187,13 @@ def test_hippocampus_position_is_decodable():
     from neuroformer.recording import open_recording
 
     rec = open_recording(path)
-    config = from_dict({
-        "window": {"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
-        "targets": [{"name": "position"}], "decode": {"lags": [1.0]},
-    })  # fmt: skip
+    config = from_dict(
+        {
+            "window": {"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
+            "targets": [{"name": "position"}],
+            "decode": {"lags": [1.0]},
+        }
+    )
     split, shape = make_split(rec, config), WindowShape.from_config(config)
     index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
     windows = {p: tile(split.blocks[p], shape) for p in split.blocks}

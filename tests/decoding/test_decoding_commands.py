@@ -23,25 +23,29 @@ from neuroformer.training.data import prepare
 
 def test_the_commands(tmp_path, capsys):
     write_npz(driven_recording(), tmp_path / "r.npz")
-    config = to_dict(small_config(
-        window={"frames": 0.0}, targets=[], loss={"contrast": []}, split={"gap": 0.2},
-        tune={"steps": 5, "evaluate_every": 5}, decode={"lags": [0.2], "bootstraps": 10},
-    ))  # fmt: skip
+    config = to_dict(
+        small_config(
+            window={"frames": 0.0},
+            targets=[],
+            loss={"contrast": []},
+            split={"gap": 0.2},
+            tune={"steps": 5, "evaluate_every": 5},
+            decode={"lags": [0.2], "bootstraps": 10},
+        )
+    )
     config["recording"]["path"] = str(tmp_path / "r.npz")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     run = str(tmp_path / "run")
     say = lambda *argv: main([*argv, "--quiet"])
     assert say("train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines") == 0
     assert say("finetune", "--run", run, "--target", "speed", "--labels", "20s", "--out", run + "_s") == 0
-    assert (
-        say("finetune", "--run", run + "_s", "--target", "choice:classification", "--out", run + "_sc") == 0
-    )
+    assert say("finetune", "--run", run + "_s", "--target", "choice:classification", "--out", run + "_sc") == 0
     summary = json.loads((tmp_path / "run_s" / "summary.json").read_text())
     assert summary["finetune_label_seconds"] == 20 and np.isfinite(summary["finetune_speed_score"])
     one = ("--target", "choice:classification", "--labels", "0.5s", "--draw", "1", "--out", run + "_1")
     capsys.readouterr()
     assert say("finetune", "--run", run, *one) == 0
-    assert "WARNING the labels of choice hold no 1, which the model can then never name" in capsys.readouterr().out  # fmt: skip
+    assert "WARNING the labels of choice hold no 1, which the model can then never name" in capsys.readouterr().out
     # what is loaded again is what was scored: its range is that of the drawn labels
     few = Neuroformer.load(run + "_s", "speed")
     ready = prepare(driven_recording(), few.config, read_bundle(tmp_path / "run_s").normalization)
@@ -82,9 +86,7 @@ def test_the_commands(tmp_path, capsys):
             assert "another process is running folds in" in capsys.readouterr().err
     summary = json.loads((tmp_path / "run_f" / "summary.json").read_text())
     low, high = summary["decode_speed_difference_low"], summary["decode_speed_difference_high"]
-    assert (
-        low <= summary["decode_speed_difference"] + 0.1 and high >= summary["decode_speed_difference"] - 0.1
-    )
+    assert low <= summary["decode_speed_difference"] + 0.1 and high >= summary["decode_speed_difference"] - 0.1
     assert say("finetune", "--run", run, "--target", "speed:wrong") == 2
     assert "expected NAME[:KIND[:SAMPLES[:PERIOD]]]" in capsys.readouterr().err
 
@@ -93,8 +95,11 @@ def test_a_target_is_what_its_words_say_or_what_the_run_declares():
     heading = TargetConfig("heading", "circular", period=360.0, samples=5)
     words = ["speed:student:5", "heading:circular:1:400", "choice:classification", "place"]
     wanted = [
-        TargetConfig("speed", noise="student", samples=5), TargetConfig("heading", "circular", period=400.0), CHOICE, PLACE,
-    ]  # fmt: skip
+        TargetConfig("speed", noise="student", samples=5),
+        TargetConfig("heading", "circular", period=400.0),
+        CHOICE,
+        PLACE,
+    ]
     assert parse_targets(words, [heading]) == wanted
     assert parse_targets(["heading"], [heading]) == [heading]
     for wrong in ("speed:regression:1:3", "speed:circular:x", "a:circular:1:2:3"):

@@ -65,8 +65,7 @@ def curve_of_run(first_s, error):
     true = np.sin(times)[:, None] + first_s
     rng = np.random.default_rng(int(first_s))
     predicted = {
-        m: true + e * rng.standard_normal(true.shape)
-        for m, e in (("pretrained", error), ("scratch", 2 * error))
+        m: true + e * rng.standard_normal(true.shape) for m, e in (("pretrained", error), ("scratch", 2 * error))
     }
     decoded = Decoded("speed", times, np.zeros(120, int), true, predicted)
     return FewShot(SPEED, small_config(), [5.0 + first_s], [0.05], {(0, 0): decoded})

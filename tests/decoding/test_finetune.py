@@ -108,9 +108,12 @@ def test_few_labels_make_exact_kernel_ridge_and_the_usual_penalty():
 
 def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
     config = small_config(
-        window={"frames": 0.0}, inputs=[], targets=[{"name": "speed", "samples": 5}],
-        model={"target_kernel": 32}, loss={"contrast": []},
-    )  # fmt: skip
+        window={"frames": 0.0},
+        inputs=[],
+        targets=[{"name": "speed", "samples": 5}],
+        model={"target_kernel": 32},
+        loss={"contrast": []},
+    )
     model, prepared = small_model(driven_recording(), config)
     head, windows = model.targets["speed"], prepared.windows("train")[:20]
     states = later_states(model, prepared.builder(windows), head.ends).view(len(windows), 5, -1)
@@ -208,9 +211,10 @@ def test_held_out_labels_and_spikes_have_no_say(extended):
     values[(times >= start) & (times < stop)] = 1e3
     inside = (rec.spike_times >= start) & (rec.spike_times < stop)
     spoiled = dataclasses.replace(
-        rec, spike_units=np.where(inside, 0, rec.spike_units),
+        rec,
+        spike_units=np.where(inside, 0, rec.spike_units),
         behavior=rec.behavior | {"speed": BehaviorVariable(times, values)},
-    )  # fmt: skip
+    )
     other = prepare(spoiled, prepared.config, prepared.normalization)
     again, same = finetune(model, other, windows, [SPEED], TUNE)
     assert info == same
@@ -224,6 +228,4 @@ def test_heads_may_look_farther_back_than_the_gaps_of_a_run_without_heads():
     ready = prepare(rec, with_targets(config, [TargetConfig("speed")]))
     assert ready.split.sha256() == prepare(rec, config).split.sha256()
     first = ready.split.blocks["test"][0, 1]
-    assert (
-        first > 0 and ready.windows("test").tick[0] >= first + 99
-    )  # a spike of the last bin before it is the 100th
+    assert first > 0 and ready.windows("test").tick[0] >= first + 99  # a spike of the last bin before it is the 100th

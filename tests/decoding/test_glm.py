@@ -50,13 +50,19 @@ def coupled():
     times_of_samples = np.arange(bins // 50) * 0.5
     clock = BehaviorVariable(np.arange(bins) * DT, np.arange(bins) * DT % 4)
     rec = Recording(
-        "coupled", times, np.repeat(u, counts[b, u]), {"id": np.arange(units)}, np.array([[0.0, bins * DT]]),
+        "coupled",
+        times,
+        np.repeat(u, counts[b, u]),
+        {"id": np.arange(units)},
+        np.array([[0.0, bins * DT]]),
         behavior={"speed": BehaviorVariable(times_of_samples, speed[::50]), "clock": clock},
-    )  # fmt: skip
+    )
     return prepare(
-        rec, window={"frames": 0.0}, split={"block": 20.0},
+        rec,
+        window={"frames": 0.0},
+        split={"block": 20.0},
         inputs=[{"name": "speed"}, {"name": "clock", "encoding": "fourier"}],
-    ), rates  # fmt: skip
+    ), rates
 
 
 @pytest.fixture(scope="module")
@@ -70,9 +76,7 @@ def index_with(index, moved):
     """The index after `moved(segment, tick, unit)` has changed its spikes."""
     segment = np.searchsorted(index.base, index.keys, side="right") - 1
     segment, tick, unit = moved(segment, index.keys - index.base[segment], index.unit)
-    return SpikeIndex.from_ticks(
-        segment, tick, unit, index.origins, index.num_ticks, index.num_units, index.dt
-    )
+    return SpikeIndex.from_ticks(segment, tick, unit, index.origins, index.num_ticks, index.num_units, index.dt)
 
 
 def test_recovers_coupling_and_inputs(coupled, fitted):
@@ -149,9 +153,7 @@ def test_optimum_agrees_with_scikit_learn():
     counts = rng.poisson(np.exp(x @ rng.normal(size=(4, 3)) * 0.4 - 0.5))
     x_RF = torch.tensor(np.hstack([x, np.ones((400, 1))]), dtype=torch.float64)
     relative = torch.tensor([1.0, 1, 1, 1, 1e-9], dtype=torch.float64)
-    problem = PoissonProblem(
-        x_RF, torch.tensor(counts, dtype=torch.float64), torch.full((3,), -1.0).double(), relative
-    )
+    problem = PoissonProblem(x_RF, torch.tensor(counts, dtype=torch.float64), torch.full((3,), -1.0).double(), relative)
     fit = problem.fit(20.0, tolerance=1e-12)
     assert fit.converged
     for unit in range(3):
@@ -214,8 +216,9 @@ def test_history_features_against_a_loop():
 @pytest.mark.parametrize("until", ["stop", "start"])
 def test_clips_hold_no_later_frame(until):
     rng = np.random.default_rng(0)
-    frames = FrameSeries(rng.integers(0, 255, (60, 6, 5), dtype=np.uint8), np.arange(300) * 0.033 + 0.004,
-                         rng.integers(0, 60, 300))  # fmt: skip
+    frames = FrameSeries(
+        rng.integers(0, 255, (60, 6, 5), dtype=np.uint8), np.arange(300) * 0.033 + 0.004, rng.integers(0, 60, 300)
+    )
     rec = Recording(
         "seen",
         np.arange(1, 99) * 0.1,
@@ -224,9 +227,7 @@ def test_clips_hold_no_later_frame(until):
         np.array([[0.0, 9.9]]),
         frames=frames,
     )
-    _, split, index, config, norm = prepare(
-        rec, window={"frames": 0.1, "frames_until": until}, split={"block": 2.0}
-    )
+    _, split, index, config, norm = prepare(rec, window={"frames": 0.1, "frames_until": until}, split={"block": 2.0})
     clips = ClipComponents(frames, split, index, config, norm["frames"]["count"], 8)
     windows = Windows(np.zeros(3, int), np.array([0, 100, 555]))
     shown = clips._shown(windows).reshape(3, 5, 3)
@@ -257,17 +258,24 @@ def _both(setup):
 
 
 def test_hippocampus_bar():
-    past, every = _both(_real(
-        "hippocampus_linear", window={"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
-        split={"block": 60.0, "gap": 1.25},
-    ))  # fmt: skip
+    past, every = _both(
+        _real(
+            "hippocampus_linear",
+            window={"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
+            split={"block": 60.0, "gap": 1.25},
+        )
+    )
     assert past >= 0.64 and every > past
 
 
 @pytest.mark.slow
 def test_retina_bar():
-    past, every = _both(_real(
-        "retina_movie_2", window={"frames": 0.0}, split={"by": "trials", "claim": "repeats"},
-        inputs=[{"name": "trial_time", "encoding": "fourier"}],
-    ))  # fmt: skip
+    past, every = _both(
+        _real(
+            "retina_movie_2",
+            window={"frames": 0.0},
+            split={"by": "trials", "claim": "repeats"},
+            inputs=[{"name": "trial_time", "encoding": "fourier"}],
+        )
+    )
     assert past >= 2.45 and every > past

@@ -18,9 +18,12 @@ from neuroformer.decoding.probe import probe, representations
 from neuroformer.recording.npz import write_npz
 
 SECTIONS = {
-    "window": {"frames": 0.0}, "targets": [], "decode": {"lags": [0.2], "bootstraps": 20}, "split": {"gap": 0.2},
+    "window": {"frames": 0.0},
+    "targets": [],
+    "decode": {"lags": [0.2], "bootstraps": 20},
+    "split": {"gap": 0.2},
     "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]},
-}  # fmt: skip
+}
 
 
 def test_every_representation_is_probed_on_held_out_windows():
@@ -77,9 +80,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     config["recording"]["path"] = str(tmp_path / "r.npz")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
     run = str(tmp_path / "run")
-    assert (
-        main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
-    )
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
     assert main(["probe", "--run", run, "--target", "speed", "--quiet"]) == 0
     assert "past + stimulus + current" in capsys.readouterr().out
     more = ["--against", run, "--features", "contrast", "--components", "3", "--color", "speed", "--quiet"]
@@ -93,9 +94,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     asked = ["--config", str(tmp_path / "c.yaml"), "--run", other, f"recording.path={tmp_path / 'r2.npz'}"]
     assert main(["train", *asked, "--no-baselines", "--quiet"]) == 0
     across = []
-    monkeypatch.setattr(
-        embedding, "consistency_across", lambda *sides: across.append(sides) or {"a_to_b": 0.0}
-    )
+    monkeypatch.setattr(embedding, "consistency_across", lambda *sides: across.append(sides) or {"a_to_b": 0.0})
     assert main(["embed", "--run", run, "--against", other, *more[2:]]) == 0
     assert len(across) == 1
 

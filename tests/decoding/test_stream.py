@@ -61,7 +61,9 @@ def test_mistakes_are_named():
 def test_the_benchmark_agrees_with_itself(monkeypatch):
     from neuroformer.bench import decode, reference_size
 
-    small = lambda frames=False: small_config(window={"frames": 0.0, "past": 0.05}, loss={"contrast": []}, inputs=[], targets=[])  # fmt: skip
+    small = lambda frames=False: small_config(
+        window={"frames": 0.0, "past": 0.05}, loss={"contrast": []}, inputs=[], targets=[]
+    )
     monkeypatch.setattr(reference_size, "config", small)
     result = decode.run(threads=1, num_windows=900, num_streamed=20)
     assert result["checked"] and result["batch_seconds"] > 0 and result["stream_ms_median"] > 0

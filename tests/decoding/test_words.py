@@ -40,7 +40,7 @@ def test_words_are_decoded_and_reported_under_their_names(tmp_path, capsys):
     tree["recording"]["path"] = str(tmp_path / "r.npz")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
     run = tmp_path / "run"
-    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", str(run), "--no-baselines", "--quiet"]) == 0  # fmt: skip
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", str(run), "--no-baselines", "--quiet"]) == 0
     capsys.readouterr()
     assert main(["decode", "--run", str(run), "--baselines", "ridge", "--quiet"]) == 0
     out = capsys.readouterr().out
@@ -68,9 +68,7 @@ def test_words_are_decoded_and_reported_under_their_names(tmp_path, capsys):
     ],
 )
 def test_words_are_no_numbers(sections, said):
-    with pytest.raises(
-        ConfigError, match=rf"'choice' of 'small' is recorded as words \(left, right\); {said}"
-    ):
+    with pytest.raises(ConfigError, match=rf"'choice' of 'small' is recorded as words \(left, right\); {said}"):
         prepare(choosing(), config(**sections))
 
 

@@ -32,7 +32,9 @@ def test_it_goes_on_from_what_it_generated(first):
     inside = (simulated.spike_times >= stop - 0.1) & (simulated.spike_times < stop)
     assert lasted.tolist() == [200] and len(history.tick) == inside.sum() > 0
     ticks = np.floor((simulated.spike_times[inside] - stop) / 0.01 + 1e-6).astype(int)
-    assert sorted(zip(history.tick, history.unit, strict=True)) == sorted(zip(ticks, simulated.spike_units[inside], strict=True))  # fmt: skip
+    assert sorted(zip(history.tick, history.unit, strict=True)) == sorted(
+        zip(ticks, simulated.spike_units[inside], strict=True)
+    )
     on = more(net, p, simulated, [0, 3], [1, 1])
     assert on.trials["source_block"].tolist() == [1, 1] and on.trials["sample"].tolist() == [2, 3]
     # another past makes other spikes, from the same random numbers

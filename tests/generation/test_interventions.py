@@ -23,9 +23,7 @@ def trained():
 
 def run(trained, *interventions, **generate):
     net, p = trained
-    g = dataclasses.replace(
-        p.config.generate, samples=2, max_seconds=1.0, interventions=interventions, **generate
-    )
+    g = dataclasses.replace(p.config.generate, samples=2, max_seconds=1.0, interventions=interventions, **generate)
     config = dataclasses.replace(p.config, generate=g)
     result = simulate(net, p.rec, p.split, p.index, p.builder, config, progress=False)
     assert result is not None
@@ -74,9 +72,7 @@ def test_clamped_and_driven_units_fire_as_asked(trained):
     again = run(trained, change("clamp", units=(3,), value=40.0), change("silence", units=(0,)))
     mine = lambda r: r.spike_times[r.spike_units == 3]
     # where the forced spikes lie follows from the seed alone, whatever else is done
-    assert np.allclose(
-        np.unique(np.floor(mine(clamped) * 100 + 1e-6)), np.unique(np.floor(mine(again) * 100 + 1e-6))
-    )
+    assert np.allclose(np.unique(np.floor(mine(clamped) * 100 + 1e-6)), np.unique(np.floor(mine(again) * 100 + 1e-6)))
     base, driven = run(trained), run(trained, change("drive", units=(3,), value=40.0))
     assert (driven.spike_units == 3).sum() > (base.spike_units == 3).sum() + 0.7 * 40 * base.duration
 
@@ -96,8 +92,11 @@ def test_a_unit_clamped_to_its_recorded_spikes_fires_them(trained):
 
 def test_silencing_does_not_hand_a_units_spikes_to_the_others():
     """Without history and residuals the process is Poisson: the other units must not fire more."""
-    net, p = small_model(config=small_config(window={"dt": 0.01, "current": 0.05, "past": 0.0, "frames": 0.0},
-                                             inputs=[], loss={"contrast": []}))  # fmt: skip
+    net, p = small_model(
+        config=small_config(
+            window={"dt": 0.01, "current": 0.05, "past": 0.0, "frames": 0.0}, inputs=[], loss={"contrast": []}
+        )
+    )
     with torch.no_grad():
         for name, weight in net.named_parameters():
             if name.startswith(("heads", "coupling", "linear", "rates.unit", "rates.out")):
@@ -116,9 +115,7 @@ def test_silencing_does_not_hand_a_units_spikes_to_the_others():
     for name, changes in (("base", None), ("silent", UnitChanges(silent, forced))):
         with torch.no_grad():
             stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
-            spikes, _ = sample_window(
-                net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0, changes
-            )
+            spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0, changes)
         counts[name] = np.bincount(spikes.unit, minlength=units) / (num * bins)
     assert counts["base"] == pytest.approx(np.full(units, 0.04), abs=0.004)
     others = [u for u in range(units) if u != 2]
@@ -152,22 +149,22 @@ def test_frames_are_replaced_shifted_frozen_and_blanked():
     frozen = made(change("freeze_frames", start=1.0, stop=3.0))
     assert np.array_equal(shown(frozen, 12.7), shown(rec, 11.0))
     blank = made(change("blank_frames", start=1.0, stop=2.0))
-    assert (np.asarray(shown(blank, at)) == 117).all() and np.array_equal(
-        shown(blank, 12.01), shown(rec, 12.01)
-    )
+    assert (np.asarray(shown(blank, at)) == 117).all() and np.array_equal(shown(blank, 12.01), shown(rec, 12.01))
     for r in (replaced, shifted, frozen, blank):
-        assert np.array_equal(shown(r, 9.9), shown(rec, 9.9)) and np.array_equal(
-            shown(r, 30.0), shown(rec, 30.0)
-        )
+        assert np.array_equal(shown(r, 9.9), shown(rec, 9.9)) and np.array_equal(shown(r, 30.0), shown(rec, 30.0))
 
 
 def test_behavior_is_set_while_asked():
     rec = small_recording(num_trials=4)
-    made = changed_recording(rec, np.array([[10.0, 14.0]]), [change("set_behavior", behavior="pupil", value=7.0, start=1.02, stop=2.0)], 0)  # fmt: skip
+    made = changed_recording(
+        rec, np.array([[10.0, 14.0]]), [change("set_behavior", behavior="pupil", value=7.0, start=1.02, stop=2.0)], 0
+    )
     t = np.array([11.0, 11.03, 11.5, 11.99, 12.0, 13.0])
     value, true = made.variable("pupil").hold(t)[:, 0], rec.variable("pupil").hold(t)[:, 0]
     assert value[1:4].tolist() == [7.0, 7.0, 7.0] and np.array_equal(value[[0, 4, 5]], true[[0, 4, 5]])
-    time = changed_recording(rec, np.array([[10.0, 14.0]]), [change("set_behavior", behavior="trial_time", value=0.5)], 0)  # fmt: skip
+    time = changed_recording(
+        rec, np.array([[10.0, 14.0]]), [change("set_behavior", behavior="trial_time", value=0.5)], 0
+    )
     assert time.variable("trial_time").hold(np.array([12.0]))[0, 0] == 0.5
 
 

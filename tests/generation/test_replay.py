@@ -61,7 +61,9 @@ def test_replayed_steps_draw_the_same_spikes(model, replayed):
     assert again.guard_hits == made.guard_hits
 
 
-@pytest.mark.parametrize("options", [{"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7}, {"temperature_dt": 0.0}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options", [{"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7}, {"temperature_dt": 0.0}]
+)
 def test_however_they_are_drawn(options, replayed):
     net, p = small()
     config = dataclasses.replace(CONFIG, max_tokens=30, **options)
@@ -118,7 +120,18 @@ def test_windows_after_the_true_past_are_replayed_as_well(replayed):
 class Capturable(TorchDispatchMode):
     """Refuses what waits for the device or depends on values, and notes the storages that come from outside."""
 
-    WAITS = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "equal", "is_nonzero", "item", "lift_fresh", "_to_copy", "bincount")  # fmt: skip
+    WAITS = (
+        "_local_scalar_dense",
+        "nonzero",
+        "unique",
+        "masked_select",
+        "equal",
+        "is_nonzero",
+        "item",
+        "lift_fresh",
+        "_to_copy",
+        "bincount",
+    )
 
     def __init__(self):
         super().__init__()
@@ -147,9 +160,7 @@ class Capturable(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"top_k_dt": 3, "top_p_id": 0.7}, {"interventions": INTERVENTIONS}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"top_k_dt": 3, "top_p_id": 0.7}, {"interventions": INTERVENTIONS}], ids=str)
 def test_a_step_waits_for_nothing_and_lives_in_its_places(options, replayed, monkeypatch):
     """What a graph needs: no question to the device, no shape that depends on values, and from window to window no
     memory from outside but the places, the weights and what the captured step keeps."""

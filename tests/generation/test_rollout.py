@@ -21,9 +21,7 @@ CONFIG = GenerateConfig(max_seconds=0.5)
 
 def run(net, prepared, which=slice(None), config=CONFIG, seed=3, sequences=None):
     sequences = (
-        sequences_of(prepared.split, prepared.index, prepared.builder.shape, config)
-        if sequences is None
-        else sequences
+        sequences_of(prepared.split, prepared.index, prepared.builder.shape, config) if sequences is None else sequences
     )
     result = rollout(net, prepared.builder, sequences[which], config, seed)
     s = result.spikes
@@ -39,9 +37,7 @@ def simulated(net, p, **options):
 def test_uniforms_are_uniform_and_a_function_of_their_arguments():
     ident = torch.arange(20_000)
     u = uniforms(7, ident, 3, 2, 1)
-    assert torch.equal(u, uniforms(7, ident, 3, 2, 1)) and torch.equal(
-        u[500:501], uniforms(7, ident[500:501], 3, 2, 1)
-    )
+    assert torch.equal(u, uniforms(7, ident, 3, 2, 1)) and torch.equal(u[500:501], uniforms(7, ident[500:501], 3, 2, 1))
     assert u.min() >= 0 and u.max() < 1
     assert np.abs(np.histogram(u.numpy(), 20, (0, 1))[0] - 1000).max() < 150
     others = [

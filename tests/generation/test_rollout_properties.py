@@ -44,9 +44,14 @@ def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
     s, h = p.split, what.history
     ends = np.rint((s.segments[:, 1] - s.segments[:, 0]) / s.dt).astype(int)
     index = SpikeIndex.from_ticks(
-        what.segment[np.concatenate([h.sequence, made.sequence])], np.concatenate([h.tick, made.tick]),
-        np.concatenate([h.unit, made.unit]), s.segments[:, 0], ends, net.num_units, s.dt,
-    )  # fmt: skip
+        what.segment[np.concatenate([h.sequence, made.sequence])],
+        np.concatenate([h.tick, made.tick]),
+        np.concatenate([h.unit, made.unit]),
+        s.segments[:, 0],
+        ends,
+        net.num_units,
+        s.dt,
+    )
     again = rollout_true_past(net, p.builder, index, what, config, seed=3).spikes
     assert len(made.tick) > 20 and cells(again) == cells(made)
     other = dataclasses.replace(index, unit=(index.unit + 1) % net.num_units)
@@ -90,13 +95,14 @@ def test_time_before_an_origin_is_missing_and_not_silent(small):
     watched = Watched(p.rec, p.index, p.config, p.normalization)
     original = Stepper.__init__
     try:
-        Stepper.__init__ = lambda self, model, batch: (seen.append(batch.available_W.tolist()), original(self, model, batch))[1]  # fmt: skip
+        Stepper.__init__ = lambda self, model, batch: (
+            seen.append(batch.available_W.tolist()),
+            original(self, model, batch),
+        )[1]
         rollout(net, watched, what, CONFIG, seed=0)
     finally:
         Stepper.__init__ = original
-    assert (
-        seen[0] == [0] * len(what) and seen[1] == [5] * len(what) and seen[2] == seen[-1] == [10] * len(what)
-    )
+    assert seen[0] == [0] * len(what) and seen[1] == [5] * len(what) and seen[2] == seen[-1] == [10] * len(what)
 
 
 def test_what_a_loop_starts_from_lies_outside_the_training_blocks():
@@ -120,9 +126,14 @@ def test_a_loop_starts_from_the_spikes_before_its_start_and_from_no_later_one():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"temperature_dt": 1.5, "temperature_id": 2.0}, {"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7},
-     {"temperature_dt": 0.0, "temperature_id": 0.0}],
-)  # fmt: skip
+    [
+        {},
+        {"temperature_dt": 1.5, "temperature_id": 2.0},
+        {"top_k_dt": 3, "top_k_id": 2},
+        {"top_p_dt": 0.8, "top_p_id": 0.7},
+        {"temperature_dt": 0.0, "temperature_id": 0.0},
+    ],
+)
 def test_spikes_are_drawn_in_the_order_of_bins_and_units(small, options):
     """dt never decreases; within a bin the unit never decreases: whatever the sampler is told."""
     net, p = small
@@ -146,9 +157,7 @@ def first_spikes(net, p, **options):
         stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
         zero = torch.zeros(num, dtype=torch.int64)
         following = stepper.after(torch.arange(num), zero, zero - 1, zero + 1)
-        spikes, _ = sample_window(
-            net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(**options), 0
-        )
+        spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(**options), 0)
     out = np.full((2, num), -1)
     sequence, place = np.unique(spikes.sequence, return_index=True)
     out[:, sequence] = spikes.tick[place], spikes.unit[place]
@@ -178,7 +187,7 @@ def test_the_model_is_told_the_last_spike_and_how_often_it_was_repeated(monkeypa
     after = Stepper.after
 
     def watched(stepper, which, tick, unit, count):
-        for row, *last in zip(stepper.rows[which].tolist(), tick.tolist(), unit.tolist(), count.tolist(), strict=True):  # fmt: skip
+        for row, *last in zip(stepper.rows[which].tolist(), tick.tolist(), unit.tolist(), count.tolist(), strict=True):
             seen[row][len(seen[row])] = tuple(last)
         return after(stepper, which, tick, unit, count)
 
@@ -201,9 +210,7 @@ def test_the_model_is_told_the_last_spike_and_how_often_it_was_repeated(monkeypa
 @pytest.mark.parametrize("factorization", ["conditional", "independent"])
 def test_draws_follow_the_stated_probabilities(factorization):
     """The share of empty windows, and of every first cell, is what the model gives them."""
-    net, p = small_model(
-        small_recording(rate=2.0), small_config(model={"factorization": factorization, "width": 16})
-    )
+    net, p = small_model(small_recording(rate=2.0), small_config(model={"factorization": factorization, "width": 16}))
     num = 8_000
     windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
     with torch.no_grad():
@@ -211,15 +218,11 @@ def test_draws_follow_the_stated_probabilities(factorization):
         zero = torch.zeros(1, dtype=torch.int64)
         following = one.after(zero, zero, zero - 1, zero + 1)
         dt = following.dt_logits().softmax(1)[0]
-        first = torch.stack([dt[b] * following.id_logits(zero + b).softmax(1)[0] for b in range(net.num_bins)])  # fmt: skip
+        first = torch.stack([dt[b] * following.id_logits(zero + b).softmax(1)[0] for b in range(net.num_bins)])
         stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
         spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0)
-    sequence, place = np.unique(
-        spikes.sequence, return_index=True
-    )  # drawn in order, so the first is the first
-    share = (
-        np.bincount(spikes.tick[place] * net.num_units + spikes.unit[place], minlength=first.numel()) / num
-    )
+    sequence, place = np.unique(spikes.sequence, return_index=True)  # drawn in order, so the first is the first
+    share = np.bincount(spikes.tick[place] * net.num_units + spikes.unit[place], minlength=first.numel()) / num
     spread = np.sqrt(first.numpy().ravel() / num)
     assert abs(1 - len(sequence) / num - float(dt[-1])) < 4 * np.sqrt(0.25 / num)
     assert (np.abs(share - first.numpy().ravel()) < 5 * spread + 1e-4).all()
@@ -248,7 +251,9 @@ def test_where_rounding_flips_a_token_the_first_divergence_is_reported(small):
     units[last] = (units[last] + 1) % net.num_units
     parted = first_divergence(base, dataclasses.replace(base, spike_units=units))
     assert np.isnan(np.delete(parted, 1)).all() and parted[1] == pytest.approx(base.spike_times[last] - start)
-    gone = dataclasses.replace(base, spike_times=np.delete(base.spike_times, last), spike_units=np.delete(base.spike_units, last))  # fmt: skip
+    gone = dataclasses.replace(
+        base, spike_times=np.delete(base.spike_times, last), spike_units=np.delete(base.spike_units, last)
+    )
     assert first_divergence(base, gone)[1] == parted[1]
 
 
@@ -264,4 +269,6 @@ def test_a_loop_never_touches_the_recorded_spikes(small):
             raise AssertionError(f"the recorded {name} was read")
 
     builder = p.builder.__class__(p.rec, Untouchable(), p.config, p.normalization)
-    assert cells(rollout(net, builder, what, CONFIG, 0).spikes) == cells(rollout(net, p.builder, what, CONFIG, 0).spikes)  # fmt: skip
+    assert cells(rollout(net, builder, what, CONFIG, 0).spikes) == cells(
+        rollout(net, p.builder, what, CONFIG, 0).spikes
+    )

@@ -37,8 +37,10 @@ def worker(*arguments):
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("kill_worker.py")), *map(str, arguments)],
-        stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def kill(folder, out, after):
@@ -141,9 +143,11 @@ def test_shares_take_the_gpus_in_turn(monkeypatch):
 def stimulus_file(folder, **arrays):
     rng = np.random.default_rng(0)
     values = {
-        "frames": rng.integers(0, 255, (60, 8, 8), dtype=np.uint8), "frames_rate": 20.0,
-        "pupil": np.ones(60), "pupil_rate": 20.0,
-    }  # fmt: skip
+        "frames": rng.integers(0, 255, (60, 8, 8), dtype=np.uint8),
+        "frames_rate": 20.0,
+        "pupil": np.ones(60),
+        "pupil_rate": 20.0,
+    }
     np.savez(folder / "stimulus.npz", **(values | arrays))
     return folder / "stimulus.npz"
 
@@ -154,9 +158,7 @@ def test_a_stimulus_without_spikes_is_simulated(whole, tmp_path):
     assert rec.num_spikes == 0 and rec.unit_ids == p.rec.unit_ids and rec.duration == pytest.approx(3.0)
     made = simulate_new(net, p, rec)
     assert made.duration == pytest.approx(3 * 2.0) and made.num_spikes > 0
-    twice = open_stimulus(
-        stimulus_file(tmp_path, trials_start=[0.0, 1.5], trials_stop=[1.5, 3.0]), p.rec.unit_ids
-    )
+    twice = open_stimulus(stimulus_file(tmp_path, trials_start=[0.0, 1.5], trials_stop=[1.5, 3.0]), p.rec.unit_ids)
     made = simulate_new(net, p, twice)
     assert made.num_trials == 6 and set(made.trials["source_trial"]) == {0, 1}
 
@@ -178,9 +180,7 @@ def test_a_stimulus_that_says_nothing_is_refused(tmp_path):
     np.savez(tmp_path / "empty.npz", speed=np.ones(3))
     with pytest.raises(ValueError, match="neither frames nor behavior with times"):
         open_stimulus(tmp_path / "empty.npz", ["a"])
-    alone = small_config(
-        inputs=[], window={"frames": 0.0, "current": 0.05, "past": 0.1}, loss={"contrast": []}
-    )
+    alone = small_config(inputs=[], window={"frames": 0.0, "current": 0.05, "past": 0.1}, loss={"contrast": []})
     assert silence(3.0, ["a", "b"], alone).duration == 3.0
     with pytest.raises(ValueError, match="the model reads frames, pupil"):
         silence(3.0, ["a"], small_config())

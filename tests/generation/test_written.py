@@ -31,7 +31,9 @@ def test_a_simulation_comes_back(simulated, kind, suffix, tmp_path):
         times = np.concatenate([np.arange(a + 0.005, b, 0.01) for a, b in rec.trial_intervals])
         values = np.random.default_rng(0).normal(size=(len(times), rec.num_units)).astype(np.float32)
         empty = np.zeros(0)
-        rec = dataclasses.replace(rec, spike_times=empty, spike_units=empty.astype(np.int32), traces=Traces(times, values, "dF/F"))  # fmt: skip
+        rec = dataclasses.replace(
+            rec, spike_times=empty, spike_units=empty.astype(np.int32), traces=Traces(times, values, "dF/F")
+        )
     back = neuroformer.open_recording(write_recording(rec, tmp_path / f"simulated{suffix}"))
     np.testing.assert_array_equal(back.spike_times, rec.spike_times)
     np.testing.assert_array_equal(back.spike_units, rec.spike_units)
@@ -49,7 +51,5 @@ def test_other_readers_of_nwb_see_that_it_was_simulated(simulated, tmp_path):
     pynwb = pytest.importorskip("pynwb")
     with pynwb.NWBHDF5IO(write_recording(simulated, tmp_path / "simulated.nwb"), "r") as io:
         file = io.read()
-        assert file.session_description.startswith(
-            "simulated in closed loop from 'small', test part, 2 sample(s)"
-        )
+        assert file.session_description.startswith("simulated in closed loop from 'small', test part, 2 sample(s)")
         assert file.trials["seed"][:].tolist() == simulated.trials["seed"].tolist()

@@ -78,9 +78,11 @@ def attention_cases() -> Iterator[Case]:
 def cross_entropy_cases(roomy: bool) -> Iterator[Case]:
     """Many units, few bins, wide states, and units with a base."""
     for name, classes, features, base in (
-        ("100000 classes", 100_000, 256, False), ("20 classes", 20, 256, False),
-        ("5000 classes, 512 features", 5000, 512, False), ("400 classes, base", 400, 256, True),
-    ):  # fmt: skip
+        ("100000 classes", 100_000, 256, False),
+        ("20 classes", 20, 256, False),
+        ("5000 classes, 512 features", 5000, 512, False),
+        ("400 classes, base", 400, 256, True),
+    ):
         plan = configs.cross_entropy_plan(8192, classes, features, torch.bfloat16, roomy=roomy, base=base)
         shape = {"D": features, "PD": padded(features), "GRAD": True, "ORDERED": bool(plan[-1])}
         shape |= {"BASED": base, "BASE_GRAD": base, "BOUNDED": bool(plan[-1])}
@@ -154,9 +156,7 @@ def main(names: list[str], architectures: list[str]) -> dict[str, dict[str, dict
     for architecture in architectures:
         target = GPUTarget("cuda", int(architecture), 32)
         roomy = architecture in ROOMY
-        for name, kernel, constants, tile, dtype in (
-            *attention_cases(), *cross_entropy_cases(roomy), *other_cases()
-        ):  # fmt: skip
+        for name, kernel, constants, tile, dtype in (*attention_cases(), *cross_entropy_cases(roomy), *other_cases()):
             if names and name not in names:
                 continue
             cost = compile_one(kernel, constants, tile, dtype, target)

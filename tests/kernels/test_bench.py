@@ -32,9 +32,12 @@ def test_without_a_gpu_it_says_so_and_exits_with_3():
     code = "import sys; sys.path.append(sys.argv.pop()); import runpy; "
     code += "runpy.run_module('neuroformer.bench.kernels', run_name='__main__', alter_sys=True)"
     done = subprocess.run(
-        [sys.executable, "-S", "-c", code, site], cwd=ROOT, capture_output=True, text=True,
+        [sys.executable, "-S", "-c", code, site],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-    )  # fmt: skip
+    )
     assert done.returncode == 3, done.stderr
     assert done.stdout == "bench kernels: no CUDA device here; nothing checked, nothing timed (exit code 3)\n"
 
@@ -93,9 +96,7 @@ def test_rows_are_checked_on_their_own_batches(monkeypatch):
     for shared in (False, True):
         decode = kernel_contestants.DecodeShape("decode", 4, 9, shared, heads=2, width=16)
         kernel_rows.check_decode(decode, "cpu")
-    size = kernel_contestants.TwinSize(
-        16, 1, (1, 0, 1, 0), units=9, bins=3, windows=2, spikes=3, past=3, frames=4
-    )
+    size = kernel_contestants.TwinSize(16, 1, (1, 0, 1, 0), units=9, bins=3, windows=2, spikes=3, past=3, frames=4)
     kernel_rows.check_step(kernel_contestants.StepShape("step", size), "cpu")
     right = kernel_rows.attention
     monkeypatch.setattr(kernel_rows, "attention", lambda *args, **more: right(*args, **more) * 1.05)
@@ -192,9 +193,7 @@ class CpuClock:
 def test_the_worker_from_end_to_end(monkeypatch, capsys):
     """Every branch of the measuring process except the device itself, on batches of a few tokens."""
     contest = kernel_contestants
-    size = kernel_contestants.TwinSize(
-        16, 1, (1, 1, 1, 1), units=9, bins=3, windows=2, spikes=3, past=3, frames=4
-    )
+    size = kernel_contestants.TwinSize(16, 1, (1, 1, 1, 1), units=9, bins=3, windows=2, spikes=3, past=3, frames=4)
     families = (
         ("attention", SHAPES[:2], contest.attention_contestants),
         ("cross-entropy", [contest.LossShape("loss", 28, 70, features=16)], contest.loss_contestants),
@@ -228,9 +227,7 @@ def test_the_worker_from_end_to_end(monkeypatch, capsys):
     ):
         assert "failed" not in rows[key], (key, rows[key])
 
-    monkeypatch.setattr(
-        kernel_worker, "all_checks", lambda: [("a: b", lambda: None), ("c: d", lambda: 1 / 0)]
-    )
+    monkeypatch.setattr(kernel_worker, "all_checks", lambda: [("a: b", lambda: None), ("c: d", lambda: 1 / 0)])
     monkeypatch.setattr(kernel_worker, "warm", lambda part, parts: None)
     kernel_worker.check("0", 1, [])
     messages = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -319,11 +316,7 @@ def test_a_child_is_killed_with_all_that_it_started(tmp_path):
     code += "print('{\"a\": 1}', flush=True); print('a remark', flush=True); time.sleep(60)"
     messages = list(kernels._messages([sys.executable, "-S", "-E", "-c", code], dict(os.environ), 4.0))
     assert messages[0] == {"a": 1} and len(messages) == 2
-    assert (
-        messages[1]["end"] == -9
-        and messages[1]["why"] == "out of time"
-        and "a remark" in messages[1]["errors"]
-    )
+    assert messages[1]["end"] == -9 and messages[1]["why"] == "out of time" and "a remark" in messages[1]["errors"]
 
 
 def test_bars():
@@ -336,8 +329,13 @@ def test_bars():
     }
     said = kernels.bars({name: {"contestants": entry} for name, entry in rows.items()})
     assert [line.split(": ")[1].split(",")[0] for line in said] == [
-        "NOT REACHED", "reached", "reached", "NOT REACHED", "not measured", "reached",
-    ]  # fmt: skip
+        "NOT REACHED",
+        "reached",
+        "reached",
+        "NOT REACHED",
+        "not measured",
+        "reached",
+    ]
 
 
 @on_a_cpu

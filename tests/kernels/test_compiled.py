@@ -37,8 +37,11 @@ def check(names: tuple[str, ...], architectures: tuple[str, ...]) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
         [sys.executable, str(HERE / "compile_kernels.py"), *architectures, *names],
-        env=environment, capture_output=True, text=True, timeout=1200,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
     same_compiler = found.pop("triton") == STORED["triton"]
@@ -68,8 +71,12 @@ def test_every_kernel_everywhere():
 def test_every_check_of_a_gpu_compiles_as_it_is_called():
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     done = subprocess.run(
-        [sys.executable, str(HERE / "dry_run.py"), "90"], env=environment, capture_output=True, text=True, timeout=1200,
-    )  # fmt: skip
+        [sys.executable, str(HERE / "dry_run.py"), "90"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["failed"] and found["kernels"] > 50

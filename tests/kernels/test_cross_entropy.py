@@ -57,9 +57,7 @@ def test_gradcheck_in_float64(base):
 
 def test_a_base_outside_the_support_is_not_read():
     """It may hold NaN there; its gradient is zero there; and it needs none for the others to have theirs."""
-    (h, w, b, base), (target, low, high), _ = cases.CrossEntropyCase("x", 40, 90, 16, base=True).tensors(
-        DEVICE
-    )
+    (h, w, b, base), (target, low, high), _ = cases.CrossEntropyCase("x", 40, 90, 16, base=True).tensors(DEVICE)
     classes = torch.arange(90, device=DEVICE)
     outside = (classes < low[:, None]) | (classes >= high[:, None])
     base[outside] = float("nan")

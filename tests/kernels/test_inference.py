@@ -29,8 +29,7 @@ def test_decode_implementations_agree(shared):
     case = cases.SMALL_DECODE[3 if shared else 0]
     arguments, options = case.arguments(DEVICE, torch.float32)
     eager, sdpa, triton = (
-        decode_attention(*arguments, case.capacity, **options, impl=impl)
-        for impl in ("eager", "sdpa", "triton")
+        decode_attention(*arguments, case.capacity, **options, impl=impl) for impl in ("eager", "sdpa", "triton")
     )
     torch.testing.assert_close(sdpa, eager)
     torch.testing.assert_close(triton, eager)
@@ -41,9 +40,7 @@ def test_decode_opcheck():
     case = cases.SMALL_DECODE[0]
     arguments, _ = case.arguments(DEVICE, case.dtype)
     plan = configs.decode_plan(6, 80, 32, case.dtype, shared=False)
-    torch.library.opcheck(
-        torch.ops.neuroformer.decode_attention.default, (*arguments, None, None, None, plan)
-    )
+    torch.library.opcheck(torch.ops.neuroformer.decode_attention.default, (*arguments, None, None, None, plan))
 
 
 @pytest.mark.parametrize("per_head", [True, False])
@@ -70,9 +67,27 @@ def test_map_opcheck():
     tiles = torch.tensor([[0, 0], [1, 0]], dtype=torch.int32, device=DEVICE)
     torch.library.opcheck(
         torch.ops.neuroformer.attention_map.default,
-        (q, q, torch.zeros(1, 5, device=DEVICE), labels, labels, tiles, None, layout.offsets, layout.offsets,
-         None, None, None, 1, 1, False, -1.0, True, [32, 32, 4, 1]),
-    )  # fmt: skip
+        (
+            q,
+            q,
+            torch.zeros(1, 5, device=DEVICE),
+            labels,
+            labels,
+            tiles,
+            None,
+            layout.offsets,
+            layout.offsets,
+            None,
+            None,
+            None,
+            1,
+            1,
+            False,
+            -1.0,
+            True,
+            [32, 32, 4, 1],
+        ),
+    )
 
 
 def test_refusals():

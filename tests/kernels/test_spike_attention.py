@@ -40,9 +40,17 @@ def test_gradcheck_in_float64(backward):
 
     def call(q, k, v):
         return spike_attention(
-            q, k, v, q_layout, k_layout, **times, rotary_freqs=freqs, window_s=0.8,
-            dropout_p=0.2, dropout_seed=torch.tensor(3, device=DEVICE),
-        )[0]  # fmt: skip
+            q,
+            k,
+            v,
+            q_layout,
+            k_layout,
+            **times,
+            rotary_freqs=freqs,
+            window_s=0.8,
+            dropout_p=0.2,
+            dropout_seed=torch.tensor(3, device=DEVICE),
+        )[0]
 
     with configs.forced(backward=backward):
         assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
@@ -115,9 +123,22 @@ def test_opcheck():
     none = torch.zeros(0, 2, dtype=torch.int32, device=DEVICE)
     tiles = worklist.tiles(q_layout, plan[0])
     arguments = (
-        *inputs, q_layout.offsets, k_layout.offsets, None, tiles, none, none, None, None, None, None,
-        False, -1.0, 0.0, plan,
-    )  # fmt: skip
+        *inputs,
+        q_layout.offsets,
+        k_layout.offsets,
+        None,
+        tiles,
+        none,
+        none,
+        None,
+        None,
+        None,
+        None,
+        False,
+        -1.0,
+        0.0,
+        plan,
+    )
     torch.library.opcheck(torch.ops.neuroformer.spike_attention.default, arguments)
 
 
@@ -129,8 +150,7 @@ def test_compiles_without_graph_breaks():
 
     def step(q, k, v):
         first = attention(q, q, q, q_layout, q_layout, causal=True, impl="triton")
-        return attention(first, k, v, q_layout, k_layout, k_index=index, dropout_p=0.1, dropout_seed=3,
-                         impl="triton")  # fmt: skip
+        return attention(first, k, v, q_layout, k_layout, k_index=index, dropout_p=0.1, dropout_seed=3, impl="triton")
 
     expected = step(*inputs)
     expected_grads = torch.autograd.grad(expected.sum(), inputs)

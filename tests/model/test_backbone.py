@@ -21,12 +21,13 @@ from neuroformer.training.train import train
 transformers = pytest.importorskip("transformers")
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 NETWORKS = {
-    "resnet": transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic",
-                                        downsample_in_first_stage=False),
+    "resnet": transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 12], depths=[1, 1], layer_type="basic", downsample_in_first_stage=False
+    ),
     "dinov2": transformers.Dinov2Config(**SHAPE | {"image_size": 8, "patch_size": 4, "mlp_ratio": 1}),
     "vit": transformers.ViTConfig(**SHAPE, image_size=16, patch_size=4),
     "videomae": transformers.VideoMAEConfig(**SHAPE, image_size=8, patch_size=4, num_frames=4, tubelet_size=2),
-}  # fmt: skip
+}
 GRIDS = {"resnet": [3, 2, 2], "dinov2": [3, 2, 2], "vit": [3, 2, 2], "videomae": [2, 2, 2]}
 
 

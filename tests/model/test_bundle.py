@@ -24,10 +24,15 @@ def stored_batch(tensors):
     plain = {k: v for k, v in tensors.items() if "." not in k}
     around = Around(ragged("around.layout"), tensors["around.tick_S"], tensors["around.unit_S"])
     return Batch(
-        **plain, current=ragged("current"), past=ragged("past"), around=around, clips=Clips(**part("clips.")),
+        **plain,
+        current=ragged("current"),
+        past=ragged("past"),
+        around=around,
+        clips=Clips(**part("clips.")),
         earlier=Earlier(**part("earlier.")),
-        inputs=part("inputs."), targets=part("targets."),
-    )  # fmt: skip
+        inputs=part("inputs."),
+        targets=part("targets."),
+    )
 
 
 @pytest.mark.parametrize("folder", STORED, ids=lambda f: f.name)

@@ -102,9 +102,7 @@ def test_finished_mass_plus_live_mass_is_one(model):
         sequences = list(all_sequences(length, 2, 2))
         num = len(sequences)
         cells = torch.tensor(sequences, dtype=torch.int64).reshape(-1, 2)
-        many = prepared.builder(
-            Windows(*(np.repeat(x, num) for x in (one.segment_W.numpy(), one.tick_W.numpy())))
-        )
+        many = prepared.builder(Windows(*(np.repeat(x, num) for x in (one.segment_W.numpy(), one.tick_W.numpy()))))
         many = dataclasses.replace(
             many,
             current=Ragged.from_lengths(torch.full((num,), length)),

@@ -11,9 +11,7 @@ from neuroformer.model.embed import past_spikes
 
 
 def _case():
-    config = small_config(
-        window={"dt": 0.01, "current": 0.05, "past": 0.2, "frames": 0.15}, model={"surprise": 0.2}
-    )
+    config = small_config(window={"dt": 0.01, "current": 0.05, "past": 0.2, "frames": 0.15}, model={"surprise": 0.2})
     model, prepared = small_model(config=config)
     assert model.surprise is not None
     return model, prepared
@@ -24,9 +22,7 @@ def test_counted_minus_expected_frame_by_frame():
     model, prepared = _case()
     surprise, rec = model.surprise, prepared.rec
     assert surprise is not None and rec.frames is not None and model.what_where is not None
-    windows = Windows(
-        np.zeros(3, np.int64), np.array([0, 12, 400])
-    )  # a recording's start, off the frames' grid, on it
+    windows = Windows(np.zeros(3, np.int64), np.array([0, 12, 400]))  # a recording's start, off the frames' grid, on it
     batch = prepared.builder(windows)
     earlier = batch.earlier
     assert earlier is not None
@@ -89,9 +85,7 @@ def test_spikes_tell_of_the_shift_that_made_them_more_likely():
         )
         return features[:, -num:].unflatten(1, (2, -1)).sum(2).detach()
 
-    assert (
-        shift(0)[1:, 1] > shift(4)[1:, 1]
-    ).all()  # the first window opens the recording: no frame came before
+    assert (shift(0)[1:, 1] > shift(4)[1:, 1]).all()  # the first window opens the recording: no frame came before
     assert torch.equal(shift(0)[:, 0], torch.zeros(16))
 
 
@@ -106,9 +100,9 @@ def test_a_silent_unit_is_missed():
 
     def features(weight):
         rows = batch.past.row_T, batch.past_tick_P, batch.past_unit_P
-        return model.surprise.features(batch.earlier, expected, *rows, weight, until=0)[
-            :, : -2 * filters
-        ].unflatten(1, (6, -1))
+        return model.surprise.features(batch.earlier, expected, *rows, weight, until=0)[:, : -2 * filters].unflatten(
+            1, (6, -1)
+        )
 
     weight = (batch.past_unit_P != 2).double()
     change = features(weight) - features(None)

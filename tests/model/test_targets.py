@@ -37,10 +37,12 @@ def many_targets(lookahead=0.0, networks=0, kernel=0):
     config = small_config(
         window={"lookahead": lookahead, "target_past": 0.2},
         targets=[
-            {"name": "speed", "samples": 5, "noise": "gaussian"}, {"name": "gaze", "noise": "student"},
-            {"name": "heading", "kind": "circular", "samples": 5}, {"name": "choice", "kind": "classification"},
+            {"name": "speed", "samples": 5, "noise": "gaussian"},
+            {"name": "gaze", "noise": "student"},
+            {"name": "heading", "kind": "circular", "samples": 5},
+            {"name": "choice", "kind": "classification"},
         ],
-    )  # fmt: skip
+    )
     model = dataclasses.replace(config.model, target_networks=networks, target_kernel=kernel)
     return dataclasses.replace(config, model=model)
 
@@ -85,9 +87,7 @@ def test_a_value_sees_no_spike_from_its_moment_plus_lookahead_on(lookahead, netw
     if lookahead:
         inside = (rec.spike_times >= 4.05) & (rec.spike_times < 4.08)
         assert inside.any()
-        other = dataclasses.replace(
-            rec, spike_units=np.where(inside, (rec.spike_units + 1) % 6, rec.spike_units)
-        )
+        other = dataclasses.replace(rec, spike_units=np.where(inside, (rec.spike_units + 1) % 6, rec.spike_units))
         after = values(small_model(other, config)[1])
         assert not np.allclose(after["gaze"], before["gaze"])
 
@@ -127,9 +127,7 @@ def test_values_lie_at_their_own_times():
     _, prepared = small_model(rec, many_targets())
     batch = prepared.builder(Windows(np.array([0]), np.array([100])))
     at = 1.0 + np.arange(1, 6) * 0.01
-    np.testing.assert_allclose(
-        batch.targets["speed"][0, :, 0], rec.variable("speed").interpolate(at)[:, 0], rtol=1e-5
-    )
+    np.testing.assert_allclose(batch.targets["speed"][0, :, 0], rec.variable("speed").interpolate(at)[:, 0], rtol=1e-5)
     assert batch.targets["gaze"].shape == (1, 1, 2)
 
 
@@ -154,9 +152,7 @@ def test_degrees_are_not_taken_for_radians():
     turning = BehaviorVariable(np.arange(0, 40, 0.05), (np.arange(800) * 50.0) % 360)
     rec = dataclasses.replace(rec, behavior={**rec.behavior, "heading": turning})
     config = small_config(targets=[{"name": "heading", "kind": "circular"}])
-    with pytest.raises(
-        ConfigError, match="'heading' is circular and its values run from 0 to 350.*period: 360"
-    ):
+    with pytest.raises(ConfigError, match="'heading' is circular and its values run from 0 to 350.*period: 360"):
         small_model(rec, config)
 
 
@@ -182,9 +178,7 @@ def test_losses_are_the_likelihoods_that_they_claim():
 
 def test_decoded_values_stay_near_what_training_held():
     values = head().values(torch.tensor([[-100.0, 0.5], [100.0, -0.5]], dtype=torch.float64))
-    torch.testing.assert_close(
-        values, torch.tensor([[-0.9, 0.5], [9.9, -0.5]], dtype=torch.float64), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(values, torch.tensor([[-0.9, 0.5], [9.9, -0.5]], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_missing_values_have_no_say():
@@ -200,11 +194,7 @@ def test_the_model_says_how_sure_it_is():
     model, prepared = small_model(recording_with_heading(), many_targets())
     windows = Windows(np.zeros(3, int), np.array([100, 200, 300]))
     spreads = predict_spreads(model, prepared, windows)
-    assert (
-        set(spreads) == {"speed", "gaze"}
-        and spreads["speed"].shape == (15, 1)
-        and (spreads["gaze"] > 0).all()
-    )
+    assert set(spreads) == {"speed", "gaze"} and spreads["speed"].shape == (15, 1) and (spreads["gaze"] > 0).all()
     choice = predict_targets(model, prepared, windows)["choice"]
     assert set(np.unique(choice)) <= {3.0, 4.0} and choice.shape == (3, 1)
 

@@ -76,9 +76,11 @@ def test_auto_on_a_cpu():
 
 def test_every_row_of_the_tables_names_an_implementation():
     for rows, known in (
-        (table.ATTENTION_AUTO, table.ATTENTION), (table.CROSS_ENTROPY_AUTO, table.CROSS_ENTROPY),
-        (table.DECODE_AUTO, table.DECODE), (table.MAP_AUTO, table.MAP),
-    ):  # fmt: skip
+        (table.ATTENTION_AUTO, table.ATTENTION),
+        (table.CROSS_ENTROPY_AUTO, table.CROSS_ENTROPY),
+        (table.DECODE_AUTO, table.DECODE),
+        (table.MAP_AUTO, table.MAP),
+    ):
         assert {impl for impl, _, _ in rows} <= set(known)
         assert rows[-1][1:] == (None, None), "the last row takes every device and dtype"
 
@@ -115,9 +117,7 @@ def test_more_refusals():
 
 def test_dropout_of_eager_and_its_seed():
     arguments, _ = inputs()
-    first, again, other = (
-        attention(*arguments, dropout_p=0.5, dropout_seed=seed, impl="eager") for seed in (1, 1, 2)
-    )
+    first, again, other = (attention(*arguments, dropout_p=0.5, dropout_seed=seed, impl="eager") for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     torch.manual_seed(0)
     drawn = attention(*arguments, dropout_p=0.5, impl="eager")

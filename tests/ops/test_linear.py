@@ -8,9 +8,7 @@ from neuroformer.model.layers import Linear, Mlp
 from neuroformer.ops import linear
 from neuroformer.ops.tolerance import check_close
 
-onednn = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN"
-)
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this PyTorch was built without oneDNN")
 
 
 def product(shape, bias, dtype, impl):

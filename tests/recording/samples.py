@@ -27,14 +27,22 @@ def full_recording(seed: int = 0) -> Recording:
     units = rng.integers(0, 5, 300)
     order = np.lexsort((units, times))
     return Recording(
-        name="mouse/1: day a", spike_times=times[order], spike_units=units[order],
-        units={"id": np.array(["a", "b", "c", "d", "e"]),
-               "area": np.array(["VISp", "VISp", "VISal", "", "VISp"]), "depth": np.arange(5.0)},
+        name="mouse/1: day a",
+        spike_times=times[order],
+        spike_units=units[order],
+        units={
+            "id": np.array(["a", "b", "c", "d", "e"]),
+            "area": np.array(["VISp", "VISp", "VISal", "", "VISp"]),
+            "depth": np.arange(5.0),
+        },
         domain=np.array([[0, 4], [5, 10.0]]),
-        trials={"start": np.array([0, 5.0]), "stop": np.array([4.0, 9.0]),
-                "hit": np.array([True, False]), "kind": np.array(["x", "yy"])},
-        frames=FrameSeries(
-            rng.integers(0, 255, (4, 6, 8), dtype=np.uint8), np.arange(12) / 4, np.arange(12) % 4),
+        trials={
+            "start": np.array([0, 5.0]),
+            "stop": np.array([4.0, 9.0]),
+            "hit": np.array([True, False]),
+            "kind": np.array(["x", "yy"]),
+        },
+        frames=FrameSeries(rng.integers(0, 255, (4, 6, 8), dtype=np.uint8), np.arange(12) / 4, np.arange(12) % 4),
         behavior={
             "speed": BehaviorVariable(np.arange(100) / 10, _holes(rng.normal(size=100)), "cm/s"),
             "heart_rate": BehaviorVariable(np.sort(rng.uniform(0, 9, 30)), rng.normal(size=30), "bpm"),
@@ -43,9 +51,11 @@ def full_recording(seed: int = 0) -> Recording:
         truth={"coupling": rng.normal(size=(5, 5)), "seed": np.array(3)},
         meta={"notes": ["hello"], "species": "Mus musculus", "nested": {"a": [1, 2]}},
         traces=Traces(np.arange(300) / 30, rng.normal(size=(300, 5)), "dF/F"),
-        intervals={"run fast": {"start": np.array([0, 1.0]), "stop": np.array([3, 2.0])},
-                   "epochs": {"start": np.array([0.0]), "stop": np.array([3.0]), "tag": np.array(["z"])}},
-    )  # fmt: skip
+        intervals={
+            "run fast": {"start": np.array([0, 1.0]), "stop": np.array([3, 2.0])},
+            "epochs": {"start": np.array([0.0]), "stop": np.array([3.0]), "tag": np.array(["z"])},
+        },
+    )
 
 
 def _holes(values: np.ndarray) -> np.ndarray:

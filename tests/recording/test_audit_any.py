@@ -22,11 +22,14 @@ from neuroformer.data.splits import make_split
 )
 def test_any_recording_can_be_audited(seed, by, claim):
     rec = random_recording(seed)
-    config = from_dict({
-        "window": {"dt": 0.05, "current": 0.1, "past": 0.0, "frames": 0.1 if rec.frames is not None else 0.0},
-        "targets": [{"name": name} for name in list(rec.behavior)[:2]], "decode": {"lags": [0.05]},
-        "split": {"by": by, "block": 0.3, "claim": claim, "pattern": ["train", "valid", "test"]},
-    })  # fmt: skip
+    config = from_dict(
+        {
+            "window": {"dt": 0.05, "current": 0.1, "past": 0.0, "frames": 0.1 if rec.frames is not None else 0.0},
+            "targets": [{"name": name} for name in list(rec.behavior)[:2]],
+            "decode": {"lags": [0.05]},
+            "split": {"by": by, "block": 0.3, "claim": claim, "pattern": ["train", "valid", "test"]},
+        }
+    )
     edges = np.sort(np.random.default_rng(seed).uniform(-5, 20, 24)).reshape(-1, 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)  # a mean of nothing is no measure
@@ -34,7 +37,5 @@ def test_any_recording_can_be_audited(seed, by, claim):
         with contextlib.suppress(ConfigError):  # too short to be split
             looks.append(audit(rec, config, make_split(rec, config)))
     for found in looks:
-        assert (
-            str(found) and json.loads(json.dumps(found.to_dict(), allow_nan=False))["recording"] == rec.name
-        )
+        assert str(found) and json.loads(json.dumps(found.to_dict(), allow_nan=False))["recording"] == rec.name
         assert all(f.measured and f.severity in ("leak", "warning", "note") for f in found.findings)

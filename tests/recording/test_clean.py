@@ -30,9 +30,10 @@ def test_samples():
     var = clean.variable("v", [2.0, np.nan, 1.0, 1.0], np.array([[4], [9], [2], [3]]), notes)
     assert var.times.tolist() == [1.0, 2.0] and var.values.tolist() == [[2.0], [4.0]]
     assert [n.split(":")[1].split(";")[0].strip() for n in notes] == [
-        "1 samples without a time were dropped", "1 samples went back in time",
+        "1 samples without a time were dropped",
+        "1 samples went back in time",
         "1 samples with the time of the one before were dropped",
-    ]  # fmt: skip
+    ]
     assert clean.variable("v", [1.0], np.array(["a"]), notes) is None and "left out" in notes[-1]
     assert clean.variable("v", [1.0], np.zeros(3), notes) is None and "3 values but times" in notes[-1]
     assert clean.variable("v", [], np.zeros(0), notes) is None and "empty" in notes[-1]

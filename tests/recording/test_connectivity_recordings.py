@@ -53,7 +53,10 @@ def test_targets_answer_their_hub_after_the_true_delay_and_nobody_else_does(smal
     at_delay = efficacy(small, synapses)
     assert at_delay > 0.15
     assert efficacy(small, synapses, -1) < 0.03  # nothing before the delay
-    others = lif.Synapses(np.flatnonzero(~truth["coupling"].any(1))[:10], *(a[:10] for a in (synapses.source, synapses.weight, synapses.delay)))  # fmt: skip
+    others = lif.Synapses(
+        np.flatnonzero(~truth["coupling"].any(1))[:10],
+        *(a[:10] for a in (synapses.source, synapses.weight, synapses.delay)),
+    )
     assert efficacy(small, others) < 0.03
 
 

@@ -41,9 +41,7 @@ def test_npz_keeps_traces_intervals_and_awkward_names(tmp_path):
     back = open_recording(write_npz(rec, tmp_path / "a.npz"))
     assert back.sha256() == rec.sha256()
     assert back.traces is not None and back.traces.unit == "dF/F"
-    assert set(back.intervals) == {"run", "run_fast"} and set(back.intervals["run_fast"]) == {
-        "start", "stop", "tag"
-    }  # fmt: skip
+    assert set(back.intervals) == {"run", "run_fast"} and set(back.intervals["run_fast"]) == {"start", "stop", "tag"}
     assert set(back.behavior) == {"heart", "heart_rate"} and back.behavior["heart_rate"].unit == "bpm"
     assert list(back.units["mean_rate"]) == [1.0, 2.0] and set(back.truth) == {"conditional_rate"}
     text = repr(back)
@@ -113,9 +111,12 @@ def test_a_proof_covers_its_own_spikes_only():
 
 def test_columns_of_trials_are_variables_within_their_trials():
     trials = {
-        "start": np.array([0.0, 0.5]), "stop": np.array([0.3, 1.0]), "choice": np.array([1, 0]),
-        "rule": np.array(["right", ""]), "place": np.zeros((2, 3)),
-    }  # fmt: skip
+        "start": np.array([0.0, 0.5]),
+        "stop": np.array([0.3, 1.0]),
+        "choice": np.array([1, 0]),
+        "rule": np.array(["right", ""]),
+        "place": np.zeros((2, 3)),
+    }
     rec = small(trials=trials)
     choice = rec.variable("choice")
     at = np.array([0.0, 0.2, 0.3, 0.4, 0.5, 0.99, 1.0])
@@ -124,7 +125,9 @@ def test_columns_of_trials_are_variables_within_their_trials():
     rule = rec.variable("rule")
     assert rule.classes == ("right",)
     assert np.array_equal(rule.hold(at)[:, 0], [0, 0, 0, *[missing] * 4], equal_nan=True)
-    with pytest.raises(RecordingError, match="column 'place' of the trials of 'small' is float64, 2-dim.*one number or word a trial"):  # fmt: skip
+    with pytest.raises(
+        RecordingError, match="column 'place' of the trials of 'small' is float64, 2-dim.*one number or word a trial"
+    ):
         rec.variable("place")
     assert "columns choice, rule (empty, right), place" in repr(rec)
     with pytest.raises(RecordingError, match="it has: choice, rule, trial_time"):

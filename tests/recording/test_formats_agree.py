@@ -69,25 +69,28 @@ def random_recording(seed: int) -> Recording:
         behavior[str(name)] = BehaviorVariable(at, values, str(rng.choice(["", "cm/s", "°"])), labels)
     frames = None
     if maybe():
-        bank = rng.integers(0, 255, (int(rng.integers(1, 5)), 3, 4)).astype(
-            rng.choice([np.uint8, np.float32])
-        )
+        bank = rng.integers(0, 255, (int(rng.integers(1, 5)), 3, 4)).astype(rng.choice([np.uint8, np.float32]))
         at = clock(rng, int(rng.integers(1, 9)))
         repeat = rng.integers(0, len(bank), len(at))
         frames = FrameSeries(bank, at[: len(bank)], np.arange(len(bank))[: len(at)]) if maybe() else None
         frames = FrameSeries(bank, at, repeat) if frames is None else frames
     at = clock(rng, 20)
     return Recording(
-        name=str(rng.choice(["m1", "mouse/2 day 3", "ß: x"])), spike_times=times[order],
-        spike_units=units[order], units=columns,
+        name=str(rng.choice(["m1", "mouse/2 day 3", "ß: x"])),
+        spike_times=times[order],
+        spike_units=units[order],
+        units=columns,
         domain=np.stack([t := clock(rng, 6)[:4:2], t + 0.25 * np.diff(t).min(initial=1.0)], 1),
-        trials=table(rng, True) if maybe() else {}, frames=frames, behavior=behavior,
+        trials=table(rng, True) if maybe() else {},
+        frames=frames,
+        behavior=behavior,
         truth={"coupling": rng.normal(size=(2, 2)), "n": np.array(3)} if maybe(0.3) else {},
         meta={"notes": ["a"], "n": 1, "s": {"x": [None, 0.5]}} if maybe() else {},
         traces=Traces(at, rng.normal(size=(len(at), num_units)), "dF/F") if maybe(0.3) else None,
         intervals={n: table(rng, False) for n in rng.choice(["run", "run fast", "rest"], 2, replace=False)}
-        if maybe() else {},
-    )  # fmt: skip
+        if maybe()
+        else {},
+    )
 
 
 def ascii_name(rec: Recording) -> Recording:
@@ -123,13 +126,10 @@ def through_pynapple(rec, folder):
 
     back = from_pynapple(to_pynapple(replace(rec, intervals={})), name=rec.name)
     behavior = {
-        k: replace(v, unit=rec.behavior[k].unit, columns=rec.behavior[k].columns)
-        for k, v in back.behavior.items()
+        k: replace(v, unit=rec.behavior[k].unit, columns=rec.behavior[k].columns) for k, v in back.behavior.items()
     }
     traces = replace(back.traces, unit=rec.traces.unit) if back.traces is not None else None
-    return replace(
-        back, behavior=behavior, traces=traces, intervals=rec.intervals, meta=rec.meta, truth=rec.truth
-    )
+    return replace(back, behavior=behavior, traces=traces, intervals=rec.intervals, meta=rec.meta, truth=rec.truth)
 
 
 FORMATS = [through_npz, through_store, through_nwb, through_torch_brain, through_pynapple]
@@ -166,9 +166,16 @@ def test_layouts_that_are_only_read(seed):
     units, bins = int(rng.integers(1, 6)), int(rng.integers(40, 200)) * 5
     counts = rng.poisson(0.2, (units, bins))
     speed, movie = rng.normal(size=bins // 5), rng.integers(0, 255, (bins // 5, 3, 4), dtype=np.uint8)
-    plain = from_arrays({
-        "spikes": counts, "spikes_dt": 0.01, "speed": speed, "speed_rate": 20.0, "frames": movie, "frames_rate": 20.0,
-    })  # fmt: skip
+    plain = from_arrays(
+        {
+            "spikes": counts,
+            "spikes_dt": 0.01,
+            "speed": speed,
+            "speed_rate": 20.0,
+            "frames": movie,
+            "frames_rate": 20.0,
+        }
+    )
     with tempfile.TemporaryDirectory() as name:
         original, suite2p = Path(name) / "original", Path(name) / "suite2p" / "plane0"
         original.mkdir()
@@ -190,10 +197,16 @@ def test_layouts_that_are_only_read(seed):
         np.save(suite2p / "ops.npy", {"fs": rate}, allow_pickle=True)
         back = open_recording(Path(name) / "suite2p", events="deconvolved")
         samples, who = np.nonzero(events.T)
-        plain = from_arrays({
-            "spike_times": samples / rate, "spike_units": who, "traces": fluorescence.T, "traces_rate": rate,
-            "n_units": units, "domain": np.array([[0.0, bins / rate]]),
-        })  # fmt: skip
+        plain = from_arrays(
+            {
+                "spike_times": samples / rate,
+                "spike_units": who,
+                "traces": fluorescence.T,
+                "traces_rate": rate,
+                "n_units": units,
+                "domain": np.array([[0.0, bins / rate]]),
+            }
+        )
         same_windows(back, plain)
         np.testing.assert_array_equal(back.traces.values, plain.traces.values)
         np.testing.assert_array_equal(back.traces.times, plain.traces.times)

@@ -30,13 +30,21 @@ def images():
 
 @pytest.mark.parametrize(
     "key",
-    [3, -1, slice(2, 9, 3), [5, 5, 0], np.array([[1, 2], [2, 19]]), np.arange(20) % 2 == 0, [],
-     (slice(0, 3), slice(1, 3)), (2, 4), ([4, 1], slice(None), 0)],
-)  # fmt: skip
+    [
+        3,
+        -1,
+        slice(2, 9, 3),
+        [5, 5, 0],
+        np.array([[1, 2], [2, 19]]),
+        np.arange(20) % 2 == 0,
+        [],
+        (slice(0, 3), slice(1, 3)),
+        (2, 4),
+        ([4, 1], slice(None), 0),
+    ],
+)
 def test_indexing_is_that_of_an_array(images, key):
-    expected = (
-        images[np.array(key, dtype=int) if key == [] else key] if isinstance(key, list) else images[key]
-    )
+    expected = images[np.array(key, dtype=int) if key == [] else key] if isinstance(key, list) else images[key]
     got = Counting(images)[key]
     np.testing.assert_array_equal(got, expected)
     assert got.dtype == images.dtype

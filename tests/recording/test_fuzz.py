@@ -34,9 +34,12 @@ class Worker:
     def open(self, path: Path) -> str:
         if self.process is None:
             self.process = subprocess.Popen(
-                [sys.executable, str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL, env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            )  # fmt: skip
+                [sys.executable, str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{path}\n".encode())
         self.process.stdin.flush()
@@ -124,9 +127,7 @@ def fuzz_file(make, worker, folder, count, seed):
         verdict = worker.open(path)
         path.unlink()
         # an .npz has checksums: what opens must be what was written. HDF5 data have none, by the formats' choice
-        fine = verdict == "error" or (
-            verdict == whole if make is sample_npz else verdict.startswith("recording ")
-        )
+        fine = verdict == "error" or (verdict == whole if make is sample_npz else verdict.startswith("recording "))
         verdicts[verdict.split()[0] if fine else "bad"] += 1
         if not fine and verdict not in bad:
             bad[verdict] = i
@@ -173,25 +174,30 @@ def test_corrupted_folders(count, worker, tmp_path):
         verdict = worker.open(folder)
         file.write_bytes(whole)
         manifest = file.name == "recording.json"
-        assert verdict == "error" or broken == whole or (manifest and verdict.startswith("recording ")), (
-            file.name
-        )
+        assert verdict == "error" or broken == whole or (manifest and verdict.startswith("recording ")), file.name
 
 
 # -- arrays of any shape under the names that mean something ------------------------------------------
 
 KEYS = sorted(to_arrays(full_recording())) + [
-    "spikes", "spikes_dt", "events", "events_rate", "spike_trials", "n_trials", "trial_duration", "n_units",
-    "frames_rate", "speed_rate", "traces_rate",
-]  # fmt: skip
+    "spikes",
+    "spikes_dt",
+    "events",
+    "events_rate",
+    "spike_trials",
+    "n_trials",
+    "trial_duration",
+    "n_units",
+    "frames_rate",
+    "speed_rate",
+    "traces_rate",
+]
 ANY = st.one_of(
     hnp.arrays(
         st.sampled_from([np.float64, np.float32, np.int64, np.int8, np.uint8, np.bool_, np.complex64]),
         hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
     ),
-    hnp.arrays(
-        st.sampled_from(["U3", "S2", "M8[s]", "O"]), hnp.array_shapes(min_dims=0, max_dims=2, max_side=3)
-    ),
+    hnp.arrays(st.sampled_from(["U3", "S2", "M8[s]", "O"]), hnp.array_shapes(min_dims=0, max_dims=2, max_side=3)),
 )
 CHANGES = st.dictionaries(st.sampled_from(KEYS), ANY, max_size=3)
 DROPPED = st.sets(st.sampled_from(KEYS), max_size=4)

@@ -95,9 +95,14 @@ def neuropixels_file(path):
     f.add_unit_column(name="spike_amplitudes", description="ragged", index=True)
     for spikes, electrodes in (([0.5, 2.5], [0, 2, 1]), ([1.5, 1.0, 9.0], [2]), ([], [0])):
         f.add_unit(
-            spike_times=spikes, electrodes=electrodes, quality="good", snr=1.0, spike_amplitudes=[1.0] * 2,
-            waveform_mean=np.zeros((4, 2)), obs_intervals=[[0.0, 5.0], [5.0, 10.0]],
-        )  # fmt: skip
+            spike_times=spikes,
+            electrodes=electrodes,
+            quality="good",
+            snr=1.0,
+            spike_amplitudes=[1.0] * 2,
+            waveform_mean=np.zeros((4, 2)),
+            obs_intervals=[[0.0, 5.0], [5.0, 10.0]],
+        )
     f.add_trial_column(name="choice", description="side")
     for start, stop, choice in ((5.0, np.nan, "left"), (0.0, 2.1, "left"), (2.0, 4.0, "right")):
         f.add_trial(start_time=start, stop_time=stop, choice=choice)
@@ -106,15 +111,11 @@ def neuropixels_file(path):
     times = np.arange(20) / 2
     running = f.create_processing_module(name="running", description="x")
     running.add(
-        pynwb.TimeSeries(
-            name="speed", data=np.arange(20.0), rate=2.0, starting_time=1.0, unit="cm/s", conversion=0.01
-        )
+        pynwb.TimeSeries(name="speed", data=np.arange(20.0), rate=2.0, starting_time=1.0, unit="cm/s", conversion=0.01)
     )
     module = f.create_processing_module(name="behavior", description="x")
     xy = np.stack([times, -times], 1)
-    module.add(
-        Position(spatial_series=SpatialSeries(name="SpatialSeries", data=xy, timestamps=times, unit="meters"))
-    )
+    module.add(Position(spatial_series=SpatialSeries(name="SpatialSeries", data=xy, timestamps=times, unit="meters")))
     gaze = SpatialSeries(name="pupil", data=xy, timestamps=times, unit="deg")
     module.add(EyeTracking(spatial_series=gaze))
     size = pynwb.TimeSeries(name="pupil", data=times, timestamps=np.r_[np.nan, times[1:]], unit="mm")
@@ -127,7 +128,7 @@ def neuropixels_file(path):
             data=np.zeros((20, 3)),
             timestamps=times,
             electrodes=f.create_electrode_table_region([0, 1, 2], "all"),
-        )  # fmt: skip
+        )
     )
     f.add_acquisition(pynwb.misc.AnnotationSeries(name="log", data=["a"], timestamps=[1.0]))
     f.add_acquisition(pynwb.TimeSeries(name="wheel 2", data=times, timestamps=times, unit="m"))
@@ -142,21 +143,28 @@ def test_neuropixels_layout(tmp_path):
     np.testing.assert_array_equal(rec.domain, [[0, 3], [4, 10]])
     np.testing.assert_array_equal(rec.trial_intervals, [[0.0, 2.0], [2.0, 4.0]])
     assert list(rec.trials["choice"]) == ["left", "right"]
-    assert set(rec.intervals) == {"epochs", "invalid_times"} and list(rec.intervals["epochs"]["tags"]) == [
-        "awake"
-    ]
+    assert set(rec.intervals) == {"epochs", "invalid_times"} and list(rec.intervals["epochs"]["tags"]) == ["awake"]
     assert set(rec.behavior) == {
-        "speed", "Position_SpatialSeries", "EyeTracking_pupil", "PupilTracking_pupil", "licks", "wheel_2"
-    }  # fmt: skip
+        "speed",
+        "Position_SpatialSeries",
+        "EyeTracking_pupil",
+        "PupilTracking_pupil",
+        "licks",
+        "wheel_2",
+    }
     assert rec.behavior["Position_SpatialSeries"].columns == ("x", "y")
     np.testing.assert_allclose(rec.behavior["speed"].values[:, 0], np.arange(20) / 100)
     assert rec.behavior["speed"].times[0] == 1.0 and rec.behavior["speed"].unit == "cm/s"
     assert rec.meta["sources"]["speed"] == "processing/running/speed"
     notes = "\n".join(rec.meta["notes"])
     expected = (
-        "units columns left out", "waveform_mean", "rows ran into the next", "have no duration",
-        "licks: 1 samples with the time", "PupilTracking_pupil: 1 samples without a time",
-    )  # fmt: skip
+        "units columns left out",
+        "waveform_mean",
+        "rows ran into the next",
+        "have no duration",
+        "licks: 1 samples with the time",
+        "PupilTracking_pupil: 1 samples without a time",
+    )
     for text in expected:
         assert text in notes, text
     assert "note" in repr(rec)
@@ -179,9 +187,7 @@ def test_trials_from_another_table(tmp_path):
 def test_interval_series_and_group_location(tmp_path):
     f = empty_file()
     device = f.create_device(name="d")
-    groups = [
-        f.create_electrode_group(name=n, description="x", location=n, device=device) for n in ("M1", "S1")
-    ]
+    groups = [f.create_electrode_group(name=n, description="x", location=n, device=device) for n in ("M1", "S1")]
     for g in groups:
         f.add_unit(spike_times=[0.5, 1.0], electrode_group=g)
     series = pynwb.misc.IntervalSeries(name="licking", data=[1, -1, 1, -1], timestamps=[0.0, 1.0, 2.0, 2.5])
@@ -209,15 +215,11 @@ def test_internal_frames_color_and_repeats(tmp_path):
     rng = np.random.default_rng(0)
     color = rng.integers(0, 255, (6, 5, 4, 3), dtype=np.uint8)
     movie = OpticalSeries(name="movie", data=color, timestamps=np.arange(6) + 10.0, unit="n.a.")
-    pictures = [
-        GrayscaleImage(name=f"p{i}", data=rng.integers(0, 255, (5, 4), dtype=np.uint8)) for i in range(3)
-    ]
+    pictures = [GrayscaleImage(name=f"p{i}", data=rng.integers(0, 255, (5, 4), dtype=np.uint8)) for i in range(3)]
     bank = Images(
         name="scenes", images=pictures, order_of_images=ImageReferences(name="order_of_images", data=pictures)
     )
-    shown = IndexSeries(
-        name="shown", data=[2, 0, 2, 1], timestamps=np.arange(4.0), indexed_images=bank, unit="N/A"
-    )
+    shown = IndexSeries(name="shown", data=[2, 0, 2, 1], timestamps=np.arange(4.0), indexed_images=bank, unit="N/A")
     path = stimulus_file(tmp_path / "a.nwb", movie, [(None, movie), (bank, shown)])
     rec = open_recording(path)
     assert rec.frames.images.shape == (9, 5, 4) and len(rec.frames.times) == 10
@@ -241,9 +243,7 @@ def test_index_into_a_movie_template_as_older_files_have_it(tmp_path):
     movie = ImageSeries(name="movie", data=data, timestamps=[0.0, 1.0, 2.0], unit="n.a.", format="raw")
     # pynwb no longer lets new files say so, but archives are full of them
     shown = IndexSeries.__new__(IndexSeries, in_construct_mode=True)
-    shown.__init__(
-        name="shown", data=[1, 1, 0], timestamps=[3.0, 4.0, 5.0], indexed_timeseries=movie, unit="N/A"
-    )
+    shown.__init__(name="shown", data=[1, 1, 0], timestamps=[3.0, 4.0, 5.0], indexed_timeseries=movie, unit="N/A")
     rec = open_recording(stimulus_file(tmp_path / "a.nwb", movie, [(movie, shown)]))
     np.testing.assert_array_equal(rec.frames.index, [1, 1, 0])
     np.testing.assert_array_equal(rec.frames.images[1], data[1])
@@ -275,9 +275,14 @@ def test_calcium_without_a_units_table(tmp_path):
     device = f.create_device(name="scope")
     channel = OpticalChannel(name="c", description="x", emission_lambda=500.0)
     plane = f.create_imaging_plane(
-        name="plane", optical_channel=channel, description="x", device=device, excitation_lambda=900.0,
-        indicator="GCaMP", location="VISp",
-    )  # fmt: skip
+        name="plane",
+        optical_channel=channel,
+        description="x",
+        device=device,
+        excitation_lambda=900.0,
+        indicator="GCaMP",
+        location="VISp",
+    )
     segmentation = ImageSegmentation()
     regions = segmentation.create_plane_segmentation(name="ps", description="x", imaging_plane=plane)
     regions.add_column(name="iscell", description="cell, probability")
@@ -335,9 +340,7 @@ def test_the_start_of_the_session_is_written(tmp_path):
     import pynwb
 
     rec = full_recording()
-    started = lambda text: write_nwb(
-        replace(rec, meta={**rec.meta, "session_start": text}), tmp_path / "a.nwb"
-    )
+    started = lambda text: write_nwb(replace(rec, meta={**rec.meta, "session_start": text}), tmp_path / "a.nwb")
     with pynwb.NWBHDF5IO(str(started("2026-05-04T10:30:00+02:00")), "r") as io:
         start = io.read().session_start_time
         assert start == dt.datetime(2026, 5, 4, 8, 30, tzinfo=dt.timezone.utc)

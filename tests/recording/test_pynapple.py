@@ -34,9 +34,16 @@ def test_round_trip():
     rec = comparable()
     objects = to_pynapple(rec)
     assert {k: type(v).__name__ for k, v in objects.items()} == {
-        "units": "TsGroup", "domain": "IntervalSet", "epochs": "IntervalSet", "trials": "IntervalSet",
-        "speed": "Tsd", "heart_rate": "Tsd", "gaze": "TsdFrame", "traces": "TsdFrame", "frames": "TsdTensor",
-    }  # fmt: skip
+        "units": "TsGroup",
+        "domain": "IntervalSet",
+        "epochs": "IntervalSet",
+        "trials": "IntervalSet",
+        "speed": "Tsd",
+        "heart_rate": "Tsd",
+        "gaze": "TsdFrame",
+        "traces": "TsdFrame",
+        "frames": "TsdTensor",
+    }
     assert_same(from_pynapple(objects, name=rec.name), rec, exact=False)
     assert "frames" not in to_pynapple(rec, frames=False)
 

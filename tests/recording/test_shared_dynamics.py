@@ -19,9 +19,7 @@ def test_the_default_animal_is_the_published_one():
 def test_animals_of_a_circuit_share_its_network_and_nothing_else():
     a, b, other = (syn.shared(seed, circuit=c, **SMALL) for seed, c in ((0, 0), (1, 0), (0, 1)))
     for key in ("recurrent", "drive"):
-        assert np.array_equal(a.truth[key], b.truth[key]) and not np.array_equal(
-            a.truth[key], other.truth[key]
-        )
+        assert np.array_equal(a.truth[key], b.truth[key]) and not np.array_equal(a.truth[key], other.truth[key])
     assert not np.array_equal(a.truth["loading"], b.truth["loading"])
     assert not np.array_equal(a.frames.images, b.frames.images)
     assert a.name == "circuit0_animal0" and not set(a.unit_ids) & set(b.unit_ids)

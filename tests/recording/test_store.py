@@ -152,13 +152,14 @@ def test_a_hundred_million_spikes_open_at_once(tmp_path):
         times[i : i + step] = end + np.cumsum(rng.exponential(1e-4, step))
         units[i : i + step], end = rng.integers(0, 1000, step), float(times[i + step - 1])
     rec = Recording(
-        name="big", spike_times=times, spike_units=units, units={"id": np.arange(1000)},
+        name="big",
+        spike_times=times,
+        spike_units=units,
+        units={"id": np.arange(1000)},
         domain=np.array([[0.0, end + 1]]),
-    )  # fmt: skip
-    folder = write_store(rec, tmp_path / "big")
-    out = subprocess.run(
-        [sys.executable, "-c", _OPEN, str(folder)], check=True, capture_output=True, text=True
     )
+    folder = write_store(rec, tmp_path / "big")
+    out = subprocess.run([sys.executable, "-c", _OPEN, str(folder)], check=True, capture_output=True, text=True)
     seconds, megabytes, spikes = map(float, out.stdout.split())
     assert spikes == count
     assert seconds < 2 and megabytes < 300, (seconds, megabytes)

@@ -65,12 +65,26 @@ def test_truth_has_the_shapes_it_documents(default):
     n, s = p.num_units, p.frame_size
     bins = p.num_trials * p.num_frames * p.bins_per_frame
     shapes = {
-        "rf_even": (n, s, s), "rf_odd": (n, s, s), "rf_center": (n, 2), "rf_orientation": (n,),
-        "rf_frequency": (n,), "rf_sigma": (n,), "rf_temporal": (n, 3), "stimulus_gain": (n,),
-        "is_responsive": (n,), "is_simple": (n,), "is_hub": (n,), "coupling": (n, n),
-        "coupling_delay_s": (n, n), "speed_gain": (n,), "pupil_gain": (n,), "gaze_gain": (n, 2),
-        "baseline": (n,), "rate": (bins, n), "rate_times": (bins,),
-    }  # fmt: skip
+        "rf_even": (n, s, s),
+        "rf_odd": (n, s, s),
+        "rf_center": (n, 2),
+        "rf_orientation": (n,),
+        "rf_frequency": (n,),
+        "rf_sigma": (n,),
+        "rf_temporal": (n, 3),
+        "stimulus_gain": (n,),
+        "is_responsive": (n,),
+        "is_simple": (n,),
+        "is_hub": (n,),
+        "coupling": (n, n),
+        "coupling_delay_s": (n, n),
+        "speed_gain": (n,),
+        "pupil_gain": (n,),
+        "gaze_gain": (n, 2),
+        "baseline": (n,),
+        "rate": (bins, n),
+        "rate_times": (bins,),
+    }
     assert {k: t[k].shape for k in shapes} == shapes
     assert t["rate"].dtype == np.float32 and (t["rate"] > 0).all() and (t["rate"] <= 1).all()
     assert t["is_hub"].sum() == p.num_hubs

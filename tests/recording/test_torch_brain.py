@@ -50,17 +50,17 @@ def brainset(path, **extra):
             timestamps=np.array([0.5, 0.5, 2.0]), unit_index=np.array([1, 0, 2]), domain=domain
         ),
         units=td.ArrayDict(id=np.array(["u0", "u1", "u2"]), brain_region=np.array(["M1", "M1", "S1"])),
-        cursor=td.IrregularTimeSeries(
-            timestamps=times, pos=np.zeros((50, 2)), vel=np.ones((50, 2)), domain="auto"
-        ),
+        cursor=td.IrregularTimeSeries(timestamps=times, pos=np.zeros((50, 2)), vel=np.ones((50, 2)), domain="auto"),
         running=td.RegularTimeSeries(running_speed=np.arange(20.0), sampling_rate=4.0, domain_start=1.0),
         trials=td.Interval(
-            start=np.array([0.0, 2.0]), end=np.array([1.0, 3.0]), go=np.array([0.5, 2.5]),
+            start=np.array([0.0, 2.0]),
+            end=np.array([1.0, 3.0]),
+            go=np.array([0.5, 2.5]),
             timekeys=["start", "end", "go"],
         ),
         domain=domain,
         **extra,
-    )  # fmt: skip
+    )
     data.train_domain = td.Interval(0.0, 3.0)
     data.valid_domain = td.Interval(3.0, 4.0)
     data.test_domain = td.Interval(4.0, 5.0)
@@ -79,8 +79,10 @@ def test_we_read_what_the_library_writes(tmp_path):
     np.testing.assert_array_equal(rec.domain, [[0.0, 5.0]])
     np.testing.assert_array_equal(rec.trials["go"], [0.5, 2.5])
     assert {k: (v["start"][0], v["stop"][0]) for k, v in rec.intervals.items()} == {
-        "train_domain": (0.0, 3.0), "valid_domain": (3.0, 4.0), "test_domain": (4.0, 5.0)
-    }  # fmt: skip
+        "train_domain": (0.0, 3.0),
+        "valid_domain": (3.0, 4.0),
+        "test_domain": (4.0, 5.0),
+    }
     assert rec.meta["session"] == "session_1" and rec.meta["sources"]["cursor_vel"] == "cursor/vel"
 
 

@@ -22,19 +22,29 @@ class Browser:
 
     def __enter__(self) -> Browser:
         websocket = pytest.importorskip("websocket", reason="needs websocket-client")
-        program = (
-            shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-        )
+        program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if program is None:
             pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
         width, height = self.size
         self.process = subprocess.Popen(
-            [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-             "--no-first-run", "--disable-extensions", "--disable-background-networking", "--remote-debugging-port=0",
-             "--remote-allow-origins=*", f"--user-data-dir={self.folder / 'profile'}", f"--window-size={width},{height}",
-             "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                program,
+                "--headless=new",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-dev-shm-usage",
+                "--no-first-run",
+                "--disable-extensions",
+                "--disable-background-networking",
+                "--remote-debugging-port=0",
+                "--remote-allow-origins=*",
+                f"--user-data-dir={self.folder / 'profile'}",
+                f"--window-size={width},{height}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         self.socket = websocket.create_connection(self._address(), timeout=60)
         self.next_id = 0
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -100,7 +110,9 @@ class Browser:
     def key(self, name: str) -> None:
         text = {"text": "\r"} if name == "Enter" else {}  # what makes a button answer
         for kind in ("keyDown", "keyUp"):
-            self.call("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=_KEYS[name], **text)  # fmt: skip
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=_KEYS[name], **text
+            )
 
     def pixels(self, css: str) -> str:
         """A canvas' content, to see whether it changed."""
@@ -121,16 +133,16 @@ class Browser:
 
     def requests(self) -> list[str]:
         """Addresses that were asked for, inlined data left out."""
-        sent = [m["params"]["request"]["url"] for m in self.messages if m.get("method") == "Network.requestWillBeSent"]  # fmt: skip
+        sent = [m["params"]["request"]["url"] for m in self.messages if m.get("method") == "Network.requestWillBeSent"]
         return [u for u in sent if not u.startswith("data:")]
 
     def picture(self, path: Path, *, width: int, print_media: bool = False) -> None:
         """A picture of the whole page."""
         self.call("Emulation.setEmulatedMedia", media="print" if print_media else "screen")
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
         time.sleep(0.6)
         height = min(16000, int(self.js("document.documentElement.scrollHeight")))
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)  # fmt: skip
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         time.sleep(0.6)
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))

@@ -49,39 +49,93 @@ def fill(folder):
     save_weights(run / "weights" / "likelihood.safetensors", model.float())
     split = {"sha256": prepared.split.sha256(), "claim": "repeats"}
     split |= {part: prepared.split.intervals(part).tolist() for part in prepared.split.blocks}
-    split["audit"] = {"leaks": True, "findings": [{"name": "shared_stimulus", "severity": "leak", "measured": "3 of 3 <stimuli>", "advice": "declare it", "values": {}}]}  # fmt: skip
+    split["audit"] = {
+        "leaks": True,
+        "findings": [
+            {
+                "name": "shared_stimulus",
+                "severity": "leak",
+                "measured": "3 of 3 <stimuli>",
+                "advice": "declare it",
+                "values": {},
+            }
+        ],
+    }
     member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
     save_bundle(run, config, [member], {})
-    assert (
-        main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
-    )
+    assert main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     rng = np.random.default_rng(0)
     values = rng.standard_normal((6, 6, 3)) + 8 * np.eye(6, k=1)[..., None]
     ones = np.ones((6, 6))
-    maps = [Map("knock-out", values, "nats", UNITS, UNITS, ones[..., None], np.array([0.01, 0.02, 0.03])).with_null(0 * ones, ones),
-            Map("attention", np.abs(values[..., 0]), "share", UNITS, UNITS, ones),
-            Map("frames", rng.random((6, 9)), "share", UNITS, [str(i) for i in range(9)], np.ones((6, 9)), grid=(3, 3))]  # fmt: skip
+    maps = [
+        Map("knock-out", values, "nats", UNITS, UNITS, ones[..., None], np.array([0.01, 0.02, 0.03])).with_null(
+            0 * ones, ones
+        ),
+        Map("attention", np.abs(values[..., 0]), "share", UNITS, UNITS, ones),
+        Map("frames", rng.random((6, 9)), "share", UNITS, [str(i) for i in range(9)], np.ones((6, 9)), grid=(3, 3)),
+    ]
     save_maps(run / "maps.npz", maps)
-    np.savez(run / "frame_attention.npz", images=rng.integers(0, 255, (5, 8, 8)).astype(np.uint8),
-             times=np.arange(5) * 0.05, attention=rng.random((5, 3, 3)), extent=np.array([0, 0, 8, 8.0]))  # fmt: skip
-    field = Map("frame sensitivity", rng.random((6, 64, 2)), "rms", UNITS, [str(i) for i in range(64)], np.ones((1, 1, 1)), np.array([0.0, 0.05]), (8, 8))  # fmt: skip
+    np.savez(
+        run / "frame_attention.npz",
+        images=rng.integers(0, 255, (5, 8, 8)).astype(np.uint8),
+        times=np.arange(5) * 0.05,
+        attention=rng.random((5, 3, 3)),
+        extent=np.array([0, 0, 8, 8.0]),
+    )
+    field = Map(
+        "frame sensitivity",
+        rng.random((6, 64, 2)),
+        "rms",
+        UNITS,
+        [str(i) for i in range(64)],
+        np.ones((1, 1, 1)),
+        np.array([0.0, 0.05]),
+        (8, 8),
+    )
     save_maps(run / "fields.npz", [field])
-    np.savez(run / "mei.npz", contrast=rng.standard_normal((6, 2, 8, 8)), log_rate=np.full(6, np.log(3.0)), gray=np.zeros(6), unit_ids=np.array(UNITS))  # fmt: skip
+    np.savez(
+        run / "mei.npz",
+        contrast=rng.standard_normal((6, 2, 8, 8)),
+        log_rate=np.full(6, np.log(3.0)),
+        gray=np.zeros(6),
+        unit_ids=np.array(UNITS),
+    )
     (run / "log").mkdir(exist_ok=True)
     with open(run / "log" / "metrics.csv", "w", newline="") as f:
         w = csv.writer(f)
         w.writerow(["step", "train/dt", "valid/bits_per_spike", "valid/speed_score"])
         w.writerows([[i, 3 - i / 10, i / 20, i / 30] for i in range(10)])
     old = json.loads((run / "summary.json").read_text())
-    new = {"bits_per_spike": 0.8, "bits_per_spike_glm": 0.6, "decode_speed_r2": 0.5, "decode_speed_r2_low": 0.4,
-           "decode_speed_r2_high": 0.6, "decode_speed_r2_ridge": 0.45, "decode_speed_r2_control": -0.01, "psth_r": 0.4, "psth_r_ceiling": 0.5}  # fmt: skip
+    new = {
+        "bits_per_spike": 0.8,
+        "bits_per_spike_glm": 0.6,
+        "decode_speed_r2": 0.5,
+        "decode_speed_r2_low": 0.4,
+        "decode_speed_r2_high": 0.6,
+        "decode_speed_r2_ridge": 0.45,
+        "decode_speed_r2_control": -0.01,
+        "psth_r": 0.4,
+        "psth_r_ceiling": 0.5,
+    }
     (run / "summary.json").write_text(json.dumps(old | new))
     t = np.arange(0, 12, 0.05)
-    np.savez(run / "decode_speed.npz", times=t, true=np.sin(t)[:, None], model=np.sin(t)[:, None] * 0.9, ridge=np.cos(t)[:, None])  # fmt: skip
+    np.savez(
+        run / "decode_speed.npz",
+        times=t,
+        true=np.sin(t)[:, None],
+        model=np.sin(t)[:, None] * 0.9,
+        ridge=np.cos(t)[:, None],
+    )
     score = {"rate_r": [0.9, 0.8, 0.95], "classifier": [0.6, None, None]}
     drift = {"start_s": [0.0, 4.0], "rate_ratio": [1.0, 1.1], "true_past_rate_ratio": [1.0, 1.0]}
-    (run / "simulation_scores.json").write_text(json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift}))  # fmt: skip
-    curve = [{"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5} for m, v in (("pretrained", 0.02), ("ridge", -1.0)) for x in (1.0, 10.0)]  # fmt: skip
+    (run / "simulation_scores.json").write_text(
+        json.dumps({"candidates": {"model": score, "ceiling": score}, "since_closed": drift})
+    )
+    curve = [
+        {"method": m, "seconds": x, "score": v * x, "low": 0.0, "high": 0.5}
+        for m, v in (("pretrained", 0.02), ("ridge", -1.0))
+        for x in (1.0, 10.0)
+    ]
     (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
     assert main(["report", "--run", str(run)]) == 0
     return run
@@ -107,9 +161,18 @@ def test_arrays_survive_packing():
 
 
 def test_the_summary_knows_baselines_controls_and_ceilings():
-    values = {"bits_per_spike": 0.8, "bits_per_spike_glm": 0.6, "bits_per_spike_oracle": 1.0, "decode_x_r2": 0.5,
-              "decode_x_r2_low": 0.4, "decode_x_r2_high": 0.6, "decode_x_r2_ridge": 0.3, "decode_x_r2_ridge_low": 0.2,
-              "decode_x_r2_control": 0.0, "decode_x_control_name": "hold"}  # fmt: skip
+    values = {
+        "bits_per_spike": 0.8,
+        "bits_per_spike_glm": 0.6,
+        "bits_per_spike_oracle": 1.0,
+        "decode_x_r2": 0.5,
+        "decode_x_r2_low": 0.4,
+        "decode_x_r2_high": 0.6,
+        "decode_x_r2_ridge": 0.3,
+        "decode_x_r2_ridge_low": 0.2,
+        "decode_x_r2_control": 0.0,
+        "decode_x_control_name": "hold",
+    }
     rows = {r["name"].split(",")[0]: r["points"] for r in summary(values, ["x"])["rows"]}
     kinds = lambda points: [(p["kind"], p["name"]) for p in points]
     assert kinds(rows["Decoding of x"]) == [
@@ -158,7 +221,20 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
     assert page.errors() == []
     assert page.requests() == [(run / "report.html").resolve().as_uri()]
     titles = page.js("[...document.querySelectorAll('section h2')].map(h => h.textContent)")
-    assert titles == ["Summary", "Audit", "Learning", "Rasters", "PSTHs", "Statistics", "Decoding", "Few labels", "Connectivity", "Frames", "Fields", "Setup"]  # fmt: skip
+    assert titles == [
+        "Summary",
+        "Audit",
+        "Learning",
+        "Rasters",
+        "PSTHs",
+        "Statistics",
+        "Decoding",
+        "Few labels",
+        "Connectivity",
+        "Frames",
+        "Fields",
+        "Setup",
+    ]
     assert page.js("document.querySelectorAll('.missing').length") == 0
     assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
 
@@ -168,9 +244,7 @@ def test_the_trial_chooser_shows_another_trial(page):
     page.choose("#trial", "1")
     assert page.pixels("#raster") != before
     assert page.js("document.querySelector('#rasters .readout').textContent") != said
-    page.js(
-        "[...document.querySelectorAll('#rasters button')].find(b => b.textContent === 'Previous').click()"
-    )
+    page.js("[...document.querySelectorAll('#rasters button')].find(b => b.textContent === 'Previous').click()")
     assert page.pixels("#raster") == before and page.js("document.querySelector('#trial').value") == "0"
 
 
@@ -187,7 +261,9 @@ def test_the_matrix_sorts_subtracts_its_null_and_names_the_pair(page):
     page.choose("#passing", "off")
     assert len({plain, by_unit, null, passing}) >= 3 and page.pixels("#matrix") == by_unit
     # the first row of the cell at row 1, column 2 is u2 acting on u1
-    size = page.js("(() => { const b = document.querySelector('#matrix').getBoundingClientRect(); return [b.left, b.top, (b.width - 18) / 6]; })()")  # fmt: skip
+    size = page.js(
+        "(() => { const b = document.querySelector('#matrix').getBoundingClientRect(); return [b.left, b.top, (b.width - 18) / 6]; })()"
+    )
     at = [size[0] + 18 + 2.5 * size[2], size[1] + 18 + 1.5 * size[2]]
     page.call("Input.dispatchMouseEvent", type="mouseMoved", x=at[0], y=at[1])
     said = page.js("document.querySelector('#pair').textContent")
@@ -241,7 +317,9 @@ def test_psths_step_from_unit_to_unit_and_name_the_ceiling(page):
 
 
 def test_every_control_has_a_name_and_can_be_reached_by_tab(page):
-    nameless = page.js("[...document.querySelectorAll('select, input, button')].filter(c => !(c.textContent.trim() && c.tagName === 'BUTTON') && !c.closest('label')).length")  # fmt: skip
+    nameless = page.js(
+        "[...document.querySelectorAll('select, input, button')].filter(c => !(c.textContent.trim() && c.tagName === 'BUTTON') && !c.closest('label')).length"
+    )
     assert nameless == 0
     page.js("document.activeElement.blur(); window.scrollTo(0, 0)")
     seen = set()
@@ -287,12 +365,26 @@ def test_the_same_figures_in_a_notebook(run, tmp_path):
     from neuroformer.report.notebook import RunView
 
     view = RunView(run)
-    made = [view.learning(), view.audit(), view.statistics(), view.rasters(1), view.decoding("speed"), view.fewshot("speed"), view.frames(2), view.psths(), view.fields(), view.stimuli(),
-            view.connectivity(), view.connectivity(sort="unit", null=True)]  # fmt: skip
+    made = [
+        view.learning(),
+        view.audit(),
+        view.statistics(),
+        view.rasters(1),
+        view.decoding("speed"),
+        view.fewshot("speed"),
+        view.frames(2),
+        view.psths(),
+        view.fields(),
+        view.stimuli(),
+        view.connectivity(),
+        view.connectivity(sort="unit", null=True),
+    ]
     assert all(isinstance(ax, Axes) for panel in made for ax in panel)
     assert made[0]._repr_png_().startswith(b"\x89PNG")
     shown, by_unit = (p[0].images[0].get_array() for p in made[-2:])
-    assert shown.shape == (6, 6) and np.nanmax(by_unit) == pytest.approx(np.nanmax(view.maps["knock-out"].z()[~np.eye(6, dtype=bool)]), rel=1e-5)  # fmt: skip
+    assert shown.shape == (6, 6) and np.nanmax(by_unit) == pytest.approx(
+        np.nanmax(view.maps["knock-out"].z()[~np.eye(6, dtype=bool)]), rel=1e-5
+    )
     assert "bits/spike" in view._repr_html_() and "0.8" in view._repr_html_()
     assert "<table>" in view.rec._repr_html_() and "spikes" in view.rec._repr_html_()
     with pytest.raises(FileNotFoundError, match="neuroformer decode makes it"):
@@ -349,11 +441,8 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     times = np.load(copy / "frame_attention.npz")["times"]
     assert times.min() >= 2 and times.max() < 9 and (np.diff(times) > 0).all()
     capsys.readouterr()
-    assert (
-        main([*within, "500", "600"]) == 2
-        and "no window lies between 500 and 600 s" in capsys.readouterr().err
-    )
-    again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]  # fmt: skip
+    assert main([*within, "500", "600"]) == 2 and "no window lies between 500 and 600 s" in capsys.readouterr().err
+    again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]
     assert main([*again, "--pool", str(run)]) == 0
     assert "reliability_knock_out" in capsys.readouterr().out
     both = load_maps(copy / "maps.npz")["knock-out"]  # of one model twice: no spread over seeds

@@ -25,17 +25,22 @@ from neuroformer.training.loop import Trainer
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train, train_several
 
-TRAIN = {"steps": 6, "batch_size": 32, "evaluate_every": 3, "average": 0.9, "accelerator": "cpu", "threads": 1,
-         "checkpoint_every": 1e6}  # fmt: skip
+TRAIN = {
+    "steps": 6,
+    "batch_size": 32,
+    "evaluate_every": 3,
+    "average": 0.9,
+    "accelerator": "cpu",
+    "threads": 1,
+    "checkpoint_every": 1e6,
+}
 
 
 SHARED = Path(__file__).parents[2] / "configs" / "shared.yaml"
 
 
 def animal(seed, num_units, **more):
-    return dataclasses.replace(
-        small_recording(seed, num_units=num_units, seconds=60.0, **more), name=f"m{seed}"
-    )
+    return dataclasses.replace(small_recording(seed, num_units=num_units, seconds=60.0, **more), name=f"m{seed}")
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +61,10 @@ def adapt(base, rec, folder, way, overrides=(), resume=False):
 
 def trunk(base):
     return {
-        k: v for k, v in load_file(base / "weights" / "likelihood.safetensors").items() if not k.startswith("recordings.")
-    }  # fmt: skip
+        k: v
+        for k, v in load_file(base / "weights" / "likelihood.safetensors").items()
+        if not k.startswith("recordings.")
+    }
 
 
 def test_new_rows_train_and_the_trunk_stays_bit_for_bit(both, tmp_path):
@@ -115,9 +122,7 @@ def test_what_training_fixed_cannot_be_overridden(both):
     config = read_bundle(both).config
     assert adapted_config(config, ["model.dropout=0.3", "train.steps=9"]).model.dropout == 0.3
     for override in ("model.width=32", "window.past=0.2", "inputs=[]", "targets=[]"):
-        with pytest.raises(
-            ConfigError, match=f"'{override.split('=')[0].split('.')[0]}' was fixed by training"
-        ):
+        with pytest.raises(ConfigError, match=f"'{override.split('=')[0].split('.')[0]}' was fixed by training"):
             adapted_config(config, [override])
     with pytest.raises(ConfigError, match="one recording joins at a time"):
         adapted_config(config, ["recordings=[x]"])
@@ -146,15 +151,28 @@ def test_adapting_goes_on_exactly_and_only_from_the_same_start(both, tmp_path, m
 def test_the_command_line_of_several_recordings(tmp_path, capsys):
     for i, units in enumerate((6, 9, 5)):
         write_npz(animal(i, units), tmp_path / f"m{i}.npz")
-    tree = ["window.frames=0.15", "inputs=[{name: pupil}]", "targets=[{name: speed}]", "split.block=8", "window.past=0.1",
-            "model.width=16", "model.heads=2", "model.frame_encoder.kernel=[2,4,4]", "model.frame_readout=4",
-            "train.steps=4", "train.batch_size=32", "train.evaluate_every=2", "train.threads=1", "generate.max_seconds=0.5",
-            "decode.lags=[0.1]", "decode.bootstraps=20", "train.warmup=2"]  # fmt: skip
+    tree = [
+        "window.frames=0.15",
+        "inputs=[{name: pupil}]",
+        "targets=[{name: speed}]",
+        "split.block=8",
+        "window.past=0.1",
+        "model.width=16",
+        "model.heads=2",
+        "model.frame_encoder.kernel=[2,4,4]",
+        "model.frame_readout=4",
+        "train.steps=4",
+        "train.batch_size=32",
+        "train.evaluate_every=2",
+        "train.threads=1",
+        "generate.max_seconds=0.5",
+        "decode.lags=[0.1]",
+        "decode.bootstraps=20",
+        "train.warmup=2",
+    ]
     config, run = tmp_path / "two.yaml", tmp_path / "run"
     config.write_text(f"recordings: {tmp_path}/m[01].npz\n")
-    assert (
-        main(["train", "--config", str(config), "--run", str(run), "--quiet", "--no-baselines", *tree]) == 0
-    )
+    assert main(["train", "--config", str(config), "--run", str(run), "--quiet", "--no-baselines", *tree]) == 0
     summary = json.loads((run / "summary.json").read_text())
     each = [json.loads((run / name / "summary.json").read_text())["bits_per_spike"] for name in ("m0", "m1")]
     assert summary["bits_per_spike"] == pytest.approx(sum(each) / 2, abs=1e-6) and summary["recordings"] == 2
@@ -215,7 +233,7 @@ def test_the_benchmark_trains_adapts_and_pairs(tmp_path):
         "model.width=16",
         "train.threads=1",
     ]
-    result = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)  # fmt: skip
+    result = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
     assert set(result["minus"]) >= {"adapt_new - scratch", "adapt_all - scratch_best"}
     assert all(len(v) == 2 for v in result["scores"].values()) and small
     mean, low, high = result["minus"]["adapt_new - scratch"]

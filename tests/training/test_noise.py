@@ -25,7 +25,7 @@ def test_a_share_is_dropped_and_as_many_are_added_elsewhere(batch):
     total = batch.past.total
     assert total > 2000
     # a few of those added fall where others were dropped
-    assert float(gone) / total == pytest.approx(0.2, abs=0.03) and float(new) / total == pytest.approx(0.2, abs=0.03)  # fmt: skip
+    assert float(gone) / total == pytest.approx(0.2, abs=0.03) and float(new) / total == pytest.approx(0.2, abs=0.03)
     assert noisy.past.total == pytest.approx(total, rel=0.05)
     units = [torch.bincount(b.past_unit_P, minlength=6).double() for b in (batch, noisy)]
     assert torch.allclose(units[0], units[1], rtol=0.15)

@@ -81,9 +81,7 @@ def test_half_precision_trains_and_goes_on_bit_for_bit(tmp_path, precision, monk
 def test_float16s_scale_survives_a_stop(tmp_path, monkeypatch):
     from neuroformer.training.loop import Trainer
 
-    c = small_config(
-        train={"steps": 4, "evaluate_every": 2, "precision": "16-mixed", "checkpoint_every": 0.0}
-    )
+    c = small_config(train={"steps": 4, "evaluate_every": 2, "precision": "16-mixed", "checkpoint_every": 0.0})
     seen, step = [], Trainer._step
 
     def watched(self, pieces):
@@ -118,8 +116,19 @@ def saved_bytes(model, batch):
 
 def test_recomputed_blocks_give_the_same_gradients_from_less_memory():
     blocks = [{"attend": a, "layers": 4} for a in ("current", "past", "frames")]
-    model, prepared = small_model(config=small_config(model={"dropout": 0.3, "blocks": blocks, "width": 16, "heads": 2,
-        "time_features": 4, "history_filters": 2, "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 4}}))  # fmt: skip
+    model, prepared = small_model(
+        config=small_config(
+            model={
+                "dropout": 0.3,
+                "blocks": blocks,
+                "width": 16,
+                "heads": 2,
+                "time_features": 4,
+                "history_filters": 2,
+                "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 4},
+            }
+        )
+    )
     model, batch = model.float().train(), prepared.builder(prepared.windows("train")[:60])
     found = []
     for recompute in (False, True):

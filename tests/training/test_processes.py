@@ -31,16 +31,21 @@ TRAIN = {
 
 def settings(**more):
     """Dropout off; alignment on; 33 windows, so that the processes' shares differ in size as well as in spikes."""
-    model = {"width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2, "frame_readout": 0,
-             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1}}  # fmt: skip
+    model = {
+        "width": 16,
+        "heads": 2,
+        "dropout": 0.0,
+        "time_features": 4,
+        "history_filters": 2,
+        "frame_readout": 0,
+        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
+    }
     return {"model": model, "train": TRAIN | more}
 
 
 def rows(folder):
     with open(folder / "log" / "metrics.csv") as f:
-        return [
-            {k: float(v) for k, v in r.items() if v and k != "train/recording"} for r in csv.DictReader(f)
-        ]
+        return [{k: float(v) for k, v in r.items() if v and k != "train/recording"} for r in csv.DictReader(f)]
 
 
 SEVERAL = {"recordings": [{"path": "unused", "name": n} for n in ("a", "b")]}
@@ -51,18 +56,22 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
     for name, alone in runs.items():
         train_in(tmp_path / f"{name}_one", alone)
     here = Path(__file__)
-    asked = [
-        (str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}})
-        for name, c in runs.items()
-    ]
+    asked = [(str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}}) for name, c in runs.items()]
     sharded = settings(devices=2, strategy="fsdp", recompute=True)
     if can_shard():
         asked += [
             (str(tmp_path / "sharded_two"), sharded),
             (str(tmp_path / "parts_two"), sharded | {"stop_at": 5}),
         ]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-               str(here.with_name("ddp_worker.py")), json.dumps(asked)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(here.with_name("ddp_worker.py")),
+        json.dumps(asked),
+    ]
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -83,12 +92,8 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
             train_in(tmp_path, sharded)
         return
     # weights in pieces, saved whole by two processes and cut again: the run that was never stopped, bit for bit
-    x, y = (
-        load_file(tmp_path / f"{n}_two" / "weights" / "likelihood.safetensors") for n in ("sharded", "parts")
-    )
-    assert all(torch.equal(x[k], y[k]) for k in x) and rows(tmp_path / "sharded_two") == rows(
-        tmp_path / "parts_two"
-    )
+    x, y = (load_file(tmp_path / f"{n}_two" / "weights" / "likelihood.safetensors") for n in ("sharded", "parts"))
+    assert all(torch.equal(x[k], y[k]) for k in x) and rows(tmp_path / "sharded_two") == rows(tmp_path / "parts_two")
     with torch.no_grad():
         assert Neuroformer.load(tmp_path / "sharded_two").sos.shape == (16,)
 
@@ -100,11 +105,7 @@ def test_sharding_that_cannot_be_is_refused(tmp_path):
 
 
 def windows_of(pieces):
-    return [
-        (s, t)
-        for p in pieces
-        for s, t in zip(p.windows.segment.tolist(), p.windows.tick.tolist(), strict=True)
-    ]
+    return [(s, t) for p in pieces for s, t in zip(p.windows.segment.tolist(), p.windows.tick.tolist(), strict=True)]
 
 
 def test_the_processes_share_every_batch_without_overlap_or_loss():

@@ -24,8 +24,15 @@ FORK = multiprocessing.get_context("fork")
 
 def config(steps=24, **settings):
     """Dropout, an average, jitter and validation: everything that could lose its place."""
-    settings = {"steps": steps, "batch_size": 32, "evaluate_every": 7, "average": 0.9, "accelerator": "cpu", "threads": 1,
-                "checkpoint_every": 0.0} | settings  # fmt: skip
+    settings = {
+        "steps": steps,
+        "batch_size": 32,
+        "evaluate_every": 7,
+        "average": 0.9,
+        "accelerator": "cpu",
+        "threads": 1,
+        "checkpoint_every": 0.0,
+    } | settings
     return small_config(model={"dropout": 0.2, "history_dropout": 0.2}, train=settings)
 
 
@@ -35,9 +42,7 @@ def run(folder, c, resume=True):
 
 def weights(folder):
     return {
-        f"{f.stem}.{k}": v
-        for f in sorted((folder / "weights").glob("*.safetensors"))
-        for k, v in load_file(f).items()
+        f"{f.stem}.{k}": v for f in sorted((folder / "weights").glob("*.safetensors")) for k, v in load_file(f).items()
     }
 
 

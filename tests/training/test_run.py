@@ -144,17 +144,13 @@ def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(
     monkeypatch.setattr(Trainer, "_valid_scores", scores)
     config = small_config(train={"steps": 100, "evaluate_every": 1, "patience": 2})
     assert train(small_recording(), config, tmp_path, progress=False)[1]["train_steps"] == 4
-    best, speed = (
-        load_file(tmp_path / "weights" / f"{name}.safetensors") for name in ("likelihood", "speed")
-    )
+    best, speed = (load_file(tmp_path / "weights" / f"{name}.safetensors") for name in ("likelihood", "speed"))
     assert all(torch.equal(best[name], speed[name]) for name in best)
 
 
 def test_a_part_without_a_window_is_refused(tmp_path):
     config = small_config(window={"target_past": 5.0}, split={"block": 8.0, "gap": 5.0})
-    with pytest.raises(
-        ConfigError, match="no window for 'valid': its longest block there lasts 3 s.*target_past 5 s"
-    ):
+    with pytest.raises(ConfigError, match="no window for 'valid': its longest block there lasts 3 s.*target_past 5 s"):
         train(small_recording(), config, tmp_path)
 
 
@@ -163,9 +159,7 @@ def test_accumulated_pieces_add_up_to_the_batch(tmp_path):
     settings = {"steps": 6, "batch_size": 50, "evaluate_every": 6, "checkpoint_every": 1e6}
     logs = []
     for pieces in (1, 3):
-        c = small_config(
-            loss={"contrast": []}, train=settings | {"accumulate": pieces}, model={"frame_readout": 0}
-        )
+        c = small_config(loss={"contrast": []}, train=settings | {"accumulate": pieces}, model={"frame_readout": 0})
         train(small_recording(), c, tmp_path / str(pieces), progress=False)
         rows = csv.DictReader((tmp_path / str(pieces) / "log" / "metrics.csv").open())
         logs.append([float(v) for r in rows for v in r.values() if v])
@@ -184,18 +178,19 @@ def test_weights_and_biases_works_offline_without_an_account(tmp_path, monkeypat
     assert len(files) == 1 and files[0].stat().st_size > 500
 
 
-def test_times_that_look_like_milliseconds_are_told_before_the_audit_walks_through_them(
-    tmp_path, capsys, monkeypatch
-):
+def test_times_that_look_like_milliseconds_are_told_before_the_audit_walks_through_them(tmp_path, capsys, monkeypatch):
     def walked(*args):
         raise ValueError("the audit began")
 
     rng = np.random.default_rng(0)
     times = np.sort(rng.uniform(0, 200_000, 400))
     rec = Recording(
-        name="ms", spike_times=times, spike_units=rng.integers(0, 4, 400), units={"id": np.arange(4)},
+        name="ms",
+        spike_times=times,
+        spike_units=rng.integers(0, 4, 400),
+        units={"id": np.arange(4)},
         domain=np.array([[0.0, 200_000.0]]),
-    )  # fmt: skip
+    )
     write_npz(rec, tmp_path / "ms.npz")
     monkeypatch.setattr("neuroformer.training.train.audit", walked)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump({"window": {"frames": 0.0}, "inputs": [], "targets": []}))
@@ -209,10 +204,14 @@ def test_ctrl_c_within_folds_saves_and_the_same_command_goes_on(tmp_path, capsys
     write_npz(small_recording(frames=False), tmp_path / "small.npz")
     tree = to_dict(
         small_config(
-            window={"frames": 0.0}, loss={"contrast": []}, targets=[{"name": "speed"}], train={"steps": 12},
-            decode={"lags": [0.2], "bootstraps": 10}, tune={"steps": 2},
+            window={"frames": 0.0},
+            loss={"contrast": []},
+            targets=[{"name": "speed"}],
+            train={"steps": 12},
+            decode={"lags": [0.2], "bootstraps": 10},
+            tune={"steps": 2},
         )
-    )  # fmt: skip
+    )
     tree["recording"]["path"] = str(tmp_path / "small.npz")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(tree))
     folds = ["folds", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "f"), "--only", "0"]

@@ -45,9 +45,7 @@ def test_seeds_are_runs_of_their_own_and_are_summarised(asked, tmp_path, capsys)
     tree = json.loads((folder / "seeds.json").read_text())
     score = tree["scores"]["bits_per_spike"]
     assert alone == fourth != third and tree["seeds"] == [3, 4] and score["values"] == [third, fourth]
-    assert score["low"] < score["mean"] < score["high"] and score["mean"] == pytest.approx(
-        (third + fourth) / 2
-    )
+    assert score["low"] < score["mean"] < score["high"] and score["mean"] == pytest.approx((third + fourth) / 2)
     assert main([*train, "--seeds", "0"]) == 2
 
 
@@ -107,9 +105,7 @@ def test_what_cannot_be_run_is_told_and_left(asked, tmp_path, capsys):
     assert main(swept(asked, tmp_path, 4, space="model.heads: [2, 3]")) == 0
     trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
     assert {t["values"]["model.heads"]: t["score"] is None for t in trials} == {2: False, 3: True}
-    assert (
-        "cannot be run: model.width is 16; expected a multiple of model.heads = 3" in capsys.readouterr().out
-    )
+    assert "cannot be run: model.width is 16; expected a multiple of model.heads = 3" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -145,9 +141,4 @@ def test_two_processes_share_a_sweep(asked, tmp_path, impatient):
         process.join()
     assert [p.exitcode for p in both] == [0, 0]
     trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
-    assert (
-        len(trials)
-        == 7
-        == len({t["values"]["train.lr"] for t in trials})
-        == len({t["folder"] for t in trials})
-    )
+    assert len(trials) == 7 == len({t["values"]["train.lr"] for t in trials}) == len({t["folder"] for t in trials})

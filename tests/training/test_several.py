@@ -25,8 +25,15 @@ from neuroformer.training.scores import score
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import initial_cohort, prepare_members, train_several
 
-TRAIN = {"steps": 12, "batch_size": 32, "evaluate_every": 5, "average": 0.9, "accelerator": "cpu", "threads": 1,
-         "checkpoint_every": 1e6}  # fmt: skip
+TRAIN = {
+    "steps": 12,
+    "batch_size": 32,
+    "evaluate_every": 5,
+    "average": 0.9,
+    "accelerator": "cpu",
+    "threads": 1,
+    "checkpoint_every": 1e6,
+}
 
 
 def recordings():
@@ -39,8 +46,17 @@ def recordings():
 
 def config(**train):
     names = [{"path": "unused", "name": n} for n in "abc"]
-    return small_config(recordings=names, model={"dropout": 0.1, "width": 16, "heads": 2, "frame_readout": 4,
-                        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]}}, train=TRAIN | train)  # fmt: skip
+    return small_config(
+        recordings=names,
+        model={
+            "dropout": 0.1,
+            "width": 16,
+            "heads": 2,
+            "frame_readout": 4,
+            "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]},
+        },
+        train=TRAIN | train,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +82,7 @@ def test_exactly_what_follows_the_number_of_units_is_a_recordings_own(likelihood
                     loss={"contrast": []},
                     traces={"likelihood": likelihood},
                     window={"dt": 0.05, "current": 0.1, "past": 0.1, "frames": 0.15},
-                )  # fmt: skip
+                )
             )
         alone = dataclasses.replace(c, recordings=())
         p = prepare(rec, alone)
@@ -75,9 +91,7 @@ def test_exactly_what_follows_the_number_of_units_is_a_recordings_own(likelihood
     a, b = shapes(5), shapes(6)
     differ = {k for k in a if a[k] != b[k]}
     # the bias of a map from counts has no units, but means nothing without it
-    assert {k for k in a if is_own(k)} - differ <= {
-        k for k in a if k.endswith((".counts.bias", ".linear.bias"))
-    }
+    assert {k for k in a if is_own(k)} - differ <= {k for k in a if k.endswith((".counts.bias", ".linear.bias"))}
     assert differ and all(is_own(k) for k in differ)
 
 
@@ -142,13 +156,14 @@ def test_other_classes_have_a_head_of_their_own_and_other_columns_are_refused():
     a, b = recordings()[:2]
     abc = ("a", "b", "c")
     for first, second, same in (
-        ((3,), (3,), True), ((3,), (4,), False), ((3, *abc), (3, *abc), True), ((3, *abc), (3, "a", "b", "d"), False)
-    ):  # fmt: skip
+        ((3,), (3,), True),
+        ((3,), (4,), False),
+        ((3, *abc), (3, *abc), True),
+        ((3, *abc), (3, "a", "b", "d"), False),
+    ):
         cohort = initial_cohort(prepare_members([labelled(a, *first), labelled(b, *second)], c), c)
         heads = [cohort[i].targets["kind"] for i in range(2)]
-        assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[
-            1
-        ].counts.weight
+        assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[1].counts.weight
     wide = dataclasses.replace(b.behavior["gaze"], values=np.tile(b.behavior["gaze"].values, 2), columns=())
     b = dataclasses.replace(b, behavior=b.behavior | {"gaze": wide})
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
@@ -183,9 +198,7 @@ def test_a_list_of_paths_a_glob_and_names(tmp_path):
         open_recordings(from_dict(twice))
     twice["recordings"][1] = {"path": twice["recordings"][1], "name": "again"}
     assert open_recordings(from_dict(twice))[1][1].name == "again"
-    with pytest.raises(
-        ConfigError, match="recording is 'x.npz'; expected nothing where recordings are given"
-    ):
+    with pytest.raises(ConfigError, match="recording is 'x.npz'; expected nothing where recordings are given"):
         from_dict({"recordings": ["y.npz"], "recording": {"path": "x.npz"}})
 
 
@@ -207,10 +220,7 @@ def test_a_share_keeps_the_first_stretches_of_training_and_validation(share):
 
 def drawn(steps, num):
     it = iter(steps)
-    return [
-        [(p.recording, p.windows.segment.tolist(), p.windows.tick.tolist()) for p in next(it)]
-        for _ in range(num)
-    ]
+    return [[(p.recording, p.windows.segment.tolist(), p.windows.tick.tolist()) for p in next(it)] for _ in range(num)]
 
 
 @pytest.mark.parametrize("balance", ["windows", "equal"])
@@ -230,9 +240,7 @@ def test_a_deck_holds_every_recording_as_configured_and_every_window_once_an_epo
         for epoch in (mine[: steps.num_batches[r]], mine[steps.num_batches[r] :]):
             seen = [(s, t) for _, ss, ts in epoch for s, t in zip(ss, ts, strict=True)]
             all_of_it = member.windows("train")
-            assert sorted(seen) == sorted(
-                zip(all_of_it.segment.tolist(), all_of_it.tick.tolist(), strict=True)
-            )
+            assert sorted(seen) == sorted(zip(all_of_it.segment.tolist(), all_of_it.tick.tolist(), strict=True))
     for first in (1, deck - 1, deck + 3):
         assert drawn(Steps(members, first=first), 5) == every[first : first + 5]
 
@@ -264,9 +272,7 @@ def test_the_bundle_gives_each_recording_its_model(trained):
     log = (folder / "log" / "metrics.csv").read_text().splitlines()
     columns = log[0].split(",")
     assert {"train/recording", "valid/bits_per_spike", "valid/bits_per_spike/b"} <= set(columns)
-    assert "valid/gaze_score/c" in columns and {
-        r.split(",")[columns.index("train/recording")] for r in log[1:]
-    } - {""}
+    assert "valid/gaze_score/c" in columns and {r.split(",")[columns.index("train/recording")] for r in log[1:]} - {""}
 
 
 def test_a_step_moves_the_rows_of_its_recording_alone(tmp_path):

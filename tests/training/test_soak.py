@@ -21,10 +21,24 @@ def resident_mib() -> float:
 @pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 def test_memory_stays_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
     """With evaluations, checkpoints and the log: neither resident memory nor the number of tensors grows."""
-    model = {"width": 8, "heads": 1, "dropout": 0.1, "time_features": 4, "history_filters": 2, "surprise": 0.0,
-             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 4, 4]}}  # fmt: skip
-    settings = {"steps": 10_000, "batch_size": 4, "evaluate_every": 1000, "average": 0.9, "checkpoint_every": 3.0,
-                "accelerator": "cpu", "threads": 1}  # fmt: skip
+    model = {
+        "width": 8,
+        "heads": 1,
+        "dropout": 0.1,
+        "time_features": 4,
+        "history_filters": 2,
+        "surprise": 0.0,
+        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 4, 4]},
+    }
+    settings = {
+        "steps": 10_000,
+        "batch_size": 4,
+        "evaluate_every": 1000,
+        "average": 0.9,
+        "checkpoint_every": 3.0,
+        "accelerator": "cpu",
+        "threads": 1,
+    }
     seen, advance = {}, Trainer._advance
 
     def watched(self, pieces):

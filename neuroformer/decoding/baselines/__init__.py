@@ -43,9 +43,7 @@ class Method(Protocol):
 
     def candidates(self, kind: str) -> list[dict]: ...
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[Any, np.ndarray]]: ...
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]: ...
 
     def fit(self, train: Samples, kind: str, params: dict, setting: Any) -> Predict: ...
 
@@ -60,9 +58,7 @@ class Baseline:
         ``cv_score`` (mean over folds of R2 over columns, or of balanced accuracy).
     """
 
-    def __init__(
-        self, name: str, counts: SpikeCounts, binning: Binning, predict: Predict, choice: dict[str, Any]
-    ):
+    def __init__(self, name: str, counts: SpikeCounts, binning: Binning, predict: Predict, choice: dict[str, Any]):
         self.name, self.choice = name, choice
         self._counts, self._binning, self._predict = counts, binning, predict
 
@@ -77,9 +73,16 @@ class Baseline:
 
 
 def fit_baseline(
-    name: str, index: SpikeIndex, windows: Windows, labels_VC: np.ndarray, shape: WindowShape, config: Config,
-    *, kind: Kind = "regression", seed: int = 0,
-) -> Baseline:  # fmt: skip
+    name: str,
+    index: SpikeIndex,
+    windows: Windows,
+    labels_VC: np.ndarray,
+    shape: WindowShape,
+    config: Config,
+    *,
+    kind: Kind = "regression",
+    seed: int = 0,
+) -> Baseline:
     """Tune one of :data:`ALL` by nested cross-validation on labelled moments, and fit it on all of them.
 
     Parameters
@@ -115,9 +118,13 @@ def fit_baseline(
     score, binning, params, setting = best
     predict = method.fit(Samples(counts(windows, binning), windows, y), kind, params, setting)
     choice = {
-        "lag_s": binning.width * binning.num_bins * shape.dt, "width_s": binning.width * shape.dt,
-        "num_bins": binning.num_bins, "setting": setting, **params, "cv_score": score,
-    }  # fmt: skip
+        "lag_s": binning.width * binning.num_bins * shape.dt,
+        "width_s": binning.width * shape.dt,
+        "num_bins": binning.num_bins,
+        "setting": setting,
+        **params,
+        "cv_score": score,
+    }
     return Baseline(name, counts, binning, predict, choice)
 
 
@@ -145,9 +152,7 @@ def _search_binnings(name, config, shape, windows, y, counts, folds, kind) -> li
         width = max(1, round(max(shape.current, 0.05 / shape.dt)))
         return list(dict.fromkeys(Binning(width, max(2, round(lag / shape.dt / width))) for lag in longest))
     ridge = RidgeMethod()
-    scores = {
-        b: _cross_validate(ridge, Samples(counts(windows, b), windows, y), folds, kind, {})[0] for b in every
-    }
+    scores = {b: _cross_validate(ridge, Samples(counts(windows, b), windows, y), folds, kind, {})[0] for b in every}
     return sorted(scores, key=lambda b: -scores[b])[:2]
 
 

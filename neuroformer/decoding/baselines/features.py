@@ -53,9 +53,7 @@ class SpikeCounts:
 
 def binnings(config: Config, dt: float, num_bins: tuple[int, ...] = NUM_BINS) -> list[Binning]:
     """Distinct binnings, each close to one of ``decode.lags``."""
-    out = [
-        Binning(max(1, round(lag / dt / count)), count) for lag in config.decode.lags for count in num_bins
-    ]
+    out = [Binning(max(1, round(lag / dt / count)), count) for lag in config.decode.lags for count in num_bins]
     return list(dict.fromkeys(out))
 
 

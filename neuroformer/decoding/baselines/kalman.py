@@ -29,9 +29,7 @@ class KalmanMethod:
     def candidates(self, kind: str) -> list[dict]:
         return [{}]
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[float, np.ndarray]]:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         for noise in OBSERVATION_NOISE:
             yield noise, self.fit(train, kind, params, noise)(held)
 
@@ -60,9 +58,7 @@ class KalmanMethod:
         spread = np.cov(z.T).reshape(size, size) + 1e-6 * np.eye(size)
 
         def predict(samples: Samples) -> np.ndarray:
-            return scale.back(
-                _filter(scale.x(samples), _follows(samples, step), move, moved, see, noise, spread)
-            )
+            return scale.back(_filter(scale.x(samples), _follows(samples, step), move, moved, see, noise, spread))
 
         return predict
 

@@ -53,9 +53,7 @@ class RidgeMethod:
     def candidates(self, kind: str) -> list[dict]:
         return [{}]
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[float, np.ndarray]]:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         if kind == "classification":
             for strength in LOGISTIC_STRENGTHS:
                 yield 1 / strength, self.fit(train, kind, params, 1 / strength)(held)
@@ -94,9 +92,7 @@ class LassoMethod:
     def candidates(self, kind: str) -> list[dict]:
         return [{}]
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[float, np.ndarray]]:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         for penalty in LASSO_PENALTIES[::-1]:
             yield penalty, self.fit(train, kind, params, penalty)(held)
 
@@ -106,9 +102,7 @@ class LassoMethod:
         x, y = np.asfortranarray(scale.x(train), dtype=np.float64), scale.y(train)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model = Lasso(alpha=setting, precompute=x.T @ x, fit_intercept=False, max_iter=300, tol=1e-3).fit(
-                x, y
-            )
+            model = Lasso(alpha=setting, precompute=x.T @ x, fit_intercept=False, max_iter=300, tol=1e-3).fit(x, y)
         return lambda samples: scale.back(model.predict(scale.x(samples)))
 
 
@@ -121,9 +115,7 @@ class GlmMethod:
     def candidates(self, kind: str) -> list[dict]:
         return [{}]
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[float, np.ndarray]]:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         for penalty in POISSON_PENALTIES:
             yield penalty, self.fit(train, kind, params, penalty)(held)
 

@@ -29,9 +29,7 @@ GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
 class _Network:
     """Trained epoch by epoch: every few of them is a setting to choose from."""
 
-    def path(
-        self, train: Samples, held: Samples, kind: str, params: dict
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[int, np.ndarray]]:
         yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
 
     def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
@@ -57,9 +55,13 @@ class MlpMethod(_Network):
         scale = Standard(train)
         make = MLPClassifier if kind == "classification" else MLPRegressor
         model = make(
-            hidden_layer_sizes=params["hidden"], alpha=params["decay"], batch_size=min(BATCH, len(train)),  # pyright: ignore[reportArgumentType]
-            learning_rate_init=2e-3, random_state=self.seed, shuffle=True,
-        )  # fmt: skip
+            hidden_layer_sizes=params["hidden"],
+            alpha=params["decay"],
+            batch_size=min(BATCH, len(train)),  # pyright: ignore[reportArgumentType]
+            learning_rate_init=2e-3,
+            random_state=self.seed,
+            shuffle=True,
+        )
         x = scale.x(train).astype(np.float64)
         rng = np.random.default_rng(self.seed)
         if kind == "classification":
@@ -124,9 +126,7 @@ class GruMethod(_Network):
             def predict(samples: Samples) -> np.ndarray:
                 model.eval()
                 out = torch.cat([model(part) for part in x_of(samples).split(4096)]).numpy()
-                return (
-                    scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
-                )
+                return scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
 
             for epoch in range(1, EPOCHS[-1] + 1):
                 model.train()

@@ -10,9 +10,21 @@ from neuroformer.recording.synthetic.shared import SHARED_SHA256, SharedParamete
 from neuroformer.recording.synthetic.v1 import DEMO_SHA256, SPLIT_PERIOD, demo
 
 __all__ = [
-    "DEMO_SHA256", "HUBS_SHA256", "INPUTS_SHA256", "SHARED_SHA256", "SPLIT_PERIOD", "DemoParameters", "HubParameters",
-    "InputParameters", "SharedParameters", "demo", "hubs", "inputs", "shared", "synthetic",
-]  # fmt: skip
+    "DEMO_SHA256",
+    "HUBS_SHA256",
+    "INPUTS_SHA256",
+    "SHARED_SHA256",
+    "SPLIT_PERIOD",
+    "DemoParameters",
+    "HubParameters",
+    "InputParameters",
+    "SharedParameters",
+    "demo",
+    "hubs",
+    "inputs",
+    "shared",
+    "synthetic",
+]
 
 
 def synthetic(name: str, seed: int = 0, **overrides) -> Recording:
@@ -27,7 +39,5 @@ def synthetic(name: str, seed: int = 0, **overrides) -> Recording:
     known = {"demo": demo, "hubs": hubs, "inputs": inputs, "shared": shared}
     make = known.get(name.removeprefix("synthetic:"))
     if make is None:
-        raise RecordingError(
-            f"no built-in recording '{name}'; known: {', '.join('synthetic:' + k for k in known)}"
-        )
+        raise RecordingError(f"no built-in recording '{name}'; known: {', '.join('synthetic:' + k for k in known)}")
     return make(seed, **overrides)

@@ -130,9 +130,7 @@ def simulate(p: HubParameters, s: Synapses, rng: np.random.Generator) -> tuple[n
     return out[0], out[1], out[2]
 
 
-def simulate_brian(
-    p: HubParameters, s: Synapses, seconds: float, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
+def simulate_brian(p: HubParameters, s: Synapses, seconds: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Times (s) and units of one continuous run of the same network in Brian2 (Stimberg et al., eLife 2019).
 
     Raises
@@ -150,11 +148,14 @@ def simulate_brian(
     b.defaultclock.dt = p.dt_s * b.second
     names = {"tau": p.tau_s * b.second, "mean": p.mean, "noise": p.noise}
     group = b.NeuronGroup(
-        p.num_units, "dv/dt = (mean - v) / tau + noise * sqrt(2 / tau) * xi : 1 (unless refractory)",
-        threshold="v >= 1", reset="v = 0", refractory=p.refractory_s * b.second,  # pyright: ignore[reportArgumentType]
+        p.num_units,
+        "dv/dt = (mean - v) / tau + noise * sqrt(2 / tau) * xi : 1 (unless refractory)",
+        threshold="v >= 1",
+        reset="v = 0",
+        refractory=p.refractory_s * b.second,  # pyright: ignore[reportArgumentType]
         method="euler",
         namespace=names,
-    )  # fmt: skip
+    )
     group.v = p.mean
     synapses = b.Synapses(group, group, "w : 1", on_pre="v_post += w")
     synapses.connect(i=s.source, j=s.target)
@@ -176,7 +177,9 @@ def to_recording(p: HubParameters, s: Synapses, seed: int, stretch, seconds, uni
     delay[s.target, s.source] = s.delay * p.dt_s
     is_hub = np.isin(np.arange(p.num_units), s.source)
     return Recording(
-        name="synthetic:hubs", spike_times=times[order], spike_units=unit[order].astype(np.int32),
+        name="synthetic:hubs",
+        spike_times=times[order],
+        spike_units=unit[order].astype(np.int32),
         units={
             "id": np.array([f"n{i:03d}" for i in range(p.num_units)]),
             "cell_type": np.where(is_hub, "hub", np.where(coupling.any(1), "target", "other")),
@@ -184,4 +187,4 @@ def to_recording(p: HubParameters, s: Synapses, seed: int, stretch, seconds, uni
         domain=np.stack([starts, starts + p.stretch_s], 1),
         truth={"coupling": coupling, "coupling_delay_s": delay, "is_hub": is_hub},
         meta={"source": "synthetic:hubs", "seed": seed, "parameters": dataclasses.asdict(p)},
-    )  # fmt: skip
+    )

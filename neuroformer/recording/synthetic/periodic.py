@@ -81,13 +81,15 @@ def inputs(seed: int = 0, **overrides) -> Recording:
     order = np.argsort(times, kind="stable")
     images = (255 * lit).astype(np.uint8).reshape(p.num_frames, *p.image_size)
     return Recording(
-        name="synthetic:inputs", spike_times=times[order], spike_units=unit[order].astype(np.int32),
+        name="synthetic:inputs",
+        spike_times=times[order],
+        spike_units=unit[order].astype(np.int32),
         units={"id": np.array([f"n{i:04d}" for i in range(p.num_units)])},
         domain=np.array([[0.0, p.duration_s]]),
         frames=FrameSeries(images, onset, np.arange(p.num_frames)),
         truth={"input_of_unit": input_of_unit, "period_s": period, "phase_s": phase},
         meta={"source": "synthetic:inputs", "seed": seed, "parameters": dataclasses.asdict(p)},
-    )  # fmt: skip
+    )
 
 
 def _draw_spikes(rng: np.random.Generator, mean: np.ndarray) -> tuple[np.ndarray, ...]:

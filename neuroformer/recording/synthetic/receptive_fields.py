@@ -20,18 +20,21 @@ def draw_units(rng: np.random.Generator, p: DemoParameters) -> dict[str, np.ndar
     modulated = ~is_hub
     rate = p.rate_hz * np.exp(p.rate_spread * np.clip(rng.standard_normal(n), -2, 2) - p.rate_spread**2 / 2)
     u = {
-        "is_hub": is_hub, "is_responsive": is_responsive, "is_simple": is_simple,
+        "is_hub": is_hub,
+        "is_responsive": is_responsive,
+        "is_simple": is_simple,
         "rf_center": rng.uniform(p.border, p.frame_size - 1 - p.border, (n, 2)),
         "rf_orientation": rng.integers(p.num_orientations, size=n) * np.pi / p.num_orientations,
         "rf_phase": rng.uniform(0, 2 * np.pi, n),
-        "rf_frequency": np.full(n, p.frequency), "rf_sigma": np.full(n, p.sigma),
+        "rf_frequency": np.full(n, p.frequency),
+        "rf_sigma": np.full(n, p.sigma),
         "rf_temporal": np.stack([np.zeros(n), early, 1 - early], 1),
         "stimulus_gain": rng.uniform(*p.stimulus_gain, n) * is_responsive,
         "speed_gain": (p.speed_gain[0] + p.speed_gain[1] * rng.standard_normal(n)) * modulated,
         "pupil_gain": (p.pupil_gain[0] + p.pupil_gain[1] * rng.standard_normal(n)) * modulated,
         "gaze_gain": p.gaze_gain * np.stack([np.cos(turn), np.sin(turn)], 1) * modulated[:, None],
         "mean_rate_hz": np.where(is_hub, p.hub_rate_hz, rate),
-    }  # fmt: skip
+    }
     others = rng.permutation(np.flatnonzero(~is_hub))
     per_hub = min(p.targets_per_hub, len(others) // max(num_hubs, 1)) if num_hubs else 0
     u["target"] = others[: per_hub * num_hubs]
@@ -41,9 +44,7 @@ def draw_units(rng: np.random.Generator, p: DemoParameters) -> dict[str, np.ndar
     u["coupling"], u["coupling_delay_s"] = np.zeros((n, n)), np.zeros((n, n))
     u["coupling"][u["target"], u["hub"]] = u["weight"]
     u["coupling_delay_s"][u["target"], u["hub"]] = u["delay_bins"] * p.dt_s
-    kind = np.where(
-        is_hub, "hub", np.where(is_simple, "simple", np.where(is_responsive, "complex", "untuned"))
-    )
+    kind = np.where(is_hub, "hub", np.where(is_simple, "simple", np.where(is_responsive, "complex", "untuned")))
     return u | {"cell_type": kind}
 
 
@@ -82,9 +83,7 @@ def shifted_responses(clips: np.ndarray, u: dict[str, np.ndarray], p: DemoParame
     return out.reshape(movies, frames, len(g), len(g), -1)
 
 
-def stimulus_drive(
-    z: np.ndarray, gaze: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters
-) -> np.ndarray:
+def stimulus_drive(z: np.ndarray, gaze: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters) -> np.ndarray:
     """(frames, units) saturating drive in [0, 1] of one trial: responses ``z`` of its movie, gaze (frames, 2)."""
     at = np.clip(gaze + p.gaze_max, 0, 2 * p.gaze_max - 1e-9)
     (x, y), (fx, fy) = at.astype(int).T, (at % 1).T[..., None]

@@ -93,19 +93,26 @@ def shared(seed: int = 0, **overrides) -> Recording:
     order = np.argsort(times, kind="stable")
     name = f"circuit{p.circuit}_animal{seed}"
     return Recording(
-        name=name, spike_times=times[order], spike_units=unit[order].astype(np.int32),
+        name=name,
+        spike_times=times[order],
+        spike_units=unit[order].astype(np.int32),
         units={"id": np.array([f"{name}_u{i:03d}" for i in range(p.num_units)])},
         domain=np.array([[0.0, p.duration_s]]),
         frames=FrameSeries(
             np.clip(np.rint(128 + 45 * pixels), 0, 255).astype(np.uint8).reshape(-1, p.frame_size, p.frame_size),
-            np.round(np.arange(p.num_frames) / p.frame_rate_hz, 9), np.arange(p.num_frames),
+            np.round(np.arange(p.num_frames) / p.frame_rate_hz, 9),
+            np.arange(p.num_frames),
         ),
         truth={
-            "rate": rate.astype(np.float32), "rate_times": np.arange(len(rate)) * p.dt_s, "latent": latent,
-            "loading": loading, "recurrent": recurrent, "drive": drive,
+            "rate": rate.astype(np.float32),
+            "rate_times": np.arange(len(rate)) * p.dt_s,
+            "latent": latent,
+            "loading": loading,
+            "recurrent": recurrent,
+            "drive": drive,
         },
         meta={"source": "synthetic:shared", "seed": seed, "rate_dt_s": p.dt_s, "parameters": dataclasses.asdict(p)},
-    )  # fmt: skip
+    )
 
 
 def _network(rng: np.random.Generator, p: SharedParameters) -> tuple[np.ndarray, np.ndarray]:
@@ -135,9 +142,7 @@ def _latents(pixels: np.ndarray, recurrent: np.ndarray, drive: np.ndarray, p: Sh
     return z
 
 
-def _units(
-    rng: np.random.Generator, latent: np.ndarray, p: SharedParameters
-) -> tuple[np.ndarray, np.ndarray]:
+def _units(rng: np.random.Generator, latent: np.ndarray, p: SharedParameters) -> tuple[np.ndarray, np.ndarray]:
     """(units, variables) weights, and (units,) log count a bin that gives each unit about its mean rate."""
     loading = rng.standard_normal((p.num_units, p.num_latents))
     loading *= p.loading / np.maximum((latent @ loading.T).std(0), 1e-9)[:, None]
@@ -147,9 +152,7 @@ def _units(
     return np.round(loading, 9), np.round(baseline - np.log1p(mean * np.expm1(p.self_history).sum()), 9)
 
 
-def _spikes(
-    rng: np.random.Generator, log_rate: np.ndarray, p: SharedParameters
-) -> tuple[np.ndarray, np.ndarray]:
+def _spikes(rng: np.random.Generator, log_rate: np.ndarray, p: SharedParameters) -> tuple[np.ndarray, np.ndarray]:
     """(bins, units) int counts, Poisson given all before, and their expected values; of several spikes in a bin, later
     bins see one."""
     own = np.array(p.self_history)[::-1, None]

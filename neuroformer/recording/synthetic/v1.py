@@ -79,7 +79,9 @@ def demo(seed: int = 0, **overrides) -> Recording:
     truth["rate"] = rate.reshape(-1, p.num_units).astype(np.float32)
     series = {k: v.reshape(len(sample_times), -1) for k, v in behavior.items()}
     return Recording(
-        name="synthetic:demo", spike_times=times, spike_units=spike_units,
+        name="synthetic:demo",
+        spike_times=times,
+        spike_units=spike_units,
         units={"id": np.array([f"u{i:03d}" for i in range(p.num_units)]), "cell_type": units["cell_type"]},
         domain=np.stack([starts, stops], 1),
         trials={"start": starts, "stop": stops, "movie": movie, "repeat": repeat},
@@ -90,9 +92,8 @@ def demo(seed: int = 0, **overrides) -> Recording:
             "pupil": BehaviorVariable(sample_times, series["pupil"], "mm"),
         },
         truth=truth,
-        meta={"source": "synthetic:demo", "seed": seed, "rate_dt_s": p.dt_s,
-              "parameters": dataclasses.asdict(p)},
-    )  # fmt: skip
+        meta={"source": "synthetic:demo", "seed": seed, "rate_dt_s": p.dt_s, "parameters": dataclasses.asdict(p)},
+    )
 
 
 def _movie_order(rng: np.random.Generator, p: DemoParameters) -> tuple[np.ndarray, np.ndarray]:
