@@ -30,7 +30,7 @@ test-all: install
 # Needs PyTorch and Triton, not an installation. Without a GPU the script says so and exits with 3 (make prints
 # "Error 3", and itself returns 2, as for every error). OPTIONS: --out DIRECTORY, --minutes 7.5
 gpu:
-	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m neuroformer.bench.kernels $(OPTIONS)
+	PYTHONPATH=. $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -m benchmarks.kernels.gpu $(OPTIONS)
 
 lint: install
 	$(BIN)/ruff check .

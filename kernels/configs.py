@@ -2,7 +2,7 @@
 
 An entry is ``(queries per tile, keys per tile, warps, pipeline stages)``. Tiles of 16 or 32 queries suit
 spike windows (about 15 tokens); one or two warps then keep the softmax within a warp, and the many small
-programs hide each other's latency. ``neuroformer bench kernels`` sweeps the candidates below on the
+programs hide each other's latency. ``make gpu`` sweeps the candidates below on the
 device it runs on and reports where the table is not the best.
 """
 

@@ -2,7 +2,7 @@
 
 >>> import neuroformer
 >>> rec = neuroformer.open_recording("synthetic:demo")     # or a path: .npz, .nwb, a folder
->>> model = neuroformer.Neuroformer.load("runs/demo")       # a trained run
+>>> model = neuroformer.load_model("runs/demo")             # a trained run
 >>> made = neuroformer.Simulator("runs/demo").simulate(samples=4)  # held-out trials, as a recording
 """
 
@@ -14,6 +14,7 @@ _LAZY = {
     "Neuroformer": "neuroformer.model.neuroformer",
     "Recording": "neuroformer.recording",
     "Simulator": "neuroformer.simulator",
+    "load_model": "neuroformer.bundle.bundle",
     "open_recording": "neuroformer.recording",
     "load_config": "neuroformer.config",
 }

@@ -22,19 +22,19 @@ from sklearn.base import BaseEstimator
 from sklearn.decomposition import PCA
 from sklearn.exceptions import NotFittedError
 
+from neuroformer.bundle.bundle import check_units, load_model, read_bundle
 from neuroformer.config import Config, TargetConfig, from_dict, load_config
 from neuroformer.data.batch import BatchBuilder, label_values
 from neuroformer.data.normalization import fit_normalization, turn_start
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
-from neuroformer.decoding.embedding import embed
 from neuroformer.decoding.finetune import extend, finetune
 from neuroformer.metrics import target_score
-from neuroformer.model.bundle import check_units, load_model, read_bundle
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable, Recording
-from neuroformer.training.data import Prepared
+from neuroformer.studies.embeddings import embed
 
 _LABEL = "y"  # the behavior variable as which labels reach the model
 

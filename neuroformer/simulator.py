@@ -10,22 +10,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from neuroformer.analysis.drift import Chains, chain_order, chained
-from neuroformer.analysis.simulation import Parts, recorded_parts, score_simulation, simulated_trials
-from neuroformer.analysis.trials import Trials
+from neuroformer.bundle.bundle import LIKELIHOOD, load_model
+from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
 from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.readout import readout_rates
 from neuroformer.generation.sequences import new_stimulus, simulation_device, whole_recording
 from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
-from neuroformer.model.bundle import LIKELIHOOD, load_model
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.training.data import Prepared
-from neuroformer.training.opening import open_run
+from neuroformer.simulation_scores.drift import Chains, chain_order, chained
+from neuroformer.simulation_scores.recorded import RecordedTrials, recorded_trials, simulated_trials
+from neuroformer.simulation_scores.scores import score_simulation
+from neuroformer.simulation_scores.trials import Trials
 
 Stimulus = Recording | Mapping[str, Any] | str | Path | float
 
@@ -102,7 +103,7 @@ class Simulator:
 
     def score(self, simulated: Recording, *, progress: bool = False) -> dict[str, Any]:
         """Every score of a simulation of held-out trials, as ``neuroformer generate --score`` writes them; see
-        :func:`neuroformer.analysis.simulation.score_simulation`.
+        :func:`neuroformer.simulation_scores.scores.score_simulation`.
 
         Raises
         ------
@@ -188,7 +189,7 @@ def scored(model: Neuroformer, p: Prepared, simulated: Recording, *, progress: b
     """
     g, given = p.config.generate, (model, p.rec, p.split)
     after_truth = simulate_true_past(*given, p.index, p.builder, p.config, progress=progress)
-    parts = recorded_parts(p.rec, p.split, g.split, g.max_seconds)
+    parts = recorded_trials(p.rec, p.split, g.split, g.max_seconds)
     closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
     chains = _chains(model, p, simulated, parts, true_past, progress)
     readout = readout_rates(model, p.index, p.builder, _limited(p))
@@ -215,7 +216,7 @@ def _limited(p: Prepared) -> np.ndarray:
 
 
 def _chains(
-    model: Neuroformer, p: Prepared, simulated: Recording, parts: Parts, true_past: Trials, progress: bool
+    model: Neuroformer, p: Prepared, simulated: Recording, parts: RecordedTrials, true_past: Trials, progress: bool
 ) -> Chains:
     """The simulation run on from trial to trial for a minute, to see it drift."""
     order_LC = chain_order(parts.held_out)

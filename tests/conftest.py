@@ -2,6 +2,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 if not torch.cuda.is_available():
@@ -10,3 +11,16 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # tests are many small operations; threads only get in their way
+
+
+@pytest.fixture(scope="module")
+def extended():
+    """A pretrained model with three heads more, its recording, and the labelled windows."""
+    from driven import CHOICE, PLACE, SPEED, pretrained
+
+    from neuroformer.decoding.finetune import extend
+    from neuroformer.studies.folds import labelled_windows
+
+    model, prepared = extend(*pretrained(), [SPEED, PLACE, CHOICE])
+    windows, _ = labelled_windows(prepared)
+    return model, prepared, windows

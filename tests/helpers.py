@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from neuroformer.config import Config, from_dict
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
-from neuroformer.training.data import Prepared, prepare
 
 SHARED = Path(os.environ.get("NEUROFORMER_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from neuroformer.cli import _message, main
-from neuroformer.cli.generate import _print_drift, _print_scores
 from neuroformer.cli.shared import refuse_unwritable, summarise
-from neuroformer.cli.train import _say_if_below_baseline
+from neuroformer.cli.trained.generate import _print_drift, _print_scores
+from neuroformer.cli.training.train import _say_if_below_baseline
 from neuroformer.config import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from decoding.driven import driven_recording
+from driven import driven_recording
 from helpers import small_config, small_recording
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError

@@ -11,7 +11,7 @@ from helpers import small_config, small_recording
 import neuroformer
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_train_generate_decode(run, capsys):
 
 def test_the_bundle_stands_alone(run):
     folder = run / "run"
-    model = neuroformer.Neuroformer.load(folder)
+    model = neuroformer.load_model(folder)
     assert not model.training and sum(p.numel() for p in model.parameters()) > 1000
     names = {f.name for f in (folder / "weights").iterdir()}
     assert names == {"likelihood.safetensors", "speed.safetensors", "gaze.safetensors"}

@@ -11,7 +11,7 @@ import neuroformer
 from neuroformer.cli import main
 from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, InterventionConfig, to_dict
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 
 
 @pytest.fixture(scope="module")

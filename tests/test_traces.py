@@ -11,10 +11,10 @@ from helpers import shared_recording
 from scipy import stats
 
 import neuroformer
-from neuroformer.analysis.whatif import rate_changes
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, apply_overrides, from_dict
 from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.prepared import prepare
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.generation import simulate as module
@@ -24,9 +24,9 @@ from neuroformer.generation.stimulus import silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.recording.recording import Traces
-from neuroformer.training.data import prepare
+from neuroformer.simulation_scores.whatif import rate_changes
 from neuroformer.training.scores import score
 
 KEEP = 0.9  # of an autoregression, which knows -log2(1 - 0.81) / 2 = 1.198 bits of each sample

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from neuroformer.audit.findings import Finding
+from neuroformer.baselines.controls import control_predictions
 from neuroformer.config import Config, ConfigError
-from neuroformer.controls import control_predictions
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds, tile
 from neuroformer.metrics import balanced_accuracy, r2

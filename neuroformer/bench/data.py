@@ -16,7 +16,7 @@ from neuroformer.config import from_dict
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording, open_recording
-from neuroformer.recording.store import write_store
+from neuroformer.recording.formats.folder import write_store
 
 NUM_UNITS, RATE_HZ, SECONDS, BATCH = 400, 0.75, 600.0, 256
 

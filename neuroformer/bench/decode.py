@@ -12,11 +12,11 @@ import torch
 
 from neuroformer.bench import reference_size
 from neuroformer.config import TargetConfig
+from neuroformer.data.prepared import prepare
 from neuroformer.decoding.decode import predict_targets
 from neuroformer.decoding.stream import StreamDecoder
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import BehaviorVariable
-from neuroformer.training.data import prepare
 
 NUM_WINDOWS, NUM_STREAMED = 2000, 200
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.bench import reference_size
-from neuroformer.bench.kernels import make_importable
+from neuroformer.bench.checkout import make_importable
 from neuroformer.bench.naive_loop import naive_rollout
 from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, from_dict
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import FrameSeries, Recording
-from neuroformer.training.data import Prepared, prepare
 
 NUM_UNITS, RATE_HZ, FRAME_SHAPE, FRAME_RATE_HZ = 400, 0.75, (64, 112), 20.0
 

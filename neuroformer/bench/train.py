@@ -19,12 +19,12 @@ from torch import Tensor
 from neuroformer.bench.padded import padded_loss
 from neuroformer.bench.plain import plain
 from neuroformer.bench.reference_size import config, recording
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
-from neuroformer.model.cohort import Cohort
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.module import Losses, Share, make_optimizer
 
 WINDOWS, THREADS, DROPOUT = 32, 2, 0.2

@@ -19,27 +19,12 @@ import re
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import (
-    ablate,
-    adapt,
-    attend,
-    audit,
-    bench,
-    decode,
-    embed,
-    fewshot,
-    fields,
-    finetune,
-    folds,
-    generate,
-    import_original,
-    inspect,
-    probe,
-    report,
-    sweep,
-    train,
-)
+from neuroformer.cli import bench
+from neuroformer.cli.recordings import audit, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
+from neuroformer.cli.studies import ablate, fewshot, finetune, folds, probe
+from neuroformer.cli.trained import attend, decode, embed, fields, generate, report
+from neuroformer.cli.training import adapt, sweep, train
 from neuroformer.training.stopping import Stopped
 
 COMMANDS = (

@@ -117,7 +117,7 @@ def baselines_argument(p: argparse.ArgumentParser) -> None:
 
 def baseline_names(asked: str) -> tuple[str, ...]:
     """Names of baselines from the command line's argument."""
-    from neuroformer.decoding.baselines import ALL, FAST
+    from neuroformer.baselines.decoders import ALL, FAST
 
     if asked in ("fast", "all", "none"):
         return {"fast": FAST, "all": ALL, "none": ()}[asked]

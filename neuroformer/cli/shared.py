@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError
-from neuroformer.training.opening import open_run
 from neuroformer.training.stopping import Stopped
 
 STOPPED = 75  # the system's code for "try again later"
@@ -116,7 +116,7 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
 
     NaN and infinity (the correlation with a constant, say) become null, since JSON has no word for them.
     """
-    from neuroformer.model.bundle import write_atomic
+    from neuroformer.bundle.bundle import write_atomic
 
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}

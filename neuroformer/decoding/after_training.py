@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neuroformer.decoding.decode import decode_windows, predict_targets, score_of, true_values
+from neuroformer.bundle.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle, save_weights
+from neuroformer.data.prepared import Prepared
+from neuroformer.decoding.decode import decode_windows, every_window, predict_targets, score_of, true_values
 from neuroformer.decoding.finetune import fit_heads
-from neuroformer.decoding.folds import every_window
-from neuroformer.model.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle, save_weights
-from neuroformer.training.data import Prepared
 
 
 def fit_heads_on(folder: Path, prepared: Prepared, report: Callable[[str], object]) -> dict[str, Any]:

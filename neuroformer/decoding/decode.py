@@ -15,11 +15,11 @@ import torch
 
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.normalization import turn_start
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, WindowShape
 from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
-from neuroformer.training.data import Prepared
 
 
 @dataclass
@@ -79,6 +79,17 @@ def decode_windows(prepared: Prepared, part: str, phase: int = 0) -> Windows:
             "split.block longer or these shorter"
         )
     return windows
+
+
+def every_window(prepared: Prepared, parts: Sequence[str] = ("train", "valid")) -> Windows:
+    """Windows of these parts at every phase of the grid (``train.jitter``), in time order."""
+    phases = range(prepared.builder.shape.current) if prepared.config.train.jitter else [0]
+    return joined_windows([decode_windows(prepared, part, phase) for part in parts for phase in phases])
+
+
+def joined_windows(parts: Sequence[Windows]) -> Windows:
+    joined = Windows(*(np.concatenate([getattr(w, n) for w in parts]) for n in ("segment", "tick")))
+    return joined[np.lexsort((joined.tick, joined.segment))]
 
 
 def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from neuroformer.config import Config, TargetConfig, TuneConfig
 from neuroformer.data.batch import Batch
 from neuroformer.data.normalization import column_scale, fit_targets
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import Split, reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
-from neuroformer.decoding.anchor import fit_anchor, linear_features, set_anchor
+from neuroformer.decoding.closed_form import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import true_values
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.state import State
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
-from neuroformer.training.data import Prepared, prepare
 
 CLOSED = "closed form"
 STARTS = ("as is", CLOSED)

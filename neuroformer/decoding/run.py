@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.baselines.controls import control_predictions
+from neuroformer.baselines.decoders import ALL, CLASSIFIERS, FAST, fit_baseline
+from neuroformer.bundle.bundle import Bundle, load_model
 from neuroformer.config import Config, TargetConfig
-from neuroformer.controls import control_predictions
 from neuroformer.data.normalization import class_word
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
-from neuroformer.decoding.baselines import ALL, CLASSIFIERS, FAST, fit_baseline
 from neuroformer.decoding.decode import (
     Decoded,
     as_recorded,
@@ -27,8 +29,6 @@ from neuroformer.decoding.decode import (
     score_decoded,
     true_values,
 )
-from neuroformer.model.bundle import Bundle, load_model
-from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.train import load_best, train
 
 BLIND_SHARE = 0.25  # of the training steps: without spikes there is little to learn

@@ -10,7 +10,7 @@ import numpy as np
 from neuroformer.config import Config, ConfigError
 from neuroformer.generation.sequences import new_stimulus
 from neuroformer.recording import Recording, open_recording
-from neuroformer.recording.arrays import from_arrays
+from neuroformer.recording.formats.arrays import from_arrays
 
 
 def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:

@@ -1,37 +1,15 @@
-"""The state at a decoded moment. (A window's first state knows the spikes before the window, but not those between
-its start and the moment.)
-
-Shape suffixes: W windows, V values, P past spikes, D width.
+"""The batch of a later moment: a window's first state knows the spikes before the window, but not those between its start
+and a decoded moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from neuroformer.data.batch import Batch
-from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
-
-if TYPE_CHECKING:
-    from neuroformer.model.neuroformer import Neuroformer
-
-
-def later_where_read(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor | None:
-    """:func:`later_states` if a head reads them, since they cost a second pass."""
-    read = any(isinstance(head, TargetHead) and head.reads_later for head in model.targets.values())
-    return later_states(model, batch, ends) if read else None
-
-
-def later_states(model: Neuroformer, batch: Batch, ends: Sequence[int]) -> Tensor:
-    """(V, D) first states of windows that would start at bins ``ends`` of each window: all that the model makes of the
-    spikes before a moment. Frames and inputs are the window's own, none later."""
-    each = [model.first_state(model.encode(moved_on(batch, end, model.past_bins))) for end in ends]
-    return torch.stack(each, 1).flatten(0, 1)
 
 
 def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:

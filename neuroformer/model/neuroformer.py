@@ -6,7 +6,7 @@ U units, D width.
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.fusion import Fusion
 from neuroformer.model.heads import LinearReadout, RateReadout, SpikeHeads
 from neuroformer.model.intensity import Coupling, Intensity, bounded, cell_counts, of_last_spike
-from neuroformer.model.later import later_where_read
+from neuroformer.model.later import moved_on
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import MomentCounts, Moments, Recurrent
 from neuroformer.model.state import Output, State
@@ -157,16 +157,6 @@ class Neuroformer(nn.Module):
         self.contrast_scale = nn.ParameterList(
             nn.Parameter(torch.tensor(float(c.scale)).log()) for c in config.loss.contrast
         )
-
-    @classmethod
-    def load(cls, path: str | Path, objective: str = "likelihood", recording: str = "") -> Neuroformer:
-        """A working model on the CPU from a bundle's folder; see :mod:`neuroformer.model.bundle`.
-
-        Of a bundle of several recordings, ``recording`` says for which.
-        """
-        from neuroformer.model import bundle  # the bundle builds models, so it is the one that imports us
-
-        return bundle.load_model(bundle.read_bundle(path), objective, recording)
 
     def forward(self, batch: Batch) -> Output:
         # 1 to 4: streams and SOS, current spikes, fusion
@@ -388,8 +378,19 @@ class Neuroformer(nn.Module):
             if self.surprise is not None and state.expected is not None:
                 unexplained_VF = self.surprise.at_moments(batch, state.expected, ends)
                 counts_VF = torch.cat([counts_VF, unexplained_VF], 1)
-            known[key] = Moments(counts_VF, bins_VUB, spans_VF, later_where_read(self, batch, ends))
+            known[key] = Moments(counts_VF, bins_VUB, spans_VF, self._later_where_read(batch, ends))
         return known[key]
+
+    def _later_where_read(self, batch: Batch, ends: list[int]) -> Tensor | None:
+        """:meth:`later_states` if a head reads them, since they cost a second pass."""
+        read = any(isinstance(head, TargetHead) and head.reads_later for head in self.targets.values())
+        return self.later_states(batch, ends) if read else None
+
+    def later_states(self, batch: Batch, ends: Sequence[int]) -> Tensor:
+        """(V, D) first states of windows that would start at bins ``ends`` of each window: all that the model makes of
+        the spikes before a moment. Frames and inputs are the window's own, none later."""
+        each = [self.first_state(self.encode(moved_on(batch, end, self.past_bins))) for end in ends]
+        return torch.stack(each, 1).flatten(0, 1)
 
     def features(self, batch: Batch, state: State) -> list[tuple[Tensor, Tensor]]:
         """Both sides of every alignment, (W, shared width); frames are pooled once a clip."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.formats.npz import read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, ResizedFrames
-from neuroformer.recording.npz import read_npz, write_npz
 from neuroformer.recording.recording import Recording, RecordingError
 
 SYNTHETIC = "synthetic:"
@@ -42,7 +42,7 @@ def open_recording(
         ``synthetic:NAME`` names a generator; everything else is a path.
     video, video_times, video_rate_hz, video_start
         Frames from a video, TIFF or .npy file in place of the source's own, see
-        :func:`neuroformer.recording.video.read_video`.
+        :func:`neuroformer.recording.formats.video.read_video`.
     frames_size : (height, width)
         Frames are shrunk to this size as they are read.
     frame_cache_mb : float
@@ -59,7 +59,7 @@ def open_recording(
     rec = _read(source, options)
     frames = rec.frames
     if video is not None:
-        from neuroformer.recording.video import read_video
+        from neuroformer.recording.formats.video import read_video
 
         frames = read_video(video, video_times, video_rate_hz, video_start, frames_size)
     elif frames is not None and frames_size is not None:
@@ -86,14 +86,14 @@ def write_recording(rec: Recording, path: str | Path) -> Path:
     if suffix == ".npz":
         return write_npz(rec, path)
     if suffix == ".nwb":
-        from neuroformer.recording.nwb_write import write_nwb
+        from neuroformer.recording.formats.nwb.writer import write_nwb
 
         return write_nwb(rec, path)
     if suffix in (".h5", ".hdf5"):
-        from neuroformer.recording.torch_brain import write_torch_brain
+        from neuroformer.recording.formats.torch_brain import write_torch_brain
 
         return write_torch_brain(rec, path)
-    from neuroformer.recording.store import write_store
+    from neuroformer.recording.formats.folder import write_store
 
     return write_store(rec, path)
 
@@ -132,15 +132,15 @@ def _reader(path: Path) -> Callable[..., Recording]:
     if suffix == ".npz":
         return read_npz
     if suffix == ".nwb":
-        from neuroformer.recording.nwb import read_nwb
+        from neuroformer.recording.formats.nwb.reader import read_nwb
 
         return read_nwb
     if suffix in (".h5", ".hdf5"):
-        from neuroformer.recording.torch_brain import read_torch_brain
+        from neuroformer.recording.formats.torch_brain import read_torch_brain
 
         return read_torch_brain
     if suffix in (".pkl", ".pickle"):
-        from neuroformer.recording.original import refuse_pickle
+        from neuroformer.recording.formats.original import refuse_pickle
 
         refuse_pickle(path)
     what = f"a '{path.suffix}' file" if suffix else "a file without suffix"
@@ -148,9 +148,9 @@ def _reader(path: Path) -> Callable[..., Recording]:
 
 
 def _folder_reader(path: Path) -> Callable[..., Recording]:
-    from neuroformer.recording.original import is_original, read_original
-    from neuroformer.recording.store import is_store, read_store
-    from neuroformer.recording.suite2p import is_suite2p, read_suite2p
+    from neuroformer.recording.formats.folder import is_store, read_store
+    from neuroformer.recording.formats.original import is_original, read_original
+    from neuroformer.recording.formats.suite2p import is_suite2p, read_suite2p
 
     if is_store(path):
         return read_store

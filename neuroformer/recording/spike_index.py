@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from neuroformer.recording.formats.folder import entry_of, open_array
 from neuroformer.recording.recording import RecordingError
-from neuroformer.recording.store import entry_of, open_array
 from neuroformer.recording.validation import CheckedSpikes, chunks, count_spikes
 
 LARGE = 50_000_000  # spikes; below, sorting in memory takes seconds and 2 GB at most

@@ -17,16 +17,16 @@ import numpy as np
 import yaml
 
 from neuroformer.analysis.maps import load_maps
-from neuroformer.analysis.psth import WIDTH_S, compare_psth
+from neuroformer.bundle.bundle import Bundle
 from neuroformer.config import to_dict
 from neuroformer.data.members import open_one
 from neuroformer.data.normalization import class_key
 from neuroformer.data.splits import Split
-from neuroformer.model.bundle import Bundle
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
+from neuroformer.simulation_scores.psth import WIDTH_S, compare_psth
 
 DAMAGED = (
     zipfile.BadZipFile,
@@ -38,7 +38,7 @@ DAMAGED = (
 MAX_SPIKES = 600_000  # recorded and simulated, in the raster panel
 MAX_UNITS = 64  # PSTHs of so many units, the most active ones
 
-# of the scores of a simulation, in a few words; neuroformer.analysis.statistics.compare defines them
+# of the scores of a simulation, in a few words; neuroformer.simulation_scores.statistics.compare defines them
 MEANINGS = {
     "rate_ratio": "population rate, simulated over recorded",
     "rate_r": "r of log rates over units",

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from neuroformer.analysis.psth import WIDTH_S, PsthComparison
 from neuroformer.audit import Audit
 from neuroformer.recording import Recording
+from neuroformer.simulation_scores.psth import WIDTH_S, PsthComparison
 
 TRUE, MODEL, OTHER = "#222222", "#0072B2", "#D55E00"  # Okabe and Ito's colours
 

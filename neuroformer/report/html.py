@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 import neuroformer
-from neuroformer.model.bundle import Bundle, write_atomic
+from neuroformer.bundle.bundle import Bundle, write_atomic
 from neuroformer.recording import Recording
 from neuroformer.report.collect import Run, collect, open_parts, plain
 

@@ -14,11 +14,9 @@ from matplotlib.figure import Figure
 
 from neuroformer.analysis.fields import centers
 from neuroformer.analysis.maps import Map, load_maps
-from neuroformer.analysis.psth import compare_psth
-from neuroformer.analysis.simulation import recorded_parts, simulated_trials
 from neuroformer.audit import audit
+from neuroformer.bundle.bundle import read_bundle
 from neuroformer.data.normalization import class_key
-from neuroformer.model.bundle import read_bundle
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
 from neuroformer.report.collect import open_parts
@@ -27,6 +25,8 @@ from neuroformer.report.html import write_report
 from neuroformer.report.seeing import cluster_order
 from neuroformer.report.simulation import simulation_panel
 from neuroformer.report.summary import summary
+from neuroformer.simulation_scores.psth import compare_psth
+from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
 
 
 class Panel(tuple):
@@ -112,7 +112,7 @@ class RunView:
         scores = json.loads(self._file("simulation_scores.json", "generate --score").read_text())
         g, rec = self.config.generate, self._recording()
         assert self.split is not None
-        parts = recorded_parts(rec, self.split, g.split, g.max_seconds)
+        parts = recorded_trials(rec, self.split, g.split, g.max_seconds)
         return Panel.of(
             simulation_panel(_nan_for_null(scores), simulated_trials(self._simulated(), parts.held_out), parts.held_out)
         )

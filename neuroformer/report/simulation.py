@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from neuroformer.analysis.statistics import SPECTRUM_S, Statistics, pair_correlations
-from neuroformer.analysis.trials import Trials
 from neuroformer.report.figures import MODEL, OTHER, TRUE
+from neuroformer.simulation_scores.statistics import SPECTRUM_S, Statistics, pair_correlations
+from neuroformer.simulation_scores.trials import Trials
 
 COLORS = {
     "model": MODEL,
@@ -29,7 +29,7 @@ def simulation_panel(scores: dict[str, Any], simulated: Trials, held_out: Trials
 
     Parameters
     ----------
-    scores : from :func:`neuroformer.analysis.simulation.score_simulation`
+    scores : from :func:`neuroformer.simulation_scores.scores.score_simulation`
     simulated, held_out : what it was given
     """
     fig = Figure(figsize=(12, 7), layout="constrained")

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
+from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
+from neuroformer.bundle.cohort import Cohort, is_own, shared_names
 from neuroformer.config import (
     Config,
     ConfigError,
@@ -22,8 +24,6 @@ from neuroformer.config import (
     to_dict,
 )
 from neuroformer.data.members import absent
-from neuroformer.model.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
-from neuroformer.model.cohort import Cohort, is_own, shared_names
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording

@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
-from neuroformer.model.bundle import CHECKPOINT, save_tensors
-from neuroformer.model.cohort import Cohort
 from neuroformer.training.sharding import gathered, in_pieces
 
 FORMAT = 1

@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
+from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
+from neuroformer.data.prepared import Prepared, in_order
 from neuroformer.losses import denominators
-from neuroformer.model.bundle import LIKELIHOOD, save_tensors
-from neuroformer.model.cohort import Cohort
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
     FILE,
@@ -31,7 +32,6 @@ from neuroformer.training.checkpoint import (
     save_checkpoint,
     state_tensors,
 )
-from neuroformer.training.data import Piece, Prepared, Steps, in_order, step_loader
 from neuroformer.training.log import Log
 from neuroformer.training.module import (
     Average,
@@ -46,6 +46,7 @@ from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
+from neuroformer.training.steps import Piece, Steps, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import TrainConfig
 from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
 from neuroformer.model.attention import Block
-from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from neuroformer.data.batch import Batch
+from neuroformer.data.prepared import Prepared, in_order
 from neuroformer.losses import poisson_nll
 from neuroformer.metrics import block_bootstrap, target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.state import Output
 from neuroformer.model.targets import TargetHead
-from neuroformer.training.data import Prepared, in_order
 
 
 @dataclass

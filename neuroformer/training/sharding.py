@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.model.attention import Block
-from neuroformer.model.cohort import Cohort
 
 
 def shard(module: nn.Module, mesh: Any) -> nn.Module:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from neuroformer.training.loop import Trainer
+from typing import Any, Protocol
 
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it takes a node back; Ctrl-C
 
@@ -25,12 +22,19 @@ class Stopped(Exception):
         super().__init__(f"{self.signal.name}: {saved}")
 
 
+class Stoppable(Protocol):
+    """Reads ``signal`` after each step; ``bar`` shows what it does."""
+
+    signal: int | None
+    bar: Any
+
+
 class listen:
     """Inside this context, a signal is only noted, and the trainer reads the note after each step; a second Ctrl-C
     stops at once.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Stoppable):
         self.trainer = trainer
         self.old: dict[int, Any] = {}
 

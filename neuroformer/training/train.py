@@ -15,16 +15,16 @@ from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
+from neuroformer.bundle.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, member_config, to_dict
 from neuroformer.data.members import lacking
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import PARTS
-from neuroformer.model.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
-from neuroformer.model.cohort import Cohort
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE, Progress
-from neuroformer.training.data import Prepared, prepare
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
 from neuroformer.training.sharding import can_shard, shard

@@ -155,7 +155,7 @@ def test_a_silenced_unit_leaves_every_path(small):
         rec = prepared.rec
         keep = rec.spike_units != u
         silent = dataclasses.replace(rec, spike_times=rec.spike_times[keep], spike_units=rec.spike_units[keep])
-        from neuroformer.training.data import prepare
+        from neuroformer.data.prepared import prepare
 
         other = prepare(silent, prepared.config, prepared.normalization)
         true = model.expected(other.builder(windows[w : w + 1]))

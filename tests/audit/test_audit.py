@@ -14,8 +14,8 @@ from neuroformer.audit.clocks import frame_lag
 from neuroformer.cli import main
 from neuroformer.config import load_config, to_dict
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
-from neuroformer.recording.arrays import from_arrays, from_counts
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.arrays import from_arrays, from_counts
+from neuroformer.recording.formats.npz import write_npz
 
 # -- nothing wrong ------------------------------------------------------------------------------------------
 

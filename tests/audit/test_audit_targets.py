@@ -8,9 +8,9 @@ from helpers import small_config, small_recording
 
 from neuroformer.audit import audit
 from neuroformer.config import ConfigError
+from neuroformer.data.prepared import prepare
 from neuroformer.data.splits import make_split
 from neuroformer.recording import BehaviorVariable
-from neuroformer.training.data import prepare
 
 
 def of_config(rec, config):

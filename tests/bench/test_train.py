@@ -8,10 +8,10 @@ from helpers import small_recording
 from neuroformer.bench.padded import padded_loss
 from neuroformer.bench.reference_size import config
 from neuroformer.bench.train import peak_memory
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import from_dict, to_dict
-from neuroformer.model.cohort import Cohort
+from neuroformer.data.prepared import prepare
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.training.data import prepare
 from neuroformer.training.module import Losses, Share
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from helpers import small_config, small_recording
 
+from neuroformer.data.prepared import prepare
 from neuroformer.data.windows import Windows
 from neuroformer.recording import BehaviorVariable
-from neuroformer.training.data import prepare
 
 
 def at(ticks, segment=0):

@@ -10,14 +10,14 @@ import yaml
 from helpers import small_config, small_recording
 
 import neuroformer.decoding.after_training as module
+from neuroformer.bundle.bundle import LIKELIHOOD, load_model, read_bundle
 from neuroformer.cli import main
 from neuroformer.config import to_dict
+from neuroformer.data.prepared import prepare
 from neuroformer.decoding.after_training import fit_heads_on
 from neuroformer.decoding.decode import decode_windows, predict_targets, true_values
 from neuroformer.metrics import target_score
-from neuroformer.model.bundle import LIKELIHOOD, load_model, read_bundle
-from neuroformer.recording.npz import write_npz
-from neuroformer.training.data import prepare
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.train import train
 
 

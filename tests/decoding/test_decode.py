@@ -7,6 +7,7 @@ import pytest
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.config import ConfigError, TargetConfig
+from neuroformer.data.prepared import prepare
 from neuroformer.decoding.decode import (
     Decoded,
     as_recorded,
@@ -19,7 +20,6 @@ from neuroformer.decoding.decode import (
 from neuroformer.decoding.run import start_decoded
 from neuroformer.recording import BehaviorVariable
 from neuroformer.report.figures import decode_trace
-from neuroformer.training.data import prepare
 
 
 def three_values(**predicted):

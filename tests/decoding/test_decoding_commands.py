@@ -5,20 +5,19 @@ import json
 import numpy as np
 import pytest
 import yaml
-from decoding.driven import CHOICE, PLACE, driven_recording
+from driven import CHOICE, PLACE, driven_recording
 from helpers import small_config
 
+from neuroformer.bundle.bundle import load_model, read_bundle
 from neuroformer.cli import main
-from neuroformer.cli.fewshot import _keep_other
 from neuroformer.cli.options import parse_targets
 from neuroformer.cli.shared import only_process
+from neuroformer.cli.studies.fewshot import _keep_other
 from neuroformer.config import ConfigError, TargetConfig, to_dict
+from neuroformer.data.prepared import prepare
 from neuroformer.decoding.decode import predict_targets, true_values
 from neuroformer.metrics import r2
-from neuroformer.model.bundle import read_bundle
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.npz import write_npz
-from neuroformer.training.data import prepare
+from neuroformer.recording.formats.npz import write_npz
 
 
 def test_the_commands(tmp_path, capsys):
@@ -47,13 +46,13 @@ def test_the_commands(tmp_path, capsys):
     assert say("finetune", "--run", run, *one) == 0
     assert "WARNING the labels of choice hold no 1, which the model can then never name" in capsys.readouterr().out
     # what is loaded again is what was scored: its range is that of the drawn labels
-    few = Neuroformer.load(run + "_s", "speed")
+    few = load_model(run + "_s", "speed")
     ready = prepare(driven_recording(), few.config, read_bundle(tmp_path / "run_s").normalization)
     held = ready.windows("test", reach=20)
     score = r2(true_values(ready, held)["speed"], predict_targets(few, ready, held)["speed"])[0]
     assert score == pytest.approx(summary["finetune_speed_score"], abs=1e-5)
     # one after the other: the first task is read as before
-    models = [Neuroformer.load(f, "speed") for f in (run + "_s", run + "_sc")]
+    models = [load_model(f, "speed") for f in (run + "_s", run + "_sc")]
     prepared = prepare(driven_recording(), models[0].config)
     windows = prepared.windows("test")
     first = predict_targets(models[0], prepared, windows)["speed"]

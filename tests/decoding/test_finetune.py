@@ -5,12 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from decoding.driven import SPEED, TUNE, driven_recording, pretrained
+from driven import SPEED, TUNE, driven_recording, pretrained
 from helpers import small_config, small_model
 
 from neuroformer.config import TargetConfig
+from neuroformer.data.prepared import prepare
 from neuroformer.data.windows import Windows
-from neuroformer.decoding.anchor import (
+from neuroformer.decoding.closed_form import (
     USUAL,
     _kernel_ridge,
     clearly_best,
@@ -19,14 +20,13 @@ from neuroformer.decoding.anchor import (
     set_anchor,
 )
 from neuroformer.decoding.decode import predict_spreads, predict_targets, true_values
-from neuroformer.decoding.fewshot import draw_labels, fewshot
 from neuroformer.decoding.finetune import extend, finetune, know_only, with_targets
-from neuroformer.decoding.folds import labelled_windows
 from neuroformer.metrics import r2
-from neuroformer.model.later import later_states, moved_on
+from neuroformer.model.later import moved_on
 from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.recording import BehaviorVariable
-from neuroformer.training.data import prepare
+from neuroformer.studies.fewshot import draw_labels, fewshot
+from neuroformer.studies.folds import labelled_windows
 
 
 def test_new_targets_leave_split_and_trunk_alone(extended):
@@ -116,7 +116,7 @@ def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
     )
     model, prepared = small_model(driven_recording(), config)
     head, windows = model.targets["speed"], prepared.windows("train")[:20]
-    states = later_states(model, prepared.builder(windows), head.ends).view(len(windows), 5, -1)
+    states = model.later_states(prepared.builder(windows), head.ends).view(len(windows), 5, -1)
     for n, end in enumerate(head.ends):  # the first state of a window that starts at the moment
         moved = prepared.builder(Windows(windows.segment, windows.tick + end))
         _, h_TD, layout = model.fused(moved)

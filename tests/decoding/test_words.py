@@ -11,12 +11,12 @@ from helpers import small_config, small_model, small_recording
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, to_dict
 from neuroformer.data.normalization import fit_normalization
+from neuroformer.data.prepared import prepare
 from neuroformer.data.splits import make_split
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.decoding.decode import Decoded, score_decoded
-from neuroformer.decoding.probe import probe
-from neuroformer.recording.npz import write_npz
-from neuroformer.training.data import prepare
+from neuroformer.recording.formats.npz import write_npz
+from neuroformer.studies.probes import probe
 
 CHOICE = {"name": "choice", "kind": "classification"}
 

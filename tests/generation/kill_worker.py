@@ -8,7 +8,7 @@ from helpers import small_config, small_model, small_recording
 
 from neuroformer.generation import simulate as module
 from neuroformer.generation.store import SimulationFolder
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 
 CONFIG = {"generate": {"samples": 3, "max_seconds": 2.0, "batch_size": 4}}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.data.prepared import prepare
 from neuroformer.generation.chain import _last_spikes, go_on, simulate_chain
 from neuroformer.generation.simulate import simulate
-from neuroformer.training.data import prepare
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,13 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
-from neuroformer.analysis.whatif import auroc, rate_changes
 from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
 from neuroformer.generation.interventions import UnitChanges, UnitInterventions, changed_recording
 from neuroformer.generation.scan import sample_window
 from neuroformer.generation.sequences import sequences_of
 from neuroformer.generation.simulate import simulate
 from neuroformer.model.stepper import Stepper
+from neuroformer.simulation_scores.whatif import auroc, rate_changes
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.data.prepared import prepare
 from neuroformer.data.windows import Windows
 from neuroformer.generation.readout import readout_rates
-from neuroformer.training.data import prepare
 
 
 def test_rates_along_a_block():

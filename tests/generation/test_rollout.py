@@ -8,13 +8,13 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.config import GenerateConfig
+from neuroformer.data.prepared import prepare
 from neuroformer.generation.rollout import rollout
 from neuroformer.generation.sampling import draw, uniforms
 from neuroformer.generation.sequences import sequences_of
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.spikes import Spikes
-from neuroformer.recording.npz import read_npz, write_npz
-from neuroformer.training.data import prepare
+from neuroformer.recording.formats.npz import read_npz, write_npz
 
 CONFIG = GenerateConfig(max_seconds=0.5)
 

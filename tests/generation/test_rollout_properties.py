@@ -7,7 +7,6 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
-from neuroformer.analysis.whatif import first_divergence
 from neuroformer.config import GenerateConfig
 from neuroformer.data.tokens import no_spikes
 from neuroformer.data.windows import SpikeIndex, Windows
@@ -17,6 +16,7 @@ from neuroformer.generation.sequences import sequences_of
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.stepper import Stepper
+from neuroformer.simulation_scores.whatif import first_divergence
 
 CONFIG = GenerateConfig(samples=2, max_seconds=0.4)
 

@@ -19,7 +19,7 @@ from neuroformer.generation.sequences import batch_size_for, simulation_device, 
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import open_stimulus, silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
-from neuroformer.recording.npz import read_npz
+from neuroformer.recording.formats.npz import read_npz
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
-from neuroformer.bench import kernel_cases, kernel_worker
+from benchmarks.kernels import cases as kernel_cases
+from benchmarks.kernels import worker as kernel_worker
 from neuroformer.ops import reference
 
 LIMITS = {"max_shared_mem": 227 << 10, "max_num_regs": 65536, "multiprocessor_count": 132, "warpSize": 32}

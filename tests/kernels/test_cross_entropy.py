@@ -5,7 +5,7 @@ import torch
 from neuroformer.kernels import configs
 from neuroformer.kernels.cross_entropy import marked_cross_entropy
 
-from neuroformer.bench import kernel_cases as cases
+from benchmarks.kernels import cases
 from neuroformer.ops import marked_cross_entropy as dispatched
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from neuroformer.kernels import configs
 
-from neuroformer.bench import kernel_cases as cases
+from benchmarks.kernels import cases
 from neuroformer.ops import attention, attention_map, decode_attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -5,7 +5,7 @@ import torch
 from neuroformer.kernels import configs, worklist
 from neuroformer.kernels.spike_attention import spike_attention
 
-from neuroformer.bench import kernel_cases as cases
+from benchmarks.kernels import cases
 from neuroformer.ops import Ragged, attention
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

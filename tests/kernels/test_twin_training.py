@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from neuroformer.bench.twin import TwinSize, train_twin
+from benchmarks.kernels.twin import TwinSize, train_twin
 from neuroformer.ops.tolerance import check_close
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

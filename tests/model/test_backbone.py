@@ -9,13 +9,13 @@ import torch
 from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
+from neuroformer.bundle.bundle import load_model, read_bundle
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, to_dict
 from neuroformer.data import backbone as module
 from neuroformer.data.backbone import Backbone, FrameFeatures, load_backbone
-from neuroformer.model.bundle import load_model, read_bundle
-from neuroformer.recording.npz import write_npz
-from neuroformer.training.data import prepare
+from neuroformer.data.prepared import prepare
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.train import train
 
 transformers = pytest.importorskip("transformers")

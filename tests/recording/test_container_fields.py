@@ -7,8 +7,8 @@ import pytest
 
 import neuroformer.recording.validation as validation
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, open_recording
-from neuroformer.recording.arrays import from_arrays, to_arrays
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.arrays import from_arrays, to_arrays
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.recording.validation import CheckedSpikes
 

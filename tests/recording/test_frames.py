@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from neuroformer.recording import RecordingError, open_recording
+from neuroformer.recording.formats.video import open_images, read_video
 from neuroformer.recording.frames import CachedFrames, JoinedFrames, LazyFrames, ResizedFrames
-from neuroformer.recording.video import open_images, read_video
 
 
 class Counting(LazyFrames):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuroformer.recording import RecordingError, open_recording, write_recording
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ def tiny(monkeypatch):
 def write(rec, path):
     if path.suffix == ".nwb":
         pytest.importorskip("pynwb")
-        from neuroformer.recording.nwb_write import write_nwb
+        from neuroformer.recording.formats.nwb.writer import write_nwb
 
         return write_nwb(rec, path)
     pytest.importorskip("temporaldata")
-    from neuroformer.recording.torch_brain import write_torch_brain
+    from neuroformer.recording.formats.torch_brain import write_torch_brain
 
     return write_torch_brain(rec, path)
 

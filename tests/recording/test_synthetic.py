@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuroformer.recording import synthetic as syn
-from neuroformer.recording.npz import read_npz, write_npz
+from neuroformer.recording.formats.npz import read_npz, write_npz
 from neuroformer.recording.recording import RecordingError
 from neuroformer.recording.synthetic.receptive_fields import draw_units, shifted_responses
 

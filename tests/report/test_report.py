@@ -13,10 +13,10 @@ from browser import Browser
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis.maps import Map, save_maps
+from neuroformer.bundle.bundle import Member, save_bundle, save_weights
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.model.bundle import Member, save_bundle, save_weights
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.summary import summary
 

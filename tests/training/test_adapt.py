@@ -11,16 +11,15 @@ import torch
 from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
-from neuroformer.bench import adapt as bench
+from benchmarks.science import adapt as bench
+from neuroformer.bundle.bundle import load_model, read_bundle
+from neuroformer.bundle.cohort import is_own
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, RecordingConfig, load_config
-from neuroformer.model.bundle import load_model, read_bundle
-from neuroformer.model.cohort import is_own
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.npz import write_npz
+from neuroformer.data.prepared import prepare
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.adapt import Start, adapted_config, join
 from neuroformer.training.checkpoint import CheckpointError
-from neuroformer.training.data import prepare
 from neuroformer.training.loop import Trainer
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import train, train_several
@@ -75,7 +74,7 @@ def test_new_rows_train_and_the_trunk_stays_bit_for_bit(both, tmp_path):
     bundle = read_bundle(tmp_path)
     assert bundle.recording == "m2" and bundle.config.recording.share == 0.5
     assert bundle.metrics["adapted_from"] == both.name and bundle.metrics["adapted_weights"] == "new"
-    assert Neuroformer.load(tmp_path).num_units == 5
+    assert load_model(tmp_path).num_units == 5
 
 
 def test_everything_trains_when_asked(both, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from helpers import small_config, small_recording
 
 from neuroformer.config import ConfigError
-from neuroformer.training.data import prepare
+from neuroformer.data.prepared import prepare
 from neuroformer.training.noise import noisy_past
 
 

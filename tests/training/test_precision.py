@@ -7,8 +7,8 @@ import torch
 from helpers import small_config, small_model, small_recording
 from safetensors.torch import load_file
 
+from neuroformer.bundle.cohort import Cohort
 from neuroformer.losses import loss_terms
-from neuroformer.model.cohort import Cohort
 from neuroformer.training.module import Losses, Share, make_optimizer, set_up_blocks
 from neuroformer.training.train import train
 

@@ -14,10 +14,10 @@ from ddp_worker import train_in
 from helpers import small_config, small_model
 from safetensors.torch import load_file
 
+from neuroformer.bundle.bundle import load_model
 from neuroformer.config import ConfigError
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.training.data import Steps
 from neuroformer.training.sharding import can_shard
+from neuroformer.training.steps import Steps
 
 TRAIN = {
     "steps": 8,
@@ -95,7 +95,7 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
     x, y = (load_file(tmp_path / f"{n}_two" / "weights" / "likelihood.safetensors") for n in ("sharded", "parts"))
     assert all(torch.equal(x[k], y[k]) for k in x) and rows(tmp_path / "sharded_two") == rows(tmp_path / "parts_two")
     with torch.no_grad():
-        assert Neuroformer.load(tmp_path / "sharded_two").sos.shape == (16,)
+        assert load_model(tmp_path / "sharded_two").sos.shape == (16,)
 
 
 def test_sharding_that_cannot_be_is_refused(tmp_path):

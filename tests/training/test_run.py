@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from neuroformer.cli import main
 from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, from_dict, to_dict
+from neuroformer.data.prepared import prepare
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.checkpoint import FILE
-from neuroformer.training.data import prepare
 from neuroformer.training.loop import NonFiniteLoss, Trainer
 from neuroformer.training.train import train
 

@@ -8,10 +8,10 @@ import pytest
 import yaml
 from helpers import small_config, small_recording
 
+from neuroformer.bundle.bundle import read_bundle
 from neuroformer.cli import main
 from neuroformer.config import load_config, to_dict
-from neuroformer.model.bundle import read_bundle
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.checkpoint import FILE
 
 FORK = multiprocessing.get_context("fork")
@@ -111,7 +111,7 @@ def test_what_cannot_be_run_is_told_and_left(asked, tmp_path, capsys):
 @pytest.fixture
 def impatient(monkeypatch):
     """Trials that were killed are noticed soon."""
-    from neuroformer.training import sweep as module
+    from neuroformer.studies import sweep as module
 
     monkeypatch.setattr(module, "HEARTBEAT_S", 1)
     monkeypatch.setattr(module, "GRACE_S", 2)

@@ -12,16 +12,17 @@ from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
 import neuroformer
+from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
+from neuroformer.bundle.cohort import Cohort, is_own
 from neuroformer.config import ConfigError, from_dict, member_config
 from neuroformer.data.members import lacking, open_recordings
+from neuroformer.data.prepared import prepare
 from neuroformer.data.splits import make_split
-from neuroformer.model.bundle import BundleError, load_model, read_bundle
-from neuroformer.model.cohort import Cohort, is_own
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording.npz import write_npz
-from neuroformer.training.data import Steps, prepare
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.loop import Trainer
 from neuroformer.training.scores import score
+from neuroformer.training.steps import Steps
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import initial_cohort, prepare_members, train_several
 
@@ -257,14 +258,14 @@ def test_the_bundle_gives_each_recording_its_model(trained):
     assert "a: 6 units;" in shown and "c: 4 units, without frames, pupil, gaze" in shown
     bits = []
     for member in members:
-        model = Neuroformer.load(folder, recording=member.rec.name)
+        model = load_model(folder, recording=member.rec.name)
         assert model.num_units == member.rec.num_units and not model.training
         bits.append(score(model, member, "valid").bits_per_spike())
     assert metrics["valid_best_likelihood"] == pytest.approx(np.mean(bits), abs=1e-5)
     with pytest.raises(BundleError, match=r"holds several recordings \(a, b, c\); say which"):
-        Neuroformer.load(folder)
+        load_model(folder)
     with pytest.raises(BundleError, match="no recording 'd'"):
-        Neuroformer.load(folder, recording="d")
+        load_model(folder, recording="d")
     with pytest.raises(BundleError, match="no weights for 'nothing'"):
         load_model(bundle, "nothing", "a")
     one = load_model(bundle.of("b"))
@@ -315,7 +316,7 @@ def test_one_recording_in_a_list_is_one_recording(tmp_path):
     train_several([rec], listed, tmp_path / "listed", progress=False)
     x, y = (load_file(tmp_path / n / "weights" / "likelihood.safetensors") for n in ("plain", "listed"))
     assert x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
-    assert Neuroformer.load(tmp_path / "listed").config.recording.name == "a"
+    assert load_model(tmp_path / "listed").config.recording.name == "a"
 
 
 def test_a_cohort_of_one_keeps_the_models_names():

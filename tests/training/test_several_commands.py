@@ -8,10 +8,10 @@ import pytest
 import yaml
 from helpers import small_config, small_recording
 
+from neuroformer.bundle.bundle import BundleError
 from neuroformer.cli import main
 from neuroformer.config import to_dict
-from neuroformer.model.bundle import BundleError
-from neuroformer.recording.npz import write_npz
+from neuroformer.recording.formats.npz import write_npz
 from neuroformer.report.notebook import RunView
 
 

@@ -24,8 +24,8 @@ import dataclasses
 import numpy as np
 from scipy.special import gammaln
 
-from neuroformer.recording.movies import pan_movies
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording
+from neuroformer.recording.synthetic.movies import pan_movies
 from neuroformer.recording.synthetic.parameters import DemoParameters, from_overrides, stream
 from neuroformer.recording.synthetic.receptive_fields import (
     draw_units,

@@ -1,0 +1,137 @@
+"""Are the nulls of the maps calibrated? On independent units, pairs must pass as often as the test claims."""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuroformer.analysis import attention, influence
+from neuroformer.analysis.maps import Map
+from neuroformer.analysis.nulls import shuffled_identities
+from neuroformer.analysis.pairwise import Pairs
+from neuroformer.bundle.bundle import write_atomic
+from neuroformer.config import Config, from_dict
+from neuroformer.recording import Recording
+
+PRIMARY = "knock-out"
+SETTINGS = {
+    "window": {"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.0},
+    "split": {"block": 20.0},
+    "model": {
+        "width": 16,
+        "heads": 2,
+        "history_filters": 2,
+        "coupling": 0.05,
+        "blocks": [{"attend": "past"}, {"attend": "current"}],
+    },
+    "train": {
+        "steps": 200,
+        "batch_size": 128,
+        "warmup": 20,
+        "average": 0.0,
+        "evaluate_every": 200,
+        "accelerator": "cpu",
+    },
+}
+
+
+def run(
+    recordings: int = 20, folder: Path | None = None, num_units: int = 24, seconds: float = 240.0, steps: int = 200
+) -> dict[str, Any]:
+    """Train a small model on each of some recordings of independent Poisson units; count the pairs that pass.
+
+    Parameters
+    ----------
+    folder : keeps the result of each recording; a second call continues where the first one stopped
+
+    Returns
+    -------
+    dict
+        ``readings``: by name, ``share`` of ordered pairs with p below 0.05 (the null of shuffled identities), and
+        ``any``: recordings in which any pair passes at a false-discovery rate of 5 %.
+    """
+    found = [_recording(seed, num_units, seconds, steps, folder) for seed in range(recordings)]
+    names = list(found[0])
+    readings = {
+        n: {"share": float(np.mean([f[n][0] for f in found])), "any": int(sum(f[n][1] > 0 for f in found))}
+        for n in names
+    }
+    return {
+        "bench": "nulls",
+        "checked": True,
+        "recordings": recordings,
+        "units": num_units,
+        "seconds": seconds,
+        "primary": PRIMARY,
+        "readings": readings,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _recording(seed: int, num_units: int, seconds: float, steps: int, folder: Path | None) -> dict[str, list]:
+    """By reading: the share of pairs with p < 0.05, and how many pass after correction."""
+    path = folder / f"nulls_{num_units}x{seconds:g}_{steps}_{seed}.json" if folder else None
+    if path is not None and path.exists():
+        return json.loads(path.read_text())
+    config = from_dict(SETTINGS | {"seed": seed, "train": SETTINGS["train"] | {"steps": steps}})
+    maps = _maps(poisson_recording(seed, num_units, seconds), config)
+    out = {m.name: [_share(m), int(m.discoveries().sum())] for m in maps}
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(out).encode())
+    return out
+
+
+def _share(m: Map) -> float:
+    """Of the pairs that have a p value: all but a square map's diagonal, and what was never seen."""
+    p = m.p()
+    return float((p[np.isfinite(p)] < 0.05).mean())
+
+
+def poisson_recording(seed: int, num_units: int, seconds: float) -> Recording:
+    """Independent units of constant rates, 2 to 10 Hz."""
+    rng = np.random.default_rng([seed, 7])
+    counts = rng.poisson(rng.uniform(2, 10, num_units) * seconds)
+    units = np.repeat(np.arange(num_units), counts)
+    times = rng.uniform(0, seconds, len(units))
+    order = np.argsort(times, kind="stable")
+    return Recording(
+        name=f"independent Poisson units, seed {seed}",
+        spike_times=times[order],
+        spike_units=units[order],
+        units={"id": np.array([f"p{i:02d}" for i in range(num_units)])},
+        domain=np.array([[0.0, seconds]]),
+    )
+
+
+def _maps(rec: Recording, config: Config) -> list[Map]:
+    from neuroformer.training.train import load_best, train
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared, _ = train(rec, config, Path(folder), progress=False)
+        model = load_best(Path(folder))
+    windows, ids = prepared.windows("train")[:1500], rec.unit_ids
+    maps = [influence.knock_out(model, prepared.builder, windows, ids)]
+    lags = maps[0].lags_s
+    assert lags is not None
+    maps.append(influence.gradients(model, prepared.builder, windows[:500], ids))
+    maps += [m for m in attention.attention_maps(model, prepared.builder, windows, ids) if m.square]
+    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)
+    return [shuffled_identities(m) for m in maps]
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as text."""
+    lines = [f"{'reading':<36}{'pairs with p < 0.05':>21}{'recordings with a discovery':>30}"]
+    for name, r in result["readings"].items():
+        mark = "  primary" if name == result["primary"] else ""
+        lines.append(f"{name:<36}{r['share']:>20.1%}{r['any']:>27} of {result['recordings']}{mark}")
+    return "\n".join(lines)

@@ -1,0 +1,139 @@
+"""Networks on the same counts: scikit-learn's multilayer perceptron, and a recurrent network.
+
+Both are scored on the held-out stretch after every few epochs; how many epochs the final fit runs is chosen like
+any other hyperparameter.
+
+Shape suffixes: V values, B count bins, U units, C columns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from torch import nn
+
+from neuroformer.baselines.features import Samples
+from neuroformer.baselines.linear import Predict, Standard
+
+EPOCHS = (2, 4, 8, 12, 20, 30)
+BATCH = 128
+MLP_GRID = tuple({"hidden": hidden, "decay": decay} for hidden in ((64,), (128, 64)) for decay in (1e-2, 1.0))
+GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
+
+
+class _Network:
+    """Trained epoch by epoch: every few of them is a setting to choose from."""
+
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[int, np.ndarray]]:
+        yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
+
+    def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
+        return next(predict for epochs, predict in self._train(train, kind, params) if epochs == setting)
+
+    def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
+        """The predictor after each number of epochs in ``EPOCHS``."""
+        raise NotImplementedError
+
+
+class MlpMethod(_Network):
+    """One or two hidden layers on all lags of all units, Adam, weight decay."""
+
+    name = "mlp"
+
+    def __init__(self, seed: int = 0):
+        self.seed = seed
+
+    def candidates(self, kind: str) -> list[dict]:
+        return list(MLP_GRID)
+
+    def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
+        scale = Standard(train)
+        make = MLPClassifier if kind == "classification" else MLPRegressor
+        model = make(
+            hidden_layer_sizes=params["hidden"],
+            alpha=params["decay"],
+            batch_size=min(BATCH, len(train)),  # pyright: ignore[reportArgumentType]
+            learning_rate_init=2e-3,
+            random_state=self.seed,
+            shuffle=True,
+        )
+        x = scale.x(train).astype(np.float64)
+        rng = np.random.default_rng(self.seed)
+        if kind == "classification":
+            y, first = train.y_VC[:, 0], {"classes": np.unique(train.y_VC[:, 0])}
+            predict: Predict = lambda s: np.asarray(model.predict(scale.x(s).astype(np.float64)))[:, None]
+        else:
+            y, first = scale.y(train), {}
+            y = y[:, 0] if y.shape[1] == 1 else y
+            predict = lambda s: scale.back(np.asarray(model.predict(scale.x(s).astype(np.float64))))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            for epoch in range(1, EPOCHS[-1] + 1):
+                order = rng.permutation(len(x))
+                model.partial_fit(x[order], y[order], **(first if epoch == 1 else {}))
+                if epoch in EPOCHS:
+                    yield epoch, predict
+
+
+class Recurrent(nn.Module):
+    """A GRU over count bins, read at its last state (both directions' last states with lookahead)."""
+
+    def __init__(self, num_units: int, hidden: int, outputs: int, both_ways: bool, dropout: float):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.gru = nn.GRU(num_units, hidden, batch_first=True, bidirectional=both_ways)
+        self.out = nn.Linear(hidden * (2 if both_ways else 1), outputs)
+
+    def forward(self, x_VBU: torch.Tensor) -> torch.Tensor:
+        _, last = self.gru(self.dropout(x_VBU))
+        return self.out(self.dropout(last.transpose(0, 1).flatten(1)))
+
+
+class GruMethod(_Network):
+    """A gated recurrent network over the bins: causal, or bidirectional where there is lookahead; AdamW, dropout."""
+
+    name = "gru"
+
+    def __init__(self, both_ways: bool, seed: int = 0):
+        self.both_ways, self.seed = both_ways, seed
+
+    def candidates(self, kind: str) -> list[dict]:
+        return list(GRU_GRID)
+
+    def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            classes = np.unique(train.y_VC[:, 0]) if kind == "classification" else None
+            scale = Standard(train)
+            shape = train.x_VBU.shape[1:]
+            x_of = lambda s: torch.from_numpy(scale.x(s).astype(np.float32)).view(-1, *shape)
+            x = x_of(train)
+            if classes is None:
+                y, outputs = torch.from_numpy(scale.y(train)).float(), train.y_VC.shape[1]
+                loss = nn.functional.mse_loss
+            else:
+                y, outputs = torch.from_numpy(np.searchsorted(classes, train.y_VC[:, 0])), len(classes)
+                loss = nn.functional.cross_entropy
+            model = Recurrent(shape[1], params["hidden"], outputs, self.both_ways, params["dropout"])
+            optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+
+            @torch.no_grad()
+            def predict(samples: Samples) -> np.ndarray:
+                model.eval()
+                out = torch.cat([model(part) for part in x_of(samples).split(4096)]).numpy()
+                return scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
+
+            for epoch in range(1, EPOCHS[-1] + 1):
+                model.train()
+                for rows in torch.randperm(len(x)).split(BATCH):
+                    optimizer.zero_grad()
+                    loss(model(x[rows]), y[rows]).backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                if epoch in EPOCHS:
+                    yield epoch, predict

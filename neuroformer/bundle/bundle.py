@@ -1,0 +1,376 @@
+"""A trained model as one folder that describes itself: safetensors and JSON, never pickle.
+
+``bundle.json``: format version, configuration; units, normalisation and split of every recording (with the split's
+digest and the findings of the audit); metrics; versions; the digest of each weights file and of the JSON itself.
+``weights/NAME.safetensors``: the best weights of each objective.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import platform
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import neuroformer
+from neuroformer.bundle.cohort import of_member
+from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
+from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.recording import Recording
+
+FORMAT = 1
+CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
+LIKELIHOOD = "likelihood"
+
+
+class BundleError(ValueError):
+    """A bundle that is missing or damaged, has another format, or has other units than the recording."""
+
+
+@dataclass
+class Member:
+    """What a model knows about one of its recordings.
+
+    Attributes
+    ----------
+    name : of the recording
+    units : ids, in the order of the model's rows
+    normalization : from :func:`neuroformer.data.normalization.fit_normalization`
+    split : ``sha256``, ``claim``, the intervals (seconds) of each part
+    lacks : frames and behavior variables that the run reads and this recording does not have
+    """
+
+    name: str
+    units: list[str]
+    normalization: dict[str, Any]
+    split: dict[str, Any]
+    lacks: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Bundle:
+    """The content of a bundle's JSON, and its folder.
+
+    If there are several recordings, :meth:`of` gives the bundle of one: ``place`` is its index, and ``config`` is as
+    if it had been trained alone.
+    """
+
+    path: Path
+    config: Config
+    recordings: list[Member]
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    digests: dict[str, str]
+    place: int | None = None
+    whole: Bundle | None = None
+
+    def of(self, recording: str = "") -> Bundle:
+        """The bundle of one recording, by name; without a name, of the only recording.
+
+        Raises
+        ------
+        BundleError
+            There is none of this name, or several and no name was given.
+        """
+        names = [m.name for m in self.recordings]
+        if recording and recording not in names:
+            near = difflib.get_close_matches(recording, names, n=1)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise BundleError(f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}")
+        if self.place is not None:
+            return self
+        member = self.recordings[names.index(recording)] if recording else self.member
+        place = self.recordings.index(member)
+        config = member_config(self.config, place, member.lacks)
+        return replace(self, recordings=[member], config=config, place=place, whole=self)
+
+    @property
+    def results(self) -> Path:
+        """Where the results of its recording go: the run's folder or, if the run has several, one inside it."""
+        several = self.whole is not None and len(self.whole.recordings) > 1
+        return self.path / self.recording.replace(":", "_") if several else self.path
+
+    @property
+    def member(self) -> Member:
+        """The one recording.
+
+        Raises
+        ------
+        BundleError
+            There are several.
+        """
+        if len(self.recordings) > 1:
+            names = ", ".join(m.name for m in self.recordings)
+            raise BundleError(f"{self.path} holds several recordings ({names}); say which with --recording")
+        return self.recordings[0]
+
+    @property
+    def recording(self) -> str:
+        return self.member.name
+
+    @property
+    def units(self) -> list[str]:
+        return self.member.units
+
+    @property
+    def normalization(self) -> dict[str, Any]:
+        return self.member.normalization
+
+    @property
+    def split(self) -> dict[str, Any]:
+        return self.member.split
+
+    def __repr__(self) -> str:
+        c = self.config
+        values = "\n".join(f"    {k}: {v:.4g}" for k, v in self.metrics.items() if isinstance(v, (int, float)))
+        versions = ", ".join(f"{k} {v}" for k, v in self.versions.items())
+        return (
+            f"Bundle {self.path}\n"
+            + "".join(
+                f"  recording {m.name}: {len(m.units)} units{self._lacks(m)}; split by {c.split.by}, claims {m.split['claim']}, "
+                f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
+                for m in self.recordings
+            )
+            + self._backbone()
+            + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
+            f"frames {c.window.frames:g} s\n"
+            f"  inputs    {', '.join(v.name for v in c.inputs) or 'none'}; "
+            f"targets {', '.join(t.name for t in c.targets) or 'none'}\n"
+            f"  model     width {c.model.width}, {c.model.heads} heads; weights {', '.join(self.digests)}\n"
+            f"  versions  {versions}\n  metrics\n{values}"
+        )
+
+    def _backbone(self) -> str:
+        """The pretrained network that encodes frames; a frozen one is not part of the bundle."""
+        found = self.recordings[0].normalization.get("frames", {}).get("backbone")
+        if found is None:
+            return ""
+        where = "fine-tuned" if self.config.model.frame_encoder.finetune else "frozen, not in this folder"
+        return f"  backbone  {found['id']} ({found['model_type']}, sha256 {found['sha256'][:12]}), {where}\n"
+
+    @staticmethod
+    def _lacks(member: Member) -> str:
+        return f", without {', '.join(member.lacks)}" if member.lacks else ""
+
+    @staticmethod
+    def _audit(member: Member) -> str:
+        """What the audit found before training, in one line."""
+        found = member.split.get("audit", {}).get("findings")
+        if found is None:
+            return "none was made"
+        names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
+        leaks = f"THE SPLIT LEAKS ({', '.join(names['leak'])}), and this was allowed" if names["leak"] else "no leak"
+        return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write to a temporary name, sync, rename: a kill or a full disk leaves what was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with open(temporary, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write one safetensors file: to a temporary name, synced, renamed.
+
+    Raises
+    ------
+    OSError
+        It could not be written (the disk is full, say); the previous file is intact.
+    """
+    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, temporary, metadata)
+        os.umask(mask := os.umask(0))
+        temporary.chmod(0o666 & ~mask)  # the library's files are for their owner alone
+        with open(temporary, "rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except SafetensorError as e:  # the library's way to say that the disk refused
+        raise OSError(f"{path} could not be written: {e}") from e
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make sure that the renaming reaches the disk; Windows has no such call."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def save_weights(path: Path, model: torch.nn.Module) -> None:
+    """Weights and buffers of a model to one safetensors file, atomically."""
+    save_tensors(path, model.state_dict())
+
+
+def versions() -> dict[str, str]:
+    """Versions of this code, Python and the numerical libraries."""
+    libraries = {name: version(name) for name in ("torch", "numpy", "lightning", "safetensors")}
+    return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
+
+
+def save_bundle(path: Path, config: Config, recordings: list[Member], metrics: dict[str, Any]) -> None:
+    """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
+    digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
+    tree = {
+        "format": FORMAT,
+        "config": to_dict(config),
+        "recordings": [vars(m) for m in recordings],
+        "metrics": metrics,
+        "versions": versions(),
+        "weights_sha256": digests,
+    }
+    write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": _tree_digest(tree)}, indent=1).encode())
+
+
+def _tree_digest(tree: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def read_bundle(path: str | Path) -> Bundle:
+    """Read a bundle's JSON.
+
+    Raises
+    ------
+    BundleError
+        No bundle there, not JSON, changed since it was written, or of a newer format.
+    """
+    path = Path(path)
+    file = path / "bundle.json"
+    if not file.is_file():
+        if (path / CHECKPOINT).is_file():
+            raise BundleError(
+                f"the run in {path} has not ended; continue it with: neuroformer train --run {path} --resume"
+            )
+        raise BundleError(f"no bundle at {path} (looked for {file}); {_nearest_bundle(path)}")
+    try:
+        tree = json.loads(file.read_text())
+        if tree["format"] > FORMAT:
+            raise BundleError(
+                f"{file} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"
+            )
+        if tree.pop("sha256") != _tree_digest(tree):
+            raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
+        return Bundle(
+            path,
+            _config_of(tree["config"], file),
+            [Member(**m) for m in tree["recordings"]],
+            tree["metrics"],
+            tree["versions"],
+            tree["weights_sha256"],
+        )
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
+        raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
+
+
+def _nearest_bundle(path: Path) -> str:
+    """What to give in place of a folder without a bundle."""
+    above = path.absolute().parent / "bundle.json"
+    if path.is_dir() and above.is_file():
+        return f"the run is {path.parent}, its recordings are named by --recording"
+    seeds = sorted(file.parent for file in path.glob("seed_*/bundle.json"))
+    if seeds:
+        return f"give one of its {len(seeds)} seeds, say {seeds[0]}"
+    return "train one with: neuroformer train --config ..."
+
+
+def _config_of(tree: dict[str, Any], file: Path) -> Config:
+    try:
+        return from_dict(tree)
+    except ConfigError as e:
+        raise BundleError(f"{file} was written by another version of neuroformer, train it again: {e}") from None
+
+
+def weights_file(bundle: Bundle, objective: str) -> Path:
+    """The file with the best weights of one objective, after checking its digest.
+
+    Raises
+    ------
+    BundleError
+        No such objective, or a file that is missing, truncated or not the one that was saved.
+    """
+    if objective not in bundle.digests:
+        raise BundleError(f"{bundle.path} has no weights for '{objective}'; it has: {', '.join(bundle.digests)}")
+    file = bundle.path / "weights" / f"{objective}.safetensors"
+    if not file.is_file():
+        raise BundleError(f"{file} is missing")
+    if _digest(file) != bundle.digests[objective]:
+        raise BundleError(f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed")
+    return file
+
+
+def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:
+    """A working model on the CPU, in evaluation mode, with the best weights of one objective.
+
+    Parameters
+    ----------
+    bundle : Bundle or the folder of a run
+    objective : str
+        ``likelihood`` or the name of a target: the weights that predicted spikes, or this target, best on validation.
+    recording : str
+        Of a bundle of several recordings, for which.
+
+    Raises
+    ------
+    BundleError
+        No such objective or recording, or weights that are missing, damaged or of another model.
+    """
+    bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
+    file, one = weights_file(bundle, objective), bundle.of(recording)
+    model = Neuroformer(one.config, len(one.units), one.normalization)
+    try:
+        tensors = load_file(file)
+        whole = one.whole or one
+        if len(whole.recordings) > 1:
+            tensors = of_member(tensors, model, whole.config, one.place or 0)
+        model.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError) as e:
+        raise BundleError(f"{file} does not fit the model that the bundle describes: {e}") from None
+    return model.eval()
+
+
+def check_units(bundle: Bundle, rec: Recording) -> None:
+    """Refuse a recording whose units are not the bundle's.
+
+    Raises
+    ------
+    BundleError
+    """
+    if rec.unit_ids == bundle.units:
+        return
+    theirs, ours = set(rec.unit_ids), set(bundle.units)
+    missing = sorted(ours - theirs)[:5]
+    detail = f"missing {', '.join(missing)}" if missing else "they come in another order or there are more"
+    raise BundleError(
+        f"recording '{rec.name}' has {rec.num_units} units, the bundle was trained on {len(bundle.units)} of "
+        f"'{bundle.recording}' ({detail}); a model works on the units that it was trained on"
+    )
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -1,0 +1,104 @@
+"""``neuroformer embed``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.shared import open_asked, open_run, save_figure, summarise, warn_only_ours
+from neuroformer.config import ConfigError
+
+
+def add(command) -> None:
+    help = "Latent features along a recording: how well they align, how well two runs agree, a figure."
+    p = command("embed", run, help, KEYS)
+    run_argument(p)
+    p.add_argument(
+        "--features",
+        choices=["state", "contrast"],
+        default="state",
+        help="the fused state (default), or the neural side of an alignment",
+    )
+    p.add_argument(
+        "--components",
+        type=int,
+        default=0,
+        metavar="N",
+        help="reduce to N principal components (default: 0, keep all)",
+    )
+    p.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="another run: consistency after linear alignment (of another recording: along the --color variable)",
+    )
+    p.add_argument(
+        "--color",
+        metavar="NAME",
+        help="behavior variable that colours the figure and aligns recordings (default: the run's first target)",
+    )
+    override_argument(p, "e.g. decode.split=valid")
+
+
+def run(args) -> None:
+    from sklearn.decomposition import PCA
+
+    from neuroformer.bundle.bundle import load_model
+    from neuroformer.report.behavior import embedding_scatter
+    from neuroformer.studies.embeddings import alignment_bits, embed, retrieval
+
+    bundle, prepared = open_asked(args)
+    warn_only_ours()
+    model, split = load_model(bundle), prepared.config.decode.split
+    windows = {p: prepared.windows(p) for p in ("train", split)}
+    x = {p: embed(model, prepared, w, args.features) for p, w in windows.items()}
+    summary: dict[str, Any] = {f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()}
+    summary |= {f"embed_{k}": v for k, v in retrieval(model, prepared, windows[split]).items()}
+    pca = PCA(args.components or 2).fit(x["train"])
+    low = pca.transform(x[split])
+    targets = prepared.config.targets
+    color = args.color or (targets[0].name if targets else None)
+    if args.against is not None:
+        agree = _agreement(args, prepared, windows, x, color)
+        summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
+    summary["embed_variance_explained"] = float(pca.explained_variance_ratio_.sum())
+    times = windows[split].starts(prepared.index) + prepared.config.window.current
+    np.savez_compressed(args.folder / "embedding.npz", times=times, features=low if args.components else x[split])
+    if color is not None and low.shape[1] > 1:
+        values = prepared.rec.variable(color).interpolate(times)[:, 0]
+        save_figure(embedding_scatter(low, values, color), args.folder / "embedding.png")
+    summarise(args.folder, summary)
+
+
+def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float]:
+    """Consistency with another run: window by window where it has the same recording and split, else along a behavior variable."""
+    from sklearn.decomposition import PCA
+
+    from neuroformer.bundle.bundle import load_model
+    from neuroformer.studies.embeddings import consistency, consistency_across, embed
+
+    other, theirs = open_run(args.against, [], args.recording)
+    split, model = prepared.config.decode.split, load_model(other)
+    reduced = lambda y: (
+        {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y
+    )
+    same = np.array_equal(theirs.rec.spike_times, prepared.rec.spike_times)  # two animals may be split alike
+    if same and theirs.split.sha256() == prepared.split.sha256():
+        y = {p: embed(model, theirs, w, args.features) for p, w in windows.items()}
+        x, y = reduced(x), reduced(y)
+        return consistency(x["train"], y["train"], x[split], y[split])
+    if color is None:
+        raise ConfigError(f"{args.against} has other windows than {args.folder}; name a variable of both with --color")
+    others = {p: theirs.windows(p) for p in windows}
+    y = {p: embed(model, theirs, w, args.features) for p, w in others.items()}
+    sides = []
+    for ready, where, features in ((prepared, windows, reduced(x)), (theirs, others, reduced(y))):
+        at = {p: w.starts(ready.index) + ready.config.window.current for p, w in where.items()}
+        value = ready.rec.variable(color)
+        sides.append(
+            {("train" if p == "train" else "test"): (features[p], value.interpolate(at[p])[:, 0]) for p in where}
+        )
+    return consistency_across(*sides)

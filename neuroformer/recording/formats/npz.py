@@ -1,0 +1,78 @@
+"""``.npz`` files: reader and writer; the names in them are those of :mod:`neuroformer.recording.formats.arrays`."""
+
+from __future__ import annotations
+
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from neuroformer.recording.formats.arrays import from_arrays, to_arrays
+from neuroformer.recording.recording import Recording, RecordingError
+
+# what NumPy and zipfile raise on damaged bytes
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    OverflowError,
+    SyntaxError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def read_npz(path: str | Path) -> Recording:
+    """Read a ``.npz`` file; its stem is the recording's name.
+
+    Raises
+    ------
+    RecordingError
+        Not a readable ``.npz``, or arrays that contradict each other.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as z:
+            _check_directory(path, len(z.files))
+            arrays = {k: z[k] for k in z.files}
+    except FileNotFoundError:
+        raise RecordingError(f"no file at {path}") from None
+    except UNREADABLE as e:
+        more = ""
+        if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
+            more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
+        raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
+    return from_arrays(arrays, name=path.stem)
+
+
+def _check_directory(path: Path, num_found: int) -> None:
+    """Arrays have checksums, but the list of them has none: a damaged entry can swallow those after it."""
+    end = b"PK\x05\x06"  # the record that ends a zip file; the list's length stands 10 bytes into it
+    with open(path, "rb") as f:
+        f.seek(max(0, path.stat().st_size - (1 << 16) - 22))
+        tail = f.read()
+    at = tail.rfind(end)
+    (count,) = struct.unpack_from("<H", tail, at + 10)
+    if count not in (num_found, 0xFFFF):  # the latter: more arrays than it can say
+        raise zipfile.BadZipFile(f"it lists {count} arrays, but {num_found} can be found")
+
+
+def write_npz(rec: Recording, path: str | Path) -> Path:
+    """Write a recording to ``.npz``; reading it back gives the same recording."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as f:
+        arrays = {k: np.asarray(v) for k, v in to_arrays(rec).items()}
+        np.savez_compressed(f, **arrays)  # pyright: ignore[reportArgumentType]
+    return path

@@ -1,0 +1,132 @@
+"""The frames of an NWB file: ImageSeries, OpticalSeries and IndexSeries, internal or external, all lazy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroformer.recording import clean
+from neuroformer.recording.formats.nwb.parts import place, sample_times
+from neuroformer.recording.formats.video import open_images
+from neuroformer.recording.frames import H5Frames, JoinedFrames
+from neuroformer.recording.recording import FrameSeries, RecordingError
+
+if TYPE_CHECKING:
+    from neuroformer.recording.formats.nwb.reader import _Reader
+
+
+def read_frames(reader: _Reader, name: str | None) -> FrameSeries | None:
+    """The stimulus called ``name``, or all stimuli of one image size joined; None without any.
+
+    Raises
+    ------
+    RecordingError
+        ``name`` is not in the file, or what it names cannot be opened.
+    """
+    if name is not None:
+        known = reader.of_type("ImageSeries", "IndexSeries")
+        names = clean.short_names([place(s).split("/") for s in known])
+        chosen = [s for s, n in zip(known, names, strict=True) if name in (n, place(s))]
+        if not chosen:
+            raise RecordingError(
+                f"{reader.path} has no image series '{name}'; it has: {', '.join(sorted(names)) or 'none'}"
+            )
+        return _one(reader, chosen[0])
+    stimuli = [s for s in reader.of_type("ImageSeries", "IndexSeries") if reader.file.stimulus.get(s.name) is s]
+    found: list[tuple[str, FrameSeries]] = []
+    for series in stimuli:
+        try:
+            frames = _one(reader, series)
+        except RecordingError as e:
+            # spikes and behavior are of use without their movie; whoever needs it asks for it by name
+            reader.notes.append(f"frames '{series.name}' were left out: {e}")
+            continue
+        if len(frames.times):
+            found.append((series.name, frames))
+    return _join(reader, found)
+
+
+def _join(reader: _Reader, found: list[tuple[str, FrameSeries]]) -> FrameSeries | None:
+    """Stimuli of the size that was shown most, on one bank; the others are named in a note."""
+    if not found:
+        return None
+    shown: dict[tuple[int, ...], int] = {}
+    for _, f in found:
+        size = tuple(f.images.shape[1:])
+        shown[size] = shown.get(size, 0) + len(f.times)
+    size = max(shown, key=lambda s: shown[s])
+    others = [n for n, f in found if tuple(f.images.shape[1:]) != size]
+    if others:
+        reader.notes.append(
+            f"frames of another size than {size[0]} x {size[1]} were left out: {', '.join(others)}; "
+            "open with frames='NAME' to take one of them"
+        )
+    parts = [f for n, f in found if n not in others]
+    if len(parts) == 1:
+        return parts[0]
+    banks: list[Any] = []
+    for f in parts:
+        if not any(f.images is b for b in banks):
+            banks.append(f.images)
+    starts = np.cumsum([0] + [b.shape[0] for b in banks])
+    offset = [starts[next(i for i, b in enumerate(banks) if f.images is b)] for f in parts]
+    times = np.concatenate([f.times for f in parts])
+    index = np.concatenate([f.index + o for f, o in zip(parts, offset, strict=True)])
+    order = np.argsort(times, kind="stable")
+    times, index = times[order], index[order]
+    keep = np.diff(times, prepend=-np.inf) > 0
+    if not keep.all():
+        reader.notes.append(f"frames: {int((~keep).sum())} onsets at the time of another were dropped")
+    return FrameSeries(JoinedFrames(banks), times[keep], index[keep])
+
+
+def _one(reader: _Reader, series: Any) -> FrameSeries:
+    if type(series).__name__ == "IndexSeries":
+        source = series.indexed_images if series.indexed_images is not None else series.indexed_timeseries
+        images = _bank(reader, source)
+        index = np.asarray(series.data[:], dtype=np.int64)
+    else:
+        images = _bank(reader, series)
+        count = images.shape[0]
+        if series.timestamps is not None and series.external_file is not None:
+            count = min(count, len(series.timestamps))  # a camera may run on after the clock stopped
+        index = np.arange(count)
+    times = sample_times(series, len(index))
+    if len(times) != len(index):
+        raise RecordingError(f"'{series.name}' has {len(index)} frames but {len(times)} times")
+    keep = np.isfinite(times) & (np.diff(times, prepend=-np.inf) > 0)
+    if not keep.all():
+        reader.notes.append(f"frames '{series.name}': {int((~keep).sum())} onsets without a time of their own dropped")
+    return FrameSeries(images, times[keep], index[keep])
+
+
+def _bank(reader: _Reader, source: Any) -> Any:
+    """The images behind a series: one stack, or an Images container with one dataset an image."""
+    banks = reader.__dict__.setdefault("_banks", {})
+    if id(source) not in banks:
+        banks[id(source)] = _open_bank(reader, source)
+    return banks[id(source)]
+
+
+def _open_bank(reader: _Reader, source: Any) -> Any:
+    if type(source).__name__ == "Images":
+        order = source.order_of_images
+        images = list(order.data[:]) if order is not None else list(source.images.values())
+        if not images:
+            raise RecordingError(f"the images of '{source.name}' are missing")
+        datasets = [image.data for image in images]
+        return H5Frames(datasets[0].file.filename, [d.name for d in datasets])
+    if source.external_file is None:
+        if len(source.data) == 0:
+            raise RecordingError(f"'{source.name}' holds no images")
+        return H5Frames(source.data.file.filename, source.data.name)
+    parts = []
+    for entry in source.external_file[:]:
+        entry = entry.decode() if isinstance(entry, bytes) else str(entry)
+        path = Path(entry) if Path(entry).is_absolute() else reader.path.parent / entry
+        if not path.exists():
+            raise RecordingError(f"its external file {entry} is not beside the NWB file; put it there")
+        parts.append(open_images(path))
+    return parts[0] if len(parts) == 1 else JoinedFrames(parts)

@@ -1,0 +1,69 @@
+"""Helpers of the NWB reader: paths, clocks, scaled values, plain columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording import clean
+
+# the scratch entry of neuroformer.recording.formats.nwb.writer: what NWB has no place for
+OWN = "neuroformer"
+_GROUPS = ("processing", "acquisition", "stimulus", "stimulus_template", "analysis", "scratch", "intervals")
+
+
+def place(obj: Any) -> str:
+    """The path of an object in its file: ``processing/behavior/Position/head``."""
+    parts, top = [], obj
+    while obj is not None and type(obj).__name__ != "NWBFile":
+        parts.append(obj.name)
+        top, obj = obj, obj.parent
+    for group in _GROUPS:
+        if getattr(obj, group, None) is not None and getattr(obj, group).get(top.name) is top:
+            parts.append(group)
+            break
+    return "/".join(reversed(parts))
+
+
+def sample_times(series: Any, count: int) -> np.ndarray:
+    """(count,) seconds of a TimeSeries, from its timestamps or its rate."""
+    if series.timestamps is not None:
+        return np.asarray(series.timestamps[:], dtype=np.float64)
+    if not series.rate or not np.isfinite(series.rate):
+        return np.zeros(0)
+    return float(series.starting_time or 0.0) + np.arange(count) / float(series.rate)
+
+
+def scaled(series: Any) -> np.ndarray | None:
+    """data * conversion + offset of a TimeSeries; None where the data are not numbers."""
+    values = np.asarray(series.data[:])
+    if values.dtype.kind not in "fiub":
+        return None
+    conversion, offset = float(series.conversion or 1.0), float(getattr(series, "offset", 0.0) or 0.0)
+    if (conversion, offset) == (1.0, 0.0) or values.dtype.kind == "b":
+        return values
+    return values.astype(np.float64) * conversion + offset
+
+
+def simple_columns(table: Any, skip: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Columns of a DynamicTable with one value (or one fixed row) a row, and the names of all others."""
+    out, left = {}, []
+    for name in table.colnames:
+        if name in skip:
+            continue
+        column = table[name]
+        kind = type(column).__name__
+        if kind == "EnumData":
+            out[name] = clean.plain(column.elements[:])[np.asarray(column.data[:])]
+        elif kind != "VectorData" or not hasattr(column.data, "__getitem__"):
+            left.append(name)
+        else:
+            values = np.asarray(column.data[:])
+            objects = values.dtype.kind == "O" and not all(isinstance(v, (str, bytes)) for v in values.ravel())
+            if objects or values.dtype.kind not in "OSUfiub" or len(values) != len(table.id):
+                left.append(name)
+            else:
+                out[name] = clean.plain(values)
+    return out, left

@@ -1,0 +1,346 @@
+"""torch_brain / brainsets HDF5 files: read with h5py, written with the library's own ``temporaldata``.
+
+Names in a file are the library's: ``spikes`` (``timestamps``, ``unit_index``), ``units`` (``id`` and other
+columns), ``domain``, ``train_domain``, ``valid_domain``, ``test_domain``, ``trials`` and other Intervals, and
+any RegularTimeSeries or IrregularTimeSeries, whose fields become behavior variables. A series with one
+column a unit whose name says calcium, dF/F or traces becomes the traces; without spikes its events are them.
+What the library has no place for (meta, column names, units of measure) is JSON in ``neuroformer/json``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording import clean, spike_index
+from neuroformer.recording.calcium import spikes_from_traces
+from neuroformer.recording.clean import distinct, optional, safe_name
+from neuroformer.recording.formats.hdf5 import look_first
+from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.frames import H5Frames
+from neuroformer.recording.recording import (
+    BehaviorVariable,
+    FrameSeries,
+    Recording,
+    RecordingError,
+    Traces,
+)
+from neuroformer.recording.validation import CheckedSpikes
+
+_SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
+_CALCIUM = ("calcium", "df_over_f", "dff", "fluorescence", "traces")
+_OWN_NAMES = (
+    "spikes",
+    "units",
+    "domain",
+    "trials",
+    "neuroformer",
+    "truth",
+    "frames",
+    "frame_images",
+    "calcium_traces",
+    "brainset",
+    "session",
+    "subject",
+)
+_TIME_KEYS = ("timestamps", "timestamp_indices_1s", "domain")
+
+
+def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True) -> Recording:
+    """Read a torch_brain / brainsets file; its stem is the recording's name.
+
+    Parameters
+    ----------
+    events : how spikes come from traces where the file has no spikes, see
+        :func:`neuroformer.recording.calcium.spikes_from_traces`
+    check : let another process look at the file first, so that damage cannot take this one down
+
+    Raises
+    ------
+    RecordingError
+        Not a readable file of that kind, or neither spikes nor traces in it.
+    """
+    h5py = optional("h5py", "torch-brain", "reading HDF5 files")
+    path = Path(path)
+    if check:
+        look_first(path)
+    try:
+        with h5py.File(path, "r") as f:
+            if "spikes" not in f and _kind(f) != "Data":
+                raise RecordingError(
+                    f"{path} is HDF5, but not of torch_brain: it has no 'spikes' and no attribute "
+                    f"object=Data; it has: {', '.join(f) or 'nothing'}"
+                )
+            return _read(f, path, events)
+    except RecordingError:
+        raise
+    except UNREADABLE as e:
+        raise RecordingError(
+            f"{path} cannot be read as torch_brain HDF5 ({type(e).__name__}: {e}); it may be damaged"
+        ) from e
+
+
+def _read(f: Any, path: Path, events: str) -> Recording:
+    notes: list[str] = []
+    proof: CheckedSpikes | None = None
+    own = json.loads(_texts(f["neuroformer/json"])[0]) if "neuroformer/json" in f else {}
+    units = _columns(f["units"]) if "units" in f else {}
+    behavior, traces, sources = _series(f, own, len(units.get("id", ())), notes)
+    if "spikes" in f:
+        missing = [k for k in ("timestamps", "unit_index") if k not in f["spikes"]]
+        if missing:
+            raise RecordingError(f"{path}: spikes lack {', '.join(missing)}; they have: {', '.join(f['spikes'])}")
+        times, index = f["spikes/timestamps"], f["spikes/unit_index"]
+        if times.shape != index.shape or times.ndim != 1 or index.dtype.kind not in "iu":
+            raise RecordingError(
+                f"{path}: spikes/timestamps has shape {times.shape}, spikes/unit_index {index.shape} of "
+                f"{index.dtype}; expected one whole number a spike"
+            )
+        if len(times) > spike_index.LARGE and "id" in units:
+            pieces = spike_index.in_pairs(times, index)
+            times, index, proof = spike_index.indexed_spikes(path, pieces, len(units["id"]), notes)
+        else:
+            times, index = clean.spikes(times[:], index[:], notes)
+            if "id" not in units:
+                units["id"] = np.arange(clean.count_units(index))
+    elif traces is not None:
+        times, index = spikes_from_traces(traces, notes, method=events)
+        units.setdefault("id", np.arange(traces.values.shape[1]))
+    else:
+        raise RecordingError(f"{path} has neither 'spikes' nor calcium traces; it has: {', '.join(f) or 'nothing'}")
+    if own.get("integer_ids"):
+        units["id"] = units["id"].astype(np.int64)
+    tables = _tables(f, own, notes)
+    trials = clean.table("trials", tables.pop("trials"), notes, disjoint=True) if "trials" in tables else {}
+    domain = tables.pop("domain", None)
+    intervals = (
+        clean.span(times[[0, -1]] if len(times) else times)
+        if domain is None
+        else np.stack([domain["start"], domain["stop"]], 1)
+    )
+    meta = dict(own["meta"]) if own else {"format": "torch_brain", "sources": sources, **_ids(f)}
+    if notes:
+        meta["notes"] = [*meta.get("notes", ()), *notes]
+    return Recording(
+        name=own.get("name", path.stem),
+        spike_times=times,
+        spike_units=index,
+        units=units,
+        domain=intervals if own else clean.union(intervals),
+        trials=trials or {},
+        frames=_frames(f, path, own),
+        behavior=behavior,
+        traces=traces,
+        meta=meta,
+        truth=_truth(f, own),
+        checked_spikes=proof,
+        intervals={k: t for k, v in tables.items() if (t := clean.table(k, v, notes, disjoint=False))},
+    )
+
+
+def _series(f: Any, own: dict, num_units: int, notes: list[str]):
+    """Behavior variables, traces, and where each variable lies."""
+    found = [(p, g) for p, g in _groups(f) if _kind(g) in _SERIES and p[0] not in ("spikes", "frames")]
+    fields = []
+    for parts, group in found:
+        keys = [k for k in group if k not in _TIME_KEYS and k not in _time_keys(group)]
+        generic = len(keys) == 1 and keys[0] in ("values", "value", "data")
+        # 'cursor.pos' and 'cursor.vel' belong together, and 'pos' alone would say little
+        fields += [((*parts,) if generic else (*parts, k), group, k, len(keys) > 1) for k in keys]
+    paths = [(*p[:-2], "_".join(p[-2:])) if several else p for p, _, _, several in fields]
+    behavior: dict[str, BehaviorVariable] = {}
+    sources: dict[str, str] = {}
+    traces: Traces | None = None
+    for name, (parts, group, key, _) in zip(clean.short_names(paths), fields, strict=True):
+        mine = own.get("behavior", {}).get(parts[0], {})
+        name = mine.get("name", name)
+        if group[key].ndim not in (1, 2):
+            notes.append(f"{name} was left out: shape {group[key].shape}; expected (samples,) or (samples, columns)")
+            continue
+        values, about = group[key][:], (mine.get("unit", ""), mine.get("columns", ()))
+        var = clean.variable(name, _times(group, len(values)), values, notes, *about)
+        if var is None:
+            continue
+        calcium = parts[0] == "calcium_traces" if own else any(w in "_".join(parts).lower() for w in _CALCIUM)
+        if calcium and traces is None and num_units in (0, var.num_columns):
+            traces = Traces(var.times, var.values, own.get("traces_unit", ""))
+        else:
+            behavior[name], sources[name] = var, "/".join([*parts, key] if parts[-1] != key else parts)
+    return behavior, traces, sources
+
+
+def _groups(f: Any, parts: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key in f:
+        value = f[key]
+        if hasattr(value, "keys"):
+            if _kind(value) == "Data" and key not in ("truth", "neuroformer"):
+                yield from _groups(value, (*parts, key))
+            else:
+                yield (*parts, key), value
+
+
+def _times(group: Any, count: int) -> np.ndarray:
+    if "timestamps" in group:
+        return group["timestamps"][:]
+    rate = float(group.attrs.get("sampling_rate", np.nan))
+    start = group["domain/start"][:] if "domain/start" in group else np.zeros(1)
+    if not 0 < rate < np.inf or len(start) == 0:
+        return np.zeros(0)
+    return float(start[0]) + np.arange(count) / rate
+
+
+def _tables(f: Any, own: dict, notes: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    mine = own.get("intervals", {})
+    found = [(p, g) for p, g in _groups(f) if _kind(g) == "Interval" or p[0] in mine]
+    out = {}
+    for name, (parts, group) in zip(clean.short_names([p for p, _ in found]), found, strict=True):
+        columns = _columns(group)
+        if "start" not in columns or "end" not in columns:
+            notes.append(f"intervals {name} were left out: they need start and end")
+            continue
+        names = own.get("columns", {}).get(parts[0], {})
+        columns["stop"] = columns.pop("end")
+        out[mine.get(parts[0], name)] = {names.get(k, k): v for k, v in columns.items()}
+    return out
+
+
+def _frames(f: Any, path: Path, own: dict) -> FrameSeries | None:
+    if not own or "frame_images" not in f:
+        return None
+    images = H5Frames(path, "frame_images/images")
+    return FrameSeries(images, f["frames/timestamps"][:], f["frames/image_index"][:])
+
+
+def _truth(f: Any, own: dict) -> dict[str, np.ndarray]:
+    if not own or "truth" not in f:
+        return {}
+    arrays = {k: f["truth"][k][:] for k in own["truth"]}
+    return {own["truth"][k]: v[0] if k in own["scalars"] else v for k, v in arrays.items()}
+
+
+def _columns(group: Any) -> dict[str, np.ndarray]:
+    return {k: clean.plain(v[:]) for k, v in group.items() if hasattr(v, "shape") and v.ndim}
+
+
+def _kind(group: Any) -> str:
+    kind = group.attrs.get("object", "")
+    return kind.decode() if isinstance(kind, bytes) else str(kind)
+
+
+def _time_keys(group: Any) -> list[str]:
+    return [str(k) for k in clean.plain(group.attrs.get("timekeys", np.array([], dtype="S")))]
+
+
+def _ids(f: Any) -> dict[str, str]:
+    names = [k for k in ("brainset", "session", "subject") if k in f and "id" in f[k].attrs]
+    return {k: str(f[k].attrs["id"]) for k in names}
+
+
+def _texts(dataset: Any) -> list[str]:
+    return [str(v) for v in clean.plain(dataset[:])]
+
+
+# -- out ----------------------------------------------------------------------------------------------
+
+
+def write_torch_brain(rec: Recording, path: str | Path) -> Path:
+    """Write a recording as the library's ``Data``; :func:`read_torch_brain` gives the same recording back.
+
+    Raises
+    ------
+    RecordingError
+        ``temporaldata`` is not installed, or a text column is not ASCII, which the format cannot hold.
+    """
+    td = optional("temporaldata", "torch-brain", "writing torch_brain files")
+    h5py = optional("h5py", "torch-brain", "writing HDF5 files")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data, own = _to_data(rec, td)
+    try:
+        with h5py.File(path, "w") as f:
+            data.to_hdf5(f)
+            own_json = td.ArrayDict(json=np.array([json.dumps(own)]))
+            own_json.to_hdf5(f.create_group("neuroformer"))
+            if rec.frames is not None:
+                _write_bank(f, rec.frames.images)
+    except NotImplementedError as e:
+        raise RecordingError(f"the recording cannot be written for torch_brain: {e}") from None
+    return path
+
+
+def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:
+    reserved = {*dir(td.Data), *_OWN_NAMES}
+    own: dict[str, Any] = {"name": rec.name, "meta": dict(rec.meta)}
+    own |= {k: {} for k in ("behavior", "intervals", "columns", "truth")}
+    own["integer_ids"] = rec.units["id"].dtype.kind in "iu"
+    interval = lambda name, columns: _interval(td, name, columns, own)
+    domain = interval("domain", {"start": rec.domain[:, 0], "stop": rec.domain[:, 1]})
+    units = dict(rec.units) | {"id": np.array(rec.unit_ids)}
+    parts: dict[str, Any] = {
+        "spikes": td.IrregularTimeSeries(
+            timestamps=np.array(rec.spike_times), unit_index=rec.spike_units.astype(np.int64), domain=domain
+        ),
+        "units": td.ArrayDict(**units),
+        "session": td.Data(id=rec.name),
+        "domain": domain,
+    }
+    if rec.trials:
+        parts["trials"] = interval("trials", rec.trials)
+    for name, columns in rec.intervals.items():
+        safe = distinct(safe_name(name), reserved | set(parts))
+        own["intervals"][safe] = name
+        parts[safe] = interval(safe, columns)
+    for name, var in rec.behavior.items():
+        safe = distinct(safe_name(name), reserved | set(parts))
+        own["behavior"][safe] = {"name": name, "unit": var.unit, "columns": list(var.columns)}
+        values = var.values[:, 0] if var.num_columns == 1 else var.values
+        parts[safe] = td.IrregularTimeSeries(timestamps=var.times, values=values, domain="auto")
+    if rec.traces is not None:
+        own["traces_unit"] = rec.traces.unit
+        parts["calcium_traces"] = td.IrregularTimeSeries(
+            timestamps=rec.traces.times, df_over_f=rec.traces.values, domain="auto"
+        )
+    if rec.frames is not None:
+        parts["frames"] = td.IrregularTimeSeries(
+            timestamps=rec.frames.times, image_index=rec.frames.index, domain="auto"
+        )
+    if rec.truth:
+        texts = [k for k, v in rec.truth.items() if np.asarray(v).dtype.kind == "U"]
+        if texts:
+            raise RecordingError(f"truth '{texts[0]}' is text, which torch_brain files cannot hold; leave it out")
+        own["truth"] = {f"truth_{i}": k for i, k in enumerate(rec.truth)}
+        own["scalars"] = [k for k, v in own["truth"].items() if np.asarray(rec.truth[v]).ndim == 0]
+        # the library reads arrays of one dimension or more only
+        parts["truth"] = td.Data(**{k: np.atleast_1d(rec.truth[v]) for k, v in own["truth"].items()})
+    return td.Data(**parts), own
+
+
+def _interval(td: Any, name: str, columns: Any, own: dict[str, Any]) -> Any:
+    reserved = set(dir(td.Interval)) | {"end", "timestamps"}
+    names: dict[str, str] = {}
+    for k in columns:
+        if k not in ("start", "stop"):
+            names[distinct(safe_name(k), reserved | set(names))] = k
+    own["columns"][name] = names
+    extra = {safe: np.asarray(columns[k]) for safe, k in names.items()}
+    start, end = (np.asarray(columns[k], dtype=np.float64) for k in ("start", "stop"))
+    if (start[1:] < end[:-1]).any():
+        # the library cuts every Interval when it takes a slice, and overlapping ones stop it there
+        return td.ArrayDict(start=start, end=end, **extra)
+    return td.Interval(start=start, end=end, timekeys=["start", "end"], **extra)
+
+
+def _write_bank(f: Any, images: Any) -> None:
+    """The images as an ArrayDict of the library, but in pieces, so that lazy frames stay lazy."""
+    group = f.create_group("frame_images")
+    group.attrs["object"] = "ArrayDict"
+    group.attrs["_unicode_keys"] = np.array([], dtype="S")
+    shape = tuple(images.shape)
+    out = group.create_dataset("images", shape, dtype=np.dtype(images.dtype))
+    rows = max(1, (1 << 24) // max(1, int(np.prod(shape[1:]))))
+    for start in range(0, shape[0], rows):
+        out[start : start + rows] = images[start : start + rows]

@@ -1,0 +1,245 @@
+"""Statistics of spike trains as sums over trials, so that a bootstrap over trials only has to add them up
+again.
+
+Shape suffixes: D draws of a bootstrap, T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from scipy.signal import periodogram
+
+from neuroformer.simulation_scores.psth import WIDTH_S, psth_r
+from neuroformer.simulation_scores.trials import Trials
+
+FANO_S = 1.0  # windows of the Fano factor
+SPECTRUM_S = 4.0  # stretches of the population spectrum
+NUM_LAGS = 5  # of the trials' own bins
+MAX_PAIR_UNITS = 100  # pair statistics are of so many units, the most active ones
+MIN_INTERVALS = 20  # a unit with fewer interspike intervals has no interval statistics
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Sums of each trial; :meth:`total` of some trials is what :func:`compare` takes.
+
+    Attributes
+    ----------
+    seconds_T, counts_TU : duration and spikes
+    fano_T3U : number, sum and sum of squares of the counts in windows of 1 s
+    isi_T3U : number, sum and sum of squares of the interspike intervals in bins; isi_hist_THU : their histogram
+    pair_bins_T, pair_sum_TV, pair_product_TVV : counts in bins of 50 ms
+    lag_bins_T, lag_sum_TV, lag_square_TV, lag_product_TLVV : counts in single bins; ``[l, v, w]`` of unit v and
+        of unit w ``l + 1`` bins later
+    spectra_T, spectrum_TQ : number of stretches of 4 s, and the sum of their periodograms of the population count
+    """
+
+    seconds_T: np.ndarray
+    counts_TU: np.ndarray
+    fano_T3U: np.ndarray
+    isi_T3U: np.ndarray
+    isi_hist_THU: np.ndarray
+    pair_bins_T: np.ndarray
+    pair_sum_TV: np.ndarray
+    pair_product_TVV: np.ndarray
+    lag_bins_T: np.ndarray
+    lag_sum_TV: np.ndarray
+    lag_square_TV: np.ndarray
+    lag_product_TLVV: np.ndarray
+    spectra_T: np.ndarray
+    spectrum_TQ: np.ndarray
+
+    @classmethod
+    def of(cls, trials: Trials, pair_units: np.ndarray) -> Statistics:
+        parts = [_of_trial(x, trials.dt, pair_units) for x in trials.counts()]
+        return cls(*(np.array(column, np.float64) for column in zip(*parts, strict=True)))
+
+    def total(self) -> Statistics:
+        """Sums over trials, kept as a single row."""
+        return self.totals(np.ones((1, len(self.seconds_T))))[0]
+
+    def totals(self, times_DT: np.ndarray) -> list[Statistics]:
+        """Of each draw, sums over trials, each as often as it was drawn; single rows."""
+        num_draws, num_trials = times_DT.shape
+        add = lambda x: (times_DT @ x.reshape(num_trials, -1)).reshape(num_draws, *x.shape[1:])
+        sums = [add(getattr(self, f.name)) for f in fields(self)]
+        return [Statistics(*(x[d : d + 1] for x in sums)) for d in range(num_draws)]
+
+
+def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray) -> tuple:
+    bins, num_units = x_BU.shape
+    fano = _windows(x_BU, round(FANO_S / dt))
+    intervals, histogram = _intervals(x_BU, dt)
+    pair = _windows(x_BU[:, pair_units], max(1, round(WIDTH_S / dt))).astype(np.float64)
+    fine = x_BU[:, pair_units].astype(np.float64)
+    empty = np.zeros((len(pair_units), len(pair_units)))
+    lagged = [
+        fine[:-lag].T @ fine[lag:] * (bins / (bins - lag)) if bins > lag else empty for lag in range(1, NUM_LAGS + 1)
+    ]
+    num_spectra, spectrum = _spectrum(x_BU.sum(1), dt)
+    return (
+        bins * dt,
+        x_BU.sum(0),
+        np.stack([np.full(num_units, len(fano)), fano.sum(0), (fano**2).sum(0)]),
+        intervals,
+        histogram,
+        len(pair),
+        pair.sum(0),
+        pair.T @ pair,
+        bins,
+        fine.sum(0),
+        (fine**2).sum(0),
+        np.array(lagged),
+        num_spectra,
+        spectrum,
+    )
+
+
+def _windows(x_BU: np.ndarray, join: int) -> np.ndarray:
+    n = len(x_BU) // join
+    return x_BU[: n * join].reshape(n, join, x_BU.shape[1]).sum(1)
+
+
+def _interval_edges(dt: float) -> np.ndarray:
+    """Edges of the histogram of intervals, in bins: every bin up to ten, then ten a decade up to 100 s."""
+    first = np.arange(11)
+    rest = np.unique(np.round(np.logspace(1, np.log10(max(100 / dt, 20)), 40)).astype(int))
+    return np.unique(np.concatenate([first, rest])) - 0.5
+
+
+def _intervals(x_BU: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    """(3, U) moments and (H, U) histogram of the intervals; spikes of one bin are zero bins apart."""
+    edges, num_units = _interval_edges(dt), x_BU.shape[1]
+    unit, at = np.nonzero(x_BU.T)
+    repeat = x_BU[at, unit].astype(np.int64)
+    unit, at = np.repeat(unit, repeat), np.repeat(at, repeat)
+    of_one = np.flatnonzero(np.diff(unit) == 0)
+    unit, gaps = unit[of_one], np.diff(at)[of_one].astype(np.float64)
+    moments = [np.bincount(unit, weights=gaps**k, minlength=num_units) for k in range(3)]
+    which = (np.searchsorted(edges, gaps) - 1) * num_units + unit
+    histogram = np.bincount(which, minlength=len(edges) * num_units)[: len(edges) * num_units]
+    return np.stack(moments), histogram.reshape(len(edges), num_units)
+
+
+def _spectrum(total_B: np.ndarray, dt: float) -> tuple[int, np.ndarray]:
+    length = round(SPECTRUM_S / dt)
+    n = len(total_B) // length
+    if n == 0:
+        return 0, np.zeros(length // 2)
+    _, power = periodogram(total_B[: n * length].reshape(n, length), fs=1 / dt, window="hann")
+    return n, power[:, 1 : length // 2 + 1].sum(0)
+
+
+# -- from sums to scores -----------------------------------------------------------------------------
+
+
+def fano_factors(s: Statistics) -> np.ndarray:
+    """(U,) variance over mean of the counts in windows of 1 s; NaN for silent units."""
+    return _variance_over(s.fano_T3U[0], power=1)
+
+
+def interval_cv(s: Statistics) -> np.ndarray:
+    """(U,) standard deviation over mean of the interspike intervals; NaN below 20 intervals."""
+    cv = np.sqrt(_variance_over(s.isi_T3U[0], power=2))
+    return np.where(s.isi_T3U[0, 0] >= MIN_INTERVALS, cv, np.nan)
+
+
+def _variance_over(moments_3U: np.ndarray, power: int) -> np.ndarray:
+    n, total, square = moments_3U
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / n
+        variance = np.maximum(square / n - mean**2, 0)
+        return np.where((n > 1) & (mean > 0), variance / mean**power, np.nan)
+
+
+def pair_correlations(s: Statistics) -> np.ndarray:
+    """(V, V) Pearson correlation of counts in bins of 50 ms, over all bins of all trials."""
+    n = max(float(s.pair_bins_T[0]), 1)
+    mean = s.pair_sum_TV[0] / n
+    covariance = s.pair_product_TVV[0] / n - np.outer(mean, mean)
+    return _correlation(covariance, np.diag(covariance))
+
+
+def lagged_correlations(s: Statistics) -> np.ndarray:
+    """(L, V, V) correlation of unit v with unit w one to five bins later."""
+    n = max(float(s.lag_bins_T[0]), 1)
+    mean = s.lag_sum_TV[0] / n
+    variance = s.lag_square_TV[0] / n - mean**2
+    return _correlation(s.lag_product_TLVV[0] / n - np.outer(mean, mean), variance)
+
+
+def _correlation(covariance: np.ndarray, variance_V: np.ndarray) -> np.ndarray:
+    scale = np.sqrt(np.outer(variance_V, variance_V))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(scale > 1e-12, covariance / scale, np.nan)
+
+
+def compare(a: Statistics, b: Statistics) -> dict[str, float]:
+    """How far the totals ``a`` (simulated) are from ``b`` (recorded).
+
+    Returns
+    -------
+    dict
+        ``rate_ratio``: population rate of a over b. ``rate_r``: r over units between log rates, half a spike
+        added. ``rate_error``: median over units of ``|log2(rate_a / rate_b)|``, likewise. ``fano``, ``cv``:
+        medians over units of a (see :func:`fano_factors`, :func:`interval_cv`); ``fano_error``,
+        ``cv_error``: median absolute differences between a and b. ``isi_distance``: median over units of the
+        Kolmogorov-Smirnov distance between their interval distributions, on a grid of single bins up to ten
+        and of ten steps a decade above. ``pair_r``, ``pair_error``: r and root mean square difference between
+        the pair correlations of a and b. ``lagged_r``: r between the lagged ones, off the diagonal.
+        ``spectrum_error``: root mean square over frequencies (0.25 Hz up) of the difference of the
+        log population spectra, in dB.
+    """
+    rate = lambda s: (s.counts_TU[0] + 0.5) / s.seconds_T[0]
+    log_a, log_b = np.log2(rate(a)), np.log2(rate(b))
+    fano_a, fano_b, cv_a, cv_b = fano_factors(a), fano_factors(b), interval_cv(a), interval_cv(b)
+    pairs = np.triu_indices(a.pair_sum_TV.shape[1], 1)
+    pair_a, pair_b = pair_correlations(a)[pairs], pair_correlations(b)[pairs]
+    apart = ~np.eye(a.pair_sum_TV.shape[1], dtype=bool)
+    lag_a, lag_b = lagged_correlations(a)[:, apart].ravel(), lagged_correlations(b)[:, apart].ravel()
+    population = lambda s: s.counts_TU[0].sum() / s.seconds_T[0]
+    return {
+        "rate_ratio": float(population(a) / population(b)) if population(b) > 0 else float("nan"),
+        "rate_r": correlation(log_a, log_b),
+        "rate_error": float(np.median(np.abs(log_a - log_b))),
+        "fano": _median(fano_a),
+        "fano_error": _median(np.abs(fano_a - fano_b)),
+        "cv": _median(cv_a),
+        "cv_error": _median(np.abs(cv_a - cv_b)),
+        "isi_distance": _isi_distance(a, b),
+        "pair_r": correlation(pair_a, pair_b),
+        "pair_error": _rms(pair_a - pair_b),
+        "lagged_r": correlation(lag_a, lag_b),
+        "spectrum_error": _spectrum_error(a, b),
+    }
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's r where both are known; NaN without variance."""
+    return float(psth_r(a.reshape(-1, 1), b.reshape(-1, 1)).r)
+
+
+def _median(x: np.ndarray) -> float:
+    x = x[np.isfinite(x)]
+    return float(np.median(x)) if len(x) else float("nan")
+
+
+def _rms(x: np.ndarray) -> float:
+    x = x[np.isfinite(x)]
+    return float(np.sqrt((x**2).mean())) if len(x) else float("nan")
+
+
+def _isi_distance(a: Statistics, b: Statistics) -> float:
+    some = (a.isi_T3U[0, 0] >= MIN_INTERVALS) & (b.isi_T3U[0, 0] >= MIN_INTERVALS)
+    share = lambda s: (s.isi_hist_THU[0].cumsum(0) / np.maximum(s.isi_hist_THU[0].sum(0), 1))[:, some]
+    return _median(np.abs(share(a) - share(b)).max(0)) if some.any() else float("nan")
+
+
+def _spectrum_error(a: Statistics, b: Statistics) -> float:
+    if min(a.spectra_T[0], b.spectra_T[0]) == 0:
+        return float("nan")
+    mean = lambda s: s.spectrum_TQ[0] / s.spectra_T[0]
+    known = (mean(a) > 0) & (mean(b) > 0)
+    return _rms(10 * np.log10(mean(a)[known] / mean(b)[known])) if known.any() else float("nan")

@@ -1,0 +1,193 @@
+"""Features along a recording, how well they align, and how well two runs agree.
+
+Shape suffixes: V windows, D features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from neuroformer.config import ConfigError
+from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import Windows
+from neuroformer.losses import loss_terms
+from neuroformer.metrics import block_bootstrap, r2
+from neuroformer.model.neuroformer import Neuroformer
+
+CANDIDATES = 100  # windows among which one is to be found
+
+
+@torch.no_grad()
+def embed(model: Neuroformer, prepared: Prepared, windows: Windows, features: str, batch_size: int = 512) -> np.ndarray:
+    """(V, D) features of each window, "state": the fused state before any current spike; "contrast": the neural side of
+    the first alignment that has one, of unit length.
+
+    Raises
+    ------
+    ConfigError
+        "contrast" of a run that aligns nothing with the spikes.
+    """
+    place = None
+    if features == "contrast":
+        sides = [(i, c.pair.index("neural")) for i, c in enumerate(model.config.loss.contrast) if "neural" in c.pair]
+        if not sides:
+            raise ConfigError("the run aligns nothing with 'neural' (loss.contrast); use features='state'")
+        place = sides[0]
+    out = []
+    for i in range(0, len(windows), batch_size):
+        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
+        if place is None:
+            _, h_TD, layout = model.fused(batch)
+            out.append(h_TD.index_select(0, layout.first()))
+        else:
+            out.append(model.features(batch, model.encode(batch))[place[0]][place[1]])
+    return torch.cat(out).float().cpu().numpy()
+
+
+@torch.no_grad()
+def alignment_bits(
+    model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int = 256, seed: int = 0
+) -> dict[str, float]:
+    """Goodness of fit of each alignment in bits above chance: ``log2(batch) - InfoNCE / ln 2``, the mean over batches.
+
+    0 where features tell nothing of which window goes with which, ``log2(batch_size)`` where they tell all. Windows
+    are shuffled into whole batches; those that show the same clip are no negatives, which raises chance a little.
+    """
+    rows = np.random.default_rng(seed).permutation(len(windows))
+    count = max(1, len(rows) // batch_size)
+    names = [f"contrast_{'_'.join(c.pair)}" for c in model.config.loss.contrast]
+    bits: dict[str, list[float]] = {name: [] for name in names}
+    for part in np.array_split(rows, count):
+        batch = prepared.builder(windows[np.sort(part)]).to(model.sos.device)
+        terms = loss_terms(model, batch, model(batch))
+        for name in names:
+            bits[name].append(float(np.log2(len(part)) - float(terms[name]) / np.log(2)))
+    return {f"{name}_bits": float(np.mean(values)) for name, values in bits.items()}
+
+
+@torch.no_grad()
+def retrieval(
+    model: Neuroformer, prepared: Prepared, windows: Windows, draws: int = 20, seed: int = 0
+) -> dict[str, float]:
+    """How often the neural feature of a window is nearest (cosine) to the other side of its own window, among
+    :data:`CANDIDATES` windows that show distinct clips: top-1 accuracy, chance is one in as many.
+
+    Windows without a spike are left out. The sets are drawn ``draws`` times; where there are fewer distinct clips than
+    candidates, sets are as large as there are, and ``_candidates`` says so. The 95 % interval resamples blocks of
+    ``decode.bootstrap_block`` seconds.
+    """
+    out = {}
+    for i, contrast in enumerate(model.config.loss.contrast):
+        if "neural" not in contrast.pair:
+            continue
+        a_WE, b_WE, key_W, keep_W = _sides(model, prepared, windows, i)
+        if contrast.pair[0] != "neural":
+            a_WE, b_WE = b_WE, a_WE
+        key_W = np.asarray(key_W) if "frames" in contrast.pair else np.arange(len(windows))
+        hits, tries, size = _top1(a_WE, b_WE, key_W, np.flatnonzero(keep_W), draws, seed)
+        tried = tries > 0
+        block = prepared.config.decode.bootstrap_block
+        labels = windows.segment * 1_000_000 + (windows.starts(prepared.index) // block).astype(np.int64)
+        share = lambda hits, tries: float(hits.sum() / max(tries.sum(), 1))
+        low, high = block_bootstrap(
+            share, (hits[tried], tries[tried]), labels[tried], prepared.config.decode.bootstraps, seed
+        )
+        name = f"retrieval_{'_'.join(contrast.pair)}"
+        out |= {
+            f"{name}_top1": share(hits, tries),
+            f"{name}_top1_low": float(low),
+            f"{name}_top1_high": float(high),
+        }
+        out |= {f"{name}_candidates": size, f"{name}_chance": 1 / size}
+    return out
+
+
+def _sides(model: Neuroformer, prepared: Prepared, windows: Windows, place: int):
+    """Both features of every window, the key of its clip, and whether it has any spike."""
+    a, b, key, keep = [], [], [], []
+    for first in range(0, len(windows), 512):
+        batch = prepared.builder(windows[first : first + 512]).to(model.sos.device)
+        sides = model.features(batch, model.encode(batch))[place]
+        a.append(sides[0])
+        b.append(sides[1])
+        key.append(batch.tick_W if batch.clips is None else batch.clips.key_W)
+        keep.append((batch.past.lengths_B + batch.current.lengths_B) > 0)
+    return (*(torch.cat(x).float() for x in (a, b)), *(torch.cat(x).cpu().numpy() for x in (key, keep)))
+
+
+def _top1(a_WE, b_WE, key_W: np.ndarray, rows: np.ndarray, draws: int, seed: int):
+    """(W,) hits and tries of every window, and how large the sets of distinct clips were."""
+    rng = np.random.default_rng(seed)
+    hits, tries = np.zeros(len(key_W)), np.zeros(len(key_W))
+    size = min(CANDIDATES, len(np.unique(key_W[rows])))
+    for _ in range(draws):
+        order = rng.permutation(rows)
+        distinct = order[np.unique(key_W[order], return_index=True)[1]]
+        distinct = rng.permutation(distinct)
+        for some in np.split(distinct[: len(distinct) // size * size], len(distinct) // size):
+            nearest = (a_WE[some] @ b_WE[some].T).argmax(1).cpu().numpy()
+            hits[some] += nearest == np.arange(size)
+            tries[some] += 1
+    return hits, tries, size
+
+
+def consistency(train_a: np.ndarray, train_b: np.ndarray, test_a: np.ndarray, test_b: np.ndarray) -> dict[str, Any]:
+    """How well each of two runs' features is a linear function of the other's, on held-out windows.
+
+    The map is fitted by least squares on training windows; R2 is over all features together (variance-weighted), the
+    measure that CEBRA's users know as consistency (Schneider, Lee and Mathis, Nature 2023).
+    """
+    return {
+        "a_to_b": _aligned(train_a, train_b, test_a, test_b),
+        "b_to_a": _aligned(train_b, train_a, test_b, test_a),
+    }
+
+
+def along_behavior(x_VD: np.ndarray, values_V: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """(bins, D) mean features in every bin of a behavior variable, NaN where a bin has none: what recordings of
+    different animals share."""
+    place = np.searchsorted(edges, values_V, side="right") - 1
+    inside = np.isfinite(values_V) & (place >= 0) & (place < len(edges) - 1)
+    count = np.bincount(place[inside], minlength=len(edges) - 1).astype(float)
+    total = np.stack([np.bincount(place[inside], x[inside], minlength=len(count)) for x in x_VD.T], 1)
+    return np.divide(total, count[:, None], out=np.full_like(total, np.nan), where=count[:, None] > 0)
+
+
+def consistency_across(
+    ours: dict[str, tuple[np.ndarray, np.ndarray]],
+    theirs: dict[str, tuple[np.ndarray, np.ndarray]],
+    num_bins: int = 50,
+) -> dict[str, Any]:
+    """:func:`consistency` of two recordings with different windows, through a behavior variable that both have.
+
+    Features are averaged in ``num_bins`` bins of the variable, equally filled by the training values of both; the map is
+    fitted over the bins of training windows and scored over those of held-out windows, both runs' where both have some.
+    With as many features as bins any map fits: reduce them first (``--components``).
+
+    Parameters
+    ----------
+    ours, theirs : by part ("train", "test"), (V, D) features and (V,) values
+    """
+    known = [values[np.isfinite(values)] for _, values in (ours["train"], theirs["train"])]
+    edges = np.unique(np.quantile(np.concatenate(known), np.linspace(0, 1, num_bins + 1)))
+    means = {part: [along_behavior(*run[part], edges) for run in (ours, theirs)] for part in ("train", "test")}
+    for part, (a, b) in means.items():
+        both = np.isfinite(a).all(1) & np.isfinite(b).all(1)
+        means[part] = [a[both], b[both]]
+        if both.sum() <= a.shape[1]:
+            raise ConfigError(
+                f"{both.sum()} bins of the variable hold {part} windows of both recordings, too few to align {a.shape[1]} "
+                "features; reduce them (--components)"
+            )
+    return consistency(*means["train"], *means["test"])
+
+
+def _aligned(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:
+    design = lambda a: np.concatenate([a, np.ones((len(a), 1))], 1)
+    weights = np.linalg.lstsq(design(x), y, rcond=None)[0]
+    # stacked around each feature's own mean, one R2 weighs features by their variance
+    center = y_test.mean(0)
+    return float(r2((y_test - center).ravel(), (design(x_test) @ weights - center).ravel())[0])

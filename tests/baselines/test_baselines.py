@@ -1,0 +1,204 @@
+"""Baselines: causal (or as far ahead as asked), tuned on training moments only, and as good as scikit-learn says."""
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers import shared_recording
+from sklearn.linear_model import Ridge
+
+from neuroformer.baselines import networks
+from neuroformer.baselines.decoders import ALL, CLASSIFIERS, fit_baseline
+from neuroformer.baselines.features import Binning, Samples, SpikeCounts, contiguous_folds
+from neuroformer.baselines.linear import RIDGE_PENALTIES, LassoMethod, RidgeMethod
+from neuroformer.config import from_dict
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
+from neuroformer.metrics import balanced_accuracy, r2
+
+DT = 0.01
+SHAPE = WindowShape(DT, 5, 10)
+CONFIG = from_dict({"decode": {"lags": [0.1, 0.25]}})
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Networks that train in a second."""
+    monkeypatch.setattr(networks, "EPOCHS", (3, 10))
+    monkeypatch.setattr(networks, "MLP_GRID", ({"hidden": (16,), "decay": 1.0},))
+    monkeypatch.setattr(networks, "GRU_GRID", ({"hidden": 8, "dropout": 0.0},))
+
+
+@pytest.fixture(scope="module")
+def data():
+    """Two units follow a slow variable with opposite signs; a third is noise. Labels: it, and a line of it."""
+    rng = np.random.default_rng(0)
+    bins = 12_000
+    slow = np.convolve(rng.normal(size=bins + 199), np.hanning(200), "valid")
+    slow /= slow.std()
+    rates = 0.2 * np.exp(np.stack([0.7 * slow, -0.7 * slow, 0 * slow], 1))
+    tick, unit = np.nonzero(rng.poisson(rates))
+    index = SpikeIndex.from_ticks(np.zeros(len(tick), int), tick, unit, np.zeros(1), np.array([bins]), 3, DT)
+    blocks = {"train": [[0, 0, 8_000]], "test": [[0, 8_100, bins]]}
+    windows = {p: tile(np.array(b), SHAPE) for p, b in blocks.items()}
+    targets = {p: labels(slow, w) for p, w in windows.items()}
+    return index, windows, targets
+
+
+def labels(slow, windows):
+    end = windows.tick + SHAPE.current - 1
+    return np.stack([slow[end], 3 - 2 * slow[end]], 1)
+
+
+def fit(data, name="ridge", shape=SHAPE, y=None, **options):
+    index, windows, targets = data
+    return fit_baseline(name, index, windows["train"], targets["train"] if y is None else y, shape, CONFIG, **options)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_decodes_what_is_there(data, name):
+    _, windows, targets = data
+    decoder = fit(data, name)
+    predicted = decoder.predict(windows["test"])
+    assert predicted.shape == targets["test"].shape
+    assert r2(targets["test"], predicted).min() > 0.4
+    assert decoder.choice["lag_s"] <= 0.4 + 1e-9 and 0.3 < decoder.choice["cv_score"] < 1
+
+
+def changed(index, which, seed=1):
+    """The same spike times, other units where ``which`` says."""
+    rng = np.random.default_rng(seed)
+    unit = np.where(which, rng.integers(0, 3, len(index.unit)), index.unit)
+    return SpikeIndex.from_ticks(np.zeros(len(unit), int), index.keys, unit, index.origins, index.num_ticks, 3, DT)
+
+
+@pytest.mark.parametrize(("name", "ahead"), list(itertools.product(("ridge", "kalman", "gru"), (0, 20))))
+def test_no_spike_from_after_the_moment_plus_lookahead(data, name, ahead):
+    index, windows, _ = data
+    decoder = fit(data, name, WindowShape(DT, 5, 10, ahead=ahead))
+    seen = windows["test"][:50]
+    end = int(seen.tick[-1]) + SHAPE.current
+    before = decoder.predict(seen)
+    np.testing.assert_array_equal(decoder.predict(seen, changed(index, index.keys >= end + ahead)), before)
+    assert not np.array_equal(decoder.predict(seen, changed(index, index.keys >= end + ahead - 20)), before)
+
+
+def test_counts_golden():
+    # two segments of 20 bins; windows of 5 bins end at bin 5 of each
+    index = SpikeIndex.from_ticks(
+        np.array([0, 0, 0, 1, 1]),
+        np.array([0, 4, 5, 3, 4]),
+        np.array([0, 1, 1, 0, 0]),
+        np.array([0.0, 1.0]),
+        np.array([20, 20]),
+        2,
+        DT,
+    )
+    at = Windows(np.array([0, 1]), np.array([0, 0]))
+    x = SpikeCounts(index, SHAPE)(at, Binning(2, 3)).reshape(2, -1)
+    # bins [-1, 1), [1, 3), [3, 5): the spike at 5 is the label's own moment, and nothing before 0 is read
+    np.testing.assert_allclose(x, [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, np.sqrt(2), 0]])
+    ahead = SpikeCounts(index, WindowShape(DT, 5, 10, ahead=3))(at, Binning(2, 1)).reshape(2, -1)
+    # [3, 5), then the lookahead in bins of about two: [5, 6), [6, 8) or [5, 7), [7, 8)
+    assert ahead.shape == (2, 3 * 2) and ahead[0, 2:].sum() == 1 and ahead[1, 2:].sum() == 0
+
+
+def test_the_search_agrees_with_scikit_learn(data):
+    index, windows, targets = data
+    counts = SpikeCounts(index, SHAPE)
+    train, held = (Samples(counts(windows[p], Binning(5, 2)), windows[p], targets[p]) for p in ("train", "test"))
+    for penalty, predicted in RidgeMethod().path(train, held, "regression", {}):
+        wanted = Ridge(alpha=penalty).fit(train.flat, train.y_VC).predict(held.flat)
+        np.testing.assert_allclose(predicted, wanted, atol=1e-4)
+    assert fit(data).choice["setting"] in RIDGE_PENALTIES
+
+
+def test_lasso_takes_features_that_hardly_correlate():
+    """In single precision these are among the features whose products scikit-learn refused: they nearly cancel."""
+    rng = np.random.default_rng(22)
+    counts = rng.poisson(rng.uniform(0.01, 3, (1, 5, 40)), (900, 5, 40))
+    rows = Windows(np.zeros(900, int), np.arange(900))
+    train = Samples(np.sqrt(counts).astype(np.float32), rows, rng.standard_normal((900, 1)))
+    assert LassoMethod().fit(train, "regression", {}, 0.03)(train).shape == (900, 1)
+
+
+def test_folds_are_contiguous_and_keep_their_gap(data):
+    index, windows, _ = data
+    at = windows["train"].tick
+    for train, held in contiguous_folds(windows["train"], index, gap=200, num_folds=5):
+        assert (np.diff(held) == 1).all() and not set(train) & set(held)
+        assert np.abs(at[train][:, None] - at[held]).min() > 200
+    held = np.concatenate([h for _, h in contiguous_folds(windows["train"], index, 200, 5)])
+    np.testing.assert_array_equal(held, np.arange(len(at)))
+    few = windows["train"][:10]  # half a second of labels: no gap would leave anything
+    assert all(len(train) == 8 for train, _ in contiguous_folds(few, index, 200, 5))
+
+
+def test_missing_labels_have_no_say(data):
+    index, windows, targets = data
+    holes = targets["train"].copy()
+    holes[::7, 1] = np.nan
+    keep = np.isfinite(holes).all(1)
+    decoder = fit(data, y=holes)
+    other = fit_baseline("ridge", index, windows["train"][keep], targets["train"][keep], SHAPE, CONFIG)
+    np.testing.assert_allclose(other.predict(windows["test"]), decoder.predict(windows["test"]), atol=1e-5)
+
+
+def test_mistakes_are_named(data):
+    with pytest.raises(ValueError, match=r"0 of \d+ windows have a label"):
+        fit(data, y=data[2]["train"] * np.nan)
+    with pytest.raises(ValueError, match="one label a window"):
+        fit(data, y=data[2]["train"][1:])
+    with pytest.raises(ValueError, match="no baseline 'ridgy' for a regression; there are: ridge, lasso"):
+        fit(data, "ridgy")
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classes(data, name):
+    _, windows, targets = data
+    classes = {p: np.digitize(y[:, 0], [-0.5, 0.8]).astype(float)[:, None] * 2 for p, y in targets.items()}
+    predicted = fit(data, name, y=classes["train"], kind="classification").predict(windows["test"])
+    assert predicted.shape == classes["test"].shape and set(np.unique(predicted)) <= {0.0, 2.0, 4.0}
+    out = balanced_accuracy(classes["test"], predicted)
+    assert out.score > out.chance + 0.2 and out.chance == pytest.approx(1 / 3)
+
+
+def test_a_kalman_filter_is_the_mean_of_its_gaussian():
+    """Against the joint Gaussian of three moments, conditioned by brute force."""
+    from neuroformer.baselines.kalman import _filter
+
+    rng = np.random.default_rng(0)
+    move, moved, spread = np.array([[0.9, 0.2], [-0.1, 0.7]]), np.diag([0.3, 0.2]), np.diag([1.0, 2.0])
+    see, noise, x = rng.normal(size=(4, 2)), rng.uniform(0.5, 1.5, 4), rng.normal(size=(3, 4))
+    ours = _filter(x, np.array([False, True, True]), move, moved, see, noise, spread)
+    for last in range(3):
+        # z_k = move^k z_0 + sum_j move^(k - j) w_j, stacked
+        n = last + 1
+        power = [np.linalg.matrix_power(move, k) for k in range(n)]
+        mix = np.block([[power[k - j] if j <= k else np.zeros((2, 2)) for j in range(n)] for k in range(n)])
+        source = np.kron(np.diag([0.0] + [1.0] * last), moved) + np.kron(np.diag([1.0] + [0.0] * last), spread)
+        prior, seeing = mix @ source @ mix.T, np.kron(np.eye(n), see)
+        joint = seeing @ prior @ seeing.T + np.kron(np.eye(n), np.diag(noise))
+        mean = prior @ seeing.T @ np.linalg.solve(joint, x[:n].ravel())
+        np.testing.assert_allclose(ours[last], mean[-2:-1], atol=1e-9)
+
+
+def test_hippocampus_position_is_decodable():
+    path = shared_recording("hippocampus_linear.npz")
+    from neuroformer.data.splits import make_split
+    from neuroformer.recording import open_recording
+
+    rec = open_recording(path)
+    config = from_dict(
+        {
+            "window": {"dt": 0.05, "current": 0.25, "past": 1.0, "frames": 0.0},
+            "targets": [{"name": "position"}],
+            "decode": {"lags": [1.0]},
+        }
+    )
+    split, shape = make_split(rec, config), WindowShape.from_config(config)
+    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
+    windows = {p: tile(split.blocks[p], shape) for p in split.blocks}
+    position = rec.variable("position")
+    targets = {p: position.interpolate(w.starts(index) + config.window.current) for p, w in windows.items()}
+    decoder = fit_baseline("ridge", index, windows["train"], targets["train"], shape, config)
+    assert r2(targets["test"], decoder.predict(windows["test"]))[0] > 0.3
