@@ -6,172 +6,17 @@ Times are seconds, float64, on one clock. Every interval is half-open, ``[start,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.describe import describe, describe_html
-from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers, validate
+from neuroformer.recording import describe, validation
+from neuroformer.recording.series import BehaviorVariable, FrameSeries, Traces
+from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 
-__all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces", "validate"]
-
-
-@dataclass(frozen=True, eq=False)
-class BehaviorVariable:
-    """One behavior variable with its own sample times.
-
-    Parameters
-    ----------
-    times : (samples,) float64 seconds, strictly ascending
-    values : (samples, columns) float32; NaN where it is missing (masked in the loss, counted in reports);
-        infinity becomes NaN
-    unit : str
-        Unit of measure of the values, free text ("cm/s").
-    columns : tuple of str
-        One name a column; empty when there is one column only.
-    classes : tuple of str
-        What the values 0, 1, ... stand for, where the variable was recorded as words; else empty.
-    """
-
-    times: np.ndarray
-    values: np.ndarray
-    unit: str = ""
-    columns: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
-        values = numbers("a behavior variable", self.values, np.float32)
-        infinite = np.isinf(values)
-        values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
-        object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
-
-    @property
-    def num_columns(self) -> int:
-        return self.values.shape[1]
-
-    @property
-    def num_missing(self) -> int:
-        """Samples with NaN in any column."""
-        return int((~np.isfinite(self.values).all(1)).sum())
-
-    def _max_gap(self) -> float:
-        steps = np.diff(self.times)
-        return 5 * float(np.median(steps)) if len(steps) else np.inf
-
-    def hold(self, at: np.ndarray) -> np.ndarray:
-        """(N, columns) last sample at or before each time of ``at`` (N,): what a causal reader knows.
-
-        NaN before the first sample, and if the last sample is older than five sampling periods.
-        """
-        at = np.asarray(at, dtype=np.float64)
-        k = np.searchsorted(self.times, at, side="right") - 1
-        out = self.values[np.clip(k, 0, len(self.times) - 1)].astype(np.float32)
-        out[(k < 0) | (at - self.times[np.clip(k, 0, None)] > self._max_gap())] = np.nan
-        return out
-
-    def interpolate(self, at: np.ndarray) -> np.ndarray:
-        """(N, columns) linear interpolation at each time of ``at`` (N,): labels, never inputs.
-
-        NaN outside the samples and in gaps longer than five sampling periods.
-        """
-        at = np.asarray(at, dtype=np.float64)
-        hi = np.clip(np.searchsorted(self.times, at, side="left"), 1, len(self.times) - 1)
-        lo = hi - 1
-        if len(self.times) < 2:
-            return self.hold(at)
-        span = self.times[hi] - self.times[lo]
-        w = ((at - self.times[lo]) / span)[:, None]
-        # the end points exactly, so that a NaN neighbour does not spoil a sample that is there
-        out = np.where(
-            w <= 0,
-            self.values[lo],
-            np.where(w >= 1, self.values[hi], (1 - w) * self.values[lo] + w * self.values[hi]),
-        )
-        outside = (at < self.times[0]) | (at > self.times[-1]) | (span > self._max_gap())
-        out[outside] = np.nan
-        return out.astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class FrameSeries:
-    """Frames as they were shown: a bank of images and which one came on when.
-
-    A movie shown 30 times is stored once; ``index`` then repeats.
-
-    Parameters
-    ----------
-    images : (images, height, width), uint8 or float
-        An array or anything lazy with ``shape``, ``dtype`` and ``__getitem__`` by an integer array.
-    times : (shown,) float64 seconds, strictly ascending
-        Onset of each shown frame.
-    index : (shown,) int64
-        Which image each onset shows.
-    """
-
-    images: Any
-    times: np.ndarray
-    index: np.ndarray
-
-    def __post_init__(self):
-        object.__setattr__(self, "times", numbers("frame times", self.times, np.float64))
-        object.__setattr__(self, "index", numbers("the frames' index", self.index, np.int64))
-
-    @classmethod
-    def from_presentations(
-        cls,
-        clips: np.ndarray,
-        rate_hz: float,
-        presentation_clip: Sequence[int],
-        presentation_times: Sequence[float],
-    ) -> FrameSeries:
-        """From a clip bank (clips, frames, height, width) and the onset time of each presented clip."""
-        num_clips, num_frames = clips.shape[:2]
-        which = np.asarray(presentation_clip, dtype=np.int64)
-        onset = np.asarray(presentation_times, dtype=np.float64)
-        if len(which) and (which.min() < 0 or which.max() >= num_clips):
-            raise RecordingError(
-                f"a presentation shows clip {int(which.max())}, "
-                f"but the bank holds {num_clips} clips (0 to {num_clips - 1})"
-            )
-        k = np.arange(num_frames)
-        times = (onset[:, None] + k / rate_hz).ravel()
-        index = (which[:, None] * num_frames + k).ravel()
-        order = np.argsort(times, kind="stable")
-        return cls(clips.reshape(-1, *clips.shape[2:]), times[order], index[order])
-
-
-@dataclass(frozen=True, eq=False)
-class Traces:
-    """Continuous activity of every unit on one clock, such as calcium fluorescence.
-
-    Parameters
-    ----------
-    times : (samples,) float64 seconds, strictly ascending
-    values : (samples, units) float32; one column a row of the units table; NaN where it is missing
-    unit : str
-        Unit of measure of the values, free text ("dF/F").
-    """
-
-    times: np.ndarray
-    values: np.ndarray
-    unit: str = ""
-
-    def __post_init__(self):
-        object.__setattr__(self, "times", numbers("trace times", self.times, np.float64))
-        object.__setattr__(self, "values", numbers("traces", self.values, np.float32))
-
-    @property
-    def rate_hz(self) -> float:
-        """Samples per second, from the median step; NaN for a single sample."""
-        return 1 / float(np.median(np.diff(self.times))) if len(self.times) > 1 else float("nan")
-
-    def before(self, time: float) -> Traces | None:
-        """The samples before ``time``; None where there are none."""
-        count = int(np.searchsorted(self.times, time, side="left"))
-        return Traces(self.times[:count], self.values[:count], self.unit) if count else None
+__all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +83,31 @@ class Recording:
         set_("trials", {k: np.asarray(v) for k, v in self.trials.items()})
         set_("behavior", dict(self.behavior))
         set_("intervals", {n: {k: np.asarray(v) for k, v in t.items()} for n, t in self.intervals.items()})
-        validate(self)
+        self._validate()
+
+    def _validate(self) -> None:
+        """Raise the first contradiction found: what was got, what was expected, what to do."""
+        validation.validate_units(self.units)
+        if self.checked_spikes is None or not self.checked_spikes.covers(self.spike_times, self.spike_units):
+            validation.validate_spikes(self.spike_times, self.spike_units, self.num_units)
+        validation.validate_intervals("domain", self.domain)
+        if len(self.domain) == 0:
+            raise RecordingError(
+                "the recording is empty: no domain interval, no spikes and no trials to infer one from"
+            )
+        if self.trials:
+            validation.validate_table("trials", self.trials)
+            validation.validate_intervals("trials", self.trial_intervals)
+        for name, columns in self.intervals.items():
+            validation.validate_table(f"intervals '{name}'", columns)
+            spans = np.stack([columns["start"], columns["stop"]], 1).astype(np.float64)
+            validation.validate_intervals(f"'{name}'", spans, disjoint=False)
+        for name, var in self.behavior.items():
+            validation.validate_series(f"behavior '{name}'", var.times, var.values, "leave the variable out")
+        if self.traces is not None:
+            validation.validate_traces(self.traces.times, self.traces.values, self.num_units)
+        if self.frames is not None:
+            validation.validate_frames(self.frames.images.shape, self.frames.times, self.frames.index)
 
     # -- facts ------------------------------------------------------------------------------------
 
@@ -366,10 +235,35 @@ class Recording:
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        return describe(self)
+        rates = self.rates()
+        lines = [
+            f"Recording '{self.name}': {self.duration:,.1f} s in {len(self.domain)} interval(s), "
+            f"{describe.time(self.domain.min())} s to {describe.time(self.domain.max())} s",
+            f"  spikes    {self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
+            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent",
+        ]
+        if self.traces is not None:
+            unit = f", {self.traces.unit}" if self.traces.unit else ""
+            lines.append(f"  traces    {len(self.traces.times):,} samples at {describe.hz(self.traces.times)}{unit}")
+        extra = [k for k in self.units if k != "id"]
+        if extra:
+            lines.append(f"  units     columns {', '.join(extra)}")
+        if self.trials:
+            lines.append(f"  trials    {describe.table(self.trials)}")
+        lines += [f"  intervals {name}: {describe.table(columns)}" for name, columns in self.intervals.items()]
+        if self.frames is not None:
+            lines.append(f"  frames    {describe.frames(self.frames)}")
+        sources = self.meta.get("sources", {})
+        for name, var in self.behavior.items():
+            place = f"  [{sources[name]}]" if name in sources else ""
+            lines.append(f"  behavior  {name}: {describe.variable(var)}{place}")
+        if self.truth:
+            lines.append(f"  truth     {', '.join(self.truth)}")
+        lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        return describe_html(self)
+        return describe.html(repr(self))
 
 
 def _numbered(column: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from neuroformer.recording.recording import FrameSeries, Recording, Traces
 
 CHUNK = 1 << 20  # array elements looked at in one go: a memory-mapped recording stays on disk
 
@@ -18,7 +15,7 @@ class RecordingError(ValueError):
 
 
 class CheckedSpikes:
-    """Proof that spikes passed :func:`validate` once, for a layout that was checked when it was written.
+    """Proof that spikes passed :func:`validate_spikes` once, for a layout that was checked when it was written.
 
     It holds only for these two arrays and their beginnings, not for other spikes that :func:`dataclasses.replace` may
     put in their place.
@@ -73,54 +70,24 @@ def chunks(length: int, overlap: int = 0) -> Iterator[slice]:
         yield slice(max(start - overlap, 0), min(start + CHUNK, length))
 
 
-def validate(rec: Recording) -> None:
-    """Check that a recording is consistent.
-
-    Raises
-    ------
-    RecordingError
-        The first contradiction found: what was got, what was expected, what to do.
-    """
-    _validate_units(rec)
-    if rec.checked_spikes is None or not rec.checked_spikes.covers(rec.spike_times, rec.spike_units):
-        _validate_spikes(rec)
-    _validate_intervals("domain", rec.domain)
-    if len(rec.domain) == 0:
-        raise RecordingError("the recording is empty: no domain interval, no spikes and no trials to infer one from")
-    if rec.trials:
-        _validate_table("trials", rec.trials)
-        _validate_intervals("trials", rec.trial_intervals)
-    for name, columns in rec.intervals.items():
-        _validate_table(f"intervals '{name}'", columns)
-        _validate_intervals(
-            f"'{name}'", np.stack([columns["start"], columns["stop"]], 1).astype(np.float64), disjoint=False
-        )
-    for name, var in rec.behavior.items():
-        _validate_series(f"behavior '{name}'", var.times, var.values, "leave the variable out")
-    if rec.traces is not None:
-        _validate_traces(rec.traces, rec.num_units)
-    if rec.frames is not None:
-        _validate_frames(rec.frames)
-
-
-def _validate_units(rec: Recording) -> None:
-    if "id" not in rec.units:
-        raise RecordingError(f"the units table needs a column 'id'; it has: {', '.join(rec.units) or 'none'}")
-    if rec.units["id"].ndim != 1:
-        raise RecordingError(f"unit ids have shape {rec.units['id'].shape}; expected one id a unit, (units,)")
-    if rec.num_units == 0:
+def validate_units(table: Mapping[str, np.ndarray]) -> None:
+    """Check the units table: one ``id`` a unit, all columns equally long."""
+    if "id" not in table:
+        raise RecordingError(f"the units table needs a column 'id'; it has: {', '.join(table) or 'none'}")
+    ids = table["id"]
+    if ids.ndim != 1:
+        raise RecordingError(f"unit ids have shape {ids.shape}; expected one id a unit, (units,)")
+    if len(ids) == 0:
         raise RecordingError("the recording has no units; at least one is needed")
-    for column, values in rec.units.items():
-        if values.ndim == 0 or len(values) != rec.num_units:
-            raise RecordingError(
-                f"units column '{column}' has shape {values.shape}, but there are {rec.num_units} units"
-            )
-    if len(set(rec.unit_ids)) != rec.num_units:
+    for column, values in table.items():
+        if values.ndim == 0 or len(values) != len(ids):
+            raise RecordingError(f"units column '{column}' has shape {values.shape}, but there are {len(ids)} units")
+    if len(set(map(str, ids))) != len(ids):
         raise RecordingError("unit ids are not unique; give each unit its own id")
 
 
-def _validate_spikes(rec: Recording) -> None:
-    times, units = rec.spike_times, rec.spike_units
+def validate_spikes(times: np.ndarray, units: np.ndarray, num_units: int) -> None:
+    """Check spikes: finite ascending times (spikes,), each with the row of a unit."""
     if times.ndim != 1 or times.shape != units.shape:
         raise RecordingError(
             f"spike_times has shape {times.shape} and spike_units {units.shape}; expected one unit a spike, (spikes,)"
@@ -137,16 +104,16 @@ def _validate_spikes(rec: Recording) -> None:
             f"spike times are not sorted: {sum(map(len, back))} steps go back in time (first after position "
             f"{int(np.concatenate(back)[0])}); sort spike_times and spike_units together by time"
         )
-    if len(units) and (units.min() < 0 or units.max() >= rec.num_units):
+    if len(units) and (units.min() < 0 or units.max() >= num_units):
         raise RecordingError(
-            f"spike_units run from {units.min()} to {units.max()}, but there are {rec.num_units} units "
-            f"(expected 0 to {rec.num_units - 1}); units are rows of the units table, counted from 0: "
+            f"spike_units run from {units.min()} to {units.max()}, but there are {num_units} units "
+            f"(expected 0 to {num_units - 1}); units are rows of the units table, counted from 0: "
             "ids, spike_units = np.unique(spike_units, return_inverse=True), and store ids as 'unit_ids'"
         )
 
 
-def _validate_table(what: str, columns) -> None:
-    """A table of intervals: columns ``start`` and ``stop`` of numbers, all columns equally long."""
+def validate_table(what: str, columns: Mapping[str, np.ndarray]) -> None:
+    """Check a table of intervals: columns ``start`` and ``stop`` of numbers, all columns equally long."""
     for column in ("start", "stop"):
         if column not in columns:
             raise RecordingError(f"{what} need columns 'start' and 'stop'; they have: {', '.join(columns)}")
@@ -161,7 +128,8 @@ def _validate_table(what: str, columns) -> None:
             raise RecordingError(f"{what} column '{column}' has shape {values.shape} for {count} rows")
 
 
-def _validate_intervals(what: str, intervals: np.ndarray, disjoint: bool = True) -> None:
+def validate_intervals(what: str, intervals: np.ndarray, disjoint: bool = True) -> None:
+    """Check ``intervals`` (n, 2): finite, none empty, and with ``disjoint`` ascending without overlap."""
     if not np.isfinite(intervals).all():
         raise RecordingError(f"{what} intervals hold times that are not finite")
     empty = intervals[:, 1] <= intervals[:, 0]
@@ -181,7 +149,8 @@ def _validate_intervals(what: str, intervals: np.ndarray, disjoint: bool = True)
         )
 
 
-def _validate_series(what: str, times: np.ndarray, values: np.ndarray, or_else: str) -> None:
+def validate_series(what: str, times: np.ndarray, values: np.ndarray, or_else: str) -> None:
+    """Check samples: times (samples,) ascending, values (samples, columns), one at least."""
     if values.ndim != 2 or times.ndim != 1:
         raise RecordingError(
             f"{what} has values of shape {values.shape} and times of shape {times.shape}; "
@@ -194,11 +163,12 @@ def _validate_series(what: str, times: np.ndarray, values: np.ndarray, or_else: 
     _validate_ascending(f"{what} times", times)
 
 
-def _validate_traces(traces: Traces, num_units: int) -> None:
-    _validate_series("traces", traces.times, traces.values, "leave the traces out")
-    if traces.values.shape[1] != num_units:
+def validate_traces(times: np.ndarray, values: np.ndarray, num_units: int) -> None:
+    """Check traces: samples as :func:`validate_series` has them, one column a unit."""
+    validate_series("traces", times, values, "leave the traces out")
+    if values.shape[1] != num_units:
         raise RecordingError(
-            f"traces have shape {traces.values.shape}, but there are {num_units} units; "
+            f"traces have shape {values.shape}, but there are {num_units} units; "
             f"expected one column a unit, (samples, {num_units})"
         )
 
@@ -214,19 +184,16 @@ def _validate_ascending(what: str, times: np.ndarray) -> None:
         )
 
 
-def _validate_frames(frames: FrameSeries) -> None:
-    if len(frames.images.shape) != 3:
+def validate_frames(shape: tuple[int, ...], times: np.ndarray, index: np.ndarray) -> None:
+    """Check frames: a bank of images of ``shape``, ascending onsets, an existing image for each."""
+    if len(shape) != 3:
+        raise RecordingError(f"frames have shape {tuple(shape)}; expected (images, height, width), grayscale")
+    if times.ndim != 1 or times.shape != index.shape:
         raise RecordingError(
-            f"frames have shape {tuple(frames.images.shape)}; expected (images, height, width), grayscale"
+            f"frames: onset times have shape {times.shape} but the index {index.shape}; give one time a shown frame"
         )
-    if frames.times.ndim != 1 or frames.times.shape != frames.index.shape:
+    _validate_ascending("frame times", times)
+    if len(index) and (index.min() < 0 or index.max() >= shape[0]):
         raise RecordingError(
-            f"frames: onset times have shape {frames.times.shape} but the index {frames.index.shape}; "
-            "give one time a shown frame"
-        )
-    _validate_ascending("frame times", frames.times)
-    if len(frames.index) and (frames.index.min() < 0 or frames.index.max() >= frames.images.shape[0]):
-        raise RecordingError(
-            f"frames_index runs from {int(frames.index.min())} to {int(frames.index.max())}, "
-            f"but the bank holds {frames.images.shape[0]} images"
+            f"frames_index runs from {int(index.min())} to {int(index.max())}, but the bank holds {shape[0]} images"
         )

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neuroformer.recording import clean
-from neuroformer.recording.formats.nwb.parts import place, sample_times
+from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
 from neuroformer.recording.formats.video import open_images
 from neuroformer.recording.frames import H5Frames, JoinedFrames
 from neuroformer.recording.recording import FrameSeries, RecordingError
 
-if TYPE_CHECKING:
-    from neuroformer.recording.formats.nwb.reader import _Reader
 
-
-def read_frames(reader: _Reader, name: str | None) -> FrameSeries | None:
+def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
     """The stimulus called ``name``, or all stimuli of one image size joined; None without any.
 
     Raises
@@ -48,7 +45,7 @@ def read_frames(reader: _Reader, name: str | None) -> FrameSeries | None:
     return _join(reader, found)
 
 
-def _join(reader: _Reader, found: list[tuple[str, FrameSeries]]) -> FrameSeries | None:
+def _join(reader: OpenFile, found: list[tuple[str, FrameSeries]]) -> FrameSeries | None:
     """Stimuli of the size that was shown most, on one bank; the others are named in a note."""
     if not found:
         return None
@@ -82,7 +79,7 @@ def _join(reader: _Reader, found: list[tuple[str, FrameSeries]]) -> FrameSeries 
     return FrameSeries(JoinedFrames(banks), times[keep], index[keep])
 
 
-def _one(reader: _Reader, series: Any) -> FrameSeries:
+def _one(reader: OpenFile, series: Any) -> FrameSeries:
     if type(series).__name__ == "IndexSeries":
         source = series.indexed_images if series.indexed_images is not None else series.indexed_timeseries
         images = _bank(reader, source)
@@ -102,15 +99,14 @@ def _one(reader: _Reader, series: Any) -> FrameSeries:
     return FrameSeries(images, times[keep], index[keep])
 
 
-def _bank(reader: _Reader, source: Any) -> Any:
+def _bank(reader: OpenFile, source: Any) -> Any:
     """The images behind a series: one stack, or an Images container with one dataset an image."""
-    banks = reader.__dict__.setdefault("_banks", {})
-    if id(source) not in banks:
-        banks[id(source)] = _open_bank(reader, source)
-    return banks[id(source)]
+    if id(source) not in reader.banks:
+        reader.banks[id(source)] = _open_bank(reader, source)
+    return reader.banks[id(source)]
 
 
-def _open_bank(reader: _Reader, source: Any) -> Any:
+def _open_bank(reader: OpenFile, source: Any) -> Any:
     if type(source).__name__ == "Images":
         order = source.order_of_images
         images = list(order.data[:]) if order is not None else list(source.images.values())

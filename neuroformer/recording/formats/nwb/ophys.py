@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.calcium import spikes_from_traces
-from neuroformer.recording.formats.nwb.parts import place, sample_times, scaled, simple_columns
+from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times, scaled, simple_columns
 from neuroformer.recording.recording import RecordingError, Traces
-
-if TYPE_CHECKING:
-    from neuroformer.recording.formats.nwb.reader import _Reader
 
 
 @dataclass
@@ -30,7 +27,7 @@ class Ophys:
         return spikes_from_traces(self.traces, notes, method=events, deconvolved=self.deconvolved)
 
 
-def read_ophys(reader: _Reader, name: str | None) -> Ophys | None:
+def read_ophys(reader: OpenFile, name: str | None) -> Ophys | None:
     """The RoiResponseSeries called ``name``, else the one that shows activity best; None without any.
 
     Raises
@@ -83,7 +80,7 @@ def _says(series: Any, *words: str) -> bool:
     return any(w in series.name.lower() for w in words)
 
 
-def _regions(reader: _Reader, series: Any, count: int) -> dict[str, np.ndarray]:
+def _regions(reader: OpenFile, series: Any, count: int) -> dict[str, np.ndarray]:
     """The units table of a series: ids and plain columns of its regions, and where their plane lies."""
     region = series.rois
     rows = np.asarray(region.data[:], dtype=np.int64) if region is not None else np.arange(count)
@@ -99,7 +96,7 @@ def _regions(reader: _Reader, series: Any, count: int) -> dict[str, np.ndarray]:
     return columns
 
 
-def _cells_only(reader: _Reader, ophys: Ophys) -> Ophys:
+def _cells_only(reader: OpenFile, ophys: Ophys) -> Ophys:
     """Without the regions that the file marks as not a cell."""
     name = next((k for k in ophys.units if k.lower() in ("iscell", "is_cell", "accepted", "valid_roi")), None)
     if name is None:

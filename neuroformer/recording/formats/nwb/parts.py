@@ -1,8 +1,10 @@
-"""Helpers of the NWB reader: paths, clocks, scaled values, plain columns."""
+"""What all parts of the NWB reader share: the open file, paths, clocks, scaled values, plain columns."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,28 @@ from neuroformer.recording import clean
 # the scratch entry of neuroformer.recording.formats.nwb.writer: what NWB has no place for
 OWN = "neuroformer"
 _GROUPS = ("processing", "acquisition", "stimulus", "stimulus_template", "analysis", "scratch", "intervals")
+
+
+class OpenFile:
+    """One open file, the notes on what was left out of it, and the images that were opened in it."""
+
+    def __init__(self, nwbfile: Any, path: Path):
+        self.file, self.path = nwbfile, path
+        self.notes: list[str] = []
+        self.banks: dict[int, Any] = {}  # by the identity of what holds them
+        self.objects = list(nwbfile.objects.values())
+        scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
+        self.own: dict[str, Any] = json.loads(_text(scratch.data)) if scratch is not None else {}
+
+    def of_type(self, *names: str) -> list[Any]:
+        """Objects of an NWB type or of one derived from it, in the order of their places in the file."""
+        found = [o for o in self.objects if any(c.__name__ in names for c in type(o).__mro__)]
+        return sorted(found, key=place)
+
+
+def _text(value: Any) -> str:
+    value = value[()] if hasattr(value, "shape") else value
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def place(obj: Any) -> str:

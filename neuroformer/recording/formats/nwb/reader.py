@@ -17,7 +17,6 @@ What is looked for, and what it becomes:
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from neuroformer.recording.formats.hdf5 import look_first
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.formats.nwb.frames import read_frames
 from neuroformer.recording.formats.nwb.ophys import Ophys, read_ophys
-from neuroformer.recording.formats.nwb.parts import OWN, place, sample_times, scaled, simple_columns
+from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times, scaled, simple_columns
 from neuroformer.recording.recording import BehaviorVariable, Recording, RecordingError, Traces
 from neuroformer.recording.validation import CheckedSpikes
 
@@ -98,21 +97,10 @@ def read_nwb(
         ) from e
 
 
-class _Reader:
+class _Reader(OpenFile):
     """One open file on its way to a Recording."""
 
-    def __init__(self, nwbfile: Any, path: Path):
-        self.file, self.path = nwbfile, path
-        self.notes: list[str] = []
-        self.objects = list(nwbfile.objects.values())
-        self.proof: CheckedSpikes | None = None  # of spikes that were sorted and validated in their index
-        scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
-        self.own: dict[str, Any] = json.loads(str(_text(scratch.data))) if scratch is not None else {}
-
-    def of_type(self, *names: str) -> list[Any]:
-        """Objects of an NWB type or of one derived from it, in the order of their places in the file."""
-        found = [o for o in self.objects if any(c.__name__ in names for c in type(o).__mro__)]
-        return sorted(found, key=place)
+    proof: CheckedSpikes | None = None  # of spikes that were sorted and validated in their index
 
     def recording(self, trials: str, frames: str, traces: str, units: str, events: str) -> Recording:
         tables = self.tables()
@@ -336,8 +324,3 @@ def _most(names: np.ndarray) -> str:
         return ""
     kinds, first, counts = np.unique(names, return_index=True, return_counts=True)
     return str(kinds[np.lexsort((first, -counts))[0]])
-
-
-def _text(value: Any) -> str:
-    value = value[()] if hasattr(value, "shape") else value
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,167 @@
+"""The series of a recording, each on its own sample times: behavior, frames, continuous activity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from neuroformer.recording.validation import RecordingError, numbers
+
+
+@dataclass(frozen=True, eq=False)
+class BehaviorVariable:
+    """One behavior variable with its own sample times.
+
+    Parameters
+    ----------
+    times : (samples,) float64 seconds, strictly ascending
+    values : (samples, columns) float32; NaN where it is missing (masked in the loss, counted in reports);
+        infinity becomes NaN
+    unit : str
+        Unit of measure of the values, free text ("cm/s").
+    columns : tuple of str
+        One name a column; empty when there is one column only.
+    classes : tuple of str
+        What the values 0, 1, ... stand for, where the variable was recorded as words; else empty.
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str = ""
+    columns: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
+        values = numbers("a behavior variable", self.values, np.float32)
+        infinite = np.isinf(values)
+        values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
+        object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
+
+    @property
+    def num_columns(self) -> int:
+        return self.values.shape[1]
+
+    @property
+    def num_missing(self) -> int:
+        """Samples with NaN in any column."""
+        return int((~np.isfinite(self.values).all(1)).sum())
+
+    def _max_gap(self) -> float:
+        steps = np.diff(self.times)
+        return 5 * float(np.median(steps)) if len(steps) else np.inf
+
+    def hold(self, at: np.ndarray) -> np.ndarray:
+        """(N, columns) last sample at or before each time of ``at`` (N,): what a causal reader knows.
+
+        NaN before the first sample, and if the last sample is older than five sampling periods.
+        """
+        at = np.asarray(at, dtype=np.float64)
+        k = np.searchsorted(self.times, at, side="right") - 1
+        out = self.values[np.clip(k, 0, len(self.times) - 1)].astype(np.float32)
+        out[(k < 0) | (at - self.times[np.clip(k, 0, None)] > self._max_gap())] = np.nan
+        return out
+
+    def interpolate(self, at: np.ndarray) -> np.ndarray:
+        """(N, columns) linear interpolation at each time of ``at`` (N,): labels, never inputs.
+
+        NaN outside the samples and in gaps longer than five sampling periods.
+        """
+        at = np.asarray(at, dtype=np.float64)
+        hi = np.clip(np.searchsorted(self.times, at, side="left"), 1, len(self.times) - 1)
+        lo = hi - 1
+        if len(self.times) < 2:
+            return self.hold(at)
+        span = self.times[hi] - self.times[lo]
+        w = ((at - self.times[lo]) / span)[:, None]
+        # the end points exactly, so that a NaN neighbour does not spoil a sample that is there
+        out = np.where(
+            w <= 0,
+            self.values[lo],
+            np.where(w >= 1, self.values[hi], (1 - w) * self.values[lo] + w * self.values[hi]),
+        )
+        outside = (at < self.times[0]) | (at > self.times[-1]) | (span > self._max_gap())
+        out[outside] = np.nan
+        return out.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameSeries:
+    """Frames as they were shown: a bank of images and which one came on when.
+
+    A movie shown 30 times is stored once; ``index`` then repeats.
+
+    Parameters
+    ----------
+    images : (images, height, width), uint8 or float
+        An array or anything lazy with ``shape``, ``dtype`` and ``__getitem__`` by an integer array.
+    times : (shown,) float64 seconds, strictly ascending
+        Onset of each shown frame.
+    index : (shown,) int64
+        Which image each onset shows.
+    """
+
+    images: Any
+    times: np.ndarray
+    index: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("frame times", self.times, np.float64))
+        object.__setattr__(self, "index", numbers("the frames' index", self.index, np.int64))
+
+    @classmethod
+    def from_presentations(
+        cls,
+        clips: np.ndarray,
+        rate_hz: float,
+        presentation_clip: Sequence[int],
+        presentation_times: Sequence[float],
+    ) -> FrameSeries:
+        """From a clip bank (clips, frames, height, width) and the onset time of each presented clip."""
+        num_clips, num_frames = clips.shape[:2]
+        which = np.asarray(presentation_clip, dtype=np.int64)
+        onset = np.asarray(presentation_times, dtype=np.float64)
+        if len(which) and (which.min() < 0 or which.max() >= num_clips):
+            raise RecordingError(
+                f"a presentation shows clip {int(which.max())}, "
+                f"but the bank holds {num_clips} clips (0 to {num_clips - 1})"
+            )
+        k = np.arange(num_frames)
+        times = (onset[:, None] + k / rate_hz).ravel()
+        index = (which[:, None] * num_frames + k).ravel()
+        order = np.argsort(times, kind="stable")
+        return cls(clips.reshape(-1, *clips.shape[2:]), times[order], index[order])
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """Continuous activity of every unit on one clock, such as calcium fluorescence.
+
+    Parameters
+    ----------
+    times : (samples,) float64 seconds, strictly ascending
+    values : (samples, units) float32; one column a row of the units table; NaN where it is missing
+    unit : str
+        Unit of measure of the values, free text ("dF/F").
+    """
+
+    times: np.ndarray
+    values: np.ndarray
+    unit: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "times", numbers("trace times", self.times, np.float64))
+        object.__setattr__(self, "values", numbers("traces", self.values, np.float32))
+
+    @property
+    def rate_hz(self) -> float:
+        """Samples per second, from the median step; NaN for a single sample."""
+        return 1 / float(np.median(np.diff(self.times))) if len(self.times) > 1 else float("nan")
+
+    def before(self, time: float) -> Traces | None:
+        """The samples before ``time``; None where there are none."""
+        count = int(np.searchsorted(self.times, time, side="left"))
+        return Traces(self.times[:count], self.values[:count], self.unit) if count else None
