@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from neuroformer.baselines.oracle import oracle_bits_per_spike
-from neuroformer.bundle.bundle import read_bundle, write_atomic
+from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, RecordingConfig, load_config, to_dict
 from neuroformer.data.members import open_one
 from neuroformer.data.prepared import Prepared
+from neuroformer.files import write_atomic
 from neuroformer.metrics import mean_interval
 from neuroformer.training.adapt import Start, Trains, adapted_config
 from neuroformer.training.scores import score

@@ -17,9 +17,10 @@ from neuroformer.analysis import attention, influence
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.pairwise import Pairs
-from neuroformer.bundle.bundle import read_bundle, write_atomic
+from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, load_config, to_dict
 from neuroformer.data.members import open_only
+from neuroformer.files import write_atomic
 
 PRIMARY = "knock-out"  # fixed before any model was trained on these recordings
 PAIRWISE = ("cross-correlogram", "Pearson of counts", "GLM coupling filter", "transfer entropy")

@@ -15,8 +15,8 @@ from neuroformer.analysis import attention, influence
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.nulls import shuffled_identities
 from neuroformer.analysis.pairwise import Pairs
-from neuroformer.bundle.bundle import write_atomic
 from neuroformer.config import Config, from_dict
+from neuroformer.files import write_atomic
 from neuroformer.recording import Recording
 
 PRIMARY = "knock-out"

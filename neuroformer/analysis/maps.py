@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from neuroformer.files import save_npz
+
 
 @dataclass(frozen=True, eq=False)
 class Map:
@@ -155,7 +157,7 @@ def save_maps(path: Path, maps: Sequence[Map]) -> None:
             value = getattr(m, key)
             if value is not None:
                 arrays[f"{i}_{key}"] = np.asarray(value, np.float64 if key == "lags_s" else np.float32)
-    np.savez_compressed(path, head=json.dumps(heads), **arrays)  # pyright: ignore[reportArgumentType]
+    save_npz(path, {"head": json.dumps(heads)} | arrays)
 
 
 def load_maps(path: Path) -> dict[str, Map]:

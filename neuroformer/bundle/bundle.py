@@ -25,6 +25,7 @@ from torch import Tensor
 import neuroformer
 from neuroformer.bundle.cohort import of_member
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
+from neuroformer.files import replacing, write_atomic
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -173,23 +174,8 @@ class Bundle:
         return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write to a temporary name, sync, rename: a kill or a full disk leaves what was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with open(temporary, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file: to a temporary name, synced, renamed.
+    """Write one safetensors file, whole or not at all.
 
     Raises
     ------
@@ -197,30 +183,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         It could not be written (the disk is full, say); the previous file is intact.
     """
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        save_file(tensors, temporary, metadata)
-        os.umask(mask := os.umask(0))
-        temporary.chmod(0o666 & ~mask)  # the library's files are for their owner alone
-        with open(temporary, "rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata)
+            os.umask(mask := os.umask(0))
+            part.chmod(0o666 & ~mask)  # the library's files are for their owner alone
     except SafetensorError as e:  # the library's way to say that the disk refused
         raise OSError(f"{path} could not be written: {e}") from e
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that the renaming reaches the disk; Windows has no such call."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

@@ -90,6 +90,8 @@ ADVICE = {
     errno.EPERM: "change its permissions, or choose another place",
     errno.EROFS: "choose another place",
     errno.ENOSPC: "free some space, or choose another place",
+    errno.EDQUOT: "free some space, or choose another place",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose another place",
 }
 
 

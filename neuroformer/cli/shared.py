@@ -18,6 +18,7 @@ from typing import Any
 
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError
+from neuroformer.files import replacing, write_atomic
 from neuroformer.training.stopping import Stopped
 
 STOPPED = 75  # the system's code for "try again later"
@@ -116,8 +117,6 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
 
     NaN and infinity (the correlation with a constant, say) become null, since JSON has no word for them.
     """
-    from neuroformer.bundle.bundle import write_atomic
-
     path = folder / "summary.json"
     merged = json.loads(path.read_text()) if path.exists() else {}
     merged |= {k: _rounded(v) if isinstance(v, float) else v for k, v in (values | (unprinted or {})).items()}
@@ -133,8 +132,8 @@ def _rounded(x: float) -> float | None:
 
 
 def save_figure(figure, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110, format=path.suffix[1:])
     print(f"figure in {path}")
 
 

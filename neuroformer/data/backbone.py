@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig
+from neuroformer.files import replacing
 
 # what networks on photographs were trained with: standardised frames are given this mean and spread
 PHOTO_MEAN, PHOTO_STD = 0.45, 0.225
@@ -274,11 +275,8 @@ class FrameFeatures:
         path = self.folder / name[:2] / f"{name}.npy"
         self._make_room(x.nbytes)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.part")
-            with open(temporary, "wb") as f:
+            with replacing(path) as part, open(part, "wb") as f:
                 np.save(f, x, allow_pickle=False)
-            os.replace(temporary, path)
         except OSError as e:
             warnings.warn(f"frame features are not kept: {e}", stacklevel=2)
         return self._remember(name, x)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from neuroformer.files import replacing_hdf5, write_once
 from neuroformer.generation.rollout import WindowResult
 from neuroformer.generation.spikes import Sequences, Spikes
 
@@ -54,7 +54,8 @@ class SimulationFolder:
         self.path, self.kind = path, kind
         path.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        _write_once(path / "plan.json", {"sha256": digest, "batch_size": batch_size, **identity})
+        plan = {"sha256": digest, "batch_size": batch_size, **identity}
+        write_once(path / "plan.json", json.dumps(plan, indent=1).encode())
         try:
             plan = json.loads((path / "plan.json").read_text())
             theirs, self.batch_size = plan["sha256"], int(plan["batch_size"])
@@ -75,18 +76,13 @@ class SimulationFolder:
         """Add consecutive windows of a batch; a kill meanwhile leaves the folder as it was."""
         made = self.kind.join([p.made for p in parts])
         name = f"batch-{number:04d}-window-{parts[0].number:06d}.h5"
-        temporary = self.path / f".{name}.{os.getpid()}"
-        with h5py.File(temporary, "w") as f:
+        with replacing_hdf5(self.path / name) as f:
             for key in self._arrays:
                 f.create_dataset(key, data=getattr(made, key), compression="gzip", compression_opts=1)
             for key in ("ident", "segment", "start"):
                 f.create_dataset(f"sequences/{key}", data=getattr(sequences, key))
             f.attrs["stop"] = parts[-1].number + 1
             f.attrs["guard_hits"] = sum(p.guard_hits for p in parts)
-            f.flush()
-        with open(temporary, "rb+") as raw:
-            os.fsync(raw.fileno())
-        os.replace(temporary, self.path / name)
 
     def read(self, number: int) -> Piece:
         """All windows of a batch that are done."""
@@ -102,17 +98,3 @@ class SimulationFolder:
             except (OSError, KeyError) as e:
                 raise SimulationError(f"{file} is damaged ({e}); remove it, and what follows it") from None
         return Piece(stop, self.kind.join(parts), hits)
-
-
-def _write_once(path: Path, tree: dict[str, Any]) -> None:
-    """Write a file whole or not at all, unless another process has written it."""
-    if path.exists():
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(tree, indent=1))
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()

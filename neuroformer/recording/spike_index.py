@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from neuroformer.files import replacing, reserve
 from neuroformer.recording.formats.folder import entry_of, open_array
 from neuroformer.recording.recording import RecordingError
 from neuroformer.recording.validation import CheckedSpikes, chunks, count_spikes
@@ -50,7 +51,9 @@ def indexed_spikes(
     found = _load(folder)
     if found is None or found.get("stamp") != stamp:
         try:
-            found = _build(folder, pieces, num_units, stamp, source.name)
+            _clear(folder)
+            with replacing(folder) as part:
+                found = _build(part, pieces, num_units, stamp, source.name)
         except OSError as e:
             raise RecordingError(
                 f"{source} has more spikes than are sorted in memory, and their index cannot be written "
@@ -79,8 +82,7 @@ def _clear(folder: Path) -> None:
 
 
 def _build(folder: Path, pieces: Pieces, num_units: int, stamp: dict[str, Any], name: str) -> dict[str, Any]:
-    _clear(folder)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     low, high, total, dropped = _survey(pieces, num_units, name)
     with tqdm(total=3 * total, unit=" spikes", desc=f"index {name}", disable=None) as bar:
         edges = np.linspace(low, high, _BINS + 1)[1:-1]
@@ -96,6 +98,8 @@ def _build(folder: Path, pieces: Pieces, num_units: int, stamp: dict[str, Any], 
             folder / f"{key}.npy", mode="w+", dtype=dtype, shape=(total,)
         )
         out_times, out_units = make("times", np.float64), make("units", np.int32)
+        for key in ("times", "units"):
+            reserve(folder / f"{key}.npy")
         cursor = place.copy()
         for times, units in _finite(pieces):
             bucket = bucket_of[np.searchsorted(edges, times, side="right")]
@@ -118,7 +122,7 @@ def _build(folder: Path, pieces: Pieces, num_units: int, stamp: dict[str, Any], 
         array.flush()
         arrays[key] = entry_of(folder / f"{key}.npy", array.shape, array.dtype)
     found = {"stamp": stamp, "dropped": dropped, "unit_spikes": counts, "arrays": arrays}
-    (folder / _MANIFEST).write_text(json.dumps(found))  # last: without it the index does not count
+    (folder / _MANIFEST).write_text(json.dumps(found))
     return found
 
 

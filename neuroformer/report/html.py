@@ -8,7 +8,8 @@ from html import escape
 from pathlib import Path
 
 import neuroformer
-from neuroformer.bundle.bundle import Bundle, write_atomic
+from neuroformer.bundle.bundle import Bundle
+from neuroformer.files import write_atomic
 from neuroformer.recording import Recording
 from neuroformer.report.collect import Run, collect, open_parts, plain
 

@@ -27,6 +27,7 @@ from neuroformer.decoding.decode import (
     score_of,
     true_values,
 )
+from neuroformer.files import save_npz
 from neuroformer.generation.scan import sample_window
 from neuroformer.metrics import block_bootstrap
 from neuroformer.model.neuroformer import Neuroformer
@@ -120,7 +121,7 @@ def train_variant(rec: Recording, config: Config, part: str, seed: int, folder: 
     for target in one.targets:
         best = load_best(folder, target.name)
         measured[f"target_{target.name}"] = predict_targets(best, prepared, windows)[target.name]
-    np.savez_compressed(folder / SCORES, **measured)  # pyright: ignore[reportArgumentType]
+    save_npz(folder / SCORES, measured)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ from neuroformer.decoding.decode import (
 )
 from neuroformer.decoding.finetune import fit_heads
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
+from neuroformer.files import save_npz
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
@@ -188,7 +189,7 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
         add_baselines(decoded, prepared, target, windows, labels, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
             add_controls(decoded, prepared, target, windows, labels, test)
-        np.savez_compressed(file, **decoded.predicted)  # pyright: ignore[reportArgumentType]
+        save_npz(file, decoded.predicted)
         parts[target.name].append(decoded)
     return prepared
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neuroformer.bundle.bundle import write_atomic
+from neuroformer.files import write_atomic
 
 
 class Log:

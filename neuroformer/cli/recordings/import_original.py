@@ -8,6 +8,7 @@ import yaml
 
 from neuroformer.cli.shared import refuse_unwritable
 from neuroformer.config import ConfigError
+from neuroformer.files import write_atomic
 
 
 def add(command) -> None:
@@ -70,8 +71,7 @@ def _config(args) -> None:
         f"# From {args.source.name} of the original Neuroformer. Its random 50 ms windows are no split here:\n"
         "# see split: in configs/reference.yaml, and run neuroformer audit on this file.\n"
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(head + yaml.safe_dump(tree, sort_keys=False))
+    write_atomic(out, (head + yaml.safe_dump(tree, sort_keys=False)).encode())
     width = max(len(k) for k in [t[0] for t in done.translated] + [d[0] for d in done.dropped])
     print("translated")
     for old, key, value in done.translated:

@@ -49,7 +49,8 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.bundle.bundle import load_model, write_atomic
+    from neuroformer.bundle.bundle import load_model
+    from neuroformer.files import write_atomic
     from neuroformer.report.behavior import fewshot_curve
     from neuroformer.studies.fewshot import fewshot, pooled
 

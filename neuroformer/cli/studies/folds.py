@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuroformer.cli.options import (
     KEYS,
     baseline_names,
@@ -18,6 +16,7 @@ from neuroformer.cli.options import (
 from neuroformer.cli.shared import only_process, refuse_unwritable, summarise, warn_only_ours
 from neuroformer.cli.tables import interval, score_table
 from neuroformer.config import Config, ConfigError, load_config
+from neuroformer.files import save_npz
 
 
 def add(command) -> None:
@@ -89,7 +88,7 @@ def _decode(args, config: Config, folder: Path, only: list[int]) -> None:
         if only:
             continue
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
-        np.savez_compressed(folder / f"folds_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        save_npz(folder / f"folds_{target.name}.npz", arrays)
     if only:
         tables.append(f"only folds {', '.join(map(str, only))} of {args.folds}; they are in {folder}")
     print("\n".join(tables))

@@ -19,8 +19,9 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.bundle.bundle import load_model, write_atomic
+    from neuroformer.bundle.bundle import load_model
     from neuroformer.decoding.finetune import extend
+    from neuroformer.files import write_atomic
     from neuroformer.studies.probes import probe
 
     bundle, trained = open_asked(args)

@@ -10,6 +10,7 @@ import numpy as np
 from neuroformer.cli.options import KEYS, override_argument, run_argument
 from neuroformer.cli.shared import open_asked, open_run, summarise
 from neuroformer.config import ConfigError
+from neuroformer.files import save_npz
 
 if TYPE_CHECKING:
     from neuroformer.data.windows import Windows
@@ -89,7 +90,7 @@ def run(args) -> None:
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")
     if model.frames is not None:
         seen = attention.frame_attention(model, p.builder, everything[: min(len(everything), 200)])
-        np.savez_compressed(args.folder / "frame_attention.npz", **seen)  # pyright: ignore[reportArgumentType]
+        save_npz(args.folder / "frame_attention.npz", seen)
     summarise(args.folder, summary | _against_truth(maps, p.rec))
 
 

@@ -10,6 +10,7 @@ from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, ov
 from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
 from neuroformer.config import ConfigError
+from neuroformer.files import save_npz
 
 
 def add(command) -> None:
@@ -64,6 +65,6 @@ def run(args) -> None:
         arrays |= at_samples(decoded, target, prepared)
         if "words" in scale:
             arrays["words"] = np.array(scale["words"])
-        np.savez_compressed(args.folder / f"decode_{target.name}.npz", **arrays)  # pyright: ignore[reportArgumentType]
+        save_npz(args.folder / f"decode_{target.name}.npz", arrays)
     print("\n".join(tables))
     summarise(args.folder, {}, summary)

@@ -10,6 +10,7 @@ import numpy as np
 from neuroformer.cli.options import KEYS, override_argument, run_argument
 from neuroformer.cli.shared import open_asked, open_run, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
+from neuroformer.files import save_npz
 
 
 def add(command) -> None:
@@ -66,7 +67,7 @@ def run(args) -> None:
         summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
     summary["embed_variance_explained"] = float(pca.explained_variance_ratio_.sum())
     times = windows[split].starts(prepared.index) + prepared.config.window.current
-    np.savez_compressed(args.folder / "embedding.npz", times=times, features=low if args.components else x[split])
+    save_npz(args.folder / "embedding.npz", {"times": times, "features": low if args.components else x[split]})
     if color is not None and low.shape[1] > 1:
         values = prepared.rec.variable(color).interpolate(times)[:, 0]
         save_figure(embedding_scatter(low, values, color), args.folder / "embedding.png")

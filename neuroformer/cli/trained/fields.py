@@ -7,6 +7,7 @@ import numpy as np
 from neuroformer.cli.options import KEYS, override_argument, run_argument
 from neuroformer.cli.shared import open_asked, save_figure, summarise
 from neuroformer.config import ConfigError
+from neuroformer.files import save_npz
 
 
 def add(command) -> None:
@@ -65,15 +66,8 @@ def run(args) -> None:
     center = fields.centers(maps[0])
     best = most_exciting(model, p.builder, train, starts=args.starts, steps=args.steps, seed=p.config.seed)
     save_maps(args.folder / "fields.npz", maps)
-    np.savez_compressed(
-        args.folder / "mei.npz",
-        images=best.images,
-        contrast=best.contrast,
-        log_rate=best.log_rate,
-        gray=best.gray,
-        centers=center,
-        unit_ids=np.array(ids),
-    )
+    mei = {k: getattr(best, k) for k in ("images", "contrast", "log_rate", "gray")}
+    save_npz(args.folder / "mei.npz", mei | {"centers": center, "unit_ids": np.array(ids)})
     print("\n".join(repr(m) for m in maps))
     save_figure(figure_of(receptive_fields(maps[0], center)), args.folder / "fields.png")
     save_figure(figure_of(stimuli(best.contrast, ids)), args.folder / "mei.png")

@@ -207,7 +207,7 @@ def _print_changes(before, changed) -> None:
 
 def _score(args, p, model, simulated) -> dict[str, float]:
     """Every score of the simulation: all into simulation_scores.json, the flat ones returned."""
-    from neuroformer.bundle.bundle import write_atomic
+    from neuroformer.files import write_atomic
     from neuroformer.report.simulation import simulation_panel
     from neuroformer.simulation_scores.scores import flat_scores
     from neuroformer.simulator import scored

@@ -21,7 +21,7 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 def summarise_seeds(folder: Path, seeds: list[int]) -> None:
     """Every number that all seeds' ``summary.json`` have, into ``seeds.json`` and a table."""
-    from neuroformer.bundle.bundle import write_atomic
+    from neuroformer.files import write_atomic
 
     summaries = [json.loads((seed_folder(folder, s) / "summary.json").read_text()) for s in seeds]
     names = [k for k in summaries[0] if all(_is_number(x.get(k)) for x in summaries)]

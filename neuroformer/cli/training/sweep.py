@@ -58,8 +58,8 @@ def _conclude(base, folder: Path) -> None:
     """The table, ``sweep.json``, and the best configuration as a file of its own."""
     import yaml
 
-    from neuroformer.bundle.bundle import write_atomic
     from neuroformer.config import to_dict
+    from neuroformer.files import write_atomic
     from neuroformer.studies.sweep import OBJECTIVE, changed, finished
 
     trials = finished(folder)

@@ -15,9 +15,6 @@ not check them again.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.files import replacing
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.recording import (
     BehaviorVariable,
@@ -60,21 +58,13 @@ def write_store(rec: Recording, path: str | Path, overwrite: bool = False) -> Pa
     path = Path(path)
     if path.exists() and not (overwrite and is_store(path)):
         raise RecordingError(f"{path} exists; choose another name, or overwrite=True for a recording's folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # written beside and moved at the end: an interrupted writer leaves no half recording
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with replacing(path) as part:
         _write(rec, part)
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(part, path)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return path
 
 
 def _write(rec: Recording, folder: Path) -> None:
+    folder.mkdir()
     names: dict[str, str] = {}
     manifest: dict[str, Any] = {"format": _FORMAT, "version": 1, "name": rec.name, "meta": dict(rec.meta)}
     manifest |= {"names": names, "arrays": {}, "behavior": {}, "unit_spikes": rec.unit_spikes().tolist()}
@@ -83,7 +73,6 @@ def _write(rec: Recording, folder: Path) -> None:
         if label is not None:
             names[key] = label
     (folder / MANIFEST).write_text(json.dumps(manifest))
-    folder.chmod(0o755)  # a temporary folder is its owner's only
 
 
 def read_store(path: str | Path, verify: bool = False) -> Recording:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from neuroformer.files import save_npz
 from neuroformer.recording.formats.arrays import from_arrays, to_arrays
 from neuroformer.recording.recording import Recording, RecordingError
 
@@ -70,9 +71,5 @@ def _check_directory(path: Path, num_found: int) -> None:
 
 def write_npz(rec: Recording, path: str | Path) -> Path:
     """Write a recording to ``.npz``; reading it back gives the same recording."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "wb") as f:
-        arrays = {k: np.asarray(v) for k, v in to_arrays(rec).items()}
-        np.savez_compressed(f, **arrays)  # pyright: ignore[reportArgumentType]
-    return path
+    save_npz(path, {k: np.asarray(v) for k, v in to_arrays(rec).items()})
+    return Path(path)

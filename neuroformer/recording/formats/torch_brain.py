@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.files import replacing_hdf5
 from neuroformer.recording import clean, spike_index
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
@@ -256,12 +257,9 @@ def write_torch_brain(rec: Recording, path: str | Path) -> Path:
         ``temporaldata`` is not installed, or a text column is not ASCII, which the format cannot hold.
     """
     td = optional("temporaldata", "torch-brain", "writing torch_brain files")
-    h5py = optional("h5py", "torch-brain", "writing HDF5 files")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     data, own = _to_data(rec, td)
     try:
-        with h5py.File(path, "w") as f:
+        with replacing_hdf5(path) as f:
             data.to_hdf5(f)
             own_json = td.ArrayDict(json=np.array([json.dumps(own)]))
             own_json.to_hdf5(f.create_group("neuroformer"))
@@ -269,7 +267,7 @@ def write_torch_brain(rec: Recording, path: str | Path) -> Path:
                 _write_bank(f, rec.frames.images)
     except NotImplementedError as e:
         raise RecordingError(f"the recording cannot be written for torch_brain: {e}") from None
-    return path
+    return Path(path)
 
 
 def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.files import replacing_hdf5
 from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.formats.nwb.parts import OWN
 from neuroformer.recording.recording import FrameSeries, Recording, RecordingError
@@ -53,15 +54,13 @@ def write_nwb(rec: Recording, path: str | Path) -> Path:
         pynwb is not installed, a part that NWB cannot hold, or a ``session_start`` that is not a date.
     """
     pynwb = optional("pynwb", "nwb", "writing NWB files")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     session_start = _session_start(rec)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nwbfile = _Writer(rec, session_start).build()
-        with pynwb.NWBHDF5IO(str(path), "w") as io:
+        with replacing_hdf5(path) as f, pynwb.NWBHDF5IO(file=f, mode="w") as io:
             io.write(nwbfile)
-    return path
+    return Path(path)
 
 
 def _session_start(rec: Recording) -> dt.datetime:

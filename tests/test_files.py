@@ -1,0 +1,114 @@
+"""Files are written whole or not at all, and a full disk ends in one sentence."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from helpers import small_recording
+
+from neuroformer import files
+from neuroformer.recording import open_recording, write_recording
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_a_failure_leaves_what_was_there(tmp_path, kind):
+    path = tmp_path / "a"
+
+    def write(part: Path, text: str):
+        if kind == "folder":
+            part.mkdir()
+        (part / "x" if kind == "folder" else part).write_text(text)
+
+    def read() -> str:
+        return (path / "x" if kind == "folder" else path).read_text()
+
+    with files.replacing(path) as part:
+        write(part, "first")
+    with pytest.raises(KeyboardInterrupt), files.replacing(path) as part:
+        write(part, "half")
+        raise KeyboardInterrupt
+    assert read() == "first" and leftovers(tmp_path) == []
+    with files.replacing(path) as part:
+        write(part, "second")
+        assert read() == "first"
+    assert read() == "second" and leftovers(tmp_path) == []
+
+
+def test_what_a_kill_left_is_removed_once_it_is_old(tmp_path):
+    for name, age in ((".a.1.part", 7200), (".a.2.part", 0), (".ab.1.part", 7200)):
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    files.write_atomic(tmp_path / "a", b"whole")
+    assert sorted(leftovers(tmp_path)) == [".a.2.part", ".ab.1.part"]
+
+
+def test_written_once(tmp_path):
+    files.write_once(tmp_path / "a", b"first")
+    files.write_once(tmp_path / "a", b"second")
+    assert (tmp_path / "a").read_bytes() == b"first" and leftovers(tmp_path) == []
+
+
+def test_hdf5_is_what_was_written(tmp_path):
+    x = np.random.default_rng(0).random((300, 200))
+    with files.replacing_hdf5(tmp_path / "a.h5") as f:
+        f.create_dataset("x", data=x, chunks=(7, 11), compression="gzip")
+        for i in range(500):
+            f.create_group(f"g/{i}").attrs["i"] = i
+    with h5py.File(tmp_path / "a.h5") as f:
+        assert np.array_equal(f["x"][()], x) and f["g/499"].attrs["i"] == 499
+
+
+def under_a_limit(code: str, folder: Path, blocks: int) -> subprocess.CompletedProcess:
+    """Python code in a process that may write files of ``blocks`` kilobytes at most."""
+    command = f"ulimit -f {blocks}; exec {sys.executable} -c '{code}'"
+    here = {**os.environ, "PYTHONPATH": str(Path(files.__file__).parents[1])}
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=folder, env=here)
+
+
+WRITE = """
+import sys
+import numpy as np
+from neuroformer.cli import _message
+from neuroformer.recording import open_recording, write_recording
+import dataclasses
+rec = open_recording("good.npz")
+times = np.sort(np.random.default_rng(0).uniform(0, rec.domain[-1, 1], 300000))
+big = dataclasses.replace(rec, spike_times=times, spike_units=np.zeros(len(times), int), domain=[[0, 1e3]])
+try:
+    write_recording(big, sys.argv[1] if len(sys.argv) > 1 else "NAME")
+except OSError as e:
+    sys.exit(_message(e))
+"""
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.nwb", "a.h5", "a.recording"])
+def test_a_disk_that_is_full_keeps_the_recording_that_was_there(tmp_path, name):
+    if name == "a.h5":
+        pytest.importorskip("temporaldata")
+    rec = small_recording()
+    write_recording(rec, tmp_path / "good.npz")
+    write_recording(rec, tmp_path / name)
+    before = open_recording(tmp_path / name).sha256()
+    code = WRITE.replace("NAME", name)
+    if name == "a.recording":
+        code = code.replace("write_recording(big", "write_store(big").replace(
+            f'"{name}")', f'"{name}", overwrite=True)'
+        )
+        code = code.replace(
+            "import sys\n", "import sys\nfrom neuroformer.recording.formats.folder import write_store\n", 1
+        )
+    out = under_a_limit(code, tmp_path, blocks=1000)
+    assert out.returncode == 1, out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1 and "file too large; raise the limit" in out.stderr, out.stderr
+    assert f"{name}: " in out.stderr
+    assert open_recording(tmp_path / name).sha256() == before
+    assert leftovers(tmp_path) == []
