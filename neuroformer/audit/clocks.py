@@ -210,7 +210,7 @@ def frame_lag(rec: Recording) -> Lag | None:
     step = period * every
     chosen = np.arange(min(len(frames.times), _MOST_FRAMES * every))[::every]
     features = image_features(frames, chosen)
-    if features is None:
+    if features is None or not np.isfinite(features).all():
         return None
     place = np.rint((frames.times[chosen] - frames.times[0]) / step).astype(np.int64)
     if place[-1] > 20 * len(place):

@@ -140,7 +140,7 @@ class ClipComponents:
         clips_RF = self._clips(windows)
         mean = clips_RF.mean(0)
         _, s, v = torch.linalg.svd(clips_RF - mean, full_matrices=False)
-        keep = int((s[:most] > 1e-4 * s[0]).sum())
+        keep = int((s[:most] > 1e-4 * s[:1]).sum())
         spread = s[:keep] / len(clips_RF) ** 0.5
         self._project, self._mean = v[:keep].T / spread, mean
 

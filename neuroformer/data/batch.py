@@ -293,7 +293,7 @@ class BatchBuilder:
         assert self.frames is not None
         start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
         last, _ = self._last_frame(start_ns, start_ns + self.shape.current * self._dt_ns)
-        return np.asarray(self.frames.images[self.frames.index[np.maximum(last, 0)]])
+        return self.frames.pixels(self.frames.index[np.maximum(last, 0)])
 
     def _stretches(self, place_WF: np.ndarray, first_ns: np.ndarray):
         """Images of the distinct rows of frames, how many each lacks, which row a window has, its key, and what was
@@ -310,7 +310,7 @@ class BatchBuilder:
             images = self.features(image_GF)
         else:
             bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
-            images = np.asarray(self.frames.images[bank])[inverse.reshape(image_GF.shape)]
+            images = self.frames.pixels(bank)[inverse.reshape(image_GF.shape)]
         missing = _tensor((image_GF < 0).sum(1))
         return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
 

@@ -14,6 +14,8 @@ from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import Recording
 
+_CHECKED_BYTES = 1 << 30  # of frames that are looked through for pixels that are no numbers
+
 
 def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> dict[str, Any]:
     """Everything that a model must know about its training data, as plain JSON-able values.
@@ -166,8 +168,12 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
     k = np.searchsorted(intervals[:, 0], frames.times, side="right") - 1
     inside = (k >= 0) & (frames.times < intervals[np.maximum(k, 0), 1])
     shown = np.unique(frames.index[inside])
+    if np.dtype(frames.images.dtype).kind == "f":  # now, rather than in the middle of the training
+        most = _CHECKED_BYTES // max(1, int(np.prod(frames.images.shape[1:])) * np.dtype(frames.images.dtype).itemsize)
+        for part in np.array_split(shown[:most], max(1, len(shown) // 512)):
+            frames.pixels(part)
     sample = shown[:: max(1, len(shown) // 512)]
-    images = np.asarray(frames.images[sample], dtype=np.float32)
+    images = frames.pixels(sample).astype(np.float32)
     scale: dict[str, Any] = {
         "mean": float(images.mean()),
         "std": float(images.std()) or 1.0,
@@ -179,6 +185,6 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
     if encoder.kind == "backbone":
         last = np.flatnonzero(inside[count - 1 :] & inside[: len(inside) - count + 1])
         clips = frames.index[last[:: max(1, len(last) // 64), None] + np.arange(count)]
-        pixels = np.asarray(frames.images[clips.ravel()]).reshape(*clips.shape, *scale["shape"])
+        pixels = frames.pixels(clips.ravel()).reshape(*clips.shape, *scale["shape"])
         scale["backbone"] = fit_backbone(encoder, pixels, scale["mean"], scale["std"])
     return scale

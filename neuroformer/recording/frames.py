@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.recording import RecordingError
+from neuroformer.recording.validation import RecordingError
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as video decoders and image readers weigh colors
 
@@ -112,6 +112,22 @@ class H5Frames(LazyFrames):
             return gray(np.concatenate([data[run[0] : run[-1] + 1] for run in runs]))
         except (OSError, RuntimeError, KeyError) as e:
             raise RecordingError(f"{self.path}: frames cannot be read, the file is damaged: {e}") from None
+
+
+class NativeFrames(LazyFrames):
+    """Images whose bytes lie in another order than this machine's, swapped as they are read."""
+
+    def __init__(self, images: Any):
+        self.images, self.shape = images, tuple(images.shape)
+        self.dtype = np.dtype(images.dtype).newbyteorder("=")
+
+    def read(self, index: np.ndarray) -> np.ndarray:
+        return np.asarray(self.images[index], self.dtype)
+
+
+def in_native_order(images: Any) -> Any:
+    """``images`` as they are, or swapped on access if their bytes lie in another order than this machine's."""
+    return images if np.dtype(images.dtype).isnative else NativeFrames(images)
 
 
 class JoinedFrames(LazyFrames):

@@ -107,7 +107,8 @@ class Recording:
         if self.traces is not None:
             validation.validate_traces(self.traces.times, self.traces.values, self.num_units)
         if self.frames is not None:
-            validation.validate_frames(self.frames.images.shape, self.frames.times, self.frames.index)
+            f = self.frames
+            validation.validate_frames(f.images.shape, f.images.dtype, f.times, f.index)
 
     # -- facts ------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.frames import in_native_order
 from neuroformer.recording.validation import RecordingError, numbers
 
 
@@ -97,7 +98,8 @@ class FrameSeries:
     Parameters
     ----------
     images : (images, height, width), uint8 or float
-        An array or anything lazy with ``shape``, ``dtype`` and ``__getitem__`` by an integer array.
+        An array or anything lazy with ``shape``, ``dtype`` and ``__getitem__`` by an integer array. Bytes in another
+        order than this machine's are swapped as they are read.
     times : (shown,) float64 seconds, strictly ascending
         Onset of each shown frame.
     index : (shown,) int64
@@ -109,8 +111,27 @@ class FrameSeries:
     index: np.ndarray
 
     def __post_init__(self):
+        object.__setattr__(self, "images", in_native_order(self.images))
         object.__setattr__(self, "times", numbers("frame times", self.times, np.float64))
         object.__setattr__(self, "index", numbers("the frames' index", self.index, np.int64))
+
+    def pixels(self, which: np.ndarray) -> np.ndarray:
+        """(..., height, width) of the images that ``which`` (...,) names by their places in the bank.
+
+        Raises
+        ------
+        RecordingError
+            A pixel is not a finite number.
+        """
+        images = np.asarray(self.images[which])
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            bad = ~np.isfinite(images).reshape(-1, int(np.prod(images.shape[-2:]))).all(1)
+            raise RecordingError(
+                f"frames hold pixels that are NaN or infinite: {int(bad.sum())} of {bad.size} images that were looked at "
+                f"(image {int(np.ravel(which)[bad.argmax()])}, for one); put numbers there, for example with "
+                "np.nan_to_num, or leave out the times at which these images are shown"
+            )
+        return images
 
     @classmethod
     def from_presentations(

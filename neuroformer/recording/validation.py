@@ -184,10 +184,12 @@ def _validate_ascending(what: str, times: np.ndarray) -> None:
         )
 
 
-def validate_frames(shape: tuple[int, ...], times: np.ndarray, index: np.ndarray) -> None:
+def validate_frames(shape: tuple[int, ...], dtype: Any, times: np.ndarray, index: np.ndarray) -> None:
     """Check frames: a bank of images of ``shape``, ascending onsets, an existing image for each."""
     if len(shape) != 3:
         raise RecordingError(f"frames have shape {tuple(shape)}; expected (images, height, width), grayscale")
+    if np.dtype(dtype).kind not in "fiub":
+        raise RecordingError(f"frames hold {dtype}; expected brightness as numbers")
     if times.ndim != 1 or times.shape != index.shape:
         raise RecordingError(
             f"frames: onset times have shape {times.shape} but the index {index.shape}; give one time a shown frame"

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from neuroformer.recording import RecordingError, open_recording
+from neuroformer.recording import FrameSeries, RecordingError, open_recording
 from neuroformer.recording.formats.video import open_images, read_video
 from neuroformer.recording.frames import CachedFrames, JoinedFrames, LazyFrames, ResizedFrames
 
@@ -94,7 +94,7 @@ def write_video(path, images, codec, rate=20, **options):
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = images.shape[1:]
-        stream.pix_fmt = "gray" if codec == "ffv1" else "yuv420p"
+        stream.pix_fmt = {"ffv1": "gray", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
         stream.gop_size, stream.bit_rate = 12, 8_000_000
         for image in images:
             frame = av.VideoFrame.from_ndarray(image, format="gray")
@@ -121,6 +121,77 @@ def test_video_is_read_by_index(tmp_path, movie, name, codec):
     np.testing.assert_array_equal(frames.images[30], picked[2])  # the same from anywhere
     again = pickle.loads(pickle.dumps(frames.images))
     np.testing.assert_array_equal(again[[11]], picked[4:].astype(np.uint8))
+
+
+def players_frames(path):
+    """Every frame that a player shows, by decoding from first to last."""
+    with pytest.importorskip("av").open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="gray") for f in container.decode(video=0)])
+
+
+@pytest.mark.parametrize(
+    "name, codec, options",
+    [
+        ("a.avi", "libx264", {"bf": "3", "x264-params": "b-adapt=0"}),
+        ("b.avi", "mpeg4", {"bf": "2"}),
+        ("c.avi", "mjpeg", {}),
+        ("d.mpg", "mpeg2video", {"bf": "2"}),
+        ("e.ts", "libx264", {"bf": "2"}),
+        ("f.mp4", "libx264", {"bf": "3"}),
+        ("g.mkv", "libx264", {"bf": "3"}),
+        ("h.mov", "mpeg4", {"bf": "2"}),
+    ],
+)
+def test_each_frame_is_the_one_that_a_player_shows(tmp_path, movie, name, codec, options):
+    from neuroformer.recording.formats.video import VideoFrames
+
+    path = write_video(tmp_path / name, movie, codec, **options)
+    shown = players_frames(path)
+    images = VideoFrames(path)
+    assert len(images) == len(shown) == 50
+    np.testing.assert_allclose(images.times, np.arange(50) / 20, atol=1e-3)
+    for i in np.random.default_rng(0).permutation(50):
+        np.testing.assert_array_equal(images[[i]][0], shown[i], err_msg=f"frame {i} of {name}")
+    np.testing.assert_array_equal(images[:], shown)
+
+
+@pytest.mark.parametrize("bf", ["0", "2"])
+def test_frames_that_an_edit_list_hides_are_not_there(tmp_path, movie, bf):
+    av = pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", movie, "libx264", bf=bf)
+    with av.open(str(tmp_path / "a.mp4")) as whole, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        stream = whole.streams.video[0]
+        out, shift = cut.add_stream_from_template(stream), round(0.85 / stream.time_base)
+        for packet in whole.demux(stream):
+            if packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, out
+                cut.mux(packet)
+    shown, frames = players_frames(tmp_path / "cut.mp4"), read_video(tmp_path / "cut.mp4")
+    assert len(shown) < 50 and frames.images.shape == shown.shape
+    assert frames.times[0] == 0
+    np.testing.assert_array_equal(frames.images[[0, 5]], shown[[0, 5]])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("dtype", [">u2", ">i4", ">f4", ">f8", "<u2"])
+def test_bytes_in_any_order_are_the_same_numbers(tmp_path, images, dtype, lazy):
+    stack = images.astype(dtype)
+    if lazy:
+        np.save(tmp_path / "a.npy", stack)
+        stack = np.load(tmp_path / "a.npy", mmap_mode="r")
+    series = FrameSeries(stack, np.arange(20), np.arange(20))
+    assert np.dtype(series.images.dtype).isnative and np.dtype(series.images.dtype).kind == np.dtype(dtype).kind
+    np.testing.assert_array_equal(series.pixels(np.array([[3, 4], [0, 19]])), images[[[3, 4], [0, 19]]])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_named(value):
+    images = np.ones((4, 2, 3), np.float32)
+    images[2, 1, 1] = value
+    series = FrameSeries(images, np.arange(4), np.arange(4))
+    assert series.pixels(np.array([0, 1, 3])).shape == (3, 2, 3)
+    with pytest.raises(RecordingError, match=r"NaN or infinite: 2 of 3 images .*image 2, for one.*nan_to_num"):
+        series.pixels(np.array([0, 2, 2]))
 
 
 def _mean(images):

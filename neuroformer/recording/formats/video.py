@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,21 @@ import numpy as np
 
 from neuroformer.recording.clean import optional
 from neuroformer.recording.frames import LazyFrames, ResizedFrames, gray
-from neuroformer.recording.recording import FrameSeries, RecordingError
+from neuroformer.recording.series import FrameSeries
+from neuroformer.recording.validation import RecordingError
 
 VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
 TIFF = (".tif", ".tiff")
+_TELL_TIMES = ("mp4", "matroska")  # containers that store when each frame is shown
 PICTURE = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 class VideoFrames(LazyFrames):
-    """Frames of a video, decoded when asked for, in 8-bit luminance.
+    """Frames of a video, decoded when asked for, in 8-bit luminance: those that a player shows, in their order.
 
-    Opening reads only the packets' headers: the number of frames, their times, and where decoding can start. Reading
-    a frame decodes from the keyframe before it.
+    Opening reads the packets' headers: the number of frames, their times, and where decoding can start. Reading a
+    frame decodes from the keyframe before it. Where packets do not say when a frame is shown (AVI and program streams
+    with frames that depend on later ones), opening decodes the video once, and frames are found by counting.
 
     Parameters
     ----------
@@ -32,7 +35,7 @@ class VideoFrames(LazyFrames):
 
     Attributes
     ----------
-    times : (images,) seconds since the start of the video, on its own clock
+    times : (images,) seconds since the first frame, on the video's own clock
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int] | None = None):
@@ -44,55 +47,129 @@ class VideoFrames(LazyFrames):
                 if not container.streams.video:
                     raise RecordingError(f"{path} has no video stream")
                 stream = container.streams.video[0]
-                packets = [(p.pts, p.is_keyframe) for p in container.demux(stream) if p.pts is not None]
-                height, width, base = stream.height, stream.width, stream.time_base
+                packets = [_Packet(p) for p in container.demux(stream) if p.size]
+                height, width, base, rate = stream.height, stream.width, stream.time_base, stream.average_rate
+                telling = any(name in container.format.name for name in _TELL_TIMES)
+            if not packets or not height or not width or not base:
+                raise RecordingError(f"{path} holds no video frames with a time")
+            self._counted = not _tell_times(packets, telling)
+            if self._counted:
+                self._count_frames(packets, rate)
+            else:
+                self._number_packets(packets)
         except (OSError, ValueError, ArithmeticError) as e:  # PyAV's errors derive from these
-            raise RecordingError(f"{path} cannot be read as video: {e}") from None
-        if not packets or not height or not width or not base:
-            raise RecordingError(f"{path} holds no video frames with a time")
-        pts = np.array([p for p, _ in packets], dtype=np.int64)
-        order = np.argsort(pts, kind="stable")  # packets come in decoding order
-        self._pts = pts[order]
-        if (np.diff(self._pts) <= 0).any():
-            raise RecordingError(f"{path}: two frames have the same time; convert the file (ffmpeg -i IN OUT.mp4)")
-        self._keys = self._pts[np.array([k for _, k in packets])[order]]
-        self.times = (self._pts - self._pts[0]) * float(base)
-        self.shape = (len(pts), *(size or (int(height), int(width))))
+            raise (
+                e if isinstance(e, RecordingError) else RecordingError(f"{path} cannot be read as video: {e}")
+            ) from None
+        ticks = self._ticks - self._ticks[0]
+        self.times = ticks * float(base)
+        self.shape = (len(ticks), *(size or (int(height), int(width))))
         self.dtype = np.dtype(np.uint8)
+
+    def _number_packets(self, packets: list[_Packet]) -> None:
+        """Every packet is a frame with a time; packets come in decoding order, frames in that of their times."""
+        self._ticks = np.sort(np.array([p.shown for p in packets if not p.hidden], dtype=np.int64))
+        if len(self._ticks) == 0 or (np.diff(self._ticks) <= 0).any():
+            raise RecordingError(f"{self.path}: two frames have the same time; convert the file (ffmpeg -i IN OUT.mp4)")
+        self._keys = np.sort(np.array([p.shown for p in packets if p.is_key], dtype=np.int64))
+
+    def _count_frames(self, packets: list[_Packet], rate: Any) -> None:
+        """Decode the video once: the time of each frame, the numbers of keyframes, and where to start for each."""
+        av = optional("av", "video", "reading video files")
+        ticks, keys = [], []
+        with av.open(self.path) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                ticks.append(frame.pts)
+                if frame.key_frame:
+                    keys.append(number)
+            step = 1 / float(rate * stream.time_base) if rate else 1.0
+            finds = "avi" in container.format.name  # program streams have no index: seeking there is a guess
+        if not ticks:
+            raise RecordingError(f"{self.path} holds no frames that can be decoded")
+        if None in ticks or (np.diff(np.array(ticks, dtype=np.int64)) <= 0).any():
+            ticks = np.rint(np.arange(len(ticks)) * step)  # frames of one rate
+        self._ticks = np.array(ticks, dtype=np.int64)
+        # a place to start from is known if each keyframe has its packet; else every frame is counted from the first
+        starts = [p.decoded for p in packets if p.is_key]
+        known = finds and len(starts) == len(keys) and None not in starts
+        self._keys = np.array(keys if known else keys[:1], dtype=np.int64)
+        self._starts = starts if known else [None]
 
     def __getstate__(self):
         return {**self.__dict__, "_open_files": {}}
 
     def read(self, index: np.ndarray) -> np.ndarray:
-        av = optional("av", "video", "reading video files")
-        pid = os.getpid()
-        if pid not in self._open_files:
-            self._open_files = {pid: av.open(self.path)}
-        container = self._open_files[pid]
-        stream = container.streams.video[0]
         out = np.empty((len(index), *self.shape[1:]), np.uint8)
-        key = np.searchsorted(self._keys, self._pts[index], side="right") - 1
-        for group in np.unique(key):
-            rows = np.flatnonzero(key == group)
-            wanted = dict(zip(self._pts[index[rows]].tolist(), rows.tolist(), strict=True))
-            container.seek(int(self._keys[max(group, 0)]), stream=stream, backward=True)
+        wanted = index if self._counted else self._ticks[index]  # what frames are known by
+        group = np.searchsorted(self._keys, wanted, side="right") - 1
+        for key in np.unique(group):
+            rows = np.flatnonzero(group == key)
+            left = dict(zip(wanted[rows].tolist(), rows.tolist(), strict=True))
             try:
-                for frame in container.decode(stream):
-                    if frame.pts in wanted:
-                        out[wanted.pop(frame.pts)] = self._image(frame)
-                    if not wanted:
+                frames = self._numbered(max(key, 0)) if self._counted else self._timed(max(key, 0))
+                for name, frame in frames:
+                    if name in left:
+                        out[left.pop(name)] = self._image(frame)
+                    if not left:
                         break
             except (OSError, ValueError) as e:
                 raise RecordingError(f"{self.path}: a frame cannot be decoded: {e}") from None
-            if wanted:
-                raise RecordingError(f"{self.path}: {len(wanted)} frames cannot be decoded; the file is damaged")
+            if left:
+                raise RecordingError(f"{self.path}: {len(left)} frames cannot be decoded; the file is damaged")
         return out
+
+    def _timed(self, key: int) -> Iterator[tuple[int, Any]]:
+        """Frames from a keyframe on, each with its time."""
+        container = self._container()
+        stream = container.streams.video[0]
+        container.seek(int(self._keys[key]), stream=stream, backward=True)
+        for frame in container.decode(stream):
+            yield frame.pts, frame
+
+    def _numbered(self, key: int) -> Iterator[tuple[int, Any]]:
+        """Frames from a keyframe on, each with its number."""
+        container = self._container(fresh=self._starts[key] is None or key == 0)
+        stream = container.streams.video[0]
+        if self._starts[key] is not None and key:
+            container.seek(int(self._starts[key]), stream=stream, backward=True)
+        number: int | None = None
+        for frame in container.decode(stream):
+            if number is None and frame.key_frame:
+                number = int(self._keys[key])
+            if number is not None:
+                yield number, frame
+                number += 1
+
+    def _container(self, fresh: bool = False) -> Any:
+        """The open file; a process that was forked opens its own."""
+        pid = os.getpid()
+        if fresh or pid not in self._open_files:
+            av = optional("av", "video", "reading video files")
+            self._open_files = {pid: av.open(self.path)}
+        return self._open_files[pid]
 
     def _image(self, frame: Any) -> np.ndarray:
         height, width = self.shape[1:]
         # 'AREA' averages all source pixels of a target pixel; the default would skip some
         small = frame.reformat(width=width, height=height, format="gray", interpolation="AREA")
         return small.to_ndarray()
+
+
+class _Packet:
+    """What a packet's header says: when its frame is shown and decoded, and whether it can be decoded by itself."""
+
+    def __init__(self, packet: Any):
+        self.shown, self.decoded, self.is_key = packet.pts, packet.dts, packet.is_keyframe
+        self.hidden = packet.is_discard  # cut away by an edit list: decoded, for those after it, but not shown
+
+
+def _tell_times(packets: list[_Packet], telling: bool) -> bool:
+    """Whether each packet is one frame, shown at the packet's time."""
+    if any(p.shown is None for p in packets):
+        return False
+    return telling or all(p.is_key for p in packets)
 
 
 class TiffFrames(LazyFrames):
