@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.audit.clocks import clock_findings, time_findings
+from neuroformer.audit.conditions import condition_findings
 from neuroformer.audit.findings import SEVERITIES, Audit, Finding, Severity, ordered
 from neuroformer.audit.spikes import rate_series, spike_facts, spike_findings
 from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
@@ -21,7 +22,7 @@ from neuroformer.audit.targets import target_findings
 from neuroformer.audit.windows import behavior_findings, token_findings, tokens_per_window
 from neuroformer.config import Config
 from neuroformer.data.configured import configured
-from neuroformer.data.splits import PARTS, Split
+from neuroformer.data.splits import PARTS, Split, make_split
 from neuroformer.recording import Recording
 
 __all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "own_split", "time_findings"]
@@ -39,25 +40,29 @@ def audit(
     Parameters
     ----------
     rec : Recording
-    config : the window, inputs, targets and claim to check; without it, the defaults (and frames only if there
-    are some)
-    split : of :func:`neuroformer.data.splits.make_split`; its windows stay within their blocks
+    config : the window, inputs, targets, claim and split to check; without it, the defaults (and frames only if
+        there are some), and the split that is stored with the recording, if one is
+    split : of :func:`neuroformer.data.splits.make_split`, in place of the configuration's; its windows stay within
+        their blocks
     parts : instead, somebody else's split, by part ("train", "valid", "test") (N, 2) seconds; every window in
-        an interval counts as that part's, with the past before it
+        an interval counts as that part's, with the past before it. Empty: no split is looked at
 
     Returns
     -------
     Audit
-        Without ``split`` and ``parts``: of the split stored with the recording, or of the recording alone.
 
     Raises
     ------
     ConfigError
-        Invalid parts, a variable that the recording lacks, or one of another kind or period than declared.
+        Invalid parts, a split that the recording does not allow, a variable that it lacks, or one of another kind or
+        period than declared.
     """
-    config = config or default_config(rec)
+    if config is None:
+        config = default_config(rec)
+        parts = own_split(rec) if parts is None and split is None else parts
+    elif split is None and parts is None:
+        split = make_split(rec, config)
     rec = configured(rec, config)
-    parts = parts or (own_split(rec) if split is None else None)
     facts: dict[str, Any] = {"recording": spike_facts(rec)}
     findings: list[Finding | None] = [reader_notes(rec)]
     findings += [*spike_findings(rec, config.window.dt), *clock_findings(rec)]
@@ -69,7 +74,7 @@ def audit(
     if split is not None or parts:
         whole = split if split is not None else split_of_intervals(parts or {}, config)
         looked = SplitAudit(rec, config, whole, isolated=split is not None)
-        findings += [*looked.findings(), *target_findings(rec, config, whole)]
+        findings += [*looked.findings(), *condition_findings(rec, config, whole), *target_findings(rec, config, whole)]
         facts |= looked.facts
         findings += stimulus_findings(rec, config, whole, facts)
         series |= {f"split_{part}": whole.intervals(part) for part in PARTS}

@@ -8,6 +8,7 @@ import numpy as np
 
 from neuroformer.audit.findings import Finding
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import interval_of
 
 REFRACTORY_S = 0.0015  # no neuron fires twice within it
 SAMPLE = 2_000_000  # spikes looked at one by one, in eight stretches of the recording
@@ -208,8 +209,7 @@ def _refractory(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding
 
 
 def _outside(rec: Recording, times: np.ndarray) -> Finding | None:
-    k = np.searchsorted(rec.domain[:, 0], times, side="right") - 1
-    outside = (k < 0) | (times >= rec.domain[np.maximum(k, 0), 1])
+    outside = interval_of(times, rec.domain) < 0
     if len(times) == 0 or outside.mean() < 0.001:
         return None
     return Finding(
@@ -229,8 +229,7 @@ def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
     marks = np.sort(np.concatenate([times, rec.domain.ravel()]))
     gaps = np.diff(marks)
     middle = (marks[1:] + marks[:-1]) / 2
-    k = np.searchsorted(rec.domain[:, 0], middle, side="right") - 1
-    inside = (k >= 0) & (middle < rec.domain[np.maximum(k, 0), 1])
+    inside = interval_of(middle, rec.domain) >= 0
     long = inside & (gaps > limit)
     if not long.any():
         return None

@@ -12,9 +12,10 @@ from neuroformer.audit.findings import Finding
 from neuroformer.config import Config
 from neuroformer.data.splits import Split
 from neuroformer.recording import FrameSeries, Recording
+from neuroformer.recording.clock import nanoseconds
 
 _MOST_BYTES = 512 << 20  # of images that are hashed; of a larger bank, images spread evenly over it
-_COLUMNS = (
+STIMULUS_COLUMNS = (
     "movie",
     "stimulus",
     "clip",
@@ -54,8 +55,7 @@ def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[
 
 def shown_images(frames: FrameSeries, intervals: np.ndarray) -> np.ndarray:
     """(shown,) image of every frame whose onset lies in the intervals; those of different parts may overlap."""
-    lo = np.searchsorted(frames.times, intervals[:, 0])
-    hi = np.searchsorted(frames.times, intervals[:, 1])
+    lo, hi = np.searchsorted(nanoseconds(frames.times), nanoseconds(intervals)).T
     return np.concatenate([frames.index[a:b] for a, b in zip(lo, hi, strict=True)] or [frames.index[:0]])
 
 
@@ -124,7 +124,7 @@ def _shared_trials(rec: Recording, train: np.ndarray, test: np.ndarray) -> dict[
     of_train, of_test = inside(train), inside(test)
     out = {}
     for name, values in rec.trials.items():
-        if name.lower() in _COLUMNS and values.ndim == 1 and of_train.any() and of_test.any():
+        if name.lower() in STIMULUS_COLUMNS and values.ndim == 1 and of_train.any() and of_test.any():
             out[name] = float(np.isin(values[of_test], values[of_train]).mean())
     return out
 

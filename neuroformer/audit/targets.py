@@ -10,6 +10,7 @@ from neuroformer.config import Config, TargetConfig
 from neuroformer.data.normalization import class_word, fit_inputs, fit_targets
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.recording import BehaviorVariable, Recording
+from neuroformer.recording.clock import interval_of
 
 
 def target_findings(rec: Recording, config: Config, split: Split) -> list[Finding | None]:
@@ -39,9 +40,7 @@ def target_findings(rec: Recording, config: Config, split: Split) -> list[Findin
 
 def _values(variable: BehaviorVariable, intervals: np.ndarray) -> np.ndarray:
     """(N, C) the samples within intervals that are not missing."""
-    starts, stops = merged(intervals).T
-    k = np.searchsorted(starts, variable.times, side="right") - 1
-    values = variable.values[(k >= 0) & (variable.times < stops[np.maximum(k, 0)])]
+    values = variable.values[interval_of(variable.times, merged(intervals)) >= 0]
     return values[np.isfinite(values).all(1)]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from neuroformer.audit.findings import Finding
 from neuroformer.config import Config
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import num_bins
 
 
 def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> np.ndarray:
@@ -16,7 +17,7 @@ def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> n
     current = config.window.current
     counts = []
     for start, stop in segments:
-        edges = start + current * np.arange(int((stop - start) / current + 1e-9) + 1)
+        edges = start + current * np.arange(num_bins(np.array([[start, stop]]), current)[0] + 1)
         # half a nanosecond earlier, as spikes round to their bin
         counts.append(np.diff(np.searchsorted(rec.spike_times, edges - 0.5e-9)))
     return np.concatenate(counts) if counts else np.zeros(0, np.int64)

@@ -88,6 +88,8 @@ class SplitConfig:
     by: Literal["blocks", "trials"] = "blocks"
     block: float = 60.0  # seconds per block (by: blocks)
     pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
+    # by: trials: a column of them; the pattern runs over its values, so that all trials of one are in one part
+    hold_out: str = ""
     gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
     claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
     # train although the audit finds a leak; written into the bundle and every report

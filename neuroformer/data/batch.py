@@ -327,12 +327,12 @@ def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarra
     the circle.
     """
     if config.kind == "classification":
-        return variable.hold(at)
+        return variable.hold_label(at)
     if config.kind == "regression":
         return variable.interpolate(at)
     turn = (config.period or 2 * np.pi) / (2 * np.pi)
     angle = variable.values / turn
-    parts = [BehaviorVariable(variable.times, f(angle)).interpolate(at) for f in (np.sin, np.cos)]
+    parts = [dataclasses.replace(variable, values=f(angle)).interpolate(at) for f in (np.sin, np.cos)]
     return (np.arctan2(*parts) * turn).astype(np.float32)
 
 

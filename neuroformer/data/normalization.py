@@ -13,6 +13,7 @@ from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import interval_of
 
 _CHECKED_BYTES = 1 << 30  # of frames that are looked through for pixels that are no numbers
 
@@ -82,7 +83,7 @@ def fit_targets(rec: Recording, split: Split, targets: Sequence[TargetConfig]) -
 def class_word(scale: dict[str, Any], label: float) -> str:
     """What a class label of a target stands for, by its entry in the normalisation."""
     words = scale.get("words", [])
-    return words[int(label)] if int(label) < len(words) else f"{label:g}"
+    return words[int(label)] if 0 <= int(label) < len(words) else f"{label:g}"
 
 
 def class_key(name: str, scale: dict[str, Any]) -> str:
@@ -111,9 +112,7 @@ def _period(target: TargetConfig, values: np.ndarray) -> float:
 
 def _training_values(rec: Recording, split: Split, name: str) -> tuple[np.ndarray, list[str]]:
     var = rec.variable(name)
-    intervals = split.intervals("train")
-    k = np.searchsorted(intervals[:, 0], var.times, side="right") - 1
-    inside = (k >= 0) & (var.times < intervals[np.maximum(k, 0), 1])
+    inside = interval_of(var.times, split.intervals("train")) >= 0
     values = var.values[inside].astype(np.float64)
     finite = np.isfinite(values).all(1)
     if not finite.any():
@@ -164,9 +163,7 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
         raise ConfigError(
             f"window.frames is {config.window.frames:g} s, shorter than one frame ({period:g} s) of '{rec.name}'"
         )
-    intervals = split.intervals("train")
-    k = np.searchsorted(intervals[:, 0], frames.times, side="right") - 1
-    inside = (k >= 0) & (frames.times < intervals[np.maximum(k, 0), 1])
+    inside = interval_of(frames.times, split.intervals("train")) >= 0
     shown = np.unique(frames.index[inside])
     if np.dtype(frames.images.dtype).kind == "f":  # now, rather than in the middle of the training
         most = _CHECKED_BYTES // max(1, int(np.prod(frames.images.shape[1:])) * np.dtype(frames.images.dtype).itemsize)

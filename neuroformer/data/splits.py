@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from neuroformer.config import Config, ConfigError
-from neuroformer.data.windows import nanoseconds
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import joined, nanoseconds, num_bins
+from neuroformer.recording.names import natural
 
 PARTS = ("train", "valid", "test")
 
@@ -67,40 +69,36 @@ def _read_beside(config: Config) -> dict[str, float]:
 def make_split(rec: Recording, config: Config) -> Split:
     """The split that a configuration declares, on a recording's integer clock.
 
-    By trials, the pattern runs over the trials. By blocks, each interval of the domain is cut into blocks and
-    the pattern runs on over all of them; neighbours of one part join, and between neighbours of different
-    parts ``split.gap`` seconds are left out.
+    By trials, the pattern runs over the trials, or with ``split.hold_out`` over the values of that column of them. By
+    blocks, it runs over blocks of the domain: an interval longer than a block is cut into several, and neighboring
+    intervals that are shorter share one. Neighbours of one part join, and ``split.gap`` seconds are left out between
+    those of different parts, less the time between the intervals in which they lie.
 
     Raises
     ------
     ConfigError
-        No trials to split by, a gap shorter than the reach of a window, a window longer than a trial, or a
-        part that gets no data.
+        No trials or no such column to split by, a gap shorter than the reach of a window, a window longer than a
+        trial, or a part that gets no data.
     """
     s, w = config.split, config.window
-    dt_ns = int(nanoseconds(w.dt))
-    if s.by == "trials":
-        if rec.num_trials == 0:
-            raise ConfigError(f"split.by is 'trials', but recording '{rec.name}' has none; use 'blocks'")
-        segments = rec.trial_intervals
-    else:
-        segments = rec.domain
-    num_ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // dt_ns
+    if s.hold_out and s.by != "trials":
+        raise ConfigError(f"split.hold_out is '{s.hold_out}', a column of the trials; use split.by: trials with it")
+    if s.by == "trials" and rec.num_trials == 0:
+        raise ConfigError(f"split.by is 'trials', but recording '{rec.name}' has none; use 'blocks'")
+    segments = rec.trial_intervals if s.by == "trials" else joined(rec.domain)
+    num_ticks = num_bins(segments, w.dt)
     if num_ticks.max() * w.dt < w.current - 1e-9:
         what = "trial" if s.by == "trials" else "interval"
         raise ConfigError(
             f"window.current is {w.current:g} s, but the longest {what} of '{rec.name}' lasts "
             f"{num_ticks.max() * w.dt:g} s; shorten the window"
         )
-    blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}
     if s.by == "trials":
-        for n, ticks in enumerate(num_ticks):
-            blocks[s.pattern[n % len(s.pattern)]].append((n, 0, int(ticks)))
+        blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}
+        for n, (part, ticks) in enumerate(zip(_parts_of_trials(rec, config), num_ticks.tolist(), strict=True)):
+            blocks[part].append((n, 0, ticks))
     else:
-        gap = _gap_ticks(config)
-        place = 0
-        for n, ticks in enumerate(num_ticks):
-            place = _cut(blocks, n, int(ticks), round(s.block / w.dt), gap, s.pattern, place)
+        blocks = _cut(nanoseconds(segments[:, 0]), num_ticks, config)
     arrays = {part: np.array(blocks[part], dtype=np.int64).reshape(-1, 3) for part in PARTS}
     for part in ("train", "valid"):
         arrays[part] = _first_share(arrays[part], config.recording.share)
@@ -108,7 +106,8 @@ def make_split(rec: Recording, config: Config) -> Split:
     for part in PARTS:
         if split.seconds(part) < w.current:
             by_blocks = f"interval(s), split.block {s.block:g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
-            what = "trials" if s.by == "trials" else by_blocks
+            by_value = f"trials, {_num_values(rec, s.hold_out)} values of '{s.hold_out}'" if s.hold_out else "trials"
+            what = by_value if s.by == "trials" else by_blocks
             raise ConfigError(
                 f"the split leaves {split.seconds(part):g} s for '{part}' ({rec.duration:,.3g} s in {len(segments)} "
                 f"{what}, split.pattern {', '.join(s.pattern)}); change one of these{_block_that_fits(rec, config)}"
@@ -153,16 +152,65 @@ def block_edges(num_ticks: int, block: int) -> list[int]:
     return edges
 
 
-def _cut(blocks, segment: int, num_ticks: int, block: int, gap: int, pattern, place: int) -> int:
-    """Cut one interval into blocks; returns the position in the pattern for the next interval."""
-    edges = block_edges(num_ticks, block)
-    parts = [pattern[(place + i) % len(pattern)] for i in range(len(edges) - 1)]
-    start = 0
-    for i, part in enumerate(parts):
-        stop = edges[i + 1]
-        if i + 1 < len(parts) and parts[i + 1] == part:
-            continue  # neighbours of one part join
-        if stop > start:
-            blocks[part].append((segment, start, stop))
-        start = stop + gap
-    return place + len(parts)
+def _parts_of_trials(rec: Recording, config: Config) -> list[str]:
+    """The part of each trial: the pattern runs over the trials, or over the values of the column that is held out."""
+    pattern, column = config.split.pattern, config.split.hold_out
+    if not column:
+        return [pattern[n % len(pattern)] for n in range(rec.num_trials)]
+    values = rec.trials.get(column)
+    if values is None or values.ndim != 1 or column in ("start", "stop"):
+        known = [k for k, v in rec.trials.items() if v.ndim == 1 and k not in ("start", "stop")]
+        raise ConfigError(
+            f"split.hold_out is '{column}', which is no column of the trials of '{rec.name}' with one value a trial; "
+            f"they have: {', '.join(known) or 'none'}"
+        )
+    # a trial of which the value is not known may show anything: it is in no part
+    part = {v: pattern[i % len(pattern)] for i, v in enumerate(_values(values))}
+    return [part.get(v, "none") for v in values.tolist()]
+
+
+def _values(column: np.ndarray) -> list[Any]:
+    """The distinct values of a column in their natural order, without empty words and NaN."""
+    values = np.unique(column).tolist()
+    known = [v for v in values if v != "" and v == v]
+    return sorted(known, key=natural) if column.dtype.kind == "U" else known
+
+
+def _num_values(rec: Recording, column: str) -> int:
+    return len(_values(rec.trials[column]))
+
+
+def _cut(origin_ns: np.ndarray, num_ticks: np.ndarray, config: Config) -> dict[str, list[tuple[int, int, int]]]:
+    """Blocks of each part, cut from segments that begin at ``origin_ns`` and have so many bins."""
+    pattern, dt = config.split.pattern, config.window.dt
+    dt_ns, gap_ns = int(nanoseconds(dt)), _gap_ticks(config) * int(nanoseconds(dt))
+    size = max(1, round(config.split.block / dt))
+    edges = [block_edges(int(n), size) for n in num_ticks]
+    pieces = [(n, a, b) for n, e in enumerate(edges) for a, b in zip(e[:-1], e[1:], strict=True) if b > a]
+    blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}
+    ends: dict[str, int] = {}
+    for (n, start, stop), block in zip(pieces, _gathered([b - a for _, a, b in pieces], size), strict=True):
+        part, origin = pattern[block % len(pattern)], int(origin_ns[n])
+        free = max((end + gap_ns for other, end in ends.items() if other != part), default=origin)
+        start = max(start, -((origin - free) // dt_ns))  # the first bin that begins at or after `free`
+        if stop <= start:
+            continue
+        before = blocks[part][-1] if blocks[part] else (-1, 0, 0)
+        if before[0] == n and before[2] == start:  # neighbours of one part join
+            start = blocks[part].pop()[1]
+        blocks[part].append((n, start, stop))
+        ends[part] = origin + stop * dt_ns
+    return blocks
+
+
+def _gathered(lengths: list[int], size: int) -> list[int]:
+    """The block of each piece: pieces shorter than half a block are gathered until they come closest to one."""
+    out: list[int] = []
+    filled = 0
+    for length in lengths:
+        full = filled + length / 2 > size or min(2 * filled, 2 * length) >= size
+        number = (out[-1] if out else 0) + (full and filled > 0)
+        filled = length if full else filled + length
+        out.append(number)
+    short = out[-1:] if 2 * filled + 1 < size else []  # a short rest joins the block before it
+    return [max(n - 1, 0) if n in short else n for n in out]

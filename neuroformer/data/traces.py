@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.config import Config, ConfigError
-from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, to_ticks
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, to_ticks
 from neuroformer.recording import Recording
 
 
@@ -47,7 +47,7 @@ class TraceIndex:
         if rec.traces is None:
             raise ConfigError(f"traces.likelihood is set, but recording '{rec.name}' has no traces")
         times = rec.traces.times
-        segment = np.searchsorted(index.origins - 0.5 / NANOSECONDS, times, side="right") - 1
+        segment = np.searchsorted(nanoseconds(index.origins), nanoseconds(times), side="right") - 1
         place = np.maximum(segment, 0)
         tick = to_ticks(times, index.origins[place], index.dt)
         inside = (segment >= 0) & (tick < index.num_ticks[place])

@@ -12,15 +12,10 @@ import numpy as np
 
 from neuroformer.config import Config
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import NANOSECONDS, nanoseconds, num_bins
 
-NANOSECONDS = 1_000_000_000
 CHUNK = 1 << 22  # spikes indexed at a time
 LARGE = 30_000_000  # spikes; below, an index takes 360 MB at most and stays in memory
-
-
-def nanoseconds(seconds) -> np.ndarray:
-    """Seconds to whole nanoseconds, int64."""
-    return np.rint(np.asarray(seconds, dtype=np.float64) * NANOSECONDS).astype(np.int64)
 
 
 def to_ticks(times, origin, dt: float) -> np.ndarray:
@@ -99,7 +94,7 @@ class SpikeIndex:
         ``LARGE`` of them, the index lies in temporary files that the system may drop from memory.
         """
         origins = segments[:, 0]
-        num_ticks = nanoseconds(segments[:, 1] - origins) // nanoseconds(dt)
+        num_ticks = num_bins(segments, dt)
         base = np.concatenate([[0], np.cumsum(num_ticks)[:-1]]).astype(np.int64)
         keys, unit = _room(rec.num_spikes, np.int64), _room(rec.num_spikes, np.int32)
         offsets = _room(int(num_ticks.sum()) + 1, np.int64)

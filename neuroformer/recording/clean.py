@@ -178,7 +178,7 @@ def spikes(times: np.ndarray, units: np.ndarray, notes: list[str]) -> tuple[np.n
 
 def count_units(index: np.ndarray) -> int:
     """The number of units that the largest unit number of the spikes implies."""
-    count = int(index.max(initial=-1)) + 1
+    count = int(index.max()) + 1 if len(index) else 0
     if count > MAX_UNITS:
         raise RecordingError(f"spikes of unit {count - 1}; expected units counted from 0, below {MAX_UNITS}")
     return count

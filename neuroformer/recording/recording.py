@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording import describe, validation
+from neuroformer.recording import describe, names, validation
+from neuroformer.recording.clock import closed_up
 from neuroformer.recording.series import BehaviorVariable, FrameSeries, Traces
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 
@@ -75,15 +76,42 @@ class Recording:
                 "spike_units.astype(int); unit ids go into 'unit_ids', and their rows 0, 1, ... here"
             )
         set_("spike_units", numbers("spike_units", units, np.int32))
-        set_("units", {k: np.asarray(v) for k, v in self.units.items()})
         domain = numbers("domain", self.domain, np.float64)
         if domain.size and (domain.ndim not in (1, 2) or domain.shape[-1] != 2):
             raise RecordingError(f"domain has shape {domain.shape}; expected (intervals, 2), start and stop")
-        set_("domain", domain.reshape(-1, 2))
-        set_("trials", {k: np.asarray(v) for k, v in self.trials.items()})
-        set_("behavior", dict(self.behavior))
-        set_("intervals", {n: {k: np.asarray(v) for k, v in t.items()} for n, t in self.intervals.items()})
+        domain = domain.reshape(-1, 2)
+        stop = closed_up(domain[:, 0], domain[:, 1])
+        set_("domain", domain if np.array_equal(stop, domain[:, 1]) else np.stack([domain[:, 0], stop], 1))
+        self._set_names()
+        self._close_up_trials()
         self._validate()
+
+    def _set_names(self) -> None:
+        """Names as they may reach a terminal, a file or a key: the one place where they are cleaned."""
+        set_ = lambda k, v: object.__setattr__(self, k, v)
+        set_("name", names.printable(self.name))
+        set_("units", {names.printable(k): names.words(v) for k, v in self.units.items()})
+        renamed: dict[str, str] = {}
+        for what in ("trials", "behavior"):
+            new = names.cleaned(getattr(self, what), names.variable_name)
+            renamed |= {old: name for old, name in new.items() if old != name}
+            set_(what, {new[k]: v for k, v in getattr(self, what).items()})
+        set_("trials", {k: names.words(v) for k, v in self.trials.items()})
+        table = lambda t: {names.printable(k): names.words(v) for k, v in t.items()}
+        set_("intervals", {names.printable(n): table(t) for n, t in self.intervals.items()})
+        notes = [f"'{names.printable(old)}' is called '{new}' here" for old, new in renamed.items()]
+        facts = names.tree(self.meta)
+        set_("meta", facts | {"notes": [*facts.get("notes", ()), *notes]} if notes else facts)
+
+    def _close_up_trials(self) -> None:
+        """Trials that tile time do so to the last bit."""
+        start, stop = (self.trials.get(k) for k in ("start", "stop"))
+        if start is None or stop is None or start.shape != stop.shape or start.ndim != 1:
+            return
+        if {start.dtype.kind, stop.dtype.kind} <= set("fiu"):
+            closed = closed_up(start, stop)
+            if closed is not stop:
+                self.trials["start"], self.trials["stop"] = start.astype(np.float64), closed
 
     def _validate(self) -> None:
         """Raise the first contradiction found: what was got, what was expected, what to do."""
@@ -132,6 +160,11 @@ class Recording:
         return np.stack([self.trials["start"], self.trials["stop"]], 1).astype(np.float64)
 
     @property
+    def starts(self) -> np.ndarray:
+        """(N,) seconds at which a trial or an interval of the domain begins: what came before says nothing of it."""
+        return np.unique(np.concatenate([self.trial_intervals[:, 0], self.domain[:, 0]]))
+
+    @property
     def duration(self) -> float:
         """Seconds in the domain."""
         return float((self.domain[:, 1] - self.domain[:, 0]).sum())
@@ -163,7 +196,7 @@ class Recording:
             If the recording lacks it; the message lists what it has.
         """
         if name in self.behavior:
-            return self.behavior[name]
+            return replace(self.behavior[name], starts=self.starts)
         if name == "trial_time" and self.trials:
             return self._within_trials("s")
         others = {k: v for k, v in self.trials.items() if k not in ("start", "stop")}
@@ -196,7 +229,7 @@ class Recording:
         times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
         keep = np.concatenate([[True], np.diff(times) > 0])
         samples = np.concatenate(ramps) if values is None else np.repeat(values.astype(np.float32), counts)
-        return BehaviorVariable(times[keep], samples[keep], unit, classes=classes)
+        return BehaviorVariable(times[keep], samples[keep], unit, classes=classes, starts=self.starts)
 
     def without_spikes_after(self, time: float) -> Recording:
         """The same recording, its spikes and traces at or after ``time`` removed.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from neuroformer.recording.frames import in_native_order
+from neuroformer.recording.clock import NANOSECONDS, nanoseconds
 from neuroformer.recording.validation import RecordingError, numbers
 
 
@@ -27,6 +29,8 @@ class BehaviorVariable:
         One name a column; empty when there is one column only.
     classes : tuple of str
         What the values 0, 1, ... stand for, where the variable was recorded as words; else empty.
+    starts : (N,) float64 seconds, ascending
+        Starts of trials and other borders that labels do not reach across; :meth:`Recording.variable` fills it.
     """
 
     times: np.ndarray
@@ -34,6 +38,7 @@ class BehaviorVariable:
     unit: str = ""
     columns: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    starts: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
@@ -51,41 +56,80 @@ class BehaviorVariable:
         """Samples with NaN in any column."""
         return int((~np.isfinite(self.values).all(1)).sum())
 
-    def _max_gap(self) -> float:
+    @cached_property
+    def _clock(self) -> np.ndarray:
+        return nanoseconds(self.times)
+
+    @cached_property
+    def period(self) -> float:
+        """Seconds between samples, the median; infinity where there is only one."""
         steps = np.diff(self.times)
-        return 5 * float(np.median(steps)) if len(steps) else np.inf
+        return float(np.median(steps)) if len(steps) else np.inf
 
     def hold(self, at: np.ndarray) -> np.ndarray:
         """(N, columns) last sample at or before each time of ``at`` (N,): what a causal reader knows.
 
         NaN before the first sample, and if the last sample is older than five sampling periods.
         """
-        at = np.asarray(at, dtype=np.float64)
-        k = np.searchsorted(self.times, at, side="right") - 1
+        at_ns = nanoseconds(at)
+        k = np.searchsorted(self._clock, at_ns, side="right") - 1
+        return self._held(k, at_ns, k < 0)
+
+    def hold_label(self, at: np.ndarray) -> np.ndarray:
+        """(N, columns) as :meth:`hold`, for labels: the sample lies in the stretch that each time ends or lies in."""
+        at_ns = nanoseconds(at)
+        first, stop = self._stretch(at_ns)
+        k = np.minimum(np.searchsorted(self._clock, at_ns, side="right"), stop) - 1
+        return self._held(k, at_ns, k < first)
+
+    def _held(self, k: np.ndarray, at_ns: np.ndarray, missing: np.ndarray) -> np.ndarray:
         out = self.values[np.clip(k, 0, len(self.times) - 1)].astype(np.float32)
-        out[(k < 0) | (at - self.times[np.clip(k, 0, None)] > self._max_gap())] = np.nan
+        age = (at_ns - self._clock[np.clip(k, 0, None)]) / NANOSECONDS
+        out[missing | (age > 5 * self.period)] = np.nan
         return out
+
+    def _stretch(self, at_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Samples (first, one past the last) between the two ``starts`` around each time.
+
+        A window's label is that of its last instant, so a time on a border belongs to what ends there, and a sample on
+        it to what begins there.
+        """
+        starts = nanoseconds(self.starts)
+        edges = np.r_[0, np.searchsorted(self._clock, starts, side="left"), len(self._clock)]
+        k = np.searchsorted(starts, at_ns, side="left")
+        return edges[k], edges[k + 1]
 
     def interpolate(self, at: np.ndarray) -> np.ndarray:
         """(N, columns) linear interpolation at each time of ``at`` (N,): labels, never inputs.
 
-        NaN outside the samples and in gaps longer than five sampling periods.
+        NaN outside the samples and in gaps longer than five sampling periods. Nothing is interpolated across a start of
+        ``starts``: there the nearest sample on the same side holds, for one sampling period and a half.
         """
-        at = np.asarray(at, dtype=np.float64)
-        hi = np.clip(np.searchsorted(self.times, at, side="left"), 1, len(self.times) - 1)
-        lo = hi - 1
         if len(self.times) < 2:
-            return self.hold(at)
-        span = self.times[hi] - self.times[lo]
-        w = ((at - self.times[lo]) / span)[:, None]
+            return self.hold_label(at)
+        at_ns = nanoseconds(at)
+        first, stop = self._stretch(at_ns)
+        num = len(self.times)
+        hi = np.searchsorted(self._clock, at_ns, side="left")
+        lo = hi - 1
+        after, before = hi < stop, lo >= first
+        # where the neighbor on one side lies beyond a border, the other one stands in for it
+        left = np.where(before, lo, hi).clip(0, num - 1)
+        right = np.where(after, hi, lo).clip(0, num - 1)
+        exact = after & (self._clock[right] == at_ns)
+        left = np.where(exact, right, left)
+        span = self._clock[right] - self._clock[left]
+        w = np.where(span > 0, (at_ns - self._clock[left]) / np.maximum(span, 1), 0.0)[:, None]
         # the end points exactly, so that a NaN neighbour does not spoil a sample that is there
         out = np.where(
             w <= 0,
-            self.values[lo],
-            np.where(w >= 1, self.values[hi], (1 - w) * self.values[lo] + w * self.values[hi]),
+            self.values[left],
+            np.where(w >= 1, self.values[right], (1 - w) * self.values[left] + w * self.values[right]),
         )
-        outside = (at < self.times[0]) | (at > self.times[-1]) | (span > self._max_gap())
-        out[outside] = np.nan
+        alone = ~exact & (before != after)
+        distance = np.abs(at_ns - self._clock[left]) / NANOSECONDS
+        outside = ~before & ~after | (alone & ((hi == 0) | (hi == num) | (distance > 1.5 * self.period)))
+        out[(outside & ~exact) | (span / NANOSECONDS > 5 * self.period)] = np.nan
         return out.astype(np.float32)
 
 

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.clock import LATEST_S, step_s
+from neuroformer.recording.names import printable
+
+COARSE_S = 1e-3  # a type of numbers that knows times no better loses them
 CHUNK = 1 << 20  # array elements looked at in one go: a memory-mapped recording stays on disk
 
 
 class RecordingError(ValueError):
     """A recording that contradicts itself: says what was got, what was expected and what to do."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(message, keep="\n\t"))  # it may quote a name of the file
 
 
 class CheckedSpikes:
@@ -52,7 +59,12 @@ def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:
     if whole and values.size and values.dtype.itemsize > np.dtype(dtype).itemsize:
         limit = np.iinfo(dtype)
         if values.max() > limit.max or values.min() < limit.min:
-            raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {dtype}")
+            raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {np.dtype(dtype)}")
+    if values.dtype == np.float16 and np.dtype(dtype) == np.float64 and step_s(values) > COARSE_S:
+        raise RecordingError(
+            f"{what} are float16, which at {float(np.abs(values).max()):g} s knows steps of {1e3 * step_s(values):g} ms "
+            "only; store float64"
+        )
     return values.astype(dtype, copy=False)
 
 
@@ -104,6 +116,7 @@ def validate_spikes(times: np.ndarray, units: np.ndarray, num_units: int) -> Non
             f"spike times are not sorted: {sum(map(len, back))} steps go back in time (first after position "
             f"{int(np.concatenate(back)[0])}); sort spike_times and spike_units together by time"
         )
+    _validate_clock("spike times", times)
     if len(units) and (units.min() < 0 or units.max() >= num_units):
         raise RecordingError(
             f"spike_units run from {units.min()} to {units.max()}, but there are {num_units} units "
@@ -132,6 +145,7 @@ def validate_intervals(what: str, intervals: np.ndarray, disjoint: bool = True) 
     """Check ``intervals`` (n, 2): finite, none empty, and with ``disjoint`` ascending without overlap."""
     if not np.isfinite(intervals).all():
         raise RecordingError(f"{what} intervals hold times that are not finite")
+    _validate_clock(f"{what} intervals", intervals)
     empty = intervals[:, 1] <= intervals[:, 0]
     if empty.any():
         i = int(empty.argmax())
@@ -173,6 +187,15 @@ def validate_traces(times: np.ndarray, values: np.ndarray, num_units: int) -> No
         )
 
 
+def _validate_clock(what: str, times: np.ndarray) -> None:
+    ends = times[[0, -1]] if len(times) else np.zeros(1)  # they ascend
+    if np.abs(ends).max() > LATEST_S:
+        raise RecordingError(
+            f"{what} reach {np.abs(ends).max():g}; expected seconds, {LATEST_S:g} at most: divide microseconds by 1e6, "
+            "nanoseconds by 1e9"
+        )
+
+
 def _validate_ascending(what: str, times: np.ndarray) -> None:
     if not np.isfinite(times).all():
         raise RecordingError(f"{what}: {int((~np.isfinite(times)).sum())} are not finite")
@@ -182,6 +205,7 @@ def _validate_ascending(what: str, times: np.ndarray) -> None:
             f"{what}: {int(back.sum())} do not ascend (first after position {int(back.argmax())}); "
             "sort, and drop repeats"
         )
+    _validate_clock(what, times)
 
 
 def validate_frames(shape: tuple[int, ...], dtype: Any, times: np.ndarray, index: np.ndarray) -> None:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex, nanoseconds
+from neuroformer.data.windows import SpikeIndex
 from neuroformer.metrics import pearson
 from neuroformer.recording import Recording
+from neuroformer.recording.clock import nanoseconds
 
 WIDTH_S = 0.05  # bins of PSTHs, expected counts and pair correlations
 
@@ -95,18 +96,17 @@ def stimulus_of_trials(rec: Recording) -> np.ndarray:
             return np.unique(rec.trials[column], return_inverse=True)[1]
     if rec.frames is None:
         return np.zeros(rec.num_trials, np.int64)
-    keys = []
+    keys, shown_ns = [], nanoseconds(rec.frames.times)
     for start, stop in rec.trial_intervals:
-        lo, hi = np.searchsorted(rec.frames.times, [start, stop])
+        lo, hi = np.searchsorted(shown_ns, nanoseconds([start, stop]))
         keys.append(hashlib.sha256(rec.frames.index[lo:hi].tobytes()).hexdigest())
     return np.unique(keys, return_inverse=True)[1]
 
 
 def counts_of(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
     """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones."""
-    num_bins = (nanoseconds(intervals[:, 1] - intervals[:, 0]) // nanoseconds(width)).astype(int)
-    out = np.full((len(intervals), int(num_bins.max(initial=0)), rec.num_units), np.nan)
     index = SpikeIndex.from_recording(rec, intervals, width)
+    out = np.full((len(intervals), int(index.num_ticks.max(initial=0)), rec.num_units), np.nan)
     counts = index.counts()
     for i, (base, n) in enumerate(zip(index.base, index.num_ticks, strict=True)):
         out[i, :n] = counts[base : base + n]

@@ -24,9 +24,8 @@ def add(command) -> None:
 
 
 def run(args) -> int:
-    from neuroformer.audit import audit
+    from neuroformer.audit import audit, own_split
     from neuroformer.data.members import lacking, open_recordings
-    from neuroformer.data.splits import make_split
     from neuroformer.recording.clean import safe_name
 
     is_config = Path(args.path).suffix.lower() in (".yaml", ".yml")
@@ -39,7 +38,7 @@ def run(args) -> int:
     found = []
     for i, (rec, lacks) in enumerate(zip(recs, lacking(recs, config), strict=True)):
         c = member_config(config, i, lacks)
-        found.append(audit(rec, c, make_split(rec, c) if asked else None))
+        found.append(audit(rec, c, parts=None if asked else own_split(rec)))
     if args.json:
         print(json.dumps([f.to_dict() for f in found] if config.recordings else found[0].to_dict()))
     else:
