@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.config import Config, ConfigError
-from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, to_ticks
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds, to_ticks
 from neuroformer.recording import Recording
 
 

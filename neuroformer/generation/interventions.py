@@ -208,7 +208,8 @@ class UnitInterventions:
         cell_C = torch.from_numpy(((place * num_bins + bins) * self.num_units + units).ravel())
         ident_QC = torch.from_numpy(np.asarray(ident_Q, np.int64))[:, None].expand(-1, len(cell_C))
         u = uniforms(self.seed, ident_QC, number, cell_C, FORCED).numpy()
-        up_to = poisson.cdf(np.arange(64), one.value * self.dt)
+        mean = one.value * self.dt
+        up_to = poisson.cdf(np.arange(int(poisson.isf(1e-17, mean)) + 2), mean)  # no draw lies beyond
         return np.searchsorted(up_to, u, side="right").reshape(len(u), num_bins, -1)
 
 

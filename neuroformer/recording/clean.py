@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.clock import closed_up, nanoseconds, step_s
 from neuroformer.recording.recording import BehaviorVariable, RecordingError
+from neuroformer.recording.validation import COARSE_S, numbers
 
 # names that say nothing without the name of what holds them
 MAX_UNITS = 1_000_000  # more than any probe has: the number must be damaged
@@ -104,9 +106,13 @@ def variable(
         what = "empty" if values.size == 0 else f"{values.dtype} of shape {values.shape}"
         notes.append(f"{name} was left out: {what}; expected numbers, (samples,) or (samples, columns)")
         return None
+    if values.ndim == 2 and times.shape == values.shape[1:] != values.shape[:1]:
+        notes.append(f"{name}: its values are (columns, samples) = {values.shape} in the file, and were transposed")
+        values = values.T
     if times.shape != values.shape[:1] or times.dtype.kind not in "fiu":
         notes.append(f"{name} was left out: {len(values)} values but times of shape {times.shape}")
         return None
+    coarse(f"{name}: times", times, notes)
     times = times.astype(np.float64)
     keep = np.isfinite(times)
     if not keep.all():
@@ -126,32 +132,73 @@ def variable(
     return BehaviorVariable(times, values, unit, tuple(columns))
 
 
+def coarse(what: str, times: np.ndarray, notes: list[str]) -> None:
+    """Note that the times' own type of numbers knows them to less than a millisecond."""
+    step = step_s(times[np.isfinite(times)]) if times.dtype.kind == "f" else 0.0
+    if step > COARSE_S:
+        notes.append(f"{what} are {times.dtype}, which knows steps of {1e3 * step:.3g} ms only: they were rounded")
+
+
 def table(name: str, columns: Mapping[str, Any], notes: list[str], disjoint: bool) -> dict[str, np.ndarray] | None:
     """A table of intervals with ``start`` and ``stop``, as :class:`Recording` has them.
 
-    Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are sorted, and one
-    that overlaps the next ends where that begins. None if no row is left.
+    Rows without a start or stop, or with stop before start, are dropped. With ``disjoint``, rows are sorted, one that
+    spans others or repeats another is dropped, and one that overlaps the next ends where that begins. None if no row is
+    left.
     """
     out = {k: plain(v) for k, v in columns.items()}
-    start, stop = (out[k].astype(np.float64) for k in ("start", "stop"))
+    shapes = {out[k].shape for k in ("start", "stop")}
+    if len(shapes) > 1 or len(min(shapes)) != 1 or any(out[k].dtype.kind not in "fiu" for k in ("start", "stop")):
+        notes.append(f"{name} were left out: start and stop are {sorted(shapes)}; expected seconds, one a row")
+        return None
+    coarse(f"{name}: start and stop", out["start"], notes)
+    stop = closed_up(out["start"], out["stop"]).astype(np.float64)
+    start = out["start"].astype(np.float64)
+    for k in [k for k, v in out.items() if v.ndim == 0 or len(v) != len(start)]:
+        notes.append(f"{name}: column {k} was left out: {out.pop(k).shape}, but there are {len(start)} rows")
     keep = np.isfinite(start) & np.isfinite(stop) & (stop > start)
     if not keep.all():
         notes.append(f"{name}: {int((~keep).sum())} of {len(keep)} rows have no duration and were dropped")
     order = np.flatnonzero(keep)
     if disjoint:
-        order = order[np.lexsort((stop[order], start[order]))]
-        over = stop[order][:-1] - start[order][1:]
-        if (over > 0).any():
-            notes.append(
-                f"{name}: {int((over > 0).sum())} rows ran into the next one (by {over.max():.3g} s at most) "
-                "and now end where it begins"
-            )
-            stop[order[:-1]] = np.minimum(stop[order[:-1]], start[order[1:]])
-            order = order[stop[order] > start[order]]
+        order, stop = _disjoint(name, order, start, stop, notes)
     if len(order) == 0:
         return None
     out |= {"start": start, "stop": stop}
     return {k: v[order] for k, v in out.items()}
+
+
+def _disjoint(
+    name: str, order: np.ndarray, start: np.ndarray, stop: np.ndarray, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows in the order of time, less those that span others; and where each stops."""
+    order = order[np.lexsort((-stop[order], start[order]))]
+    a, b = nanoseconds(start[order]), nanoseconds(stop[order])
+    again = np.r_[False, (a[1:] == a[:-1]) & (b[1:] == b[:-1])]
+    if again.any():
+        notes.append(f"{name}: {int(again.sum())} rows with the times of another were dropped")
+        order, a, b = order[~again], a[~again], b[~again]
+    # an interval around trials (a block, the session) is no trial: the rows within it are
+    earliest = np.minimum.accumulate(b[::-1])[::-1]
+    spans = np.r_[earliest[1:] <= b[:-1], False] if len(b) else np.zeros(0, bool)
+    if spans.any():
+        i = order[np.flatnonzero(spans)[0]]
+        notes.append(
+            f"{name}: {int(spans.sum())} of {len(spans)} rows that span others were dropped "
+            f"(first: {start[i]:g} to {stop[i]:g} s)"
+        )
+        order = order[~spans]
+    stop = stop.copy()
+    stop[order] = closed_up(start[order], stop[order])
+    over = stop[order][:-1] - start[order][1:]
+    if (over > 0).any():
+        notes.append(
+            f"{name}: {int((over > 0).sum())} rows ran into the next one (by {over.max():.3g} s at most) "
+            "and now end where it begins"
+        )
+        stop[order[:-1]] = np.minimum(stop[order[:-1]], start[order[1:]])
+        order = order[stop[order] > start[order]]
+    return order, stop
 
 
 def plain(values: Any) -> np.ndarray:
@@ -165,8 +212,9 @@ def plain(values: Any) -> np.ndarray:
 
 def spikes(times: np.ndarray, units: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Spikes sorted by time, ties by unit; those without a finite time are dropped with a note."""
+    coarse("spike times", np.asarray(times), notes)
     times = np.asarray(times, dtype=np.float64)
-    units = np.asarray(units).astype(np.int32)
+    units = numbers("the spikes' units", units, np.int32)
     finite = np.isfinite(times)
     if not finite.all():
         notes.append(f"{int((~finite).sum())} spikes without a finite time were dropped")

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from neuroformer.recording.clock import nanoseconds
 from neuroformer.recording.recording import BehaviorVariable, Recording, RecordingError
 
 
@@ -14,8 +15,8 @@ def with_speed(rec: Recording, name: str, of: str, smooth_s: float) -> Recording
     """The recording with a variable ``name``: how fast variable ``of`` changes, in its unit a second.
 
     Each column is smoothed by a Gaussian of ``smooth_s`` seconds, differentiated, and the norm over columns is taken;
-    a gap of more than five sampling periods, or a missing sample, starts a new stretch. Smoothing looks both ways:
-    this is a label, not an input.
+    the start of a trial, a gap of more than five sampling periods, or a missing sample starts a new stretch. Smoothing
+    looks both ways: this is a label, not an input.
 
     Raises
     ------
@@ -33,7 +34,8 @@ def with_speed(rec: Recording, name: str, of: str, smooth_s: float) -> Recording
     speed = np.full(len(source.times), np.nan)
     missing = ~np.asarray(known)
     breaks = np.flatnonzero((np.diff(source.times) > 5 * period) | missing[1:] | missing[:-1]) + 1
-    for rows in np.split(np.arange(len(source.times)), breaks):
+    starts = np.searchsorted(nanoseconds(source.times), nanoseconds(source.starts))
+    for rows in np.split(np.arange(len(source.times)), np.union1d(breaks, starts)):
         if len(rows) > 1:
             values = gaussian_filter1d(source.values[rows].astype(np.float64), smooth_s / period, axis=0)
             speed[rows] = np.linalg.norm(np.gradient(values, source.times[rows], axis=0), axis=1)

@@ -56,15 +56,17 @@ def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:
         values.dtype.kind not in "fiub" or (whole and values.dtype.kind == "f" and (values % 1 != 0).any())
     ):
         raise RecordingError(f"{what} holds {values.dtype}; expected {'whole ' if whole else ''}numbers")
-    if whole and values.size and values.dtype.itemsize > np.dtype(dtype).itemsize:
+    if whole and values.size and not np.can_cast(values.dtype, dtype):
         limit = np.iinfo(dtype)
         if values.max() > limit.max or values.min() < limit.min:
             raise RecordingError(f"{what} runs from {values.min()} to {values.max()}, too large for {np.dtype(dtype)}")
-    if values.dtype == np.float16 and np.dtype(dtype) == np.float64 and step_s(values) > COARSE_S:
-        raise RecordingError(
-            f"{what} are float16, which at {float(np.abs(values).max()):g} s knows steps of {1e3 * step_s(values):g} ms "
-            "only; store float64"
-        )
+    if values.dtype == np.float16 and np.dtype(dtype) == np.float64:
+        known = values[np.isfinite(values)]
+        if step_s(known) > COARSE_S:
+            raise RecordingError(
+                f"{what} are float16, which at {float(np.abs(known).max()):g} s knows steps of "
+                f"{1e3 * step_s(known):g} ms only; store float64"
+            )
     return values.astype(dtype, copy=False)
 
 
@@ -135,6 +137,7 @@ def validate_table(what: str, columns: Mapping[str, np.ndarray]) -> None:
                 f"{what}: '{column}' is {columns[column].dtype} of shape {columns[column].shape}; "
                 "expected seconds, one a row"
             )
+        numbers(f"{what}: '{column}'", columns[column], np.float64)
     count = len(columns["start"])
     for column, values in columns.items():
         if values.ndim == 0 or len(values) != count:

@@ -25,8 +25,12 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.calcium import keep_events
+from neuroformer.recording.clock import closed_up
+from neuroformer.recording.names import printable
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
+from neuroformer.recording.validation import numbers
 
+MOST_IN_BIN = 100_000  # spikes of a unit
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
 _NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
 _PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
@@ -46,14 +50,16 @@ def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.n
         Negative, fractional or non-finite counts.
     """
     counts = np.asarray(counts)
-    if counts.ndim != 2:
-        raise RecordingError(f"spikes has shape {counts.shape}; expected (units, bins)")
-    whole = np.asarray(np.nan_to_num(counts, nan=-1.0), dtype=np.int64)
-    if (whole < 0).any() or not np.array_equal(whole, counts):
+    if counts.ndim != 2 or counts.dtype.kind not in "biuf":
+        raise RecordingError(f"spikes holds {counts.dtype} of shape {counts.shape}; expected counts, (units, bins)")
+    if (counts < 0).any() or not (np.isfinite(counts) & (counts % 1 == 0) if counts.dtype.kind == "f" else True).all():
         raise RecordingError(
             "spikes (units x bins) must be whole counts of zero or more; for calcium events or rates, "
             "give them as a behavior variable or threshold them first"
         )
+    if counts.max(initial=0) > MOST_IN_BIN:
+        raise RecordingError(f"spikes has {counts.max():g} in one bin; expected counts, {MOST_IN_BIN:,} at most")
+    whole = counts.astype(np.int64)
     bins, units = np.nonzero(whole.T)
     reps = whole[units, bins]
     first = np.cumsum(reps) - reps
@@ -77,6 +83,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
             raise RecordingError(f"'{key}' is an object array, which would need pickle; store plain numbers or strings")
     notes: list[str] = []
     _check_dimensions(a)
+    a |= _upright(a, notes)
     times, spike_units = _spikes(a, notes)
     trials = _trials(a)
     if "spike_trials" in a:
@@ -86,10 +93,12 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
     frames = _frames(a)
     domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
     meta = _meta(a)
+    if "spikes" in a or ("events" in a and "spike_times" not in a):
+        meta["spike_grid_s"] = _bin_width(a)
     if notes:
         meta["notes"] = [*meta.get("notes", ()), *notes]
     return Recording(
-        name=str(a["name"]) if "name" in a else name,
+        name=str(a["name"].reshape(-1)[0]) if "name" in a and a["name"].size else name,
         spike_times=times,
         spike_units=spike_units,
         units=_units(a, spike_units),
@@ -203,26 +212,67 @@ def _left_out(a: Mapping[str, Any], behavior: Mapping[str, Any], notes: list[str
         )
 
 
+_SAMPLES_LAST = ("spikes", "events")  # (units, bins)
+
+
+def _upright(a: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Matrices that are stored the other way round, as the lengths beside them prove; turned, with a note."""
+    out: dict[str, Any] = {}
+    num_units = len(a["unit_ids"]) if "unit_ids" in a else None
+    if num_units is None and "n_units" in a:
+        num_units = _count(a, "n_units", "how many units there are")
+    for key in a:
+        value, axes = a[key], len(np.shape(a[key]))
+        samples = len(a[f"{key}_times"]) if f"{key}_times" in a else None
+        if key == "frames" and axes == 3 and "frames_index" not in a and samples == value.shape[2] != value.shape[0]:
+            out[key] = np.moveaxis(np.asarray(value), 2, 0)
+        elif (
+            key in _SAMPLES_LAST
+            and axes == 2
+            and num_units == value.shape[1] != value.shape[0]
+            or key != "frames"
+            and samples is not None
+            and axes == 2
+            and samples == value.shape[1] != value.shape[0]
+        ):
+            out[key] = value.T
+        if key in out:
+            notes.append(f"'{key}' has shape {tuple(np.shape(value))}, the other way round, and was transposed")
+    return out
+
+
+def _bin_width(a: Mapping[str, Any]) -> float:
+    if "spikes" in a:
+        return _positive(a, "spikes_dt", "the bin width in seconds")
+    return 1 / _positive(a, "events_rate", "samples per second")
+
+
 def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
     if "spikes" in a:
         if "spikes_dt" not in a:
             raise RecordingError("'spikes' (units x bins) needs 'spikes_dt', the bin width in seconds")
-        return from_counts(a["spikes"], _positive(a, "spikes_dt", "the bin width in seconds"))
+        return from_counts(a["spikes"], _bin_width(a))
     if "events" in a and "spike_times" not in a:
         if "events_rate" not in a:
             raise RecordingError("'events' (units x bins) needs 'events_rate' in Hz")
-        rate = _positive(a, "events_rate", "samples per second")
-        if a["events"].ndim != 2 or a["events"].dtype.kind not in "fiu":
-            raise RecordingError(f"events has shape {a['events'].shape}; expected numbers, (units, samples)")
+        if a["events"].dtype.kind not in "fiu" or a["events"].size == 0:
+            raise RecordingError(
+                f"events hold {a['events'].dtype} of shape {a['events'].shape}; expected numbers, (units, samples)"
+            )
+        if not np.isfinite(a["events"]).all() or (a["events"] < 0).any():
+            raise RecordingError("events hold NaN, infinity or values below zero; expected deconvolved activity")
         how = "as the file has them, thresholded by their shape"
-        kept = keep_events(a["events"].T, None, rate, notes, how)
-        return from_counts(kept.T.astype(np.int64), 1 / rate)
+        kept = keep_events(a["events"].T, None, 1 / _bin_width(a), notes, how)
+        return from_counts(kept.T.astype(np.int64), _bin_width(a))
     if "spike_times" not in a or "spike_units" not in a:
         raise RecordingError(
             "no spikes: expected 'spike_times' with 'spike_units', or 'spikes' (units x bins) with "
             f"'spikes_dt'; got {', '.join(sorted(a)) or 'nothing'}"
         )
-    return a["spike_times"], a["spike_units"]
+    for key in a:
+        if key.endswith("_times"):
+            clean.coarse(f"'{key}'", a[key], notes)
+    return numbers("spike_times", a["spike_times"], np.float64), a["spike_units"]
 
 
 def _trials(a: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -234,7 +284,10 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
     for key in ("n_trials", "trial_duration"):
         if key not in a:
             raise RecordingError(f"'spike_trials' needs '{key}'")
-    trial, count = a["spike_trials"], int(_positive(a, "n_trials", "how many trials there are"))
+    trial, count = (
+        numbers("spike_trials", a["spike_trials"], np.int64),
+        _count(a, "n_trials", "how many trials there are"),
+    )
     duration = _positive(a, "trial_duration", "seconds")
     if trial.shape != times.shape:
         raise RecordingError(f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike")
@@ -256,8 +309,15 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
 
 def _sample_times(a: Mapping[str, Any], name: str, count: int) -> np.ndarray:
     if f"{name}_times" in a:
-        return a[f"{name}_times"]
+        return numbers(f"{name}_times", a[f"{name}_times"], np.float64)
     return np.arange(count) / _positive(a, f"{name}_rate", "samples per second")
+
+
+def _count(a: Mapping[str, Any], key: str, meaning: str) -> int:
+    value = _positive(a, key, meaning)
+    if value != int(value) or value > clean.MAX_UNITS:
+        raise RecordingError(f"'{key}' is {value:g}; expected a whole number up to {clean.MAX_UNITS}")
+    return int(value)
 
 
 def _positive(a: Mapping[str, Any], key: str, meaning: str) -> float:
@@ -282,10 +342,7 @@ def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarra
     if "unit_ids" in a:
         ids = a["unit_ids"]
     elif "n_units" in a:
-        count = _positive(a, "n_units", "how many units there are")
-        if count != int(count) or count > clean.MAX_UNITS:
-            raise RecordingError(f"'n_units' is {count:g}; expected a whole number up to {clean.MAX_UNITS}")
-        ids = np.arange(int(count))
+        ids = np.arange(_count(a, "n_units", "how many units there are"))
     else:
         matrix = a.get("spikes", a.get("events")) if "spike_times" not in a else a.get("traces")
         if matrix is not None:
@@ -342,8 +399,9 @@ def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVaria
                 "expected numbers, (samples,) or (samples, columns)"
             )
         if values.ndim == 2 and f"{name}_rate" in a and values.shape[0] < values.shape[1]:
+            notes.append(f"'{name}' has shape {values.shape}, fewer rows than columns, and was transposed")
             values = values.T  # (columns, samples), as spectrograms are stored
-        columns = tuple(str(c) for c in a.get(f"{name}_columns", ()))
+        columns = tuple(map(printable, a.get(f"{name}_columns", ())))
         times = _sample_times(a, name, len(values))
         repeat = np.diff(times, prepend=-np.inf) == 0
         if repeat.any() and len(times) == len(values):
@@ -366,11 +424,11 @@ def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:
     """The domain if the file does not give one: the trials, the bins of the counts, else first to last spike."""
     start, stop = (trials.get(k, np.array("none")) for k in ("start", "stop"))
     if start.shape == stop.shape != () and start.dtype.kind in "fiu" and stop.dtype.kind in "fiu":
-        return np.stack([start, stop], -1)
-    if "spikes" in a:
-        return np.array([[0.0, a["spikes"].shape[1] * _positive(a, "spikes_dt", "seconds")]])
-    if "events" in a and "spike_times" not in a:
-        return np.array([[0.0, a["events"].shape[1] / _positive(a, "events_rate", "samples per second")]])
+        spans = np.stack([start.astype(np.float64), closed_up(start, stop)], -1)
+        apart = spans.ndim == 2 and (spans[1:, 0] >= spans[:-1, 1]).all()
+        return spans if apart else clean.union(spans.reshape(-1, 2))  # validation names trials that overlap
+    if "spikes" in a or ("events" in a and "spike_times" not in a):
+        return np.array([[0.0, a["spikes" if "spikes" in a else "events"].shape[1] * _bin_width(a)]])
     if len(times) == 0:
         raise RecordingError("the recording is empty: no spikes, no trials and no 'domain'")
     if not np.isfinite(times).all():
