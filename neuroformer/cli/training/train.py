@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +245,11 @@ def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
             summary["bits_per_spike_oracle"] = _oracle(prepared)
         except ValueError as e:  # bins of another width: the other scores count all the same
             print(f"bits_per_spike_oracle is left out: {e}")
-    return summary | (_glms(prepared) if baselines else {})
+    if not baselines:
+        return summary
+    from neuroformer.baselines.glm.fit import glm_scores
+
+    return summary | glm_scores(prepared, seed=prepared.config.seed)
 
 
 def _say_if_below_baseline(scores: dict[str, Any]) -> None:
@@ -289,21 +292,6 @@ def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
             p.builder.traces, p.split, p.builder.shape, scale["mean"], scale["std"]
         )
     return out
-
-
-def _glms(prepared) -> dict[str, Any]:
-    """Both GLMs; the stronger counts."""
-    from neuroformer.baselines.glm import fit_glm, glm_bits_per_spike
-
-    out: dict[str, Any] = {}
-    start = time.perf_counter()
-    p = prepared
-    glm = None
-    for variant in ("past", "every"):
-        glm = fit_glm(p.rec, p.split, p.index, p.config, p.normalization, variant=variant, seed=p.config.seed, like=glm)
-        out[f"bits_per_spike_glm_{variant}"] = glm_bits_per_spike(glm, p.split, p.index, p.normalization)
-    out["bits_per_spike_glm"] = max(out.values())
-    return out | {"glm_seconds": time.perf_counter() - start}
 
 
 def _oracle(prepared) -> float:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 INTERCEPT_PENALTY = 1e-4  # relative to a feature's: too little to matter, enough to hold a silent unit finite
+CELLS = 6_000_000  # rows x units that are solved at once; five arrays of that size exist at a time
 _MEMORY = 20  # pairs that L-BFGS remembers
 _SHORTEN = 0.4  # of a step that did not descend
 
@@ -34,7 +35,11 @@ class PoissonFit:
 
 
 class PoissonProblem:
-    """Minimise ``sum exp(z) - k z + penalty / 2 * sum relative * w^2`` over w, ``z = offset + x w``.
+    """Minimise ``sum exp(z) - sum k z + penalty / 2 * sum relative * w^2`` over w, ``z = offset + x w``.
+
+    The counts k enter through ``x'k`` alone. These may be sums over more bins than the rows of ``x``, if the offset
+    holds the log of how many bins a row stands for: the expected counts of a long recording are then estimated from
+    some of its bins, its spikes are all used.
 
     The units are separate problems that share ``x``, so all of them take each step together: L-BFGS with a
     line search per unit, preconditioned by the Hessian that a constant rate would have,
@@ -43,23 +48,31 @@ class PoissonProblem:
     Parameters
     ----------
     x_RF : float32, standardised; its last column is all ones
-    counts_RU : float32
-    offset_U : log of a rate per bin
+    x_counts_FU : ``x'k``, over all bins that count
+    offset_U : log of a rate per row
     relative_F : penalty of each feature relative to the others, above 0
+    allowed_FU : 1 where a unit may use a feature, else 0; None: all may use all
     """
 
-    def __init__(self, x_RF: Tensor, counts_RU: Tensor, offset_U: Tensor, relative_F: Tensor):
-        self.x, self.counts, self.offset, self.relative = x_RF, counts_RU, offset_U, relative_F
-        self.spikes = counts_RU.sum(0)
-        self.mean_rate = (self.spikes + 0.5) / len(counts_RU)
+    def __init__(
+        self,
+        x_RF: Tensor,
+        x_counts_FU: Tensor,
+        offset_U: Tensor,
+        relative_F: Tensor,
+        allowed_FU: Tensor | None = None,
+    ):
+        self.x, self.offset, self.relative, self.allowed = x_RF, offset_U, relative_F, allowed_FU
+        self.x_counts = x_counts_FU if allowed_FU is None else x_counts_FU * allowed_FU
+        self.spikes = x_counts_FU[-1]
+        self.mean_rate = (self.spikes + 0.5) / len(x_RF)
         scale = relative_F.rsqrt()
         gram = scale[:, None].double() * (x_RF.T @ x_RF).double() * scale.double()
         values, vectors = torch.linalg.eigh(gram)
         self._curvature = values.clamp_min(0).to(x_RF.dtype)
         self._basis = scale[:, None] * vectors.to(x_RF.dtype)
-        self._x_counts = x_RF.T @ counts_RU
 
-    def fit(self, penalty: float, start: Tensor | None = None, tolerance: float = 1e-5, limit: int = 400):
+    def fit(self, penalty: float, start: Tensor | None = None, tolerance: float = 1e-5, limit: int = 400) -> PoissonFit:
         """The optimum at one penalty.
 
         Parameters
@@ -68,15 +81,34 @@ class PoissonProblem:
         start : (F, U) weights to start from, such as those of a neighbouring penalty
         tolerance : nats a spike that may be left to gain
         limit : iterations
-
-        Returns
-        -------
-        PoissonFit
         """
-        num_spikes = float(self.spikes.sum().clamp_min(1))
-        weight = torch.zeros_like(self._x_counts) if start is None else start.clone()
-        self._penalty = penalty * self.relative[:, None]
-        self._inverse = 1 / (self.mean_rate * self._curvature[:, None] + penalty)
+        start = torch.zeros_like(self.x_counts) if start is None else start
+        size = max(8, CELLS // max(1, len(self.x)))
+        parts = [
+            _Units(self, slice(i, i + size), penalty).fit(start[:, i : i + size], tolerance, limit)
+            for i in range(0, start.shape[1], size)
+        ]
+        return PoissonFit(
+            torch.cat([p.weight_FU for p in parts], 1),
+            max(p.decrement for p in parts),
+            max(p.iterations for p in parts),
+            all(p.converged for p in parts),
+        )
+
+
+class _Units:
+    """Some units of a problem, at one penalty."""
+
+    def __init__(self, problem: PoissonProblem, units: slice, penalty: float):
+        self.x, self.basis = problem.x, problem._basis
+        self.offset, self.x_counts = problem.offset[units], problem.x_counts[:, units]
+        self.allowed = None if problem.allowed is None else problem.allowed[:, units]
+        self.num_spikes = float(problem.spikes[units].sum().clamp_min(1))
+        self.penalty = penalty * problem.relative[:, None]
+        self.inverse = 1 / (problem.mean_rate[units] * problem._curvature[:, None] + penalty)
+
+    def fit(self, start: Tensor, tolerance: float, limit: int) -> PoissonFit:
+        weight = start.clone()
         z = torch.addmm(self.offset.expand(len(self.x), -1), self.x, weight)
         rate = z.exp()
         gradient = self._gradient(rate, weight)
@@ -85,7 +117,7 @@ class PoissonProblem:
         for iteration in range(limit + 1):
             direction = -self._newton(gradient, pairs)
             slope = _dot(gradient, direction)
-            decrement = -float(slope.sum()) / num_spikes
+            decrement = -float(slope.sum()) / self.num_spikes
             if decrement < tolerance or iteration == limit:
                 break
             step, z, rate = self._search(weight, direction, slope, z, rate)
@@ -100,7 +132,8 @@ class PoissonProblem:
         return PoissonFit(weight, decrement, iteration, decrement < tolerance)
 
     def _gradient(self, rate_RU: Tensor, weight_FU: Tensor) -> Tensor:
-        return self.x.T @ rate_RU - self._x_counts + self._penalty * weight_FU
+        gradient = self.x.T @ rate_RU - self.x_counts + self.penalty * weight_FU
+        return gradient if self.allowed is None else gradient * self.allowed
 
     def _newton(self, gradient: Tensor, pairs) -> Tensor:
         """Two-loop recursion (Nocedal and Wright, algorithm 7.4), every unit with its own coefficients."""
@@ -109,7 +142,9 @@ class PoissonProblem:
             a = inverse * _dot(moved, q)
             q -= a * change
             stack.append(a)
-        q = self._basis @ (self._inverse * (self._basis.T @ q))
+        q = self.basis @ (self.inverse * (self.basis.T @ q))
+        if self.allowed is not None:
+            q *= self.allowed  # still positive definite on the features that a unit has
         for (moved, change, inverse), a in zip(pairs, reversed(stack), strict=True):
             q += moved * (a - inverse * _dot(change, q))
         return q
@@ -117,8 +152,8 @@ class PoissonProblem:
     def _search(self, weight, direction, slope, z, rate):
         """Shorten each unit's step until its objective descends; no matrix product but one."""
         dz = self.x @ direction
-        linear = _dot(self._penalty * weight, direction) - _dot(direction, self._x_counts)
-        quadratic = _dot(self._penalty * direction, direction)
+        linear = _dot(self.penalty * weight, direction) - _dot(direction, self.x_counts)
+        quadratic = _dot(self.penalty * direction, direction)
         before = rate.sum(0)
         slack = 1e-6 * before  # float32 cannot tell less
         step = torch.ones_like(slope)

@@ -1,0 +1,250 @@
+"""Poisson GLMs: what a linear model of the same inputs knows of held-out spikes.
+
+Three baselines, the strongest of which counts: ``past`` sees the spikes of all units up to the window's start,
+``every`` sees every bin before the predicted one, ``same_bin`` also what the token likelihood knows of the bin itself:
+the counts of units of lower index, and how often the unit itself has fired in it. Inputs and frames are those of the
+model.
+
+Memory and time are bounded whatever the recording's length and its number of units: see :class:`Budget`.
+
+Shape suffixes: R rows (bins), F features, U units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.baselines.glm.design import Choice, Design, Variant
+from neuroformer.baselines.glm.model import Glm
+from neuroformer.baselines.glm.own_spikes import OwnSpikes
+from neuroformer.baselines.glm.poisson_regression import CELLS, PoissonFit, PoissonProblem
+from neuroformer.baselines.glm.search import GRID, STEP, Search, num_features, options_of, tune
+from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import Windows
+from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
+
+VARIANTS: tuple[Variant, ...] = ("past", "every", "same_bin")
+_START = 1e4  # the first penalty that is tried
+_TOLERANCE = 1e-5  # nats a spike from the optimum
+_CAPACITY = ("harmonics", "components", "input_penalty", "rank", "num_basis")  # up their grids, a GLM can do more
+_OF_INPUTS = ("harmonics", "components", "squares")  # what one variant's search tells the others
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much data the steps of a fit may look at.
+
+    Attributes
+    ----------
+    tune_rows, tune_counts : the first search sees so many bins, or so many bins x units if more
+    search_work : bins x features x units of the second search
+    fit_work : likewise of the final fit; its spikes are those of all training bins, its expected counts are estimated
+        from as many bins as this allows
+    cells : bins x features that are in memory at once
+    least_rows : bins that are always looked at
+    """
+
+    tune_rows: int = 8_000
+    tune_counts: int = 600_000
+    search_work: float = 4e9
+    fit_work: float = 2e10
+    cells: int = 32_000_000
+    least_rows: int = 8_000
+
+    def rows(self, work: float, features: int, units: int, groups: int) -> int:
+        return max(self.least_rows, int(min(work / (features * units), self.cells / (features * groups))))
+
+
+def fit_glms(prepared: Prepared, *, seed: int = 0, budget: Budget = Budget()) -> dict[str, Glm]:
+    """All three variants, each starting from what the one before has found."""
+    glms: dict[str, Glm] = {}
+    glm = None
+    for variant in VARIANTS:
+        glms[variant] = glm = fit_glm(prepared, variant=variant, seed=seed, like=glm, budget=budget)
+    return glms
+
+
+def fit_glm(
+    prepared: Prepared, *, variant: Variant, seed: int = 0, like: Glm | None = None, budget: Budget = Budget()
+) -> Glm:
+    """Tune on validation windows, fit on training windows.
+
+    Log link, L2 penalty on standardised features. Features of a bin: the spikes of every unit (in a large population,
+    the unit's own and the population's patterns, see :class:`~neuroformer.baselines.glm.design.Design`) under
+    log-spaced raised cosines of the distance to the bin (:class:`Choice`); linear inputs standardised, Fourier inputs
+    by harmonics, both read at the bin's centre; principal components of the clip of frames up to the bin's end, and
+    their squares; for ``past`` also the bin's place in the window; for ``same_bin`` the counts of units of lower
+    index in the bin itself, and where validation prefers it a distribution of counts that knows the unit's own
+    earlier spikes of the bin (:class:`~neuroformer.baselines.glm.own_spikes.OwnSpikes`). Options are chosen one after
+    another on a part of the data, then those that add features again on all that the budget allows. Time before a
+    segment's origin counts as silence.
+
+    Parameters
+    ----------
+    prepared : the recording, as for the model
+    variant : "past" sees spikes before the window, "every" those of all bins before the predicted one, "same_bin" also
+        those of lower units in that bin
+    seed : which training windows the searches see
+    like : another variant, fitted on the same data: the search starts from its choice and keeps its inputs'
+        features ("same_bin" keeps all of its choice), which saves most of the time
+    budget : how much data is looked at
+
+    Raises
+    ------
+    ValueError
+        An unknown variant, or no training window.
+    """
+    if variant not in VARIANTS:
+        raise ValueError(f"variant is {variant!r}; expected {' or '.join(map(repr, VARIANTS))}")
+    train, valid = prepared.windows("train"), prepared.windows("valid")
+    if len(train) == 0 or len(valid) == 0:
+        raise ValueError(f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both")
+    design = Design(prepared, variant, max(GRID["components"]))
+    offset = torch.tensor(prepared.normalization["unit_rate"]).log()
+    glm = Glm(design, offset, torch.tensor(prepared.normalization["unit_peak"]).log())
+    rng = np.random.default_rng(seed)
+    some = lambda windows, rows: windows[_sample(rng, len(windows), max(1, rows // design.shape.current))]
+    rows = max(budget.tune_rows, budget.tune_counts // prepared.index.num_units)
+    search = Search(glm, some(train, rows), some(valid, rows))
+    options = [name for name in options_of(design) if like is None or name not in _OF_INPUTS]
+    if variant == "same_bin" and like is not None:
+        options = ["same_bin_penalty"]
+    setting, tried = tune(search, options, Choice() if like is None else like.setting, _START, (1, -1))
+    # few bins favour few features: with all of them, more may be better
+    more = [name for name in options if name in _CAPACITY]
+    units = sum(stop - start for start, stop in (design.groups[g] for g in search.groups))
+    rows = budget.rows(budget.search_work, num_features(glm, train, setting), units, len(search.groups))
+    search = Search(glm, some(train, rows), some(valid, rows))
+    setting, tried_on_all = tune(search, more, setting, setting.penalty * STEP, (1,))
+    rows = budget.rows(budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1)
+    sample, held = some(train, rows), some(valid, rows)
+    del search
+    fits = _fit(glm, train, sample, setting)
+    glm.own_spikes = _own_spikes(glm, sample, held) if variant == "same_bin" else None
+    _warn_unless_converged(variant, fits)
+    glm.choice = dataclasses.asdict(setting) | {
+        "variant": variant,
+        "form": design.form,
+        "valid_bits_per_spike": bits_per_spike(*glm.log_likelihood(held)),
+        "tried": tried,
+        "tried_on_all": tried_on_all,
+        "converged": all(f.converged for f in fits),
+        "iterations": max(f.iterations for f in fits),
+        "num_features": max(len(w) for w in glm.weights) - 1,
+        "rows": len(sample) * design.shape.current,
+        "spikes_of_rows": len(train) * design.shape.current,
+        "own_spikes": glm.own_spikes is not None,
+    }
+    return glm
+
+
+def glm_bits_per_spike(glm: Glm, prepared: Prepared, part: str = "test") -> float:
+    """Bits/spike of a GLM against the null, over windows that tile the held-out blocks, empty ones included.
+
+    The GLM's binned likelihood carries ``log k!``, as the null does, so that the figure compares with
+    that of the token model, which is a likelihood of the same counts.
+    """
+    return bits_per_spike(*glm.log_likelihood(prepared.windows(part)))
+
+
+def glm_scores(prepared: Prepared, *, seed: int = 0) -> dict[str, Any]:
+    """Flat scores of all variants on held-out windows.
+
+    Returns
+    -------
+    dict
+        ``bits_per_spike_glm_<variant>``; ``bits_per_spike_glm``, the strongest; ``bits_per_spike_glm_within_bins``,
+        ``same_bin`` minus ``every``: what the earlier spikes of the same bin (of lower units, and the unit's own) tell
+        beyond all bins before. The token likelihood uses them too, so that about as much of the model's bits/spike
+        speaks of coincidences finer than ``window.dt``, not of prediction in time. ``glm_form``: "full" (units see
+        each other one by one) or "patterns" (a large population); ``glm_seconds``.
+    """
+    start = time.perf_counter()
+    glms = fit_glms(prepared, seed=seed)
+    bits = {variant: glm_bits_per_spike(glm, prepared) for variant, glm in glms.items()}
+    out: dict[str, Any] = {f"bits_per_spike_glm_{variant}": value for variant, value in bits.items()}
+    out["bits_per_spike_glm"] = max(bits.values())
+    out["bits_per_spike_glm_within_bins"] = bits["same_bin"] - bits["every"]
+    return out | {"glm_form": glms["past"].choice["form"], "glm_seconds": time.perf_counter() - start}
+
+
+# -- the final fit -------------------------------------------------------------------------------------------
+
+
+def _fit(glm: Glm, train: Windows, sample: Windows, setting: Choice) -> list[PoissonFit]:
+    """Weights of every group: expected counts from a sample of windows, spikes from all of them."""
+    shared_RF, groups = glm.standardise(sample, setting), range(len(glm.design.groups))
+    if len(sample) < len(train):
+        for g in groups:  # the scales of their features must be known before all windows are read
+            glm.scale_group(sample, g)
+        x_counts = _x_counts(glm, train)
+    else:
+        x_counts = None
+    fits = []
+    for g in groups:
+        x_RF = glm.standardise_group(shared_RF, sample, g)
+        offset = glm.offset[slice(*glm.design.groups[g])] + float(np.log(len(train) / len(sample)))
+        relative_F, allowed_FU = glm.relative(g)
+        here = x_RF.T @ glm.design.counts(sample, g) if x_counts is None else x_counts[g]
+        problem = PoissonProblem(x_RF, here, offset, relative_F, allowed_FU)
+        rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
+        fits.append(problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE))
+    glm.weights = [f.weight_FU for f in fits]
+    return fits
+
+
+def _x_counts(glm: Glm, train: Windows) -> list[Tensor]:
+    """(F, U) features times counts of every group, summed over all training windows, some at a time."""
+    out: list[Tensor] = []
+    for i in range(0, len(train), glm.design.chunk):
+        part = train[i : i + glm.design.chunk]
+        shared_RF = glm.shared(part)
+        for g in range(len(glm.design.groups)):
+            here = (glm.with_group(shared_RF, part, g).T @ glm.design.counts(part, g)).double()
+            if i == 0:
+                out.append(here)
+            else:
+                out[g] += here
+    return [total.float() for total in out]
+
+
+def _own_spikes(glm: Glm, train: Windows, valid: Windows) -> list[OwnSpikes] | None:
+    """Lines for first and further spikes, fitted on training windows; None where validation prefers Poisson counts."""
+    bins = glm.design.shape.current
+    lines, gain = [], 0.0
+    for g, (start, stop) in enumerate(glm.design.groups):
+        few = max(1, CELLS // (bins * (stop - start)))
+
+        def seen(windows: Windows, g=g, few=few) -> tuple[Tensor, Tensor]:
+            windows = windows[:: -(-len(windows) // few)]
+            x_RF = glm.with_group(glm.shared(windows), windows, g)
+            return glm.log_rates(x_RF, glm.weights[g], g), glm.design.counts(windows, g)
+
+        z_RU, counts_RU = seen(train)
+        lines.append(OwnSpikes.fit(z_RU, counts_RU))
+        z_RU, counts_RU = seen(valid)
+        poisson = poisson_log_likelihood(counts_RU.numpy(), z_RU.double().exp().numpy())
+        gain += lines[-1].log_likelihood(counts_RU, z_RU) - poisson
+    return lines if gain > 0 else None
+
+
+def _warn_unless_converged(variant: str, fits: list[PoissonFit]) -> None:
+    worst = max(fits, key=lambda f: f.decrement)
+    if not worst.converged:
+        warnings.warn(
+            f"the GLM ({variant}) stopped {worst.decrement:.2g} nats/spike from its optimum after "
+            f"{worst.iterations} iterations",
+            stacklevel=3,
+        )
+
+
+def _sample(rng: np.random.Generator, size: int, most: int) -> np.ndarray:
+    return np.sort(rng.permutation(size)[:most])
