@@ -24,11 +24,11 @@ from sklearn.exceptions import NotFittedError
 
 from neuroformer.bundle.bundle import check_units, load_model, read_bundle
 from neuroformer.config import Config, TargetConfig, from_dict, load_config
-from neuroformer.data.batch import BatchBuilder, label_values
-from neuroformer.data.normalization import fit_normalization, turn_start
+from neuroformer.data.batch import label_values
+from neuroformer.data.normalization import turn_start
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex, Windows, nanoseconds, to_ticks
+from neuroformer.data.windows import Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
 from neuroformer.decoding.finetune import extend, finetune
 from neuroformer.metrics import target_score
@@ -330,14 +330,8 @@ def _numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _whole(rec: Recording, config: Config, normalization: dict | None = None) -> Prepared:
     """A recording with nothing held out: the caller's moments say what trains."""
-    segments = rec.domain
-    num_ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // nanoseconds(config.window.dt)
-    blocks = np.stack([np.arange(len(segments)), np.zeros(len(segments), np.int64), num_ticks], 1)
-    none = np.zeros((0, 3), np.int64)
-    split = Split(segments, {"train": blocks, "valid": none, "test": none}, config.window.dt)
-    index = SpikeIndex.from_recording(rec, segments, config.window.dt)
-    scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
-    return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale))
+    split = Split.whole(rec.domain, config.window.dt, ["train"])
+    return Prepared.of(rec, config, split, normalization)
 
 
 def _labelled(moments: Moments, y: np.ndarray) -> Recording:

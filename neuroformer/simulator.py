@@ -13,12 +13,10 @@ from tqdm import tqdm
 from neuroformer.bundle.bundle import LIKELIHOOD, load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
-from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.prepared import Prepared
-from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.readout import readout_rates
-from neuroformer.generation.sequences import new_stimulus, simulation_device, whole_recording
+from neuroformer.generation.sequences import new_stimulus, prepared_whole, simulation_device
 from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
 from neuroformer.model.neuroformer import Neuroformer
@@ -87,17 +85,8 @@ class Simulator:
         if stimulus is not None:
             p = with_stimulus(p, self.bundle.units, stimulus)
             identity["stimulus"] = p.rec.sha256()
-        made = simulate(
-            self.model,
-            p.rec,
-            p.split,
-            p.index,
-            p.builder,
-            p.config,
-            progress=progress,
-            identity=identity,
-            folder=None if folder is None else Path(folder),
-        )
+        parts = None if folder is None else Path(folder)
+        made = simulate(self.model, p, progress=progress, identity=identity, folder=parts)
         assert made is not None
         return made.recording
 
@@ -169,10 +158,7 @@ def with_stimulus(prepared: Prepared, unit_ids: list[str], stimulus: Stimulus) -
                 f"the frames of '{rec.name}' have {got} pixels; the model was trained on "
                 f"{' x '.join(map(str, known))}: resize them"
             )
-    split = whole_recording(rec, config)
-    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
-    builder = BatchBuilder(rec, index, config, prepared.normalization)
-    return dataclasses.replace(prepared, rec=rec, config=config, split=split, index=index, builder=builder)
+    return prepared_whole(rec, config, prepared.normalization)
 
 
 class Scored(NamedTuple):
@@ -187,12 +173,12 @@ def scored(model: Neuroformer, p: Prepared, simulated: Recording, *, progress: b
     """Every score of a simulation of held-out trials: windows after the true past are drawn, and the loops run on, to
     compare with.
     """
-    g, given = p.config.generate, (model, p.rec, p.split)
-    after_truth = simulate_true_past(*given, p.index, p.builder, p.config, progress=progress)
+    g = p.config.generate
+    after_truth = simulate_true_past(model, p, progress=progress)
     parts = recorded_trials(p.rec, p.split, g.split, g.max_seconds)
     closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
     chains = _chains(model, p, simulated, parts, true_past, progress)
-    readout = readout_rates(model, p.index, p.builder, _limited(p))
+    readout = readout_rates(model, p, _limited(p))
     with tqdm(bar_format="{desc} [{elapsed}]", disable=not progress) as bar:
         scores = score_simulation(
             closed,
@@ -220,6 +206,6 @@ def _chains(
 ) -> Chains:
     """The simulation run on from trial to trial for a minute, to see it drift."""
     order_LC = chain_order(parts.held_out)
-    recordings = simulate_chain(model, p.rec, p.split, p.builder, p.config, simulated, order_LC, progress=progress)
+    recordings = simulate_chain(model, p, simulated, order_LC, progress=progress)
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     return chained(order_LC, legs, parts, true_past, p.config.seed)

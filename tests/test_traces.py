@@ -13,12 +13,11 @@ from scipy import stats
 import neuroformer
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, apply_overrides, from_dict
-from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.prepared import prepare
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.generation import simulate as module
-from neuroformer.generation.sequences import whole_recording
+from neuroformer.generation.sequences import prepared_whole
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
@@ -191,7 +190,7 @@ def test_spikes_of_the_same_cells_are_out_of_reach():
 def test_a_simulation_sees_what_it_made_and_nothing_else(kind):
     rec = recording(samples=1200, kind=kind)
     model, prepared = model_of(rec, kind)
-    run = lambda p, m=model: simulate(m, p.rec, p.split, p.index, p.builder, p.config, progress=False).recording
+    run = lambda p, m=model: simulate(m, p, progress=False).recording
     first = run(prepared)
     start = prepared.split.intervals("test")[0, 0]
     values = rec.traces.values.copy()
@@ -211,10 +210,7 @@ def test_a_sequence_draws_the_same_alone_and_among_many():
     model, prepared = model_of(rec, "gaussian")
     many = from_dict({**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 3, "max_seconds": 2.0}})
     one = from_dict({**neuroformer.config.to_dict(prepared.config), "generate": {"samples": 1, "max_seconds": 2.0}})
-    runs = [
-        simulate(model, rec, prepared.split, prepared.index, prepared.builder, c, progress=False).recording
-        for c in (many, one)
-    ]
+    runs = [simulate(model, replace(prepared, config=c), progress=False).recording for c in (many, one)]
     of = lambda r, q: r.traces.values[(r.traces.times > r.trials["start"][q]) & (r.traces.times < r.trials["stop"][q])]
     np.testing.assert_allclose(of(runs[0], 0), of(runs[1], 0), rtol=1e-6)
     assert np.abs(of(runs[0], 0) - of(runs[0], 1)).max() > 0.1  # another sample of the same block
@@ -227,7 +223,7 @@ def changed(prepared, **generate):
 
 
 def run_of(model, p, config, **options):
-    return simulate(model, p.rec, p.split, p.index, p.builder, config, progress=False, **options)
+    return simulate(model, replace(p, config=config), progress=False, **options)
 
 
 def test_a_killed_simulation_of_traces_goes_on_to_the_identical_result(tmp_path, monkeypatch):
@@ -301,10 +297,8 @@ def test_traces_of_a_stretch_from_a_given_past_and_of_a_new_stimulus():
     again = run_of(model, same, changed(p, interval="[30, 33]", past_from=90)).recording
     np.testing.assert_array_equal(again.traces.values, given.traces.values)
     new = silence(5.0, rec.unit_ids, p.config)
-    split = whole_recording(new, p.config)
-    index = SpikeIndex.from_recording(new, split.segments, 0.1)
-    builder = BatchBuilder(new, index, p.config, p.normalization)
-    made = simulate(model, new, split, index, builder, changed(p, max_seconds=0), progress=False)
+    whole = prepared_whole(new, changed(p, max_seconds=0), p.normalization)
+    made = simulate(model, whole, progress=False)
     assert made.recording.traces.values.shape == (50, 4) and np.isfinite(made.recording.traces.values).all()
 
 

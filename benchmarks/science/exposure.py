@@ -88,12 +88,12 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     if not (folder / "bundle.json").exists():
         train(rec, config, folder, progress=False, resume=True)
     p, model = _prepared(rec, config, folder, samples), load_best(folder)
-    closed = simulate(model, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    closed = simulate(model, p, progress=False)
     assert closed is not None
-    after = simulate_true_past(model, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    after = simulate_true_past(model, p, progress=False)
     parts = recorded_trials(p.rec, p.split, p.config.generate.split, p.config.generate.max_seconds)
     order_LC = chain_order(parts.held_out)
-    recordings = simulate_chain(model, p.rec, p.split, p.builder, p.config, closed.recording, order_LC, progress=False)
+    recordings = simulate_chain(model, p, closed.recording, order_LC, progress=False)
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     chains = chained(order_LC, legs, parts, simulated_trials(after, parts.held_out), config.seed)
     late: dict[str, Any] = late_scores(chains, bootstraps=0)

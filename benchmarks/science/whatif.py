@@ -46,8 +46,7 @@ def run(folder: Path, samples: int = 8, max_seconds: float = 12.0) -> dict[str, 
         g = dataclasses.replace(
             p.config.generate, samples=samples, max_seconds=max_seconds, interventions=interventions
         )
-        config = dataclasses.replace(p.config, generate=g)
-        result = simulate(model, p.rec, p.split, p.index, p.builder, config, progress=False)
+        result = simulate(model, p.asking(g), progress=False)
         assert result is not None
         return result.recording
 

@@ -19,7 +19,8 @@ from neuroformer.bench.checkout import make_importable
 from neuroformer.bench.naive_loop import naive_rollout
 from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig
-from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.batch import Batch
+from neuroformer.data.prepared import Prepared
 from neuroformer.generation import replay as replay_module
 from neuroformer.generation import rollout as module
 from neuroformer.generation.rollout import rollout_windows
@@ -103,9 +104,9 @@ def scheduled() -> Iterator[None]:
 
 
 def _windows(
-    model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray, cuda_graph: bool
+    model: Neuroformer, prepared: Prepared, what: Sequences, lengths: np.ndarray, cuda_graph: bool
 ) -> Iterator[Spikes]:
-    windows = rollout_windows(model, builder, what, GenerateConfig(cuda_graph=cuda_graph), SEED)
+    windows = rollout_windows(model, prepared.asking(GenerateConfig(cuda_graph=cuda_graph), SEED), what)
     for number in lengths:
         Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.sos.device)
         yield next(windows).made
@@ -113,7 +114,7 @@ def _windows(
 
 def ours(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     what: Sequences,
     lengths: np.ndarray,
     *,
@@ -122,13 +123,13 @@ def ours(
     """The spikes of all windows, and the seconds that took."""
     with scheduled():
         begin = time.perf_counter()
-        parts = list(_windows(model, builder, what, lengths, cuda_graph))
+        parts = list(_windows(model, prepared, what, lengths, cuda_graph))
         return Spikes.join(parts), time.perf_counter() - begin
 
 
 def pace(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     what: Sequences,
     lengths: np.ndarray,
     *,
@@ -140,37 +141,39 @@ def pace(
     """
     with scheduled():
         begin, times = time.perf_counter(), []
-        for _ in _windows(model, builder, what, lengths, cuda_graph):
+        for _ in _windows(model, prepared, what, lengths, cuda_graph):
             times.append(time.perf_counter() - begin)
     return float(lengths[start:].sum() / (times[-1] - times[start - 1])), times[start - 1]
 
 
-def naive(model: Neuroformer, builder: BatchBuilder, what: Sequences, lengths: np.ndarray) -> tuple[Spikes, float]:
+def naive(model: Neuroformer, prepared: Prepared, what: Sequences, lengths: np.ndarray) -> tuple[Spikes, float]:
     """The same of the naive loop, one sequence after another."""
     model = plain(model)
     begin, parts = time.perf_counter(), []
     for q in range(len(what)):
         start = int(what.start[q])
-        for new in naive_rollout(model, builder, int(what.segment[q]), start, lengths[:, q], int(what.ident[q]), SEED):
+        for new in naive_rollout(
+            model, prepared.builder, int(what.segment[q]), start, lengths[:, q], int(what.ident[q]), SEED
+        ):
             tick, unit = np.array(new, np.int64).T
             parts.append(Spikes(np.full(len(new), q), tick + start, unit))
     return Spikes.join(parts), time.perf_counter() - begin
 
 
-def agree(model: Neuroformer, builder: BatchBuilder) -> bool:
+def agree(model: Neuroformer, prepared: Prepared) -> bool:
     """In float64, do both give the same spikes: two stimuli, two windows?"""
     double = model.double()
-    what, lengths = sequences(2, 1, 2, builder.shape), schedule(2, 2) // 3 + 1
-    same = _same(*(side(double, builder, what, lengths)[0] for side in (ours, naive)))
+    what, lengths = sequences(2, 1, 2, prepared.builder.shape), schedule(2, 2) // 3 + 1
+    same = _same(*(side(double, prepared, what, lengths)[0] for side in (ours, naive)))
     model.float()
     return same
 
 
-def graph_agrees(model: Neuroformer, builder: BatchBuilder, num_sequences: int = 24) -> bool:
+def graph_agrees(model: Neuroformer, prepared: Prepared, num_sequences: int = 24) -> bool:
     """In float64, do replayed steps give the spikes of the others, over three windows?"""
     double = model.double()
-    what, lengths = sequences(num_sequences // 2, 2, 3, builder.shape), schedule(num_sequences, 3)
-    same = _same(*(ours(double, builder, what, lengths, cuda_graph=on)[0] for on in (True, False)))
+    what, lengths = sequences(num_sequences // 2, 2, 3, prepared.builder.shape), schedule(num_sequences, 3)
+    same = _same(*(ours(double, prepared, what, lengths, cuda_graph=on)[0] for on in (True, False)))
     model.float()
     return same
 
@@ -192,18 +195,18 @@ def run(repeats: int = 3, windows: int = 2) -> dict[str, Any]:
     """
     torch.set_num_threads(THREADS)
     model, p = reference_size.prepared()
-    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p.builder)}
+    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p)}
     if not out["checked"]:
         return out
     one = sequences(1, 1, windows, p.builder.shape)
     pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in CASES}
     for repeat in range(repeats + 1):
         lengths = schedule(1, windows)
-        naive_rate = lengths.sum() / naive(model, p.builder, one, lengths)[1]
+        naive_rate = lengths.sum() / naive(model, p, one, lengths)[1]
         for name, (stimuli, samples) in CASES.items():
             what = sequences(stimuli, samples, windows, p.builder.shape)
             lengths = schedule(len(what), windows)
-            rate = lengths.sum() / ours(model, p.builder, what, lengths)[1]
+            rate = lengths.sum() / ours(model, p, what, lengths)[1]
             if repeat:  # the first round warms up
                 pairs[name].append((rate, naive_rate))
     for name, found in pairs.items():
@@ -235,7 +238,7 @@ def run_gpu(num_sequences: int = 512, windows: int = 40, start: int = 6, device:
         return None
     make_importable()
     model, p = reference_size.prepared(seconds=200.0)
-    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p.builder)}
+    out: dict[str, Any] = {"bench": "generate", "checked": agree(model, p)}
     model = model.to(device if device != "cuda" else simulation_device("gpu"))
     what = sequences(num_sequences, 1, windows, p.builder.shape)
     lengths = schedule(num_sequences, windows)
@@ -243,8 +246,8 @@ def run_gpu(num_sequences: int = 512, windows: int = 40, start: int = 6, device:
     for name, on in (("_without_graph", False), ("", True)):
         try:
             if on:
-                out["checked_graph"] = graph_agrees(model, p.builder)
-            found = [pace(model, p.builder, what, lengths, cuda_graph=on, start=start) for _ in range(3)]
+                out["checked_graph"] = graph_agrees(model, p)
+            found = [pace(model, p, what, lengths, cuda_graph=on, start=start) for _ in range(3)]
         except Exception as error:  # noqa: BLE001  # one way that fails says nothing about the other
             out |= {f"failed{name}": f"{type(error).__name__}: {error}"[:2000], "checked": False}
             continue
@@ -252,7 +255,7 @@ def run_gpu(num_sequences: int = 512, windows: int = 40, start: int = 6, device:
         out[f"tokens_per_second{name}"] = statistics.median(rates)
         out[f"seconds_to_start{name}"] = statistics.median(begun)
     if device == "cuda" and "failed" not in out:
-        out["profile"] = profile(lambda: ours(model, p.builder, what, lengths[:start]))
+        out["profile"] = profile(lambda: ours(model, p, what, lengths[:start]))
     out["checked"] &= out.get("checked_graph", False)
     return out | {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from neuroformer.config import Config
-from neuroformer.data.batch import BatchBuilder
+import torch
+
+from neuroformer.config import Config, GenerateConfig
+from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.configured import configured
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.splits import Split, make_split
@@ -18,7 +22,7 @@ from neuroformer.recording import Recording
 @dataclass
 class Prepared:
     """A recording prepared for one configuration: split, index, normalisation, batch builder; and what it lacks of
-    the inputs of the whole run.
+    the inputs of the whole run. :func:`prepare` makes it.
     """
 
     rec: Recording
@@ -29,9 +33,40 @@ class Prepared:
     builder: BatchBuilder
     lacks: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(
+        cls,
+        rec: Recording,
+        config: Config,
+        split: Split,
+        normalization: dict[str, Any] | None = None,
+        lacks: Sequence[str] = (),
+    ) -> Prepared:
+        """A recording as it is, indexed on the clock of a given split; with ``normalization`` nothing is fitted."""
+        index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
+        scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
+        return cls(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
+
     def windows(self, part: str, **options) -> Windows:
         """Windows that tile one part of the split."""
         return tile(self.split.blocks[part], self.builder.shape, **options)
+
+    def batches(self, windows: Windows, size: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """Batches of ``size`` consecutive windows (0: twice the training batch), on a device."""
+        size = size or 2 * self.config.train.batch_size
+        for piece in windows.pieces(size):
+            yield self.builder(piece).to(device)
+
+    def asking(self, generate: GenerateConfig, seed: int | None = None) -> Prepared:
+        """The same recording, of which something else is to be simulated."""
+        seed = self.config.seed if seed is None else seed
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, generate=generate, seed=seed))
+
+    def with_spikes(self, index: SpikeIndex) -> Prepared:
+        """The same recording with other spikes on the same clock, which batches then hold."""
+        builder = copy.copy(self.builder)
+        builder.index = index
+        return dataclasses.replace(self, index=index, builder=builder)
 
     def describe(self) -> dict[str, Any]:
         """Plain values that identify the training data: the units, and the split with its digest."""
@@ -47,17 +82,8 @@ def prepare(
     lacks: Sequence[str] = (),
     split: Split | None = None,
 ) -> Prepared:
-    """Split (as configured, or as given), index and normalise a recording; with ``normalization`` (of a bundle), nothing is
-    fitted."""
+    """Read a recording as configured, split it (as configured, or as given), index and normalise it; with
+    ``normalization`` (of a bundle), nothing is fitted.
+    """
     rec = configured(rec, config)
-    split = make_split(rec, config) if split is None else split
-    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
-    scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
-    return Prepared(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
-
-
-def in_order(prepared: Prepared, part: str, batch_size: int = 0) -> list[Windows]:
-    """Windows that tile one part, cut into batches."""
-    windows = prepared.windows(part)
-    size = batch_size or 2 * prepared.config.train.batch_size
-    return [windows[i : i + size] for i in range(0, len(windows), size)]
+    return Prepared.of(rec, config, make_split(rec, config) if split is None else split, normalization, lacks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,15 @@ class Split:
     segments: np.ndarray
     blocks: dict[str, np.ndarray]
     dt: float
+
+    @classmethod
+    def whole(cls, segments: np.ndarray, dt: float, parts: Sequence[str] = PARTS) -> Split:
+        """A split that holds nothing out: each of ``parts`` is all of the segments (N, 2 seconds), the others are
+        empty.
+        """
+        ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // nanoseconds(dt)
+        every = np.stack([np.arange(len(ticks)), np.zeros_like(ticks), ticks], 1).astype(np.int64)
+        return cls(segments, {part: every if part in parts else every[:0] for part in PARTS}, dt)
 
     def sha256(self) -> str:
         """Digest that names this split in a bundle."""

@@ -49,7 +49,7 @@ def encode_current(index: SpikeIndex, windows: Windows, shape: WindowShape, max_
 
     ``max_tokens`` keeps only the first spikes of a window (0: all); compare offsets to count the dropped ones.
     """
-    start = index.base[windows.segment] + windows.tick
+    start = windows.bins(index)
     tokens = _slice(index, start, start + shape.current, start)
     if max_tokens <= 0:
         return tokens

@@ -57,7 +57,7 @@ class TraceIndex:
                 f"window.dt is {index.dt:g} s, but the traces of '{rec.name}' come every "
                 f"{1 / rec.traces.rate_hz:.6g} s: two samples fall into one bin; use that as window.dt, or less"
             )
-        self.base, self.index = index.base, index
+        self.index = index
         self.values = np.full((index.total_ticks, rec.num_units), np.nan, np.float32)
         self.values[keys] = rec.traces.values[inside]
 
@@ -68,14 +68,14 @@ class TraceIndex:
         if past is not None:
             current = np.full((len(windows), shape.current, self.values.shape[1]), np.nan, np.float32)
             return TraceWindows(torch.from_numpy(past), torch.from_numpy(current))
-        start = self.base[windows.segment] + windows.tick
+        start = windows.bins(self.index)
         current = self.values[start[:, None] + np.arange(shape.current)]
         return TraceWindows(torch.from_numpy(self.past(windows, shape)), torch.from_numpy(current))
 
     def past(self, windows: Windows, shape: WindowShape) -> np.ndarray:
         """(W, L, U) samples of the bins before each window, NaN before the segment's origin."""
         back = np.arange(-shape.past, 0)
-        rows = (self.base[windows.segment] + windows.tick)[:, None] + back
+        rows = windows.bins(self.index)[:, None] + back
         out = self.values[np.maximum(rows, 0)]
         out[windows.tick[:, None] + back < 0] = np.nan
         return out

@@ -188,9 +188,17 @@ class Windows:
     def __getitem__(self, which) -> Windows:
         return Windows(self.segment[which], self.tick[which])
 
+    def pieces(self, size: int) -> list[Windows]:
+        """Consecutive pieces of ``size`` windows; the last may be shorter."""
+        return [self[first : first + size] for first in range(0, len(self), size)]
+
     def starts(self, index: SpikeIndex) -> np.ndarray:
         """(W,) float64 seconds."""
         return index.origins[self.segment] + self.tick * index.dt
+
+    def bins(self, index: SpikeIndex) -> np.ndarray:
+        """(W,) int64, each window's first bin on the one line of all segments' bins."""
+        return index.base[self.segment] + self.tick
 
 
 def tile(blocks: np.ndarray, shape: WindowShape, *, reach: int | None = None, phase: int = 0) -> Windows:

@@ -83,8 +83,7 @@ def linear_features(
     was_training = model.training
     model.eval()
     parts = []
-    for i in range(0, len(windows), batch_size):
-        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
+    for batch in prepared.batches(windows, batch_size, model.sos.device):
         before, h_TD, layout = model.fused(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
         seen = model.moment_counts(batch, before, head.ends, {})

@@ -94,7 +94,7 @@ def joined_windows(parts: Sequence[Windows]) -> Windows:
 
 def true_values(prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
     """(V, C) labels of every target at the values of windows; NaN where missing."""
-    parts = [prepared.builder.labels(windows[i : i + 4096]) for i in range(0, len(windows), 4096)]
+    parts = [prepared.builder.labels(piece) for piece in windows.pieces(4096)]
     names = [t.name for t in prepared.config.targets]
     return {name: np.concatenate([p[name].flatten(0, 1).numpy() for p in parts]) for name in names}
 
@@ -150,8 +150,7 @@ def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) ->
 def _predictions(model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int):
     values: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
     spreads: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
-    for i in range(0, len(windows), batch_size):
-        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
+    for batch in prepared.batches(windows, batch_size, model.sos.device):
         for name, raw in model.decoded(batch).items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)

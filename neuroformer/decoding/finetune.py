@@ -342,7 +342,7 @@ def _set_aside(windows: Windows, prepared: Prepared, targets, share: float) -> t
         raise ValueError(f"{len(rows)} windows have a label; at least 8 are needed, some of them to stop by")
     stretches = min(STRETCHES, len(rows) // 4)
     held_rows, clear_rows = [], np.ones(len(windows), bool)
-    at = prepared.index.base[windows.segment] + windows.tick
+    at = windows.bins(prepared.index)
     gap = prepared.builder.shape.reach + prepared.builder.shape.ahead
     for part in np.array_split(rows, stretches):
         size = max(1, round(share * len(part)))

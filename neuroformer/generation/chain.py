@@ -9,13 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from neuroformer.config import Config
-from neuroformer.data.batch import BatchBuilder
-from neuroformer.data.splits import Split
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.generation.rollout import rollout
 from neuroformer.generation.sequences import SAMPLES, batch_size_for
-from neuroformer.generation.simulate import as_recording, changed_builder, seconds_bar
+from neuroformer.generation.simulate import as_recording, seconds_bar, with_interventions
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -23,10 +21,7 @@ from neuroformer.recording import Recording
 
 def simulate_chain(
     model: Neuroformer,
-    rec: Recording,
-    split: Split,
-    builder: BatchBuilder,
-    config: Config,
+    prepared: Prepared,
     simulated: Recording,
     order_LC: np.ndarray,
     *,
@@ -36,24 +31,24 @@ def simulate_chain(
 
     Parameters
     ----------
-    simulated : all blocks of ``config.generate.split``, ``config.generate.samples`` times each
+    simulated : all blocks of ``generate.split``, ``generate.samples`` times each
     order_LC : (legs, chains) the blocks of each chain, one after another
     """
     legs = [simulated]
-    samples = config.generate.samples
+    samples = prepared.config.generate.samples
     rows = (order_LC[0][:, None] * samples + np.arange(samples)).ravel()
-    start, stop = _whole_windows(split, config, builder.shape.current, order_LC[1:])
-    with seconds_bar(samples * int((stop - start).sum()), split.dt, "running on", progress) as bar:
+    start, stop = _whole_windows(prepared, order_LC[1:])
+    with seconds_bar(samples * int((stop - start).sum()), prepared.split.dt, "running on", progress) as bar:
         for blocks_C in order_LC[1:]:
             blocks = np.repeat(blocks_C, samples)
-            legs.append(go_on(model, rec, split, builder, config, legs[-1], rows, blocks, bar.update))
+            legs.append(go_on(model, prepared, legs[-1], rows, blocks, bar.update))
             rows = np.arange(len(rows))
     return legs
 
 
-def _whole_windows(split: Split, config: Config, current: int, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _whole_windows(prepared: Prepared, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """First and one past the last bin of blocks of the simulated part; a rest that fills no window is left out."""
-    g = config.generate
+    g, split, current = prepared.config.generate, prepared.split, prepared.builder.shape.current
     _, start, stop = np.moveaxis(split.blocks[g.split][block], -1, 0)
     if g.max_seconds:
         stop = np.minimum(stop, start + round(g.max_seconds / split.dt))
@@ -62,10 +57,7 @@ def _whole_windows(split: Split, config: Config, current: int, block: np.ndarray
 
 def go_on(
     model: Neuroformer,
-    rec: Recording,
-    split: Split,
-    builder: BatchBuilder,
-    config: Config,
+    prepared: Prepared,
     before: Recording,
     row_Q: np.ndarray,
     block_Q: np.ndarray,
@@ -80,7 +72,7 @@ def go_on(
     ----------
     before : a simulation, or what this function returned
     row_Q : which of its sequences continue
-    block_Q : the block of ``config.generate.split`` in which each continues
+    block_Q : the block of ``generate.split`` in which each continues
 
     Returns
     -------
@@ -88,20 +80,20 @@ def go_on(
         As of :func:`neuroformer.generation.simulate.simulate`, one trial a sequence; ``sample`` counts on, because
         the random numbers differ from those of a loop that starts there.
     """
-    g, shape = config.generate, builder.shape
+    g, split, past = prepared.config.generate, prepared.split, prepared.builder.shape.past
     segment = split.blocks[g.split][block_Q, 0]
-    start, stop = _whole_windows(split, config, shape.current, block_Q)  # no silent rest amid a chain
+    start, stop = _whole_windows(prepared, block_Q)  # no silent rest amid a chain
     ident = block_Q * SAMPLES + np.asarray(before.trials["sample"], np.int64)[row_Q] + g.samples
-    history, lasted = _last_spikes(before, row_Q, start, shape.past, split.dt)
-    sequences = Sequences(segment, start, stop, ident, start - np.minimum(lasted, shape.past), history)
-    builder = changed_builder(builder, rec, split, sequences, config)
-    size = g.batch_size or batch_size_for(model, config, len(sequences))
+    history, lasted = _last_spikes(before, row_Q, start, past, split.dt)
+    sequences = Sequences(segment, start, stop, ident, start - np.minimum(lasted, past), history)
+    changed = with_interventions(prepared, sequences)
+    size = g.batch_size or batch_size_for(model, len(sequences))
     parts, guard_hits = [], 0
     for first in range(0, len(sequences), size):
-        made = rollout(model, builder, sequences[first : first + size], g, config.seed, progress)
+        made = rollout(model, changed, sequences[first : first + size], progress)
         parts.append(Spikes(made.spikes.sequence + first, made.spikes.tick, made.spikes.unit))
         guard_hits += made.guard_hits
-    return as_recording(rec, split, sequences, Spikes.join(parts).ordered(), g, config.seed, guard_hits)
+    return as_recording(prepared, sequences, Spikes.join(parts).ordered(), guard_hits)
 
 
 def _last_spikes(

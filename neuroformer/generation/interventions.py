@@ -20,7 +20,7 @@ from scipy.stats import poisson
 
 from neuroformer.config import ConfigError, InterventionConfig
 from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex
+from neuroformer.data.windows import SpikeIndex, Windows
 from neuroformer.generation.sampling import FORCED, uniforms
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 from neuroformer.recording.frames import JoinedFrames
@@ -181,7 +181,7 @@ class UnitInterventions:
         return bool(self.interventions)
 
     def window(
-        self, number: int, num_bins: int, ident_Q: np.ndarray, index: SpikeIndex, segment_Q, tick_Q
+        self, number: int, num_bins: int, ident_Q: np.ndarray, index: SpikeIndex, windows: Windows
     ) -> UnitChanges:
         """The changes in window ``number`` since the loop closed; ``index`` holds the recorded spikes."""
         silent = np.zeros((num_bins, self.num_units), bool)
@@ -194,7 +194,7 @@ class UnitInterventions:
             if not acting.any():
                 continue
             if one.value == RECORDED:
-                counts = _recorded(index, segment_Q, tick_Q, num_bins)[:, :, units]
+                counts = _recorded(index, windows, num_bins)[:, :, units]
             else:
                 counts = self._drawn(place, one, number, num_bins, ident_Q)
             forced[:, :, units] += counts * acting[:, None]
@@ -213,10 +213,10 @@ class UnitInterventions:
         return np.searchsorted(up_to, u, side="right").reshape(len(u), num_bins, -1)
 
 
-def _recorded(index: SpikeIndex, segment_Q: np.ndarray, tick_Q: np.ndarray, num_bins: int) -> np.ndarray:
+def _recorded(index: SpikeIndex, windows: Windows, num_bins: int) -> np.ndarray:
     """(Q, B, U) recorded counts of the windows."""
-    out = np.zeros((len(tick_Q), num_bins, index.num_units), np.int64)
-    first = index.base[segment_Q] + tick_Q
+    out = np.zeros((len(windows), num_bins, index.num_units), np.int64)
+    first = windows.bins(index)
     lo, hi = np.searchsorted(index.keys, [first, first + num_bins])
     for q in range(len(first)):
         np.add.at(out[q], (index.keys[lo[q] : hi[q]] - first[q], index.unit[lo[q] : hi[q]]), 1)

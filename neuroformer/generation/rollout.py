@@ -14,7 +14,7 @@ import torch
 
 from neuroformer.config import GenerateConfig
 from neuroformer.data import tokens
-from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.generation.interventions import UnitInterventions
 from neuroformer.generation.replay import Replay
@@ -45,16 +45,14 @@ class WindowResult:
 
 def rollout(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     sequences: Sequences,
-    config: GenerateConfig,
-    seed: int,
     progress: Callable[[int], object] = lambda bins: None,
     units: UnitInterventions | None = None,
 ) -> Rollout:
     """Simulate all sequences side by side; see :func:`rollout_windows`."""
     parts = []
-    for result in rollout_windows(model, builder, sequences, config, seed, units=units):
+    for result in rollout_windows(model, prepared, sequences, units=units):
         parts.append(result)
         progress(result.num_bins)
     spikes = Spikes.join([p.made for p in parts]).ordered()
@@ -64,22 +62,22 @@ def rollout(
 @torch.inference_mode()
 def rollout_windows(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     sequences: Sequences,
-    config: GenerateConfig,
-    seed: int,
     *,
     first: int = 0,
     done: Spikes | None = None,
     units: UnitInterventions | None = None,
 ) -> Iterator[WindowResult]:
-    """Simulate all sequences side by side, window after window, from window ``first`` on.
+    """Simulate all sequences side by side, window after window, from window ``first`` on, as ``generate`` and ``seed`` of
+    the configuration say.
 
-    The recording's own spikes are out of reach: ``builder`` gives frames and behavior, and the past comes from
+    The recording's own spikes are out of reach: its builder gives frames and behavior, and the past comes from
     ``sequences.history`` and from what was generated. Only spikes pass from one window to the next, so an interrupted
     simulation continues exactly: give the spikes of the finished windows as ``done``.
     On a GPU its steps are replayed (``generate.cuda_graph``).
     """
+    builder, config, seed = prepared.builder, prepared.config.generate, prepared.config.seed
     shape = builder.shape
     replay = Replay(model, config, seed) if _replays(model, config) else None
     recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
@@ -96,7 +94,7 @@ def rollout_windows(
         ident = sequences.ident[alive]
         changes = None
         if units:
-            changes = units.window(w, shape.current, ident, builder.index, windows.segment, windows.tick)
+            changes = units.window(w, shape.current, ident, builder.index, windows)
         number = np.full(len(alive), w)
         if replay is None:
             new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed, changes)
@@ -136,17 +134,15 @@ def _past(
 @torch.inference_mode()
 def rollout_true_past(
     model: Neuroformer,
-    builder: BatchBuilder,
-    index: SpikeIndex,
+    prepared: Prepared,
     sequences: Sequences,
-    config: GenerateConfig,
-    seed: int,
     progress: Callable[[int], object] = lambda bins: None,
 ) -> Rollout:
-    """The same windows, each drawn after the *recorded* past of ``index``: not a simulation, but a reference for one.
+    """The same windows, each drawn after the *recorded* past: not a simulation, but a reference for one.
 
     Where a closed loop is worse than this, the reason is that it continues from its own output.
     """
+    builder, config, seed = prepared.builder, prepared.config.generate, prepared.config.seed
     shape = builder.shape
     length = (sequences.stop - sequences.start) // shape.current
     sequence = np.repeat(np.arange(len(sequences)), length)
@@ -158,7 +154,7 @@ def rollout_true_past(
         which = np.arange(first, min(first + size, len(sequence)))
         num, which = len(which), which if replay is None else replay.filled_up(which)
         windows = Windows(sequences.segment[sequence[which]], tick[which])
-        past = tokens.encode_past(index, windows, shape)
+        past = tokens.encode_past(prepared.index, windows, shape)
         batch = builder(windows, past=past).to(model.sos.device)
         ident, number = sequences.ident[sequence[which]], window[which]
         if replay is None:

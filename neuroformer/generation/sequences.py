@@ -1,4 +1,4 @@
-"""Which sequences are simulated: a part of the split, a stretch of the recording, or a new stimulus.
+"""Which sequences are simulated: a part of the split, an interval of the recording, or a new stimulus.
 
 Shape suffixes: Q sequences.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from neuroformer.config import Config, ConfigError, GenerateConfig, block_plan
+from neuroformer.config import Config, ConfigError, block_plan
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
@@ -24,17 +26,18 @@ MAX_BATCH = 512
 MEMORY_SHARE = 0.25  # share of the free memory for the keys and values of a batch
 
 
-def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: GenerateConfig) -> Sequences:
-    """Every block of a part of the split, or of the given interval, ``config.samples`` times. A block that opens its
+def sequences_of(prepared: Prepared) -> Sequences:
+    """Every block of a part of the split, or of the given interval, ``generate.samples`` times. A block that opens its
     segment starts without a past; any other starts from the true spikes before it, and only from those. With
-    ``config.past_from`` all start from the spikes before that second.
+    ``generate.past_from`` all start from the spikes before that second.
 
     Raises
     ------
     ConfigError
-        A stretch, or a second to take the past from, that lies outside the recording.
+        An interval, or a second to take the past from, that lies outside the recording.
     """
-    blocks = _stretch(split, config.interval, shape) if config.interval else split.blocks[config.split]
+    split, shape, config = prepared.split, prepared.builder.shape, prepared.config.generate
+    blocks = _within(split, config.interval, shape) if config.interval else split.blocks[config.split]
     repeat = np.repeat(np.arange(len(blocks)), config.samples)
     segment, start, stop = blocks[repeat].T
     if config.max_seconds:
@@ -42,14 +45,14 @@ def sequences_of(split: Split, index: SpikeIndex, shape: WindowShape, config: Ge
     sample = np.tile(np.arange(config.samples), len(blocks))
     known_from = np.zeros(len(segment), np.int64)
     if config.past_from >= 0:
-        history = _given_history(index, split, config.past_from, start, shape.past)
+        history = _given_history(prepared, start)
         known_from = start - shape.past
     else:
-        history = _own_history(index, segment, start, shape.past)
+        history = _own_history(prepared.index, segment, start, shape.past)
     return Sequences(segment, start, stop, repeat * SAMPLES + sample, known_from, history)
 
 
-def _stretch(split: Split, interval: tuple[float, ...], shape: WindowShape) -> np.ndarray:
+def _within(split: Split, interval: tuple[float, ...], shape: WindowShape) -> np.ndarray:
     """(blocks, 3) the part of each segment that lies in the interval, in whole bins."""
     dt_ns = nanoseconds(split.dt)
     ends = nanoseconds(split.segments[:, 1] - split.segments[:, 0]) // dt_ns
@@ -75,16 +78,17 @@ def _own_history(index: SpikeIndex, segment: np.ndarray, start: np.ndarray, past
     return Spikes.join(parts)
 
 
-def place_of(index: SpikeIndex, split: Split, second: float, past: int) -> tuple[int, int]:
-    """The segment and the bin of a second of the recording that has ``past`` bins before it.
+def past_place(prepared: Prepared) -> tuple[int, int]:
+    """The segment and the bin of the second ``generate.past_from``, which has a window's past before it.
 
     Raises
     ------
     ConfigError
         There is none.
     """
+    second, split, past = prepared.config.generate.past_from, prepared.split, prepared.builder.shape.past
     ticks = to_ticks(second, split.segments[:, 0], split.dt)
-    holds = np.flatnonzero((ticks >= past) & (ticks <= index.num_ticks))
+    holds = np.flatnonzero((ticks >= past) & (ticks <= prepared.index.num_ticks))
     if len(holds) == 0:
         raise ConfigError(
             f"generate.past_from is {second:g} s; no trial or interval holds the {past * split.dt:g} s before it"
@@ -92,24 +96,24 @@ def place_of(index: SpikeIndex, split: Split, second: float, past: int) -> tuple
     return int(holds[0]), int(ticks[holds[0]])
 
 
-def _given_history(index: SpikeIndex, split: Split, second: float, start: np.ndarray, past: int) -> Spikes:
-    """The spikes of the ``past`` bins before one second of the recording, placed before each start."""
-    segment, tick = place_of(index, split, second, past)
-    one = _own_history(index, np.full(len(start), segment), np.full(len(start), tick), past)
+def _given_history(prepared: Prepared, start: np.ndarray) -> Spikes:
+    """The spikes of a window's past before the second ``generate.past_from``, placed before each start."""
+    (segment, tick), past = past_place(prepared), prepared.builder.shape.past
+    one = _own_history(prepared.index, np.full(len(start), segment), np.full(len(start), tick), past)
     return Spikes(one.sequence, one.tick - tick + start[one.sequence], one.unit)
 
 
-def batch_size_for(model: Neuroformer, config: Config, num_sequences: int) -> int:
+def batch_size_for(model: Neuroformer, num_sequences: int) -> int:
     """As many sequences as fit into the free memory, at most 512.
 
     A sequence keeps keys and values of its past, frames, inputs and own tokens for every block that reads them, and the
     activations of one clip while it is encoded.
     """
-    m, width = config.model, config.model.width
+    m, width = model.config.model, model.config.model.width
     frames = int(np.prod(model.frames.grid)) if model.frames is not None else 0
     rate = float(model.rates.bias.detach().exp().sum()) * model.num_bins  # spikes a window
     sizes = {"past": rate * model.past_bins / model.num_bins, "frames": frames, "current": rate}
-    kept = sum(4 * sizes.get(name, 8) for name in block_plan(config))  # twice: padded, and taken by row
+    kept = sum(4 * sizes.get(name, 8) for name in block_plan(model.config))  # twice: padded, and taken by row
     encoded = frames * (4 + 2 * m.mlp_ratio)
     each = 4.0 * width * (kept + encoded) + 4.0 * model.num_bins * (6 * model.num_units + 2 * width)
     return int(np.clip(MEMORY_SHARE * free_memory(model.sos.device) / each, 1, min(MAX_BATCH, num_sequences)))
@@ -165,9 +169,9 @@ def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
     )
 
 
-def whole_recording(rec: Recording, config: Config) -> Split:
-    """A split in which every part is the whole recording: its trials if there are any, else its domain."""
+def prepared_whole(rec: Recording, config: Config, normalization: dict[str, Any]) -> Prepared:
+    """A new stimulus, prepared with every part of the split the whole of it: its trials if there are any, else its
+    domain.
+    """
     segments = rec.trial_intervals if rec.num_trials else rec.domain
-    ticks = nanoseconds(segments[:, 1] - segments[:, 0]) // nanoseconds(config.window.dt)
-    blocks = np.stack([np.arange(len(ticks)), np.zeros_like(ticks), ticks], 1).astype(np.int64)
-    return Split(segments, dict.fromkeys(("train", "valid", "test"), blocks), config.window.dt)
+    return Prepared.of(rec, config, Split.whole(segments, config.window.dt), normalization)

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from neuroformer.config import Config, GenerateConfig, InterventionConfig
+from neuroformer.config import InterventionConfig
 from neuroformer.data.batch import BatchBuilder
-from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex
+from neuroformer.data.prepared import Prepared
 from neuroformer.generation.interventions import UnitInterventions, changed_recording, simulated_spans
 from neuroformer.generation.rollout import WindowResult, rollout_true_past, rollout_windows
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
@@ -46,22 +45,18 @@ class Simulation:
 
 def simulate(
     model: Neuroformer,
-    rec: Recording,
-    split: Split,
-    index: SpikeIndex,
-    builder: BatchBuilder,
-    config: Config,
+    prepared: Prepared,
     *,
     folder: Path | None = None,
     identity: dict | None = None,
     part: tuple[int, int] = (1, 1),
     progress: bool = True,
 ) -> Simulation | None:
-    """Simulate a part of the split, or what ``config.generate`` asks for, in closed loop.
+    """Simulate a part of the split, or what ``generate`` of its configuration asks for, in closed loop.
 
     Parameters
     ----------
-    rec, split, index, builder
+    prepared : Prepared
         The recording as it was prepared for training; only its spikes (or samples of traces) before each start are
         read, and those that an intervention clamps a unit to.
     folder : Path, optional
@@ -76,15 +71,15 @@ def simulate(
     -------
     Simulation, or None for a share
     """
-    g = config.generate
-    sequences = sequences_of(split, index, builder.shape, g)
-    builder = changed_builder(builder, rec, split, sequences, config)
-    size = g.batch_size or batch_size_for(model, config, len(sequences))
+    g, split = prepared.config.generate, prepared.split
+    sequences = sequences_of(prepared)
+    changed = with_interventions(prepared, sequences)
+    size = g.batch_size or batch_size_for(model, len(sequences))
     size = max(1, min(size, -(-len(sequences) // part[1])))
-    run, kind = _runner(model, split, builder, config, sequences)
+    run, kind = _runner(model, changed, sequences)
     store = None
     if folder is not None:
-        facts = {"generate": dataclasses.asdict(g), "seed": config.seed, "recording": rec.name}
+        facts = {"generate": dataclasses.asdict(g), "seed": prepared.config.seed, "recording": prepared.rec.name}
         facts |= {"split": split.sha256(), "dt": split.dt, **(identity or {})}
         store = SimulationFolder(folder, facts, size, kind)
         size = store.batch_size
@@ -93,32 +88,31 @@ def simulate(
     with seconds_bar(int((sequences.stop - sequences.start).sum()), split.dt, "simulated", progress) as bar:
         for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
             rows = slice(number * size, (number + 1) * size)
-            spikes, hits, tokens = _batch(
-                run, kind, number, rows, sequences[rows], store, builder.shape.current, bar.update
-            )
+            current = prepared.builder.shape.current
+            spikes, hits, tokens = _batch(run, kind, number, rows, sequences[rows], store, current, bar.update)
             parts.append(dataclasses.replace(spikes, sequence=spikes.sequence + rows.start))
             guard_hits, num_tokens = guard_hits + hits, num_tokens + tokens
     seconds = time.perf_counter() - begin
     if part[1] > 1:
         return None
-    out = as_recording(rec, split, sequences, kind.join(parts).ordered(), g, config.seed, guard_hits)
+    out = as_recording(prepared, sequences, kind.join(parts).ordered(), guard_hits)
     return Simulation(out, seconds, num_tokens / max(seconds, 1e-9), guard_hits)
 
 
-def _runner(model: Neuroformer, split: Split, builder: BatchBuilder, config: Config, sequences: Sequences):
+def _runner(model: Neuroformer, prepared: Prepared, sequences: Sequences):
     """A function that simulates a slice of the sequences from a window on, given the earlier windows; and the type of
     its result.
     """
-    g, traces = config.generate, builder.traces
-    if traces is None:
-        units = UnitInterventions(g.interventions, model.num_units, split.dt, config.seed)
+    interventions, dt = prepared.config.generate.interventions, prepared.split.dt
+    if prepared.builder.traces is None:
+        units = UnitInterventions(interventions, model.num_units, dt, prepared.config.seed)
         return lambda rows, first, done: rollout_windows(
-            model, builder, sequences[rows], g, config.seed, first=first, done=done, units=units
+            model, prepared, sequences[rows], first=first, done=done, units=units
         ), Spikes
-    changes = TraceInterventions(g.interventions, traces, split.dt)
-    past = first_past(traces, split, sequences, config, builder.shape.past)
+    changes = TraceInterventions(interventions, prepared.builder.traces, dt)
+    past = first_past(prepared, sequences)
     return lambda rows, first, done: trace_windows(
-        model, builder, sequences[rows], past[rows], config.seed, first=first, done=done, changes=changes
+        model, prepared, sequences[rows], past[rows], first=first, done=done, changes=changes
     ), Samples
 
 
@@ -153,37 +147,28 @@ def _batch(
     return kind.join(parts), hits, num_tokens
 
 
-def changed_builder(
-    builder: BatchBuilder, rec: Recording, split: Split, sequences: Sequences, config: Config
-) -> BatchBuilder:
-    """A batch builder that gives frames and behavior as the interventions change them, and no targets."""
-    spans = simulated_spans(split, sequences.segment, sequences.start, sequences.stop)
-    gray = builder.normalization["frames"]["mean"] if config.window.frames > 0 else 0.0
-    changed = changed_recording(rec, spans, config.generate.interventions, gray)
-    config = dataclasses.replace(config, targets=())  # a new stimulus has none, and nothing here reads them
-    return BatchBuilder(changed, builder.index, config, builder.normalization)
+def with_interventions(prepared: Prepared, sequences: Sequences) -> Prepared:
+    """The recording with frames and behavior as the interventions change them, without targets: a new stimulus has
+    none, and no simulation reads them.
+    """
+    config, scale = dataclasses.replace(prepared.config, targets=()), prepared.normalization
+    spans = simulated_spans(prepared.split, sequences.segment, sequences.start, sequences.stop)
+    gray = scale["frames"]["mean"] if config.window.frames > 0 else 0.0
+    rec = changed_recording(prepared.rec, spans, config.generate.interventions, gray)
+    builder = BatchBuilder(rec, prepared.index, config, scale)
+    return dataclasses.replace(prepared, rec=rec, config=config, builder=builder)
 
 
-def simulate_true_past(
-    model: Neuroformer,
-    rec: Recording,
-    split: Split,
-    index: SpikeIndex,
-    builder: BatchBuilder,
-    config: Config,
-    *,
-    progress: bool = True,
-) -> Recording:
+def simulate_true_past(model: Neuroformer, prepared: Prepared, *, progress: bool = True) -> Recording:
     """The windows of :func:`simulate`, each drawn after the recorded past: the same sequences, seeds and samples.
 
     It reads the recorded spikes up to each window, so it is no simulation; it shows what closing the loop costs.
     """
-    g = config.generate
-    sequences = sequences_of(split, index, builder.shape, g)
+    sequences = sequences_of(prepared)
     num_bins = int((sequences.stop - sequences.start).sum())
-    with seconds_bar(num_bins, split.dt, "after the true past", progress) as bar:
-        result = rollout_true_past(model, builder, index, sequences, g, config.seed, bar.update)
-    return as_recording(rec, split, sequences, result.spikes, g, config.seed, result.guard_hits)
+    with seconds_bar(num_bins, prepared.split.dt, "after the true past", progress) as bar:
+        result = rollout_true_past(model, prepared, sequences, bar.update)
+    return as_recording(prepared, sequences, result.spikes, result.guard_hits)
 
 
 def seconds_bar(num_bins: int, dt: float, what: str, progress: bool) -> tqdm:
@@ -192,18 +177,12 @@ def seconds_bar(num_bins: int, dt: float, what: str, progress: bool) -> tqdm:
     return tqdm(total=num_bins, unit=" s", unit_scale=dt, desc=what, bar_format=text, disable=not progress)
 
 
-def as_recording(
-    rec: Recording,
-    split: Split,
-    sequences: Sequences,
-    made: Any,
-    config: GenerateConfig,
-    seed: int,
-    guard_hits: int,
-) -> Recording:
+def as_recording(prepared: Prepared, sequences: Sequences, made: Any, guard_hits: int) -> Recording:
     """Sequences joined one after another with a gap: ordered spikes (those of one bin spread evenly over it) or
     samples.
     """
+    rec, split = prepared.rec, prepared.split
+    config, seed = prepared.config.generate, prepared.config.seed
     durations = (sequences.stop - sequences.start) * split.dt
     starts = np.concatenate([[0.0], np.cumsum(durations + GAP_S)[:-1]])
     times, units, traces = np.zeros(0), np.zeros(0, np.int32), None

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from neuroformer.config import Config, InterventionConfig
+from neuroformer.config import InterventionConfig
 from neuroformer.data import tokens
-from neuroformer.data.batch import BatchBuilder
-from neuroformer.data.splits import Split
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import Windows
 from neuroformer.generation.interventions import RECORDED, acting_bins, on_units
 from neuroformer.generation.rollout import WindowResult
 from neuroformer.generation.sampling import TRACE, uniforms
-from neuroformer.generation.sequences import place_of
+from neuroformer.generation.sequences import past_place
 from neuroformer.generation.spikes import Sequences
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording.recording import Traces
@@ -73,7 +72,7 @@ class TraceInterventions:
             if one.do == "drive":
                 out[here] += one.value
             elif one.value == RECORDED and one.do == "clamp":
-                first = self.recorded.base[windows.segment] + windows.tick
+                first = windows.bins(self.recorded.index)
                 true_ABU = self.recorded.values[first[:, None] + np.arange(num_bins)]
                 known = np.isfinite(true_ABU[here])
                 out[here] = np.where(known, true_ABU[here], out[here])
@@ -85,10 +84,9 @@ class TraceInterventions:
 @torch.no_grad()
 def trace_windows(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     sequences: Sequences,
     past_QLU: np.ndarray,
-    seed: int,
     *,
     first: int = 0,
     done: Samples | None = None,
@@ -101,14 +99,14 @@ def trace_windows(
     past_QLU : the samples before each start, from :func:`first_past`
     done : the samples of the windows before ``first``: all that one window hands to the next are samples
     """
-    current, past = builder.shape.current, past_QLU.copy()
+    current, past = prepared.builder.shape.current, past_QLU.copy()
     if done is not None and first:
         past = _past_after(past, done, sequences.start, first * current)
     for w in range(first, sequences.num_windows(current)):
         tick = sequences.start + w * current
         alive = np.flatnonzero(tick + current <= sequences.stop)
         windows = Windows(sequences.segment[alive], tick[alive])
-        new = _draw(model, builder, windows, past[alive], sequences.ident[alive], w, seed)
+        new = _draw(model, prepared, windows, past[alive], sequences.ident[alive], w)
         if changes is not None:
             new = changes.change(new, w, windows)
         past[alive] = np.concatenate([past[alive], new], 1)[:, -past.shape[1] :]
@@ -117,16 +115,13 @@ def trace_windows(
         yield WindowResult(w, made, 0, new.size, len(alive) * current)
 
 
-def first_past(traces: TraceIndex, split: Split, sequences: Sequences, config: Config, past: int):
+def first_past(prepared: Prepared, sequences: Sequences) -> np.ndarray:
     """(Q, L, U) the true samples before each start, or before ``generate.past_from``; NaN where there are none."""
-    segment, start = sequences.segment, sequences.start
-    if config.generate.past_from >= 0:
-        place = place_of(traces.index, split, config.generate.past_from, past)
-        segment, start = (np.full(len(start), x) for x in place)
-    rows = (traces.base[segment] + start)[:, None] + np.arange(-past, 0)
-    out = traces.values[np.maximum(rows, 0)]
-    out[start[:, None] + np.arange(-past, 0) < 0] = np.nan
-    return out
+    traces, segment, start = prepared.builder.traces, sequences.segment, sequences.start
+    assert traces is not None
+    if prepared.config.generate.past_from >= 0:
+        segment, start = (np.full(len(start), x) for x in past_place(prepared))
+    return traces.past(Windows(segment, start), prepared.builder.shape)
 
 
 def _past_after(past_QLU: np.ndarray, done: Samples, start_Q: np.ndarray, bins: int) -> np.ndarray:
@@ -141,16 +136,18 @@ def _past_after(past_QLU: np.ndarray, done: Samples, start_Q: np.ndarray, bins: 
     return out
 
 
-def _draw(model, builder, windows: Windows, past_QLU, ident_Q, number: int, seed: int) -> np.ndarray:
+def _draw(
+    model: Neuroformer, prepared: Prepared, windows: Windows, past_QLU: np.ndarray, ident_Q: np.ndarray, number: int
+) -> np.ndarray:
     """(Q, B, U) samples of one window of every sequence."""
     device = model.sos.device
-    batch = builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
-    assert batch.traces is not None
+    batch = prepared.builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
+    assert batch.traces is not None and model.traces is not None
     parameters = model.traces(batch.traces.past_WLU, model.first_state(model.encode(batch)))
     num_cells = parameters.shape[1] * parameters.shape[2]
     stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
     cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window
-    u = uniforms(seed, stream, number, cell, TRACE).view(parameters.shape[:3])
+    u = uniforms(prepared.config.seed, stream, number, cell, TRACE).view(parameters.shape[:3])
     return model.traces.draw(parameters, u).cpu().numpy()
 
 

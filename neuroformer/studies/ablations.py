@@ -133,8 +133,7 @@ def measure_windows(
     """
     unit_rate = np.asarray(prepared.normalization["unit_rate"])
     parts: dict[str, list[np.ndarray]] = {}
-    for first in range(0, len(windows), batch_size):
-        some = windows[first : first + batch_size]
+    for some in windows.pieces(batch_size):
         batch = prepared.builder(some).to(model.sos.device)
         out = model(batch)
         num = batch.num_windows

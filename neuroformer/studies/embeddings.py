@@ -37,8 +37,7 @@ def embed(model: Neuroformer, prepared: Prepared, windows: Windows, features: st
             raise ConfigError("the run aligns nothing with 'neural' (loss.contrast); use features='state'")
         place = sides[0]
     out = []
-    for i in range(0, len(windows), batch_size):
-        batch = prepared.builder(windows[i : i + batch_size]).to(model.sos.device)
+    for batch in prepared.batches(windows, batch_size, model.sos.device):
         if place is None:
             _, h_TD, layout = model.fused(batch)
             out.append(h_TD.index_select(0, layout.first()))
@@ -108,8 +107,7 @@ def retrieval(
 def _sides(model: Neuroformer, prepared: Prepared, windows: Windows, place: int):
     """Both features of every window, the key of its clip, and whether it has any spike."""
     a, b, key, keep = [], [], [], []
-    for first in range(0, len(windows), 512):
-        batch = prepared.builder(windows[first : first + 512]).to(model.sos.device)
+    for batch in prepared.batches(windows, 512, model.sos.device):
         sides = model.features(batch, model.encode(batch))[place]
         a.append(sides[0])
         b.append(sides[1])

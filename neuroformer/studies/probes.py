@@ -43,8 +43,8 @@ def representations(model: Neuroformer, prepared: Prepared, windows: Windows) ->
     """
     parts: dict[str, list[Tensor]] = {}
     model.eval()
-    for i in range(0, len(windows), 512):
-        for name, x in _of_batch(model, prepared.builder(windows[i : i + 512]).to(model.sos.device)).items():
+    for batch in prepared.batches(windows, 512, model.sos.device):
+        for name, x in _of_batch(model, batch).items():
             parts.setdefault(name, []).append(x)
     return {name: torch.cat(x).double().cpu().numpy() for name, x in parts.items()}
 

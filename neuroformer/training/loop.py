@@ -21,7 +21,7 @@ from tqdm import tqdm
 from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
-from neuroformer.data.prepared import Prepared, in_order
+from neuroformer.data.prepared import Prepared
 from neuroformer.losses import denominators
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
@@ -322,7 +322,7 @@ class Trainer:
         prepared, model = self.members[place], self.scored[place].eval()
         scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        parts = in_order(prepared, "valid")
+        parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)
         for i in range(rank, -(-len(parts) // world) * world, world):
             if i >= len(parts) and not self.sharded:
                 break

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from neuroformer.data.batch import Batch
-from neuroformer.data.prepared import Prepared, in_order
+from neuroformer.data.prepared import Prepared
 from neuroformer.losses import poisson_nll
 from neuroformer.metrics import block_bootstrap, target_score
 from neuroformer.model.neuroformer import Neuroformer
@@ -145,8 +145,7 @@ def score(model: Neuroformer, prepared: Prepared, part: str) -> Scores:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    for windows in in_order(prepared, part):
-        batch = prepared.builder(windows).to(device)
+    for batch in prepared.batches(prepared.windows(part), device=device):
         scores.add(model, batch, model(batch))
     model.train(was_training)
     return scores

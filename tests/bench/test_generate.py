@@ -28,15 +28,15 @@ def plain_model():
 
 def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
     net, p = plain_model()
-    assert agree(net, p.builder)
+    assert agree(net, p)
     # and the check can fail: another weight on one side
     net.double()
     what, lengths = sequences(2, 1, 2, p.builder.shape), schedule(2, 2)
-    a = ours(net, p.builder, what, lengths)[0]
+    a = ours(net, p, what, lengths)[0]
     assert len(a.tick) == lengths.sum()
     with torch.no_grad():
         net.heads.unit.mul_(-3.0)
-    b = naive(net, p.builder, what, lengths)[0]
+    b = naive(net, p, what, lengths)[0]
     assert len(b.tick) == lengths.sum() and not np.array_equal(a.ordered().unit, b.ordered().unit)
 
 

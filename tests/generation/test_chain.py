@@ -15,14 +15,14 @@ from neuroformer.generation.simulate import simulate
 def first():
     config = small_config(split={"by": "trials"}, generate={"samples": 2, "max_seconds": 0.0})
     net, p = small_model(small_recording(num_trials=20), config)
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    result = simulate(net, p, progress=False)
     assert result is not None
     return net, p, result.recording
 
 
 def more(net, p, before, rows, blocks, prepared=None):
     q = prepared or p
-    return go_on(net, q.rec, q.split, q.builder, q.config, before, np.array(rows), np.array(blocks))
+    return go_on(net, q, before, np.array(rows), np.array(blocks))
 
 
 def test_it_goes_on_from_what_it_generated(first):
@@ -61,7 +61,7 @@ def test_the_recorded_spikes_are_out_of_reach(first):
 def test_a_chain_goes_through_its_blocks(first):
     net, p, simulated = first
     order = np.array([[0, 2], [1, 3], [3, 1]])
-    legs = simulate_chain(net, p.rec, p.split, p.builder, p.config, simulated, order, progress=False)
+    legs = simulate_chain(net, p, simulated, order, progress=False)
     assert legs[0] is simulated
     assert [leg.trials["source_block"].tolist() for leg in legs[1:]] == [[1, 1, 3, 3], [3, 3, 1, 1]]
     assert legs[1].sha256() == more(net, p, simulated, [0, 1, 4, 5], [1, 1, 3, 3]).sha256()

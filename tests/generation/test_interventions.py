@@ -24,8 +24,7 @@ def trained():
 def run(trained, *interventions, **generate):
     net, p = trained
     g = dataclasses.replace(p.config.generate, samples=2, max_seconds=1.0, interventions=interventions, **generate)
-    config = dataclasses.replace(p.config, generate=g)
-    result = simulate(net, p.rec, p.split, p.index, p.builder, config, progress=False)
+    result = simulate(net, p.asking(g), progress=False)
     assert result is not None
     return result.recording
 
@@ -179,7 +178,7 @@ def test_a_given_past_is_what_the_model_sees(trained):
     given = run(trained, past_from=12.0)
     assert given.sha256() != run(trained).sha256()
     g = dataclasses.replace(GenerateConfig(), past_from=12.0)
-    s = sequences_of(p.split, p.index, p.builder.shape, g)
+    s = sequences_of(p.asking(g))
     true = np.flatnonzero((p.rec.spike_times >= 12.0 - 0.1) & (p.rec.spike_times < 12.0))
     for q in range(len(s)):
         mine = s.history.sequence == q
@@ -188,7 +187,7 @@ def test_a_given_past_is_what_the_model_sees(trained):
     # also where a trial begins, before which nothing is known
     rec = small_recording(num_trials=10)
     net, p = small_model(rec, small_config(split={"by": "trials"}))
-    s = sequences_of(p.split, p.index, p.builder.shape, g)
+    s = sequences_of(p.asking(g))
     assert (s.start == 0).all() and (s.known_from == -10).all() and len(s.history.tick)
 
 

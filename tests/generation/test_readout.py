@@ -14,7 +14,7 @@ from neuroformer.generation.readout import readout_rates
 def test_rates_along_a_block():
     net, p = small_model(small_recording(num_trials=10), small_config(split={"by": "trials"}))
     blocks = p.split.blocks["test"]
-    rates = readout_rates(net, p.index, p.builder, blocks, batch_size=7)
+    rates = readout_rates(net, p, blocks, batch_size=7)
     assert [x.shape for x in rates] == [(400, 6)] * len(blocks)
     with torch.no_grad():
         windows = Windows(blocks[1:2, 0], np.array([45]))
@@ -25,5 +25,5 @@ def test_rates_along_a_block():
     units = p.rec.spike_units.copy()
     units[p.rec.spike_times >= start] = 0
     changed = prepare(dataclasses.replace(p.rec, spike_units=units), p.config, p.normalization)
-    other = readout_rates(net, changed.index, changed.builder, blocks)
+    other = readout_rates(net, changed, blocks)
     assert np.allclose(other[1][:205], rates[1][:205]) and not np.allclose(other[1][205:], rates[1][205:])

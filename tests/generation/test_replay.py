@@ -37,7 +37,7 @@ def small(**changes):
 
 def unequal(p, config=CONFIG):
     """Sequences of which some end early: at last a third is left, and new places pay."""
-    what = sequences_of(p.split, p.index, p.builder.shape, config)
+    what = sequences_of(p.asking(config))
     what.stop[: 2 * len(what) // 3] -= 25
     what.stop[1] -= 10
     return what
@@ -55,8 +55,8 @@ def cells(spikes):
 def test_replayed_steps_draw_the_same_spikes(model, replayed):
     net, p = small(model=model)
     what = unequal(p)
-    made = rollout(net, p.builder, what, CONFIG, 3)
-    again = replayed(rollout, net, p.builder, what, CONFIG, 3)
+    made = rollout(net, p.asking(CONFIG, 3), what)
+    again = replayed(rollout, net, p.asking(CONFIG, 3), what)
     assert cells(again.spikes) == cells(made.spikes) and len(made.spikes.tick) > 60
     assert again.guard_hits == made.guard_hits
 
@@ -68,8 +68,8 @@ def test_however_they_are_drawn(options, replayed):
     net, p = small()
     config = dataclasses.replace(CONFIG, max_tokens=30, **options)
     what = unequal(p)
-    made = rollout(net, p.builder, what, config, 0)
-    assert cells(replayed(rollout, net, p.builder, what, config, 0).spikes) == cells(made.spikes)
+    made = rollout(net, p.asking(config, 0), what)
+    assert cells(replayed(rollout, net, p.asking(config, 0), what).spikes) == cells(made.spikes)
 
 
 def test_room_grows_and_the_guard_counts_alike(replayed, monkeypatch):
@@ -77,11 +77,11 @@ def test_room_grows_and_the_guard_counts_alike(replayed, monkeypatch):
     what = unequal(p)
     monkeypatch.setattr(fixed_stepper, "ROOM", 2)
     config = dataclasses.replace(CONFIG, temperature_dt=3.0)
-    most = int(np.bincount(rollout(net, p.builder, what, config, 0).spikes.sequence).max())
+    most = int(np.bincount(rollout(net, p.asking(config, 0), what).spikes.sequence).max())
     for max_tokens in (3, 1000):
         config = dataclasses.replace(config, max_tokens=max_tokens)
-        made = rollout(net, p.builder, what, config, 0)
-        again = replayed(rollout, net, p.builder, what, config, 0)
+        made = rollout(net, p.asking(config, 0), what)
+        again = replayed(rollout, net, p.asking(config, 0), what)
         assert cells(again.spikes) == cells(made.spikes) and again.guard_hits == made.guard_hits
         assert (made.guard_hits > 0) == (max_tokens == 3)
     assert most > 8
@@ -101,7 +101,7 @@ def test_units_are_intervened_on_alike(replayed):
     what = unequal(p)
     for max_tokens in (4, 1000):
         config = dataclasses.replace(CONFIG, max_tokens=max_tokens)
-        run = lambda c=config: rollout(net, p.builder, what, c, 3, units=units)
+        run = lambda c=config: rollout(net, p.asking(c, 3), what, units=units)
         made, again = run(), replayed(run)
         assert cells(again.spikes) == cells(made.spikes) and again.guard_hits == made.guard_hits
         assert (made.guard_hits > 0) == (max_tokens == 4)
@@ -112,8 +112,8 @@ def test_windows_after_the_true_past_are_replayed_as_well(replayed):
     net, p = small()
     what = unequal(p)
     config = dataclasses.replace(CONFIG, batch_size=7)
-    made = rollout_true_past(net, p.builder, p.index, what, config, 3)
-    again = replayed(rollout_true_past, net, p.builder, p.index, what, config, 3)
+    made = rollout_true_past(net, p.asking(config, 3), what)
+    again = replayed(rollout_true_past, net, p.asking(config, 3), what)
     assert cells(again.spikes) == cells(made.spikes) and again.guard_hits == made.guard_hits
 
 
@@ -188,8 +188,8 @@ def test_a_step_waits_for_nothing_and_lives_in_its_places(options, replayed, mon
     chosen = tuple(InterventionConfig(**one) for one in options.pop("interventions", ()))
     units = UnitInterventions(chosen, net.num_units, p.split.dt, 0)
     config = dataclasses.replace(CONFIG, samples=2, **options)
-    what = sequences_of(p.split, p.index, p.builder.shape, dataclasses.replace(config, max_seconds=0.2))
-    replayed(lambda: rollout(net, p.builder, what, config, 0, units=units))
+    what = sequences_of(p.asking(dataclasses.replace(config, max_seconds=0.2)))
+    replayed(lambda: rollout(net, p.asking(config, 0), what, units=units))
     assert len(seen) > 8 and len(set(windows)) < 5  # later windows replay the step of an earlier one
 
 
@@ -209,7 +209,7 @@ def test_capturable_catches_what_a_graph_cannot_hold():
 def test_a_captured_graph_draws_the_same_spikes():
     net, p = small()
     what = unequal(p)
-    made = rollout(net, p.builder, what, CONFIG, 3)
+    made = rollout(net, p.asking(CONFIG, 3), what)
     net.to("cuda")
     for config in (CONFIG, dataclasses.replace(CONFIG, cuda_graph=False)):
-        assert cells(rollout(net, p.builder, what, config, 3).spikes) == cells(made.spikes)
+        assert cells(rollout(net, p.asking(config, 3), what).spikes) == cells(made.spikes)

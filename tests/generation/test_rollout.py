@@ -20,16 +20,14 @@ CONFIG = GenerateConfig(max_seconds=0.5)
 
 
 def run(net, prepared, which=slice(None), config=CONFIG, seed=3, sequences=None):
-    sequences = (
-        sequences_of(prepared.split, prepared.index, prepared.builder.shape, config) if sequences is None else sequences
-    )
-    result = rollout(net, prepared.builder, sequences[which], config, seed)
+    sequences = sequences_of(prepared.asking(config)) if sequences is None else sequences
+    result = rollout(net, prepared.asking(config, seed), sequences[which])
     s = result.spikes
     return list(zip(s.sequence.tolist(), s.tick.tolist(), s.unit.tolist(), strict=True))
 
 
 def simulated(net, p, **options):
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False, **options)
+    result = simulate(net, p, progress=False, **options)
     assert result is not None
     return result
 
@@ -81,7 +79,7 @@ def test_true_spikes_after_the_start_change_nothing():
 def test_the_history_and_what_was_generated_matter():
     net, prepared = small_model()
     several = dataclasses.replace(CONFIG, samples=8)  # untrained weights see little in three spikes
-    sequences = sequences_of(prepared.split, prepared.index, prepared.builder.shape, several)
+    sequences = sequences_of(prepared.asking(several))
     assert len(sequences.history.tick)
     silent = dataclasses.replace(sequences, history=Spikes.join([]))
     assert run(net, prepared, sequences=silent) != run(net, prepared, sequences=sequences)
@@ -121,8 +119,8 @@ def test_the_batch_changes_no_spike(batch_size):
 
 def test_the_guard_is_counted():
     net, prepared = small_model()
-    sequences = sequences_of(prepared.split, prepared.index, prepared.builder.shape, CONFIG)
-    result = rollout(net, prepared.builder, sequences, dataclasses.replace(CONFIG, max_tokens=1), 0)
+    sequences = sequences_of(prepared.asking(CONFIG))
+    result = rollout(net, prepared.asking(dataclasses.replace(CONFIG, max_tokens=1), 0), sequences)
     assert result.guard_hits > 0
     counts = np.bincount((result.spikes.tick - sequences.start[result.spikes.sequence]) // 5)
     assert counts.max() <= len(sequences)

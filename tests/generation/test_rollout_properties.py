@@ -31,7 +31,7 @@ def cells(spikes):
 
 
 def sequences(p, config=CONFIG):
-    return sequences_of(p.split, p.index, p.builder.shape, config)
+    return sequences_of(p.asking(config))
 
 
 @pytest.mark.parametrize("by", ["trials", "blocks"])
@@ -40,7 +40,7 @@ def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
     net, p = small_model(small_recording(num_trials=10), small_config(split={"by": by}))
     config = dataclasses.replace(CONFIG, samples=1)
     what = sequences(p, config)
-    made = rollout(net, p.builder, what, config, seed=3).spikes
+    made = rollout(net, p.asking(config, 3), what).spikes
     s, h = p.split, what.history
     ends = np.rint((s.segments[:, 1] - s.segments[:, 0]) / s.dt).astype(int)
     index = SpikeIndex.from_ticks(
@@ -52,10 +52,10 @@ def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
         net.num_units,
         s.dt,
     )
-    again = rollout_true_past(net, p.builder, index, what, config, seed=3).spikes
+    again = rollout_true_past(net, p.asking(config, 3).with_spikes(index), what).spikes
     assert len(made.tick) > 20 and cells(again) == cells(made)
     other = dataclasses.replace(index, unit=(index.unit + 1) % net.num_units)
-    assert cells(rollout_true_past(net, p.builder, other, what, config, seed=3).spikes) != cells(made)
+    assert cells(rollout_true_past(net, p.asking(config, 3).with_spikes(other), what).spikes) != cells(made)
 
 
 def test_order_and_neighbors_change_no_spike(small):
@@ -64,10 +64,10 @@ def test_order_and_neighbors_change_no_spike(small):
     what = sequences(p)
     what.stop[1] -= 20
     what.stop[2] -= 7  # not a whole number of windows
-    made = rollout(net, p.builder, what, CONFIG, seed=1).spikes
+    made = rollout(net, p.asking(CONFIG, 1), what).spikes
     order = np.random.default_rng(0).permutation(len(what))
     moved = Sequences(*(getattr(what, k)[order] for k in ("segment", "start", "stop", "ident", "known_from")))
-    other = rollout(net, p.builder, moved, CONFIG, seed=1).spikes
+    other = rollout(net, p.asking(CONFIG, 1), moved).spikes
     back = Spikes(order[other.sequence], other.tick, other.unit).ordered()
     assert cells(back) == cells(made)
     assert made.tick[made.sequence == 2].max() < 30 and made.tick[made.sequence == 1].max() < 20
@@ -76,8 +76,8 @@ def test_order_and_neighbors_change_no_spike(small):
 def test_another_seed_sample_or_window_has_other_random_numbers(small):
     net, p = small
     what = sequences(p)
-    made = cells(rollout(net, p.builder, what, CONFIG, seed=1).spikes)
-    assert made != cells(rollout(net, p.builder, what, CONFIG, seed=2).spikes)
+    made = cells(rollout(net, p.asking(CONFIG, 1), what).spikes)
+    assert made != cells(rollout(net, p.asking(CONFIG, 2), what).spikes)
     of = lambda q: [c[1:] for c in made if c[0] == q]
     assert of(0) != of(1)  # two samples of one trial
 
@@ -99,7 +99,7 @@ def test_time_before_an_origin_is_missing_and_not_silent(small):
             seen.append(batch.available_W.tolist()),
             original(self, model, batch),
         )[1]
-        rollout(net, watched, what, CONFIG, seed=0)
+        rollout(net, dataclasses.replace(p.asking(CONFIG, 0), builder=watched), what)
     finally:
         Stepper.__init__ = original
     assert seen[0] == [0] * len(what) and seen[1] == [5] * len(what) and seen[2] == seen[-1] == [10] * len(what)
@@ -239,11 +239,10 @@ def test_draws_follow_the_stated_probabilities(factorization):
 
 def test_where_rounding_flips_a_token_the_first_divergence_is_reported(small):
     net, p = small
-    config = dataclasses.replace(p.config, generate=CONFIG)
-    run = lambda c=config: simulate(net, p.rec, p.split, p.index, p.builder, c, progress=False).recording
+    run = lambda seed=0: simulate(net, p.asking(CONFIG, seed), progress=False).recording
     base = run()
     assert np.isnan(first_divergence(base, run())).all()
-    apart = first_divergence(base, run(dataclasses.replace(config, seed=9)))
+    apart = first_divergence(base, run(seed=9))
     assert (apart < 0.2).all()
     start = base.trials["start"][1]
     last = np.flatnonzero(base.spike_times < base.trials["stop"][1])[-1]
@@ -268,7 +267,7 @@ def test_a_loop_never_touches_the_recorded_spikes(small):
         def __getattr__(self, name):
             raise AssertionError(f"the recorded {name} was read")
 
-    builder = p.builder.__class__(p.rec, Untouchable(), p.config, p.normalization)
-    assert cells(rollout(net, builder, what, CONFIG, 0).spikes) == cells(
-        rollout(net, p.builder, what, CONFIG, 0).spikes
-    )
+    asked = p.asking(CONFIG, 0)
+    index, builder = Untouchable(), p.builder.__class__(p.rec, Untouchable(), p.config, p.normalization)
+    blind = dataclasses.replace(asked, rec=None, index=index, builder=builder)
+    assert cells(rollout(net, blind, what).spikes) == cells(rollout(net, asked, what).spikes)

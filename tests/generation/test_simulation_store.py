@@ -15,7 +15,7 @@ from kill_worker import CONFIG
 
 from neuroformer.config import ConfigError
 from neuroformer.generation import simulate as module
-from neuroformer.generation.sequences import batch_size_for, simulation_device, whole_recording
+from neuroformer.generation.sequences import batch_size_for, prepared_whole, simulation_device
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import open_stimulus, silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 def whole():
     """The simulation that nobody disturbed."""
     net, p = small_model(small_recording(seconds=80.0), small_config(**CONFIG))
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    result = simulate(net, p, progress=False)
     assert result is not None and result.recording.num_spikes > 100
     return net, p, result
 
@@ -62,7 +62,7 @@ def test_a_killed_simulation_goes_on_to_the_identical_result(whole, tmp_path, mo
     made = []
     keep = lambda *a, rollout=module.rollout_windows, **k: (made.append(w) or w for w in rollout(*a, **k))
     monkeypatch.setattr(module, "rollout_windows", keep)
-    again = simulate(net, p.rec, p.split, p.index, p.builder, p.config, folder=folder, progress=False)
+    again = simulate(net, p, folder=folder, progress=False)
     assert again is not None and again.recording.sha256() == result.recording.sha256()
     assert again.guard_hits == result.guard_hits and len(made) == 80 - done
 
@@ -81,7 +81,7 @@ def test_processes_share_the_batches(whole, tmp_path, monkeypatch):
     net, p, result = whole
     folder = tmp_path / "parts"
     other = worker(folder, tmp_path / "none", "1/2")
-    given = (net, p.rec, p.split, p.index, p.builder, p.config)
+    given = (net, p)
     mine, batch = [], module._batch
     monkeypatch.setattr(module, "_batch", lambda *a: (mine.append(a[2]), batch(*a))[1])
     assert simulate(*given, folder=folder, part=(2, 2), progress=False) is None
@@ -101,23 +101,23 @@ def test_another_simulations_folder_is_refused(whole, tmp_path):
     (tmp_path / "parts" / "plan.json").write_text("{")
     with pytest.raises(SimulationError, match="plan.json is damaged"):
         SimulationFolder(tmp_path / "parts", {"seed": 1}, 5)
-    simulate(net, p.rec, p.split, p.index, p.builder, p.config, folder=tmp_path / "own", progress=False)
+    simulate(net, p, folder=tmp_path / "own", progress=False)
     file = next(iter(sorted((tmp_path / "own").glob("*.h5"))))
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(SimulationError, match="is damaged"):
-        simulate(net, p.rec, p.split, p.index, p.builder, p.config, folder=tmp_path / "own", progress=False)
+        simulate(net, p, folder=tmp_path / "own", progress=False)
 
 
 def test_the_batch_fits_the_memory(whole, monkeypatch):
     net, p, _ = whole
-    assert batch_size_for(net, p.config, 10_000) == 512 and batch_size_for(net, p.config, 7) == 7
+    assert batch_size_for(net, 10_000) == 512 and batch_size_for(net, 7) == 7
     from neuroformer.generation import sequences
 
     monkeypatch.setattr(sequences, "free_memory", lambda device: 2e6)
-    small = batch_size_for(net, p.config, 10_000)
+    small = batch_size_for(net, 10_000)
     assert 1 <= small < 512
     monkeypatch.setattr(sequences, "free_memory", lambda device: 4e6)
-    assert small < batch_size_for(net, p.config, 10_000) < 512
+    assert small < batch_size_for(net, 10_000) < 512
 
 
 def test_progress_is_in_simulated_seconds_a_second(capsys):
@@ -164,14 +164,8 @@ def test_a_stimulus_without_spikes_is_simulated(whole, tmp_path):
 
 
 def simulate_new(net, p, rec):
-    from neuroformer.data.batch import BatchBuilder
-    from neuroformer.data.windows import SpikeIndex
-
-    config = dataclasses.replace(p.config, targets=())
-    split = whole_recording(rec, config)
-    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
-    builder = BatchBuilder(rec, index, config, p.normalization)
-    result = simulate(net, rec, split, index, builder, config, progress=False)
+    whole = prepared_whole(rec, dataclasses.replace(p.config, targets=()), p.normalization)
+    result = simulate(net, whole, progress=False)
     assert result is not None
     return result.recording
 

@@ -18,7 +18,7 @@ COLUMNS = ("source_start", "source_trial", "source_block", "sample", "stream", "
 def simulated():
     config = small_config(split={"by": "trials"}, generate={"samples": 2, "max_seconds": 0.5})
     net, p = small_model(small_recording(num_trials=10), config)
-    result = simulate(net, p.rec, p.split, p.index, p.builder, p.config, progress=False)
+    result = simulate(net, p, progress=False)
     assert result is not None
     return result.recording
 

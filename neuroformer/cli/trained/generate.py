@@ -113,11 +113,7 @@ def run(args) -> None:
     with only_process(parts, "simulating into", share):
         result = simulate(
             model,
-            p.rec,
-            p.split,
-            p.index,
-            p.builder,
-            p.config,
+            p,
             folder=parts,
             identity=identity,
             part=args.part,
