@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.frames import in_native_order
 from neuroformer.recording.clock import NANOSECONDS, nanoseconds
+from neuroformer.recording.frames import in_native_order
 from neuroformer.recording.validation import RecordingError, numbers
 
 
