@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all gpu lint clean
+.PHONY: install demo test test-all gpu lint reference clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -37,6 +37,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+
+# every setting with its default and meaning, from the schema
+reference: install
+	$(BIN)/python -c "from neuroformer.config.reference import write_reference; write_reference('configs/reference.yaml')"
 
 clean:
 	rm -rf .venv build dist *.egg-info

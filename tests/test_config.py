@@ -119,5 +119,9 @@ def test_surprise_is_left_open_until_frames_are_seen_one_by_one():
         assert from_dict(seen | {"model": model}).surprise == 0.0
     assert from_dict({"window": {"past": 0.25, "frames": 0.0}}).surprise == 0.0
     assert from_dict(seen | {"traces": {"likelihood": "gaussian"}}).surprise == 0.0
-    with pytest.raises(ConfigError, match=r"model.surprise is -0.5; expected 0 to window.past = 0.25 s, or -1"):
+    with pytest.raises(
+        ConfigError, match=r"model.surprise is -0.5; expected seconds, 0 or more, or -1 \(seconds of past"
+    ):
         from_dict(seen | {"model": {"surprise": -0.5}})
+    with pytest.raises(ConfigError, match=r"model.surprise is 0.5; expected 0 to window.past = 0.25 s, or -1"):
+        from_dict(seen | {"model": {"surprise": 0.5}})

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_a_damaged_bundle_is_named(run, capsys, tmp_path):
         ("inputs.0.name=speed", "a variable that is not also an input"),
         ("window.current=30", "window.current is 30 s, but the longest trial of 'small' lasts 3 s"),
         ("window.current=0.033", "a whole multiple of window.dt"),
-        ("recording.path=absent.npz", "no file or folder at absent.npz"),
+        ("recording.path=absent.npz", f"no file or folder at {Path.cwd() / 'absent.npz'}"),
         ("split.pattern=[train, test]", "at least one 'valid'"),
     ],
 )

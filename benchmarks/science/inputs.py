@@ -14,8 +14,9 @@ from neuroformer.analysis import attention, fields
 from neuroformer.analysis.maps import Map
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, load_config
+from neuroformer.data.members import open_only
 from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.recording import Recording, open_recording
+from neuroformer.recording import Recording
 
 if TYPE_CHECKING:
     from neuroformer.data.prepared import Prepared
@@ -44,7 +45,7 @@ def run(
         A recording whose true inputs are not known, or ``folder`` holds a run of another configuration.
     """
     c = load_config(config, overrides or [])
-    rec = open_recording(c.recording.path, **c.recording.options)
+    rec = open_only(c)
     if "input_of_unit" not in rec.truth:
         raise ConfigError(f"'{rec.name}' does not say which input drives each unit; use synthetic:inputs")
     with tempfile.TemporaryDirectory() as temporary:

@@ -41,9 +41,12 @@ def open_run(folder: Path, overrides: Sequence[str] = (), recording: str = "") -
 def absent_recording(config: Config) -> str:
     """Where a run's recording was looked for in vain; empty where it is."""
     path = config.recording.path
+    if not path:
+        return "the run was trained on a recording that was handed over in Python; say where it is: recording.path=FILE"
     if path.startswith("synthetic:") or Path(path).expanduser().exists():
         return ""
-    return f"the run's recording is not at {path} (looked from {Path.cwd()}); say where it is: recording.path=FILE"
+    looked = "" if Path(path).is_absolute() else f" (looked from {Path.cwd()})"
+    return f"the run's recording is not at {path}{looked}; say where it is: recording.path=FILE"
 
 
 def _same_model(trained: Config, asked: Config) -> Config:

@@ -4,12 +4,12 @@ The dataclasses are the schema. An unknown key, a wrong type or an impossible co
 :class:`ConfigError` that names the key, what was got and what was expected.
 """
 
-from neuroformer.config.checks import ConfigError
-from neuroformer.config.loader import apply_overrides, from_dict, load_config, read_yaml, to_dict
+from neuroformer.config.errors import ConfigError
+from neuroformer.config.loader import apply_overrides, from_dict, load_config, to_dict
 from neuroformer.config.members import block_plan, member_config
+from neuroformer.config.run import Config
 from neuroformer.config.schema import (
     BlockConfig,
-    Config,
     ContrastConfig,
     DecodeConfig,
     FrameEncoderConfig,
@@ -28,6 +28,7 @@ from neuroformer.config.schema import (
     TuneConfig,
     WindowConfig,
 )
+from neuroformer.config.yaml_file import read_yaml
 
 __all__ = [
     "BlockConfig",

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-import types
 import typing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-
-from neuroformer.config.checks import ConfigError
-from neuroformer.config.schema import Config
+from neuroformer.config.errors import ConfigError
+from neuroformer.config.paths import place
+from neuroformer.config.run import Config
+from neuroformer.config.values import build, types_of
+from neuroformer.config.yaml_file import parse_value, read_yaml
 
 
 def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] = ()) -> Config:
     """Read a YAML file and apply ``key.sub=value`` overrides (values are YAML; lists by ``inputs.0.name=...``).
+
+    Paths in the file are relative to the file, those of overrides to the working directory; the configuration holds
+    absolute ones, so that a run finds its recording from everywhere.
 
     Raises
     ------
@@ -26,38 +27,16 @@ def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] 
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        tree = read_yaml(path)
+        tree = place(read_yaml(path), Path(path).absolute().parent)
         tree.setdefault("name", Path(path).stem)
     return from_dict(apply_overrides(tree, overrides))
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a YAML file.
-
-    Raises
-    ------
-    ConfigError
-        No such file, not YAML, or no mapping.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no configuration file at {path}")
-    try:
-        tree = yaml.load(path.read_text(), Loader=_Loader) or {}
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text; expected a YAML file, e.g. configs/demo.yaml") from None
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{path} is not valid YAML: {e}") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds {type(tree).__name__}; expected keys and values")
-    return tree
-
-
 def apply_overrides(tree: dict[str, Any], overrides: typing.Sequence[str]) -> dict[str, Any]:
-    """``key.sub=value`` items set in a nested mapping, in place; returns it."""
+    """A nested mapping with ``key.sub=value`` items set in it; their paths are relative to the working directory."""
     for item in overrides:
         _override(tree, item)
-    return tree
+    return place(tree, Path.cwd()) if overrides else tree
 
 
 def from_dict(tree: typing.Mapping[str, Any]) -> Config:
@@ -71,7 +50,7 @@ def from_dict(tree: typing.Mapping[str, Any]) -> Config:
         if isinstance(several, (list, tuple)):
             several = [{"path": one} if isinstance(one, str) else one for one in several]
         tree = {**tree, "recordings": several}
-    return _build(Config, tree, "")
+    return build(Config, tree)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -85,26 +64,12 @@ def _plain(value: Any) -> Any:
     return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads floats as YAML 1.2 does: `2e-3` is a number, not a text."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$|^\.(nan|NaN)$"),
-    list("-+0123456789."),
-)
-
-
 def _override(tree: dict[str, Any], item: str) -> None:
     key, sign, text = item.partition("=")
     if not sign or not key:
         raise ConfigError(f"override {item!r} is not understood; expected key.sub=value")
-    try:
-        value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        value = text
     *parents, last = key.split(".")
+    value = _unquoted(text) if _is_text(key.split(".")) else parse_value(text)
     node: Any = tree
     for part in parents:
         if isinstance(node, list):
@@ -119,52 +84,27 @@ def _override(tree: dict[str, Any], item: str) -> None:
         node[last] = value
 
 
+def _is_text(parts: list[str]) -> bool:
+    """Whether the schema expects a text there, which no rule of YAML may then cut or turn into a number."""
+    hint: Any = Config
+    for part in parts:
+        if dataclasses.is_dataclass(hint):
+            hint = types_of(typing.cast(type, hint)).get(part)
+        elif typing.get_origin(hint) is tuple and part.isdigit():
+            hint = typing.get_args(hint)[0]
+        else:
+            return False
+    return hint is str
+
+
+def _unquoted(text: str) -> str:
+    """The text itself; in quotes, what YAML reads in them."""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    value = parse_value(text) if quoted else text
+    return value if isinstance(value, str) else text
+
+
 def _list_place(node: list, part: str, key: str) -> int:
     if not part.isdigit() or int(part) >= len(node):
         raise ConfigError(f"override {key}: '{part}' is not a place in a list of {len(node)} (0 to {len(node) - 1})")
     return int(part)
-
-
-def _build(cls: type, tree: Any, where: str) -> Any:
-    if not isinstance(tree, typing.Mapping):
-        raise ConfigError(f"{where or 'the configuration'} is {tree!r}; expected a section with keys and values")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    values = {}
-    for key, value in tree.items():
-        full = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1, cutoff=0.5)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise ConfigError(f"unknown key '{full}'; {hint}{cls.__name__} has: {', '.join(fields)}")
-        values[key] = _convert(hints[key], value, full)
-    return cls(**values)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
-        return _build(typing.cast(type, hint), value, where)
-    if origin is Literal:
-        value = str(value) if value not in args and str(value) in args else value
-        if value not in args:
-            raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(map(repr, args))}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {value!r}; expected a list")
-        if len(args) == 2 and args[1] is not Ellipsis and len(value) != 2:
-            raise ConfigError(f"{where} has {len(value)} entries; expected 2")
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        return tuple(_convert(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict or isinstance(hint, types.GenericAlias):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{where} is {value!r}; expected keys and values")
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if hint is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}")
-    return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from neuroformer.config.schema import BlockConfig, Config
+from neuroformer.config.run import Config
+from neuroformer.config.schema import BlockConfig
 
 FRAMES = "frames"
 

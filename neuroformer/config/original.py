@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from neuroformer.config.checks import ConfigError
+from neuroformer.config.errors import ConfigError
 from neuroformer.config.loader import from_dict
+from neuroformer.config.yaml_file import Loader, read_yaml
 
 # keys of the flat files of before, by today's name
 _FLAT = {
@@ -82,10 +81,11 @@ _GONE = {
     "predict": "targets: lists what is predicted",
     "frame_encoder.n_embd_frames": "frame tokens have model.width; frame_encoder.channels is the layer before",
     "frame_encoder.n_embd": "frame tokens have model.width",
-    "frame_encoder.resnet_backbone": "frames go through a convolution or as patches",
-    "frame_encoder.": "frames go through a convolution or as patches, see model.frame_encoder",
-    "mlp_only": "a baseline of the original; ridge, GLMs and controls stand beside every score here",
-    "gru": "a baseline of the original; ridge, GLMs and controls stand beside every score here",
+    "frame_encoder.resnet_backbone": "the first layers of torchvision's r3d_18, frozen, which transformers lacks; with "
+    "model.frame_encoder.kind: backbone, name a network in model.frame_encoder.backbone (frozen, too)",
+    "frame_encoder.": "not a setting of the encoders here, see model.frame_encoder",
+    "mlp_only": "a baseline of the original; here networks are baselines of decoding (decode --baselines mlp)",
+    "gru": "a baseline of the original; here networks are baselines of decoding (decode --baselines gru)",
     "ingore_index_pad": "nothing is padded, so there is nothing to ignore",
     "ignore_index_pad": "nothing is padded, so there is nothing to ignore",
     "pos_emb": "always on: tokens have time, frames have space and time",
@@ -134,28 +134,16 @@ def read_original_config(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        No file, no YAML, or a file that names Python objects.
+        No file, no YAML, or a file that names Python objects or gives a key twice.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"no file at {path}")
-    try:
-        tree = yaml.load(path.read_text(), Loader=_Loader)
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text; expected the original's YAML (mconf.yaml)") from None
-    except yaml.constructor.ConstructorError as e:
-        raise ConfigError(
-            f"{path} names Python objects ({e.problem}), which are never created; delete that line"
-        ) from None
-    except yaml.YAMLError as e:
-        raise ConfigError(f"{path} is not valid YAML: {e}") from None
-    if not isinstance(tree, dict) or not tree:
-        raise ConfigError(f"{path} holds {type(tree).__name__}; expected keys and values")
+    tree = read_yaml(path, _Loader)
+    if not tree:
+        raise ConfigError(f"{path} is empty; expected the original's YAML (mconf.yaml)")
     return tree
 
 
-class _Loader(yaml.SafeLoader):
-    """The safe loader, and tuples as lists."""
+class _Loader(Loader):
+    """The strict loader, and tuples as lists."""
 
 
 _Loader.add_constructor(

@@ -1,99 +1,145 @@
-"""Every setting of a run, in the order in which data flow: the dataclasses are the schema."""
+"""The sections of a configuration, in the order in which data flow: what each setting is, and what it may be.
+
+Defaults, comments and order of ``configs/reference.yaml`` come from here (:mod:`neuroformer.config.reference`); what
+concerns several sections at once is checked in :mod:`neuroformer.config.run`.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from neuroformer.config.checks import check
+from neuroformer.config.errors import require
+from neuroformer.config.setting import setting
 
 # -- what is read, and how time is cut -----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class SpeedConfig:
-    """How fast a recorded variable changes: the norm of its derivative, smoothed by a Gaussian."""
+    """How fast a recorded variable changes, as a variable of its own: the norm of its derivative, smoothed."""
 
-    name: str = "speed"
-    of: str = "position"
-    smooth: float = 0.25  # seconds, standard deviation of the Gaussian
+    name: str = setting("speed", "what it is called", name=True)
+    of: str = setting("position", "the recorded variable")
+    smooth: float = setting(0.25, "seconds, standard deviation of the Gaussian that smooths", above=0, unit="seconds")
 
 
 @dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
-    path: str = "synthetic:demo"  # a file, a folder, or synthetic:NAME; in `recordings`, also a glob
-    name: str = ""  # its name in the model; empty: as in the file
-    options: dict[str, Any] = field(default_factory=dict)  # options of the reader or generator
-    speeds: tuple[SpeedConfig, ...] = ()  # variables that are computed from recorded ones
-    share: float = 1.0  # share of the training and of the validation data that is used, from the start
+    path: str = setting(
+        "", "a file, a folder, or synthetic:NAME; in `recordings`, also a glob; paths in a YAML file are relative to it"
+    )
+    name: str = setting("", "its name in the model; empty: as in the file")
+    options: dict[str, Any] = setting({}, "options of the reader or generator")
+    speeds: tuple[SpeedConfig, ...] = setting((), "variables that are computed from recorded ones")
+    share: float = setting(
+        1.0, "share of the training and of the validation data that is used, from the start", above=0, most=1
+    )
+
+    def check(self, where: str) -> None:
+        usable = self.name not in (".", "..") and not any(c in "/\\" or ord(c) < 32 for c in self.name)
+        require(usable, f"{where}.name", self.name, "a name without '/': results lie in a folder of it")
 
 
 @dataclass(frozen=True)
 class WindowConfig:
     """How time is cut (seconds). All but frames are whole multiples of dt."""
 
-    dt: float = 0.01  # width of a bin: the resolution of spike times
-    current: float = 0.05  # the window whose spikes are predicted
-    past: float = 0.25  # how far back the model sees spikes before it
-    lookahead: float = (
-        0.0  # how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal
+    dt: float = setting(0.01, "width of a bin: the resolution of spike times", above=0, unit="seconds")
+    current: float = setting(0.05, "the window whose spikes are predicted", above=0, unit="seconds")
+    past: float = setting(0.25, "how far back the model sees spikes before it", least=0, unit="seconds")
+    lookahead: float = setting(
+        0.0,
+        "how long after a decoded moment its value may use spikes (spike prediction never does); 0: causal",
+        least=0,
+        unit="seconds",
     )
-    target_past: float = 2.0  # how long before a decoded moment target heads see spikes; 0: as past
-    frames: float = 0.2  # frames whose onset lies in [t + current - frames, t + current); 0: no frames
-    frames_until: Literal["stop", "start"] = "stop"  # "start": no frame from inside the window
-    max_tokens: int = 0  # most spikes in a window, 0: no limit; dropped spikes are counted and reported
+    target_past: float = setting(
+        2.0, "how long before a decoded moment target heads see spikes; 0: as past", least=0, unit="seconds"
+    )
+    frames: float = setting(
+        0.2, "frames whose onset lies in [t + current - frames, t + current); 0: no frames", least=0, unit="seconds"
+    )
+    frames_until: Literal["stop", "start"] = setting("stop", '"start": no frame from inside the window')
+    max_tokens: int = setting(
+        0, "most spikes in a window, 0: no limit; dropped spikes are counted and reported", least=0
+    )
 
 
 @dataclass(frozen=True)
 class InputConfig:
     """One behavior variable that conditions the model; `trial_time` exists wherever trials do."""
 
-    name: str = ""
-    group: str = "behavior"  # groups are cross-attended one after another
-    samples: int = 1  # values per window, evenly spaced; each is the last sample known at its time
-    encoding: Literal["linear", "fourier"] = "linear"
-    # period of the slowest Fourier feature, in the variable's unit; 0: the training range
-    period: float = 0.0
-    frequencies: int = 16  # number of Fourier features, harmonics of the period
+    name: str = setting("", "of the variable", name=True)
+    group: str = setting("behavior", "groups are cross-attended one after another", name=True)
+    samples: int = setting(1, "values per window, evenly spaced; each is the last sample known at its time", least=1)
+    encoding: Literal["linear", "fourier"] = setting("linear", "fourier: sines and cosines of the value")
+    period: float = setting(
+        0.0, "period of the slowest Fourier feature, in the variable's unit; 0: the training range", least=0
+    )
+    frequencies: int = setting(16, "number of Fourier features, harmonics of the period", least=1)
+
+    def check(self, where: str) -> None:
+        require(bool(self.name), f"{where}.name", "nothing", "the name of a behavior variable")
 
 
 @dataclass(frozen=True)
 class TargetConfig:
     """One behavior variable that is predicted, and therefore never an input."""
 
-    name: str = ""
-    kind: Literal["regression", "classification", "circular"] = "regression"
-    # for a regression; the latter two learn a scale
-    noise: Literal["squared", "gaussian", "student"] = "squared"
-    period: float = 0.0  # for a circular variable, in its unit; 0: 2 pi
-    samples: int = 1  # values per window, evenly spaced, the last at its end
-    weight: float = 1.0
-    closed: float = 0.25  # weight of the closed-form readout in the values of `neuroformer folds`
+    name: str = setting("", "of the variable", name=True)
+    kind: Literal["regression", "classification", "circular"] = setting("regression", "circular: an angle or a phase")
+    noise: Literal["squared", "gaussian", "student"] = setting(
+        "squared", "for a regression; the latter two learn a scale"
+    )
+    period: float = setting(0.0, "for a circular variable, in its unit; 0: 2 pi", least=0)
+    samples: int = setting(1, "values per window, evenly spaced, the last at its end", least=1)
+    weight: float = setting(1.0, "of its loss", least=0)
+    closed: float = setting(
+        0.25, "weight of the closed-form readout in the values of `neuroformer folds`", least=0, most=1
+    )
+
+    def check(self, where: str) -> None:
+        require(bool(self.name), f"{where}.name", "nothing", "the name of a behavior variable")
+        expected = f"squared (a {self.kind} has a noise model of its own)"
+        require(self.kind == "regression" or self.noise == "squared", f"{where}.noise", self.noise, expected)
 
 
 @dataclass(frozen=True)
 class TraceConfig:
     """Model continuous activity (calcium traces) in place of spikes; the recording needs traces."""
 
-    # gamma: zero-inflated, for values of zero or more
-    likelihood: Literal["none", "gaussian", "gamma"] = "none"
+    likelihood: Literal["none", "gaussian", "gamma"] = setting(
+        "none", "gamma: zero-inflated, for values of zero or more"
+    )
 
 
 @dataclass(frozen=True)
 class SplitConfig:
     """Which data train, validate and test."""
 
-    by: Literal["blocks", "trials"] = "blocks"
-    block: float = 60.0  # seconds per block (by: blocks)
-    pattern: tuple[str, ...] = ("train", "train", "train", "valid", "test")  # repeated over blocks or trials
-    # by: trials: a column of them; the pattern runs over its values, so that all trials of one are in one part
-    hold_out: str = ""
-    gap: float = -1.0  # seconds between blocks; -1: the longest reach of a window
-    claim: Literal["time", "repeats", "stimuli"] = "time"  # what the score claims to generalise over
-    # train although the audit finds a leak; written into the bundle and every report
-    allow_leak: bool = False
+    by: Literal["blocks", "trials"] = setting("blocks", "stretches of one length, or whole trials")
+    block: float = setting(60.0, "seconds per block (by: blocks)", above=0, unit="seconds")
+    pattern: tuple[str, ...] = setting(
+        ("train", "train", "train", "valid", "test"), "repeated over blocks or trials; none: left out"
+    )
+    hold_out: str = setting(
+        "", "by: trials: a column of them; the pattern runs over its values, so that all trials of one are in one part"
+    )
+    gap: float = setting(
+        -1.0, "seconds between blocks; -1: the longest reach of a window", least=0, also=-1, unit="seconds"
+    )
+    claim: Literal["time", "repeats", "stimuli"] = setting("time", "what the score claims to generalise over")
+    allow_leak: bool = setting(False, "train although the audit finds a leak; written into the bundle and every report")
+
+    def check(self, where: str) -> None:
+        for i, part in enumerate(self.pattern):
+            known = ("train", "valid", "test", "none")
+            require(part in known, f"{where}.pattern[{i}]", part, "train, valid, test or none")
+        for part in ("train", "valid", "test"):
+            require(part in self.pattern, f"{where}.pattern", list(self.pattern), f"at least one '{part}'")
 
 
 # -- the model -------------------------------------------------------------------------------------------
@@ -103,75 +149,115 @@ class SplitConfig:
 class FrameEncoderConfig:
     """How frames (frames, height, width) become tokens."""
 
-    kind: Literal["conv3d", "patches", "backbone"] = "conv3d"
-    kernel: tuple[int, ...] = (2, 6, 6)  # frames, rows, columns (conv3d)
-    stride: tuple[int, ...] = (1, 4, 4)  # likewise; for patches this is the patch
-    channels: int = 0  # channels of a second, pointwise layer after the convolution; 0: none
-    layers: int = 0  # self-attention blocks over frame tokens
-    backbone: str = ""  # pretrained network: a folder or a hub id that transformers' AutoModel loads
-    # rows and columns that frames are resized to for a backbone; empty: not resized
-    resize: tuple[int, ...] = ()
-    # train the backbone, too; otherwise its features are computed once and kept on disk
-    finetune: bool = False
+    kind: Literal["conv3d", "patches", "backbone"] = setting("conv3d", "backbone: a pretrained network")
+    kernel: tuple[int, ...] = setting((2, 6, 6), "frames, rows, columns (conv3d)", least=1)
+    stride: tuple[int, ...] = setting((1, 4, 4), "likewise; for patches this is the patch", least=1)
+    channels: int = setting(0, "channels of a second, pointwise layer after the convolution; 0: none", least=0)
+    layers: int = setting(0, "self-attention blocks over frame tokens", least=0)
+    backbone: str = setting("", "pretrained network: a folder or a hub id that transformers' AutoModel loads")
+    resize: tuple[int, ...] = setting(
+        (), "rows and columns that frames are resized to for a backbone; empty: not resized", least=1
+    )
+    finetune: bool = setting(
+        False, "train the backbone, too; otherwise its features are computed once and kept on disk"
+    )
+
+    def check(self, where: str) -> None:
+        named = (self.kind == "backbone") == bool(self.backbone)
+        require(named, f"{where}.backbone", self.backbone, "a folder or a hub id, with kind: backbone")
+        require(len(self.resize) in (0, 2), f"{where}.resize", self.resize, "[rows, columns], or nothing")
+        for name in ("kernel", "stride"):
+            require(len(getattr(self, name)) == 3, f"{where}.{name}", getattr(self, name), "three numbers")
 
 
 @dataclass(frozen=True)
 class BlockConfig:
     """`layers` fusion blocks that attend to one thing."""
 
-    attend: str = "current"  # current (causal), past, frames, or the name of a behavior group
-    layers: int = 1
+    attend: str = setting("current", "current (causal), past, frames, or the name of a behavior group")
+    layers: int = setting(1, "number of blocks", least=0)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
-    width: int = 64
-    heads: int = 4
-    mlp_ratio: int = 4
-    dropout: float = 0.1  # on embeddings and residuals
-    time_features: int = 16  # Fourier features of the times of spikes and samples, 0: none
-    blocks: tuple[BlockConfig, ...] = ()  # empty: one each of current, past, frames, every group, current
+    width: int = setting(64, "of every token, a multiple of heads", least=1)
+    heads: int = setting(4, "of attention", least=1)
+    mlp_ratio: int = setting(4, "width of the MLPs, in units of width", least=1)
+    dropout: float = setting(0.1, "on embeddings and residuals", least=0, below=1)
+    time_features: int = setting(16, "Fourier features of the times of spikes and samples, 0: none", least=0)
+    blocks: tuple[BlockConfig, ...] = setting(
+        (), "which fusion blocks, in order; empty: one each of current, past, frames, every group, current"
+    )
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
-    factorization: Literal["conditional", "independent"] = "conditional"  # id given dt, or the original's
-    history_filters: int = 8  # temporal filters that sum past spikes; 0: none
-    coupling: float = 0.1  # seconds for which a spike changes log rates, at exact lags; 0: none
-    coupling_rank: int = 8  # rank of the coupling between units; 0: a weight for every pair and lag
-    most_drive: float = 2.0  # largest amount that past spikes may add to a log rate
-    history_rank: int = 16  # rank of the map from filtered counts to log rates
-    history_dropout: float = 0.0  # dropout on the filtered counts
-    # seconds of past spikes that are compared with what the frame readout predicts; 0: none, -1: see Config.surprise
-    surprise: float = -1.0
-    unit_dropout: float = 0.0  # share of the units whose past a training window does not see
-    # local image features that each unit reads at its own place in the frames; 0: none
-    frame_readout: int = 32
-    target_filters: int = 6  # temporal filters for spikes around a decoded moment; 0: none
-    # recurrent networks over the spikes around a decoded moment, each with its own readout; 0: none
-    target_networks: int = 0
-    # most centers (labelled moments) of the kernel readout that fine-tuning fits in closed form; 0: no kernel
-    target_kernel: int = 0
-    rate_anchor: bool = True  # dt and id logits start from the Poisson process that the rate readout gives
+    factorization: Literal["conditional", "independent"] = setting("conditional", "id given dt, or the original's")
+    history_filters: int = setting(8, "temporal filters that sum past spikes; 0: none", least=0)
+    coupling: float = setting(
+        0.1, "seconds for which a spike changes log rates, at exact lags; 0: none", least=0, unit="seconds"
+    )
+    coupling_rank: int = setting(8, "rank of the coupling between units; 0: a weight for every pair and lag", least=0)
+    most_drive: float = setting(2.0, "largest amount that past spikes may add to a log rate", above=0)
+    history_rank: int = setting(16, "rank of the map from filtered counts to log rates", least=0)
+    history_dropout: float = setting(0.0, "dropout on the filtered counts", least=0, below=1)
+    surprise: float = setting(
+        -1.0,
+        "seconds of past spikes that are compared with what the frame readout predicts; 0: none, -1: 0.5, or window.past "
+        "if less, where conv3d or patches take frames one by one",
+        least=0,
+        also=-1,
+        unit="seconds",
+    )
+    unit_dropout: float = setting(
+        0.0,
+        "share of the units whose past a training window does not see, so that units can be silenced in a simulation",
+        least=0,
+        below=1,
+    )
+    frame_readout: int = setting(
+        32, "local image features that each unit reads at its own place in the frames; 0: none", least=0
+    )
+    target_filters: int = setting(6, "temporal filters for spikes around a decoded moment; 0: none", least=0)
+    target_networks: int = setting(
+        0, "recurrent networks over the spikes around it, each with its own readout; 0: none", least=0
+    )
+    target_kernel: int = setting(
+        0,
+        "most centers (labelled moments) of the kernel readout that fine-tuning fits in closed form; 0: no kernel",
+        least=0,
+    )
+    rate_anchor: bool = setting(True, "dt and id logits start from the Poisson process that the rate readout gives")
+
+    def check(self, where: str) -> None:
+        require(
+            self.width % self.heads == 0, f"{where}.width", self.width, f"a multiple of {where}.heads = {self.heads}"
+        )
+        even = self.time_features % 2 == 0
+        require(even, f"{where}.time_features", self.time_features, "an even number, 0 or more")
+        for name in ("target_networks", "target_kernel"):
+            value = getattr(self, name)
+            expected = f"0 without {where}.target_filters, which count the spikes around a moment"
+            require(not value or self.target_filters > 0, f"{where}.{name}", value, expected)
 
 
 @dataclass(frozen=True)
 class ContrastConfig:
     """Symmetric InfoNCE between two pooled features: neural, frames, or a behavior group."""
 
-    pair: tuple[str, str] = ("neural", "frames")
-    weight: float = 0.1
-    width: int = 32  # width of the shared space
-    scale: float = 10.0  # initial inverse temperature; learnt, at most 100
+    pair: tuple[str, str] = setting(("neural", "frames"), "what is aligned")
+    weight: float = setting(0.1, "of this loss", least=0)
+    width: int = setting(32, "width of the shared space", least=1)
+    scale: float = setting(10.0, "initial inverse temperature; learnt, at most 100", above=0, most=100)
 
 
 @dataclass(frozen=True)
 class LossConfig:
     """Weights; every term is logged unweighted."""
 
-    dt: float = 1.0
-    id: float = 1.0
-    rates: float = 0.2  # Poisson NLL of the rate readout, in nats per spike
-    contrast: tuple[ContrastConfig, ...] = ()
+    dt: float = setting(1.0, "of the times of spikes, in nats per token", least=0)
+    id: float = setting(1.0, "of the units of spikes, in nats per spike", least=0)
+    rates: float = setting(0.2, "Poisson NLL of the rate readout, in nats per spike", least=0)
+    contrast: tuple[ContrastConfig, ...] = setting((), "what is aligned with what")
 
 
 # -- training, simulation, decoding ------------------------------------------------------------------------
@@ -181,46 +267,65 @@ class LossConfig:
 class TrainConfig:
     """Optimisation with AdamW, linear warm-up and cosine decay."""
 
-    steps: int = 2000
-    batch_size: int = 256  # windows per step, over all processes
-    # with several recordings, how often each is drawn: by its number of windows, or equally
-    balance: Literal["windows", "equal"] = "windows"
-    accumulate: int = 1  # number of pieces in which a process computes its share of a batch, to save memory
-    lr: float = 2e-3
-    # times lr, for the frame encoder, the places in the frames and the coupling, which end far from where they start
-    readout_lr: float = 2.5
-    min_lr: float = 0.02  # final lr, as a share of lr
-    warmup: int = 100  # steps
-    weight_decay: float = 0.05
-    # times the learning rate: how far every pair weight (model.coupling_rank: 0) shrinks in a step
-    sparsity: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0  # largest norm of the gradient
-    average: float = 0.99  # decay of the moving average of weights, which is then evaluated and kept; 0: none
-    past_noise: float = 0.0  # share of past spikes that is dropped; as many are added elsewhere
-    jitter: bool = True  # windows start at any bin; otherwise they tile time
-    evaluate_every: int = 0  # steps; 0: two passes through the training data, between 20 and 200 steps
-    patience: int = 10  # evaluations without any better validation score before stopping; 0: never
-    threads: int = 0  # CPU threads; 0: PyTorch's choice
-    workers: int = 0  # extra processes that build batches
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    backbone_lr: float = 0.02  # times lr, for a fine-tuned backbone
-    # disk space for features of frozen backbones, in the user's cache folder (gigabytes)
-    features_gb: float = 10.0
-    # compute activations again for the gradients instead of keeping them: less memory, more time
-    recompute: bool = False
-    compile: bool = False  # torch.compile the blocks, once for all lengths
-    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    devices: int = 1  # processes per node, one for each GPU
-    nodes: int = 1
-    strategy: Literal["ddp", "fsdp"] = "ddp"  # for several processes; fsdp: each holds a piece of the weights
-    checkpoint_every: float = 300.0  # seconds between checkpoints, the most that a kill can cost
-    wandb: bool = False  # also log to Weights & Biases
+    steps: int = setting(2000, "most steps; early stopping may end before", least=1)
+    batch_size: int = setting(256, "windows per step, over all processes", least=1)
+    balance: Literal["windows", "equal"] = setting(
+        "windows", "with several recordings, how often each is drawn: by its number of windows, or equally"
+    )
+    accumulate: int = setting(
+        1, "number of pieces in which a process computes its share of a batch, to save memory", least=1
+    )
+    lr: float = setting(2e-3, "largest learning rate", above=0)
+    readout_lr: float = setting(
+        2.5,
+        "times lr, for the frame encoder, the places in the frames and the coupling: these end far from where they start",
+        least=0,
+    )
+    min_lr: float = setting(0.02, "final lr, as a share of lr", least=0, most=1)
+    warmup: int = setting(100, "steps", least=0)
+    weight_decay: float = setting(0.05, "AdamW's", least=0)
+    sparsity: float = setting(
+        0.0, "times the learning rate: how far every pair weight (model.coupling_rank: 0) shrinks in a step", least=0
+    )
+    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW's", least=0, below=1)
+    clip: float = setting(1.0, "largest norm of the gradient; 0: any", least=0)
+    average: float = setting(
+        0.99, "decay of the moving average of weights, which is then evaluated and kept; 0: none", least=0, below=1
+    )
+    past_noise: float = setting(
+        0.0, "share of past spikes that is dropped; as many are added elsewhere", least=0, below=1
+    )
+    jitter: bool = setting(True, "windows start at any bin; otherwise they tile time")
+    evaluate_every: int = setting(
+        0, "steps; 0: two passes through the training data, between 20 and 200 steps", least=0
+    )
+    patience: int = setting(10, "evaluations without any better validation score before stopping; 0: never", least=0)
+    threads: int = setting(0, "CPU threads; 0: PyTorch's choice", least=0)
+    workers: int = setting(0, "extra processes that build batches", least=0)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = setting(
+        "32", "of the network; losses and weights keep 32 bits"
+    )
+    backbone_lr: float = setting(0.02, "times lr, for a fine-tuned backbone", least=0)
+    features_gb: float = setting(
+        10.0, "disk space for features of frozen backbones, in the user's cache folder (gigabytes)", least=0
+    )
+    recompute: bool = setting(
+        False, "compute activations again for the gradients instead of keeping them: less memory, more time"
+    )
+    compile: bool = setting(False, "torch.compile the blocks, once for all lengths")
+    accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "auto: a GPU where there is one")
+    devices: int = setting(1, "processes per node, one for each GPU", least=1)
+    nodes: int = setting(1, "machines", least=1)
+    strategy: Literal["ddp", "fsdp"] = setting("ddp", "for several processes; fsdp: each holds a piece of the weights")
+    checkpoint_every: float = setting(
+        300.0, "seconds between checkpoints, the most that a kill can cost", least=0, unit="seconds"
+    )
+    wandb: bool = setting(False, "also log to Weights & Biases")
 
 
 @dataclass(frozen=True)
 class InterventionConfig:
-    """One change of the experiment, lasting from `start` to `stop` seconds after the loop closed (stop 0: to the end)."""
+    """One change of the experiment, lasting from `start` to `stop` seconds after the loop closed."""
 
     do: Literal[
         "silence",
@@ -231,114 +336,102 @@ class InterventionConfig:
         "freeze_frames",
         "blank_frames",
         "set_behavior",
-    ] = "silence"
-    units: tuple[int, ...] = ()  # rows of the units table, for silence, clamp and drive
-    behavior: str = ""  # name of the variable, for set_behavior
-    # clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from
-    # so many seconds of the recording on; shift_frames: so many seconds later; set_behavior: the value
-    value: float = 0.0
-    start: float = 0.0
-    stop: float = 0.0
+    ] = setting("silence", "the change")
+    units: tuple[int, ...] = setting((), "rows of the units table, for silence, clamp and drive", least=0)
+    behavior: str = setting("", "name of the variable, for set_behavior")
+    value: float = setting(
+        0.0,
+        "clamp: fires at so many Hz instead (-1: as recorded); drive: so many Hz more; replace_frames: frames from so many "
+        "seconds of the recording on; shift_frames: so many seconds later; set_behavior: the value",
+    )
+    start: float = setting(0.0, "since the loop closed", least=0, unit="seconds since the loop closed")
+    stop: float = setting(0.0, "0: to the end", least=0, unit="seconds since the loop closed")
+
+    def check(self, where: str) -> None:
+        on_units = self.do in ("silence", "clamp", "drive")
+        expected = "units for silence, clamp or drive only"
+        require(bool(self.units) == on_units, f"{where}.units", list(self.units), expected)
+        needs_name = self.do == "set_behavior"
+        require(bool(self.behavior) == needs_name, f"{where}.behavior", self.behavior, "a name for set_behavior only")
+        if on_units:
+            allowed = self.value >= 0 or (self.do == "clamp" and self.value == -1)
+            require(allowed, f"{where}.value", self.value, "spikes a second, 0 or more (clamp: or -1, as recorded)")
+        later = self.stop == 0 or self.stop > self.start
+        require(later, f"{where}.stop", self.stop, "0 (to the end) or a time after start")
 
 
 @dataclass(frozen=True)
 class GenerateConfig:
     """Closed-loop simulation."""
 
-    split: Literal["train", "valid", "test"] = "test"
-    # [start, stop] seconds of the recording, in place of a part of the split
-    interval: tuple[float, ...] = ()
-    # every sequence starts from the spikes before this second; -1: before its own start
-    past_from: float = -1.0
-    interventions: tuple[InterventionConfig, ...] = ()
-    samples: int = 1  # simulated copies of each trial
-    temperature_dt: float = 1.0
-    temperature_id: float = 1.0
-    top_p_dt: float = 1.0
-    top_p_id: float = 1.0
-    max_tokens: int = 1000  # most spikes in a window, as a guard; hits are counted and reported
-    top_k_dt: int = 0  # only this many of the likeliest values; 0: all
-    top_k_id: int = 0
-    batch_size: int = 0  # sequences at once; 0: as many as fit into memory, at most 512
-    max_seconds: float = 0.0  # most seconds to simulate of each interval; 0: all of it
-    cuda_graph: bool = True  # on a GPU: capture the kernels of a step once and replay them
+    split: Literal["train", "valid", "test"] = setting("test", "the part of the split that is simulated")
+    interval: tuple[float, ...] = setting((), "[start, stop] seconds of the recording, in place of a part of the split")
+    past_from: float = setting(
+        -1.0, "every sequence starts from the spikes before this second; -1: before its own start"
+    )
+    interventions: tuple[InterventionConfig, ...] = setting((), "changes of the experiment")
+    samples: int = setting(1, "simulated copies of each trial", least=1)
+    temperature_dt: float = setting(1.0, "of the times of spikes; 0: the likeliest", least=0)
+    temperature_id: float = setting(1.0, "of the units of spikes; 0: the likeliest", least=0)
+    top_p_dt: float = setting(1.0, "only the likeliest values that together have this probability", above=0, most=1)
+    top_p_id: float = setting(1.0, "likewise for units", above=0, most=1)
+    max_tokens: int = setting(1000, "most spikes in a window, as a guard; hits are counted and reported", least=1)
+    top_k_dt: int = setting(0, "only this many of the likeliest values; 0: all", least=0)
+    top_k_id: int = setting(0, "likewise for units", least=0)
+    batch_size: int = setting(0, "sequences at once; 0: as many as fit into memory, at most 512", least=0)
+    max_seconds: float = setting(
+        0.0, "most seconds to simulate of each interval; 0: all of it", least=0, unit="seconds"
+    )
+    cuda_graph: bool = setting(True, "on a GPU: capture the kernels of a step once and replay them")
+
+    def check(self, where: str) -> None:
+        ordered = len(self.interval) in (0, 2) and list(self.interval) == sorted(self.interval)
+        require(ordered, f"{where}.interval", list(self.interval), "[start, stop] in seconds, or nothing")
 
 
 @dataclass(frozen=True)
 class MovingConfig:
     """Use labels only while a variable (say, smoothed speed) is above a threshold, in training and in scores."""
 
-    variable: str = ""  # empty: all labels are used
-    above: float = 0.0  # in the variable's unit
+    variable: str = setting("", "empty: all labels are used")
+    above: float = setting(0.0, "in the variable's unit")
 
 
 @dataclass(frozen=True)
 class DecodeConfig:
     """Behavior along a recording, and its baselines."""
 
-    split: Literal["valid", "test"] = "test"
+    split: Literal["valid", "test"] = setting("test", "the part of the split that is decoded")
     moving: MovingConfig = MovingConfig()
-    # seconds of past spikes that baselines may see; cross-validation chooses
-    lags: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
-    bootstrap_block: float = 5.0  # seconds per block of the bootstrap
-    bootstraps: int = 1000
+    lags: tuple[float, ...] = setting(
+        (0.25, 0.5, 1.0, 2.0),
+        "seconds of past spikes that baselines may see; cross-validation chooses",
+        above=0,
+        unit="seconds",
+    )
+    bootstrap_block: float = setting(5.0, "seconds per block of the bootstrap", above=0, unit="seconds")
+    bootstraps: int = setting(1000, "samples of the bootstrap", least=1)
+
+    def check(self, where: str) -> None:
+        require(bool(self.lags), f"{where}.lags", [], "at least one number of seconds above 0")
 
 
 @dataclass(frozen=True)
 class TuneConfig:
     """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `folds`."""
 
-    train: Literal["head", "top", "all", "adapters"] = "head"  # what is trained beside the heads
-    blocks: int = 2  # number of fusion blocks that train (top)
-    rank: int = 4  # rank of the adapters
-    steps: int = 400  # most steps; early stopping decides
-    batch_size: int = 64  # windows
-    lr: float = 2e-3  # learning rate of the heads and adapters
-    trunk_lr: float = 0.1  # times lr, for the trained parts of the trunk
-    weight_decay: float = 0.1
-    average: float = 0.95  # decay of the moving average of weights, which is kept
-    evaluate_every: int = 20  # steps
-    patience: int = 5  # evaluations without a better score before stopping
-    valid: float = 0.2  # share of the labels, in contiguous stretches, for early stopping
-    # `train` ends by training the heads alone for `steps`, and keeps those that validation prefers
-    after_training: bool = False
-
-
-@dataclass(frozen=True)
-class Config:
-    """One run, whole."""
-
-    name: str = ""  # runs/<name>; empty: the name of the YAML file
-    seed: int = 0
-    recording: RecordingConfig = RecordingConfig()
-    recordings: tuple[RecordingConfig, ...] = ()  # in place of recording: several that share one model
-    window: WindowConfig = WindowConfig()
-    inputs: tuple[InputConfig, ...] = ()
-    targets: tuple[TargetConfig, ...] = ()
-    traces: TraceConfig = TraceConfig()
-    split: SplitConfig = SplitConfig()
-    model: ModelConfig = ModelConfig()
-    loss: LossConfig = LossConfig()
-    train: TrainConfig = TrainConfig()
-    generate: GenerateConfig = GenerateConfig()
-    decode: DecodeConfig = DecodeConfig()
-    tune: TuneConfig = TuneConfig()
-
-    def __post_init__(self):
-        check(self)
-
-    @property
-    def input_groups(self) -> list[str]:
-        """Names of the behavior groups, in the order of their first variable."""
-        return list(dict.fromkeys(v.group for v in self.inputs))
-
-    @property
-    def surprise(self) -> float:
-        """``model.surprise`` in seconds: where -1 leaves it open, half a second or the past if that is shorter, if frames
-        go through an encoder of our own one by one; 0 otherwise.
-        """
-        m, w, e = self.model, self.window, self.model.frame_encoder
-        if m.surprise >= 0:
-            return m.surprise
-        seen = w.frames > 0 and m.frame_readout > 0 and self.traces.likelihood == "none"
-        return min(0.5, w.past) if seen and e.kind != "backbone" and e.stride[0] == 1 else 0.0
+    train: Literal["head", "top", "all", "adapters"] = setting("head", "what is trained beside the heads")
+    blocks: int = setting(2, "number of fusion blocks that train (top)", least=1)
+    rank: int = setting(4, "rank of the adapters", least=1)
+    steps: int = setting(400, "most steps; early stopping decides", least=0)
+    batch_size: int = setting(64, "windows", least=1)
+    lr: float = setting(2e-3, "learning rate of the heads and adapters", above=0)
+    trunk_lr: float = setting(0.1, "times lr, for the trained parts of the trunk", least=0)
+    weight_decay: float = setting(0.1, "AdamW's", least=0)
+    average: float = setting(0.95, "decay of the moving average of weights, which is kept", least=0, below=1)
+    evaluate_every: int = setting(20, "steps", least=1)
+    patience: int = setting(5, "evaluations without a better score before stopping", least=0)
+    valid: float = setting(0.2, "share of the labels, in contiguous stretches, for early stopping", above=0, below=1)
+    after_training: bool = setting(
+        False, "`train` ends by training the heads alone for `steps`, and keeps those that validation prefers"
+    )

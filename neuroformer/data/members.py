@@ -33,7 +33,18 @@ def expanded(config: Config) -> Config:
 
 
 def open_one(one: RecordingConfig) -> Recording:
-    """A recording, under the name that its entry gives it."""
+    """A recording, under the name that its entry gives it.
+
+    Raises
+    ------
+    ConfigError
+        The entry names no file: nothing stands in for it.
+    """
+    if not one.path:
+        raise ConfigError(
+            "no recording is named; give recording.path=FILE, or recordings: [FILE, FILE] in the YAML file "
+            "(recording.path=synthetic:demo is the built-in one)"
+        )
     rec = open_recording(one.path, **one.options)
     return replace(rec, name=one.name) if one.name else rec
 

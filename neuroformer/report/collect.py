@@ -18,7 +18,7 @@ import yaml
 
 from neuroformer.analysis.maps import load_maps
 from neuroformer.bundle.bundle import Bundle
-from neuroformer.config import to_dict
+from neuroformer.config import ConfigError, to_dict
 from neuroformer.data.members import open_one
 from neuroformer.data.normalization import class_key
 from neuroformer.data.splits import Split
@@ -346,7 +346,7 @@ def open_parts(bundle: Bundle, config) -> tuple[Recording | None, Split | None]:
 
     try:
         rec = open_one(config.recording)
-    except (RecordingError, OSError):
+    except (ConfigError, RecordingError, OSError):
         return None, None
     if rec.unit_ids != bundle.units:
         return None, None

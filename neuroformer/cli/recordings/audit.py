@@ -8,8 +8,7 @@ from typing import Any
 
 from neuroformer.cli.options import KEYS, override_argument
 from neuroformer.cli.shared import save_figure
-from neuroformer.config import Config, from_dict, load_config, member_config
-from neuroformer.config.loader import apply_overrides
+from neuroformer.config import Config, apply_overrides, from_dict, load_config, member_config
 
 NO_SPLIT = "no split was looked at: give a configuration, or say e.g. split.by=blocks split.block=20"
 

@@ -55,6 +55,12 @@ def _folder(args) -> None:
     print(f"written to {write_recording(rec, _free(args.out, args.overwrite))}")
 
 
+def _seen_from(file: Path, data: Path) -> str:
+    """A path as it stands in a file: relative to it if it lies beside or below."""
+    folder, data = file.absolute().parent, data.absolute()
+    return str(data.relative_to(folder) if data.is_relative_to(folder) else data)
+
+
 def _config(args) -> None:
     from neuroformer.config.original import read_original_config, translate
 
@@ -65,7 +71,7 @@ def _config(args) -> None:
         from neuroformer.recording import open_recording
 
         rec = open_recording(args.data)  # fails now if the folder cannot be read
-        tree = {"recording": {"path": str(args.data)}, **tree}
+        tree = {"recording": {"path": _seen_from(out, args.data)}, **tree}
         print(rec)
     head = (
         f"# From {args.source.name} of the original Neuroformer. Its random 50 ms windows are no split here:\n"

@@ -32,8 +32,8 @@ def add(command) -> None:
 
 
 def run(args) -> None:
+    from neuroformer.data.members import open_only
     from neuroformer.files import write_atomic
-    from neuroformer.recording import open_recording
     from neuroformer.report.behavior import ablation_bars
     from neuroformer.studies.ablations import FULL, compare, parts_of, train_variant, variant_folder, without
 
@@ -46,7 +46,7 @@ def run(args) -> None:
         without(config, part)  # refuses now, not after hours, a part that the model does not have
     folder = args.run or Path("runs") / f"{config.name}_ablate"
     refuse_unwritable(folder, "--run")
-    rec = open_recording(config.recording.path, **config.recording.options)
+    rec = open_only(config)
     warn_only_ours()
     for part in todo:
         for seed in range(args.seeds):

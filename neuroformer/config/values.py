@@ -1,0 +1,122 @@
+"""From plain values to typed sections, and the checks that every section shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from neuroformer.config.errors import ConfigError, require
+from neuroformer.config.setting import NAME, Limits
+
+
+@functools.cache
+def types_of(section: type) -> dict[str, Any]:
+    """The type of every field of a section."""
+    return typing.get_type_hints(section)
+
+
+def build(section: type, tree: Any, where: str = "") -> Any:
+    """A section of nested mappings; ``where`` is its key.
+
+    Raises
+    ------
+    ConfigError
+        An unknown key or a wrong type.
+    """
+    if not isinstance(tree, typing.Mapping):
+        raise ConfigError(f"{where or 'the configuration'} is {tree!r}; expected a section with keys and values")
+    hints = types_of(section)
+    values = {}
+    for key, value in tree.items():
+        full = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'? " if near else ""
+            raise ConfigError(f"unknown key '{full}'; {hint}{section.__name__} has: {', '.join(hints)}")
+        values[key] = _typed(hints[key], value, full)
+    return section(**values)
+
+
+def check_section(section: Any, where: str = "") -> None:
+    """Refuse wrong types and numbers out of bounds in a section and in those within it, and what they refuse themselves.
+
+    A section may have a method ``check(where)`` for what concerns several of its fields.
+
+    Raises
+    ------
+    ConfigError
+        The first one found.
+    """
+    hints = types_of(type(section))
+    for field in dataclasses.fields(section):
+        key = f"{where}.{field.name}" if where else field.name
+        value = getattr(section, field.name)
+        if not _has_sections(hints[field.name]):
+            typed = _typed(hints[field.name], value, key)
+            require(not isinstance(typed, str) or typed == value, key, value, f"a text: {typed!r}")
+        for at, one in _members(key, value):
+            if dataclasses.is_dataclass(one):
+                check_section(one, at)
+            elif _has_sections(hints[field.name]):
+                raise ConfigError(f"{at} is {one!r}; expected a section (from_dict makes it of keys and values)")
+            else:
+                _check_bounds(field, at, one)
+    if hasattr(section, "check"):
+        section.check(where)
+
+
+def _has_sections(hint: Any) -> bool:
+    return any(dataclasses.is_dataclass(part) for part in (hint, *typing.get_args(hint)))
+
+
+def _members(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """The values that bounds hold for, each with its key."""
+    if isinstance(value, (tuple, list)):
+        yield from ((f"{key}[{i}]", one) for i, one in enumerate(value))
+    else:
+        yield key, value
+
+
+def _check_bounds(field: dataclasses.Field, key: str, value: Any) -> None:
+    help, limits = field.metadata.get("help", ""), field.metadata.get("limits", Limits())
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        require(limits.hold(value), key, value, f"{limits} ({help})")
+    if field.metadata.get("name") and isinstance(value, str) and value and not NAME.fullmatch(value):
+        expected = "letters, digits, '_', '-' and spaces; rename it in the recording, too"
+        require(False, key, value, expected)
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is Literal:
+        value = str(value) if value not in args and str(value) in args else value
+        if value not in args:
+            raise ConfigError(f"{where} is {value!r}; expected one of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {value!r}; expected a list")
+        if len(args) == 2 and args[1] is not Ellipsis and len(value) != 2:
+            raise ConfigError(f"{where} has {len(value)} entries; expected 2")
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        return tuple(_typed(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict or isinstance(hint, types.GenericAlias):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} is {value!r}; expected keys and values")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        require(abs(value) < 1e300, where, f"a number of {len(str(value))} digits", "a number that a float can hold")
+        value = float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        quotes = ": put it in quotes" if hint is str and isinstance(value, (bool, int, float)) else ""
+        raise ConfigError(f"{where} is {value!r} ({type(value).__name__}); expected {hint.__name__}{quotes}")
+    return value
