@@ -19,7 +19,7 @@ from neuroformer.audit.spikes import rate_series, spike_facts, spike_findings
 from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
 from neuroformer.audit.stimuli import stimulus_findings
 from neuroformer.audit.targets import target_findings
-from neuroformer.audit.windows import behavior_findings, token_findings, tokens_per_window
+from neuroformer.audit.windows import behavior_findings, grid_finding, token_findings, tokens_per_window
 from neuroformer.config import Config
 from neuroformer.data.configured import configured
 from neuroformer.data.splits import PARTS, Split, make_split
@@ -70,6 +70,7 @@ def audit(
     times, rates = rate_series(rec)
     series: dict[str, np.ndarray] = {"rate_times": times, "rates": rates}
     series["tokens"] = tokens_per_window(rec, config, rec.domain if split is None else split.segments)
+    findings.append(grid_finding(rec, config))
     findings += token_findings(series["tokens"], config, facts)
     if split is not None or parts:
         whole = split if split is not None else split_of_intervals(parts or {}, config)

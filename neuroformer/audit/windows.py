@@ -8,6 +8,7 @@ import numpy as np
 
 from neuroformer.audit.findings import Finding
 from neuroformer.config import Config
+from neuroformer.data.grid import grid_problem, spike_grid
 from neuroformer.recording import Recording
 from neuroformer.recording.clock import num_bins
 
@@ -21,6 +22,15 @@ def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> n
         # half a nanosecond earlier, as spikes round to their bin
         counts.append(np.diff(np.searchsorted(rec.spike_times, edges - 0.5e-9)))
     return np.concatenate(counts) if counts else np.zeros(0, np.int64)
+
+
+def grid_finding(rec: Recording, config: Config) -> Finding | None:
+    """Spikes that were counted on a grid which the bins do not fit."""
+    problem = grid_problem(rec, config)
+    if not problem:
+        return None
+    measured, _, advice = problem.partition("; ")
+    return Finding("bins_beside_grid", "warning", measured, advice, {"grid_s": spike_grid(rec), "dt": config.window.dt})
 
 
 def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) -> list[Finding | None]:

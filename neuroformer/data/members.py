@@ -10,10 +10,11 @@ from pathlib import Path
 from neuroformer.config import Config, ConfigError, RecordingConfig
 from neuroformer.data.configured import configured
 from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.recording.names import natural
 
 
 def expanded(config: Config) -> Config:
-    """The configuration with every glob of ``recordings`` replaced by the matching paths, sorted.
+    """The configuration with every glob of ``recordings`` replaced by the matching paths, in natural order.
 
     Raises
     ------
@@ -25,7 +26,7 @@ def expanded(config: Config) -> Config:
         if not glob.has_magic(one.path) or Path(one.path).exists() or one.path.startswith("synthetic:"):
             out.append(one)
             continue
-        paths = sorted(glob.glob(str(Path(one.path).expanduser()), recursive=True))
+        paths = sorted(glob.glob(str(Path(one.path).expanduser()), recursive=True), key=natural)
         if not paths:
             raise ConfigError(f"recordings[{i}].path is {one.path!r}; no file or folder matches it")
         out += [replace(one, path=path) for path in paths]

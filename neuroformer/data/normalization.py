@@ -9,6 +9,7 @@ import numpy as np
 
 from neuroformer.config import Config, ConfigError, InputConfig, TargetConfig
 from neuroformer.data.backbone import fit_backbone
+from neuroformer.data.grid import check_grid
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
@@ -32,11 +33,12 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
     Raises
     ------
     ConfigError
-        A variable without a finite training sample, a class label that is neither a whole number nor a word, words
+        Bins that do not fit the grid on which spikes lie, a variable without a finite training sample, a class label that is neither a whole number nor a word, words
         that are no classes, or a circular variable of no period whose values span more than a turn.
     RecordingError
         A variable that the recording lacks.
     """
+    check_grid(rec, config)
     bins = split.blocks["train"]
     counts, peak = np.zeros(rec.num_units), np.zeros(rec.num_units)
     lo, hi = np.searchsorted(index.keys, index.base[bins[:, 0]][:, None] + bins[:, 1:]).T

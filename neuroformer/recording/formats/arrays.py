@@ -52,16 +52,17 @@ def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.n
     counts = np.asarray(counts)
     if counts.ndim != 2 or counts.dtype.kind not in "biuf":
         raise RecordingError(f"spikes holds {counts.dtype} of shape {counts.shape}; expected counts, (units, bins)")
-    if (counts < 0).any() or not (np.isfinite(counts) & (counts % 1 == 0) if counts.dtype.kind == "f" else True).all():
+    whole = counts.dtype.kind != "f" or bool((np.isfinite(counts) & (np.rint(counts) == counts)).all())
+    if not whole or (counts < 0).any():
         raise RecordingError(
             "spikes (units x bins) must be whole counts of zero or more; for calcium events or rates, "
             "give them as a behavior variable or threshold them first"
         )
     if counts.max(initial=0) > MOST_IN_BIN:
         raise RecordingError(f"spikes has {counts.max():g} in one bin; expected counts, {MOST_IN_BIN:,} at most")
-    whole = counts.astype(np.int64)
-    bins, units = np.nonzero(whole.T)
-    reps = whole[units, bins]
+    counts = counts.astype(np.int64)
+    bins, units = np.nonzero(counts.T)
+    reps = counts[units, bins]
     first = np.cumsum(reps) - reps
     rank = np.arange(reps.sum()) - np.repeat(first, reps)
     times = start + (np.repeat(bins, reps) + (rank + 0.5) / np.repeat(reps, reps)) * dt

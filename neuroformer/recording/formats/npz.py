@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import tokenize
 import zipfile
@@ -14,6 +15,8 @@ from neuroformer.files import save_npz
 from neuroformer.recording.formats.arrays import from_arrays, to_arrays
 from neuroformer.recording.recording import Recording, RecordingError
 
+_ALWAYS = 64 << 20  # bytes that any array may take
+_MOST_SHRUNK = 950  # times that compression may shrink an array; that of zlib is at most 1,032, for a single value
 # what NumPy and zipfile raise on damaged bytes
 UNREADABLE = (
     ValueError,
@@ -46,9 +49,12 @@ def read_npz(path: str | Path) -> Recording:
     try:
         with np.load(path, allow_pickle=False) as z:
             _check_directory(path, len(z.files))
+            _check_size(path, [] if z.zip is None else z.zip.infolist())
             arrays = {k: z[k] for k in z.files}
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
+    except RecordingError:
+        raise
     except UNREADABLE as e:
         more = ""
         if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
@@ -67,6 +73,23 @@ def _check_directory(path: Path, num_found: int) -> None:
     (count,) = struct.unpack_from("<H", tail, at + 10)
     if count not in (num_found, 0xFFFF):  # the latter: more arrays than it can say
         raise zipfile.BadZipFile(f"it lists {count} arrays, but {num_found} can be found")
+
+
+def _check_size(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """A small file may say that it unpacks to any size: that is looked at before anything is unpacked."""
+    for one in members:
+        if one.file_size > _ALWAYS and one.file_size > _MOST_SHRUNK * one.compress_size:
+            raise RecordingError(
+                f"{path}: array '{one.filename.removesuffix('.npy')}' takes {one.file_size / 1e9:.3g} GB, "
+                f"{one.file_size / max(one.compress_size, 1):,.0f} times what it takes in the file; no measurement "
+                "shrinks like that. If it is one, save it with np.savez, without compression"
+            )
+    total, memory = sum(one.file_size for one in members), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if total > memory:
+        raise RecordingError(
+            f"{path} unpacks to {total / 1e9:.3g} GB, and this machine has {memory / 1e9:.3g} GB; write it as a "
+            "folder (.recording), which is read in pieces"
+        )
 
 
 def write_npz(rec: Recording, path: str | Path) -> Path:

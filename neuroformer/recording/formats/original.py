@@ -20,6 +20,7 @@ import numpy as np
 from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.formats.arrays import TRIAL_GAP_S, from_counts
 from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.names import natural
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 
 DT = 0.01  # its bins of spikes
@@ -110,6 +111,7 @@ def from_original(
         raise RecordingError(f"no 'spikes' (units, bins); got: {', '.join(map(str, data)) or 'nothing'}")
     notes: list[str] = []
     width = steps.get(key, dt)
+    data, trial_clip = _in_order(data, key, trial_clip)
     starts, matrices = _trials(data[key], width)
     times, units = _spikes(matrices, starts, width, notes)
     stops = starts + np.array([m.shape[1] for m in matrices]) * width
@@ -122,7 +124,7 @@ def from_original(
         elif "interval" in k:
             intervals |= _intervals(k, np.asarray(data[k]))
         elif k != key:
-            var = _behavior(k, data[k], step, starts)
+            var = _behavior(k, data[k], step, starts, list(data[key]) if trials else [], notes)
             if var is None:
                 notes.append(f"'{k}' was left out: it is no array of numbers, (samples,) or (columns, samples)")
             else:
@@ -137,8 +139,20 @@ def from_original(
         frames=frames,
         behavior=behavior,
         intervals=intervals,
-        meta={"format": "original Neuroformer", **({"notes": notes} if notes else {})},
+        meta={"format": "original Neuroformer", "spike_grid_s": width, **({"notes": notes} if notes else {})},
     )
+
+
+def _in_order(data: Mapping[str, Any], key: str, trial_clip: Sequence[int] | None):
+    """The dictionary with its trials in natural order (trial 9 before trial 10), and the clips of the trials likewise."""
+    spikes = data[key]
+    if not isinstance(spikes, Mapping):
+        return data, trial_clip
+    order = sorted(range(len(spikes)), key=lambda i: natural(list(spikes)[i]))
+    if trial_clip is not None and len(trial_clip) == len(order):
+        trial_clip = [trial_clip[i] for i in order]
+    trials = list(spikes)
+    return {**data, key: {trials[i]: spikes[trials[i]] for i in order}}, trial_clip
 
 
 def _split(file: Path) -> tuple[str, float | None]:
@@ -200,20 +214,28 @@ def _frames(frames: Any, step: float, starts: np.ndarray, trial_clip: Sequence[i
     return FrameSeries.from_presentations(np.asarray(frames), 1 / step, trial_clip, starts.tolist())
 
 
-def _behavior(name: str, values: Any, step: float, starts: np.ndarray) -> BehaviorVariable | None:
+def _behavior(
+    name: str, values: Any, step: float, starts: np.ndarray, trials: list[Any], notes: list[str]
+) -> BehaviorVariable | None:
     """One array, or one a trial; (samples,) or (columns, samples)."""
-    per_trial = isinstance(values, Mapping)
-    parts = [np.asarray(v) for v in (values.values() if per_trial else [values])]
-    if any(p.dtype.kind not in "fiub" or p.ndim not in (1, 2) or p.size == 0 for p in parts):
+    if isinstance(values, Mapping):
+        unknown = [k for k in values if k not in trials]
+        if unknown:
+            raise RecordingError(f"'{name}' has a trial {unknown[0]!r}, but the spikes have: {trials[:5]} ...")
+        which = [i for i, k in enumerate(trials) if k in values]
+        parts = [np.asarray(values[trials[i]]) for i in which]
+    else:
+        which, parts = [0], [np.asarray(values)]
+    if not parts or any(p.dtype.kind not in "fiub" or p.ndim not in (1, 2) or p.size == 0 for p in parts):
         return None
-    if len(parts) > len(starts):
-        raise RecordingError(f"'{name}' has {len(parts)} trials, but the spikes have {len(starts)}")
-    parts = [p.T if p.ndim == 2 and p.shape[0] < p.shape[1] else p for p in parts]
-    times = [s + np.arange(len(p)) * step for p, s in zip(parts, starts, strict=False)]
-    for i in range(len(parts) - 1):  # a trial's values end where the next trial's begin
-        keep = times[i] < starts[i + 1]
-        times[i], parts[i] = times[i][keep], parts[i][keep]
-    return BehaviorVariable(np.concatenate(times), np.concatenate(parts))
+    turned = [p.T if p.ndim == 2 and p.shape[0] < p.shape[1] else p for p in parts]
+    if any(p.ndim == 2 and p.shape[0] > p.shape[1] for p in parts):
+        notes.append(f"'{name}' has shape {parts[0].shape}, more rows than columns, and was read as (samples, columns)")
+    times = [starts[i] + np.arange(len(p)) * step for i, p in zip(which, turned, strict=True)]
+    for i in range(len(turned) - 1):  # a trial's values end where the next trial's begin
+        keep = times[i] < times[i + 1][0]
+        times[i], turned[i] = times[i][keep], turned[i][keep]
+    return BehaviorVariable(np.concatenate(times), np.concatenate(turned))
 
 
 def _intervals(name: str, values: np.ndarray) -> dict[str, dict[str, np.ndarray]]:

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from neuroformer.files import replacing_hdf5
-from neuroformer.recording import clean, spike_index
+from neuroformer.recording import clean
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
+from neuroformer.recording.formats import spike_index
 from neuroformer.recording.formats.hdf5 import look_first
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.frames import H5Frames
@@ -113,8 +114,8 @@ def _read(f: Any, path: Path, events: str) -> Recording:
         units.setdefault("id", np.arange(traces.values.shape[1]))
     else:
         raise RecordingError(f"{path} has neither 'spikes' nor calcium traces; it has: {', '.join(f) or 'nothing'}")
-    if own.get("integer_ids"):
-        units["id"] = units["id"].astype(np.int64)
+    if own.get("integer_ids"):  # files of earlier versions say only that
+        units["id"] = units["id"].astype(own.get("id_type", "int64"))
     tables = _tables(f, own, notes)
     trials = clean.table("trials", tables.pop("trials"), notes, disjoint=True) if "trials" in tables else {}
     domain = tables.pop("domain", None)
@@ -274,7 +275,8 @@ def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:
     reserved = {*dir(td.Data), *_OWN_NAMES}
     own: dict[str, Any] = {"name": rec.name, "meta": dict(rec.meta)}
     own |= {k: {} for k in ("behavior", "intervals", "columns", "truth")}
-    own["integer_ids"] = rec.units["id"].dtype.kind in "iu"
+    own["integer_ids"] = rec.units["id"].dtype.kind in "iuf"
+    own["id_type"] = rec.units["id"].dtype.name
     interval = lambda name, columns: _interval(td, name, columns, own)
     domain = interval("domain", {"start": rec.domain[:, 0], "stop": rec.domain[:, 1]})
     units = dict(rec.units) | {"id": np.array(rec.unit_ids)}

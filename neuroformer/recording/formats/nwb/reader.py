@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording import clean, spike_index
+from neuroformer.recording import clean
+from neuroformer.recording.formats import spike_index
 from neuroformer.recording.formats.hdf5 import look_first
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.formats.nwb.frames import read_frames

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from samples import assert_same, full_recording
 
-import neuroformer.recording.spike_index as spike_index
+import neuroformer.recording.formats.spike_index as spike_index
 import neuroformer.recording.validation as validation
 from neuroformer.recording import RecordingError, open_recording
-from neuroformer.recording.spike_index import by_unit, in_pairs, indexed_spikes
+from neuroformer.recording.formats.spike_index import by_unit, in_pairs, indexed_spikes
 
 
 @pytest.fixture(autouse=True)
