@@ -168,3 +168,13 @@ def test_what_is_refused(folder, capsys):
         read_original_config(folder / "bad.yaml")
     with pytest.raises(ConfigError, match=r"window.current is 'long'"):
         translate({"window": {"curr": "long"}})
+
+
+def test_a_pretrained_network_is_not_denied():
+    """The original's is not among those that can be named, which the reason says together with what can."""
+    done = translate({"frame_encoder": {"resnet_backbone": True, "conv_layer": True, "kernel_size": [3, 5, 5]}})
+    why = dict(done.dropped)["frame_encoder.resnet_backbone"]
+    assert "r3d_18" in why and "model.frame_encoder.kind: backbone" in why
+    assert done.tree["model"]["frame_encoder"]["kind"] == "conv3d"
+    off = translate({"frame_encoder": {"resnet_backbone": False}})
+    assert dict(off.dropped)["frame_encoder.resnet_backbone"] == "off"

@@ -27,7 +27,7 @@ def load_config(path: str | Path | None = None, overrides: typing.Sequence[str] 
     """
     tree: dict[str, Any] = {}
     if path is not None:
-        tree = place(read_yaml(path), Path(path).absolute().parent)
+        tree = place(read_yaml(path), Path(path).parent.resolve())
         tree.setdefault("name", Path(path).stem)
     return from_dict(apply_overrides(tree, overrides))
 

@@ -35,6 +35,8 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """A node whose keys are distinct and whose size, aliases written out, is bounded."""
+        if self.check_event(yaml.AliasEvent):
+            return super().compose_node(parent, index)
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise ConfigError(f"{_excess(f'sections within sections, more than {MAX_DEPTH} deep')}")
