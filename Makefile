@@ -15,7 +15,7 @@ demo: install
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
 	$(BIN)/python generate.py --run runs/demo
 	$(BIN)/neuroformer decode --run runs/demo
-	$(BIN)/neuroformer attend --run runs/demo --windows 500 --occasions 200
+	$(BIN)/neuroformer attend --run runs/demo --windows 500 --knocked-out 200
 	$(BIN)/neuroformer report --run runs/demo
 
 # two processes of one thread: tests are many small operations

@@ -2,8 +2,16 @@
 
 >>> import neuroformer
 >>> rec = neuroformer.open_recording("synthetic:demo")     # or a path: .npz, .nwb, a folder
->>> model = neuroformer.load_model("runs/demo")             # a trained run
+>>> neuroformer.train("configs/demo.yaml", "runs/demo")    # a run: a folder with the trained model
+>>> neuroformer.evaluate("runs/demo")["bits_per_spike"]    # held-out scores beside their baselines
 >>> made = neuroformer.Simulator("runs/demo").simulate(samples=4)  # held-out trials, as a recording
+>>> neuroformer.decode("runs/demo")["speed"].scores        # behavior, beside baselines and controls
+>>> neuroformer.attend("runs/demo").maps                   # who acts on whom
+>>> bundle, prepared = neuroformer.open_run("runs/demo")   # the run's facts, and its recording as the model sees it
+>>> model = neuroformer.load_model("runs/demo")
+
+Readers of files (``open_recording`` knows them all) and ``write_recording`` are here too; scikit-learn's face is
+:mod:`neuroformer.estimators`.
 """
 
 import importlib
@@ -14,9 +22,15 @@ _LAZY = {
     "Neuroformer": "neuroformer.model.neuroformer",
     "Recording": "neuroformer.recording",
     "Simulator": "neuroformer.simulator",
+    "attend": "neuroformer.runs",
+    "decode": "neuroformer.runs",
+    "evaluate": "neuroformer.training.evaluation",
+    "load_config": "neuroformer.config",
     "load_model": "neuroformer.bundle.bundle",
     "open_recording": "neuroformer.recording",
-    "load_config": "neuroformer.config",
+    "open_run": "neuroformer.bundle.opening",
+    "train": "neuroformer.runs",
+    "write_recording": "neuroformer.recording",
 }
 __all__ = [*_LAZY, "__version__"]
 

@@ -22,8 +22,10 @@ from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.simulation_scores.drift import Chains, chain_order, chained
+from neuroformer.simulation_scores.psth import compare_psth
 from neuroformer.simulation_scores.recorded import RecordedTrials, recorded_trials, simulated_trials
 from neuroformer.simulation_scores.scores import score_simulation
+from neuroformer.simulation_scores.traces import compare_traces
 from neuroformer.simulation_scores.trials import Trials
 
 Stimulus = Recording | Mapping[str, Any] | str | Path | float
@@ -90,6 +92,17 @@ class Simulator:
         assert made is not None
         return made.recording
 
+    def compare(self, simulated: Recording) -> dict[str, Any]:
+        """A simulation beside the held-out part, as ``neuroformer generate`` puts it into ``summary.json``: see
+        :func:`compared`.
+
+        Raises
+        ------
+        ConfigError
+            A simulation of something else, which has no recorded trials to be compared with.
+        """
+        return compared(self._same_trials(simulated), simulated)
+
     def score(self, simulated: Recording, *, progress: bool = False) -> dict[str, Any]:
         """Every score of a simulation of held-out trials, as ``neuroformer generate --score`` writes them; see
         :func:`neuroformer.simulation_scores.scores.score_simulation`.
@@ -99,6 +112,10 @@ class Simulator:
         ConfigError
             A simulation of something else, which has no recorded trials to be compared with.
         """
+        return scored(self.model, self._same_trials(simulated), simulated, progress=progress).scores
+
+    def _same_trials(self, simulated: Recording) -> Prepared:
+        """What the simulation was asked of, if it imitates held-out trials."""
         options = simulated.meta.get("generate")
         if options is None or simulated.meta.get("simulated_from") != self.prepared.rec.name:
             raise ConfigError(f"'{simulated.name}' is not a simulation of '{self.prepared.rec.name}'")
@@ -108,7 +125,34 @@ class Simulator:
                 "the simulation is of another interval, from another past or with interventions; expected "
                 "held-out trials as they were"
             )
-        return scored(self.model, p, simulated, progress=progress).scores
+        return p
+
+
+def compared(prepared: Prepared, simulated: Recording) -> dict[str, Any]:
+    """A simulation of held-out trials or blocks beside them.
+
+    Returns
+    -------
+    dict
+        For spikes: ``simulated_sequences``, ``simulated_sequence_seconds`` (the median), ``simulated_rate_ratio`` (mean rate
+        over that of the training part), ``guard_hits``; and where trials repeat a stimulus ``psth_r``, ``psth_r_ceiling``,
+        ``psth_repeats_simulated`` (:func:`neuroformer.simulation_scores.psth.compare_psth`).
+        For traces: :func:`neuroformer.simulation_scores.traces.compare_traces`.
+    """
+    p, part = prepared, prepared.config.generate.split
+    if p.config.traces.likelihood != "none":
+        return compare_traces(p.rec, p.split, simulated, part)
+    trials, true = simulated.trials, np.asarray(p.normalization["unit_rate"]) / p.config.window.dt
+    out: dict[str, Any] = {
+        "simulated_sequences": len(trials["start"]),
+        "simulated_sequence_seconds": float(np.median(trials["stop"] - trials["start"])),
+        "simulated_rate_ratio": float(simulated.rates().mean() / true.mean()),
+        "guard_hits": simulated.meta["guard_hits"],
+    }
+    found = compare_psth(p.rec, p.split, simulated, part)
+    if found is not None:
+        out |= {"psth_r": found.r, "psth_r_ceiling": found.ceiling, "psth_repeats_simulated": found.num_simulated}
+    return out
 
 
 def imitates_trials(g: GenerateConfig) -> bool:

@@ -146,8 +146,7 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
         tried[setting], prepared = _one(rec, dataclasses.replace(alone, model=model), times * steps, place, None)
     best = max(tried, key=lambda setting: tried[setting])
     out |= {"scratch": next(iter(tried.values())), "scratch_best": tried[best], "scratch_tried": tried}
-    windows, scale = prepared.windows("test"), prepared.normalization["unit_rate"]
-    out["oracle"] = oracle_bits_per_spike(rec, prepared.index, windows, prepared.builder.shape, scale)
+    out["oracle"] = oracle_bits_per_spike(prepared, prepared.windows("test"))
     write_atomic(file, json.dumps(out | {"asked": asked}, indent=1).encode())
     return out
 

@@ -16,7 +16,7 @@ import torch
 from neuroformer.analysis import attention, influence
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
-from neuroformer.analysis.pairwise import Pairs
+from neuroformer.analysis.pairwise import pairwise_maps
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, load_config, to_dict
 from neuroformer.data.members import open_only
@@ -103,18 +103,16 @@ def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
     model = load_best(folder)
     everything = prepared.windows("train")
     few = np.random.default_rng(config.seed).permutation(len(everything))[:num_windows]
-    windows, ids = everything[np.sort(few)], rec.unit_ids
-    maps: list[Map] = [influence.knock_out(model, prepared.builder, windows, ids, batch_size=256)]
+    windows = everything[np.sort(few)]
+    maps: list[Map] = [influence.knock_out(model, prepared, windows, batch_size=256)]
     lags = maps[0].lags_s
     assert lags is not None
-    maps += [
-        influence.gradients(model, prepared.builder, windows[: max(1, num_windows // 8)], ids, steps=s) for s in (1, 8)
-    ]
+    maps += [influence.gradients(model, prepared, windows[: max(1, num_windows // 8)], steps=s) for s in (1, 8)]
     for rows in ("predicted", "spike"):
-        for m in attention.attention_maps(model, prepared.builder, windows, ids, rows=rows):
+        for m in attention.attention_maps(model, prepared, windows, rows=rows):
             if m.square:
                 maps.append(dataclasses.replace(m, name=f"{m.name}, by {rows}"))
-    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(len(lags))
+    maps += pairwise_maps(prepared, len(lags), len(lags))
     found = [agreement(m, rec.truth["coupling"]) for m in maps]
     return {"readings": found, "bits_per_spike": float(metrics["valid_best_likelihood"])}
 

@@ -51,12 +51,12 @@ def run(
     with tempfile.TemporaryDirectory() as temporary:
         mine = folder or Path(temporary)
         model, prepared, metrics = _trained(rec, c, mine)
-    everything, ids = prepared.windows("train"), rec.unit_ids
+    everything = prepared.windows("train")
     few = np.random.default_rng(c.seed).permutation(len(everything))[:windows]
-    some, args = everything[np.sort(few)], (model, prepared.builder)
-    maps = [fields.occlusion(*args, some, ids)]
-    maps += [fields.frame_sensitivity(*args, some[:: max(1, len(some) // 32)], ids, batch_size=8)]
-    maps += [m for m in attention.attention_maps(*args, some, ids, batch_size=32, rollout=False) if m.grid]
+    some, args = everything[np.sort(few)], (model, prepared)
+    maps = [fields.occlusion(*args, some)]
+    maps += [fields.frame_sensitivity(*args, some[:: max(1, len(some) // 32)], batch_size=8)]
+    maps += [m for m in attention.attention_maps(*args, some, batch_size=32, rollout=False) if m.grid]
     truth = rec.truth["input_of_unit"]
     found = {m.name: _share(m, truth) for m in maps}
     return {

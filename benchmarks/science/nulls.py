@@ -14,7 +14,7 @@ import torch
 from neuroformer.analysis import attention, influence
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.nulls import shuffled_identities
-from neuroformer.analysis.pairwise import Pairs
+from neuroformer.analysis.pairwise import pairwise_maps
 from neuroformer.config import Config, from_dict
 from neuroformer.files import write_atomic
 from neuroformer.recording import Recording
@@ -118,13 +118,13 @@ def _maps(rec: Recording, config: Config) -> list[Map]:
     with tempfile.TemporaryDirectory() as folder:
         prepared, _ = train(rec, config, Path(folder), progress=False)
         model = load_best(Path(folder))
-    windows, ids = prepared.windows("train")[:1500], rec.unit_ids
-    maps = [influence.knock_out(model, prepared.builder, windows, ids)]
+    windows = prepared.windows("train")[:1500]
+    maps = [influence.knock_out(model, prepared, windows)]
     lags = maps[0].lags_s
     assert lags is not None
-    maps.append(influence.gradients(model, prepared.builder, windows[:500], ids))
-    maps += [m for m in attention.attention_maps(model, prepared.builder, windows, ids) if m.square]
-    maps += Pairs(prepared.index, prepared.split.blocks["train"], len(lags), ids).all(prepared.builder.shape.current)
+    maps.append(influence.gradients(model, prepared, windows[:500]))
+    maps += [m for m in attention.attention_maps(model, prepared, windows) if m.square]
+    maps += pairwise_maps(prepared, len(lags), prepared.builder.shape.current)
     return [shuffled_identities(m) for m in maps]
 
 

@@ -1,4 +1,4 @@
-"""Who attends to whom: maps of attention over any stretch of a recording, reduced while it streams.
+"""Who attends to whom: maps of attention over any windows of a recording, reduced while they stream.
 
 No attention matrix is kept beyond its batch, only sums: units x units, units x places x lags, or units x
 variables.
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.batch import Batch
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.attention import Block, Observer
 from neuroformer.model.neuroformer import Neuroformer
@@ -271,11 +272,6 @@ class _Rollout:
             AttentionCapture._add(self.sums, stream, ops_maps.reduce(p[None], cell, size)[0])
 
 
-def batches(builder: BatchBuilder, windows: Windows, size: int) -> Iterator[Batch]:
-    for i in range(0, len(windows), size):
-        yield builder(windows[i : i + size])
-
-
 @contextmanager
 def _observed(blocks: Sequence[Block], observers: Sequence[Observer]) -> Iterator[None]:
     """Inside this context, each block shows its attention to its observer."""
@@ -304,9 +300,8 @@ def _frame_observer(key_S: Tensor, total: Tensor) -> Observer:
 
 def attention_maps(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     *,
     batch_size: int = 256,
     heads: bool = False,
@@ -316,17 +311,16 @@ def attention_maps(
     """Attention of every block over some windows, as maps; options as in :class:`AttentionCapture`. Memory
     holds one batch and the maps, however many windows there are.
     """
-    capture = AttentionCapture(model, unit_ids, heads=heads, rollout=rollout, rows=rows)
-    device = next(model.parameters()).device
-    for batch in batches(builder, windows, batch_size):
-        capture.add(batch.to(device))
+    capture = AttentionCapture(model, prepared.rec.unit_ids, heads=heads, rollout=rollout, rows=rows)
+    for batch in prepared.batches(windows, batch_size, model.sos.device):
+        capture.add(batch)
     return capture.maps()
 
 
 def frame_attention(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, *, batch_size: int = 256
+    model: Neuroformer, prepared: Prepared, windows: Windows, *, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
-    """Attention of a stretch to each place of its frames, window by window.
+    """Attention to each place of the frames, window by window.
 
     Returns
     -------
@@ -339,20 +333,20 @@ def frame_attention(
     steps, rows, columns = model.frames.grid
     blocks = [b for b in model.fusion.blocks if isinstance(b, Block) and b.attend == "frames"]
     found: dict[str, list[np.ndarray]] = {"images": [], "attention": []}
-    for batch in batches(builder, windows, batch_size):
+    for batch in prepared.batches(windows, batch_size):
         assert batch.clips is not None
         total = torch.zeros(batch.num_windows, steps * rows * columns, dtype=torch.float64)
         observer = _frame_observer(_frame_labels(model, batch.clips.num_missing_G), total)
         with torch.no_grad(), _observed(blocks, [observer] * len(blocks)):
             model(batch)
         found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))
-        found["images"].append(builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
+        found["images"].append(prepared.builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
     (_, kh, kw), (_, sh, sw) = model.frames.kernel, model.frames.stride
     # a token's cell: as wide as the stride, in the middle of its kernel
     top, left = (kh - sh) / 2, (kw - sw) / 2
     return {
         "images": np.concatenate(found["images"]),
         "attention": np.concatenate(found["attention"]),
-        "times": windows.starts(builder.index),
+        "times": windows.starts(prepared.index),
         "extent": np.array([top, left, top + rows * sh, left + columns * sw]),
     }

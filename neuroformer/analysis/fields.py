@@ -12,17 +12,15 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from neuroformer.analysis.attention import batches
 from neuroformer.analysis.influence import LOG_ODDS, log_odds, without
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.batch import Batch, Clips
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 
 
-def frame_sensitivity(
-    model: Neuroformer, builder: BatchBuilder, windows: Windows, unit_ids: list[str], *, batch_size: int = 64
-) -> Map:
+def frame_sensitivity(model: Neuroformer, prepared: Prepared, windows: Windows, *, batch_size: int = 64) -> Map:
     """Each unit's receptive field as the model sees it: mean squared gradient of its log-odds to every pixel.
 
     Squared, because a unit that follows the energy of its input has gradients of either sign. (units, pixels,
@@ -30,14 +28,13 @@ def frame_sensitivity(
     the lag runs back from the last frame that a window saw.
     """
     name, unit = "frame sensitivity", "root mean square of the gradient of log-odds"
-    return _of_pixels(name, unit, model, builder, windows, unit_ids, batch_size, [(1.0, 1.0)], False)
+    return _of_pixels(name, unit, model, prepared, windows, batch_size, [(1.0, 1.0)], False)
 
 
 def frame_gradients(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     *,
     steps: int = 1,
     batch_size: int = 64,
@@ -50,16 +47,15 @@ def frame_gradients(
     """
     name = "gradient x frame" if steps == 1 else "integrated gradients to frames"
     path = [(1.0, 1.0)] if steps == 1 else [((k + 0.5) / steps, 1 / steps) for k in range(steps)]
-    return _of_pixels(name, LOG_ODDS, model, builder, windows, unit_ids, batch_size, path, True)
+    return _of_pixels(name, LOG_ODDS, model, prepared, windows, batch_size, path, True)
 
 
 def _of_pixels(
     name: str,
     unit: str,
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     batch_size: int,
     path: list[tuple[float, float]],
     times_input: bool,
@@ -67,8 +63,7 @@ def _of_pixels(
     """Root mean square over clips of gradients along a path from gray to the clip, times the clip if asked for."""
     assert model.frames is not None
     count, sums = 0, None
-    for batch in batches(builder, windows, batch_size):
-        batch = batch.to(next(model.parameters()).device)
+    for batch in prepared.batches(windows, batch_size, model.sos.device):
         assert batch.clips is not None
         away = batch.clips.images_GFHW.to(model.sos.dtype) - model.frames.mean
         total = away.new_zeros(model.num_units, *away.shape)
@@ -80,8 +75,9 @@ def _of_pixels(
     assert sums is not None
     values = (sums / count).flip(1).flatten(2).transpose(1, 2).sqrt().cpu().numpy()
     lags = np.arange(values.shape[2]) * model.frame_period
-    height, width = frame_size(builder)
-    return Map(name, values, unit, unit_ids, _places(height, width), np.full((1, 1, 1), count), lags, (height, width))
+    height, width = frame_size(prepared)
+    ids, places = prepared.rec.unit_ids, _places(height, width)
+    return Map(name, values, unit, ids, places, np.full((1, 1, 1), count), lags, (height, width))
 
 
 def _slopes(model: Neuroformer, batch: Batch, images_GFHW: Tensor) -> Tensor:
@@ -100,9 +96,8 @@ def _add(total: Tensor | None, more: Tensor) -> Tensor:
 @torch.no_grad()
 def occlusion(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     *,
     patch: int = 1,
     batch_size: int = 16,
@@ -116,14 +111,14 @@ def occlusion(
     the place shown minus without it: the causal reading of the frames.
     """
     assert model.frames is not None
-    height, width = frame_size(builder)
+    height, width = frame_size(prepared)
     rows, columns = height // patch, width // patch
     device = next(model.parameters()).device
     sums = torch.zeros(rows * columns, model.num_units, dtype=torch.float64, device=device)
     count = torch.zeros(rows * columns, dtype=torch.float64, device=device)
-    dark = float(np.min(builder.frames.images[:1])) if builder.frames is not None else 0.0
-    for batch in batches(builder, windows, batch_size):
-        batch = batch.to(device)
+    frames = prepared.rec.frames
+    dark = float(np.min(frames.images[:1])) if frames is not None else 0.0
+    for batch in prepared.batches(windows, batch_size, device):
         base_WU = log_odds(model.expected(batch))[:, 0]
         window_V, place_V = _lit(batch, dark, patch, rows, columns)
         for which in torch.arange(len(window_V), device=device).split(copies):
@@ -137,7 +132,7 @@ def occlusion(
         "occlusion",
         values,
         LOG_ODDS,
-        unit_ids,
+        prepared.rec.unit_ids,
         _places(rows, columns),
         count[None].cpu().numpy(),
         None,
@@ -170,10 +165,10 @@ def _painted(batch: Batch, window_V: Tensor, place_V: Tensor, patch: int, column
     return dataclasses.replace(copies, clips=Clips(images, missing, own, own, c.age_W[window_V]))
 
 
-def frame_size(builder: BatchBuilder) -> tuple[int, int]:
+def frame_size(prepared: Prepared) -> tuple[int, int]:
     """Rows and columns of the recording's frames."""
-    assert builder.frames is not None
-    height, width = builder.frames.images.shape[1:3]
+    assert prepared.rec.frames is not None
+    height, width = prepared.rec.frames.images.shape[1:3]
     return int(height), int(width)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.analysis.attention import batches
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, BatchBuilder, Earlier
+from neuroformer.data.batch import Batch, Earlier
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
@@ -30,9 +30,8 @@ def log_odds(log_rate: Tensor) -> Tensor:
 @torch.no_grad()
 def knock_out(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     *,
     reach_s: float | None = None,
     batch_size: int = 64,
@@ -47,7 +46,7 @@ def knock_out(
     Parameters
     ----------
     model : Neuroformer, in evaluation mode
-    builder, windows : what to measure on
+    windows : what to measure on
     reach_s : seconds before the window; by default as far as the model's coupling reaches
     batch_size : windows at once, before silencing
 
@@ -56,7 +55,7 @@ def knock_out(
     Map
         (units acted on, units acting, lags); NaN where a unit never fired at that lag.
     """
-    dt, num_bins, num_units = builder.shape.dt, model.num_bins, model.num_units
+    dt, num_bins, num_units = prepared.split.dt, model.num_bins, model.num_units
     reach = _reach(model, dt, reach_s)
     num_lags = reach + num_bins - 1
     device = next(model.parameters()).device
@@ -64,8 +63,7 @@ def knock_out(
     count = torch.zeros(num_units * num_lags, dtype=torch.float64, device=device)
     bins = torch.arange(num_bins, device=device)
     step = max(1, MAX_CELLS // (num_bins * num_units))
-    for batch in batches(builder, windows, batch_size):
-        batch = batch.to(device)
+    for batch in prepared.batches(windows, batch_size, device):
         base_WBU = log_odds(model.expected(batch))
         window_V, unit_V, last_V = _silenced(batch, reach, num_units)
         for which in torch.arange(len(window_V), device=device).split(step):
@@ -79,8 +77,8 @@ def knock_out(
     values = (sums / count[:, None]).view(num_units, num_lags, num_units).permute(2, 0, 1)
     values = torch.where((count > 0).view(1, num_units, num_lags), values, torch.nan)
     lags_s = np.round((np.arange(num_lags) + 1) * dt, 9)
-    times = count.view(1, num_units, num_lags).cpu().numpy()
-    return Map("knock-out", values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, times, lags_s)
+    times, ids = count.view(1, num_units, num_lags).cpu().numpy(), prepared.rec.unit_ids
+    return Map("knock-out", values.cpu().numpy(), LOG_ODDS, ids, ids, times, lags_s)
 
 
 def _silenced(batch: Batch, reach: int, num_units: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -141,9 +139,8 @@ def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
 
 def gradients(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
-    unit_ids: list[str],
     *,
     steps: int = 1,
     reach_s: float | None = None,
@@ -156,13 +153,12 @@ def gradients(
     sum over the window's bins of unit i's log-odds. Integrated gradients average the gradient at ``steps`` midpoints
     between 0 and 1, evenly spaced in the root of the weight, as counts are seen through their root.
     """
-    dt, num_units = builder.shape.dt, model.num_units
+    dt, num_units = prepared.split.dt, model.num_units
     reach = _reach(model, dt, reach_s)
     device = next(model.parameters()).device
     sums = torch.zeros(num_units, num_units * reach, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * reach, dtype=torch.float64, device=device)
-    for batch in batches(builder, windows, batch_size):
-        batch = batch.to(device)
+    for batch in prepared.batches(windows, batch_size, device):
         near = batch.past_tick_P >= -reach
         place = (batch.past_unit_P * reach - 1 - batch.past_tick_P)[near]
         count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
@@ -175,9 +171,8 @@ def gradients(
     values = torch.where(count > 0, sums / count, torch.nan).view(num_units, num_units, reach)
     name = "gradient x input" if steps == 1 else "integrated gradients"
     lags_s = np.round((np.arange(reach) + 1) * dt, 9)
-    return Map(
-        name, values.cpu().numpy(), LOG_ODDS, unit_ids, unit_ids, count.view(1, num_units, reach).cpu().numpy(), lags_s
-    )
+    times, ids = count.view(1, num_units, reach).cpu().numpy(), prepared.rec.unit_ids
+    return Map(name, values.cpu().numpy(), LOG_ODDS, ids, ids, times, lags_s)
 
 
 def _path(steps: int) -> list[tuple[float, float]]:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from neuroformer.analysis.influence import without
-from neuroformer.data.batch import Batch, BatchBuilder, Clips
+from neuroformer.data.batch import Batch, Clips
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
 
@@ -40,7 +41,7 @@ class MostExciting:
 
 def most_exciting(
     model: Neuroformer,
-    builder: BatchBuilder,
+    prepared: Prepared,
     windows: Windows,
     *,
     contrast: float = 0.25,
@@ -67,7 +68,7 @@ def most_exciting(
     if model.frames is None:
         raise ValueError("this model sees no frames, so no image excites its units")
     rng = np.random.default_rng(seed)
-    climb = _Climb(model, builder, windows, contrast, smooth, rng)
+    climb = _Climb(model, prepared, windows, contrast, smooth, rng)
     best, score = None, None
     for _ in range(starts):
         x = climb.run(steps)
@@ -86,14 +87,12 @@ def most_exciting(
 class _Climb:
     """Gradient ascent of all units at once: window u shows the clip of unit u."""
 
-    def __init__(
-        self, model: Neuroformer, builder: BatchBuilder, windows: Windows, contrast: float, smooth: float, rng
-    ):
-        assert model.frames is not None and builder.frames is not None
-        self.model, self.builder, self.windows, self.rng = model, builder, windows, rng
+    def __init__(self, model: Neuroformer, prepared: Prepared, windows: Windows, contrast: float, smooth: float, rng):
+        assert model.frames is not None and prepared.rec.frames is not None
+        self.model, self.prepared, self.windows, self.rng = model, prepared, windows, rng
         self.mean, self.std = float(model.frames.mean), float(model.frames.std)
-        images = builder.frames.images
-        clip = builder(windows[:1]).clips
+        images = prepared.rec.frames.images
+        clip = prepared.builder(windows[:1]).clips
         assert clip is not None
         self.shape = (model.num_units, *clip.images_GFHW.shape[1:])
         self.norm = contrast * float(np.prod(self.shape[1:])) ** 0.5
@@ -132,7 +131,7 @@ class _Climb:
     def shown(self, x_UFHX: Tensor) -> Batch:
         """Windows drawn at random, window u showing clip u."""
         few = self.windows[np.sort(self.rng.choice(len(self.windows), self.shape[0]))]
-        batch = self.builder(few).to(x_UFHX.device)
+        batch = self.prepared.builder(few).to(x_UFHX.device)
         own = torch.arange(len(x_UFHX), device=x_UFHX.device)
         batch = without(batch, own, torch.full_like(own, -1))  # every past spike stays
         assert batch.clips is not None

@@ -5,7 +5,6 @@ Shape suffixes: R rows, C columns.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex, Windows
 
 MIN_COLUMNS = 200  # the spread of a shorter row is too uncertain to name one pair in thousands
@@ -43,8 +42,8 @@ def shuffled_identities(found: Map) -> Map:
 
 
 def rate_matched(
-    make: Callable[[BatchBuilder], Sequence[Map]],
-    builder: BatchBuilder,
+    make: Callable[[Prepared], Sequence[Map]],
+    prepared: Prepared,
     *,
     surrogates: int = 10,
     seed: int = 0,
@@ -52,17 +51,15 @@ def rate_matched(
     """The null in which units keep their rates and rhythms but lose their relations.
 
     ``make`` is run on the recording and on surrogates in which each unit's spikes are shifted around their segment
-    by a time of their own. Of a model's readings this null says whether a value depends on when the two units fire in
-    this stretch; a model that learnt a coupling applies it to surrogates too, so whether the coupling itself is more
+    by a time of their own. Of a model's maps this null says whether a value depends on when the two units fire in
+    these windows; a model that learnt a coupling applies it to surrogates too, so whether the coupling itself is more
     than chance is a question for :func:`shuffled_identities`. The spread is widened by what a mean over few surrogates is uncertain by, and for
     Student's t.
     """
-    found = list(make(builder))
+    found = list(make(prepared))
     nulls = []
     for k in range(surrogates):
-        other = copy.copy(builder)
-        other.index = shifted(builder.index, seed + k)
-        nulls.append([m.pairs() for m in make(other)])
+        nulls.append([m.pairs() for m in make(prepared.with_spikes(shifted(prepared.index, seed + k)))])
     out = []
     # a Gaussian with this spread has the tails of t at the 5 % level
     widen = np.sqrt(1 + 1 / surrogates) * stats.t.ppf(0.975, surrogates - 1) / stats.norm.ppf(0.975)

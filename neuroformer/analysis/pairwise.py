@@ -10,7 +10,13 @@ import numpy as np
 from scipy import sparse
 
 from neuroformer.analysis.maps import Map
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex
+
+
+def pairwise_maps(prepared: Prepared, num_lags: int, width: int) -> list[Map]:
+    """Every pairwise baseline on the training blocks of a recording; ``width`` bins of the counts that are correlated."""
+    return Pairs(prepared.index, prepared.split.blocks["train"], num_lags, prepared.rec.unit_ids).all(width)
 
 
 class Pairs:

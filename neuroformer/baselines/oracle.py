@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds
+from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.metrics import bits_per_spike, null_log_likelihood, poisson_log_likelihood
-from neuroformer.recording import Recording
 
 
-def oracle_bits_per_spike(rec: Recording, index: SpikeIndex, windows: Windows, shape: WindowShape, unit_rate) -> float:
+def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
     """Bits/spike of the generator's own conditional rate on the windows of the model.
 
     ``rec.truth['rate']`` (bins, units) is the expected count of each generator bin given everything, hidden
@@ -20,7 +20,8 @@ def oracle_bits_per_spike(rec: Recording, index: SpikeIndex, windows: Windows, s
     ValueError
         The generator's bins are not the clock's.
     """
-    times, rate = rec.truth["rate_times"], rec.truth["rate"]
+    index, shape = prepared.index, prepared.builder.shape
+    times, rate = prepared.rec.truth["rate_times"], prepared.rec.truth["rate"]
     start = windows.starts(index)
     first = np.searchsorted(nanoseconds(times), nanoseconds(start))
     if first.max() + shape.current > len(times) or np.abs(times[first] - start).max() > 1e-6:
@@ -30,7 +31,6 @@ def oracle_bits_per_spike(rec: Recording, index: SpikeIndex, windows: Windows, s
             f"the generator's bin is {np.median(np.diff(times)):g} s, window.dt {shape.dt:g} s; make them equal"
         )
     rates = rate[first[:, None] + np.arange(shape.current)]
-    base = index.base[windows.segment] + windows.tick
-    counts = index.counts()[base[:, None] + np.arange(shape.current)]
+    counts = index.counts()[windows.bins(index)[:, None] + np.arange(shape.current)]
     ll = poisson_log_likelihood(counts, rates)
-    return bits_per_spike(ll, null_log_likelihood(counts, unit_rate), counts.sum())
+    return bits_per_spike(ll, null_log_likelihood(counts, prepared.normalization["unit_rate"]), counts.sum())

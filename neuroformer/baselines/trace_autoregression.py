@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.data.splits import Split
-from neuroformer.data.traces import TraceIndex
-from neuroformer.data.windows import Windows, WindowShape, tile
+from neuroformer.data.prepared import Prepared
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
 
 
-def autoregression_bits(traces: TraceIndex, split: Split, shape: WindowShape, mean_U, std_U) -> float:
+def autoregression_bits(prepared: Prepared) -> float:
     """Bits/sample of a Gaussian ridge autoregression on held-out windows, against the training marginal.
 
     Every unit's sample is predicted from the past of all units, bin by bin of the window, with the penalty
     chosen on validation windows and the residual variance fitted on training windows. Windows with a missing
     sample in their past count its mean.
     """
-    mean, std = np.asarray(mean_U), np.asarray(std_U)
+    traces, shape, scale = prepared.builder.traces, prepared.builder.shape, prepared.normalization["traces"]
+    assert traces is not None
+    mean, std = np.asarray(scale["mean"]), np.asarray(scale["std"])
 
     def rows(part: str) -> tuple[np.ndarray, np.ndarray]:
-        windows: Windows = tile(split.blocks[part], shape)
+        windows = prepared.windows(part)
         seen = traces.windows(windows, shape)
         x = np.nan_to_num((seen.past_WLU.numpy() - mean) / std).reshape(len(windows), -1)
         return x, ((seen.current_WBU.numpy() - mean) / std).reshape(len(windows), -1)

@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuroformer.analysis.attention import AttentionCapture, batches
+from neuroformer.analysis.attention import AttentionCapture
 from neuroformer.config import from_dict
-from neuroformer.data.batch import BatchBuilder
-from neuroformer.data.normalization import fit_normalization
-from neuroformer.data.splits import make_split
-from neuroformer.data.windows import SpikeIndex, tile
+from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.attention import Block
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import attention_map
@@ -47,10 +44,11 @@ def run(repeats: int = 3, num_windows: int = 1024) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     rec = open_recording("synthetic:demo", num_trials=15)
-    model, builder, windows = _model(rec)
+    model, prepared = _model(rec)
+    windows = prepared.windows("train")
     capture = lambda **options: AttentionCapture(model, rec.unit_ids, **options)
-    checked = _agree(model, next(batches(builder, windows[:32], 32)), rec.unit_ids)
-    made = list(batches(builder, windows[:num_windows], BATCH))
+    checked = _agree(model, prepared.builder(windows[:32]), rec.unit_ids)
+    made = list(prepared.batches(windows[:num_windows], BATCH))
     seconds: dict[str, list[float]] = {"forward": [], "maps": [], "rolled_out": []}
     for _ in range(repeats + 1):
         seconds["forward"].append(_seconds(lambda: [_forward(model, b) for b in made]))
@@ -81,14 +79,9 @@ def run(repeats: int = 3, num_windows: int = 1024) -> dict[str, Any]:
     }
 
 
-def _model(rec: Recording) -> tuple[Neuroformer, BatchBuilder, Any]:
-    config = from_dict(DEMO)
-    split = make_split(rec, config)
-    index = SpikeIndex.from_recording(rec, split.segments, config.window.dt)
-    normalization = fit_normalization(rec, split, config, index)
-    builder = BatchBuilder(rec, index, config, normalization)
-    model = Neuroformer(config, rec.num_units, normalization).eval()
-    return model, builder, tile(split.blocks["train"], builder.shape)
+def _model(rec: Recording) -> tuple[Neuroformer, Prepared]:
+    prepared = prepare(rec, from_dict(DEMO))
+    return Neuroformer(prepared.config, rec.num_units, prepared.normalization).eval(), prepared
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ def run(repeats: int = 5) -> dict[str, Any]:
     rates = []
     for _ in range(repeats):
         start = time.perf_counter()
-        for i in range(0, len(windows), BATCH):
-            builder(windows[i : i + BATCH])
+        for piece in windows.pieces(BATCH):
+            builder(piece)
         rates.append(len(windows) / (time.perf_counter() - start))
     few = windows[:128]
     start = time.perf_counter()
@@ -120,8 +120,8 @@ def run_large(num_spikes: int, repeats: int = 5) -> dict[str, Any]:
         for _ in range(repeats):
             for which in (0, 1):
                 start = time.perf_counter()
-                for i in range(0, len(windows[which]), BATCH):
-                    builders[which](windows[which][i : i + BATCH])
+                for piece in windows[which].pieces(BATCH):
+                    builders[which](piece)
                 rates[which].append(len(windows[which]) / (time.perf_counter() - start))
         big, small = (float(np.median(r)) for r in rates)
         return {

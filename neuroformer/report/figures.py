@@ -106,7 +106,7 @@ def learning_curve(log: Path) -> Figure:
     left.legend(fontsize=8)
     drawn = (
         ("valid/bits_per_spike", MODEL),
-        ("valid/bits_per_spike_rates", OTHER),
+        ("valid/bits_per_spike_rate_readout", OTHER),
         ("valid/bits_per_sample", MODEL),
     )
     for key, color in drawn:

@@ -215,7 +215,7 @@ def f1(hit_WK: np.ndarray, false_WK: np.ndarray, missed_WK: np.ndarray) -> float
 def measures(config: Config) -> list[Measure]:
     out = [
         Measure("bits_per_spike", ("tokens", "spikes"), bits),
-        Measure("bits_per_spike_rates", ("rates", "spikes"), bits),
+        Measure("bits_per_spike_rate_readout", ("rates", "spikes"), bits),
         Measure("f1", ("hit", "false", "missed"), f1),
     ]
     for target in config.targets:
@@ -247,7 +247,7 @@ def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], 
     rows = []
     for part in (FULL, *parts):
         for measure in measures(full):
-            if part == "rate_readout" and measure.name == "bits_per_spike_rates":
+            if part == "rate_readout" and measure.name == "bits_per_spike_rate_readout":
                 continue
             first = measure.arrays[0]
             ours, theirs = (

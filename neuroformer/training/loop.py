@@ -270,7 +270,7 @@ class Trainer:
         spikes = self.config.traces.likelihood == "none"
         terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
         terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
-        scores = ["bits_per_spike", "bits_per_spike_rates"] if spikes else ["bits_per_sample"]
+        scores = ["bits_per_spike", "bits_per_spike_rate_readout"] if spikes else ["bits_per_sample"]
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
         if len(self.members) > 1:
@@ -337,7 +337,7 @@ class Trainer:
         scores = Scores.merge(self.processes.collect(scores))
         value = scores.likelihood()
         if model.traces is None:
-            found = {"bits_per_spike": value, "bits_per_spike_rates": scores.bits_per_spike_rates()}
+            found = {"bits_per_spike": value, "bits_per_spike_rate_readout": scores.bits_per_spike_rate_readout()}
         else:
             found = {"bits_per_sample": value}
         found[LIKELIHOOD] = value

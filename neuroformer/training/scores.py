@@ -69,8 +69,10 @@ class Scores:
         """Of the tokens, against the null model: :func:`neuroformer.metrics.bits_per_spike`."""
         return self._bits(self.tokens - (self.null - self.log_factorial))
 
-    def bits_per_spike_rates(self) -> float:
-        """Of the rate readout as a Poisson model, against the same null."""
+    def bits_per_spike_rate_readout(self) -> float:
+        """Of the rate readout as a Poisson model, against the same null, which knows the training rates; NLB's null is
+        another: :func:`neuroformer.metrics.bits_per_spike_rates`.
+        """
         return self._bits(self.rates - self.null)
 
     def bits_per_sample(self) -> float:

@@ -32,8 +32,8 @@ def test_gradients_to_frames_are_slopes_of_log_odds(small):
     one = windows[20:21]
     batch = prepared.builder(one)
     images = batch.clips.images_GFHW.double()
-    plain = frame_sensitivity(model, prepared.builder, one, UNITS)
-    times_frame = frame_gradients(model, prepared.builder, one, UNITS)
+    plain = frame_sensitivity(model, prepared, one)
+    times_frame = frame_gradients(model, prepared, one)
     step = torch.zeros_like(images)
     step[0, -2, 3, 4] = 1e-3
     change = log_odds_with(model, batch, images + step) - log_odds_with(model, batch, images - step)
@@ -42,13 +42,13 @@ def test_gradients_to_frames_are_slopes_of_log_odds(small):
     np.testing.assert_allclose(plain.values[place], abs(slope), rtol=1e-4)
     away = float(images[0, -2, 3, 4] - model.frames.mean)
     np.testing.assert_allclose(times_frame.values[place], abs(slope * away), rtol=1e-4)
-    integrated = frame_gradients(model, prepared.builder, one, UNITS, steps=3)
+    integrated = frame_gradients(model, prepared, one, steps=3)
     assert integrated.grid == (8, 8) and integrated.name == "integrated gradients to frames"
 
 
 def test_occlusion_is_the_change_without_a_place(small):
     model, prepared, windows = small
-    found = occlusion(model, prepared.builder, windows[:5], UNITS, patch=2, copies=7)
+    found = occlusion(model, prepared, windows[:5], patch=2, copies=7)
     assert found.grid == (4, 4) and found.values.shape == (6, 16)
     batch = prepared.builder(windows[:5])
     images = batch.clips.images_GFHW.double()
@@ -79,8 +79,8 @@ def test_the_center_of_a_field_is_where_it_lies():
 
 def test_the_most_exciting_input_excites_within_its_norm(small):
     model, prepared, windows = small
-    start = most_exciting(model, prepared.builder, windows, steps=0, starts=1)
-    found = most_exciting(model, prepared.builder, windows, steps=15, starts=2, contrast=0.5)
+    start = most_exciting(model, prepared, windows, steps=0, starts=1)
+    found = most_exciting(model, prepared, windows, steps=15, starts=2, contrast=0.5)
     assert found.images.shape == (6, 3, 8, 8)
     assert (found.log_rate > start.log_rate).all() and (found.log_rate > found.gray).all()
     rms = np.sqrt((found.contrast**2).mean((1, 2, 3)))
@@ -108,7 +108,7 @@ def test_fields_are_drawn_and_move(small, tmp_path):
     from PIL import Image
 
     model, prepared, windows = small
-    field = frame_sensitivity(model, prepared.builder, windows[:8], UNITS)
+    field = frame_sensitivity(model, prepared, windows[:8])
     axes = receptive_fields(field, centers(field))
     assert len(axes) == 6 and axes[1].get_title() == "u1"
     assert len(stimuli(np.ones((6, 3, 8, 8)), UNITS)) == 6

@@ -40,8 +40,8 @@ def by_name(maps):
 
 def test_a_stretch_in_pieces_is_the_stretch(small):
     model, prepared, windows = small
-    whole = attention_maps(model, prepared.builder, windows, UNITS)
-    pieces = attention_maps(model, prepared.builder, windows, UNITS, batch_size=7)
+    whole = attention_maps(model, prepared, windows)
+    pieces = attention_maps(model, prepared, windows, batch_size=7)
     assert len(whole) == 6 + 4
     for a, b in zip(whole, pieces, strict=True):
         np.testing.assert_allclose(a.values, b.values, err_msg=a.name)
@@ -75,7 +75,7 @@ def test_maps_account_for_all_attention(small):
 def test_counts_are_the_pairs_that_could_attend(small):
     model, prepared, windows = small
     batch = prepared.builder(windows)
-    maps = by_name(attention_maps(model, prepared.builder, windows, UNITS, rows="spike"))
+    maps = by_name(attention_maps(model, prepared, windows, rows="spike"))
     past, current = np.zeros((2, 6, 6))
     for w in range(len(windows)):
         now = batch.unit_T[batch.current.offsets[w] : batch.current.offsets[w + 1]].tolist()
@@ -101,11 +101,11 @@ def test_rows_are_the_unit_that_is_predicted_or_the_spike_itself(small):
 
 def test_frames_and_inputs_have_their_columns(small):
     model, prepared, windows = small
-    maps = by_name(attention_maps(model, prepared.builder, windows, UNITS))
+    maps = by_name(attention_maps(model, prepared, windows))
     frames = maps["attention to frames"]
     assert frames.grid == (3, 3) and frames.values.shape == (6, 9, 2) and np.allclose(frames.lags_s, [0.075, 0.025])
     assert list(maps["attention to behavior"].columns) == ["pupil"]
-    total = frame_attention(model, prepared.builder, windows)
+    total = frame_attention(model, prepared, windows)
     assert total["images"].shape == (40, 8, 8) and total["attention"].shape == (40, 3, 3)
     assert (total["attention"].sum((1, 2)) < 1).all() and (total["attention"] > 0).all()
 
@@ -125,10 +125,10 @@ def test_capturing_changes_nothing_and_frames_count_every_block_alike(small):
     frames = [b for b in model.fusion.blocks if b.attend == "frames"]
     model.fusion.blocks.insert(len(model.fusion.blocks), frames[0])
     try:
-        twice = frame_attention(model, prepared.builder, windows[:8])["attention"]
+        twice = frame_attention(model, prepared, windows[:8])["attention"]
     finally:
         del model.fusion.blocks[-1]
-    assert (twice.sum((1, 2)) < 1).all() and twice.sum() > 0.5 * frame_attention(model, prepared.builder, windows[:8])[
+    assert (twice.sum((1, 2)) < 1).all() and twice.sum() > 0.5 * frame_attention(model, prepared, windows[:8])[
         "attention"
     ].sum()
 
@@ -164,7 +164,7 @@ def test_a_silenced_unit_leaves_every_path(small):
 
 def test_knock_out_is_the_mean_change_of_log_odds(small):
     model, prepared, windows = small
-    found = knock_out(model, prepared.builder, windows, UNITS, batch_size=11)
+    found = knock_out(model, prepared, windows, batch_size=11)
     assert found.values.shape == (6, 6, 3 + 5 - 1) and found.lags_s[0] == 0.01
     batch = prepared.builder(windows)
     total, count = np.zeros((6, 7)), np.zeros(7)
@@ -188,13 +188,13 @@ def test_gradients_of_a_spike_are_those_of_its_weight(small):
     model, prepared, windows = small
     few = windows[:12]
     reach = prepared.config.window.past
-    found = gradients(model, prepared.builder, few, UNITS, steps=40, reach_s=reach)
+    found = gradients(model, prepared, few, steps=40, reach_s=reach)
     batch = prepared.builder(few)
     weight = lambda x: dataclasses.replace(batch, past_weight_P=torch.full((batch.past.total,), x, dtype=torch.float64))
     score = lambda x: log_odds(model.expected(weight(x))).sum((0, 1)).detach().numpy()
     total = np.nansum(found.values * found.count, (1, 2))
     np.testing.assert_allclose(total, score(1.0) - score(1e-9), rtol=0.05, atol=0.05)
-    one = gradients(model, prepared.builder, few, UNITS, reach_s=reach)
+    one = gradients(model, prepared, few, reach_s=reach)
     assert one.name == "gradient x input" and one.values.shape == (6, 6, 10)
 
 
@@ -209,7 +209,7 @@ def test_weights_of_one_change_nothing(small):
 
 def test_sensitivity_lies_where_the_readout_looks(small):
     model, prepared, windows = small
-    found = frame_sensitivity(model, prepared.builder, windows[:8], UNITS)
+    found = frame_sensitivity(model, prepared, windows[:8])
     assert found.grid == (8, 8) and found.values.shape == (6, 64, 3) and (found.values >= 0).all()
 
 

@@ -125,7 +125,7 @@ def test_silencing_does_not_hand_a_units_spikes_to_the_others():
 def test_forced_spikes_come_in_their_cells_and_order():
     one = UnitInterventions([change("drive", units=(1, 3), value=60.0)], 5, 0.01, seed=2)
     ident = np.arange(400)
-    net_free = {"index": None, "segment_Q": None, "tick_Q": None}
+    net_free = {"index": None, "windows": None}
     a = one.window(3, 5, ident, **net_free).forced_QF
     b = one.window(3, 5, ident[100:101], **net_free).forced_QF[0]
     assert b[b < 25].tolist() == a[100][a[100] < 25].tolist()

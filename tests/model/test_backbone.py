@@ -147,7 +147,7 @@ def test_train_generate_decode_attend(saved, name, tmp_path, capsys):
         ["generate"],
         ["generate", "--out", str(tmp_path / "blank.npz"), blank],
         ["decode", "--baselines", "ridge"],
-        ["attend", "--windows", "20", "--occasions", "4"],
+        ["attend", "--windows", "20", "--knocked-out", "4"],
     ):
         assert main([*command, *run]) == 0, command
     out = capsys.readouterr()

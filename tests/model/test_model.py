@@ -160,7 +160,7 @@ def test_an_untrained_model_starts_at_its_rates():
     model = Neuroformer(config, rec.num_units, prepared.normalization)
     scores = score(model, prepared, "valid")
     # the difference is the second spikes in one cell, for which the anchor is approximate
-    assert scores.bits_per_spike() == pytest.approx(scores.bits_per_spike_rates(), abs=0.02)
+    assert scores.bits_per_spike() == pytest.approx(scores.bits_per_spike_rate_readout(), abs=0.02)
 
 
 def test_missing_labels_leave_the_loss():

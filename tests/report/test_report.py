@@ -424,7 +424,7 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     shutil.copytree(run, copy)
     for name in ("maps.npz", "frame_attention.npz"):
         (copy / name).unlink()
-    assert main(["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--gradients"]) == 0
+    assert main(["attend", "--run", str(copy), "--windows", "40", "--knocked-out", "20", "--gradients"]) == 0
     assert "knock-out" in capsys.readouterr().out
     maps = load_maps(copy / "maps.npz")
     for name in (
@@ -436,13 +436,24 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     ):
         assert name in maps and maps[name].null_std is not None
     assert maps["attention to frames"].grid == (3, 3)
-    within = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "4", "--interval"]
+    within = ["attend", "--run", str(copy), "--windows", "40", "--knocked-out", "4", "--interval"]
     assert main([*within, "2", "9"]) == 0
     times = np.load(copy / "frame_attention.npz")["times"]
     assert times.min() >= 2 and times.max() < 9 and (np.diff(times) > 0).all()
     capsys.readouterr()
     assert main([*within, "500", "600"]) == 2 and "no window lies between 500 and 600 s" in capsys.readouterr().err
-    again = ["attend", "--run", str(copy), "--windows", "40", "--occasions", "20", "--surrogates", "3", "--reliability"]
+    again = [
+        "attend",
+        "--run",
+        str(copy),
+        "--windows",
+        "40",
+        "--knocked-out",
+        "20",
+        "--surrogates",
+        "3",
+        "--reliability",
+    ]
     assert main([*again, "--pool", str(run)]) == 0
     assert "reliability_knock_out" in capsys.readouterr().out
     both = load_maps(copy / "maps.npz")["knock-out"]  # of one model twice: no spread over seeds

@@ -183,7 +183,7 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
     assert (run / "m1" / "simulated.npz").exists() and "9 units" in capsys.readouterr().out
     assert main(["decode", "--run", str(run), "--recording", "m0", "--baselines", "none", "--quiet"]) == 0
     assert "decode_speed_r2" in json.loads((run / "m0" / "summary.json").read_text())
-    assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--occasions", "4"]) == 0
+    assert main(["attend", "--run", str(run), "--recording", "m1", "--windows", "8", "--knocked-out", "4"]) == 0
     assert main(["report", "--run", str(run), "--recording", "m1"]) == 0
     assert main(["audit", str(config), *tree]) == 0
     said = capsys.readouterr().out

@@ -119,7 +119,7 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
 
     def scores(self, place):
         bits, speed = next(found)
-        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rates", "likelihood"), bits)
+        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), bits)
         return same | {"speed_score": speed, "gaze_score": 0.0}
 
     monkeypatch.setattr(Trainer, "_valid_scores", scores)
@@ -138,7 +138,7 @@ def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(
     nan = float("nan")
 
     def scores(self, place):
-        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rates", "likelihood"), next(found))
+        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
         return same | {"speed_score": nan, "gaze_score": nan}
 
     monkeypatch.setattr(Trainer, "_valid_scores", scores)

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import open_asked, open_run, summarise
-from neuroformer.config import ConfigError
+from neuroformer.cli.shared import refuse_unwritable, results_folder, summarise
 from neuroformer.files import save_npz
-
-if TYPE_CHECKING:
-    from neuroformer.data.windows import Windows
 
 
 def add(command) -> None:
@@ -29,17 +22,17 @@ def add(command) -> None:
         type=float,
         nargs=2,
         metavar=("START", "STOP"),
-        help="look at this stretch in place of a part: seconds of the recording",
+        help="look at this interval in place of a part: seconds of the recording",
     )
     p.add_argument(
         "--windows", type=int, default=1000, metavar="N", help="windows whose attention is mapped (default: 1000)"
     )
     p.add_argument(
-        "--occasions",
+        "--knocked-out",
         type=int,
         default=300,
         metavar="N",
-        help="how many of these windows are used for knock-outs and gradients (default: 300)",
+        help="windows in which units are knocked out and gradients are taken (default: 300)",
     )
     p.add_argument("--heads", action="store_true", help="also one map for each head")
     p.add_argument("--gradients", action="store_true", help="also gradient x input and integrated gradients")
@@ -68,93 +61,29 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.analysis import attention, nulls
     from neuroformer.analysis.maps import save_maps
-    from neuroformer.bundle.bundle import load_model
+    from neuroformer.bundle.bundle import read_bundle
+    from neuroformer.runs import attend
 
-    bundle, p = open_asked(args)
-    model = load_model(bundle)
-    everything = _stretch(args, p)
-    maps, summary = _read(args, model, p)
-    for folder in args.pool:
-        other, theirs = open_run(folder, args.override, args.recording)
-        if theirs.rec.unit_ids != p.rec.unit_ids:
-            raise ConfigError(
-                f"{folder} was trained on other units than {args.folder}; maps can be averaged over the same units only"
-            )
-        more, _ = _read(args, load_model(other), theirs)
-        maps = {name: [*found, *more[name]] for name, found in maps.items() if name in more}
-    maps = [nulls.average(found) if len(found) > 1 else found[0] for found in maps.values()]
-    save_maps(args.folder / "maps.npz", maps)
-    print("\n".join(repr(m) for m in maps))
+    refuse_unwritable(args.folder, "--run")
+    found = attend(
+        args.folder,
+        args.override,
+        recording=args.recording,
+        split=args.split,
+        interval=args.interval,
+        pool=args.pool,
+        num_windows=args.windows,
+        num_knock_out=args.knocked_out,
+        heads=args.heads,
+        gradients=args.gradients,
+        surrogates=args.surrogates,
+        reliability=args.reliability,
+    )
+    args.folder = results_folder(read_bundle(args.folder).of(args.recording))
+    save_maps(args.folder / "maps.npz", found.maps)
+    print("\n".join(repr(m) for m in found.maps))
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")
-    if model.frames is not None:
-        seen = attention.frame_attention(model, p.builder, everything[: min(len(everything), 200)])
-        save_npz(args.folder / "frame_attention.npz", seen)
-    summarise(args.folder, summary | _against_truth(maps, p.rec))
-
-
-def _stretch(args, p) -> Windows:
-    """The windows to look at: of a part, or of every part within an interval."""
-    from neuroformer.data.windows import Windows
-
-    if args.interval is None:
-        return p.windows(args.split)
-    start, stop = args.interval
-    parts = [p.windows(part) for part in p.split.blocks]
-    every = Windows(np.concatenate([w.segment for w in parts]), np.concatenate([w.tick for w in parts]))
-    at = every.starts(p.index)
-    inside = np.flatnonzero((at >= start) & (at < stop))
-    if not len(inside):
-        raise ConfigError(
-            f"no window lies between {start:g} and {stop:g} s; windows start from {at.min():g} to {at.max():g} s"
-        )
-    return every[inside[np.argsort(at[inside], kind="stable")]]
-
-
-def _read(args, model, p) -> tuple[dict[str, list], dict[str, Any]]:
-    """Every map of one run, by name, beside its null; and what of it goes into the summary."""
-    from neuroformer.analysis import attention, influence, nulls
-    from neuroformer.analysis.pairwise import Pairs
-
-    ids, everything = p.rec.unit_ids, _stretch(args, p)
-    order = np.random.default_rng(p.config.seed).permutation(len(everything))
-    windows = everything[np.sort(order[: args.windows])]
-    few = everything[np.sort(order[: args.occasions])]
-
-    def of_model(builder, windows, few) -> list:
-        maps = [influence.knock_out(model, builder, few, ids)]
-        if args.gradients:
-            maps += [influence.gradients(model, builder, few, ids, steps=s) for s in (1, 8)]
-        return maps + attention.attention_maps(model, builder, windows, ids, heads=args.heads)
-
-    def all_maps(builder) -> list:
-        maps = of_model(builder, windows, few)
-        assert maps[0].lags_s is not None
-        pairs = Pairs(builder.index, p.split.blocks["train"], len(maps[0].lags_s), ids)
-        return maps + pairs.all(builder.shape.current)
-
-    if args.surrogates:
-        maps = nulls.rate_matched(all_maps, p.builder, surrogates=args.surrogates, seed=p.config.seed)
-    else:
-        maps = [nulls.shuffled_identities(m) if m.square else m for m in all_maps(p.builder)]
-    summary = {"attend_windows": len(windows), "attend_knock_out_windows": len(few)}
-    if args.reliability:
-        found = nulls.split_half(lambda half: of_model(p.builder, half, half[: len(few)]), windows)
-        summary |= {f"reliability_{_key(name)}": r for name, r in found.items()}
-    return {m.name: [m] for m in maps}, summary
-
-
-def _against_truth(maps: list, rec) -> dict[str, float]:
-    from neuroformer.analysis.connectivity import agreement
-
-    summary = {}
-    if "coupling" in rec.truth and np.any(rec.truth["coupling"]):
-        for m in (m for m in maps if m.square):
-            score = agreement(m, rec.truth["coupling"])
-            summary |= {f"coupling_auroc_{_key(m.name)}": score["auroc"], f"coupling_r2_{_key(m.name)}": score["r2"]}
-    return summary
-
-
-def _key(name: str) -> str:
-    return name.replace(" ", "_").replace(",", "").replace("-", "_")
+    if found.frames is not None:
+        save_npz(args.folder / "frame_attention.npz", found.frames)
+    summarise(args.folder, found.summary)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument, run_argument
 from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
-from neuroformer.config import ConfigError
 from neuroformer.files import save_npz
 
 
@@ -23,21 +20,13 @@ def add(command) -> None:
 
 def run(args) -> None:
     from neuroformer.data.normalization import class_key
-    from neuroformer.decoding.decode import at_samples
-    from neuroformer.decoding.run import decode_run, sees_more
+    from neuroformer.decoding.run import sees_more
     from neuroformer.report import figures
+    from neuroformer.runs import decode_opened, refuse_without_targets
 
     names = baseline_names(args.baselines)
     bundle, prepared = open_asked(args)
-    if not prepared.config.targets:
-        declared = bundle.whole.config.targets if bundle.whole else ()
-        raise ConfigError(
-            f"recording '{prepared.rec.name}' has none of the run's targets ({', '.join(t.name for t in declared)}); name "
-            "another with --recording"
-            if declared
-            else f"the run in {args.folder} declares no targets; add targets: to its configuration and train, or teach it "
-            "some with neuroformer finetune"
-        )
+    refuse_without_targets(bundle, prepared)
     warn_only_ours()
     beside = [*names, "controls"] + ["the same model trained without spikes"] * sees_more(prepared.config)
     print(
@@ -49,22 +38,16 @@ def run(args) -> None:
         print(f"the model was fine-tuned on {labelled:g} s of labels; baselines get those of the whole training part")
     summary: dict[str, Any] = {}
     tables = []
-    decoding = decode_run(bundle, prepared, args.folder, baselines=names, progress=not args.quiet)
-    for target, decoded, scores in decoding:
-        summary |= scores
-        tables.append(score_table(decoded, target, scores))
+    for one in decode_opened(bundle, prepared, args.folder, baselines=names, progress=not args.quiet):
+        target, decoded = one.target, one.decoded
+        summary |= one.scores
+        tables.append(score_table(decoded, target, one.scores))
         scale = prepared.normalization["targets"][target.name]
         columns = scale.get("columns") or [class_key(target.name, scale)]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
         period = scale.get("period", 0.0)
         fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=period)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
-        arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
-        if decoded.spread_VC is not None:
-            arrays["model_spread"] = decoded.spread_VC
-        arrays |= at_samples(decoded, target, prepared)
-        if "words" in scale:
-            arrays["words"] = np.array(scale["words"])
-        save_npz(args.folder / f"decode_{target.name}.npz", arrays)
+        save_npz(args.folder / f"decode_{target.name}.npz", one.arrays)
     print("\n".join(tables))
     summarise(args.folder, {}, summary)

@@ -60,11 +60,11 @@ def run(args) -> None:
         )
     train = p.windows("train")
     few = train[np.sort(np.random.default_rng(p.config.seed).permutation(len(train))[: args.windows])]
-    maps = [fields.frame_sensitivity(model, p.builder, few, ids)]
+    maps = [fields.frame_sensitivity(model, p, few)]
     if args.integrated:
-        maps.append(fields.frame_gradients(model, p.builder, few, ids, steps=args.integrated))
+        maps.append(fields.frame_gradients(model, p, few, steps=args.integrated))
     center = fields.centers(maps[0])
-    best = most_exciting(model, p.builder, train, starts=args.starts, steps=args.steps, seed=p.config.seed)
+    best = most_exciting(model, p, train, starts=args.starts, steps=args.steps, seed=p.config.seed)
     save_maps(args.folder / "fields.npz", maps)
     mei = {k: getattr(best, k) for k in ("images", "contrast", "log_rate", "gray")}
     save_npz(args.folder / "mei.npz", mei | {"centers": center, "unit_ids": np.array(ids)})
@@ -91,14 +91,13 @@ def _animate(folder, model, p, field) -> None:
     """A held-out stretch with the fields over it, as a GIF."""
     import torch
 
-    from neuroformer.analysis.attention import batches
     from neuroformer.data.windows import Windows
     from neuroformer.report.fields import animation
 
     stretch = p.windows("test")[:160]
     images, rates = [], []
     with torch.no_grad():
-        for batch in batches(p.builder, stretch, 64):
+        for batch in p.batches(stretch, 64):
             assert batch.clips is not None  # a run without frames was refused above
             images.append(p.builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
             rates.append(model.expected(batch).exp().sum(1).numpy())

@@ -133,45 +133,32 @@ def run(args) -> None:
     if before is not None:
         _print_changes(before, result.recording)
     if compares:
-        (_compare_traces if is_traces else _compare)(args, p, model, result)
-
-
-def _compare_traces(args, p, model, result) -> None:
-    """The simulated against the held-out samples."""
-    from neuroformer.simulation_scores.traces import compare_traces
-
-    summary = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
-    summary |= compare_traces(p.rec, p.split, result.recording, p.config.generate.split)
-    summarise(args.folder, summary)
+        _compare(args, p, model, result)
 
 
 def _compare(args, p, model, result) -> None:
-    """The simulated against the held-out part: rates, PSTHs, and with --score everything else."""
+    """The simulated against the held-out part, and with --score everything else."""
+    from neuroformer.simulator import compared
+
+    if p.config.traces.likelihood != "none":
+        speed = {"generate_seconds": result.seconds, "samples_per_second_generate": result.tokens_per_second}
+        return summarise(args.folder, speed | compared(p, result.recording))
+    speed = {"generate_seconds": result.seconds, "tokens_per_second_generate": result.tokens_per_second}
+    summary = compared(p, result.recording) | speed
+    _draw(args.folder, p, result.recording)
+    scores = _score(args, p, model, result.recording) if args.score else {}
+    summarise(args.folder, summary, scores)
+
+
+def _draw(folder: Path, p, simulated) -> None:
+    """PSTHs, where trials repeat a stimulus, and rasters."""
     from neuroformer.report import figures
     from neuroformer.simulation_scores.psth import compare_psth
 
-    rates = result.recording.rates()
-    true = np.asarray(p.normalization["unit_rate"]) / p.config.window.dt
-    trials = result.recording.trials
-    summary: dict[str, Any] = {
-        "simulated_sequences": len(trials["start"]),
-        "simulated_sequence_seconds": float(np.median(trials["stop"] - trials["start"])),
-        "generate_seconds": result.seconds,
-        "tokens_per_second_generate": result.tokens_per_second,
-        "simulated_rate_ratio": float(rates.mean() / true.mean()),
-        "guard_hits": result.guard_hits,
-    }
-    comparison = compare_psth(p.rec, p.split, result.recording, p.config.generate.split)
+    comparison = compare_psth(p.rec, p.split, simulated, p.config.generate.split)
     if comparison is not None:
-        summary |= {
-            "psth_r": comparison.r,
-            "psth_r_ceiling": comparison.ceiling,
-            "psth_repeats_simulated": comparison.num_simulated,
-        }
-        save_figure(figures.psths(comparison, p.rec.unit_ids), args.folder / "psth.png")
-    save_figure(figures.rasters(p.rec, result.recording), args.folder / "rasters.png")
-    scores = _score(args, p, model, result.recording) if args.score else {}
-    summarise(args.folder, summary, scores)
+        save_figure(figures.psths(comparison, p.rec.unit_ids), folder / "psth.png")
+    save_figure(figures.rasters(p.rec, simulated), folder / "rasters.png")
 
 
 def _print_changes(before, changed) -> None:

@@ -8,8 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuroformer.cli.options import KEYS, config_arguments, override_argument, training_arguments
 from neuroformer.cli.shared import (
     exit_code,
@@ -119,41 +117,34 @@ def train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, 
 
 def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start) -> int:
     from neuroformer.audit import time_findings
-    from neuroformer.decoding.after_training import fit_heads_on
+    from neuroformer.runs import train
     from neuroformer.training.stopping import Stopped
-    from neuroformer.training.train import is_first_process, train_several
+    from neuroformer.training.train import is_first_process
 
     warn_only_ours()
-    if config.tune.after_training and config.targets and len(recs) > 1:
-        raise ConfigError(
-            f"tune.after_training fits heads of one recording, and this run has {len(recs)}; set it to false"
-        )
     first = is_first_process()
     told = [f for rec in recs for f in time_findings(rec) if f is not None]
     if first:
         print(*recs, sep="\n")
         # now, since the audit takes very long where milliseconds are taken for seconds
         print_warnings(told)
-        if not goes_on:
-            start_clean(folder)
     try:
-        members, metrics = train_several(
-            recs,
+        prepared, metrics = train(
             config,
             folder,
+            recordings=recs,
+            resume=goes_on,
             progress=not args.quiet,
-            resume=args.resume,
             start=start,
             tell=lambda found: print_warnings([f for f in found.of("warning") if f not in told]),
+            say=print,
         )
     except Stopped as e:
         if first:
             print(f"stopped by {e}; continue with: {again}")
         return exit_code(e)
     if first:
-        if config.tune.after_training and config.targets:
-            metrics = metrics | fit_heads_on(folder, members[0], print)
-        score_members(folder, members, metrics, baselines=not args.no_baselines)
+        score_recordings(folder, prepared, metrics, baselines=not args.no_baselines)
     return 0
 
 
@@ -193,63 +184,45 @@ def _is_scored(folder: Path) -> bool:
     return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(json.loads(summary.read_text()))
 
 
-def score_members(folder: Path, members, metrics: dict[str, Any], *, baselines: bool) -> None:
+def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool) -> None:
     """Held-out scores of every recording beside their baselines, and the learning curve.
 
     With several recordings, each has its scores in its own folder, and the run's scores are their means.
     """
     from neuroformer.bundle.bundle import read_bundle
+    from neuroformer.training.evaluation import mean_scores
 
-    train = members[0].config.train
+    train = recordings[0].config.train
     if metrics["train_steps"] < train.steps:
         print(
             f"stopped after {metrics['train_steps']:,} of {train.steps:,} steps: no validation score was better in the "
             f"last {train.patience} evaluations (train.patience); the best weights of each are kept"
         )
-    if len(members) == 1:
-        scores = _scores(folder, members[0], baselines)
+    if len(recordings) == 1:
+        scores = _scores(folder, recordings[0], baselines)
         summarise(folder, metrics | scores)
         _say_if_below_baseline(scores)
         return _learning_curve(folder)
     every = []
-    for member in members:
-        print(f"{member.rec.name}:")
-        every.append(_scores(folder, member, baselines))
-        of_one = results_folder(read_bundle(folder).of(member.rec.name))
+    for prepared in recordings:
+        print(f"{prepared.rec.name}:")
+        every.append(_scores(folder, prepared, baselines))
+        of_one = results_folder(read_bundle(folder).of(prepared.rec.name))
         summarise(of_one, every[-1])
         _say_if_below_baseline(every[-1])
-    names = dict.fromkeys(k for s in every for k, v in s.items() if k.startswith("bits"))
-    mean = {k: float(np.mean([s[k] for s in every if k in s])) for k in names}
     print("all recordings, bits the mean over them:")
-    summarise(folder, metrics | mean | {"recordings": len(members)})
+    summarise(folder, metrics | mean_scores(every))
     _learning_curve(folder)
 
 
 def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
-    from neuroformer.training.scores import score
+    from neuroformer.training.evaluation import evaluate
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
     print("scoring held-out windows" + (", and fitting GLMs beside them" if baselines else ""), flush=True)
-    scores = score(load_best(folder, recording=prepared.rec.name), prepared, "test")
-    if prepared.config.traces.likelihood != "none":
-        return _trace_summary(prepared, scores, baselines)
-    summary = {
-        "bits_per_spike": scores.bits_per_spike(),
-        "bits_per_spike_rate_readout": scores.bits_per_spike_rates(),
-        "test_spikes": scores.spikes,
-        "test_windows": scores.windows,
-    }
-    if "rate" in prepared.rec.truth:
-        try:
-            summary["bits_per_spike_oracle"] = _oracle(prepared)
-        except ValueError as e:  # bins of another width: the other scores count all the same
-            print(f"bits_per_spike_oracle is left out: {e}")
-    if not baselines:
-        return summary
-    from neuroformer.baselines.glm.fit import glm_scores
-
-    return summary | glm_scores(prepared, seed=prepared.config.seed)
+    model = load_best(folder, recording=prepared.rec.name)
+    return evaluate(model, prepared, baselines=baselines, tell=print)
 
 
 def _say_if_below_baseline(scores: dict[str, Any]) -> None:
@@ -273,58 +246,7 @@ def _learning_curve(folder: Path) -> None:
     save_figure(learning_curve(folder / "log" / "metrics.csv"), folder / "learning_curve.png")
 
 
-def _trace_summary(prepared, scores, baselines: bool) -> dict[str, Any]:
-    """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
-    from neuroformer.baselines.trace_autoregression import autoregression_bits
-
-    p, d = prepared, prepared.config.decode
-    block = max(1, round(d.bootstrap_block / p.config.window.dt))
-    low, high = scores.bits_per_sample_interval(block, d.bootstraps, p.config.seed)
-    out: dict[str, Any] = {
-        "bits_per_sample": scores.bits_per_sample(),
-        "bits_per_sample_low": low,
-        "bits_per_sample_high": high,
-        "test_samples": scores.samples,
-    }
-    if baselines and p.config.traces.likelihood == "gaussian":
-        scale = p.normalization["traces"]
-        out["bits_per_sample_autoregression"] = autoregression_bits(
-            p.builder.traces, p.split, p.builder.shape, scale["mean"], scale["std"]
-        )
-    return out
-
-
-def _oracle(prepared) -> float:
-    from neuroformer.baselines.oracle import oracle_bits_per_spike
-
-    return oracle_bits_per_spike(
-        prepared.rec,
-        prepared.index,
-        prepared.windows("test"),
-        prepared.builder.shape,
-        prepared.normalization["unit_rate"],
-    )
-
-
 def _print_split(prepared) -> None:
     s, c = prepared.split, prepared.config.split
     parts = ", ".join(f"{part} {s.seconds(part):,.0f} s" for part in s.blocks)
     print(f"split by {c.by}: {parts}; claims to generalise over {c.claim}")
-
-
-def start_clean(folder: Path) -> None:
-    """Remove what an earlier run left, so that old and new numbers never mix."""
-    from neuroformer.bundle.bundle import BundleError, read_bundle
-
-    try:
-        bundle = read_bundle(folder)
-        places = [results_folder(bundle.of(m.name)) for m in bundle.recordings]
-    except (BundleError, ConfigError):  # no bundle, or one that cannot be read
-        places = []
-    for place in (folder, *places):
-        for name in ("summary.json", "simulated.npz"):
-            (place / name).unlink(missing_ok=True)
-    for name in ("bundle.json", "checkpoint.safetensors", "log/metrics.csv"):
-        (folder / name).unlink(missing_ok=True)
-    for file in (folder / "weights").glob("*.safetensors"):
-        file.unlink()

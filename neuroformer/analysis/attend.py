@@ -1,0 +1,137 @@
+"""Every map of a trained run beside its null, with what is said of them in numbers: what ``neuroformer attend`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neuroformer.analysis import attention, influence, nulls
+from neuroformer.analysis.connectivity import agreement
+from neuroformer.analysis.maps import Map
+from neuroformer.analysis.pairwise import pairwise_maps
+from neuroformer.config import ConfigError
+from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import Windows
+from neuroformer.model.neuroformer import Neuroformer
+
+NUM_FRAME_WINDOWS = 200  # windows whose attention to frames is kept one by one
+
+
+@dataclass
+class Attended:
+    """Maps of a model, and their numbers.
+
+    Attributes
+    ----------
+    maps : each beside its null
+    summary : ``attend_windows``, ``attend_knock_out_windows``; ``reliability_<map>`` where it was asked for; of a
+        recording whose coupling is known, ``coupling_auroc_<map>`` and ``coupling_r2_<map>``
+    frames : of a model that sees frames, :func:`neuroformer.analysis.attention.frame_attention` over the first windows
+    """
+
+    maps: list[Map]
+    summary: dict[str, Any] = field(default_factory=dict)
+    frames: dict[str, np.ndarray] | None = None
+
+
+def windows_between(prepared: Prepared, start: float, stop: float) -> Windows:
+    """The windows of every part of the split that begin in [start, stop) seconds, in time order.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    """
+    parts = [prepared.windows(part) for part in prepared.split.blocks]
+    every = Windows(np.concatenate([w.segment for w in parts]), np.concatenate([w.tick for w in parts]))
+    at = every.starts(prepared.index)
+    inside = np.flatnonzero((at >= start) & (at < stop))
+    if not len(inside):
+        raise ConfigError(
+            f"no window lies between {start:g} and {stop:g} s; windows start from {at.min():g} to {at.max():g} s"
+        )
+    return every[inside[np.argsort(at[inside], kind="stable")]]
+
+
+def attend(
+    model: Neuroformer,
+    prepared: Prepared,
+    windows: Windows | None = None,
+    *,
+    num_windows: int = 1000,
+    num_knock_out: int = 300,
+    heads: bool = False,
+    gradients: bool = False,
+    surrogates: int = 0,
+    reliability: bool = False,
+) -> Attended:
+    """Map who acts on whom: knock-outs, attention and pairwise baselines, each beside its null.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    windows : to look at; by default those of the test part
+    num_windows : how many of them, drawn with the configuration's seed, attention is mapped over
+    num_knock_out : how many of them knock-outs and gradients are taken over
+    heads : also one map of each head
+    gradients : also gradient x input and integrated gradients
+    surrogates : take the null from so many recordings in which each unit is shifted in time, instead of from shuffled
+        identities
+    reliability : also how well each map of the model repeats between two halves of the windows
+    """
+    everything = prepared.windows("test") if windows is None else windows
+    order = np.random.default_rng(prepared.config.seed).permutation(len(everything))
+    some, few = (everything[np.sort(order[:count])] for count in (num_windows, num_knock_out))
+
+    def of_model(prepared: Prepared, some: Windows, few: Windows) -> list[Map]:
+        maps = [influence.knock_out(model, prepared, few)]
+        if gradients:
+            maps += [influence.gradients(model, prepared, few, steps=steps) for steps in (1, 8)]
+        return maps + attention.attention_maps(model, prepared, some, heads=heads)
+
+    def all_maps(prepared: Prepared) -> list[Map]:
+        maps = of_model(prepared, some, few)
+        assert maps[0].lags_s is not None
+        return maps + pairwise_maps(prepared, len(maps[0].lags_s), prepared.builder.shape.current)
+
+    if surrogates:
+        maps = nulls.rate_matched(all_maps, prepared, surrogates=surrogates, seed=prepared.config.seed)
+    else:
+        maps = [nulls.shuffled_identities(m) if m.square else m for m in all_maps(prepared)]
+    summary: dict[str, Any] = {"attend_windows": len(some), "attend_knock_out_windows": len(few)}
+    if reliability:
+        found = nulls.split_half(lambda half: of_model(prepared, half, half[: len(few)]), some)
+        summary |= {f"reliability_{_key(name)}": r for name, r in found.items()}
+    frames = None
+    if model.frames is not None:
+        frames = attention.frame_attention(model, prepared, everything[:NUM_FRAME_WINDOWS])
+    return Attended(maps, summary | against_truth(maps, prepared), frames)
+
+
+def pooled(each: Sequence[Attended], prepared: Prepared) -> Attended:
+    """The mean maps of runs with other seeds on the same recording; their spread is the null. The first run's summary
+    is kept, but for how well maps agree with a known coupling.
+    """
+    if len(each) == 1:
+        return each[0]
+    named = [{m.name: m for m in one.maps} for one in each]
+    shared = [m.name for m in each[0].maps if all(m.name in found for found in named)]
+    maps = [nulls.average([found[name] for found in named]) for name in shared]
+    return Attended(maps, each[0].summary | against_truth(maps, prepared), each[0].frames)
+
+
+def against_truth(maps: Sequence[Map], prepared: Prepared) -> dict[str, float]:
+    """How well each map of units by units agrees with the coupling, where a recording knows its own; else empty."""
+    coupling, out = prepared.rec.truth.get("coupling"), {}
+    if coupling is not None and np.any(coupling):
+        for m in (m for m in maps if m.square):
+            found = agreement(m, coupling)
+            out |= {f"coupling_auroc_{_key(m.name)}": found["auroc"], f"coupling_r2_{_key(m.name)}": found["r2"]}
+    return out
+
+
+def _key(name: str) -> str:
+    return name.replace(" ", "_").replace(",", "").replace("-", "_")
