@@ -18,8 +18,8 @@ from neuroformer.baselines.decoders import FAST
 from neuroformer.bundle.bundle import Bundle, BundleError, load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import Config, ConfigError, TargetConfig, load_config
-from neuroformer.data.members import open_recordings
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.recordings import open_recordings
 from neuroformer.decoding.after_training import fit_heads_on
 from neuroformer.decoding.decode import Decoded, at_samples
 from neuroformer.decoding.run import decode_run

@@ -13,6 +13,7 @@ import neuroformer
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz
+from neuroformer.simulation_scores.scores import flat_scores
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,41 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_train_generate_decode(run, capsys):
+@pytest.fixture(scope="module")
+def summary(run):
+    """What the commands that follow training leave in summary.json."""
+    folder = str(run / "run")
+    assert main(["generate", "--run", folder, "--score", "--quiet", "--debug"]) == 0
+    assert main(["decode", "--run", folder, "--quiet", "--baselines", "ridge"]) == 0
+    assert main(["attend", "--run", folder, "--windows", "40", "--knocked-out", "10", "--reliability"]) == 0
+    return json.loads((run / "run" / "summary.json").read_text())
+
+
+def test_python_returns_what_the_commands_print(run, summary, tmp_path):
+    """Every number of summary.json, but for seconds, speeds and what training itself said."""
     folder = run / "run"
-    assert main(["generate", "--run", str(folder), "--score", "--quiet", "--debug"]) == 0
-    assert main(["decode", "--run", str(folder), "--quiet"]) == 0
-    capsys.readouterr()
-    summary = json.loads((folder / "summary.json").read_text())
+    simulator = neuroformer.Simulator(folder, accelerator="cpu")
+    made = simulator.simulate()
+    found = neuroformer.evaluate(folder) | simulator.compare(made) | flat_scores(simulator.score(made))
+    for one in neuroformer.decode(folder, baselines=["ridge"], folder=tmp_path / "control").values():
+        found |= one.scores
+        with np.load(folder / f"decode_{one.target.name}.npz") as saved:
+            assert set(saved.files) == set(one.arrays)
+            assert all(np.array_equal(saved[k], v, equal_nan=True) for k, v in one.arrays.items())
+    found |= neuroformer.attend(folder, num_windows=40, num_knock_out=10, reliability=True).summary
+    trained = neuroformer.train(run / "small.yaml", tmp_path / "again").metrics
+    found |= trained
+    timed = {k for k in summary if "second" in k and "sequence" not in k}
+    assert set(found) | timed == set(summary)
+    for key in set(summary) - timed:
+        value = found[key]
+        if isinstance(value, float):
+            value = round(value, 6) if np.isfinite(value) else None
+        assert value == summary[key], key
+
+
+def test_train_generate_decode(run, summary):
+    folder = run / "run"
     expected = (
         "bits_per_spike",
         "bits_per_spike_glm",

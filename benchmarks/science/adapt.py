@@ -16,8 +16,8 @@ import torch
 from neuroformer.baselines.oracle import oracle_bits_per_spike
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, RecordingConfig, load_config, to_dict
-from neuroformer.data.members import open_one
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.recordings import open_one
 from neuroformer.files import write_atomic
 from neuroformer.metrics import mean_interval
 from neuroformer.training.adapt import Start, Trains, adapted_config

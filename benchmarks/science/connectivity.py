@@ -19,7 +19,7 @@ from neuroformer.analysis.maps import Map
 from neuroformer.analysis.pairwise import pairwise_maps
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, load_config, to_dict
-from neuroformer.data.members import open_only
+from neuroformer.data.recordings import open_only
 from neuroformer.files import write_atomic
 
 PRIMARY = "knock-out"  # fixed before any model was trained on these recordings

@@ -18,7 +18,7 @@ import torch
 
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, apply_overrides, from_dict, load_config, to_dict
-from neuroformer.data.members import open_only
+from neuroformer.data.recordings import open_only
 from neuroformer.files import write_atomic
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.simulate import simulate, simulate_true_past

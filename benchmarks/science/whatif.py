@@ -15,8 +15,8 @@ import numpy as np
 
 from neuroformer.bundle.bundle import load_model, read_bundle
 from neuroformer.config import ConfigError, InterventionConfig
-from neuroformer.data.members import open_one
 from neuroformer.data.prepared import prepare
+from neuroformer.data.recordings import open_one
 from neuroformer.generation.simulate import simulate
 from neuroformer.simulation_scores.whatif import auroc, rate_changes
 

@@ -67,7 +67,7 @@ class AttentionCapture:
         self.names = _block_names(self.blocks)
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, Tensor] = {}
-        self.rollout = _Rollout(self) if rollout else None
+        self.rollout = _AttentionFlow(self) if rollout else None
 
     @torch.no_grad()
     def add(self, batch: Batch) -> None:
@@ -241,7 +241,7 @@ def _pairs(query_T, key_S, q_layout, k_layout, k_index, causal: bool, size: tupl
     return total[0]
 
 
-class _Rollout:
+class _AttentionFlow:
     """Attention passed on through later blocks; weights of one batch at a time, (B, L, K) for each stream."""
 
     def __init__(self, capture: AttentionCapture):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, Earlier
+from neuroformer.data.batch import Batch, FrameHistory
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.neuroformer import Neuroformer
@@ -113,7 +113,7 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     e = batch.earlier
     if e is not None:
         seen = (e.index_W, e.onset_WK, e.num_missing_W)
-        e = Earlier(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
+        e = FrameHistory(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0),
         tick_T=empty,

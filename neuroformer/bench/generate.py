@@ -21,7 +21,7 @@ from neuroformer.bench.plain import plain
 from neuroformer.config import GenerateConfig
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
-from neuroformer.generation import replay as replay_module
+from neuroformer.generation import cuda_graph as graph_module
 from neuroformer.generation import rollout as module
 from neuroformer.generation.rollout import rollout_windows
 from neuroformer.generation.sequences import simulation_device
@@ -95,12 +95,12 @@ def schedule(num_sequences: int, windows: int) -> np.ndarray:
 @contextlib.contextmanager
 def scheduled() -> Iterator[None]:
     """Within the block, windows have the numbers of spikes that :func:`_windows` gives them."""
-    originals = module.Stepper, replay_module.FixedStepper
-    module.Stepper, replay_module.FixedStepper = Scheduled, ScheduledFixed
+    originals = module.Stepper, graph_module.FixedStepper
+    module.Stepper, graph_module.FixedStepper = Scheduled, ScheduledFixed
     try:
         yield
     finally:
-        module.Stepper, replay_module.FixedStepper = originals
+        module.Stepper, graph_module.FixedStepper = originals
 
 
 def _windows(

@@ -19,8 +19,8 @@ def open_run(folder: Path, overrides: Sequence[str] = (), recording: str = "") -
     ``recording`` names one recording of a run that has several.
     """
     from neuroformer.bundle.bundle import check_units, read_bundle
-    from neuroformer.data.members import open_one
     from neuroformer.data.prepared import prepare
+    from neuroformer.data.recordings import open_one
 
     bundle = read_bundle(folder).of(recording)
     config = _same_model(bundle.config, from_dict(apply_overrides(to_dict(bundle.config), overrides)))

@@ -46,7 +46,7 @@ class Clips:
 
 
 @dataclass
-class Earlier:
+class FrameHistory:
     """The last frame of each window and those before it, over which spikes are compared with what frames explain.
 
     Attributes
@@ -90,7 +90,7 @@ class Batch:
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
     around : spikes that the targets' values may see, where there are targets and heads that count spikes
     segment_W, tick_W : int64, where the windows lie
-    earlier : Earlier, if the model looks back at frames (``model.surprise``)
+    earlier : FrameHistory, if the model looks back at frames (``model.surprise``)
     traces : continuous activity before and in each window, if traces are modelled
     past_weight_P : optional, weight of each past spike (None: 1), with respect to which gradients are taken
     """
@@ -108,7 +108,7 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
-    earlier: Earlier | None = None
+    earlier: FrameHistory | None = None
     traces: TraceWindows | None = None
     past_weight_P: Tensor | None = None
 
@@ -270,7 +270,7 @@ class BatchBuilder:
         age_W = torch.from_numpy(age.astype(np.float32))
         return Clips(images, num_missing, index_W, key, age_W, num_missing.numpy())
 
-    def _earlier(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> Earlier | None:
+    def _earlier(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> FrameHistory | None:
         if self.frames is None or not self._num_earlier:
             return None
         last, _ = self._last_frame(start_ns, stop_ns)
@@ -279,7 +279,7 @@ class BatchBuilder:
         seen = place_WF[:, -self._num_earlier :]
         onset = (self._frame_ns[np.maximum(seen, 0)] - start_ns[:, None]) / self._dt_ns
         missing = (~shown[:, -self._num_earlier :]).sum(1)
-        return Earlier(images, num_missing, index_W, _tensor(np.rint(onset)), _tensor(missing))
+        return FrameHistory(images, num_missing, index_W, _tensor(np.rint(onset)), _tensor(missing))
 
     def _last_frame(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The latest frame that each window may see, and the time until which it may see frames."""

@@ -274,20 +274,20 @@ class _Run:
 
     # -- batches: with a frozen trunk its states are computed once ---------------------------------------------
 
-    def _forever(self) -> Iterator[_Piece]:
+    def _forever(self) -> Iterator[_LabelledBatch]:
         order = self.rng.permutation(len(self.windows))
         pieces = self._pieces(self.windows[order], max(1, round(len(order) / self.tune.batch_size)))
         while True:
             for i in self.rng.permutation(len(pieces)):
                 yield pieces[i]
 
-    def _stretches(self, held: Windows) -> list[_Piece]:
+    def _stretches(self, held: Windows) -> list[_LabelledBatch]:
         return self._pieces(held, max(1, min(2 * STRETCHES, len(held) // 2)))
 
-    def _pieces(self, windows: Windows, count: int) -> list[_Piece]:
+    def _pieces(self, windows: Windows, count: int) -> list[_LabelledBatch]:
         out = []
         for rows in np.array_split(np.arange(len(windows)), count):
-            piece = _Piece(self.prepared.builder(windows[rows]).to(self.model.sos.device))
+            piece = _LabelledBatch(self.prepared.builder(windows[rows]).to(self.model.sos.device))
             if self.tune.train == "head":
                 with torch.no_grad():
                     self._train_mode(False)
@@ -301,7 +301,7 @@ class _Run:
         for head in self.heads.values():
             head.train(on)
 
-    def _raw(self, piece: _Piece) -> dict[str, Tensor]:
+    def _raw(self, piece: _LabelledBatch) -> dict[str, Tensor]:
         before, h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
         out = {}
         for name, head in self.heads.items():
@@ -310,20 +310,20 @@ class _Run:
             out[name] = head(h_TD, layout, piece.batch.tick_T, counts)
         return out
 
-    def _loss(self, piece: _Piece) -> Tensor:
+    def _loss(self, piece: _LabelledBatch) -> Tensor:
         raw = self._raw(piece)
         weights = {t.name: t.weight for t in self.targets}
         return torch.stack([weights[n] * self.heads[n].loss(raw[n], piece.batch.targets[n]) for n in raw]).sum()
 
     @torch.no_grad()
-    def _score(self, stretches: list[_Piece]) -> np.ndarray:
+    def _score(self, stretches: list[_LabelledBatch]) -> np.ndarray:
         """Minus the loss of each stretch: unlike R2, it does not depend on how much a short stretch varies."""
         self._train_mode(False)
         return -np.array([float(self._loss(piece)) for piece in stretches])
 
 
 @dataclasses.dataclass
-class _Piece:
+class _LabelledBatch:
     """A batch, the trunk's states of it where they do not change, and the counts around its moments."""
 
     batch: Batch

@@ -16,8 +16,8 @@ from neuroformer.config import GenerateConfig
 from neuroformer.data import tokens
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.generation.cuda_graph import GraphedWindows
 from neuroformer.generation.interventions import UnitInterventions
-from neuroformer.generation.replay import Replay
 from neuroformer.generation.scan import sample_window
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.neuroformer import Neuroformer
@@ -79,14 +79,14 @@ def rollout_windows(
     """
     builder, config, seed = prepared.builder, prepared.config.generate, prepared.config.seed
     shape = builder.shape
-    replay = Replay(model, config, seed) if _replays(model, config) else None
+    graphed = GraphedWindows(model, config, seed) if _graphed(model, config) else None
     recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
     for w in range(first, sequences.num_windows(shape.current)):
         tick = sequences.start + w * shape.current
         near = recent.tick >= tick[recent.sequence] - shape.past
         recent = Spikes(recent.sequence[near], recent.tick[near], recent.unit[near])
         alive = np.flatnonzero(tick + shape.current <= sequences.stop)
-        num_alive, alive = len(alive), alive if replay is None else replay.filled_up(alive)
+        num_alive, alive = len(alive), alive if graphed is None else graphed.filled_up(alive)
         windows = Windows(sequences.segment[alive], tick[alive])
         batch = builder(windows, past=_past(recent, alive, tick[alive], sequences, model.num_units, shape))
         available = np.minimum(windows.tick - sequences.known_from[alive], shape.past)
@@ -96,16 +96,16 @@ def rollout_windows(
         if units:
             changes = units.window(w, shape.current, ident, builder.index, windows)
         number = np.full(len(alive), w)
-        if replay is None:
+        if graphed is None:
             new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed, changes)
         else:
-            new, hits = replay.sample_window(batch, ident, number, num_alive, changes)
+            new, hits = graphed.sample_window(batch, ident, number, num_alive, changes)
         new = Spikes(alive[new.sequence], tick[alive][new.sequence] + new.tick, new.unit)
         recent = Spikes.join([recent, new])
         yield WindowResult(w, new, hits, len(new.tick) + num_alive, num_alive * shape.current)
 
 
-def _replays(model: Neuroformer, config: GenerateConfig) -> bool:
+def _graphed(model: Neuroformer, config: GenerateConfig) -> bool:
     return config.cuda_graph and model.sos.is_cuda
 
 
@@ -148,19 +148,19 @@ def rollout_true_past(
     sequence = np.repeat(np.arange(len(sequences)), length)
     window = np.arange(len(sequence)) - np.repeat(np.cumsum(length) - length, length)
     tick = sequences.start[sequence] + window * shape.current
-    replay = Replay(model, config, seed) if _replays(model, config) else None
+    graphed = GraphedWindows(model, config, seed) if _graphed(model, config) else None
     parts, guard_hits, size = [], 0, config.batch_size or 512
     for first in range(0, len(sequence), size):
         which = np.arange(first, min(first + size, len(sequence)))
-        num, which = len(which), which if replay is None else replay.filled_up(which)
+        num, which = len(which), which if graphed is None else graphed.filled_up(which)
         windows = Windows(sequences.segment[sequence[which]], tick[which])
         past = tokens.encode_past(prepared.index, windows, shape)
         batch = builder(windows, past=past).to(model.sos.device)
         ident, number = sequences.ident[sequence[which]], window[which]
-        if replay is None:
+        if graphed is None:
             new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed)
         else:
-            new, hits = replay.sample_window(batch, ident, number, num)
+            new, hits = graphed.sample_window(batch, ident, number, num)
         guard_hits += hits
         parts.append(Spikes(sequence[which][new.sequence], tick[which][new.sequence] + new.tick, new.unit))
         progress(num * shape.current)

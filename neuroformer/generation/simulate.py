@@ -19,7 +19,7 @@ from neuroformer.generation.rollout import WindowResult, rollout_true_past, roll
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.generation.store import SimulationFolder
-from neuroformer.generation.traces import Samples, TraceInterventions, first_past, laid_out, trace_windows
+from neuroformer.generation.traces import TraceInterventions, TraceSamples, first_past, laid_out, trace_windows
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 
@@ -113,7 +113,7 @@ def _runner(model: Neuroformer, prepared: Prepared, sequences: Sequences):
     past = first_past(prepared, sequences)
     return lambda rows, first, done: trace_windows(
         model, prepared, sequences[rows], past[rows], first=first, done=done, changes=changes
-    ), Samples
+    ), TraceSamples
 
 
 def _batch(
@@ -186,7 +186,7 @@ def as_recording(prepared: Prepared, sequences: Sequences, made: Any, guard_hits
     durations = (sequences.stop - sequences.start) * split.dt
     starts = np.concatenate([[0.0], np.cumsum(durations + GAP_S)[:-1]])
     times, units, traces = np.zeros(0), np.zeros(0, np.int32), None
-    if isinstance(made, Samples):
+    if isinstance(made, TraceSamples):
         assert rec.traces is not None
         traces = laid_out(made, sequences, starts, split.dt, rec.traces.unit)
     else:

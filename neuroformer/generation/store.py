@@ -26,7 +26,7 @@ class SimulationError(ValueError):
 
 
 @dataclass
-class Piece:
+class FinishedPart:
     """The finished part of a batch: its windows up to ``stop``, in the arrays of the simulation's kind."""
 
     stop: int
@@ -43,7 +43,7 @@ class SimulationFolder:
     identity : JSON-able, everything that determines the spikes; the folder of another simulation is refused
     batch_size : sequences in a batch, unless the folder's plan says otherwise
     kind : what is simulated, a dataclass of arrays with ``join``: :class:`neuroformer.generation.spikes.Spikes`, or
-        :class:`neuroformer.generation.traces.Samples`
+        :class:`neuroformer.generation.traces.TraceSamples`
 
     Raises
     ------
@@ -84,7 +84,7 @@ class SimulationFolder:
             f.attrs["stop"] = parts[-1].number + 1
             f.attrs["guard_hits"] = sum(p.guard_hits for p in parts)
 
-    def read(self, number: int) -> Piece:
+    def read(self, number: int) -> FinishedPart:
         """All windows of a batch that are done."""
         stop, parts, hits = 0, [], 0
         for file in sorted(self.path.glob(f"batch-{number:04d}-window-*.h5")):
@@ -97,4 +97,4 @@ class SimulationFolder:
                     hits += int(f.attrs["guard_hits"])  # pyright: ignore[reportArgumentType]
             except (OSError, KeyError) as e:
                 raise SimulationError(f"{file} is damaged ({e}); remove it, and what follows it") from None
-        return Piece(stop, self.kind.join(parts), hits)
+        return FinishedPart(stop, self.kind.join(parts), hits)

@@ -26,24 +26,24 @@ from neuroformer.recording.recording import Traces
 
 
 @dataclass
-class Samples:
-    """Samples of all units on the clock: sequence, bin within the sequence's segment, and (N, U) values."""
+class TraceSamples:
+    """TraceSamples of all units on the clock: sequence, bin within the sequence's segment, and (N, U) values."""
 
     sequence: np.ndarray
     tick: np.ndarray
     values: np.ndarray
 
     @classmethod
-    def join(cls, parts: list[Samples]) -> Samples:
+    def join(cls, parts: list[TraceSamples]) -> TraceSamples:
         if not parts:
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
         parts = [p for p in parts if len(p.tick)] or parts[:1]
         return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("sequence", "tick", "values")))
 
-    def ordered(self) -> Samples:
+    def ordered(self) -> TraceSamples:
         """By (sequence, bin)."""
         order = np.lexsort((self.tick, self.sequence))
-        return Samples(self.sequence[order], self.tick[order], self.values[order])
+        return TraceSamples(self.sequence[order], self.tick[order], self.values[order])
 
 
 class TraceInterventions:
@@ -89,7 +89,7 @@ def trace_windows(
     past_QLU: np.ndarray,
     *,
     first: int = 0,
-    done: Samples | None = None,
+    done: TraceSamples | None = None,
     changes: TraceInterventions | None = None,
 ) -> Iterator[WindowResult]:
     """Simulate all sequences side by side, window after window, from window ``first`` on.
@@ -111,7 +111,7 @@ def trace_windows(
             new = changes.change(new, w, windows)
         past[alive] = np.concatenate([past[alive], new], 1)[:, -past.shape[1] :]
         at = windows.tick[:, None] + np.arange(current)
-        made = Samples(np.repeat(alive, current), at.ravel(), new.reshape(-1, new.shape[2]))
+        made = TraceSamples(np.repeat(alive, current), at.ravel(), new.reshape(-1, new.shape[2]))
         yield WindowResult(w, made, 0, new.size, len(alive) * current)
 
 
@@ -124,7 +124,7 @@ def first_past(prepared: Prepared, sequences: Sequences) -> np.ndarray:
     return traces.past(Windows(segment, start), prepared.builder.shape)
 
 
-def _past_after(past_QLU: np.ndarray, done: Samples, start_Q: np.ndarray, bins: int) -> np.ndarray:
+def _past_after(past_QLU: np.ndarray, done: TraceSamples, start_Q: np.ndarray, bins: int) -> np.ndarray:
     """The past of every sequence ``bins`` bins after its start."""
     length = past_QLU.shape[1]
     kept = past_QLU[:, bins:]
@@ -151,7 +151,7 @@ def _draw(
     return model.traces.draw(parameters, u).cpu().numpy()
 
 
-def laid_out(samples: Samples, sequences: Sequences, starts: np.ndarray, dt: float, unit: str) -> Traces:
+def laid_out(samples: TraceSamples, sequences: Sequences, starts: np.ndarray, dt: float, unit: str) -> Traces:
     """Ordered samples on the common clock of the sequences, each in the middle of its bin."""
     relative = (samples.tick - sequences.start[samples.sequence] + 0.5) * dt
     return Traces(starts[samples.sequence] + relative, samples.values, unit)

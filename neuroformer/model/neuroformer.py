@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.batch import Batch, Clips, Earlier, earlier_frames
+from neuroformer.data.batch import Batch, Clips, FrameHistory, earlier_frames
 from neuroformer.model.alignment import Projection, mean_of, spikes_to_the_end
 from neuroformer.model.attention import Context, packed, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, past_spikes, weighted
@@ -249,7 +249,7 @@ class Neuroformer(nn.Module):
         x, layout = self.frames(local, clips.num_missing_G, clips.host_missing_G)
         return Context(x, layout, clips.index_W), local
 
-    def _unexplained(self, batch: Batch, earlier: Earlier, clips: Clips, local: Tensor) -> tuple[Expected, Tensor]:
+    def _unexplained(self, batch: Batch, earlier: FrameHistory, clips: Clips, local: Tensor) -> tuple[Expected, Tensor]:
         """What the frames let expect, and the (W, 1, U) drive of past spikes beyond it."""
         assert self.frames is not None and self.what_where is not None and self.surprise is not None
         expected = self.surprise.expected(earlier, self.frames, self.what_where, self.rates.bias.detach())

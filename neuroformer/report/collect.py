@@ -19,8 +19,8 @@ import yaml
 from neuroformer.analysis.maps import load_maps
 from neuroformer.bundle.bundle import Bundle
 from neuroformer.config import ConfigError, to_dict
-from neuroformer.data.members import open_one
 from neuroformer.data.normalization import class_key
+from neuroformer.data.recordings import open_one
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.pack import pack, pack_rounded

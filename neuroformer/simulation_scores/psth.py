@@ -103,7 +103,7 @@ def stimulus_of_trials(rec: Recording) -> np.ndarray:
     return np.unique(keys, return_inverse=True)[1]
 
 
-def counts_of(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
+def spike_counts(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
     """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones."""
     index = SpikeIndex.from_recording(rec, intervals, width)
     out = np.full((len(intervals), int(index.num_ticks.max(initial=0)), rec.num_units), np.nan)
@@ -153,7 +153,7 @@ def compare_psth(rec: Recording, split: Split, simulated: Recording, part: str) 
             continue
         sim = simulated.trial_intervals[stimulus[source] == s]
         held, train = rec.trial_intervals[members[part]], rec.trial_intervals[members["train"]]
-        made = [psth(counts_of(r, i, WIDTH_S), WIDTH_S) for r, i in ((simulated, sim), (rec, held), (rec, train))]
+        made = [psth(spike_counts(r, i, WIDTH_S), WIDTH_S) for r, i in ((simulated, sim), (rec, held), (rec, train))]
         bins = min(len(x) for x in made)
         for name, x in zip(parts, made, strict=True):
             parts[name].append(x[:bins])

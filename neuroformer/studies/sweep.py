@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, read_yaml, to_dict
-from neuroformer.data.members import open_recordings
+from neuroformer.data.recordings import open_recordings
 from neuroformer.training.checkpoint import refuse_other_config
 from neuroformer.training.loop import NonFiniteLoss
 from neuroformer.training.stopping import Stopped

@@ -23,7 +23,7 @@ from neuroformer.config import (
     member_config,
     to_dict,
 )
-from neuroformer.data.members import absent
+from neuroformer.data.recordings import absent
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording

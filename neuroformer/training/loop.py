@@ -46,7 +46,7 @@ from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
-from neuroformer.training.steps import Piece, Steps, step_loader
+from neuroformer.training.steps import StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
@@ -147,7 +147,7 @@ class Trainer:
         self.began_at = self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
-        steps = Steps(
+        steps = StepSampler(
             self.members,
             first=self.progress.step,
             rank=self.fabric.global_rank,
@@ -172,7 +172,7 @@ class Trainer:
             self.log.flush()
         return self.progress
 
-    def _advance(self, pieces: list[tuple[Piece, Batch]]) -> None:
+    def _advance(self, pieces: list[tuple[StepPiece, Batch]]) -> None:
         terms = self._step(pieces)
         p, t, rec = self.progress, self.train, self.members[pieces[0][0].recording].rec
         p.step += 1
@@ -194,7 +194,7 @@ class Trainer:
         if signal_number:
             raise Stopped(signal_number, f"saved at step {p.step} of {t.steps} in {self.folder / FILE}")
 
-    def _step(self, pieces: list[tuple[Piece, Batch]]) -> dict[str, float]:
+    def _step(self, pieces: list[tuple[StepPiece, Batch]]) -> dict[str, float]:
         """One optimiser step; the terms of the loss over all processes."""
         p, t, fabric = self.progress, self.train, self.fabric
         # dropout and noise follow from the step's number, so that there is no random state to keep
@@ -231,7 +231,7 @@ class Trainer:
             self.average.follow(self.cohort, p.step + 1)
         return found
 
-    def _refuse_non_finite(self, terms: dict[str, float], moved: list[tuple[Piece, Batch]]) -> None:
+    def _refuse_non_finite(self, terms: dict[str, float], moved: list[tuple[StepPiece, Batch]]) -> None:
         bad = [name for name, value in terms.items() if not math.isfinite(value) and name != "loss"]
         if not bad and math.isfinite(terms["loss"]):
             return
@@ -245,7 +245,7 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _guilty(self, piece: Piece) -> list[float]:
+    def _guilty(self, piece: StepPiece) -> list[float]:
         """Starts (seconds) of the windows whose own loss is not finite."""
         found = []
         self.cohort.eval()  # without dropout

@@ -17,7 +17,7 @@ from neuroformer.data.windows import Windows
 
 
 @dataclass
-class Piece:
+class StepPiece:
     """What one process computes at once: its windows of a part of a step's batch.
 
     Attributes
@@ -40,11 +40,11 @@ class StepDataset(Dataset):
     def __init__(self, builders: Sequence[BatchBuilder]):
         self.builders = builders
 
-    def __getitem__(self, pieces: list[Piece]) -> list[tuple[Piece, Batch]]:
+    def __getitem__(self, pieces: list[StepPiece]) -> list[tuple[StepPiece, Batch]]:
         return [(piece, self.builders[piece.recording](piece.windows)) for piece in pieces]
 
 
-class Steps(Sampler):
+class StepSampler(Sampler):
     """Endless: every stretch of the training blocks once per epoch, in random batches of nearly equal size.
 
     With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Each batch holds
@@ -81,7 +81,7 @@ class Steps(Sampler):
             )
         return max(1, num_windows // config.train.batch_size)
 
-    def __iter__(self) -> Iterator[list[Piece]]:
+    def __iter__(self) -> Iterator[list[StepPiece]]:
         epochs: dict[int, tuple[int, list[Windows]]] = {}  # by recording, the one it is in
         for step in itertools.count(self.first):
             recording, turn = self.drawn(step)
@@ -111,16 +111,16 @@ class Steps(Sampler):
         windows = prepared.windows("train", phase=phase)
         return _cut(windows[rng.permutation(len(windows))], self.num_batches[recording])
 
-    def _piece(self, recording: int, windows: Windows) -> Piece:
+    def _piece(self, recording: int, windows: Windows) -> StepPiece:
         sizes = tuple(len(range(r, len(windows), self.processes)) for r in range(self.processes))
-        return Piece(windows[self.rank :: self.processes], sizes, recording)
+        return StepPiece(windows[self.rank :: self.processes], sizes, recording)
 
 
 def _cut(windows: Windows, num: int) -> list[Windows]:
     return [windows[which] for which in np.array_split(np.arange(len(windows)), num)]
 
 
-def step_loader(steps: Steps) -> DataLoader:
+def step_loader(steps: StepSampler) -> DataLoader:
     """The batches of all steps from ``steps.first`` on; ``train.workers`` processes build them ahead."""
     workers = steps.config.train.workers
     builders = [copy.copy(member.builder) for member in steps.members]

@@ -18,8 +18,8 @@ from neuroformer.audit import Audit, audit
 from neuroformer.bundle.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, member_config, to_dict
-from neuroformer.data.members import lacking
 from neuroformer.data.prepared import Prepared, prepare
+from neuroformer.data.recordings import lacking
 from neuroformer.data.splits import PARTS
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording

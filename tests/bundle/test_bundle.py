@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import neuroformer
 from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
-from neuroformer.data.batch import Around, Batch, Clips, Earlier
+from neuroformer.data.batch import Around, Batch, Clips, FrameHistory
 from neuroformer.ops import Ragged
 
 STORED = sorted((Path(__file__).parents[1] / "fixtures").glob("bundle_format_*"))
@@ -29,7 +29,7 @@ def stored_batch(tensors):
         past=ragged("past"),
         around=around,
         clips=Clips(**part("clips.")),
-        earlier=Earlier(**part("earlier.")),
+        earlier=FrameHistory(**part("earlier.")),
         inputs=part("inputs."),
         targets=part("targets."),
     )

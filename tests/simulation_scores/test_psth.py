@@ -7,7 +7,7 @@ import pytest
 from helpers import small_config, small_recording
 
 from neuroformer.data.prepared import prepare
-from neuroformer.simulation_scores.psth import compare_psth, counts_of, psth, psth_r
+from neuroformer.simulation_scores.psth import compare_psth, psth, psth_r, spike_counts
 
 
 def test_psth_golden():
@@ -50,6 +50,6 @@ def test_the_ceiling_of_a_simulation_is_training_against_held_out_repeats():
     trials = {k: rec.trials[k][rows["test"]] for k in ("start", "stop")} | {"source_trial": rows["test"]}
     found = compare_psth(rec, split, dataclasses.replace(rec, trials=trials), "test")
     assert found is not None and found.r == pytest.approx(1.0)
-    train, held_out = (psth(counts_of(rec, rec.trial_intervals[r], 0.05), 0.05) for r in rows.values())
+    train, held_out = (psth(spike_counts(rec, rec.trial_intervals[r], 0.05), 0.05) for r in rows.values())
     assert found.ceiling == pytest.approx(psth_r(train, held_out).r) and abs(found.ceiling) < 0.5
     assert (found.num_train, found.num_held_out) == (len(rows["train"]), len(rows["test"]))

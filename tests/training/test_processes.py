@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from neuroformer.bundle.bundle import load_model
 from neuroformer.config import ConfigError
 from neuroformer.training.sharding import can_shard
-from neuroformer.training.steps import Steps
+from neuroformer.training.steps import StepSampler
 
 TRAIN = {
     "steps": 8,
@@ -110,9 +110,9 @@ def windows_of(pieces):
 
 def test_the_processes_share_every_batch_without_overlap_or_loss():
     _, prepared = small_model(config=small_config(train={"batch_size": 50}))
-    whole = iter(Steps([prepared]))
-    shares = [iter(Steps([prepared], rank=r, processes=3, pieces=2)) for r in range(3)]
-    for _ in range(2 * Steps([prepared]).num_batches[0] + 1):
+    whole = iter(StepSampler([prepared]))
+    shares = [iter(StepSampler([prepared], rank=r, processes=3, pieces=2)) for r in range(3)]
+    for _ in range(2 * StepSampler([prepared]).num_batches[0] + 1):
         dealt = [next(s) for s in shares]
         together = [w for pieces in dealt for w in windows_of(pieces)]
         assert sorted(together) == sorted(windows_of(next(whole))) and len(set(together)) == len(together)
@@ -122,7 +122,7 @@ def test_the_processes_share_every_batch_without_overlap_or_loss():
 
 def test_an_epoch_holds_every_training_window_once():
     _, prepared = small_model(config=small_config(train={"jitter": False}))
-    steps = Steps([prepared])
+    steps = StepSampler([prepared])
     epochs = iter(steps)
     for _ in range(2):
         seen = [w for _ in range(steps.num_batches[0]) for w in windows_of(next(epochs))]
@@ -132,13 +132,13 @@ def test_an_epoch_holds_every_training_window_once():
 
 def test_steps_go_on_anywhere():
     _, prepared = small_model()
-    whole = iter(Steps([prepared]))
+    whole = iter(StepSampler([prepared]))
     every = [windows_of(next(whole)) for _ in range(40)]
     for first in (0, 1, 17, 39):
-        assert windows_of(next(iter(Steps([prepared], first=first)))) == every[first]
+        assert windows_of(next(iter(StepSampler([prepared], first=first)))) == every[first]
 
 
 def test_a_batch_that_cannot_be_dealt_is_refused():
     _, prepared = small_model(config=small_config(train={"batch_size": 4}))
     with pytest.raises(ConfigError, match="4 windows cannot be divided among 2 processes in 3 pieces"):
-        Steps([prepared], processes=2, pieces=3)
+        StepSampler([prepared], processes=2, pieces=3)

@@ -15,14 +15,14 @@ import neuroformer
 from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
 from neuroformer.bundle.cohort import Cohort, is_own
 from neuroformer.config import ConfigError, from_dict, member_config
-from neuroformer.data.members import lacking, open_recordings
 from neuroformer.data.prepared import prepare
+from neuroformer.data.recordings import lacking, open_recordings
 from neuroformer.data.splits import make_split
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.loop import Trainer
 from neuroformer.training.scores import score
-from neuroformer.training.steps import Steps
+from neuroformer.training.steps import StepSampler
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import initial_cohort, prepare_members, train_several
 
@@ -227,7 +227,7 @@ def drawn(steps, num):
 @pytest.mark.parametrize("balance", ["windows", "equal"])
 def test_a_deck_holds_every_recording_as_configured_and_every_window_once_an_epoch(balance):
     members = prepare_members(recordings(), config(balance=balance, jitter=False))
-    steps = Steps(members)
+    steps = StepSampler(members)
     deck = sum(steps.deck)
     every = drawn(steps, 6 * deck)
     for start in range(0, len(every), deck):
@@ -243,7 +243,7 @@ def test_a_deck_holds_every_recording_as_configured_and_every_window_once_an_epo
             all_of_it = member.windows("train")
             assert sorted(seen) == sorted(zip(all_of_it.segment.tolist(), all_of_it.tick.tolist(), strict=True))
     for first in (1, deck - 1, deck + 3):
-        assert drawn(Steps(members, first=first), 5) == every[first : first + 5]
+        assert drawn(StepSampler(members, first=first), 5) == every[first : first + 5]
 
 
 # -- what is kept --------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_a_step_moves_the_rows_of_its_recording_alone(tmp_path):
     train_several(recordings(), c, tmp_path, progress=False)
     after = load_file(tmp_path / "weights" / "likelihood.safetensors")
     moved = {k for k in after if not torch.equal(after[k], before[k])}
-    which = Steps(members).drawn(0)[0]
+    which = StepSampler(members).drawn(0)[0]
     owners = {m[1] for k in moved if (m := re.match(r"recordings\.(\d)", k))}
     assert owners == {str(which)} and "sos" in moved
 

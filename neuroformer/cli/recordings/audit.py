@@ -24,7 +24,7 @@ def add(command) -> None:
 
 def run(args) -> int:
     from neuroformer.audit import audit, own_split
-    from neuroformer.data.members import lacking, open_recordings
+    from neuroformer.data.recordings import lacking, open_recordings
     from neuroformer.recording.clean import safe_name
 
     is_config = Path(args.path).suffix.lower() in (".yaml", ".yml")

@@ -59,7 +59,7 @@ def run(args) -> None:
 
 
 def _decode(args, config: Config, folder: Path, only: list[int]) -> None:
-    from neuroformer.data.members import open_only
+    from neuroformer.data.recordings import open_only
     from neuroformer.studies.folds import decode_folds
 
     rec = open_only(config)

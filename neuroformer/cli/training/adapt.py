@@ -46,7 +46,7 @@ def add(command) -> None:
 
 def run(args) -> int:
     from neuroformer.bundle.bundle import read_bundle
-    from neuroformer.data.members import open_one
+    from neuroformer.data.recordings import open_one
     from neuroformer.training.adapt import Start, adapted_config, join
     from neuroformer.training.train import is_first_process
 

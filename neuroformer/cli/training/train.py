@@ -90,7 +90,7 @@ def refuse_what_is_there(args, folder: Path) -> bool:
 
 def _run_one(args, config: Config, folder: Path) -> int:
     from neuroformer.bundle.bundle import read_bundle
-    from neuroformer.data.members import open_recordings
+    from neuroformer.data.recordings import open_recordings
     from neuroformer.training.checkpoint import refuse_other_config
 
     if args.resume and _is_scored(folder):

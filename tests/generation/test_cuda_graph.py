@@ -9,7 +9,7 @@ from helpers import small_config, small_model, small_recording
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuroformer.config import GenerateConfig, InterventionConfig
-from neuroformer.generation import replay as replay_module
+from neuroformer.generation import cuda_graph as graph_module
 from neuroformer.generation import rollout as module
 from neuroformer.generation.interventions import UnitInterventions
 from neuroformer.generation.rollout import rollout, rollout_true_past
@@ -25,7 +25,7 @@ def replayed(monkeypatch):
 
     def run(function, *args):
         with monkeypatch.context() as m:
-            m.setattr(module, "_replays", lambda model, config: True)
+            m.setattr(module, "_graphed", lambda model, config: True)
             return function(*args)
 
     return run
@@ -166,7 +166,7 @@ def test_a_step_waits_for_nothing_and_lives_in_its_places(options, replayed, mon
     memory from outside but the places, the weights and what the captured step keeps."""
     net, p = small()
     seen, windows = [], []
-    call = replay_module._Step.__call__
+    call = graph_module._Step.__call__
 
     def watched(step):
         with Capturable() as mode:
@@ -183,7 +183,7 @@ def test_a_step_waits_for_nothing_and_lives_in_its_places(options, replayed, mon
         seen.append(mode)
         windows.append(id(step))
 
-    monkeypatch.setattr(replay_module._Step, "__call__", watched)
+    monkeypatch.setattr(graph_module._Step, "__call__", watched)
     options = dict(options)
     chosen = tuple(InterventionConfig(**one) for one in options.pop("interventions", ()))
     units = UnitInterventions(chosen, net.num_units, p.split.dt, 0)

@@ -23,7 +23,7 @@ from neuroformer.model.neuroformer import Neuroformer
 LOOK_EVERY = 4  # steps between two questions to the device whether all windows ended
 
 
-class Replay:
+class GraphedWindows:
     """Draws window after window of a fixed number of sequences, as :func:`~neuroformer.generation.scan.sample_window`
     does, but with the same few captured kernels.
 
