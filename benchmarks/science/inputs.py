@@ -14,7 +14,7 @@ from neuroformer.analysis import attention, fields
 from neuroformer.analysis.maps import Map
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, load_config
-from neuroformer.data.members import open_only
+from neuroformer.data.recordings import open_only
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 

@@ -22,6 +22,7 @@ from neuroformer.audit.targets import target_findings
 from neuroformer.audit.windows import behavior_findings, grid_finding, token_findings, tokens_per_window
 from neuroformer.config import Config
 from neuroformer.data.configured import configured
+from neuroformer.data.prepared import Prepared
 from neuroformer.data.splits import PARTS, Split, make_split
 from neuroformer.recording import Recording
 
@@ -29,7 +30,7 @@ __all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "own_split", "
 
 
 def audit(
-    rec: Recording,
+    rec: Recording | Prepared,
     config: Config | None = None,
     split: Split | None = None,
     *,
@@ -39,7 +40,7 @@ def audit(
 
     Parameters
     ----------
-    rec : Recording
+    rec : a recording; or one that was prepared, which has its configuration, its split and what was fitted to it
     config : the window, inputs, targets, claim and split to check; without it, the defaults (and frames only if
         there are some), and the split that is stored with the recording, if one is
     split : of :func:`neuroformer.data.splits.make_split`, in place of the configuration's; its windows stay within
@@ -57,12 +58,16 @@ def audit(
         Invalid parts, a split that the recording does not allow, a variable that it lacks, or one of another kind or
         period than declared.
     """
-    if config is None:
-        config = default_config(rec)
-        parts = own_split(rec) if parts is None and split is None else parts
-    elif split is None and parts is None:
-        split = make_split(rec, config)
-    rec = configured(rec, config)
+    fitted = None
+    if isinstance(rec, Prepared):
+        rec, config, split, fitted = rec.rec, rec.config, rec.split, rec.normalization
+    else:
+        if config is None:
+            config = default_config(rec)
+            parts = own_split(rec) if parts is None and split is None else parts
+        elif split is None and parts is None:
+            split = make_split(rec, config)
+        rec = configured(rec, config)
     facts: dict[str, Any] = {"recording": spike_facts(rec)}
     findings: list[Finding | None] = [reader_notes(rec)]
     findings += [*spike_findings(rec, config.window.dt), *clock_findings(rec)]
@@ -75,7 +80,8 @@ def audit(
     if split is not None or parts:
         whole = split if split is not None else split_of_intervals(parts or {}, config)
         looked = SplitAudit(rec, config, whole, isolated=split is not None)
-        findings += [*looked.findings(), *condition_findings(rec, config, whole), *target_findings(rec, config, whole)]
+        findings += [*looked.findings(), *condition_findings(rec, config, whole)]
+        findings += target_findings(rec, config, whole, fitted)
         facts |= looked.facts
         findings += stimulus_findings(rec, config, whole, facts)
         series |= {f"split_{part}": whole.intervals(part) for part in PARTS}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from neuroformer.audit.findings import Finding
@@ -13,8 +15,14 @@ from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.recording.clock import interval_of
 
 
-def target_findings(rec: Recording, config: Config, split: Split) -> list[Finding | None]:
+def target_findings(
+    rec: Recording, config: Config, split: Split, fitted: dict[str, Any] | None = None
+) -> list[Finding | None]:
     """Targets that do not vary in a part, and classes that training does not have.
+
+    Parameters
+    ----------
+    fitted : the normalisation of this split; without it, what is needed of it is fitted
 
     Raises
     ------
@@ -28,9 +36,12 @@ def target_findings(rec: Recording, config: Config, split: Split) -> list[Findin
     }
     # without a value in training, a variable is a finding here and a reason for training to refuse the run
     taught = [name for name, parts in values.items() if len(parts.get("train", ()))]
-    fit_inputs(rec, split, [v for v in config.inputs if v.name in taught])
     targets = [t for t in config.targets if t.name in taught]
-    scales = fit_targets(rec, split, targets)
+    if fitted is None:
+        fit_inputs(rec, split, [v for v in config.inputs if v.name in taught])
+        scales = fit_targets(rec, split, targets)
+    else:
+        scales = fitted["targets"]
     out = [_unvarying(t.name, values[t.name]) for t in config.targets]
     for target in targets:
         if target.kind == "classification":

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import neuroformer
-from neuroformer.bundle.cohort import of_member
+from neuroformer.bundle.cohort import of_recording
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
 from neuroformer.files import replacing, write_atomic
 from neuroformer.model.neuroformer import Neuroformer
@@ -39,7 +39,7 @@ class BundleError(ValueError):
 
 
 @dataclass
-class Member:
+class RecordingEntry:
     """What a model knows about one of its recordings.
 
     Attributes
@@ -68,7 +68,7 @@ class Bundle:
 
     path: Path
     config: Config
-    recordings: list[Member]
+    recordings: list[RecordingEntry]
     metrics: dict[str, Any]
     versions: dict[str, str]
     digests: dict[str, str]
@@ -90,10 +90,10 @@ class Bundle:
             raise BundleError(f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}")
         if self.place is not None:
             return self
-        member = self.recordings[names.index(recording)] if recording else self.member
-        place = self.recordings.index(member)
-        config = member_config(self.config, place, member.lacks)
-        return replace(self, recordings=[member], config=config, place=place, whole=self)
+        entry = self.recordings[names.index(recording)] if recording else self.entry
+        place = self.recordings.index(entry)
+        config = member_config(self.config, place, entry.lacks)
+        return replace(self, recordings=[entry], config=config, place=place, whole=self)
 
     @property
     def results(self) -> Path:
@@ -102,7 +102,7 @@ class Bundle:
         return self.path / self.recording.replace(":", "_") if several else self.path
 
     @property
-    def member(self) -> Member:
+    def entry(self) -> RecordingEntry:
         """The one recording.
 
         Raises
@@ -117,19 +117,19 @@ class Bundle:
 
     @property
     def recording(self) -> str:
-        return self.member.name
+        return self.entry.name
 
     @property
     def units(self) -> list[str]:
-        return self.member.units
+        return self.entry.units
 
     @property
     def normalization(self) -> dict[str, Any]:
-        return self.member.normalization
+        return self.entry.normalization
 
     @property
     def split(self) -> dict[str, Any]:
-        return self.member.split
+        return self.entry.split
 
     def __repr__(self) -> str:
         c = self.config
@@ -160,13 +160,13 @@ class Bundle:
         return f"  backbone  {found['id']} ({found['model_type']}, sha256 {found['sha256'][:12]}), {where}\n"
 
     @staticmethod
-    def _lacks(member: Member) -> str:
-        return f", without {', '.join(member.lacks)}" if member.lacks else ""
+    def _lacks(entry: RecordingEntry) -> str:
+        return f", without {', '.join(entry.lacks)}" if entry.lacks else ""
 
     @staticmethod
-    def _audit(member: Member) -> str:
+    def _audit(entry: RecordingEntry) -> str:
         """What the audit found before training, in one line."""
-        found = member.split.get("audit", {}).get("findings")
+        found = entry.split.get("audit", {}).get("findings")
         if found is None:
             return "none was made"
         names = {s: sorted({f["name"] for f in found if f["severity"] == s}) for s in ("leak", "warning")}
@@ -203,7 +203,7 @@ def versions() -> dict[str, str]:
     return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
 
 
-def save_bundle(path: Path, config: Config, recordings: list[Member], metrics: dict[str, Any]) -> None:
+def save_bundle(path: Path, config: Config, recordings: list[RecordingEntry], metrics: dict[str, Any]) -> None:
     """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
     digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
     tree = {
@@ -248,7 +248,7 @@ def read_bundle(path: str | Path) -> Bundle:
         return Bundle(
             path,
             _config_of(tree["config"], file),
-            [Member(**m) for m in tree["recordings"]],
+            [RecordingEntry(**m) for m in tree["recordings"]],
             tree["metrics"],
             tree["versions"],
             tree["weights_sha256"],
@@ -316,7 +316,7 @@ def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recordi
         tensors = load_file(file)
         whole = one.whole or one
         if len(whole.recordings) > 1:
-            tensors = of_member(tensors, model, whole.config, one.place or 0)
+            tensors = of_recording(tensors, model, whole.config, one.place or 0)
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, KeyError) as e:
         raise BundleError(f"{file} does not fit the model that the bundle describes: {e}") from None

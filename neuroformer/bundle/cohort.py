@@ -152,7 +152,7 @@ def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[st
     return {name: _PLACE.sub(whole_place, name, count=1) if _PLACE.match(name) else name for name in names}
 
 
-def of_member(tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int) -> dict[str, Tensor]:
+def of_recording(tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int) -> dict[str, Tensor]:
     """The tensors of one recording's model, from the file of several.
 
     Raises

@@ -29,7 +29,7 @@ def open_run(folder: Path, overrides: Sequence[str] = (), recording: str = "") -
         raise ConfigError(absent)
     rec = open_one(config.recording)
     check_units(bundle, rec)
-    prepared = prepare(rec, config, bundle.normalization, bundle.member.lacks)
+    prepared = prepare(rec, config, bundle.normalization, bundle.entry.lacks)
     if prepared.split.sha256() != bundle.split["sha256"]:
         raise ConfigError(
             "the split is not the one that the run was trained on (another recording, or other decode.lags, which "

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from neuroformer.config import Config, ConfigError, RecordingConfig
-from neuroformer.data.configured import configured
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
 
@@ -112,8 +111,8 @@ def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
 def absent(rec: Recording, config: Config) -> list[str]:
     """The frames, inputs and targets of a configuration that a recording does not have."""
     asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
-    ready = configured(rec, config)
-    return [name for name in asked if not _has(ready, name)]
+    speeds = {speed.name for speed in config.recording.speeds}  # a recording has them once it is prepared
+    return [name for name in asked if name not in speeds and not _has(rec, name)]
 
 
 def _has(rec: Recording, name: str) -> bool:

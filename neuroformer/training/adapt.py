@@ -145,7 +145,7 @@ def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
     ConfigError
         Another trunk or split than the run's, or a name that is taken.
     """
-    new = adapted.member
+    new = adapted.entry
     if new.name in [m.name for m in trained.recordings]:
         raise ConfigError(f"{trained.path} has a recording '{new.name}' already; adapt with another recording.name")
     ours, theirs = _reads(trained.config), _reads(adapted.config)

@@ -68,7 +68,7 @@ class Trainer:
     Parameters
     ----------
     fabric : Fabric, launched
-    members : Prepared
+    recordings : Prepared
         One a recording.
     cohort : Cohort
         Their initial models; parameters that need no gradient are not changed.
@@ -82,12 +82,12 @@ class Trainer:
     def __init__(
         self,
         fabric: Fabric,
-        members: Sequence[Prepared],
+        recordings: Sequence[Prepared],
         cohort: Cohort,
         folder: Path,
         origin: dict[str, Any] | None = None,
     ):
-        self.fabric, self.members, self.folder = fabric, list(members), folder
+        self.fabric, self.recordings, self.folder = fabric, list(recordings), folder
         self.config, self.train = cohort.config, cohort.config.train
         self.cohort, self.origin = cohort, origin or {}
         self.average = None
@@ -131,9 +131,9 @@ class Trainer:
 
     def _data(self) -> dict[str, Any]:
         """Identifies what the run trains on, and what it started from."""
-        if len(self.members) == 1:
-            return self.members[0].describe() | self.origin
-        every = {m.rec.name: m.describe() for m in self.members}
+        if len(self.recordings) == 1:
+            return self.recordings[0].describe() | self.origin
+        every = {m.rec.name: m.describe() for m in self.recordings}
         return {f"{name}'s {key}": value for name, d in every.items() for key, value in d.items()} | self.origin
 
     def _seconds(self) -> float:
@@ -148,7 +148,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
         steps = StepSampler(
-            self.members,
+            self.recordings,
             first=self.progress.step,
             rank=self.fabric.global_rank,
             processes=self.fabric.world_size,
@@ -174,13 +174,13 @@ class Trainer:
 
     def _advance(self, pieces: list[tuple[StepPiece, Batch]]) -> None:
         terms = self._step(pieces)
-        p, t, rec = self.progress, self.train, self.members[pieces[0][0].recording].rec
+        p, t, rec = self.progress, self.train, self.recordings[pieces[0][0].recording].rec
         p.step += 1
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
         p.spikes += int(self.totals["spikes"])
         last = p.step == t.steps
         if p.step % self._log_every() == 0:
-            which = {"train/recording": rec.name} if len(self.members) > 1 else {}
+            which = {"train/recording": rec.name} if len(self.recordings) > 1 else {}
             self._log({f"train/{name}": value for name, value in terms.items()} | which)
             self._show(terms)
         if last or p.step % self.evaluate_every == 0:
@@ -241,7 +241,7 @@ class Trainer:
         there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
         raise NonFiniteLoss(
             f"step {self.progress.step + 1}: {', '.join(bad or ['loss'])} is not a finite number; recording "
-            f"'{self.members[moved[0][0].recording].rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
+            f"'{self.recordings[moved[0][0].recording].rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
         )
 
     @torch.no_grad()
@@ -249,7 +249,7 @@ class Trainer:
         """Starts (seconds) of the windows whose own loss is not finite."""
         found = []
         self.cohort.eval()  # without dropout
-        prepared, losses = self.members[piece.recording], Losses(self.cohort)
+        prepared, losses = self.recordings[piece.recording], Losses(self.cohort)
         starts = piece.windows.starts(prepared.index)
         num = len(piece.windows)
         # where weights are sharded, all processes compute equally often
@@ -273,9 +273,9 @@ class Trainer:
         scores = ["bits_per_spike", "bits_per_spike_rate_readout"] if spikes else ["bits_per_sample"]
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
-        if len(self.members) > 1:
+        if len(self.recordings) > 1:
             columns.append("train/recording")
-            columns += [f"valid/{name}/{m.rec.name}" for m in self.members for name in scores]
+            columns += [f"valid/{name}/{m.rec.name}" for m in self.recordings for name in scores]
         return columns
 
     def _log(self, values: Mapping[str, float | str]) -> None:
@@ -292,7 +292,7 @@ class Trainer:
     @torch.no_grad()
     def _evaluate(self) -> None:
         """Validation scores, averaged over recordings; saves the best weights of each objective to its own file."""
-        each = [self._valid_scores(i) for i in range(len(self.members))]
+        each = [self._valid_scores(i) for i in range(len(self.recordings))]
         names = dict.fromkeys(name for values in each for name in values)
         mean = {name: _mean([v[name] for v in each if name in v]) for name in names}
         self._log({f"valid/{name}": value for name, value in mean.items()} | self._by_recording(each))
@@ -314,12 +314,12 @@ class Trainer:
     def _by_recording(self, each: list[dict[str, float]]) -> dict[str, float]:
         if len(each) == 1:
             return {}
-        pairs = zip(self.members, each, strict=True)
+        pairs = zip(self.recordings, each, strict=True)
         return {f"valid/{name}/{m.rec.name}": value for m, values in pairs for name, value in values.items()}
 
     def _valid_scores(self, place: int) -> dict[str, float]:
         """Validation scores of one recording, over all processes."""
-        prepared, model = self.members[place], self.scored[place].eval()
+        prepared, model = self.recordings[place], self.scored[place].eval()
         scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
         rank, world = self.fabric.global_rank, self.fabric.world_size
         parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)

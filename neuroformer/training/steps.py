@@ -56,20 +56,20 @@ class StepSampler(Sampler):
 
     def __init__(
         self,
-        members: Sequence[Prepared],
+        recordings: Sequence[Prepared],
         *,
         first: int = 0,
         rank: int = 0,
         processes: int = 1,
         pieces: int = 1,
     ):
-        self.members, self.first = members, first
+        self.recordings, self.first = recordings, first
         self.rank, self.processes, self.pieces = rank, processes, pieces
-        self.config = members[0].config
-        self.num_batches = [self._num_batches(member) for member in members]  # an epoch
+        self.config = recordings[0].config
+        self.num_batches = [self._num_batches(prepared) for prepared in recordings]  # an epoch
         equal = self.config.train.balance == "equal"
         self._shuffled: tuple[int, np.ndarray] | None = None  # the deck at hand, and which it is
-        self.deck = [max(self.num_batches)] * len(members) if equal else self.num_batches
+        self.deck = [max(self.num_batches)] * len(recordings) if equal else self.num_batches
 
     def _num_batches(self, prepared: Prepared) -> int:
         config, num_windows = prepared.config, len(prepared.windows("train"))
@@ -104,7 +104,7 @@ class StepSampler(Sampler):
         return recording, times * self.deck[recording] + int((cards[:place] == recording).sum())
 
     def _epoch(self, recording: int, epoch: int) -> list[Windows]:
-        prepared = self.members[recording]
+        prepared = self.recordings[recording]
         rng = np.random.default_rng([self.config.seed, epoch, recording])
         current = prepared.builder.shape.current
         phase = int(rng.integers(current)) if self.config.train.jitter else 0
@@ -123,5 +123,5 @@ def _cut(windows: Windows, num: int) -> list[Windows]:
 def step_loader(steps: StepSampler) -> DataLoader:
     """The batches of all steps from ``steps.first`` on; ``train.workers`` processes build them ahead."""
     workers = steps.config.train.workers
-    builders = [copy.copy(member.builder) for member in steps.members]
+    builders = [copy.copy(prepared.builder) for prepared in steps.recordings]
     return DataLoader(StepDataset(builders), sampler=steps, batch_size=None, num_workers=workers)

@@ -15,7 +15,7 @@ from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
-from neuroformer.bundle.bundle import LIKELIHOOD, Member, load_model, read_bundle, save_bundle
+from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, read_bundle, save_bundle
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, member_config, to_dict
 from neuroformer.data.prepared import Prepared, prepare
@@ -34,8 +34,8 @@ def train(
     rec: Recording, config: Config, folder: Path, *, progress: bool = True, resume: bool = False
 ) -> tuple[Prepared, dict[str, Any]]:
     """Train on a recording; the bundle lies in ``folder`` afterwards. See :func:`train_several`."""
-    members, metrics = train_several([rec], config, folder, progress=progress, resume=resume)
-    return members[0], metrics
+    recordings, metrics = train_several([rec], config, folder, progress=progress, resume=resume)
+    return recordings[0], metrics
 
 
 def train_several(
@@ -81,29 +81,29 @@ def train_several(
         A signal asked to stop; the run was saved.
     """
     fabric = _launched(config)
-    members = prepare_members(recs, config)
+    recordings = prepare_recordings(recs, config)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
-        return members, read_bundle(folder).metrics
-    audits = _audited(members, tell if fabric.is_global_zero else None)
-    cohort = initial_cohort(members, config)
+        return recordings, read_bundle(folder).metrics
+    audits = _audited(recordings, tell if fabric.is_global_zero else None)
+    cohort = initial_cohort(recordings, config)
     origin = start.begin(cohort) if start is not None else None
-    trainer = Trainer(fabric, members, cohort, folder, origin)
+    trainer = Trainer(fabric, recordings, cohort, folder, origin)
     if resume and (folder / FILE).exists():
         trainer.resume()
     metrics = metrics_of(_fit(trainer, progress), cohort, start, audits)
     if fabric.is_global_zero:
-        kept = [member_of(p, audited) for p, audited in zip(members, audits, strict=True)]
+        kept = [entry_of(p, audited) for p, audited in zip(recordings, audits, strict=True)]
         save_bundle(folder, config, kept, metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
-    return members, metrics
+    return recordings, metrics
 
 
-def _audited(members: Sequence[Prepared], tell: Callable[[Audit], None] | None) -> list[Audit]:
+def _audited(recordings: Sequence[Prepared], tell: Callable[[Audit], None] | None) -> list[Audit]:
     """What the audit finds in each recording; an empty part or a leak is refused before anything is told."""
-    for member in members:
-        refuse_empty(member)
-    audits = [refuse_leak(member) for member in members]
+    for prepared in recordings:
+        refuse_empty(prepared)
+    audits = [refuse_leak(prepared) for prepared in recordings]
     if tell is not None:
         for audited in audits:
             tell(audited)
@@ -131,19 +131,19 @@ def _fit(trainer: Trainer, bar: bool) -> Progress:
     return done
 
 
-def prepare_members(recs: Sequence[Recording], config: Config) -> list[Prepared]:
+def prepare_recordings(recs: Sequence[Recording], config: Config) -> list[Prepared]:
     """Every recording of a run, prepared without what it lacks."""
     every = zip(recs, lacking(recs, config), strict=True)
     return [prepare(rec, member_config(config, i, lacks), lacks=lacks) for i, (rec, lacks) in enumerate(every)]
 
 
-def initial_cohort(members: Sequence[Prepared], config: Config) -> Cohort:
+def initial_cohort(recordings: Sequence[Prepared], config: Config) -> Cohort:
     """The initial models, drawn with ``config.seed``."""
     torch.manual_seed(config.seed)
-    models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in members]
+    models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in recordings]
     for model in models:
         load_pretrained(model)
-    return Cohort(models, [p.rec.name for p in members], config)
+    return Cohort(models, [p.rec.name for p in recordings], config)
 
 
 def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list[Audit]) -> dict[str, Any]:
@@ -164,10 +164,10 @@ def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list
     return out
 
 
-def member_of(prepared: Prepared, audited: Audit) -> Member:
+def entry_of(prepared: Prepared, audited: Audit) -> RecordingEntry:
     """The entry of a recording in a bundle."""
     split = prepared.describe()["split"] | {"audit": audited.to_dict()}
-    return Member(prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks)
+    return RecordingEntry(prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks)
 
 
 def refuse_empty(prepared: Prepared) -> None:
@@ -200,7 +200,7 @@ def refuse_leak(prepared: Prepared) -> Audit:
         The split leaks, and ``split.allow_leak`` does not say that this is known.
     """
     config = prepared.config
-    found = audit(prepared.rec, config, prepared.split)
+    found = audit(prepared)
     if found.leaks and not config.split.allow_leak:
         said = "; ".join(f"{f.name}: {f.measured}" for f in found.of("leak"))
         raise ConfigError(

@@ -13,7 +13,7 @@ from browser import Browser
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis.maps import Map, save_maps
-from neuroformer.bundle.bundle import Member, save_bundle, save_weights
+from neuroformer.bundle.bundle import RecordingEntry, save_bundle, save_weights
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz
@@ -61,7 +61,7 @@ def fill(folder):
             }
         ],
     }
-    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, split)
+    member = RecordingEntry(rec.name, list(rec.unit_ids), prepared.normalization, split)
     save_bundle(run, config, [member], {})
     assert main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     rng = np.random.default_rng(0)

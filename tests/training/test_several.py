@@ -24,7 +24,7 @@ from neuroformer.training.loop import Trainer
 from neuroformer.training.scores import score
 from neuroformer.training.steps import StepSampler
 from neuroformer.training.stopping import Stopped
-from neuroformer.training.train import initial_cohort, prepare_members, train_several
+from neuroformer.training.train import initial_cohort, prepare_recordings, train_several
 
 TRAIN = {
     "steps": 12,
@@ -105,7 +105,7 @@ def traces(num_units):
 
 
 def test_the_trunk_is_one_and_rows_are_apart():
-    cohort = initial_cohort(prepare_members(recordings(), config()), config())
+    cohort = initial_cohort(prepare_recordings(recordings(), config()), config())
     a, b, c = (cohort[i] for i in range(3))
     assert a.sos is b.sos is c.sos
     assert a.frames.filter.weight is b.frames.filter.weight and c.frames is None
@@ -116,7 +116,7 @@ def test_the_trunk_is_one_and_rows_are_apart():
     assert [x.attend for x in c.fusion.blocks] == ["current", "past", "current"]
     assert c.fusion.blocks[2].mlp[1].weight is a.fusion.blocks[4].mlp[1].weight
     assert len(cohort.named()) == len({id(p) for p in cohort.parameters()}) == len(list(cohort.parameters()))
-    back = initial_cohort(prepare_members(recordings(), config()), dataclasses.replace(config(), seed=1))
+    back = initial_cohort(prepare_recordings(recordings(), config()), dataclasses.replace(config(), seed=1))
     back.load_tensors(cohort.tensors())
     assert all(torch.equal(x, back.tensors()[k]) for k, x in cohort.tensors().items())
 
@@ -126,7 +126,7 @@ def test_other_frame_sizes_have_places_of_their_own():
     images = np.random.default_rng(0).integers(0, 255, (24, 12, 8), dtype=np.uint8)
     b = dataclasses.replace(b, frames=dataclasses.replace(b.frames, images=images))
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
-    cohort = initial_cohort(prepare_members([a, b], c), c)
+    cohort = initial_cohort(prepare_recordings([a, b], c), c)
     x, y = (cohort[i].frames for i in range(2))
     assert x.grid == (2, 3, 3) and y.grid == (2, 5, 3) and x.filter.weight is y.filter.weight
     assert [p is q for p, q in zip(x.position, y.position, strict=True)] == [True, False, True]
@@ -137,10 +137,10 @@ def test_frames_at_another_rate_share_a_filter_of_one_frame_only():
     b = dataclasses.replace(b, frames=dataclasses.replace(b.frames, times=b.frames.times * 0.5))
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
     with pytest.raises(ConfigError, match="'a' shows a frame every 0.05 s, 'b' every 0.025 s"):
-        initial_cohort(prepare_members([a, b], c), c)
+        initial_cohort(prepare_recordings([a, b], c), c)
     encoder = dataclasses.replace(c.model.frame_encoder, kernel=(1, 4, 4))
     c = dataclasses.replace(c, model=dataclasses.replace(c.model, frame_encoder=encoder))
-    cohort = initial_cohort(prepare_members([a, b], c), c)
+    cohort = initial_cohort(prepare_recordings([a, b], c), c)
     assert cohort[0].frames.filter.weight is cohort[1].frames.filter.weight
     assert cohort[0].frames.position[0] is not cohort[1].frames.position[0]
 
@@ -162,14 +162,14 @@ def test_other_classes_have_a_head_of_their_own_and_other_columns_are_refused():
         ((3, *abc), (3, *abc), True),
         ((3, *abc), (3, "a", "b", "d"), False),
     ):
-        cohort = initial_cohort(prepare_members([labelled(a, *first), labelled(b, *second)], c), c)
+        cohort = initial_cohort(prepare_recordings([labelled(a, *first), labelled(b, *second)], c), c)
         heads = [cohort[i].targets["kind"] for i in range(2)]
         assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[1].counts.weight
     wide = dataclasses.replace(b.behavior["gaze"], values=np.tile(b.behavior["gaze"].values, 2), columns=())
     b = dataclasses.replace(b, behavior=b.behavior | {"gaze": wide})
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
     with pytest.raises(ConfigError, match=r"'a' and 'b' cannot share 'targets\.gaze\.out"):
-        initial_cohort(prepare_members([a, b], c), c)
+        initial_cohort(prepare_recordings([a, b], c), c)
 
 
 # -- what is lacking, and what they are called ---------------------------------------------------------------
@@ -226,7 +226,7 @@ def drawn(steps, num):
 
 @pytest.mark.parametrize("balance", ["windows", "equal"])
 def test_a_deck_holds_every_recording_as_configured_and_every_window_once_an_epoch(balance):
-    members = prepare_members(recordings(), config(balance=balance, jitter=False))
+    members = prepare_recordings(recordings(), config(balance=balance, jitter=False))
     steps = StepSampler(members)
     deck = sum(steps.deck)
     every = drawn(steps, 6 * deck)
@@ -278,7 +278,7 @@ def test_the_bundle_gives_each_recording_its_model(trained):
 
 def test_a_step_moves_the_rows_of_its_recording_alone(tmp_path):
     c = config(steps=1, average=0.0, evaluate_every=1)
-    members = prepare_members(recordings(), c)
+    members = prepare_recordings(recordings(), c)
     before = initial_cohort(members, c).tensors()
     train_several(recordings(), c, tmp_path, progress=False)
     after = load_file(tmp_path / "weights" / "likelihood.safetensors")

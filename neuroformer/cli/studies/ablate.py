@@ -32,7 +32,7 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.data.members import open_only
+    from neuroformer.data.recordings import open_only
     from neuroformer.files import write_atomic
     from neuroformer.report.behavior import ablation_bars
     from neuroformer.studies.ablations import FULL, compare, parts_of, train_variant, variant_folder, without

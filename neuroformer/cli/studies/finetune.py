@@ -55,7 +55,7 @@ def add(command) -> None:
 def run(args: argparse.Namespace) -> None:
     from neuroformer.bundle.bundle import (
         LIKELIHOOD,
-        Member,
+        RecordingEntry,
         load_model,
         read_bundle,
         save_bundle,
@@ -101,8 +101,8 @@ def run(args: argparse.Namespace) -> None:
     scores |= {"finetune_windows": len(windows), "finetune_steps": info["steps"]}
     scores["finetune_label_seconds"] = float(np.round(len(windows) * prepared.config.window.current, 6))
     rec = prepared.rec
-    member = Member(rec.name, list(rec.unit_ids), prepared.normalization, bundle.split)
-    save_bundle(out, prepared.config, [member], scores)
+    entry = RecordingEntry(rec.name, list(rec.unit_ids), prepared.normalization, bundle.split)
+    save_bundle(out, prepared.config, [entry], scores)
     summarise(out, scores)
 
 

@@ -49,7 +49,7 @@ def run(args) -> None:
     bundle, p = open_asked(args)
     model, ids = load_model(bundle), p.rec.unit_ids
     if model.frames is None:
-        why = f"recording '{p.rec.name}' has none" if "frames" in bundle.member.lacks else "window.frames is 0"
+        why = f"recording '{p.rec.name}' has none" if "frames" in bundle.entry.lacks else "window.frames is 0"
         raise ConfigError(
             f"the model in {bundle.path} was trained without frames ({why}), so its units have no receptive fields"
         )
