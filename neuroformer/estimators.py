@@ -27,6 +27,7 @@ from neuroformer.config import Config, TargetConfig, from_dict, load_config
 from neuroformer.data.batch import label_values
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
@@ -328,7 +329,7 @@ def _numbers(y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return out
 
 
-def _whole(rec: Recording, config: Config, normalization: dict | None = None) -> Prepared:
+def _whole(rec: Recording, config: Config, normalization: Normalization | None = None) -> Prepared:
     """A recording with nothing held out: the caller's moments say what trains."""
     split = Split.whole(rec.domain, config.window.dt, ["train"])
     return Prepared.of(rec, config, split, normalization)

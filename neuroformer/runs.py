@@ -164,9 +164,9 @@ def decode_opened(
         if decoded.spread_VC is not None:
             arrays["model_spread"] = decoded.spread_VC
         arrays |= at_samples(decoded, target, prepared)
-        scale = prepared.normalization["targets"][target.name]
-        if "words" in scale:
-            arrays["words"] = np.array(scale["words"])
+        scale = prepared.normalization.targets[target.name]
+        if scale.words:
+            arrays["words"] = np.array(scale.words)
         yield DecodedTarget(target, decoded, scores, arrays)
 
 

@@ -142,7 +142,7 @@ def compared(prepared: Prepared, simulated: Recording) -> dict[str, Any]:
     p, part = prepared, prepared.config.generate.split
     if p.config.traces.likelihood != "none":
         return compare_traces(p.rec, p.split, simulated, part)
-    trials, true = simulated.trials, np.asarray(p.normalization["unit_rate"]) / p.config.window.dt
+    trials, true = simulated.trials, np.asarray(p.normalization.unit_rate) / p.config.window.dt
     out: dict[str, Any] = {
         "simulated_sequences": len(trials["start"]),
         "simulated_sequence_seconds": float(np.median(trials["stop"] - trials["start"])),
@@ -193,7 +193,9 @@ def with_stimulus(prepared: Prepared, unit_ids: list[str], stimulus: Stimulus) -
     else:
         rec = silence(float(stimulus), unit_ids, config)
     if config.window.frames > 0:
-        known = tuple(prepared.normalization["frames"]["shape"])
+        scale = prepared.normalization.frames
+        assert scale is not None
+        known = tuple(scale.shape)
         if rec.frames is None:
             raise ConfigError(f"the model reads frames, but {rec.name} has none")
         if tuple(rec.frames.images.shape[1:]) != known:

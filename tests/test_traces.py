@@ -128,15 +128,15 @@ def test_an_untrained_head_is_the_marginal(kind):
     assert scores.bits_per_sample() == pytest.approx(0, abs=1e-6)
     # one sample a bin; a block that opens no segment gives its first bins to the past
     assert scores.samples == rec.num_units * len(prepared.windows("test")) > 100
-    scale = prepared.normalization["traces"]
+    scale = prepared.normalization.traces
     x = rec.traces.values[
         [k for a, b in prepared.split.intervals("train") for k in range(round(a * 10), round(b * 10))]
     ]
-    np.testing.assert_allclose(scale["mean"], x.mean(0), rtol=1e-4)
+    np.testing.assert_allclose(scale.mean, x.mean(0), rtol=1e-4)
     if kind == "gamma":
         fitted = [stats.gamma.fit(v[v > 0], floc=0)[0] for v in x.T.astype(float)]
-        np.testing.assert_allclose(scale["shape"], fitted, rtol=0.02)
-        np.testing.assert_allclose(scale["level"], 3.0, rtol=0.15)
+        np.testing.assert_allclose(scale.shape, fitted, rtol=0.02)
+        np.testing.assert_allclose(scale.level, 3.0, rtol=0.15)
 
 
 def test_the_interval_draws_blocks_of_windows():

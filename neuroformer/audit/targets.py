@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from neuroformer.audit.findings import Finding
 from neuroformer.audit.split import merged
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.normalization import class_word, fit_inputs, fit_targets
+from neuroformer.data.normalization import fit_inputs, fit_targets
+from neuroformer.data.scales import Normalization, VariableScale
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.recording.clock import interval_of
 
 
 def target_findings(
-    rec: Recording, config: Config, split: Split, fitted: dict[str, Any] | None = None
+    rec: Recording, config: Config, split: Split, fitted: Normalization | None = None
 ) -> list[Finding | None]:
     """Targets that do not vary in a part, and classes that training does not have.
 
@@ -41,7 +40,7 @@ def target_findings(
         fit_inputs(rec, split, [v for v in config.inputs if v.name in taught])
         scales = fit_targets(rec, split, targets)
     else:
-        scales = fitted["targets"]
+        scales = fitted.targets
     out = [_unvarying(t.name, values[t.name]) for t in config.targets]
     for target in targets:
         if target.kind == "classification":
@@ -73,13 +72,13 @@ def _unvarying(name: str, parts: dict[str, np.ndarray]) -> Finding | None:
     )
 
 
-def _untrained(target: TargetConfig, parts: dict[str, np.ndarray], scale: dict) -> Finding | None:
+def _untrained(target: TargetConfig, parts: dict[str, np.ndarray], scale: VariableScale) -> Finding | None:
     """A class of a held-out part that training does not have."""
     found = {}
     for part, values in parts.items():
-        new = np.setdiff1d(values, scale["classes"])
+        new = np.setdiff1d(values, scale.classes)
         for label in new:
-            found.setdefault(class_word(scale, label), {})[part] = float((values == label).mean())
+            found.setdefault(scale.word(label), {})[part] = float((values == label).mean())
     if not found:
         return None
     said = "; ".join(

@@ -33,4 +33,4 @@ def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
     rates = rate[first[:, None] + np.arange(shape.current)]
     counts = index.counts()[windows.bins(index)[:, None] + np.arange(shape.current)]
     ll = poisson_log_likelihood(counts, rates)
-    return bits_per_spike(ll, null_log_likelihood(counts, prepared.normalization["unit_rate"]), counts.sum())
+    return bits_per_spike(ll, null_log_likelihood(counts, prepared.normalization.unit_rate), counts.sum())

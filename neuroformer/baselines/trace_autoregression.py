@@ -19,9 +19,9 @@ def autoregression_bits(prepared: Prepared) -> float:
     chosen on validation windows and the residual variance fitted on training windows. Windows with a missing
     sample in their past count its mean.
     """
-    traces, shape, scale = prepared.builder.traces, prepared.builder.shape, prepared.normalization["traces"]
-    assert traces is not None
-    mean, std = np.asarray(scale["mean"]), np.asarray(scale["std"])
+    traces, shape, scale = prepared.builder.traces, prepared.builder.shape, prepared.normalization.traces
+    assert traces is not None and scale is not None
+    mean, std = np.asarray(scale.mean), np.asarray(scale.std)
 
     def rows(part: str) -> tuple[np.ndarray, np.ndarray]:
         windows = prepared.windows(part)

@@ -14,6 +14,7 @@ import torch
 
 from neuroformer.config import from_dict
 from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.scales import Normalization
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording, open_recording
 from neuroformer.recording.formats.folder import write_store
@@ -40,7 +41,7 @@ def run(repeats: int = 5) -> dict[str, Any]:
     config = from_dict({"window": {"dt": 0.01, "current": 0.05, "past": 0.05, "frames": 0.0}})
     rec = recording()
     index = SpikeIndex.from_recording(rec, rec.domain, config.window.dt)
-    builder = BatchBuilder(rec, index, config, {})
+    builder = BatchBuilder(rec, index, config, Normalization())
     windows = tile(np.array([[0, 0, index.num_ticks[0]]]), builder.shape)
     windows = windows[np.random.default_rng(0).permutation(len(windows))]
     checked = _agree(builder, rec, windows[:64])
@@ -109,7 +110,7 @@ def run_large(num_spikes: int, repeats: int = 5) -> dict[str, Any]:
         start = time.perf_counter()
         for rec in (large, recording()):
             index = SpikeIndex.from_recording(rec, rec.domain, config.window.dt)
-            builders.append(BatchBuilder(rec, index, config, {}))
+            builders.append(BatchBuilder(rec, index, config, Normalization()))
             grid = tile(np.array([[0, 0, index.num_ticks[0]]]), builders[-1].shape)
             windows.append(grid[np.random.default_rng(0).integers(0, len(grid), 40 * BATCH)])
             if rec is large:

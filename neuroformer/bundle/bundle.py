@@ -25,6 +25,7 @@ from torch import Tensor
 import neuroformer
 from neuroformer.bundle.cohort import of_recording
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
+from neuroformer.data.scales import Normalization
 from neuroformer.files import replacing, write_atomic
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
@@ -53,7 +54,7 @@ class RecordingEntry:
 
     name: str
     units: list[str]
-    normalization: dict[str, Any]
+    normalization: Normalization
     split: dict[str, Any]
     lacks: list[str] = field(default_factory=list)
 
@@ -124,7 +125,7 @@ class Bundle:
         return self.entry.units
 
     @property
-    def normalization(self) -> dict[str, Any]:
+    def normalization(self) -> Normalization:
         return self.entry.normalization
 
     @property
@@ -153,11 +154,12 @@ class Bundle:
 
     def _backbone(self) -> str:
         """The pretrained network that encodes frames; a frozen one is not part of the bundle."""
-        found = self.recordings[0].normalization.get("frames", {}).get("backbone")
+        frames = self.recordings[0].normalization.frames
+        found = None if frames is None else frames.backbone
         if found is None:
             return ""
         where = "fine-tuned" if self.config.model.frame_encoder.finetune else "frozen, not in this folder"
-        return f"  backbone  {found['id']} ({found['model_type']}, sha256 {found['sha256'][:12]}), {where}\n"
+        return f"  backbone  {found.id} ({found.model_type}, sha256 {found.sha256[:12]}), {where}\n"
 
     @staticmethod
     def _lacks(entry: RecordingEntry) -> str:
@@ -209,7 +211,7 @@ def save_bundle(path: Path, config: Config, recordings: list[RecordingEntry], me
     tree = {
         "format": FORMAT,
         "config": to_dict(config),
-        "recordings": [vars(m) for m in recordings],
+        "recordings": [vars(m) | {"normalization": m.normalization.to_dict()} for m in recordings],
         "metrics": metrics,
         "versions": versions(),
         "weights_sha256": digests,
@@ -248,13 +250,17 @@ def read_bundle(path: str | Path) -> Bundle:
         return Bundle(
             path,
             _config_of(tree["config"], file),
-            [RecordingEntry(**m) for m in tree["recordings"]],
+            [_entry_of(m) for m in tree["recordings"]],
             tree["metrics"],
             tree["versions"],
             tree["weights_sha256"],
         )
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
+
+
+def _entry_of(tree: dict[str, Any]) -> RecordingEntry:
+    return RecordingEntry(**(tree | {"normalization": Normalization.from_dict(tree["normalization"])}))
 
 
 def _nearest_bundle(path: Path) -> str:

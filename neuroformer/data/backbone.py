@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig
+from neuroformer.data.scales import BackboneScale, FrameScale
 from neuroformer.files import replacing
 
 # what networks on photographs were trained with: standardised frames are given this mean and spread
@@ -133,10 +134,10 @@ def load_backbone(c: FrameEncoderConfig) -> Backbone:
     return Backbone(network, c.resize).eval()
 
 
-def empty_backbone(scale: dict[str, Any], resize: tuple[int, ...]) -> Backbone:
+def empty_backbone(scale: BackboneScale, resize: tuple[int, ...]) -> Backbone:
     """The network that a normalisation describes, with untrained weights, to be replaced by those of a bundle."""
     transformers = _transformers()
-    kind, values = scale["model_type"], json.loads(scale["config"])
+    kind, values = scale.model_type, json.loads(scale.config)
     values.pop("model_type", None)
     return Backbone(transformers.AutoModel.from_config(transformers.AutoConfig.for_model(kind, **values)), resize)
 
@@ -154,7 +155,7 @@ def _transformers() -> Any:
 
 
 @torch.no_grad()
-def fit_backbone(c: FrameEncoderConfig, clips_GFHW: np.ndarray, mean: float, std: float) -> dict[str, Any]:
+def fit_backbone(c: FrameEncoderConfig, clips_GFHW: np.ndarray, mean: float, std: float) -> BackboneScale:
     """What a bundle must know of a backbone: where it came from, its digest, the grid and scale of its features.
 
     Parameters
@@ -166,16 +167,16 @@ def fit_backbone(c: FrameEncoderConfig, clips_GFHW: np.ndarray, mean: float, std
     values = (torch.from_numpy(np.asarray(clips_GFHW, np.float32)) - mean) / std
     features = torch.cat([backbone(part) for part in values.split(AT_ONCE // 4)])
     network: Any = backbone.network
-    return {
-        "id": c.backbone,
-        "sha256": backbone.digest(),
-        "video": backbone.video,
-        "grid": list(features.shape[1:4]),
-        "mean": features.mean((0, 1, 2, 3)).tolist(),
-        "std": features.std((0, 1, 2, 3)).clamp_min(1e-6).tolist(),
-        "model_type": network.config.model_type,
-        "config": json.dumps(network.config.to_diff_dict()),
-    }
+    return BackboneScale(
+        id=c.backbone,
+        sha256=backbone.digest(),
+        video=backbone.video,
+        grid=list(features.shape[1:4]),
+        mean=features.mean((0, 1, 2, 3)).tolist(),
+        std=features.std((0, 1, 2, 3)).clamp_min(1e-6).tolist(),
+        model_type=network.config.model_type,
+        config=json.dumps(network.config.to_diff_dict()),
+    )
 
 
 class FrameFeatures:
@@ -188,14 +189,15 @@ class FrameFeatures:
     ----------
     images : (images, H, W)
     c : FrameEncoderConfig
-    scale : dict
-        The entry ``frames`` of the normalisation.
+    scale : FrameScale
+        With a backbone.
     limit_gb : float
     """
 
-    def __init__(self, images: Any, c: FrameEncoderConfig, scale: dict[str, Any], limit_gb: float):
+    def __init__(self, images: Any, c: FrameEncoderConfig, scale: FrameScale, limit_gb: float):
         self.images, self.c, self.scale, self.limit = images, c, scale, int(limit_gb * 1e9)
-        self.of = scale["backbone"]
+        assert scale.backbone is not None
+        self.of = scale.backbone
         base = os.environ.get("NEUROFORMER_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         self.folder = Path(base).expanduser() / "neuroformer" / "frames"
         self.names: dict[tuple[int, ...], str] = {}
@@ -204,10 +206,10 @@ class FrameFeatures:
     @cached_property
     def backbone(self) -> Backbone:
         found = load_backbone(self.c)
-        if found.digest() != self.of["sha256"]:
+        if found.digest() != self.of.sha256:
             raise ConfigError(
                 f"the backbone at {self.c.backbone!r} is not the one that the run was trained with (its SHA-256 "
-                f"differs from {self.of['sha256'][:12]}); bring that one back, or train again"
+                f"differs from {self.of.sha256[:12]}); bring that one back, or train again"
             )
         return found
 
@@ -216,7 +218,7 @@ class FrameFeatures:
 
     def __call__(self, image_GF: np.ndarray) -> np.ndarray:
         """(G, t, h, w, C) float16 of clips, given as the images they show; -1 is gray."""
-        if self.of["video"]:
+        if self.of.video:
             return np.stack(self._items([tuple(row) for row in image_GF.tolist()]))
         bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
         items = np.concatenate(self._items([(i,) for i in bank.tolist()]))
@@ -240,12 +242,12 @@ class FrameFeatures:
 
     def _pixels(self, key: tuple[int, ...]) -> np.ndarray:
         """(F, H, W) standardised pixels; a frame that was not shown is gray."""
-        x = (np.asarray(self.images[np.maximum(key, 0)], np.float32) - self.scale["mean"]) / self.scale["std"]
+        x = (np.asarray(self.images[np.maximum(key, 0)], np.float32) - self.scale.mean) / self.scale.std
         x[np.asarray(key) < 0] = 0.0
         return x
 
     def _name(self, x_FHW: np.ndarray) -> str:
-        return hashlib.sha256(f"{self.of['sha256']} {x_FHW.shape}".encode() + x_FHW.tobytes()).hexdigest()
+        return hashlib.sha256(f"{self.of.sha256} {x_FHW.shape}".encode() + x_FHW.tobytes()).hexdigest()
 
     @torch.no_grad()
     def _compute(self, x_NFHW: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ from torch import Tensor
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data import tokens
 from neuroformer.data.backbone import FrameFeatures
+from neuroformer.data.scales import Normalization
 from neuroformer.data.traces import TraceIndex, TraceWindows
 from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowShape, nanoseconds
 from neuroformer.ops import Ragged
@@ -153,7 +154,7 @@ class BatchBuilder:
     index : SpikeIndex
         Its spikes on the clock of the split's segments.
     config : Config
-    normalization : dict
+    normalization : Normalization
         From :func:`neuroformer.data.normalization.fit_normalization`; only frame counts are used here.
     labels : bool
         False if the targets' values are not known yet (streaming): batches then hold none.
@@ -164,7 +165,7 @@ class BatchBuilder:
         rec: Recording,
         index: SpikeIndex,
         config: Config,
-        normalization: dict[str, Any],
+        normalization: Normalization,
         *,
         labels: bool = True,
     ):
@@ -180,14 +181,16 @@ class BatchBuilder:
         self._origin_ns = nanoseconds(index.origins)
         self._dt_ns = int(nanoseconds(config.window.dt))
         if self.frames is not None:
-            self._num_frames = normalization["frames"]["count"]
+            scale = normalization.frames
+            assert scale is not None
+            self._num_frames = scale.count
             self._frame_ns = nanoseconds(self.frames.times)
             self._num_earlier = earlier_frames(config, normalization)
         encoder = config.model.frame_encoder
         self.features = None
         if self.frames is not None and encoder.kind == "backbone" and not encoder.finetune:
             limit = config.train.features_gb
-            self.features = FrameFeatures(self.frames.images, encoder, normalization["frames"], limit)
+            self.features = FrameFeatures(self.frames.images, encoder, scale, limit)
 
     def __call__(
         self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
@@ -315,11 +318,11 @@ class BatchBuilder:
         return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
 
 
-def earlier_frames(config: Config, normalization: dict[str, Any]) -> int:
+def earlier_frames(config: Config, normalization: Normalization) -> int:
     """Number of frames that the model looks back at, including the latest; 0: none."""
-    if not (config.surprise and config.model.frame_readout):
+    if not (config.surprise and config.model.frame_readout and normalization.frames is not None):
         return 0
-    return round(config.surprise / normalization["frames"]["period"]) + 1
+    return round(config.surprise / normalization.frames.period) + 1
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:
@@ -336,10 +339,10 @@ def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarra
     return (np.arctan2(*parts) * turn).astype(np.float32)
 
 
-def _refuse_other_words(rec: Recording, targets, normalization: dict[str, Any]) -> None:
+def _refuse_other_words(rec: Recording, targets, normalization: Normalization) -> None:
     """Classes are kept as places in the list of words, which must therefore be the one of training."""
     for config, variable in targets:
-        trained = normalization["targets"][config.name].get("words", [])
+        trained = normalization.targets[config.name].words
         if list(variable.classes) != trained:
             named = lambda words: ", ".join(words) or "numbers"
             raise ConfigError(

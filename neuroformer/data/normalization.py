@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from neuroformer.config import Config, ConfigError, InputConfig, TargetConfig
 from neuroformer.data.backbone import fit_backbone
 from neuroformer.data.grid import check_grid
+from neuroformer.data.scales import FrameScale, Normalization, VariableScale
 from neuroformer.data.splits import Split
 from neuroformer.data.traces import fit_trace_scale
 from neuroformer.data.windows import SpikeIndex
@@ -19,16 +19,8 @@ from neuroformer.recording.clock import interval_of
 _CHECKED_BYTES = 1 << 30  # of frames that are looked through for pixels that are no numbers
 
 
-def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> dict[str, Any]:
-    """Everything that a model must know about its training data, as plain JSON-able values.
-
-    Returns
-    -------
-    dict
-        ``unit_rate``: expected count per bin of each unit, ``(n + 0.5) / bins``, the null model of
-        bits/spike. ``unit_peak``: one more than the largest count in a bin. ``inputs`` and ``targets``: by variable, ``mean`` and ``std`` per column, ``low`` and
-        ``high`` (and ``period``), or ``classes`` (and ``words`` that they stand for). ``frames``: ``mean``, ``std``, ``shape``, ``count`` a window, ``period``, and ``backbone`` where
-        there is one.
+def fit_normalization(rec: Recording, split: Split, config: Config, index: SpikeIndex) -> Normalization:
+    """Everything that a model must know about its training data.
 
     Raises
     ------
@@ -47,52 +39,37 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
         cells, num = np.unique(index.keys[a:b] * rec.num_units + index.unit[a:b], return_counts=True)
         np.maximum.at(peak, cells % rec.num_units, num)
     total = int((bins[:, 2] - bins[:, 1]).sum())
-    out: dict[str, Any] = {"unit_rate": ((counts + 0.5) / total).tolist(), "unit_peak": (peak + 1).tolist()}
-    out |= {
-        "inputs": fit_inputs(rec, split, config.inputs),
-        "targets": fit_targets(rec, split, config.targets),
-    }
-    if config.window.frames > 0:
-        out["frames"] = _frame_scale(rec, split, config)
-    if config.traces.likelihood != "none":
-        out["traces"] = fit_trace_scale(rec, bins, index, config)
-    return out
+    return Normalization(
+        ((counts + 0.5) / total).tolist(),
+        (peak + 1).tolist(),
+        fit_inputs(rec, split, config.inputs),
+        fit_targets(rec, split, config.targets),
+        _frame_scale(rec, split, config) if config.window.frames > 0 else None,
+        fit_trace_scale(rec, bins, index, config) if config.traces.likelihood != "none" else None,
+    )
 
 
-def fit_inputs(rec: Recording, split: Split, inputs: Sequence[InputConfig]) -> dict[str, dict[str, Any]]:
-    """The entry ``inputs`` of :func:`fit_normalization`."""
+def fit_inputs(rec: Recording, split: Split, inputs: Sequence[InputConfig]) -> dict[str, VariableScale]:
+    """The scales of inputs, by variable."""
     for v in inputs:
         _refuse_words(rec, v.name, "an input is numbers: give one column of 0 and 1 for each word")
     return {v.name: column_scale(*_training_values(rec, split, v.name)) for v in inputs}
 
 
-def fit_targets(rec: Recording, split: Split, targets: Sequence[TargetConfig]) -> dict[str, dict[str, Any]]:
-    """The entry ``targets`` of :func:`fit_normalization`."""
-    out: dict[str, dict[str, Any]] = {}
+def fit_targets(rec: Recording, split: Split, targets: Sequence[TargetConfig]) -> dict[str, VariableScale]:
+    """The scales, or classes, of targets, by variable."""
+    out: dict[str, VariableScale] = {}
     for t in targets:
         values, columns = _training_values(rec, split, t.name)
         if t.kind == "classification":
             words = list(rec.variable(t.name).classes)
-            out[t.name] = {"classes": _classes(values, t.name)} | ({"words": words} if words else {})
+            out[t.name] = VariableScale(classes=_classes(values, t.name), words=words)
         else:
             _refuse_words(rec, t.name, "declare the target with kind: classification")
             out[t.name] = column_scale(values, columns)
             if t.kind == "circular":
-                out[t.name]["period"] = _period(t, values)
+                out[t.name].period = _period(t, values)
     return out
-
-
-def class_word(scale: dict[str, Any], label: float) -> str:
-    """What a class label of a target stands for, by its entry in the normalisation."""
-    words = scale.get("words", [])
-    return words[int(label)] if 0 <= int(label) < len(words) else f"{label:g}"
-
-
-def class_key(name: str, scale: dict[str, Any]) -> str:
-    """A target's name for the axis of a figure, with what its first labels stand for."""
-    words = scale.get("words", [])
-    named = ", ".join(f"{label} {words[label]}" for label in range(min(4, len(words))))
-    return f"{name} ({named}{', ...' if len(words) > 4 else ''})" if words else name
 
 
 def _refuse_words(rec: Recording, name: str, advice: str) -> None:
@@ -130,16 +107,11 @@ def turn_start(low: float, period: float) -> float:
     return 0.0 if low >= 0 else -period / 2
 
 
-def column_scale(values: np.ndarray, columns: list[str]) -> dict[str, Any]:
-    """The entry of a variable in units of its own, from (N, C) values."""
+def column_scale(values: np.ndarray, columns: list[str]) -> VariableScale:
+    """The scale of a variable in units of its own, from (N, C) values."""
     std = values.std(0)
-    return {
-        "mean": values.mean(0).tolist(),
-        "std": np.where(std > 0, std, 1.0).tolist(),
-        "low": values.min(0).tolist(),
-        "high": values.max(0).tolist(),
-        "columns": columns,
-    }
+    spread = np.where(std > 0, std, 1.0)
+    return VariableScale(*(x.tolist() for x in (values.mean(0), spread, values.min(0), values.max(0))), columns=columns)
 
 
 def _classes(values: np.ndarray, name: str) -> list[int]:
@@ -151,7 +123,7 @@ def _classes(values: np.ndarray, name: str) -> list[int]:
     return np.unique(values.astype(np.int64)).tolist()
 
 
-def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]:
+def _frame_scale(rec: Recording, split: Split, config: Config) -> FrameScale:
     frames = rec.frames
     if frames is None:
         raise ConfigError(
@@ -173,17 +145,13 @@ def _frame_scale(rec: Recording, split: Split, config: Config) -> dict[str, Any]
             frames.pixels(part)
     sample = shown[:: max(1, len(shown) // 512)]
     images = frames.pixels(sample).astype(np.float32)
-    scale: dict[str, Any] = {
-        "mean": float(images.mean()),
-        "std": float(images.std()) or 1.0,
-        "count": count,
-        "period": period,
-        "shape": [int(n) for n in frames.images.shape[1:]],
-    }
+    scale = FrameScale(
+        float(images.mean()), float(images.std()) or 1.0, count, period, [int(n) for n in frames.images.shape[1:]]
+    )
     encoder = config.model.frame_encoder
     if encoder.kind == "backbone":
         last = np.flatnonzero(inside[count - 1 :] & inside[: len(inside) - count + 1])
         clips = frames.index[last[:: max(1, len(last) // 64), None] + np.arange(count)]
-        pixels = frames.pixels(clips.ravel()).reshape(*clips.shape, *scale["shape"])
-        scale["backbone"] = fit_backbone(encoder, pixels, scale["mean"], scale["std"])
+        pixels = frames.pixels(clips.ravel()).reshape(*clips.shape, *scale.shape)
+        scale.backbone = fit_backbone(encoder, pixels, scale.mean, scale.std)
     return scale

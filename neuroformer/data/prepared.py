@@ -14,6 +14,7 @@ from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.configured import configured
 from neuroformer.data.normalization import fit_normalization
+from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
@@ -29,7 +30,7 @@ class Prepared:
     config: Config
     split: Split
     index: SpikeIndex
-    normalization: dict[str, Any]
+    normalization: Normalization
     builder: BatchBuilder
     lacks: list[str] = field(default_factory=list)
 
@@ -39,7 +40,7 @@ class Prepared:
         rec: Recording,
         config: Config,
         split: Split,
-        normalization: dict[str, Any] | None = None,
+        normalization: Normalization | None = None,
         lacks: Sequence[str] = (),
     ) -> Prepared:
         """A recording as it is, indexed on the clock of a given split; with ``normalization`` nothing is fitted."""
@@ -78,7 +79,7 @@ class Prepared:
 def prepare(
     rec: Recording,
     config: Config,
-    normalization: dict[str, Any] | None = None,
+    normalization: Normalization | None = None,
     lacks: Sequence[str] = (),
     split: Split | None = None,
 ) -> Prepared:

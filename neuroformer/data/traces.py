@@ -6,13 +6,13 @@ Shape suffixes: W windows, L past bins, B bins of a window, U units.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from neuroformer.config import Config, ConfigError
+from neuroformer.data.scales import TraceScale
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds, to_ticks
 from neuroformer.recording import Recording
 
@@ -81,14 +81,9 @@ class TraceIndex:
         return out
 
 
-def fit_trace_scale(rec: Recording, blocks: np.ndarray, index: SpikeIndex, config: Config) -> dict[str, Any]:
-    """Each unit's marginal distribution on training blocks, JSON-able: the null model of bits/sample.
-
-    Returns
-    -------
-    dict
-        ``mean`` and ``std`` (Gaussian); ``share`` of samples above zero, their mean ``level`` and the ``shape``
-        of their gamma distribution (Minka, "Estimating a Gamma distribution", 2002, its closed form).
+def fit_trace_scale(rec: Recording, blocks: np.ndarray, index: SpikeIndex, config: Config) -> TraceScale:
+    """Each unit's marginal distribution on training blocks. The gamma's shape is that of Minka, "Estimating a Gamma
+    distribution", 2002, in closed form.
 
     Raises
     ------
@@ -114,10 +109,10 @@ def fit_trace_scale(rec: Recording, blocks: np.ndarray, index: SpikeIndex, confi
     logs = np.where(above, np.log(np.where(above, x, 1.0)), 0).sum(0) / np.maximum(num, 1)
     s = np.maximum(np.log(level) - logs, 1e-3)
     shape = np.where(num > 2, (3 - s + np.sqrt((s - 3) ** 2 + 24 * s)) / (12 * s), 1.0)
-    return {
-        "mean": np.nanmean(x, 0).tolist(),
-        "std": np.where(std > 0, std, 1.0).tolist(),
-        "share": ((num + 0.5) / (known.sum(0) + 1)).tolist(),
-        "level": level.tolist(),
-        "shape": shape.tolist(),
-    }
+    return TraceScale(
+        mean=np.nanmean(x, 0).tolist(),
+        std=np.where(std > 0, std, 1.0).tolist(),
+        share=((num + 0.5) / (known.sum(0) + 1)).tolist(),
+        level=level.tolist(),
+        shape=shape.tolist(),
+    )

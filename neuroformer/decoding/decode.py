@@ -16,6 +16,7 @@ import torch
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import Windows, WindowShape
 from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
 from neuroformer.model.neuroformer import Neuroformer
@@ -115,12 +116,12 @@ def decode_labels(target: TargetConfig, encoded_VE: np.ndarray) -> np.ndarray:
     return np.arctan2(sin, cos) * ((target.period or 2 * np.pi) / (2 * np.pi))
 
 
-def as_recorded(decoded: Decoded, target: TargetConfig, scale: dict[str, Any]) -> Decoded:
+def as_recorded(decoded: Decoded, target: TargetConfig, scale: VariableScale) -> Decoded:
     """A circular variable's values, true and decoded, on the turn on which it was recorded (0 to 360, -pi to pi)."""
     if target.kind != "circular":
         return decoded
-    period = scale["period"]
-    start = np.array([turn_start(low, period) for low in scale["low"]])
+    period = scale.period
+    start = np.array([turn_start(low, period) for low in scale.low])
     turned = lambda values: start + (values - start) % period
     predicted = {name: turned(values) for name, values in decoded.predicted.items()}
     return dataclasses.replace(decoded, true_VC=turned(decoded.true_VC), predicted=predicted)

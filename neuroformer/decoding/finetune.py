@@ -58,7 +58,7 @@ def extend(
     """
     config = with_targets(prepared.config, targets)
     rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
-    scale["targets"] |= fit_targets(rec, prepared.split, targets)
+    scale.targets |= fit_targets(rec, prepared.split, targets)
     ready = prepare(rec, config, scale, split=split)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -78,10 +78,10 @@ def know_only(model: Neuroformer, prepared: Prepared, windows: Windows, targets:
     for target in targets:
         values = labels[target.name][np.isfinite(labels[target.name]).all(1)]
         if target.kind == "regression" and len(values):
-            head, entry = model.targets[target.name], scale["targets"][target.name]
+            head, known = model.targets[target.name], scale.targets[target.name]
             assert isinstance(head, TargetHead)
-            entry |= column_scale(values.astype(np.float64), entry["columns"])
-            head.rescale(entry)
+            scale.targets[target.name] = column_scale(values.astype(np.float64), known.columns)
+            head.rescale(scale.targets[target.name])
     return dataclasses.replace(prepared, normalization=scale)
 
 

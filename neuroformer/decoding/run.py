@@ -13,7 +13,6 @@ from neuroformer.baselines.controls import control_predictions
 from neuroformer.baselines.decoders import ALL, CLASSIFIERS, FAST, fit_baseline
 from neuroformer.bundle.bundle import Bundle, load_model
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.normalization import class_word
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.decoding.decode import (
@@ -67,7 +66,7 @@ def decode_run(
         add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
             decoded.predicted["control_model_without_spikes"] = blind[target.name]
-        decoded = as_recorded(decoded, target, prepared.normalization["targets"][target.name])
+        decoded = as_recorded(decoded, target, prepared.normalization.targets[target.name])
         yield target, decoded, scores(decoded, target, prepared)
 
 
@@ -77,8 +76,8 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
     times = at.starts(prepared.index) + shape.current * shape.dt
     classes = {}
     if target.kind == "classification":
-        scale = prepared.normalization["targets"][target.name]
-        classes = {float(c): class_word(scale, c) for c in np.unique(true_VC[np.isfinite(true_VC)])}
+        scale = prepared.normalization.targets[target.name]
+        classes = {float(c): scale.word(c) for c in np.unique(true_VC[np.isfinite(true_VC)])}
     return Decoded(target.name, times, at.segment, true_VC, classes=classes)
 
 
@@ -164,7 +163,7 @@ def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIn
 def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, Any]:
     """Flat scores; of the controls only the best counts, and its name is told, likewise the best baseline's."""
     config = prepared.config
-    columns = prepared.normalization["targets"][target.name].get("columns") or [target.name]
+    columns = prepared.normalization.targets[target.name].columns or [target.name]
     ours = {k: v for k, v in decoded.predicted.items() if not k.startswith("control_")}
     out = score_decoded(dataclasses.replace(decoded, predicted=ours), target, config, columns)
     key = f"decode_{decoded.name}_{measure(target)}"

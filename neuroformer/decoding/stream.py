@@ -5,12 +5,13 @@ Shape suffixes: N values a window, C columns.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from neuroformer.data.batch import BatchBuilder
+from neuroformer.data.scales import Normalization
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
@@ -34,7 +35,7 @@ class StreamDecoder:
     Parameters
     ----------
     model : Neuroformer, of a bundle: ``load_model(read_bundle(path), "speed")``
-    normalization : dict
+    normalization : Normalization
         The bundle's.
     origin : float
         Seconds; the clock's zero, the start of the recording or trial. Nothing before it is known.
@@ -47,7 +48,7 @@ class StreamDecoder:
     ...     control(window.values["speed"][-1])
     """
 
-    def __init__(self, model: Neuroformer, normalization: dict[str, Any], origin: float = 0.0):
+    def __init__(self, model: Neuroformer, normalization: Normalization, origin: float = 0.0):
         if not model.targets:
             raise ValueError("the model has no target to decode; see neuroformer finetune")
         self.model, self.normalization, self.origin = model.eval(), normalization, origin
@@ -94,7 +95,7 @@ class StreamDecoder:
         times, images = self._frames
         times.append(float(time))
         images.append(np.asarray(image))
-        keep = max(_SAMPLES, 2 * int(self.normalization.get("frames", {}).get("count", 1)))
+        keep = max(_SAMPLES, 2 * (self.normalization.frames.count if self.normalization.frames is not None else 1))
         del times[:-keep], images[:-keep]
 
     # -- out -----------------------------------------------------------------------------------------------

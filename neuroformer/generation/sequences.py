@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from neuroformer.config import Config, ConfigError, block_plan
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
@@ -169,7 +169,7 @@ def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:
     )
 
 
-def prepared_whole(rec: Recording, config: Config, normalization: dict[str, Any]) -> Prepared:
+def prepared_whole(rec: Recording, config: Config, normalization: Normalization) -> Prepared:
     """A new stimulus, prepared with every part of the split the whole of it: its trials if there are any, else its
     domain.
     """

@@ -153,7 +153,7 @@ def with_interventions(prepared: Prepared, sequences: Sequences) -> Prepared:
     """
     config, scale = dataclasses.replace(prepared.config, targets=()), prepared.normalization
     spans = simulated_spans(prepared.split, sequences.segment, sequences.start, sequences.stop)
-    gray = scale["frames"]["mean"] if config.window.frames > 0 else 0.0
+    gray = scale.frames.mean if scale.frames is not None else 0.0
     rec = changed_recording(prepared.rec, spans, config.generate.interventions, gray)
     builder = BatchBuilder(rec, prepared.index, config, scale)
     return dataclasses.replace(prepared, rec=rec, config=config, builder=builder)

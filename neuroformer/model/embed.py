@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
 from neuroformer.data.batch import Batch
+from neuroformer.data.scales import VariableScale
 from neuroformer.model.layers import Linear
 from neuroformer.ops import Ragged
 
@@ -135,18 +136,18 @@ class InputEmbedding(nn.Module):
     ``scale`` comes from :func:`neuroformer.data.normalization.fit_normalization`.
     """
 
-    def __init__(self, config: InputConfig, scale: dict, width: int, num_features: int, current_s: float):
+    def __init__(self, config: InputConfig, scale: VariableScale, width: int, num_features: int, current_s: float):
         super().__init__()
         self.config = config
-        low, high = torch.tensor(scale["low"]), torch.tensor(scale["high"])
+        low, high = torch.tensor(scale.low), torch.tensor(scale.high)
         if config.encoding == "fourier":
             period = torch.full_like(low, config.period) if config.period > 0 else (high - low).clamp_min(1e-9)
             self.register_buffer("offset", low)
             self.register_buffer("scale", period)
             size = 2 * config.frequencies * len(low)
         else:
-            self.register_buffer("offset", torch.tensor(scale["mean"]))
-            self.register_buffer("scale", torch.tensor(scale["std"]))
+            self.register_buffer("offset", torch.tensor(scale.mean))
+            self.register_buffer("scale", torch.tensor(scale.std))
             size = len(low)
         self.offset: Tensor
         self.scale: Tensor

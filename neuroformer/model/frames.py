@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.data.backbone import empty_backbone
+from neuroformer.data.scales import BackboneScale, FrameScale
 from neuroformer.model.attention import Block, prepend
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.ops import Ragged, linear
@@ -31,7 +32,7 @@ class FrameEncoder(nn.Module):
     Parameters
     ----------
     config : ModelConfig
-    scale : dict
+    scale : FrameScale
         ``mean``, ``std``, ``shape`` and ``count`` of the training frames.
 
     Raises
@@ -40,17 +41,18 @@ class FrameEncoder(nn.Module):
         A kernel larger than the clip, or patches that do not divide it.
     """
 
-    def __init__(self, config: ModelConfig, scale: dict):
+    def __init__(self, config: ModelConfig, scale: FrameScale):
         super().__init__()
         c = config.frame_encoder
-        size = (scale["count"], *scale["shape"])
+        size = (scale.count, *scale.shape)
         kernel, stride = _three(c.stride if c.kind == "patches" else c.kernel), _three(c.stride)
         self.kernel: tuple[float, ...] = kernel  # frames, rows and columns that a token stands for
         self.stride: tuple[float, ...] = stride
         self.backbone = None
         self.point = nn.Identity()
         if c.kind == "backbone":
-            self._set_up_backbone(config, scale["backbone"], size)
+            assert scale.backbone is not None
+            self._set_up_backbone(config, scale.backbone, size)
         else:
             _check(c, size, kernel)
             self.grid = tuple((n - k) // s + 1 for n, k, s in zip(size, kernel, stride, strict=True))
@@ -66,23 +68,23 @@ class FrameEncoder(nn.Module):
         )
         self.null = nn.Parameter(torch.zeros(config.width))
         self.dropout = Dropout(config.dropout)
-        self.register_buffer("mean", torch.tensor(scale["mean"]))
-        self.register_buffer("std", torch.tensor(scale["std"]))
+        self.register_buffer("mean", torch.tensor(scale.mean))
+        self.register_buffer("std", torch.tensor(scale.std))
         self.mean: Tensor
         self.std: Tensor
 
-    def _set_up_backbone(self, config: ModelConfig, found: dict, size: tuple[int, ...]) -> None:
-        if found["video"] and config.surprise > 0 and config.frame_readout:
+    def _set_up_backbone(self, config: ModelConfig, found: BackboneScale, size: tuple[int, ...]) -> None:
+        if found.video and config.surprise > 0 and config.frame_readout:
             raise ConfigError(
                 "model.surprise > 0 needs features of single frames, but a video backbone gives features of clips"
             )
         c = config.frame_encoder
-        self.grid = tuple(found["grid"])
+        self.grid = tuple(found.grid)
         self.kernel = self.stride = tuple(n / g for n, g in zip(size, self.grid, strict=True))
         self.backbone = empty_backbone(found, c.resize) if c.finetune else None
-        self.filter = Linear(len(found["mean"]), config.width)
-        self.register_buffer("feature_mean", torch.tensor(found["mean"]))
-        self.register_buffer("feature_std", torch.tensor(found["std"]))
+        self.filter = Linear(len(found.mean), config.width)
+        self.register_buffer("feature_mean", torch.tensor(found.mean))
+        self.register_buffer("feature_std", torch.tensor(found.std))
         self.feature_mean: Tensor
         self.feature_std: Tensor
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import TargetConfig
 from neuroformer.data.normalization import turn_start
+from neuroformer.data.scales import VariableScale
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.moments import KernelReadout, Moments, Recurrent
 from neuroformer.ops import Ragged, attention
@@ -47,12 +48,12 @@ def seen_tokens(layout: Ragged, tick_S: Tensor, ends: list[int], ahead: int) -> 
     return layout.offsets[:-1].index_select(0, window) + keys.position_T, keys
 
 
-def raw_size(target: TargetConfig, scale: dict) -> int:
+def raw_size(target: TargetConfig, scale: VariableScale) -> int:
     """Raw outputs of one value, see :class:`TargetHead`."""
-    if scale.get("classes"):
-        return len(scale["classes"])
+    if scale.classes:
+        return len(scale.classes)
     twice = target.kind == "circular" or target.noise != "squared"
-    return len(scale["mean"]) * (2 if twice else 1)
+    return len(scale.mean) * (2 if twice else 1)
 
 
 class TargetHead(nn.Module):
@@ -104,11 +105,9 @@ class TargetHead(nn.Module):
         self.share: Tensor
         self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
         self.ends = value_ends(target.samples, num_bins)
-        self.classes: list[int] = scale.get("classes", [])
-        self.words: list[str] = scale.get("words", [])
-        self.period: float = scale.get("period", 0.0)
-        self.start = [turn_start(low, self.period) for low in scale.get("low", [0.0])]
-        self.num_columns = 1 if self.classes else len(scale["mean"])
+        self.classes, self.words, self.period = scale.classes, scale.words, scale.period
+        self.start = [turn_start(low, self.period) for low in scale.low or [0.0]]
+        self.num_columns = 1 if self.classes else len(scale.mean)
         size = raw_size(target, scale)
         self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
         self.key_value = Linear(width, 2 * width, bias=False)
@@ -129,9 +128,9 @@ class TargetHead(nn.Module):
         self.counts_dropout = Dropout(dropout)
         self.kernel = KernelReadout(num_centers, spans_size + 2 * width, size) if num_centers else None
         self.num_centers = num_centers
-        self.register_buffer("mean", torch.tensor(scale.get("mean", [0.0])))
-        self.register_buffer("std", torch.tensor(scale.get("std", [1.0])))
-        low, high = (torch.tensor(scale.get(k, [0.0])) for k in ("low", "high"))
+        self.register_buffer("mean", torch.tensor(scale.mean or [0.0]))
+        self.register_buffer("std", torch.tensor(scale.std or [1.0]))
+        low, high = (torch.tensor(x or [0.0]) for x in (scale.low, scale.high))
         self.register_buffer("least", low - RANGE_MARGIN * (high - low), persistent=False)
         self.register_buffer("most", high + RANGE_MARGIN * (high - low), persistent=False)
         self.mean: Tensor
@@ -183,11 +182,11 @@ class TargetHead(nn.Module):
         return self.kernel is not None and self.kernel.is_set
 
     @torch.no_grad()
-    def rescale(self, scale: dict) -> None:
+    def rescale(self, scale: VariableScale) -> None:
         """Set mean, standard deviation and range from another entry of a normalisation."""
-        low, high = (self.least.new_tensor(scale[k]) for k in ("low", "high"))
-        self.mean.copy_(self.mean.new_tensor(scale["mean"]))
-        self.std.copy_(self.std.new_tensor(scale["std"]))
+        low, high = (self.least.new_tensor(x) for x in (scale.low, scale.high))
+        self.mean.copy_(self.mean.new_tensor(scale.mean))
+        self.std.copy_(self.std.new_tensor(scale.std))
         self.least.copy_(low - RANGE_MARGIN * (high - low))
         self.most.copy_(high + RANGE_MARGIN * (high - low))
 

@@ -19,8 +19,8 @@ import yaml
 from neuroformer.analysis.maps import load_maps
 from neuroformer.bundle.bundle import Bundle
 from neuroformer.config import ConfigError, to_dict
-from neuroformer.data.normalization import class_key
 from neuroformer.data.recordings import open_one
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.pack import pack, pack_rounded
@@ -244,10 +244,10 @@ def _decoding(run: Run) -> dict[str, Any]:
             ]
             width = file["true"].shape[1]
             times = file["times"]
-        scale = run.bundle.normalization["targets"].get(target.name, {})
-        columns = list(scale.get("columns") or []) or [class_key(target.name, scale)]
+        scale = run.bundle.normalization.targets.get(target.name, VariableScale())
+        columns = list(scale.columns) or [scale.titled(target.name)]
         columns = columns if len(columns) == width else [f"{target.name} {c}" for c in range(width)]
-        period = scale.get("period", 0.0)
+        period = scale.period
         targets.append(
             {"name": target.name, "columns": columns, "period": period, "lines": lines, "times": pack(times)}
         )

@@ -16,7 +16,6 @@ from neuroformer.analysis.fields import centers
 from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.audit import audit
 from neuroformer.bundle.bundle import read_bundle
-from neuroformer.data.normalization import class_key
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
 from neuroformer.report.collect import open_parts
@@ -121,11 +120,9 @@ class RunView:
         name = target or (self.config.targets[0].name if self.config.targets else "")
         with np.load(self._file(f"decode_{name}.npz", "decode")) as file:
             others = {k: file[k] for k in ("model", "ridge") if k in file.files}
-            scale = self.bundle.normalization["targets"][name]
-            columns = scale.get("columns") or [class_key(name, scale)]
-            trace = figures.decode_trace(
-                file["times"], file["true"], others, name, columns, period=scale.get("period", 0.0)
-            )
+            scale = self.bundle.normalization.targets[name]
+            columns = scale.columns or [scale.titled(name)]
+            trace = figures.decode_trace(file["times"], file["true"], others, name, columns, period=scale.period)
             return Panel.of(trace)
 
     def fewshot(self, target: str | None = None) -> Panel:

@@ -131,7 +131,7 @@ def measure_windows(
     """(W,) of every window: ``tokens`` and ``rates``, nats above the null model; ``spikes``; and, of units that fired in
     the window, ``hit``, ``false``, ``missed`` in one response drawn from the model after the recorded past.
     """
-    unit_rate = np.asarray(prepared.normalization["unit_rate"])
+    unit_rate = np.asarray(prepared.normalization.unit_rate)
     parts: dict[str, list[np.ndarray]] = {}
     for some in windows.pieces(batch_size):
         batch = prepared.builder(some).to(model.sos.device)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, ConfigError, TargetConfig
-from neuroformer.data.normalization import class_word
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
@@ -122,9 +121,9 @@ def draw_labels(
 
 def missing_classes(prepared: Prepared, target: TargetConfig, windows: Windows) -> list[str]:
     """The classes that the training part has and the labels of these windows lack; none for other kinds."""
-    scale = prepared.normalization["targets"][target.name]
+    scale = prepared.normalization.targets[target.name]
     drawn = true_values(prepared, windows)[target.name]
-    return [class_word(scale, label) for label in scale.get("classes", []) if not (drawn == label).any()]
+    return [scale.word(label) for label in scale.classes if not (drawn == label).any()]
 
 
 def varies(labels_VC: np.ndarray) -> bool:

@@ -128,7 +128,7 @@ def decode_folds(
             continue
         if not parts[target.name]:
             raise ConfigError(f"no held-out part has a label of '{target.name}'; see decode.moving")
-        pooled = as_recorded(pool(parts[target.name]), target, prepared.normalization["targets"][target.name])
+        pooled = as_recorded(pool(parts[target.name]), target, prepared.normalization.targets[target.name])
         out = scores(pooled, target, prepared)
         key = f"decode_{target.name}"
         if f"{key}_best_baseline" in out:

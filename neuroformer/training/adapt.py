@@ -24,6 +24,7 @@ from neuroformer.config import (
     to_dict,
 )
 from neuroformer.data.recordings import absent
+from neuroformer.data.scales import VariableScale
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
@@ -114,24 +115,24 @@ class Start:
         parts = name.split(".")
         known = [m.normalization for m in self.bundle.recordings]
         if parts[0] == "targets":
-            entry = next((n["targets"][parts[1]] for n in known if parts[1] in n["targets"]), {})
+            entry = next((n.targets[parts[1]] for n in known if parts[1] in n.targets), VariableScale())
             head = model.targets[parts[1]]
             assert isinstance(head, TargetHead)
-            return (head.classes, head.words) == (entry.get("classes", []), entry.get("words", []))
-        scale = next((n["frames"] for n in known if "frames" in n), None)
+            return (head.classes, head.words) == (entry.classes, entry.words)
+        scale = next((n.frames for n in known if n.frames is not None), None)
         if scale is None or model.frames is None or not name.startswith("frames."):
             return True
-        alike = abs(model.frame_period / scale["period"] - 1) < _ALIKE
+        alike = abs(model.frame_period / scale.period - 1) < _ALIKE
         if name.startswith("frames.filter") and model.frames.kernel[0] > 1 and not alike:
             raise ConfigError(
-                f"the run was trained on a frame every {scale['period']:g} s, the new recording shows one every "
+                f"the run was trained on a frame every {scale.period:g} s, the new recording shows one every "
                 f"{model.frame_period:g} s, and model.frame_encoder takes {model.frames.kernel[0]} at once: resample "
                 "the frames"
             )
         if not name.startswith("frames.position."):
             return True
         axis = int(parts[2])
-        trained = [scale["count"], *scale["shape"]][axis]
+        trained = [scale.count, *scale.shape][axis]
         grid = (trained - model.frames.kernel[axis]) // model.frames.stride[axis] + 1
         return grid == model.frames.grid[axis] and (axis > 0 or alike)
 

@@ -320,7 +320,7 @@ class Trainer:
     def _valid_scores(self, place: int) -> dict[str, float]:
         """Validation scores of one recording, over all processes."""
         prepared, model = self.recordings[place], self.scored[place].eval()
-        scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
+        scores = Scores(np.asarray(prepared.normalization.unit_rate))
         rank, world = self.fabric.global_rank, self.fabric.world_size
         parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)
         for i in range(rank, -(-len(parts) // world) * world, world):

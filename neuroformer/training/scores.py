@@ -143,7 +143,7 @@ def _log_factorial(batch: Batch) -> float:
 @torch.no_grad()
 def score(model: Neuroformer, prepared: Prepared, part: str) -> Scores:
     """Scores of a model over the windows that tile one part of the split."""
-    scores = Scores(np.asarray(prepared.normalization["unit_rate"]))
+    scores = Scores(np.asarray(prepared.normalization.unit_rate))
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

@@ -70,7 +70,7 @@ def test_a_circle_is_decoded_on_the_turn_on_which_it_was_recorded():
         decoded = start_decoded(prepared, target, windows, labels)
         ours = predict_targets(model, prepared, windows)["heading"]
         decoded.predicted |= {"model": ours, "ridge": labels}
-        out = as_recorded(decoded, target, prepared.normalization["targets"]["heading"])
+        out = as_recorded(decoded, target, prepared.normalization.targets["heading"])
         sampled = turning.values[np.rint(decoded.times / 0.05).astype(int)]
         np.testing.assert_allclose(out.true_VC, sampled.reshape(-1, 1), atol=1e-2)
         np.testing.assert_array_equal(out.predicted["ridge"], out.true_VC)

@@ -163,8 +163,8 @@ def test_labels_that_were_not_drawn_have_no_say():
     ours = fresh.targets["speed"].values(torch.tensor([[-99.0], [0.0], [99.0]]))[:, 0]
     wanted = [low - 0.1 * (high - low), drawn.mean(), high + 0.1 * (high - low)]
     assert ours.tolist() == pytest.approx(wanted, rel=1e-5)
-    assert known.normalization["targets"]["speed"]["high"] == [high]
-    assert ready.normalization["targets"]["speed"]["high"] > [high]
+    assert known.normalization.targets["speed"].high == [high]
+    assert ready.normalization.targets["speed"].high > [high]
 
 
 def test_descent_counts_only_where_it_is_clearly_better(extended):

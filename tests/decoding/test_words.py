@@ -12,6 +12,7 @@ from neuroformer.cli import main
 from neuroformer.config import ConfigError, to_dict
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.prepared import prepare
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.splits import make_split
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.decoding.decode import Decoded, score_decoded
@@ -94,5 +95,5 @@ def test_a_word_that_training_never_saw_keeps_its_name():
     rec = dataclasses.replace(rec, trials={**rec.trials, "choice": words})
     split = make_split(rec, config())
     index = SpikeIndex.from_recording(rec, split.segments, 0.01)
-    scale = fit_normalization(rec, split, config(), index)["targets"]["choice"]
-    assert scale == {"classes": [0, 2], "words": ["left", "miss", "right"]}
+    scale = fit_normalization(rec, split, config(), index).targets["choice"]
+    assert scale == VariableScale(classes=[0, 2], words=["left", "miss", "right"])

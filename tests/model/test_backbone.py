@@ -15,6 +15,7 @@ from neuroformer.config import ConfigError, to_dict
 from neuroformer.data import backbone as module
 from neuroformer.data.backbone import Backbone, FrameFeatures, load_backbone
 from neuroformer.data.prepared import prepare
+from neuroformer.data.scales import FrameScale
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.train import train
 
@@ -77,8 +78,8 @@ def test_features_stand_where_images_stood(saved, name, counted, cache):
     counted.clear()
     batch = prepared.builder(prepared.windows("train")[:50])
     num_clips = len(batch.clips.num_missing_G)
-    found, scale = batch.clips.images_GFHW, prepared.normalization["frames"]
-    assert list(found.shape[:4]) == [num_clips, *GRIDS[name]] and scale["backbone"]["grid"] == GRIDS[name]
+    found, scale = batch.clips.images_GFHW, prepared.normalization.frames
+    assert list(found.shape[:4]) == [num_clips, *GRIDS[name]] and scale.backbone.grid == GRIDS[name]
     # each distinct frame went through the network once; video networks: each clip
     distinct = num_clips if name == "videomae" else 24
     assert sum(counted) == len(list(cache.glob("*/*.npy"))) == distinct
@@ -89,7 +90,7 @@ def test_features_stand_where_images_stood(saved, name, counted, cache):
         g, last = int(c.index_W[w]), int(np.searchsorted(series.times, batch_stop(prepared, batch, w))) - 1
         place = last + np.arange(-2, 1)
         images = torch.from_numpy(series.images[series.index[np.maximum(place, 0)]]).float()
-        images = (images - scale["mean"]) / scale["std"]
+        images = (images - scale.mean) / scale.std
         missing = int(c.num_missing_G[g])
         images[:missing] = 0.0
         with torch.no_grad():
@@ -116,8 +117,8 @@ def test_the_folder_keeps_to_its_limit_and_a_cut_file_is_made_again(saved, cache
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (200, 8, 8), dtype=np.uint8)
     c = config(saved["dinov2"]).model.frame_encoder
-    scale = {"mean": 100.0, "std": 50.0, "shape": [8, 8]}
-    scale["backbone"] = module.fit_backbone(c, images[None, :3], 100.0, 50.0)
+    backbone = module.fit_backbone(c, images[None, :3], 100.0, 50.0)
+    scale = FrameScale(100.0, 50.0, count=3, period=0.05, shape=[8, 8], backbone=backbone)
     limit = 20_000
     features = FrameFeatures(images, c, scale, limit / 1e9)
     monkeypatch.setattr(module, "IN_MEMORY", 0)
@@ -154,8 +155,8 @@ def test_train_generate_decode_attend(saved, name, tmp_path, capsys):
     assert main(["fields", *run]) == 2
     assert "features of a frozen backbone" in capsys.readouterr().err, out
     bundle = read_bundle(tmp_path / "run")
-    recorded = bundle.normalization["frames"]["backbone"]
-    assert recorded["id"] == saved[name] and len(recorded["sha256"]) == 64
+    recorded = bundle.normalization.frames.backbone
+    assert recorded.id == saved[name] and len(recorded.sha256) == 64
     assert f"backbone  {saved[name]} ({NETWORKS[name].model_type}, sha256" in repr(bundle)
     weights = load_file(tmp_path / "run" / "weights" / "likelihood.safetensors")
     assert not any("backbone" in key for key in weights)

@@ -35,7 +35,9 @@ class ClipComponents:
     def __init__(self, prepared: Prepared, most: int):
         assert prepared.rec.frames is not None
         self.frames, self.index, self.window = prepared.rec.frames, prepared.index, prepared.config.window
-        self.count, self.shape = prepared.normalization["frames"]["count"], prepared.builder.shape
+        scale = prepared.normalization.frames
+        assert scale is not None
+        self.count, self.shape = scale.count, prepared.builder.shape
         self._frame_ns = nanoseconds(self.frames.times)
         windows = prepared.windows("train")
         windows = windows[_evenly(len(windows), _PCA_IMAGES)]

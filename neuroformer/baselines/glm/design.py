@@ -149,7 +149,7 @@ class Design:
             width = max(1, self.shape.current)
             found = unit_patterns(self.index, prepared.split.blocks["train"], width, MOST_PATTERNS)
             self.pattern_UQ = torch.from_numpy(found.astype(np.float32))
-        scale = prepared.normalization["inputs"]
+        scale = prepared.normalization.inputs
         self.inputs = [(v, prepared.rec.variable(v.name), scale[v.name]) for v in prepared.config.inputs]
         self.clips = None
         if prepared.config.window.frames > 0 and prepared.rec.frames is not None:
@@ -246,12 +246,12 @@ class Design:
         at = (windows.starts(self.index)[:, None] + centre).ravel()
         for v, variable, scale in self.inputs:
             values = variable.hold(at).astype(np.float64)
-            low, high = np.array(scale["low"]), np.array(scale["high"])
+            low, high = np.array(scale.low), np.array(scale.high)
             if v.encoding == "fourier":
                 period = np.full(len(low), v.period) if v.period > 0 else np.where(high > low, high - low, 1.0)
                 phase = 2 * np.pi * values[:, :, None] / period[:, None] * np.arange(1, choice.harmonics + 1)
                 x = np.concatenate([np.sin(phase), np.cos(phase)], 2).reshape(len(at), -1)
             else:
-                x = (values - np.array(scale["mean"])) / np.array(scale["std"])
+                x = (values - np.array(scale.mean)) / np.array(scale.std)
                 x = np.concatenate([x, x**2], 1) if choice.squares else x
             yield torch.from_numpy(np.nan_to_num(x).astype(np.float32))

@@ -108,8 +108,8 @@ def fit_glm(
     if len(train) == 0 or len(valid) == 0:
         raise ValueError(f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both")
     design = Design(prepared, variant, max(GRID["components"]))
-    offset = torch.tensor(prepared.normalization["unit_rate"]).log()
-    glm = Glm(design, offset, torch.tensor(prepared.normalization["unit_peak"]).log())
+    offset = torch.tensor(prepared.normalization.unit_rate).log()
+    glm = Glm(design, offset, torch.tensor(prepared.normalization.unit_peak).log())
     rng = np.random.default_rng(seed)
     some = lambda windows, rows: windows[_sample(rng, len(windows), max(1, rows // design.shape.current))]
     rows = max(budget.tune_rows, budget.tune_counts // prepared.index.num_units)

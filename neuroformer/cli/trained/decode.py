@@ -19,7 +19,6 @@ def add(command) -> None:
 
 
 def run(args) -> None:
-    from neuroformer.data.normalization import class_key
     from neuroformer.decoding.run import sees_more
     from neuroformer.report import figures
     from neuroformer.runs import decode_opened, refuse_without_targets
@@ -42,11 +41,10 @@ def run(args) -> None:
         target, decoded = one.target, one.decoded
         summary |= one.scores
         tables.append(score_table(decoded, target, one.scores))
-        scale = prepared.normalization["targets"][target.name]
-        columns = scale.get("columns") or [class_key(target.name, scale)]
+        scale = prepared.normalization.targets[target.name]
+        columns = scale.columns or [scale.titled(target.name)]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
-        period = scale.get("period", 0.0)
-        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=period)
+        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=scale.period)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
         save_npz(args.folder / f"decode_{target.name}.npz", one.arrays)
     print("\n".join(tables))
