@@ -145,12 +145,12 @@ def test_shares_run_side_by_side_and_are_joined_after_the_last(folder, capsys):
     words = ("generate.samples=2", "generate.max_seconds=0.5", "generate.batch_size=4")
     out, parts = folder / "shared.npz", folder / "shared.npz.parts"
     with only_process(parts, "simulating into", ["2-of-2"]):  # as the process of the second share does
-        assert generate(folder, "--out", out, "--part", "1/2", *words) == 0
-        for others in (["--part", "2/2"], [], ["--restart"], ["--part", "1/2", "--restart"]):
+        assert generate(folder, "--out", out, "--share", "1/2", *words) == 0
+        for others in (["--share", "2/2"], [], ["--restart"], ["--share", "1/2", "--restart"]):
             assert generate(folder, "--out", out, *others, *words) == 2
             assert "another process is simulating into" in capsys.readouterr().err
     assert list(parts.glob("batch-*")) and not out.exists()
-    assert generate(folder, "--out", out, "--part", "2/2", *words) == 0
+    assert generate(folder, "--out", out, "--share", "2/2", *words) == 0
     assert generate(folder, "--out", out, *words) == 0 and not parts.exists()
     assert generate(folder, "--out", folder / "whole.npz", *words) == 0
     one, other = (neuroformer.open_recording(folder / name) for name in ("shared.npz", "whole.npz"))

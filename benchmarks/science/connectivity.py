@@ -1,4 +1,4 @@
-"""How well a trained model's readings recover a known coupling, beside pairwise baselines, over seeds."""
+"""How well a trained model's maps recover a known coupling, beside pairwise baselines, over seeds."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def run(
     """Train on a built-in recording with known coupling, once per seed (of recording and training), and map each
     model.
 
-    Every reading, the baselines included, is summarised alike: the value at the lag where it is largest in size.
-    The baselines see the training blocks, as the model did; the readings are taken on training windows.
+    Every map, the baselines included, is summarised alike: the value at the lag where it is largest in size.
+    The baselines see the training blocks, as the model did; the maps are taken on training windows.
 
     Parameters
     ----------
-    windows : of which the readings are taken, a seed
+    windows : over which the maps are taken, a seed
     folder : keeps the result of each seed; a second call continues where the first one stopped
 
     Returns
     -------
     dict
-        ``readings``: by name, mean and standard error over seeds of ``auroc`` and ``r2``; ``primary_minus``: by
+        ``maps``: by name, mean and standard error over seeds of ``auroc`` and ``r2``; ``primary_minus``: by
         pairwise baseline, mean and standard error of the paired difference of r2; ``bits_per_spike``: of the
         validation blocks.
 
@@ -60,7 +60,7 @@ def run(
         tree["recording"]["options"]["seed"] = seed
         one = _seed(from_dict(apply_overrides(tree, [f"seed={seed}"])), windows, folder)
         bits.append(one["bits_per_spike"])
-        for s in one["readings"]:
+        for s in one["maps"]:
             kept = scores.setdefault(s["name"], {"auroc": [], "r2": []})
             kept["auroc"].append(s["auroc"])
             kept["r2"].append(s["r2"])
@@ -71,7 +71,7 @@ def run(
         "config": config.name,
         "seeds": seeds,
         "primary": PRIMARY,
-        "readings": {name: {k: _mean(v) for k, v in s.items()} for name, s in scores.items()},
+        "maps": {name: {k: _mean(v) for k, v in s.items()} for name, s in scores.items()},
         "primary_minus": differ,
         "bits_per_spike": _mean(bits),
         "machine": platform.machine(),
@@ -95,7 +95,7 @@ def _seed(config: Config, num_windows: int, folder: Path | None) -> dict[str, An
 
 
 def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
-    """The agreement of every reading with the truth, and the validation bits/spike, of one seed."""
+    """The agreement of every map with the truth, and the validation bits/spike, of one seed."""
     from neuroformer.training.train import load_best, train
 
     rec = open_only(config)
@@ -114,7 +114,7 @@ def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
                 maps.append(dataclasses.replace(m, name=f"{m.name}, by {rows}"))
     maps += pairwise_maps(prepared, len(lags), len(lags))
     found = [agreement(m, rec.truth["coupling"]) for m in maps]
-    return {"readings": found, "bits_per_spike": float(metrics["valid_best_likelihood"])}
+    return {"maps": found, "bits_per_spike": float(metrics["valid_best_likelihood"])}
 
 
 def _mean(values) -> list[float]:
@@ -125,8 +125,8 @@ def _mean(values) -> list[float]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
-    lines = [f"{'reading':<44}{'AUROC':>9}{'r squared':>12}{'+-':>9}"]
-    for name, s in sorted(result["readings"].items(), key=lambda item: -item[1]["r2"][0]):
+    lines = [f"{'map':<44}{'AUROC':>9}{'r squared':>12}{'+-':>9}"]
+    for name, s in sorted(result["maps"].items(), key=lambda item: -item[1]["r2"][0]):
         mark = "  primary" if name == result["primary"] else ""
         lines.append(f"{name:<44}{s['auroc'][0]:>9.4f}{s['r2'][0]:>12.4f}{s['r2'][1]:>9.4f}{mark}")
     lines.append("primary minus pairwise, r squared, paired over seeds:")

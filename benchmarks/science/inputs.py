@@ -1,4 +1,4 @@
-"""Does a trained model know which of many inputs drives each neuron? Every reading's top input against the truth."""
+"""Does a trained model know which of many inputs drives each neuron? Every map's top input against the truth."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def run(
 
     Parameters
     ----------
-    windows : training windows of which the readings are taken: a place that lights up once in 5 s is lit in one window
+    windows : training windows over which the maps are taken: a place that lights up once in 5 s is lit in one window
         of fifty, and occlusion knows nothing of a place that it never saw lit. Gradients take 32 of them
     folder : keeps the run; a second call reads the same model
 
     Returns
     -------
     dict
-        ``readings``: by name, the share of units whose largest value lies at the pixel that drives them; chance is
+        ``maps``: by name, the share of units whose largest value lies at the pixel that drives them; chance is
         one over the number of pixels. ``best``: the reading of the largest share.
 
     Raises
@@ -63,7 +63,7 @@ def run(
         "bench": "inputs",
         "checked": True,
         "units": rec.num_units,
-        "readings": found,
+        "maps": found,
         "best": max(found, key=lambda name: found[name]),
         "bits_per_spike": float(metrics["valid_best_likelihood"]),
         "machine": platform.machine(),
@@ -93,6 +93,6 @@ def _share(m: Map, truth: np.ndarray) -> float:
 
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
-    lines = [f"{'reading':<44}{'top input is the true one':>28}"]
-    lines += [f"{name:<44}{share:>27.1%}" for name, share in result["readings"].items()]
+    lines = [f"{'map':<44}{'top input is the true one':>28}"]
+    lines += [f"{name:<44}{share:>27.1%}" for name, share in result["maps"].items()]
     return "\n".join([*lines, f"{result['units']} units; validation bits/spike {result['bits_per_spike']:.4f}"])

@@ -53,7 +53,7 @@ def run(
     Returns
     -------
     dict
-        ``readings``: by name, ``share`` of ordered pairs with p below 0.05 (the null of shuffled identities), and
+        ``maps``: by name, ``share`` of ordered pairs with p below 0.05 (the null of shuffled identities), and
         ``any``: recordings in which any pair passes at a false-discovery rate of 5 %.
     """
     found = [_recording(seed, num_units, seconds, steps, folder) for seed in range(recordings)]
@@ -69,7 +69,7 @@ def run(
         "units": num_units,
         "seconds": seconds,
         "primary": PRIMARY,
-        "readings": readings,
+        "maps": readings,
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -130,8 +130,8 @@ def _maps(rec: Recording, config: Config) -> list[Map]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
-    lines = [f"{'reading':<36}{'pairs with p < 0.05':>21}{'recordings with a discovery':>30}"]
-    for name, r in result["readings"].items():
+    lines = [f"{'map':<36}{'pairs with p < 0.05':>21}{'recordings with a discovery':>30}"]
+    for name, r in result["maps"].items():
         mark = "  primary" if name == result["primary"] else ""
         lines.append(f"{name:<36}{r['share']:>20.1%}{r['any']:>27} of {result['recordings']}{mark}")
     return "\n".join(lines)

@@ -108,7 +108,7 @@ def occlusion(
     Gray is the mean of the training frames. A place is ``patch`` x ``patch`` pixels; only places that differ
     from the darkest image value are painted, as on a dark screen nothing can be taken away there. The value of
     (i, place) is the mean, over such occasions, of the log-odds that unit i fires in the window's first bin with
-    the place shown minus without it: the causal reading of the frames.
+    the place shown minus without it: the causal map of the frames.
     """
     assert model.frames is not None
     height, width = frame_size(prepared)

@@ -1,4 +1,4 @@
-"""What a past spike does to the prediction: knock-out (the causal reading), gradient x input, integrated gradients.
+"""What a past spike does to the prediction: knock-out (the causal map), gradient x input, integrated gradients.
 
 Shape suffixes: W windows, V windows with one unit silenced, P past spikes, B bins, U units, L lags.
 """

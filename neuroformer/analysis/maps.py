@@ -19,12 +19,12 @@ from neuroformer.files import save_npz
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """How much each column acts on each row, according to one reading.
+    """How much each column acts on each row, according to one method.
 
     Attributes
     ----------
     name : str
-        The reading, e.g. ``knock-out``.
+        The method, e.g. ``knock-out``.
     values : (R, C) or (R, C, L) float
         Averages over occasions: sums divided by ``count``; NaN where there was no occasion.
     unit : str

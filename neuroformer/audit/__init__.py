@@ -21,8 +21,7 @@ from neuroformer.audit.stimuli import stimulus_findings
 from neuroformer.audit.targets import target_findings
 from neuroformer.audit.windows import behavior_findings, grid_finding, token_findings, tokens_per_window
 from neuroformer.config import Config
-from neuroformer.data.configured import configured
-from neuroformer.data.prepared import Prepared
+from neuroformer.data.prepared import Prepared, configured
 from neuroformer.data.splits import PARTS, Split, make_split
 from neuroformer.recording import Recording
 

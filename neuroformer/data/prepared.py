@@ -8,16 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
-from neuroformer.data.configured import configured
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
+from neuroformer.recording.derive import with_speed
 
 
 @dataclass
@@ -88,3 +89,22 @@ def prepare(
     """
     rec = configured(rec, config)
     return Prepared.of(rec, config, make_split(rec, config) if split is None else split, normalization, lacks)
+
+
+def configured(rec: Recording, config: Config) -> Recording:
+    """The recording with the speeds that ``recording.speeds`` asks for, and without spikes if traces are modelled in
+    their place.
+
+    :func:`prepare` does it once; doing it twice changes nothing.
+
+    Raises
+    ------
+    RecordingError
+        A speed of a variable that the recording lacks, or whose name is taken.
+    """
+    for speed in config.recording.speeds:
+        if speed.name not in rec.behavior or rec.meta.get("speeds", {}).get(speed.name) != speed.of:
+            rec = with_speed(rec, speed.name, speed.of, speed.smooth)
+    if config.traces.likelihood != "none":  # spikes that were made of the traces would say what comes next
+        rec = dataclasses.replace(rec, spike_times=np.zeros(0), spike_units=np.zeros(0, np.int32))
+    return rec

@@ -49,7 +49,7 @@ def simulate(
     *,
     folder: Path | None = None,
     identity: dict | None = None,
-    part: tuple[int, int] = (1, 1),
+    share: tuple[int, int] = (1, 1),
     progress: bool = True,
 ) -> Simulation | None:
     """Simulate a part of the split, or what ``generate`` of its configuration asks for, in closed loop.
@@ -63,8 +63,8 @@ def simulate(
         Where finished parts are kept, from which a killed simulation continues. Remove it once the result is written.
     identity : dict, optional
         What else decides the spikes (the weights' digest): with another one the folder is refused.
-    part : (i, n)
-        Simulate the i-th of n shares of the batches into ``folder`` and return None; a call without ``part``
+    share : (i, n)
+        Simulate the i-th of n shares of the batches into ``folder`` and return None; a call without ``share``
         puts them together, and simulates what is missing.
 
     Returns
@@ -75,7 +75,7 @@ def simulate(
     sequences = sequences_of(prepared)
     changed = with_interventions(prepared, sequences)
     size = g.batch_size or batch_size_for(model, len(sequences))
-    size = max(1, min(size, -(-len(sequences) // part[1])))
+    size = max(1, min(size, -(-len(sequences) // share[1])))
     run, kind = _runner(model, changed, sequences)
     store = None
     if folder is not None:
@@ -86,14 +86,14 @@ def simulate(
     begin, parts = time.perf_counter(), []
     num_tokens = guard_hits = 0  # tokens: of this call alone
     with seconds_bar(int((sequences.stop - sequences.start).sum()), split.dt, "simulated", progress) as bar:
-        for number in range(part[0] - 1, -(-len(sequences) // size), part[1]):
+        for number in range(share[0] - 1, -(-len(sequences) // size), share[1]):
             rows = slice(number * size, (number + 1) * size)
             current = prepared.builder.shape.current
             spikes, hits, tokens = _batch(run, kind, number, rows, sequences[rows], store, current, bar.update)
             parts.append(dataclasses.replace(spikes, sequence=spikes.sequence + rows.start))
             guard_hits, num_tokens = guard_hits + hits, num_tokens + tokens
     seconds = time.perf_counter() - begin
-    if part[1] > 1:
+    if share[1] > 1:
         return None
     out = as_recording(prepared, sequences, kind.join(parts).ordered(), guard_hits)
     return Simulation(out, seconds, num_tokens / max(seconds, 1e-9), guard_hits)

@@ -18,7 +18,7 @@ from neuroformer.simulation_scores.recorded import RecordedTrials
 from neuroformer.simulation_scores.sides import Side, scores_of_all, with_intervals
 from neuroformer.simulation_scores.trials import Trials
 
-STRETCH_S = 8.0  # seconds per stretch of the scores against time
+INTERVAL_S = 8.0  # seconds per stretch of the scores against time
 LATE_S = 32.0  # seconds of closed loop after which drift is measured
 CHAIN_S = 64.0  # seconds that a loop runs
 MAX_LEGS, MIN_CHAINS = 16, 8
@@ -124,13 +124,13 @@ def since_closed(chains: Chains) -> dict[str, list[float]]:
         trials varies on its own: ``ceiling``, training trials in place of the simulation, shows by how much.
     """
     held_out = chains.held_out
-    step = round(STRETCH_S / held_out.dt)
+    step = round(INTERVAL_S / held_out.dt)
     starts = np.arange(0, int(min(held_out.num_ticks, default=0)) - step + 1, step)
     out: dict[str, list[float]] = {"start_s": [float(s * held_out.dt) for s in starts]}
     for start in starts.tolist():
-        true, units = Side.of_active(held_out.stretch(start, start + step))
+        true, units = Side.of_active(held_out.between(start, start + step))
         for prefix, trials in _candidates(chains).items():
-            side = Side(trials.stretch(start, start + step), units)
+            side = Side(trials.between(start, start + step), units)
             values = scores_of_all(side, true)
             for key in SCORES:
                 if key in values:
@@ -150,12 +150,12 @@ def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[st
     held_out = chains.held_out
     stop = int(min(held_out.num_ticks, default=0))
     start = round(LATE_S / held_out.dt)
-    if stop < start + round(STRETCH_S / held_out.dt):
+    if stop < start + round(INTERVAL_S / held_out.dt):
         start = stop // 2
-    true, units = Side.of_active(held_out.stretch(start, stop))
+    true, units = Side.of_active(held_out.between(start, stop))
     out: dict[str, Any] = {"since_s": start * held_out.dt, "until_s": stop * held_out.dt}
     for name, trials in _candidates(chains).items():
-        side = Side(trials.stretch(start, stop), units)
+        side = Side(trials.between(start, stop), units)
         values = with_intervals(side, true, bootstraps, seed, paired=name != "ceiling")
         out[name] = {k: values[k] for k in SCORES if k in values}
     return out

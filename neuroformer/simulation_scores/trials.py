@@ -128,7 +128,7 @@ class Trials:
             num_ticks=np.minimum(self.num_ticks, num_ticks),
         )
 
-    def stretch(self, start: int, stop: int) -> Trials:
+    def between(self, start: int, stop: int) -> Trials:
         """The bins ``[start, stop)`` of every trial that has them all."""
         keep = np.flatnonzero(self.num_ticks >= stop)
         part = self.rows(keep)

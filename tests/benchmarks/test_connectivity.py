@@ -1,4 +1,4 @@
-"""The connectivity benchmark: every reading in one table, summarised alike."""
+"""The connectivity benchmark: every map in one table, summarised alike."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ SMALL = [
 
 def test_every_reading_is_scored_over_seeds():
     result = connectivity.run(HUBS, 2, SMALL, windows=64)
-    assert set(connectivity.PAIRWISE) | {"knock-out", "gradient x input"} < set(result["readings"])
-    assert any(name.startswith("attention to past") for name in result["readings"])
-    for name, s in result["readings"].items():
+    assert set(connectivity.PAIRWISE) | {"knock-out", "gradient x input"} < set(result["maps"])
+    assert any(name.startswith("attention to past") for name in result["maps"])
+    for name, s in result["maps"].items():
         assert 0 <= s["auroc"][0] <= 1 and 0 <= s["r2"][0] <= 1, name
-    found = result["readings"]
+    found = result["maps"]
     assert found["GLM coupling filter"]["auroc"][0] > 0.7  # 54 s of strong coupling are enough for it
     primary = found["knock-out"]["r2"][0] - found["transfer entropy"]["r2"][0]
     assert abs(result["primary_minus"]["transfer entropy"][0] - primary) < 1e-12

@@ -20,8 +20,8 @@ def test_a_hundred_inputs_find_their_neurons(tmp_path):
         "train.evaluate_every=150",
     ]
     result = inputs.run(CONFIG, small, windows=64, folder=tmp_path)
-    assert result["readings"][result["best"]] >= 0.97 and result["units"] == 100
-    assert set(result["readings"]) >= {"frame sensitivity", "occlusion", "attention to frames"}
+    assert result["maps"][result["best"]] >= 0.97 and result["units"] == 100
+    assert set(result["maps"]) >= {"frame sensitivity", "occlusion", "attention to frames"}
     assert "100 units" in inputs.table(result)
     again = inputs.run(CONFIG, small, windows=8, folder=tmp_path)  # read, not trained again
     assert again["bits_per_spike"] == result["bits_per_spike"]
@@ -33,6 +33,6 @@ def test_chance_is_counted_and_kept(tmp_path):
     first = nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6)
     assert len(list(tmp_path.glob("*.json"))) == 2
     assert nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6) == first  # read, not trained again
-    found = first["readings"]["knock-out"]
+    found = first["maps"]["knock-out"]
     assert 0 <= found["share"] <= 0.3 and 0 <= found["any"] <= 2
     assert f"{found['any']} of 2" in nulls.table(first)

@@ -25,7 +25,7 @@ def main(folder: str, out: str, part: str = "1/1") -> None:
     SimulationFolder.write = slowly
     net, p = small_model(small_recording(seconds=80.0), small_config(**CONFIG))
     i, n = (int(x) for x in part.split("/"))
-    result = module.simulate(net, p, folder=Path(folder), part=(i, n), progress=False)
+    result = module.simulate(net, p, folder=Path(folder), share=(i, n), progress=False)
     if result is not None:
         write_npz(result.recording, out)
 

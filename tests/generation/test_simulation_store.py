@@ -84,7 +84,7 @@ def test_processes_share_the_batches(whole, tmp_path, monkeypatch):
     given = (net, p)
     mine, batch = [], module._batch
     monkeypatch.setattr(module, "_batch", lambda *a: (mine.append(a[2]), batch(*a))[1])
-    assert simulate(*given, folder=folder, part=(2, 2), progress=False) is None
+    assert simulate(*given, folder=folder, share=(2, 2), progress=False) is None
     assert mine == [1]  # of two batches, and leaves the other one to the other process
     assert other.wait() == 0 and not (tmp_path / "none").exists()
     monkeypatch.setattr(module, "rollout_windows", lambda *a, first, **k: iter([]) if first == 40 else 1 / 0)

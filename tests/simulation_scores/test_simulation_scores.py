@@ -53,8 +53,8 @@ def test_trials_keep_every_spike_and_cut_where_asked():
         assert np.array_equal(x, y)
     assert np.array_equal(trials.rows(np.array([2, 0, 2])).counts()[0], counts[2])
     assert trials.rows(np.array([2, 0])).source.tolist() == [7, 5]
-    assert np.array_equal(trials.stretch(10, 31).counts()[0], counts[1][10:31])
-    assert len(trials.stretch(10, 31)) == 2 and trials.first(7).counts()[1].shape == (7, 4)
+    assert np.array_equal(trials.between(10, 31).counts()[0], counts[1][10:31])
+    assert len(trials.between(10, 31)) == 2 and trials.first(7).counts()[1].shape == (7, 4)
     assert np.array_equal(trials.counts(10)[2], counts[2][:30].reshape(3, 10, 4).sum(1))
 
 

@@ -57,17 +57,17 @@ def add(command) -> None:
         help="a simulation with the same seed, without the interventions: print how each unit's rate changed",
     )
     p.add_argument(
-        "--part",
-        type=_part,
+        "--share",
+        type=_share,
         default=(1, 1),
         metavar="I/N",
-        help="simulate share I of N; afterwards, the same command without --part joins them",
+        help="simulate share I of N; afterwards, the same command without --share joins them",
     )
     p.add_argument("--restart", action="store_true", help="discard an unfinished simulation and start again")
     override_argument(p, "e.g. generate.samples=4 'generate.interventions=[{do: silence, units: [3, 7]}]'")
 
 
-def _part(text: str) -> tuple[int, int]:
+def _share(text: str) -> tuple[int, int]:
     try:
         i, n = (int(x) for x in text.split("/"))
     except ValueError:
@@ -105,22 +105,22 @@ def run(args) -> None:
         identity["stimulus"] = p.rec.sha256()
     out = args.out or args.folder / "simulated.npz"
     parts = out.with_name(out.name + ".parts")
-    model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.part[0]))
-    share = ["{}-of-{}".format(*args.part)] if args.part[1] > 1 else []
+    model = load_model(bundle).to(simulation_device(p.config.train.accelerator, args.share[0]))
+    mine = ["{}-of-{}".format(*args.share)] if args.share[1] > 1 else []
     if args.restart and parts.exists():
         with only_process(parts, "simulating into"):
             shutil.rmtree(parts)
-    with only_process(parts, "simulating into", share):
+    with only_process(parts, "simulating into", mine):
         result = simulate(
             model,
             p,
             folder=parts,
             identity=identity,
-            part=args.part,
+            share=args.share,
             progress=not args.quiet,
         )
         if result is None:
-            print(f"share {args.part[0]} of {args.part[1]} is in {parts}; join the shares without --part")
+            print(f"share {args.share[0]} of {args.share[1]} is in {parts}; join the shares without --share")
             return
         out = write_recording(result.recording, out)
         shutil.rmtree(parts)
