@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused(saved, tmp_path):
     prepared = prepare(small_recording(), config(saved["vit"]))
     other = prepare(small_recording(), config(saved["dinov2"])).normalization
     features = prepared.builder.features
-    features.of = features.of | {"sha256": other["frames"]["backbone"]["sha256"]}
+    features.of = dataclasses.replace(features.of, sha256=other.frames.backbone.sha256)
     with pytest.raises(ConfigError, match="is not the one that the run was trained with"):
         prepared.builder(prepared.windows("train")[:4])
 
