@@ -249,8 +249,8 @@ def test_a_killed_simulation_of_traces_goes_on_to_the_identical_result(tmp_path,
     assert again.recording.sha256() == whole.recording.sha256()
     np.testing.assert_array_equal(again.recording.traces.values, whole.recording.traces.values)
     # shares of two processes make the same whole
-    for part in ((1, 2), (2, 2)):
-        assert run_of(model, p, c, folder=tmp_path / "shared", part=part) is None
+    for share in ((1, 2), (2, 2)):
+        assert run_of(model, p, c, folder=tmp_path / "shared", share=share) is None
     both = run_of(model, p, c, folder=tmp_path / "shared").recording
     np.testing.assert_allclose(both.traces.values, whole.recording.traces.values, rtol=1e-6)
     with pytest.raises(SimulationError, match="differs in seed"):
