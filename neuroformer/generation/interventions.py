@@ -209,7 +209,8 @@ class UnitInterventions:
         ident_QC = torch.from_numpy(np.asarray(ident_Q, np.int64))[:, None].expand(-1, len(cell_C))
         u = uniforms(self.seed, ident_QC, number, cell_C, FORCED).numpy()
         mean = one.value * self.dt
-        up_to = poisson.cdf(np.arange(int(poisson.isf(1e-17, mean)) + 2), mean)  # no draw lies beyond
+        most = poisson.isf(1e-17, mean) if mean > 0 else 0  # no draw lies beyond
+        up_to = poisson.cdf(np.arange(int(most) + 2), mean)
         return np.searchsorted(up_to, u, side="right").reshape(len(u), num_bins, -1)
 
 
