@@ -10,7 +10,7 @@ import yaml
 
 from neuroformer.cli import main
 from neuroformer.config import ConfigError, from_dict, load_config, read_yaml, to_dict
-from neuroformer.data.members import open_only, open_recordings
+from neuroformer.data.recordings import open_only, open_recordings
 from neuroformer.recording import RecordingError
 
 
