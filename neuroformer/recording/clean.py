@@ -179,8 +179,7 @@ def _disjoint(
         notes.append(f"{name}: {int(again.sum())} rows with the times of another were dropped")
         order, a, b = order[~again], a[~again], b[~again]
     # an interval around trials (a block, the session) is no trial: the rows within it are
-    earliest = np.minimum.accumulate(b[::-1])[::-1]
-    spans = np.r_[earliest[1:] <= b[:-1], False] if len(b) else np.zeros(0, bool)
+    spans = _spanning(a, b)
     if spans.any():
         i = order[np.flatnonzero(spans)[0]]
         notes.append(
@@ -199,6 +198,17 @@ def _disjoint(
         stop[order[:-1]] = np.minimum(stop[order[:-1]], start[order[1:]])
         order = order[stop[order] > start[order]]
     return order, stop
+
+
+def _spanning(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """(N,) whether a row holds two others whole, or one that begins with it; sorted by start, the longer one first."""
+    spans = np.zeros(len(start), bool)
+    earliest, second = np.inf, np.inf  # stops of the rows after this one
+    for i in range(len(start) - 1, -1, -1):
+        twins = i + 1 < len(start) and start[i + 1] == start[i] and stop[i + 1] <= stop[i]
+        spans[i] = twins or second <= stop[i]
+        earliest, second = min(earliest, stop[i]), min(second, max(earliest, stop[i]))
+    return spans
 
 
 def plain(values: Any) -> np.ndarray:

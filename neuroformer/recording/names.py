@@ -68,4 +68,4 @@ def tree(value: Any) -> Any:
 def natural(text: Any) -> list[Any]:
     """A key that sorts ``trial_9`` before ``trial_10``."""
     parts = re.split(r"(\d+)", str(text))
-    return [(0, int(p), p) if p.isdigit() else (1, 0, p) for p in parts]
+    return [*((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts), (2, 0, str(text))]

@@ -99,7 +99,7 @@ class Recording:
         set_("trials", {k: names.words(v) for k, v in self.trials.items()})
         table = lambda t: {names.printable(k): names.words(v) for k, v in t.items()}
         set_("intervals", {names.printable(n): table(t) for n, t in self.intervals.items()})
-        notes = [f"'{names.printable(old)}' is called '{new}' here" for old, new in renamed.items()]
+        notes = [f"{ascii(old)} is called '{new}' here" for old, new in renamed.items()]
         facts = names.tree(self.meta)
         set_("meta", facts | {"notes": [*facts.get("notes", ()), *notes]} if notes else facts)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from neuroformer.recording.clock import NANOSECONDS, nanoseconds
 from neuroformer.recording.frames import in_native_order
+from neuroformer.recording.names import printable
 from neuroformer.recording.validation import RecordingError, numbers
 
 
@@ -42,6 +43,8 @@ class BehaviorVariable:
 
     def __post_init__(self):
         object.__setattr__(self, "times", numbers("behavior times", self.times, np.float64))
+        object.__setattr__(self, "unit", printable(self.unit))
+        object.__setattr__(self, "columns", tuple(map(printable, self.columns)))
         values = numbers("a behavior variable", self.values, np.float32)
         infinite = np.isinf(values)
         values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
@@ -219,6 +222,7 @@ class Traces:
 
     def __post_init__(self):
         object.__setattr__(self, "times", numbers("trace times", self.times, np.float64))
+        object.__setattr__(self, "unit", printable(self.unit))
         object.__setattr__(self, "values", numbers("traces", self.values, np.float32))
 
     @property

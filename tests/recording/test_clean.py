@@ -48,3 +48,36 @@ def test_intervals():
     assert clean.table("t", {"start": [1.0], "stop": [np.nan]}, notes, disjoint=False) is None
     got = clean.without(clean.union(np.array([[5.0, 9], [0, 2], [2, 4]])), np.array([[1.0, 6.0], [8, 8.5]]))
     assert got.tolist() == [[0, 1], [6, 8], [8.5, 9]]
+
+
+def test_a_row_that_spans_trials_is_none():
+    notes = []
+    columns = {"start": [0.0, 0, 20, 40, 60, 20], "stop": [100.0, 10, 30, 50, 70, 30]}
+    out = clean.table("trials", columns, notes, disjoint=True)
+    assert out["start"].tolist() == [0, 20, 40, 60] and out["stop"].tolist() == [10, 30, 50, 70]
+    assert "1 rows with the times of another were dropped" in notes[0]
+    assert "1 of 5 rows that span others were dropped (first: 0 to 100 s)" in notes[1] and len(notes) == 2
+    # whatever is not dropped is disjoint, and a row of the file unless it ran into the next one
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        start = rng.integers(0, 30, 12).astype(float)
+        got = clean.table("t", {"start": start, "stop": start + rng.integers(1, 12, 12)}, [], disjoint=True)
+        assert (got["start"][1:] >= got["stop"][:-1]).all() and (got["stop"] > got["start"]).all()
+
+
+def test_trials_that_tile_time_touch_in_any_type_of_numbers():
+    for dtype in (np.float64, np.float32):
+        start = (np.arange(200) * 2.2).astype(dtype)
+        notes = []
+        out = clean.table("t", {"start": start, "stop": start + dtype(2.2)}, notes, disjoint=True)
+        assert notes == [] and np.array_equal(out["stop"][:-1], out["start"][1:])
+
+
+def test_times_that_lost_milliseconds_are_said():
+    notes = []
+    clean.variable("v", np.arange(100, 140, dtype=np.float16), np.arange(40.0), notes)
+    assert "float16" in notes[0] and "125 ms" in notes[0]
+    clean.spikes(np.array([1e5], np.float32), np.array([0]), notes)
+    assert "float32" in notes[1] and "7.81 ms" in notes[1]
+    turned = clean.variable("v", np.arange(9.0), np.zeros((2, 9)), notes)
+    assert turned.values.shape == (9, 2) and "transposed" in notes[2]

@@ -290,8 +290,9 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
         _count(a, "n_trials", "how many trials there are"),
     )
     duration = _positive(a, "trial_duration", "seconds")
-    if trial.shape != times.shape:
-        raise RecordingError(f"spike_trials has shape {trial.shape}, spike_times {times.shape}; expected alike")
+    if not trial.shape == times.shape == np.shape(units):
+        shapes = f"{trial.shape}, spike_times {times.shape}, spike_units {np.shape(units)}"
+        raise RecordingError(f"spike_trials has shape {shapes}; expected alike")
     if len(trial) and (trial.min() < 0 or trial.max() >= count):
         raise RecordingError(f"spike_trials runs to {trial.max()}, but n_trials is {count}")
     outside = (times < 0) | (times > duration)
