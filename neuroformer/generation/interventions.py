@@ -26,6 +26,7 @@ from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 from neuroformer.recording.frames import JoinedFrames
 
 ON_UNITS = ("silence", "clamp", "drive")
+MOST_IN_BIN = 10_000  # spikes that a unit may be driven or clamped to
 RECORDED = -1.0  # the value of a clamp to the recorded spikes
 
 
@@ -170,12 +171,18 @@ class UnitInterventions:
     Raises
     ------
     ConfigError
-        A unit that is not there.
+        A unit that is not there, or a rate beyond ``MOST_IN_BIN`` spikes a bin.
     """
 
     def __init__(self, interventions: Sequence[InterventionConfig], num_units: int, dt: float, seed: int):
         self.interventions = on_units(interventions, num_units)
         self.num_units, self.dt, self.seed = num_units, dt, seed
+        for one in self.interventions:
+            if one.value * dt > MOST_IN_BIN:
+                raise ConfigError(
+                    f"generate.interventions: {one.do} at {one.value:g} Hz is {one.value * dt:,.0f} spikes of a unit in "
+                    f"each bin of {dt:g} s; expected {MOST_IN_BIN:,} at most"
+                )
 
     def __bool__(self) -> bool:
         return bool(self.interventions)
@@ -209,8 +216,8 @@ class UnitInterventions:
         ident_QC = torch.from_numpy(np.asarray(ident_Q, np.int64))[:, None].expand(-1, len(cell_C))
         u = uniforms(self.seed, ident_QC, number, cell_C, FORCED).numpy()
         mean = one.value * self.dt
-        most = poisson.isf(1e-17, mean) if mean > 0 else 0  # no draw lies beyond
-        up_to = poisson.cdf(np.arange(int(most) + 2), mean)
+        most = int(mean + 12 * mean**0.5) + 64  # no draw lies beyond
+        up_to = poisson.cdf(np.arange(most), mean)
         return np.searchsorted(up_to, u, side="right").reshape(len(u), num_bins, -1)
 
 

@@ -168,3 +168,21 @@ def test_golden_autocorrelation_time():
     t = np.arange(len(x)) * 0.05
     rec = replace(small_recording(frames=False), behavior={"x": BehaviorVariable(t, x)}, domain=np.array([[0, t[-1]]]))
     assert autocorrelation_time(rec, "x", 0.05) == pytest.approx(0.475, abs=0.06)
+
+
+def test_the_configuration_s_split_is_looked_at():
+    rec, config = demo(), demo_config(claim="stimuli")
+    assert {f.name for f in audit(rec, config).findings} == {f.name for f in of_config(rec, config).findings}
+    assert "shared_stimulus" in names(audit(rec, config), "leak")
+    assert "split" not in audit(rec, config, parts={}).facts and "split" not in audit(rec).facts
+
+
+def test_a_part_of_one_stretch_or_with_a_condition_of_its_own_is_noted():
+    rec = small_recording(num_trials=20, frames=False)
+    half = replace(rec, trials={**rec.trials, "rule": np.repeat(["go", "nogo"], [16, 4]), "mixed": np.arange(20) % 2})
+    config = small_config(window={"frames": 0.0}, loss={"contrast": []}, split={"block": 8.0})
+    found = audit(half, config)
+    assert found.named("single_stretch").values["seconds"].keys() == {"valid", "test"}
+    assert found.named("condition_in_one_part").values == {"column": "rule", "part_of_value": {"nogo": "test"}}
+    short = small_config(window={"frames": 0.0}, loss={"contrast": []}, split={"block": 1.0})
+    assert audit(rec, short).named("single_stretch") is None

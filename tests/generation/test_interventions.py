@@ -253,3 +253,13 @@ def test_interventions_survive_the_configuration_file():
     config = from_dict({"generate": {"interventions": [{"do": "drive", "units": [3, 7], "value": 5}]}})
     assert config.generate.interventions[0] == change("drive", units=(3, 7), value=5.0)
     assert from_dict(to_dict(config)) == config
+
+
+@pytest.mark.parametrize("expected", [0.5, 90.0, 700.0])
+def test_a_driven_unit_fires_as_often_as_it_is_told(expected):
+    one = change("drive", units=(1,), value=expected / 0.01)
+    net, p = small_model()
+    changes = UnitInterventions([one], 3, 0.01, seed=0)
+    cells = changes.window(0, 4, np.arange(50), p.index, np.zeros(50, int), np.zeros(50, int)).forced_QF
+    counts = (cells < 12).sum() / (50 * 4)
+    assert counts == pytest.approx(expected, abs=6 * np.sqrt(expected / 200))

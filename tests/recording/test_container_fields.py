@@ -1,5 +1,7 @@
 """Traces, named intervals, spikes checked once, and names in .npz files."""
 
+import time
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -132,3 +134,31 @@ def test_columns_of_trials_are_variables_within_their_trials():
     assert "columns choice, rule (empty, right), place" in repr(rec)
     with pytest.raises(RecordingError, match="it has: choice, rule, trial_time"):
         rec.variable("start")
+
+
+def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_refused_unread(tmp_path):
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z, z.open("spike_times.npy", "w", force_zip64=True) as f:
+        np.lib.format.write_array_header_1_0(f, {"descr": "<f8", "fortran_order": False, "shape": (20 << 20,)})
+        for _ in range(20):
+            f.write(bytes(8 << 20))
+    started = time.perf_counter()
+    with pytest.raises(
+        RecordingError, match="array 'spike_times' takes 0.168 GB, 1,0.. times what it takes in the file"
+    ):
+        open_recording(path)
+    assert time.perf_counter() - started < 1
+
+
+def test_matrices_stored_the_other_way_round_are_turned_and_said():
+    rng = np.random.default_rng(0)
+    counts, speed = rng.poisson(1.0, (4, 300)), rng.normal(size=(300, 2))
+    right = {"spikes": counts, "spikes_dt": 0.1, "unit_ids": np.arange(4), "speed": speed}
+    right |= {"speed_times": np.arange(300) * 0.1, "traces": rng.normal(size=(300, 4)), "traces_times": np.arange(300)}
+    right |= {"frames": rng.normal(size=(30, 5, 6)), "frames_times": np.arange(30)}
+    expected = from_arrays(right)
+    for key in ("spikes", "speed", "traces", "frames"):
+        turned = np.moveaxis(right[key], 0, 2) if key == "frames" else right[key].T
+        got = from_arrays(right | {key: turned})
+        assert got.sha256() == expected.sha256()
+        assert any(f"'{key}' has shape" in note and "transposed" in note for note in got.meta["notes"])
