@@ -149,8 +149,8 @@ def _shared(shared: Mapping[str, float], config: Config) -> Finding | None:
             "shared_stimulus",
             "leak",
             f"{said} were shown in training",
-            "split.claim says 'stimuli': hold out whole stimuli (split.by: trials and a pattern that keeps all "
-            "repeats of one in one part), or claim 'repeats'",
+            "split.claim says 'stimuli': hold out whole stimuli (split.by: trials and split.hold_out, a column that "
+            "names them), or claim 'repeats'",
             dict(shared),
         )
     return Finding(
