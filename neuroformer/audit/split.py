@@ -181,7 +181,7 @@ class SplitAudit:
         controls: dict[str, Any] = {}
         for target in self.config.targets:
             variable = self.rec.variable(target.name)
-            read = variable.interpolate if target.kind == "regression" else variable.hold
+            read = variable.interpolate if target.kind == "regression" else variable.hold_label
             y, true = (read(t) for t in ends)
             kind = "classification" if target.kind == "classification" else "regression"
             if target.kind == "circular":  # a point on the circle is regressed as its cosine and sine

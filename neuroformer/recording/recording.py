@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import describe, names, validation
-from neuroformer.recording.clock import closed_up
+from neuroformer.recording.clock import NANOSECONDS, closed_up, nanoseconds
 from neuroformer.recording.series import BehaviorVariable, FrameSeries, Traces
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 
@@ -100,7 +100,10 @@ class Recording:
         table = lambda t: {names.printable(k): names.words(v) for k, v in t.items()}
         set_("intervals", {names.printable(n): table(t) for n, t in self.intervals.items()})
         notes = [f"{ascii(old)} is called '{new}' here" for old, new in renamed.items()]
-        facts = names.tree(self.meta)
+        try:
+            facts = names.tree(self.meta)
+        except RecursionError:
+            raise RecordingError("meta is nested too deeply; expected facts that a person can read") from None
         set_("meta", facts | {"notes": [*facts.get("notes", ()), *notes]} if notes else facts)
 
     def _close_up_trials(self) -> None:
@@ -223,7 +226,7 @@ class Recording:
     ) -> BehaviorVariable:
         """One value a trial, or the time in it."""
         starts, stops = self.trial_intervals.T
-        counts = np.ceil((stops - starts) * rate_hz).astype(int)
+        counts = -(-nanoseconds(stops - starts) // round(NANOSECONDS / rate_hz))
         # one ramp a trial; a trial's last sample stays clear of the next one's first
         ramps = [np.arange(n) / rate_hz for n in counts]
         times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
@@ -236,7 +239,7 @@ class Recording:
 
         This is what a simulation may look at.
         """
-        count = int(np.searchsorted(self.spike_times, time, side="left"))
+        count = int(np.searchsorted(self.spike_times, time - 0.5 / NANOSECONDS, side="left"))
         return replace(
             self,
             spike_times=self.spike_times[:count],

@@ -232,5 +232,5 @@ class Traces:
 
     def before(self, time: float) -> Traces | None:
         """The samples before ``time``; None where there are none."""
-        count = int(np.searchsorted(self.times, time, side="left"))
+        count = int(np.searchsorted(self.times, time - 0.5 / NANOSECONDS, side="left"))
         return Traces(self.times[:count], self.values[:count], self.unit) if count else None

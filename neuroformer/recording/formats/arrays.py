@@ -332,8 +332,8 @@ def _positive(a: Mapping[str, Any], key: str, meaning: str) -> float:
 def _meta(a: Mapping[str, Any]) -> dict[str, Any]:
     try:
         meta = json.loads(str(a["meta"])) if "meta" in a else {}
-    except json.JSONDecodeError as e:
-        raise RecordingError(f"'meta' is not JSON: {e}") from None
+    except (json.JSONDecodeError, RecursionError) as e:
+        raise RecordingError(f"'meta' is no JSON that can be read: {e}") from None
     if not isinstance(meta, dict):
         raise RecordingError(f"'meta' is a JSON {type(meta).__name__}; expected an object")
     return meta

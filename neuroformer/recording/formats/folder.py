@@ -170,7 +170,7 @@ def _descr(value: Any) -> Any:
 def _manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise RecordingError(f"{path / MANIFEST} cannot be read: {e}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != _FORMAT:
         raise RecordingError(f'{path / MANIFEST} is not a recording\'s; expected "format": "{_FORMAT}"')
