@@ -1,39 +1,38 @@
-"""Baselines that try as hard as the model: the same moments, bins, lookahead, split and normalisation.
+"""Baselines that try as hard as the model: the same moments, lookahead, split and normalisation.
 
-Each one's hyperparameters (lags, bins, penalties, sizes, epochs) are chosen by cross-validation over contiguous
-stretches of the training moments, with gaps; no other moment has a say.
+Each one's hyperparameters (lags, bins, penalties, sizes, updates) are chosen by cross-validation over contiguous
+stretches of the training moments, with gaps; no other moment is looked at. Time and memory are bounded, whatever the
+number of units and of moments: large populations enter through their patterns, searches see evenly spaced moments.
 
 Shape suffixes: V values, U units, C columns.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from neuroformer.baselines.features import (
-    NUM_BINS,
-    Binning,
-    Samples,
-    SpikeCounts,
-    binnings,
-    contiguous_folds,
-)
+from neuroformer.baselines.bayes import BayesMethod
+from neuroformer.baselines.features import MOST_CELLS, Binning, Samples, SpikeCounts, binnings, contiguous_folds
 from neuroformer.baselines.kalman import KalmanMethod
-from neuroformer.baselines.linear import GlmMethod, LassoMethod, Predict, RidgeMethod
+from neuroformer.baselines.kernel_ridge import KernelRidgeMethod
+from neuroformer.baselines.linear import GlmMethod, LassoMethod, Predict, RidgeMethod, WienerCascadeMethod
 from neuroformer.baselines.networks import GruMethod, MlpMethod
 from neuroformer.config import Config
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.metrics import target_score
 
 Kind = Literal["regression", "classification"]
-FAST = ("ridge", "lasso", "kalman")
-ALL = ("ridge", "lasso", "glm", "kalman", "mlp", "gru")
+FAST = ("ridge", "lasso", "kalman", "wiener_cascade", "kernel_ridge", "bayes", "mlp")
+ALL = (*FAST, "glm", "gru")
 CLASSIFIERS = ("ridge", "mlp", "gru")
-_FOLDS = {"mlp": 3, "gru": 3}  # others: 5, they are quick
-_TUNE_VALUES = 40_000  # values the search sees, evenly chosen; the final fit sees all
+_FOLDS = {"mlp": 3, "gru": 3, "kernel_ridge": 3}  # others: 5, they are quick
+_SEARCH_WORK = 6e9  # moments x features squared that a search sees in one fit
+_LEAST_MOMENTS = 2_000  # that a search sees in any case, if there are as many
+_FINEST_S = 0.05  # seconds; the bin before the moment, where lags have several resolutions
 
 
 class Method(Protocol):
@@ -49,13 +48,15 @@ class Method(Protocol):
 
 
 class Baseline:
-    """A fitted baseline; :func:`fit_baseline` makes it.
+    """A fitted baseline; :meth:`Baselines.fit` makes it.
 
     Attributes
     ----------
     choice : dict
-        ``lag_s``, ``width_s``, ``num_bins``, ``setting`` (penalty, noise or epochs), what else the method chose, and
-        ``cv_score`` (mean over folds of R2 over columns, or of balanced accuracy).
+        ``lags`` in words, ``lag_s``, ``num_bins``, ``setting`` (penalty, noise or updates), what else the method chose;
+        ``patterns``, how many patterns stand for the units (0: the units themselves); ``moments`` of the final fit;
+        ``cv_score`` (mean over folds of R2 over columns, or of balanced accuracy); ``fits``, how many models were
+        fitted in all, and ``seconds``.
     """
 
     def __init__(self, name: str, counts: SpikeCounts, binning: Binning, predict: Predict, choice: dict[str, Any]):
@@ -67,9 +68,170 @@ class Baseline:
 
         ``index`` replaces the recording's spikes, on the same segments.
         """
-        counts = self._counts if index is None else SpikeCounts(index, self._counts.shape)
-        x = counts(windows, self._binning)
+        c = self._counts
+        counts = c if index is None else SpikeCounts(index, c.shape, c.pattern_UQ)
+        x = counts(windows, self._binning, self.name == "bayes")
         return self._predict(Samples(x, windows, np.zeros((len(windows), 0))))
+
+
+class Baselines:
+    """Baselines of one variable on the same labelled moments; what one search found is not searched again.
+
+    Parameters
+    ----------
+    index : SpikeIndex
+    windows : Windows
+        A label belongs to each window's end.
+    labels_VC : NaN where it is missing: those moments are left out
+    shape, config : as for the model; ``shape.ahead`` is the lookahead, ``shape.current`` the step from one decoded
+        moment to the next, ``config.decode.lags`` the lags
+    kind : "regression" or "classification" (one column of whole numbers)
+    seed : of the networks
+
+    Raises
+    ------
+    ValueError
+        Labels that do not fit the windows, or fewer than two labels.
+    """
+
+    def __init__(
+        self,
+        index: SpikeIndex,
+        windows: Windows,
+        labels_VC: np.ndarray,
+        shape: WindowShape,
+        config: Config,
+        *,
+        kind: Kind = "regression",
+        seed: int = 0,
+    ):
+        self.index, self.shape, self.config, self.kind, self.seed = index, shape, config, kind, seed
+        self.windows, self.y = _labelled(windows, labels_VC)
+        self.counts = SpikeCounts.for_windows(index, shape, self.windows)
+        self.reach = round(max(config.decode.lags) / shape.dt) + shape.ahead
+        self._ridge: dict[Binning, float] = {}
+        self._fits = 0
+
+    def fit(self, name: str) -> Baseline:
+        """Tune one of :data:`ALL` by nested cross-validation, and fit it on all moments.
+
+        Raises
+        ------
+        ValueError
+            An unknown name, or a method that does not decode such a variable.
+        """
+        method, self._fits, start = self._method(name), 0, time.perf_counter()
+        best: tuple[float, Binning, dict, Any] | None = None
+        for binning in self._binnings(name):
+            samples = self._samples(binning, name, search=True)
+            folds = contiguous_folds(samples.windows, self.index, self.reach, _FOLDS.get(name, 5))
+            for params in method.candidates(self.kind):
+                score, setting = self._cross_validate(method, samples, folds, params)
+                if name == "ridge":
+                    self._ridge[binning] = score
+                if best is None or score > best[0]:
+                    best = (score, binning, params, setting)
+        assert best is not None
+        score, binning, params, setting = best
+        samples = self._samples(binning, name)
+        predict = method.fit(samples, self.kind, params, setting)
+        width = samples.x_VBU.shape[2]
+        choice = {
+            "lags": binning.describe(self.shape.dt),
+            "lag_s": binning.lag * self.shape.dt,
+            "num_bins": len(binning.widths),
+            "setting": setting,
+            **params,
+            "patterns": width if width != self.index.num_units else 0,
+            "moments": len(samples),
+            "cv_score": score,
+            "fits": self._fits + 1,
+            "seconds": time.perf_counter() - start,
+        }
+        return Baseline(name, self.counts, binning, predict, choice)
+
+    def decodes(self, name: str) -> bool:
+        """Whether there is such a baseline for the variable."""
+        if self.kind == "classification":
+            return name in CLASSIFIERS
+        return name in ALL and (name != "bayes" or self.y.shape[1] <= 2)
+
+    def _method(self, name: str) -> Method:
+        if not self.decodes(name):
+            known = [n for n in ALL if self.decodes(n)]
+            columns = f" of {self.y.shape[1]} columns" if name == "bayes" else ""
+            raise ValueError(f"no baseline '{name}' for a {self.kind}{columns}; there are: {', '.join(known)}")
+        return {
+            "ridge": RidgeMethod,
+            "lasso": LassoMethod,
+            "glm": GlmMethod,
+            "wiener_cascade": WienerCascadeMethod,
+            "bayes": BayesMethod,
+            "kalman": lambda: KalmanMethod(self.shape.current),
+            "kernel_ridge": lambda: KernelRidgeMethod(self.seed),
+            "mlp": lambda: MlpMethod(self.seed),
+            "gru": lambda: GruMethod(both_ways=self.shape.ahead > 0, seed=self.seed),
+        }[name]()
+
+    def _binnings(self, name: str) -> list[Binning]:
+        """What a method tries: ridge and kernels all binnings; a filter and Bayes single bins; a recurrence fine ones; the
+        others ridge's two best."""
+        shape, lags = self.shape, sorted(self.config.decode.lags)
+        tick = lambda seconds: max(1, round(seconds / shape.dt))
+        finest = tick(_FINEST_S)
+        if name == "kalman":
+            return [Binning((width,)) for width in dict.fromkeys(max(1, f * shape.current) for f in (1, 2, 4, 8))]
+        if name == "bayes":
+            return [Binning((width,)) for width in dict.fromkeys(map(tick, lags))]
+        if name == "gru":
+            width = max(shape.current, finest)
+            return list(dict.fromkeys(Binning((width,) * max(2, round(tick(lag) / width))) for lag in lags[-2:]))
+        if name == "kernel_ridge":
+            return binnings(self.config, shape.dt, finest, (1, 2))
+        every = binnings(self.config, shape.dt, finest, (1,) if self.kind == "classification" else (1, 5))
+        if name == "ridge":
+            return every
+        ridge = RidgeMethod()
+        for binning in every:
+            if binning not in self._ridge:
+                samples = self._samples(binning, name, search=True)
+                folds = contiguous_folds(samples.windows, self.index, self.reach, 5)
+                self._ridge[binning], _ = self._cross_validate(ridge, samples, folds, {})
+        return sorted(every, key=lambda b: -self._ridge[b])[:2]
+
+    def _samples(self, binning: Binning, name: str, search: bool = False) -> Samples:
+        """Labelled moments under a binning, evenly thinned to what the budget allows."""
+        whole, units = name == "bayes", self.index.num_units
+        one = self.counts(self.windows[:1], binning, whole)
+        size = one.shape[1] * (units if whole else one.shape[2])
+        most = MOST_CELLS // size
+        if search and name != "kalman":  # whose work does not grow with features squared
+            most = min(most, max(_LEAST_MOMENTS, int(_SEARCH_WORK / size**2)))
+        rows = self._thinned(most, name == "kalman")
+        windows = self.windows[rows]
+        return Samples(self.counts(windows, binning, whole), windows, self.y[rows])
+
+    def _thinned(self, most: int, steps: bool) -> np.ndarray:
+        """Rows of at most so many moments, evenly; with ``steps`` these go on being a step apart."""
+        rows = np.arange(len(self.windows))
+        if len(rows) <= most:
+            return rows
+        if not steps:
+            return rows[:: -(-len(rows) // most)]
+        phase = self.windows.tick % self.shape.current
+        kept = np.unique(phase)[:: max(1, round(len(rows) / most))]
+        return rows[np.isin(phase, kept)][:most]
+
+    def _cross_validate(self, method: Method, samples: Samples, folds, params: dict) -> tuple[float, Any]:
+        """Best (mean score over folds, setting). A fold whose labels do not vary is left out."""
+        scores: dict[Any, list[float]] = {}
+        for train, held in folds:
+            for setting, predicted in method.path(samples[train], samples[held], self.kind, params):
+                scores.setdefault(setting, []).append(target_score(self.kind, samples.y_VC[held], predicted))
+                self._fits += 1
+        means = {s: float(np.mean([v for v in each if np.isfinite(v)] or [0.0])) for s, each in scores.items()}
+        setting = max(means, key=lambda s: means[s])
+        return means[setting], setting
 
 
 def fit_baseline(
@@ -83,88 +245,18 @@ def fit_baseline(
     kind: Kind = "regression",
     seed: int = 0,
 ) -> Baseline:
-    """Tune one of :data:`ALL` by nested cross-validation on labelled moments, and fit it on all of them.
-
-    Parameters
-    ----------
-    name : a name in :data:`ALL` (class labels: in :data:`CLASSIFIERS`)
-    index : SpikeIndex
-    windows : Windows
-        A label belongs to each window's end.
-    labels_VC : NaN where it is missing: those moments are left out
-    shape, config : as for the model; ``shape.ahead`` is the lookahead, ``config.decode.lags`` the lags
-    kind : "regression" or "classification" (one column of whole numbers)
-    seed : of the networks
-
-    Raises
-    ------
-    ValueError
-        An unknown name, labels that do not fit the windows, or fewer than two labels.
-    """
-    method = _method(name, kind, shape, seed)
-    windows, y = _labelled(windows, labels_VC)
-    few, y_few = _evenly(windows, y)
-    counts = SpikeCounts(index, shape)
-    reach = round(max(config.decode.lags) / shape.dt) + shape.ahead
-    folds = contiguous_folds(few, index, reach, _FOLDS.get(name, 5))
-    best: tuple[float, Binning, dict, Any] | None = None
-    for binning in _search_binnings(name, config, shape, few, y_few, counts, folds, kind):
-        samples = Samples(counts(few, binning), few, y_few)
-        for params in method.candidates(kind):
-            score, setting = _cross_validate(method, samples, folds, kind, params)
-            if best is None or score > best[0]:
-                best = (score, binning, params, setting)
-    assert best is not None
-    score, binning, params, setting = best
-    predict = method.fit(Samples(counts(windows, binning), windows, y), kind, params, setting)
-    choice = {
-        "lag_s": binning.width * binning.num_bins * shape.dt,
-        "width_s": binning.width * shape.dt,
-        "num_bins": binning.num_bins,
-        "setting": setting,
-        **params,
-        "cv_score": score,
-    }
-    return Baseline(name, counts, binning, predict, choice)
+    """One of :class:`Baselines`, by name."""
+    return Baselines(index, windows, labels_VC, shape, config, kind=kind, seed=seed).fit(name)
 
 
-def _method(name: str, kind: str, shape: WindowShape, seed: int) -> Method:
-    known = CLASSIFIERS if kind == "classification" else ALL
-    if name not in known:
-        raise ValueError(f"no baseline '{name}' for a {kind}; there are: {', '.join(known)}")
-    if name == "mlp":
-        return MlpMethod(seed)
-    if name == "gru":
-        return GruMethod(both_ways=shape.ahead > 0, seed=seed)
-    return {"ridge": RidgeMethod, "lasso": LassoMethod, "glm": GlmMethod, "kalman": KalmanMethod}[name]()
-
-
-def _search_binnings(name, config, shape, windows, y, counts, folds, kind) -> list[Binning]:
-    """What a method tries: ridge all binnings; a filter single bins; a recurrence fine ones; the slow ones ridge's two best."""
-    if name == "kalman":
-        widths = dict.fromkeys(max(1, round(f * shape.current)) for f in (1, 2, 4, 8))
-        return [Binning(width, 1) for width in widths]
-    every = binnings(config, shape.dt, NUM_BINS[::2] if kind == "classification" else NUM_BINS)
-    if name == "ridge":
-        return every
-    if name == "gru":
-        longest = sorted(config.decode.lags)[-2:]
-        width = max(1, round(max(shape.current, 0.05 / shape.dt)))
-        return list(dict.fromkeys(Binning(width, max(2, round(lag / shape.dt / width))) for lag in longest))
-    ridge = RidgeMethod()
-    scores = {b: _cross_validate(ridge, Samples(counts(windows, b), windows, y), folds, kind, {})[0] for b in every}
-    return sorted(scores, key=lambda b: -scores[b])[:2]
-
-
-def _cross_validate(method: Method, samples: Samples, folds, kind: str, params: dict) -> tuple[float, Any]:
-    """Best (mean score over folds, setting). A fold whose labels do not vary has no say."""
-    scores: dict[Any, list[float]] = {}
-    for train, held in folds:
-        for setting, predicted in method.path(samples[train], samples[held], kind, params):
-            scores.setdefault(setting, []).append(target_score(kind, samples.y_VC[held], predicted))
-    means = {s: float(np.mean([v for v in each if np.isfinite(v)] or [0.0])) for s, each in scores.items()}
-    setting = max(means, key=lambda s: means[s])
-    return means[setting], setting
+def in_words(choice: dict[str, Any]) -> str:
+    """What a baseline chose, in short."""
+    options = {k: v for k, v in choice.items() if k in ("hidden", "decay", "dropout", "kernel_width", "bandwidth")}
+    text = "; ".join([choice["lags"], *(f"{k} {v}".replace("_", " ") for k, v in options.items())])
+    setting = choice["setting"]
+    parts = setting if isinstance(setting, tuple) else (setting,)
+    text += "; " + ", ".join(f"{x:.3g}" if isinstance(x, float) else str(x) for x in parts)
+    return text + (f"; {choice['patterns']} patterns of units" if choice["patterns"] else "")
 
 
 def _labelled(windows: Windows, labels_VC: np.ndarray) -> tuple[Windows, np.ndarray]:
@@ -179,8 +271,3 @@ def _labelled(windows: Windows, labels_VC: np.ndarray) -> tuple[Windows, np.ndar
         )
     order = known[np.lexsort((windows.tick[known], windows.segment[known]))]
     return windows[order], y[order]
-
-
-def _evenly(windows: Windows, y: np.ndarray) -> tuple[Windows, np.ndarray]:
-    step = -(-len(windows) // _TUNE_VALUES)
-    return windows[::step], y[::step]

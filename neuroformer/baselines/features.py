@@ -1,6 +1,6 @@
-"""What every baseline sees: square-root spike counts in equal bins around each decoded moment.
+"""What every baseline sees: square-root spike counts in bins before each decoded moment.
 
-Shape suffixes: V decoded values, B count bins, U units, C columns.
+Shape suffixes: V decoded values, B count bins, U units (or patterns of them), C columns.
 """
 
 from __future__ import annotations
@@ -9,51 +9,117 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuroformer.baselines.glm.spikes import spikes_around
+from neuroformer.baselines.patterns import unit_patterns
 from neuroformer.config import Config
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 
-NUM_BINS = (1, 2, 5, 10)  # count bins that a lag may be cut into
+MOST_FEATURES = 2400  # bins x units; with more, the population enters through its patterns
+MOST_CELLS = 40_000_000  # moments x bins x units that a fit sees; of more moments, evenly spaced ones
+_GROWTH = 1.6  # of each bin's width over that of the bin after it, where lags have several resolutions
+_MOST_BINS = 10  # that a binning is expected to have
+_CHUNK = 4_000_000  # cells that are counted at once
 
 
 @dataclass(frozen=True)
 class Binning:
-    """``num_bins`` bins of ``width`` ticks before a moment; those after it, with lookahead, are about as wide."""
+    """Widths in ticks of the bins before a moment, the latest first; those after it, with lookahead, are about as wide
+    as that one."""
 
-    width: int
-    num_bins: int
+    widths: tuple[int, ...]
+
+    @classmethod
+    def even(cls, lag: int, number: int) -> Binning:
+        return cls((max(1, round(lag / number)),) * number)
+
+    @classmethod
+    def graded(cls, lag: int, finest: int) -> Binning:
+        """Fine near the moment, coarse far away."""
+        widths: list[int] = []
+        while sum(widths) < lag:
+            widths.append(max(1, round(finest * _GROWTH ** len(widths))))
+        widths[-1] -= sum(widths) - lag
+        if len(widths) > 1 and widths[-1] < widths[-2] / 2:
+            widths[-2:] = [widths[-2] + widths[-1]]
+        return cls(tuple(widths))
+
+    @property
+    def lag(self) -> int:
+        return sum(self.widths)
+
+    def describe(self, dt: float) -> str:
+        """In words, such as "1 s in 5 bins of 0.2 s"."""
+        text, first, last = f"{self.lag * dt:g} s", self.widths[0] * dt, self.widths[-1] * dt
+        if len(self.widths) == 1:
+            return f"{text} in 1 bin"
+        return f"{text} in {len(self.widths)} bins of {first:g}{'' if first == last else f' to {last:g}'} s"
 
 
 class SpikeCounts:
-    """Square-root spike counts in equal bins around the moment at which a window ends.
+    """Square-root spike counts around the moment at which a window ends.
 
     Parameters
     ----------
     index : SpikeIndex
     shape : WindowShape
         The label belongs to a window's end; no spike at or after it plus ``shape.ahead`` bins is counted.
+    pattern_UQ : patterns over units, strongest first, which stand for the units where ``bins x units`` would be more than
+        :data:`MOST_FEATURES`
     """
 
-    def __init__(self, index: SpikeIndex, shape: WindowShape):
-        self.index, self.shape = index, shape
-        # a 0 ahead of the running sum: the count of [a, b) is total[b] - total[a]
-        self._total = np.zeros((index.total_ticks + 1, index.num_units), np.int32)
-        np.cumsum(index.counts(), axis=0, out=self._total[1:], dtype=np.int32)
+    def __init__(self, index: SpikeIndex, shape: WindowShape, pattern_UQ: np.ndarray | None = None):
+        self.index, self.shape, self.pattern_UQ = index, shape, pattern_UQ
 
-    def __call__(self, windows: Windows, binning: Binning) -> np.ndarray:
-        """(V, B, U) float32, the latest bin last; 0 outside the segment."""
-        base = self.index.base[windows.segment]
-        end = base + windows.tick + self.shape.current
+    @classmethod
+    def for_windows(cls, index: SpikeIndex, shape: WindowShape, windows: Windows) -> SpikeCounts:
+        """With the patterns of a large population around some moments."""
+        if _MOST_BINS * index.num_units <= MOST_FEATURES:
+            return cls(index, shape)
+        stretch = max(shape.current, round(0.25 / shape.dt))
+        end = windows.tick + shape.current
+        start = np.maximum(end - stretch, 0)
+        first = np.concatenate([[True], (np.diff(windows.segment) != 0) | (np.diff(start) < 0)])
+        later, keep = start[0] - stretch, []
+        for row in range(len(windows)):  # stretches that do not overlap
+            if first[row] or start[row] >= later:
+                keep.append(row)
+                later = start[row] + stretch
+        blocks = np.stack([windows.segment[keep], start[keep], start[keep] + stretch], 1)
+        return cls(index, shape, unit_patterns(index, blocks, stretch, MOST_FEATURES // 8).astype(np.float32))
+
+    def __call__(self, windows: Windows, binning: Binning, whole: bool = False) -> np.ndarray:
+        """(V, B, U) float32, the latest bin last; 0 outside the segment. ``whole`` keeps the units in any case."""
+        edges = self._edges(binning)
+        low, high, units = int(edges[0]), int(edges[-1]), self.index.num_units
+        of_tick = np.searchsorted(edges, np.arange(low, high), side="right") - 1
+        bins = len(edges) - 1
+        project = None
+        if not whole and self.pattern_UQ is not None and bins * units > MOST_FEATURES:
+            project = self.pattern_UQ[:, : max(1, MOST_FEATURES // bins)]
+        out = np.empty((len(windows), bins, units if project is None else project.shape[1]), np.float32)
+        size = max(1, _CHUNK // (bins * units))
+        for i in range(0, len(windows), size):
+            part = windows[i : i + size]
+            row, place, unit = spikes_around(self.index, part, -self.shape.current - low, self.shape.current + high)
+            cells = (row * bins + of_tick[place]) * units + unit
+            counts = np.bincount(cells, minlength=len(part) * bins * units).reshape(len(part), bins, units)
+            x = np.sqrt(counts, dtype=np.float32)
+            out[i : i + size] = x if project is None else x @ project
+        return out
+
+    def _edges(self, binning: Binning) -> np.ndarray:
+        """Ticks from the moment to the borders of its bins."""
         ahead = self.shape.ahead
-        after = np.linspace(0, ahead, max(1, round(ahead / binning.width)) + 1)[1:] if ahead else np.zeros(0)
-        offsets = np.concatenate([-binning.width * np.arange(binning.num_bins, -1, -1), np.rint(after)])
-        edges = end[:, None] + offsets.astype(np.int64)
-        edges = np.clip(edges, base[:, None], (base + self.index.num_ticks[windows.segment])[:, None])
-        return np.sqrt(np.diff(self._total[edges], axis=1), dtype=np.float32)
+        after = np.linspace(0, ahead, max(1, round(ahead / binning.widths[0])) + 1)[1:] if ahead else np.zeros(0)
+        before = -np.cumsum((0, *binning.widths))[::-1]
+        return np.concatenate([before, np.rint(after)]).astype(np.int64)
 
 
-def binnings(config: Config, dt: float, num_bins: tuple[int, ...] = NUM_BINS) -> list[Binning]:
-    """Distinct binnings, each close to one of ``decode.lags``."""
-    out = [Binning(max(1, round(lag / dt / count)), count) for lag in config.decode.lags for count in num_bins]
+def binnings(config: Config, dt: float, finest: int, even: tuple[int, ...]) -> list[Binning]:
+    """Distinct binnings of each of ``decode.lags``: one of several resolutions, and some even ones."""
+    out = []
+    for lag in (max(1, round(seconds / dt)) for seconds in config.decode.lags):
+        out += [Binning.graded(lag, finest), *(Binning.even(lag, number) for number in even)]
     return list(dict.fromkeys(out))
 
 
@@ -64,7 +130,7 @@ class Samples:
     Attributes
     ----------
     x_VBU : square-root counts
-    windows : where they lie
+    windows : where they lie, in time order
     y_VC : float64 labels, or one column of whole-number classes
     """
 

@@ -21,10 +21,13 @@ OBSERVATION_NOISE = (
 
 
 class KalmanMethod:
-    """State: the labels and their last change. Observation: the counts of the latest bins. Filtered forwards in time;
-    at a break between values it starts again from the training mean."""
+    """State: the labels and their last change. Observation: the counts of the latest bins. Filtered forwards in time,
+    ``step`` ticks at a time (moments in between are filtered beside); at a break it starts again from the training mean."""
 
     name = "kalman"
+
+    def __init__(self, step: int):
+        self.step = step
 
     def candidates(self, kind: str) -> list[dict]:
         return [{}]
@@ -34,11 +37,10 @@ class KalmanMethod:
             yield noise, self.fit(train, kind, params, noise)(held)
 
     def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
+        train, _ = _by_phase(train, self.step)
         scale = Standard(train)
         x, y = scale.x(train), scale.y(train)
-        step = _step(train)
-        follows = _follows(train, step)
-        before = np.flatnonzero(follows) - 1  # rows whose successor is the next moment
+        before = np.flatnonzero(_follows(train, self.step)) - 1  # rows whose successor is the next moment
         speed = np.zeros_like(y)
         speed[before + 1] = y[before + 1] - y[before]
         z = np.concatenate([y, speed], 1)
@@ -58,33 +60,50 @@ class KalmanMethod:
         spread = np.cov(z.T).reshape(size, size) + 1e-6 * np.eye(size)
 
         def predict(samples: Samples) -> np.ndarray:
-            return scale.back(_filter(scale.x(samples), _follows(samples, step), move, moved, see, noise, spread))
+            ordered, order = _by_phase(samples, self.step)
+            out = np.empty((len(samples), y.shape[1]))
+            out[order] = _filter(scale.x(ordered), _follows(ordered, self.step), move, moved, see, noise, spread)
+            return scale.back(out)
 
         return predict
 
 
 def _filter(x, follows, move, moved, see, noise, spread) -> np.ndarray:
-    """(V, C) posterior means; the observation enters in information form, its noise being diagonal."""
+    """(V, C) posterior means; the observation enters in information form, its noise being diagonal.
+
+    Covariances depend on how many moments follow each other, not on what is observed: each is worked out once.
+    """
     size = len(move)
     information = see.T @ (see / noise[:, None])
     evidence = x @ (see / noise[:, None])
     out = np.empty((len(x), size // 2))
-    mean, cov = np.zeros(size), spread
+    gains = [_gain(spread, information)]
+    mean, age = np.zeros(size), 0
     for v in range(len(x)):
-        if follows[v]:
-            mean, cov = move @ mean, move @ cov @ move.T + moved
-        else:
-            mean, cov = np.zeros(size), spread
-        prior = np.linalg.inv(cov)
-        cov = np.linalg.inv(prior + information)
-        mean = cov @ (prior @ mean + evidence[v])
+        age = age + 1 if follows[v] else 0
+        if age == len(gains):
+            gains.append(_gain(move @ gains[-1][0] @ move.T + moved, information))
+            if np.allclose(gains[-1][0], gains[-2][0], rtol=1e-12, atol=1e-14):
+                gains.pop()  # it has settled
+        age = min(age, len(gains) - 1)
+        cov, keep = gains[age]
+        mean = keep @ (move @ mean) + cov @ evidence[v] if follows[v] else cov @ evidence[v]
         out[v] = mean[: size // 2]
     return out
 
 
-def _step(samples: Samples) -> int:
-    steps = np.diff(samples.windows.tick)[np.diff(samples.windows.segment) == 0]
-    return int(np.min(steps[steps > 0], initial=1 << 40))
+def _gain(prior, information) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior covariance, and what it makes of the prior's mean."""
+    inverse = np.linalg.inv(prior)
+    cov = np.linalg.inv(inverse + information)
+    return cov, cov @ inverse
+
+
+def _by_phase(samples: Samples, step: int) -> tuple[Samples, np.ndarray]:
+    """Moments that are ``step`` ticks apart, one after another, and where each came from."""
+    tick = samples.windows.tick
+    order = np.lexsort((tick, tick % step, samples.windows.segment))
+    return samples[order], order
 
 
 def _follows(samples: Samples, step: int) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Linear decoders with lags: ridge, lasso, generalised linear models. Through scikit-learn.
+"""Linear decoders with lags: ridge, Wiener cascade, lasso, generalised linear models. Through scikit-learn.
+
+Penalties are per moment, on standardised features and labels: moments that overlap say nothing new, however many there
+are.
 
 Shape suffixes: V values, F features, C columns.
 """
@@ -15,11 +18,12 @@ from sklearn.linear_model import Lasso, LogisticRegression, PoissonRegressor, Ri
 from neuroformer.baselines.features import Samples
 
 Predict = Callable[[Samples], np.ndarray]
-RIDGE_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 13))
-LOGISTIC_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn, on standardised features
-LASSO_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-7, 0))  # on standardised features and labels
+RIDGE_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-8, 5))
+LOGISTIC_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn
+LASSO_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-7, 0))
 LEAST_SPREAD = 0.2
 POISSON_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+DEGREES = (2, 3, 4)  # of the polynomial of a Wiener cascade
 
 
 class Standard:
@@ -45,6 +49,16 @@ class Standard:
         return y.reshape(len(y), -1) * self.y_scale + self.y_mean
 
 
+def ridge_path(x_VF: np.ndarray, y_VC: np.ndarray, penalties) -> Iterator[tuple[float, np.ndarray]]:
+    """(penalty, (F, C) weights) of ridge regression without intercept, from one decomposition of the smaller side."""
+    wide = x_VF.shape[1] > len(x_VF)
+    values, vectors = np.linalg.eigh((x_VF @ x_VF.T if wide else x_VF.T @ x_VF).astype(np.float64))
+    turned = vectors.T @ (y_VC if wide else x_VF.T @ y_VC)
+    for penalty in penalties:
+        solved = vectors @ (turned / (np.maximum(values, 0)[:, None] + penalty * len(x_VF)))
+        yield penalty, x_VF.T @ solved if wide else solved
+
+
 class RidgeMethod:
     """Ridge regression on all lags of all units; class labels: logistic regression with balanced classes."""
 
@@ -58,19 +72,18 @@ class RidgeMethod:
             for strength in LOGISTIC_STRENGTHS:
                 yield 1 / strength, self.fit(train, kind, params, 1 / strength)(held)
             return
-        # one eigendecomposition solves every penalty; the final fit is scikit-learn's
-        x_mean, y_mean = train.flat.mean(0), train.y_VC.mean(0)
-        x, seen = (train.flat - x_mean).astype(np.float64), held.flat - x_mean
-        values, vectors = np.linalg.eigh(x.T @ x)
-        target, seen = vectors.T @ (x.T @ (train.y_VC - y_mean)), seen @ vectors
-        for penalty in RIDGE_PENALTIES:
-            yield penalty, seen @ (target / (np.maximum(values, 0)[:, None] + penalty)) + y_mean
+        # one decomposition solves every penalty; the final fit is scikit-learn's
+        scale = Standard(train)
+        seen = scale.x(held)
+        for penalty, weights in ridge_path(scale.x(train), scale.y(train), RIDGE_PENALTIES):
+            yield penalty, scale.back(seen @ weights)
 
     def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
         if kind == "classification":
             return logistic(train, 1 / setting)
-        model = Ridge(alpha=setting).fit(train.flat, train.y_VC)
-        return lambda samples: model.predict(samples.flat).reshape(len(samples), -1)
+        scale = Standard(train)
+        model = Ridge(alpha=setting * len(train)).fit(scale.x(train), scale.y(train))
+        return lambda samples: scale.back(model.predict(scale.x(samples)))
 
 
 def logistic(train: Samples, strength: float) -> Predict:
@@ -84,6 +97,38 @@ def logistic(train: Samples, strength: float) -> Predict:
     return lambda samples: np.asarray(model.predict(scale.x(samples)))[:, None]
 
 
+class WienerCascadeMethod:
+    """A Wiener cascade: ridge regression, and a polynomial of its value (Hunter and Korenberg, Biological Cybernetics
+    1986)."""
+
+    name = "wiener_cascade"
+
+    def candidates(self, kind: str) -> list[dict]:
+        return [{}]
+
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[tuple, np.ndarray]]:
+        scale = Standard(train)
+        x, y, seen = scale.x(train), scale.y(train), scale.x(held)
+        for penalty, weights in ridge_path(x, y, RIDGE_PENALTIES):
+            for degree in DEGREES:
+                yield (penalty, degree), scale.back(_polynomials(x @ weights, y, degree)(seen @ weights))
+
+    def fit(self, train: Samples, kind: str, params: dict, setting: tuple[float, int]) -> Predict:
+        scale, (penalty, degree) = Standard(train), setting
+        y = scale.y(train)
+        model = Ridge(alpha=penalty * len(train)).fit(scale.x(train), y)
+        linear = lambda samples: model.predict(scale.x(samples)).reshape(len(samples), -1)
+        static = _polynomials(linear(train), y, degree)
+        return lambda samples: scale.back(static(linear(samples)))
+
+
+def _polynomials(linear_VC: np.ndarray, y_VC: np.ndarray, degree: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A polynomial a column; beyond the values that it was fitted on, it stays where it was."""
+    low, high = linear_VC.min(0), linear_VC.max(0)
+    each = [np.polynomial.Polynomial.fit(a, b, degree) for a, b in zip(linear_VC.T, y_VC.T, strict=True)]
+    return lambda z: np.stack([p(column) for p, column in zip(each, np.clip(z, low, high).T, strict=True)], 1)
+
+
 class LassoMethod:
     """L1-penalised regression, a penalty for all columns."""
 
@@ -93,17 +138,22 @@ class LassoMethod:
         return [{}]
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
-        for penalty in LASSO_PENALTIES[::-1]:
-            yield penalty, self.fit(train, kind, params, penalty)(held)
+        yield from ((penalty, predict(held)) for penalty, predict in self._fits(train, LASSO_PENALTIES[::-1]))
 
     def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
+        return next(self._fits(train, (setting,)))[1]
+
+    def _fits(self, train: Samples, penalties) -> Iterator[tuple[float, Predict]]:
         scale = Standard(train)
         # in single precision scikit-learn's own check of the products fails now and then
         x, y = np.asfortranarray(scale.x(train), dtype=np.float64), scale.y(train)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model = Lasso(alpha=setting, precompute=x.T @ x, fit_intercept=False, max_iter=300, tol=1e-3).fit(x, y)
-        return lambda samples: scale.back(model.predict(scale.x(samples)))
+        gram = x.T @ x if x.shape[1] <= len(x) else False
+        model = Lasso(precompute=gram, fit_intercept=False, max_iter=300, tol=1e-3, warm_start=True)
+        for penalty in penalties:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                model.set_params(alpha=penalty).fit(x, y)
+            yield penalty, lambda samples: scale.back(model.predict(scale.x(samples)))
 
 
 class GlmMethod:

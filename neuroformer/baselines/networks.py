@@ -1,7 +1,7 @@
 """Networks on the same counts: scikit-learn's multilayer perceptron, and a recurrent network.
 
-Both are scored on the held-out stretch after every few epochs; how many epochs the final fit runs is chosen like
-any other hyperparameter.
+Both are scored on the held-out stretch after so many updates; how many the final fit runs is chosen like any other
+hyperparameter.
 
 Shape suffixes: V values, B count bins, U units, C columns.
 """
@@ -20,23 +20,25 @@ from torch import nn
 from neuroformer.baselines.features import Samples
 from neuroformer.baselines.linear import Predict, Standard
 
-EPOCHS = (2, 4, 8, 12, 20, 30)
+UPDATES = (50, 100, 200, 400, 800, 1500)
 BATCH = 128
-MLP_GRID = tuple({"hidden": hidden, "decay": decay} for hidden in ((64,), (128, 64)) for decay in (1e-2, 1.0))
+MLP_GRID = tuple(
+    {"hidden": hidden, "decay": decay} for hidden, decay in (((64,), 1e-2), ((64,), 1.0), ((128, 64), 1.0))
+)
 GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
 
 
 class _Network:
-    """Trained epoch by epoch: every few of them is a setting to choose from."""
+    """Trained batch by batch: after how many is a setting to choose from."""
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[int, np.ndarray]]:
-        yield from ((epochs, predict(held)) for epochs, predict in self._train(train, kind, params))
+        yield from ((updates, predict(held)) for updates, predict in self._train(train, kind, params))
 
     def fit(self, train: Samples, kind: str, params: dict, setting: int) -> Predict:
-        return next(predict for epochs, predict in self._train(train, kind, params) if epochs == setting)
+        return next(predict for updates, predict in self._train(train, kind, params) if updates == setting)
 
     def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
-        """The predictor after each number of epochs in ``EPOCHS``."""
+        """The predictor after each number of ``UPDATES``."""
         raise NotImplementedError
 
 
@@ -57,27 +59,35 @@ class MlpMethod(_Network):
         model = make(
             hidden_layer_sizes=params["hidden"],
             alpha=params["decay"],
-            batch_size=min(BATCH, len(train)),  # pyright: ignore[reportArgumentType]
             learning_rate_init=2e-3,
             random_state=self.seed,
-            shuffle=True,
         )
-        x = scale.x(train).astype(np.float64)
+        x = scale.x(train).astype(np.float32)
         rng = np.random.default_rng(self.seed)
         if kind == "classification":
             y, first = train.y_VC[:, 0], {"classes": np.unique(train.y_VC[:, 0])}
-            predict: Predict = lambda s: np.asarray(model.predict(scale.x(s).astype(np.float64)))[:, None]
+            predict: Predict = lambda s: np.asarray(model.predict(scale.x(s).astype(np.float32)))[:, None]
         else:
             y, first = scale.y(train), {}
             y = y[:, 0] if y.shape[1] == 1 else y
-            predict = lambda s: scale.back(np.asarray(model.predict(scale.x(s).astype(np.float64))))
+            predict = lambda s: scale.back(np.asarray(model.predict(scale.x(s).astype(np.float32))))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            for epoch in range(1, EPOCHS[-1] + 1):
-                order = rng.permutation(len(x))
-                model.partial_fit(x[order], y[order], **(first if epoch == 1 else {}))
-                if epoch in EPOCHS:
-                    yield epoch, predict
+            for update, rows in enumerate(_batches(rng, len(x)), 1):
+                model.partial_fit(x[rows], y[rows], **(first if update == 1 else {}))
+                if update in UPDATES:
+                    yield update, predict
+
+
+def _batches(rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
+    """Rows of one update after another; each pass over the data in a new order."""
+    done = 0
+    while True:
+        for rows in np.array_split(rng.permutation(size), -(-size // BATCH)):
+            yield rows
+            done += 1
+            if done == UPDATES[-1]:
+                return
 
 
 class Recurrent(nn.Module):
@@ -128,12 +138,11 @@ class GruMethod(_Network):
                 out = torch.cat([model(part) for part in x_of(samples).split(4096)]).numpy()
                 return scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
 
-            for epoch in range(1, EPOCHS[-1] + 1):
+            for update, rows in enumerate(_batches(np.random.default_rng(self.seed), len(x)), 1):
                 model.train()
-                for rows in torch.randperm(len(x)).split(BATCH):
-                    optimizer.zero_grad()
-                    loss(model(x[rows]), y[rows]).backward()
-                    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                    optimizer.step()
-                if epoch in EPOCHS:
-                    yield epoch, predict
+                optimizer.zero_grad()
+                loss(model(x[rows]), y[rows]).backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                if update in UPDATES:
+                    yield update, predict

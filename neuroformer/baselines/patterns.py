@@ -42,9 +42,10 @@ def _coarse_counts(index: SpikeIndex, blocks: np.ndarray, width: int):
     starts = np.concatenate(
         [index.base[s] + np.arange(lo, hi - width + 1, width) for s, lo, hi in blocks] or [np.zeros(0, np.int64)]
     )
-    spikes = index.find(starts + width) - index.find(starts)
-    starts = starts[:: max(1, -(-int(spikes.sum()) // _MOST_SPIKES))]
-    low, high = index.find(starts), index.find(starts + width)
+    ends = lambda starts: index.find(np.minimum(starts + width, index.total_ticks))
+    spikes = int((ends(starts) - index.find(starts)).sum())
+    starts = starts[:: max(1, -(-spikes // _MOST_SPIKES))]
+    low, high = index.find(starts), ends(starts)
     number = len(starts)
     each = high - low
     rows = np.repeat(np.arange(number), each)

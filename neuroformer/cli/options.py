@@ -111,7 +111,8 @@ def baselines_argument(p: argparse.ArgumentParser) -> None:
         "--baselines",
         default="fast",
         metavar="NAME[,NAME]",
-        help="fast (ridge, lasso, kalman; the default), all (also glm, mlp, gru), none, or names joined by commas",
+        help="fast (all but glm and gru; the default), all, none, or names joined by commas: ridge, lasso, kalman, "
+        "wiener_cascade, kernel_ridge, bayes (one or two columns), mlp, glm, gru",
     )
 
 

@@ -31,6 +31,12 @@ def interval(low: float, high: float) -> str:
     return f"[{low:.3f}, {high:.3f}]" if np.isfinite(low) and np.isfinite(high) else "-"
 
 
+def _costs(cost: dict[str, Any]) -> tuple[str, str, str]:
+    """How many models were fitted for a decoder, how long it took, and what it chose."""
+    seconds = cost.get("seconds", float("nan"))
+    return str(cost.get("fits", "-")), f"{seconds:.1f}" if np.isfinite(seconds) else "-", cost.get("choice", "")
+
+
 def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     """One variable: the score of every decoder, whole and by column or class, with 95 % intervals, and the best control."""
     from neuroformer.decoding.decode import measure
@@ -44,16 +50,23 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
         if not name.startswith("control_"):
             s = "" if name == "model" else f"_{name}"
             of = [(scores[f"{k}{s}"], interval(scores[f"{k}{s}_low"], scores[f"{k}{s}_high"])) for k in keys]
-            rows.append((name, *(x for pair in of for x in pair)))
+            rows.append((name, *(x for pair in of for x in pair), *_costs(decoded.chosen.get(name, {}))))
     if f"{main}_control" in scores:
         of = [(scores[f"{k}_control"], "") for k in keys]
-        rows.append((f"control: {scores[f'decode_{decoded.name}_control_name']}", *(x for pair in of for x in pair)))
+        rows.append(
+            (
+                f"control: {scores[f'decode_{decoded.name}_control_name']}",
+                *(x for pair in of for x in pair),
+                *_costs({}),
+            )
+        )
     header = ["decoder", {"accuracy": "balanced accuracy", "r2": "R2"}[what], "95 % interval"]
     for k in keys[1:]:
         column = k.removeprefix("decode_").removesuffix("_r2")
         if k.endswith("_recall"):
             column = "recall of " + column.removeprefix(f"{decoded.name}_").removesuffix("_recall")
         header += [column, "95 % interval"]
+    header += ["fits", "seconds", "chosen"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
     missing = scores[f"decode_{decoded.name}_missing"]
     title += f" ({missing} more have no label)" if missing else ""

@@ -35,6 +35,7 @@ class Decoded:
     predicted : by decoder ("model", "ridge", ...), (V, C) in the variable's own unit; class labels for classes
     spread_VC : standard deviation that the model claims, where its head learns one
     classes : what each class label that occurs in ``true_VC`` stands for; empty for other kinds
+    chosen : by decoder, what it chose and cost: ``fits`` (how many models were fitted), ``seconds``, ``choice`` in words
     """
 
     name: str
@@ -44,6 +45,7 @@ class Decoded:
     predicted: dict[str, np.ndarray] = field(default_factory=dict)
     spread_VC: np.ndarray | None = None
     classes: dict[float, str] = field(default_factory=dict)
+    chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 # -- moments and labels --------------------------------------------------------------------------------------

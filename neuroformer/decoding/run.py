@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.baselines.controls import control_predictions
-from neuroformer.baselines.decoders import ALL, CLASSIFIERS, FAST, fit_baseline
+from neuroformer.baselines.decoders import ALL, FAST, Baselines, fit_baseline, in_words
 from neuroformer.bundle.bundle import Bundle, load_model
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
@@ -21,6 +21,7 @@ from neuroformer.decoding.decode import (
     decode_labels,
     decode_windows,
     encode_labels,
+    every_window,
     measure,
     moments,
     predict_spreads,
@@ -43,8 +44,8 @@ def decode_run(
 ) -> Iterator[tuple[TargetConfig, Decoded, dict[str, Any]]]:
     """Every declared target of a run, decoded and scored.
 
-    Each target is read with the weights that were best for it in validation. Baselines and controls get the
-    training windows' labels; the control is the best of neighbour interpolation, autoregression, ridge on spikes
+    Each target is read with the weights that were best for it in validation. Baselines get the labels of training
+    windows at every phase of the grid, as the heads did (``train.jitter``), controls those of windows that tile it; the control is the best of neighbour interpolation, autoregression, ridge on spikes
     that were shuffled against the labels and, where the model has inputs or frames, the same model trained
     without a spike.
 
@@ -56,13 +57,17 @@ def decode_run(
     part = config.decode.split
     windows = {p: decode_windows(prepared, p) for p in ("train", part)}
     labels = {p: true_values(prepared, w) for p, w in windows.items()}
+    # the heads saw windows at every phase of the grid, so baselines do
+    every = every_window(prepared, ("train",))
+    every_label = true_values(prepared, every)
     blind = _without_spikes(prepared, folder / "control", progress) if sees_more(config) else {}
     for target in config.targets:
         model = load_model(bundle, target.name)
         decoded = start_decoded(prepared, target, windows[part], labels[part][target.name])
         decoded.predicted["model"] = predict_targets(model, prepared, windows[part])[target.name]
         decoded.spread_VC = predict_spreads(model, prepared, windows[part]).get(target.name)
-        add_baselines(decoded, prepared, target, windows["train"], labels["train"], windows[part], baselines)
+        decoded.chosen["model"] = {"fits": 1, "seconds": bundle.metrics.get("train_seconds", float("nan"))}
+        add_baselines(decoded, prepared, target, every, every_label, windows[part], baselines)
         add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
             decoded.predicted["control_model_without_spikes"] = blind[target.name]
@@ -90,21 +95,27 @@ def add_baselines(
     test: Windows,
     names: Sequence[str],
 ) -> dict[str, dict]:
-    """Fit baselines on training windows, add their predictions; returns what each chose.
+    """Fit baselines on training windows, add their predictions, and what they chose and cost; returns their choices.
 
-    For class labels, those of the names that classify.
+    For class labels, those of the names that classify; windows at several phases of the grid may share moments, which
+    count once.
     """
     kind = "classification" if target.kind == "classification" else "regression"
-    shape = prepared.builder.shape
+    shape, config = prepared.builder.shape, prepared.config
     (at, sub), (at_test, _) = (moments(w, shape, target.samples) for w in (train, test))
-    y = encode_labels(target, labels[target.name])
+    _, once = np.unique(np.stack([at.segment, at.tick]), axis=1, return_index=True)
+    y = encode_labels(target, labels[target.name])[once]
+    fitter = Baselines(prepared.index, at[once], y, sub, config, kind=kind, seed=config.seed) if names else None
     chosen = {}
     for name in names:
-        if kind == "classification" and name not in CLASSIFIERS:
+        assert fitter is not None
+        if name in ALL and not fitter.decodes(name):
             continue
-        fitted = fit_baseline(name, prepared.index, at, y, sub, prepared.config, kind=kind, seed=prepared.config.seed)
+        fitted = fitter.fit(name)
         decoded.predicted[name] = decode_labels(target, fitted.predict(at_test))
         chosen[name] = fitted.choice
+        cost = {key: fitted.choice[key] for key in ("fits", "seconds")}
+        decoded.chosen[name] = cost | {"choice": in_words(fitted.choice)}
     return chosen
 
 
@@ -161,7 +172,11 @@ def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIn
 
 
 def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, Any]:
-    """Flat scores; of the controls only the best counts, and its name is told, likewise the best baseline's."""
+    """Flat scores; of the controls only the best counts, and its name is given, likewise the best baseline's.
+
+    Beside them ``decode_<variable>_fits_<decoder>``, ``..._seconds_<decoder>`` and ``..._choice_<decoder>``: how many
+    models were fitted for it, how long that took, and what it chose.
+    """
     config = prepared.config
     columns = prepared.normalization.targets[target.name].columns or [target.name]
     ours = {k: v for k, v in decoded.predicted.items() if not k.startswith("control_")}
@@ -177,6 +192,8 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
         best = max(each, key=rank)
         out |= {k: v for k, v in each[best].items() if k.endswith("_control")}
         out[f"decode_{decoded.name}_control_name"] = best
+    for name, cost in decoded.chosen.items():
+        out |= {f"decode_{decoded.name}_{key}_{name}": value for key, value in cost.items()}
     fitted = [name for name in ours if name in ALL]
     if fitted:
         out[f"decode_{decoded.name}_best_baseline"] = max(fitted, key=lambda name: out[f"{key}_{name}"])

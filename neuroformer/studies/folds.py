@@ -6,6 +6,7 @@ Shape suffixes: V values, C columns.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle, save_weights
+from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle, save_weights, write_atomic
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import block_edges, reach_seconds
@@ -154,7 +155,22 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
         join(lambda p: p.true_VC),
         predicted,
         classes=classes,
+        chosen={name: _of_folds([p.chosen[name] for p in parts if name in p.chosen]) for name in parts[0].chosen},
     )
+
+
+def _of_folds(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Fits and seconds of all folds; of what they chose, the most common."""
+    out: dict[str, Any] = {key: sum(one[key] for one in each) for key in ("fits", "seconds")}
+    texts = [one["choice"] for one in each if "choice" in one]
+    if texts:
+        best = max(texts, key=texts.count)
+        out["choice"] = best + (f" ({texts.count(best)} of {len(texts)} folds)" if len(texts) > 1 else "")
+    return out
+
+
+def _stored_choices(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}  # a fold of an earlier version has none
 
 
 def labelled_windows(prepared: Prepared) -> tuple[Windows, dict[str, np.ndarray]]:
@@ -177,6 +193,8 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
             unfinished = checkpoint.exists() and read_config(checkpoint) == seeded
             train(rec, seeded, place, progress=progress, resume=unfinished)
     windows, labels = labelled_windows(prepared)
+    every = every_window(prepared)  # which the heads see, too
+    every_label = true_values(prepared, every)
     models = [_fitted(place, prepared, config.seed + m) for m, place in enumerate(folders)]
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
@@ -184,12 +202,14 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
         if file.exists():
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
+            decoded.chosen = _stored_choices(file.with_suffix(".json"))
         decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
         missing = [name for name in baselines if name not in decoded.predicted]
-        add_baselines(decoded, prepared, target, windows, labels, test, missing)
+        add_baselines(decoded, prepared, target, every, every_label, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
             add_controls(decoded, prepared, target, windows, labels, test)
         save_npz(file, decoded.predicted)
+        write_atomic(file.with_suffix(".json"), json.dumps(decoded.chosen).encode())
         parts[target.name].append(decoded)
     return prepared
 
@@ -229,6 +249,6 @@ def _trained(folder: Path, config: Config) -> bool:
         return False
     if read_bundle(folder).config == config:
         return True
-    for file in (*folder.glob("decoded_*.npz"), *folder.glob(HEADS)):
+    for file in (*folder.glob("decoded_*.npz"), *folder.glob("decoded_*.json"), *folder.glob(HEADS)):
         file.unlink()
     return False

@@ -7,10 +7,10 @@ import pytest
 from helpers import shared_recording
 from sklearn.linear_model import Ridge
 
-from neuroformer.baselines import networks
-from neuroformer.baselines.decoders import ALL, CLASSIFIERS, fit_baseline
+from neuroformer.baselines import decoders, features, kernel_ridge, networks
+from neuroformer.baselines.decoders import ALL, CLASSIFIERS, FAST, Baselines, fit_baseline, in_words
 from neuroformer.baselines.features import Binning, Samples, SpikeCounts, contiguous_folds
-from neuroformer.baselines.linear import RIDGE_PENALTIES, LassoMethod, RidgeMethod
+from neuroformer.baselines.linear import RIDGE_PENALTIES, LassoMethod, RidgeMethod, Standard, ridge_path
 from neuroformer.config import from_dict
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
 from neuroformer.metrics import balanced_accuracy, r2
@@ -23,7 +23,8 @@ CONFIG = from_dict({"decode": {"lags": [0.1, 0.25]}})
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Networks that train in a second."""
-    monkeypatch.setattr(networks, "EPOCHS", (3, 10))
+    monkeypatch.setattr(kernel_ridge, "SEARCH_CENTERS", 100)
+    monkeypatch.setattr(networks, "UPDATES", (40, 100))
     monkeypatch.setattr(networks, "MLP_GRID", ({"hidden": (16,), "decay": 1.0},))
     monkeypatch.setattr(networks, "GRU_GRID", ({"hidden": 8, "dropout": 0.0},))
 
@@ -61,7 +62,9 @@ def test_decodes_what_is_there(data, name):
     predicted = decoder.predict(windows["test"])
     assert predicted.shape == targets["test"].shape
     assert r2(targets["test"], predicted).min() > 0.4
-    assert decoder.choice["lag_s"] <= 0.4 + 1e-9 and 0.3 < decoder.choice["cv_score"] < 1
+    choice = decoder.choice
+    assert choice["lag_s"] <= 0.4 + 1e-9 and 0.3 < choice["cv_score"] < 1
+    assert choice["fits"] > 3 and choice["seconds"] > 0 and choice["lags"] in in_words(choice)
 
 
 def changed(index, which, seed=1):
@@ -71,7 +74,9 @@ def changed(index, which, seed=1):
     return SpikeIndex.from_ticks(np.zeros(len(unit), int), index.keys, unit, index.origins, index.num_ticks, 3, DT)
 
 
-@pytest.mark.parametrize(("name", "ahead"), list(itertools.product(("ridge", "kalman", "gru"), (0, 20))))
+@pytest.mark.parametrize(
+    ("name", "ahead"), list(itertools.product(("ridge", "kalman", "bayes", "kernel_ridge", "gru"), (0, 20)))
+)
 def test_no_spike_from_after_the_moment_plus_lookahead(data, name, ahead):
     index, windows, _ = data
     decoder = fit(data, name, WindowShape(DT, 5, 10, ahead=ahead))
@@ -94,10 +99,10 @@ def test_counts_golden():
         DT,
     )
     at = Windows(np.array([0, 1]), np.array([0, 0]))
-    x = SpikeCounts(index, SHAPE)(at, Binning(2, 3)).reshape(2, -1)
+    x = SpikeCounts(index, SHAPE)(at, Binning((2, 2, 2))).reshape(2, -1)
     # bins [-1, 1), [1, 3), [3, 5): the spike at 5 is the label's own moment, and nothing before 0 is read
     np.testing.assert_allclose(x, [[1, 0, 0, 0, 0, 1], [0, 0, 0, 0, np.sqrt(2), 0]])
-    ahead = SpikeCounts(index, WindowShape(DT, 5, 10, ahead=3))(at, Binning(2, 1)).reshape(2, -1)
+    ahead = SpikeCounts(index, WindowShape(DT, 5, 10, ahead=3))(at, Binning((2,))).reshape(2, -1)
     # [3, 5), then the lookahead in bins of about two: [5, 6), [6, 8) or [5, 7), [7, 8)
     assert ahead.shape == (2, 3 * 2) and ahead[0, 2:].sum() == 1 and ahead[1, 2:].sum() == 0
 
@@ -105,10 +110,11 @@ def test_counts_golden():
 def test_the_search_agrees_with_scikit_learn(data):
     index, windows, targets = data
     counts = SpikeCounts(index, SHAPE)
-    train, held = (Samples(counts(windows[p], Binning(5, 2)), windows[p], targets[p]) for p in ("train", "test"))
+    train, held = (Samples(counts(windows[p], Binning((5, 5))), windows[p], targets[p]) for p in ("train", "test"))
     for penalty, predicted in RidgeMethod().path(train, held, "regression", {}):
-        wanted = Ridge(alpha=penalty).fit(train.flat, train.y_VC).predict(held.flat)
-        np.testing.assert_allclose(predicted, wanted, atol=1e-4)
+        scale = Standard(train)
+        wanted = Ridge(alpha=penalty * len(train)).fit(scale.x(train), train.y_VC).predict(scale.x(held))
+        np.testing.assert_allclose(predicted, wanted, atol=1e-3)
     assert fit(data).choice["setting"] in RIDGE_PENALTIES
 
 
@@ -119,6 +125,65 @@ def test_lasso_takes_features_that_hardly_correlate():
     rows = Windows(np.zeros(900, int), np.arange(900))
     train = Samples(np.sqrt(counts).astype(np.float32), rows, rng.standard_normal((900, 1)))
     assert LassoMethod().fit(train, "regression", {}, 0.03)(train).shape == (900, 1)
+
+
+def test_bins_of_several_resolutions_fill_the_lag():
+    for lag, finest in ((1, 1), (7, 1), (40, 1), (200, 5)):
+        binning = Binning.graded(lag, finest)
+        assert binning.lag == lag and (np.diff(binning.widths) >= -binning.widths[-1]).all()
+    assert Binning.graded(40, 1).widths == (1, 2, 3, 4, 7, 10, 13)
+    assert Binning.even(40, 5).widths == (8,) * 5
+    assert Binning((2, 6)).describe(0.05) == "0.4 s in 2 bins of 0.1 to 0.3 s"
+
+
+def test_ridge_solves_the_smaller_side():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(30, 80)), rng.normal(size=(30, 2))
+    for penalty, weights in ridge_path(x, y, (0.01, 1.0)):
+        np.testing.assert_allclose(weights, Ridge(alpha=penalty * 30, fit_intercept=False).fit(x, y).coef_.T, atol=1e-8)
+
+
+def test_moments_at_every_phase_are_filtered_step_by_step(data):
+    """A Kalman filter on moments at every tick is the filters of each phase beside each other."""
+    index, windows, targets = data
+    kalman = fit(data, "kalman")
+    test = windows["test"][:40]
+    ticks = np.arange(test.tick[0], test.tick[-1] + SHAPE.current)
+    every = kalman.predict(Windows(np.zeros(len(ticks), int), ticks))
+    np.testing.assert_allclose(every[:: SHAPE.current], kalman.predict(test), atol=1e-9)
+    assert np.abs(np.diff(kalman.predict(test)[:, 0])).mean() < np.abs(np.diff(targets["test"][:40, 0])).mean() * 3
+
+
+def test_more_moments_than_the_budget_are_thinned(data, monkeypatch):
+    index, windows, targets = data
+    monkeypatch.setattr(decoders, "MOST_CELLS", 3_000)
+    for name in ("ridge", "kalman"):
+        decoder = fit(data, name)
+        assert decoder.choice["moments"] * decoder.choice["num_bins"] * 3 <= 3_000
+        assert r2(targets["test"], decoder.predict(windows["test"])).min() > 0.3
+
+
+def test_a_large_population_enters_through_patterns(monkeypatch):
+    """60 units follow a slow variable, each with its own sign: few patterns say what all units do, in all methods."""
+    rng = np.random.default_rng(0)
+    bins, units = 6_000, 60
+    slow = np.convolve(rng.normal(size=bins + 199), np.hanning(200), "valid")
+    rates = 0.05 * np.exp(slow[:, None] / slow.std() * rng.choice([-0.7, 0.7], units))
+    tick, unit = np.nonzero(rng.poisson(rates))
+    index = SpikeIndex.from_ticks(np.zeros(len(tick), int), tick, unit, np.zeros(1), np.array([bins]), units, DT)
+    windows = {"train": tile(np.array([[0, 0, 4_000]]), SHAPE), "test": tile(np.array([[0, 4_100, bins]]), SHAPE)}
+    targets = {p: labels(slow / slow.std(), w) for p, w in windows.items()}
+    monkeypatch.setattr(features, "MOST_FEATURES", 80)
+    fitter = Baselines(index, windows["train"], targets["train"], SHAPE, CONFIG)
+    for name in ("ridge", "bayes", "kernel_ridge"):
+        decoder = fitter.fit(name)
+        assert r2(targets["test"], decoder.predict(windows["test"])).min() > 0.8
+        assert decoder.choice["patterns"] * decoder.choice["num_bins"] <= 80
+    assert fitter.counts.pattern_UQ is not None and fitter.counts.pattern_UQ.shape == (units, 10)
+
+
+def test_fast_holds_the_strong_simple_decoders():
+    assert {"ridge", "kernel_ridge", "wiener_cascade", "bayes", "mlp"} <= set(FAST) < set(ALL)
 
 
 def test_folds_are_contiguous_and_keep_their_gap(data):
@@ -150,6 +215,8 @@ def test_mistakes_are_named(data):
         fit(data, y=data[2]["train"][1:])
     with pytest.raises(ValueError, match="no baseline 'ridgy' for a regression; there are: ridge, lasso"):
         fit(data, "ridgy")
+    with pytest.raises(ValueError, match="no baseline 'bayes' for a regression of 4 columns"):
+        fit(data, "bayes", y=np.tile(data[2]["train"], 2))
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

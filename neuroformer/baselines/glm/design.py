@@ -183,9 +183,8 @@ class Design:
         index = self.index if index is None else index
         shape = self.shape
         if self.has_history:
-            x = self._population(windows, choice, index)
-            together = x.shape[1] // self.pattern_UQ[:, : choice.rank].shape[1] if self.form == "patterns" else 0
-            yield Block(1.0, x, together=together)
+            together = min(choice.rank, self.pattern_UQ.shape[1]) if self.form == "patterns" else 0
+            yield Block(1.0, self._population(windows, choice, index), together=together)
         if self.variant == "past":
             # how much of a bin's history is hidden depends on its place in the window
             yield Block(choice.input_penalty, torch.eye(shape.current).repeat(len(windows), 1))
@@ -196,18 +195,17 @@ class Design:
             yield Block(choice.input_penalty, torch.cat([x, x**2], 1) if choice.squares else x)
 
     def _population(self, windows: Windows, choice: Choice, index: SpikeIndex) -> Tensor:
-        """(R, U * K) histories of all units, or (R, Q * K) of their patterns."""
+        """(R, U * K) histories of all units, or (R, K * Q) of their patterns."""
         filters, shape = history_filters(self.shape, choice, self.variant), self.shape
         pattern_UQ, parts = self.pattern_UQ[:, : choice.rank], []
         size = max(1, _CELLS // ((shape.past + shape.current) * index.num_units))
         for i in range(0, max(1, len(windows)), size):
-            x = _transformed(
-                filtered(counts_around(index, windows[i : i + size], shape.past, shape.current), filters), choice
-            )
-            if self.form == "patterns":
-                x_RUK = x.unflatten(1, (index.num_units, -1))
-                x = (pattern_UQ.T @ x_RUK).flatten(1)
-            parts.append(x)
+            seen_WLU = counts_around(index, windows[i : i + size], shape.past, shape.current)
+            if self.form == "full":
+                parts.append(_transformed(filtered(seen_WLU, filters), choice))
+            else:
+                x = _transformed(filters.flatten(1).T @ seen_WLU, choice) @ pattern_UQ
+                parts.append(x.view(-1, filters.shape[2] * pattern_UQ.shape[1]))
         return torch.cat(parts)
 
     def of_group(
@@ -229,7 +227,7 @@ class Design:
                 lower = of_units(self.index if index is None else index, 0, start)
                 pattern_UQ = self.pattern_UQ[:start, : choice.rank]
                 x = patterns_around(lower, windows, 0, self.shape.current, pattern_UQ).flatten(0, 1)
-                yield Block(choice.same_bin_penalty, x, together=1)
+                yield Block(choice.same_bin_penalty, x, together=x.shape[1])
 
     def _group(self, group: int, index: SpikeIndex | None) -> SpikeIndex:
         """The spikes of one group of units."""

@@ -176,7 +176,7 @@ def _scale(x_RF: Tensor, kinds: list[Block]) -> Scale:
     for own, block in zip(x_RF.std(0).split([b.x_RF.shape[1] for b in kinds]), kinds, strict=True):
         if block.together:
             own = own.view(-1, block.together)
-            own = torch.where(own > 1e-6, own.median(0).values, own).flatten()
+            own = torch.where(own > 1e-6, own.median(1, keepdim=True).values, own).flatten()
         spread.append(own)
         relative.append(torch.full_like(own, block.relative))
     spread_F = torch.cat(spread)
