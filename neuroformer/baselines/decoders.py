@@ -174,8 +174,8 @@ class Baselines:
         }[name]()
 
     def _binnings(self, name: str) -> list[Binning]:
-        """What a method tries: ridge and kernels all binnings; a filter and Bayes single bins; a recurrence fine ones; the
-        others ridge's two best."""
+        """What a method tries: ridge all binnings; kernels one or two bins; a filter and Bayes single ones; a recurrence
+        fine ones; the others ridge's two best."""
         shape, lags = self.shape, sorted(self.config.decode.lags)
         tick = lambda seconds: max(1, round(seconds / shape.dt))
         finest = tick(_FINEST_S)
@@ -187,7 +187,7 @@ class Baselines:
             width = max(shape.current, finest)
             return list(dict.fromkeys(Binning((width,) * max(2, round(tick(lag) / width))) for lag in lags[-2:]))
         if name == "kernel_ridge":
-            return binnings(self.config, shape.dt, finest, (1, 2))
+            return list(dict.fromkeys(Binning.even(tick(lag), number) for lag in lags for number in (1, 2)))
         every = binnings(self.config, shape.dt, finest, (1,) if self.kind == "classification" else (1, 5))
         if name == "ridge":
             return every
@@ -251,7 +251,9 @@ def fit_baseline(
 
 def in_words(choice: dict[str, Any]) -> str:
     """What a baseline chose, in short."""
-    options = {k: v for k, v in choice.items() if k in ("hidden", "decay", "dropout", "kernel_width", "bandwidth")}
+    options = {
+        k: v for k, v in choice.items() if k in ("hidden", "decay", "dropout", "kernel_width", "spread", "bandwidth")
+    }
     text = "; ".join([choice["lags"], *(f"{k} {v}".replace("_", " ") for k, v in options.items())])
     setting = choice["setting"]
     parts = setting if isinstance(setting, tuple) else (setting,)

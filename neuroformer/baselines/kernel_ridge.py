@@ -15,8 +15,9 @@ from neuroformer.baselines.linear import Predict, Standard, ridge_path
 
 CENTERS = 1000  # moments that the kernel rests on; up to as many moments, it is exact
 SEARCH_CENTERS = 400  # likewise while hyperparameters are searched
-PENALTIES = tuple(10.0 ** (k / 2) for k in range(-10, 1))  # per moment
-WIDTHS = (0.5, 1.0, 2.0)  # of the kernel, in root mean square distances of a moment from the mean
+PENALTIES = tuple(10.0 ** (k / 2) for k in range(-12, 0))  # per moment
+WIDTHS = (1.0, 2.0)  # of the kernel, in root mean square distances of a moment from the mean
+SPREADS = ("each", "common")  # features over their own spread, or over one for all: a kernel cannot ignore noisy ones
 
 
 class KernelRidgeMethod:
@@ -29,7 +30,7 @@ class KernelRidgeMethod:
         self.seed = seed
 
     def candidates(self, kind: str) -> list[dict]:
-        return [{"kernel_width": width} for width in WIDTHS]
+        return [{"kernel_width": width, "spread": spread} for width in WIDTHS for spread in SPREADS]
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         scale, features = self._features(train, params, SEARCH_CENTERS)
@@ -48,6 +49,8 @@ class KernelRidgeMethod:
     def _features(self, train: Samples, params: dict, most: int) -> tuple[Standard, Callable[[Samples], np.ndarray]]:
         """The training moments' scale, and (V, K) coordinates in the kernel's space."""
         scale = Standard(train)
+        if params["spread"] == "common":
+            scale.x_scale = np.full_like(scale.x_scale, np.sqrt(np.mean(scale.x_scale**2)))
         z = scale.x(train)
         gamma = 0.5 / (params["kernel_width"] ** 2 * float(z.var(0).sum()) + 1e-12)
         kernel = Nystroem(gamma=gamma, n_components=min(most, len(train)), random_state=self.seed).fit(z)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuroformer.baselines.glm.spikes import counts_around
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.metrics import bits_per_spike, null_log_likelihood, poisson_log_likelihood
+
+_CHUNK = 512  # windows at once
 
 
 def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
@@ -30,7 +33,11 @@ def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
         raise ValueError(
             f"the generator's bin is {np.median(np.diff(times)):g} s, window.dt {shape.dt:g} s; make them equal"
         )
-    rates = rate[first[:, None] + np.arange(shape.current)]
-    counts = index.counts()[windows.bins(index)[:, None] + np.arange(shape.current)]
-    ll = poisson_log_likelihood(counts, rates)
-    return bits_per_spike(ll, null_log_likelihood(counts, prepared.normalization.unit_rate), counts.sum())
+    model = null = spikes = 0.0
+    for i in range(0, len(windows), _CHUNK):
+        counts = counts_around(index, windows[i : i + _CHUNK], 0, shape.current).numpy()
+        rates = rate[first[i : i + _CHUNK, None] + np.arange(shape.current)]
+        model += poisson_log_likelihood(counts, rates)
+        null += null_log_likelihood(counts, prepared.normalization.unit_rate)
+        spikes += float(counts.sum())
+    return bits_per_spike(model, null, spikes)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle, save_weights, write_atomic
+from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle, save_weights
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import block_edges, reach_seconds
@@ -34,7 +34,7 @@ from neuroformer.decoding.decode import (
 )
 from neuroformer.decoding.finetune import fit_heads
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
-from neuroformer.files import save_npz
+from neuroformer.files import save_npz, write_atomic
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording

@@ -55,7 +55,7 @@ class Budget:
     tune_rows: int = 8_000
     tune_counts: int = 600_000
     search_work: float = 4e9
-    fit_work: float = 2e10
+    fit_work: float = 1e10
     cells: int = 32_000_000
     least_rows: int = 8_000
 
