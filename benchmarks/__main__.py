@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.science import adapt, connectivity, exposure, inputs, nulls, whatif
+from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, nulls, whatif
 
 Result = dict[str, Any]
 
@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
     _trains(b, "configs/hubs.yaml", "what to train; a built-in recording with known coupling", "train.steps=400")
     b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
     _keeps(b, "seed")
+    b = benchmark("coverage", _coverage, "whether 95 % intervals of every kind hold the truth where it is known")
+    b.add_argument("--draws", type=int, default=200, help="recordings for each cell")
+    b.add_argument("--trial-draws", type=int, default=100, help="for each number of trials; 0: none")
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
     _trains(b, None, "what to train, e.g. configs/hippocampus.yaml", "recording.path=my.npz")
     b.add_argument(
@@ -86,6 +89,11 @@ def _adapt(args) -> Result:
 def _connectivity(args) -> Result:
     result = connectivity.run(args.config, args.seeds, args.override, folder=args.folder)
     return result | {"table": connectivity.table(result)}
+
+
+def _coverage(args) -> Result:
+    result = coverage.run(args.draws, args.trial_draws)
+    return result | {"table": coverage.table(result)}
 
 
 def _exposure(args) -> Result:

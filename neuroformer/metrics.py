@@ -5,11 +5,10 @@ Shape suffixes: N samples, C columns of a variable, U units.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln, stdtrit, xlogy
+from scipy.special import gammaln, xlogy
 
 NLB_RATE_FLOOR = 1e-9  # the benchmark's own: a rate of zero would make one spike infinitely unlikely
 
@@ -272,82 +271,3 @@ def balanced_accuracy(true, predicted) -> BalancedAccuracy:
         return BalancedAccuracy(float("nan"), float("nan"))
     recall = [float((predicted[true == c] == c).mean()) for c in classes]
     return BalancedAccuracy(float(np.mean(recall)), 1 / len(classes))
-
-
-def block_bootstrap(
-    statistic: Callable[..., float | np.ndarray],
-    arrays: Sequence[np.ndarray],
-    block: int | np.ndarray,
-    n: int = 1000,
-    seed: int = 0,
-) -> np.ndarray:
-    """95 % interval of a statistic of a time series, by resampling whole contiguous blocks.
-
-    Blocks are drawn with replacement, as many as there are, and joined; samples within a block stay together,
-    because neighbours in time are not independent. The interval runs from the 2.5th to the 97.5th percentile.
-
-    Parameters
-    ----------
-    statistic : called with the resampled arrays; a number or an array
-    arrays : each (N, ...), the same samples in time order
-    block : samples a block, or (N,) integer labels of the block of each sample
-        A last block of less than half the length joins its neighbour.
-    n : number of resamples
-
-    Returns
-    -------
-    (2, ...) float64
-        Lower and upper end; NaN where there are fewer than two blocks, from which nothing can be learnt.
-    """
-    arrays = [np.asarray(a) for a in arrays]
-    size = len(arrays[0])
-    if any(len(a) != size for a in arrays):
-        raise ValueError(f"arrays have {', '.join(str(len(a)) for a in arrays)} samples; expected equal lengths")
-    labels = _block_labels(block, size)
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    if len(members) < 2:
-        return np.full((2, *np.shape(statistic(*arrays))), np.nan)
-    rng = np.random.default_rng(seed)
-    draws = []
-    for _ in range(n):
-        rows = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
-        draws.append(statistic(*(a[rows] for a in arrays)))
-    draws = np.asarray(draws, dtype=np.float64)
-    out = np.full((2, *draws.shape[1:]), np.nan)
-    some = np.isfinite(draws).any(0)
-    out[:, some] = np.nanpercentile(np.where(np.isfinite(draws), draws, np.nan)[:, some], [2.5, 97.5], axis=0)
-    return out
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of independent values (one a seed, say) and the ends of Student's t 95 % interval of it.
-
-    ``mean +- t(0.975, n - 1) * s / sqrt(n)`` with the sample standard deviation s.
-
-    Raises
-    ------
-    ValueError
-        Fewer than two values, which have no spread.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    if x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"an interval of a mean needs two values or more, got shape {x.shape}")
-    half = stdtrit(len(x) - 1, 0.975) * x.std(ddof=1) / np.sqrt(len(x))
-    return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
-
-
-def _block_labels(block: int | np.ndarray, size: int) -> np.ndarray:
-    if np.ndim(block) == 0:
-        length = int(block)
-        if length < 1:
-            raise ValueError(f"block is {block}; expected 1 sample or more")
-        labels = np.arange(size) // length
-        if size % length and size % length < (length + 1) // 2 and size > length:
-            labels[labels == labels[-1]] -= 1
-        return labels
-    labels = np.asarray(block)
-    if labels.shape != (size,) or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"block labels have shape {labels.shape} and dtype {labels.dtype}; expected ({size},) integers"
-        )
-    return labels

@@ -41,7 +41,7 @@ def pretrained(targets=(), **model):
         window={"frames": 0.0},
         targets=list(targets),
         loss={"contrast": []},
-        decode={"lags": [0.2], "bootstraps": 20},
+        decode={"lags": [0.2]},
     )
     rec = driven_recording()
     prepared = prepare(rec, config)

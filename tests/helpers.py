@@ -82,7 +82,7 @@ def small_config(**sections) -> Config:
         "loss": {"contrast": [{"pair": ["neural", "frames"], "width": 8}]},
         "train": {"steps": 4, "batch_size": 32, "warmup": 2, "evaluate_every": 2, "accelerator": "cpu", "threads": 1},
         "generate": {"max_seconds": 0.5},
-        "decode": {"lags": [0.1, 0.2], "bootstraps": 20, "bootstrap_block": 1.0},
+        "decode": {"lags": [0.1, 0.2]},
     }
     for key, value in sections.items():
         tree[key] = tree[key] | value if isinstance(tree.get(key), dict) else value

@@ -152,7 +152,7 @@ split: {block: 12}
 model: {width: 16, heads: 2}
 train: {steps: 2, batch_size: 16, evaluate_every: 2, accelerator: cpu, threads: 1}
 generate: {max_seconds: 0.2}
-decode: {lags: [0.1], bootstraps: 5}
+decode: {lags: [0.1]}
 """
 
 

@@ -21,7 +21,6 @@ SMALL = [
     "train.threads=1",
     "model.width=16",
     "model.frame_encoder.channels=8",
-    "decode.bootstraps=10",
     "generate.max_seconds=1",
     "generate.samples=1",
 ]

@@ -21,6 +21,7 @@ from neuroformer.generation.sequences import prepared_whole
 from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
+from neuroformer.intervals import FewBlocksWarning
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.formats.npz import write_npz
@@ -139,14 +140,16 @@ def test_an_untrained_head_is_the_marginal(kind):
         np.testing.assert_allclose(scale.level, 3.0, rtol=0.15)
 
 
-def test_the_interval_draws_blocks_of_windows():
+def test_the_interval_is_over_held_out_time_and_a_short_one_has_none():
     model, prepared = model_of(recording(samples=1200), "gaussian")
     scores = score(model, prepared, "test")
     windows = np.concatenate(scores.trace_windows)
     assert windows[:, 0].sum() / windows[:, 1].sum() / np.log(2) == pytest.approx(scores.bits_per_sample())
-    low, high = scores.bits_per_sample_interval(20, 200)
+    low, high = scores.bits_per_sample_interval()
     assert low < scores.bits_per_sample() < high
-    assert np.isnan(scores.bits_per_sample_interval(10**9, 10)).all()
+    scores.trace_windows = [windows[:12]]
+    with pytest.warns(FewBlocksWarning, match="no 95 % interval of bits_per_sample"):
+        assert np.isnan(scores.bits_per_sample_interval()).all()
 
 
 # -- data -------------------------------------------------------------------------------------------------

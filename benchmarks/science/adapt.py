@@ -19,7 +19,7 @@ from neuroformer.config import Config, ConfigError, RecordingConfig, load_config
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.recordings import open_one
 from neuroformer.files import write_atomic
-from neuroformer.metrics import mean_interval
+from neuroformer.intervals import mean_interval
 from neuroformer.training.adapt import Start, Trains, adapted_config
 from neuroformer.training.scores import score
 from neuroformer.training.train import load_best, train_several

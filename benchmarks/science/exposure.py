@@ -22,7 +22,7 @@ from neuroformer.data.recordings import open_only
 from neuroformer.files import write_atomic
 from neuroformer.generation.chain import simulate_chain
 from neuroformer.generation.simulate import simulate, simulate_true_past
-from neuroformer.metrics import mean_interval
+from neuroformer.intervals import mean_interval
 from neuroformer.simulation_scores.drift import chain_order, chained, late_scores, since_closed
 from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
 from neuroformer.training.scores import score
@@ -96,7 +96,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     recordings = simulate_chain(model, p, closed.recording, order_LC, progress=False)
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     chains = chained(order_LC, legs, parts, simulated_trials(after, parts.held_out), config.seed)
-    late: dict[str, Any] = late_scores(chains, bootstraps=0)
+    late: dict[str, Any] = late_scores(chains)
     scores = {"bits_per_spike": score(model, p, "test").bits_per_spike()}
     for name, prefix in (("model", ""), ("true_past", "true_past_"), ("ceiling", "ceiling_")):
         for key, (value, _, _) in late[name].items():

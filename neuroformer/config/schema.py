@@ -409,8 +409,6 @@ class DecodeConfig:
         above=0,
         unit="seconds",
     )
-    bootstrap_block: float = setting(5.0, "seconds per block of the bootstrap", above=0, unit="seconds")
-    bootstraps: int = setting(1000, "samples of the bootstrap", least=1)
 
     def check(self, where: str) -> None:
         require(bool(self.lags), f"{where}.lags", [], "at least one number of seconds above 0")

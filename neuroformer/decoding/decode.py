@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuroformer.config import Config, ConfigError, TargetConfig
+from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import Windows, WindowShape
-from neuroformer.metrics import block_bootstrap, circular_r2, pearson, r2, target_score
+from neuroformer.intervals import Terms, over_time, target_terms
+from neuroformer.metrics import circular_r2, pearson, r2, target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.targets import TargetHead
 
@@ -229,26 +230,35 @@ def measure(target: TargetConfig) -> str:
     return "accuracy" if target.kind == "classification" else "r2"
 
 
-def bootstrap_blocks(decoded: Decoded, config: Config) -> np.ndarray:
-    """(V,) the block of the bootstrap that each value belongs to: ``decode.bootstrap_block`` seconds of one stretch."""
-    stretch = np.cumsum(np.diff(decoded.times, prepend=decoded.times[:1]) > 1.0)  # a gap starts a new block
-    block = (decoded.times // config.decode.bootstrap_block).astype(np.int64)
-    _, labels = np.unique(np.stack([decoded.segment, stretch, block], 1), axis=0, return_inverse=True)
-    return labels.ravel()
+def score_terms(
+    decoded: Decoded, target: TargetConfig, predicted: np.ndarray | None = None, decoder: str = "model"
+) -> Terms:
+    """The score of a variable, and of its columns or classes, as sums over its labelled values in time order.
+
+    Parameters
+    ----------
+    predicted : (V, C), or (V, R, C) of several repeats whose scores are averaged, in place of a decoder's
+    """
+    predicted = decoded.predicted[decoder] if predicted is None else predicted
+    order = np.argsort(decoded.times, kind="stable")
+    order = order[np.isfinite(decoded.true_VC[order]).all(1)]
+    return target_terms(target.kind, decoded.true_VC[order], predicted[order], target.period, list(decoded.classes))
 
 
-def score_decoded(
-    decoded: Decoded, target: TargetConfig, config: Config, columns: list[str], intervals: bool = True
-) -> dict[str, Any]:
-    """Flat scores of every decoder of a variable, with block-bootstrap 95 % intervals.
+def score_decoded(decoded: Decoded, target: TargetConfig, columns: list[str], intervals: bool = True) -> dict[str, Any]:
+    """Flat scores of every decoder of a variable, with 95 % intervals over held-out time.
 
     ``decode_<variable>_r2`` (or ``_accuracy``) for the model and ``..._<decoder>`` for the others, the mean over
     columns, ``..._low`` and ``..._high`` the interval; ``decode_<variable>_<column>_r2`` likewise where there are several
     columns, ``decode_<variable>_<class>_recall`` where there are classes: the share of a class's values that are decoded
     as it. Values without a label are left out and counted.
+
+    Intervals are those of :func:`neuroformer.intervals.over_time`: of this model and these baselines on other stretches
+    of the recording; NaN, with a warning, where held-out values are worth too few independent ones. Of pooled folds,
+    each value is decoded by its own fold's model, and the interval is over all held-out time.
     """
     keep = np.isfinite(decoded.true_VC).all(1)
-    true, labels = decoded.true_VC[keep], bootstrap_blocks(decoded, config)[keep]
+    true = decoded.true_VC[keep]
     name = f"decode_{decoded.name}"
     out: dict[str, Any] = {f"{name}_windows": int(keep.sum()), f"{name}_missing": int((~keep).sum())}
     score, what = score_of(target), measure(target)
@@ -268,22 +278,17 @@ def score_decoded(
         predicted = values[keep]
         out |= {f"{k}{suffix}": float(v) for k, v in zip(keys, every(true, predicted), strict=True)}
         if intervals:
-            ends = block_bootstrap(every, (true, predicted), labels, config.decode.bootstraps, config.seed)
-            for k, low, high in zip(keys, *ends, strict=True):
+            ends = over_time(score_terms(decoded, target, values), keys[0]).ends()
+            for k, low, high in zip(keys, *ends[:, : len(keys)], strict=True):
                 out[f"{k}{suffix}_low"], out[f"{k}{suffix}_high"] = float(low), float(high)
         if target.kind == "regression":
             out[f"{name}_pearson{suffix}"] = float(np.mean(pearson(true, predicted)))
     return out
 
 
-def paired_difference(
-    decoded: Decoded, target: TargetConfig, config: Config, a: str, b: str
-) -> tuple[float, float, float]:
-    """Score of decoder ``a`` minus that of ``b`` and its 95 % interval, both resampled with the same blocks."""
-    keep = np.isfinite(decoded.true_VC).all(1)
-    true, labels = decoded.true_VC[keep], bootstrap_blocks(decoded, config)[keep]
-    score = score_of(target)
-    difference = lambda t, x, y: score(t, x) - score(t, y)
-    arrays = (true, decoded.predicted[a][keep], decoded.predicted[b][keep])
-    low, high = block_bootstrap(difference, arrays, labels, config.decode.bootstraps, config.seed)
-    return difference(*arrays), float(low), float(high)
+def paired_difference(decoded: Decoded, target: TargetConfig, a: str, b: str) -> tuple[float, float, float]:
+    """Score of decoder ``a`` minus that of ``b`` and its 95 % interval over held-out time; both lose the same blocks."""
+    difference = score_terms(decoded, target, decoder=a).minus(score_terms(decoded, target, decoder=b))
+    found = over_time(difference, f"decode_{decoded.name}, {a} minus {b}")
+    low, high = found.ends()[:, 0]
+    return float(found.value_S[0]), float(low), float(high)

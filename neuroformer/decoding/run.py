@@ -177,16 +177,15 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
     Beside them ``decode_<variable>_fits_<decoder>``, ``..._seconds_<decoder>`` and ``..._choice_<decoder>``: how many
     models were fitted for it, how long that took, and what it chose.
     """
-    config = prepared.config
     columns = prepared.normalization.targets[target.name].columns or [target.name]
     ours = {k: v for k, v in decoded.predicted.items() if not k.startswith("control_")}
-    out = score_decoded(dataclasses.replace(decoded, predicted=ours), target, config, columns)
+    out = score_decoded(dataclasses.replace(decoded, predicted=ours), target, columns)
     key = f"decode_{decoded.name}_{measure(target)}"
     each = {}
     for name, values in decoded.predicted.items():
         if name.startswith("control_"):
             one = dataclasses.replace(decoded, predicted={"control": values})
-            each[name.removeprefix("control_")] = score_decoded(one, target, config, columns, intervals=False)
+            each[name.removeprefix("control_")] = score_decoded(one, target, columns, intervals=False)
     if each:
         rank = lambda name: np.nan_to_num(each[name][f"{key}_control"], nan=-np.inf)
         best = max(each, key=rank)

@@ -138,7 +138,7 @@ def since_closed(chains: Chains) -> dict[str, list[float]]:
     return out
 
 
-def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[str, Any]:
+def late_scores(chains: Chains) -> dict[str, Any]:
     """The same scores after 32 s of closed loop, with 95 % intervals over chains; of the second half if chains
     are shorter than 40 s.
 
@@ -156,7 +156,7 @@ def late_scores(chains: Chains, bootstraps: int = 200, seed: int = 0) -> dict[st
     out: dict[str, Any] = {"since_s": start * held_out.dt, "until_s": stop * held_out.dt}
     for name, trials in _candidates(chains).items():
         side = Side(trials.between(start, stop), units)
-        values = with_intervals(side, true, bootstraps, seed, paired=name != "ceiling")
+        values = with_intervals(side, true, paired=name != "ceiling")
         out[name] = {k: values[k] for k in SCORES if k in values}
     return out
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.intervals import LEAST_TRIALS, left_out
 from neuroformer.simulation_scores.drift import Chains, chained, late_scores, since_closed
 from neuroformer.simulation_scores.poisson_simulators import PoissonSimulator, homogeneous, psth_poisson
 from neuroformer.simulation_scores.psth import WIDTH_S
 from neuroformer.simulation_scores.rates import expected_counts, feve, rate_bits, single_trial_r
 from neuroformer.simulation_scores.recorded import RecordedTrials
-from neuroformer.simulation_scores.sides import Side, interval, with_intervals
+from neuroformer.simulation_scores.sides import Side, over_held_out, with_intervals
 from neuroformer.simulation_scores.statistics import MAX_PAIR_UNITS
 from neuroformer.simulation_scores.trials import Trials
 from neuroformer.simulation_scores.two_sample import two_sample
 
-DRAWS = 100  # of the intervals of expected counts
 PRIOR = 1.0  # samples that the mean rate is worth where sampled counts become rates of a likelihood
 
 
@@ -32,7 +32,6 @@ def score_simulation(
     chains: Chains | None = None,
     readout: list[np.ndarray] | None = None,
     whole: int = 1,
-    bootstraps: int = 200,
     seed: int = 0,
     progress: Callable[[str], object] = lambda what: None,
 ) -> dict[str, Any]:
@@ -49,10 +48,9 @@ def score_simulation(
     of those means as Poisson rates in bins of 50 ms (pooled over units, and averaged), where samples carry a prior of one
     sample at the training mean: with 3 samples it costs much, so only ``readout``, the rates that the model states
     itself, and the two simulators compare without it; ``classifier``, the balanced accuracy of
-    the stronger of two classifiers in telling candidate from held-out trials, 0.5 being perfect. Intervals:
-    held-out trials drawn again with replacement, and their imitations with them (training trials on their own).
-    Such a draw holds fewer distinct trials, which lowers whatever averages over them, so the interval is the
-    spread of the draws about their median, laid around the value.
+    the stronger of two classifiers in telling candidate from held-out trials, 0.5 being perfect. Intervals
+    are over held-out trials, as many others of the same kind, of which some are left out with their imitations (training
+    trials of ``ceiling`` on their own), see :func:`neuroformer.intervals.over_trials`; fewer than six trials have none.
 
     Parameters
     ----------
@@ -77,7 +75,7 @@ def score_simulation(
         "homogeneous": homogeneous(parts.train),
     }
     candidates = _candidates(simulated, true_past, parts.train, simulators, seed)
-    out = _compared(candidates, parts, simulators, bootstraps, seed, progress)
+    out = _compared(candidates, parts, simulators, seed, progress)
     if readout is not None:
         out["candidates"]["readout"] = _readout_scores(readout, held_out)
     out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
@@ -88,7 +86,7 @@ def score_simulation(
     if chains is None:
         chains = chained(np.arange(len(held_out))[None], [simulated], parts, true_past, seed)
     progress("drift")
-    out["since_closed"], out["late"] = since_closed(chains), late_scores(chains, bootstraps, seed)
+    out["since_closed"], out["late"] = since_closed(chains), late_scores(chains)
     out["num_samples"] = len(simulated) / len(held_out)
     out["num_trials"] = {"held_out": len(held_out), "simulated": len(simulated), "train": len(parts.train)}
     return out
@@ -98,7 +96,6 @@ def _compared(
     candidates: dict[str, Trials],
     parts: RecordedTrials,
     simulators: dict[str, PoissonSimulator | None],
-    bootstraps: int,
     seed: int,
     progress: Callable[[str], object],
 ) -> dict[str, Any]:
@@ -110,11 +107,11 @@ def _compared(
     true = Side(held_out, pair_units)
     for name, trials in candidates.items():
         progress(name)
-        values = with_intervals(Side(trials, pair_units), true, bootstraps, seed, paired=name != "ceiling")
+        values = with_intervals(Side(trials, pair_units), true, paired=name != "ceiling")
         values |= _rate_scores(name, trials, parts, simulators)
         test = two_sample(held_out, trials, seed)
         if test is not None:
-            values["classifier"] = [test.best, *test.interval(bootstraps, seed)]
+            values["classifier"] = [test.best, *test.interval()]
             out["classifier"][name] = test.accuracy
         out["candidates"][name] = values
     return out
@@ -176,16 +173,13 @@ def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list
 
 
 def _scores_of_expected(recorded, plain, likely, stimulus: np.ndarray) -> dict[str, list[float]]:
-    """Scores with intervals: held-out trials are resampled with replacement, each with its expected counts."""
-    every = np.arange(len(recorded))
-    values = _of_expected(recorded, plain, likely, stimulus, every)
-    rng = np.random.default_rng(0)
-    draws: dict[str, list[float]] = {k: [] for k in values}
-    for _ in range(DRAWS if len(every) > 1 else 0):
-        drawn = _of_expected(recorded, plain, likely, stimulus, rng.integers(len(every), size=len(every)))
-        for k in set(drawn) & set(values):
-            draws[k].append(drawn[k])
-    return {k: [v, *interval(v, draws[k])] for k, v in values.items()}
+    """Scores with intervals over held-out trials, of which some are left out with their expected counts."""
+    score = lambda rows: _of_expected(recorded, plain, likely, stimulus, rows)
+    values = score(np.arange(len(recorded)))
+    trials = len(recorded)
+    without = [score(np.flatnonzero(~gone)) for gone in left_out(trials)] if trials >= LEAST_TRIALS else [{}]
+    found = over_held_out(values, without, trials)
+    return {k: [v, *found[k].ends()[:, 0].tolist()] for k, v in values.items()}
 
 
 def _of_expected(recorded, plain, likely, stimulus: np.ndarray, rows: np.ndarray) -> dict[str, float]:

@@ -1,12 +1,13 @@
-"""Two sets of trials side by side: every statistic that compares them, with bootstrap intervals over trials.
+"""Two sets of trials side by side: every statistic that compares them, with intervals over trials.
 
-Shape suffixes: D draws of a bootstrap, T trials, B bins, U units.
+Shape suffixes: D draws of trials, T trials, B bins, U units.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from neuroformer.intervals import Estimate, Scale, left_out, over_trials
 from neuroformer.simulation_scores.psth import WIDTH_S, psth_r
 from neuroformer.simulation_scores.statistics import MAX_PAIR_UNITS, Statistics, compare
 from neuroformer.simulation_scores.trials import Trials
@@ -79,28 +80,32 @@ def _psth_r(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
     return psth_r(*(np.concatenate([x[s][: bins[s]] for s in shared]) for x in (a, b))).r
 
 
-def with_intervals(a: Side, b: Side, bootstraps: int, seed: int, *, paired: bool) -> dict[str, list[float]]:
-    """``[value, low, high]`` of every score: trials of ``b`` are resampled and, if ``paired``, their imitations
-    in ``a`` with them.
+def with_intervals(a: Side, b: Side, *, paired: bool) -> dict[str, list[float]]:
+    """``[value, low, high]`` of every score, see :func:`neuroformer.intervals.over_trials`: trials of ``b`` are left out
+    and, if ``paired``, their imitations in ``a`` with them; otherwise the trials of ``a`` vary on their own.
     """
-    rng = np.random.default_rng(seed)
-    n, m = len(b.trials), len(a.trials)
-    times_a, times_b = [], []
-    for _ in range(bootstraps if n > 1 else 0):
-        times_b.append(np.bincount(rng.integers(n, size=n), minlength=n))
-        if not paired:
-            times_a.append(np.bincount(rng.integers(m, size=m), minlength=m))
-    times_b = np.array(times_b, np.float64).reshape(-1, n)
+    value = scores_of_all(a, b)
+    kept_b = 1.0 - left_out(len(b.trials))
     imitates_TS = (a.trials.source[None] == b.trials.source[:, None]).astype(np.float64)
-    times_a = times_b @ imitates_TS if paired else np.array(times_a, np.float64).reshape(-1, m)
-    draws = scores_of(a, b, times_a, times_b)
-    return {k: [v, *interval(v, [d[k] for d in draws])] for k, v in scores_of_all(a, b).items()}
+    kept_a = kept_b @ imitates_TS if paired else np.ones((len(kept_b), len(a.trials)))
+    found = over_held_out(value, scores_of(a, b, kept_a, kept_b), len(b.trials))
+    if not paired:
+        kept_a = 1.0 - left_out(len(a.trials))
+        own = over_held_out(value, scores_of(a, b, kept_a, np.ones((len(kept_a), len(b.trials)))), len(a.trials))
+        found = {k: found[k].with_error(own[k].error_S, own[k].degrees_S) for k in value}
+    return {k: [v, *found[k].ends()[:, 0].tolist()] for k, v in value.items()}
 
 
-def interval(value: float, draws: list[float]) -> tuple[float, float]:
-    """The 95 % interval of the draws around their median, shifted to the value; NaN without draws."""
-    known = np.array([d for d in draws if np.isfinite(d)])
-    if len(known) == 0:
-        return float("nan"), float("nan")
-    low, middle, high = np.percentile(known, [2.5, 50, 97.5])
-    return float(value + low - middle), float(value + high - middle)
+def over_held_out(value: dict[str, float], without: list[dict[str, float]], trials: int) -> dict[str, Estimate]:
+    """The estimate of every score of so many trials, from its values without subsets of them."""
+    keys = list(value)
+    without_DS = np.array([[one.get(k, np.nan) for k in keys] for one in without])
+    found = over_trials([value[k] for k in keys], without_DS, trials, [scale_of(k) for k in keys])
+    return dict(zip(keys, found, strict=True))
+
+
+def scale_of(score: str) -> Scale:
+    """The scale on which a score's error is closest to a normal one."""
+    if score == "rate_ratio":
+        return "positive"
+    return "correlation" if score.endswith("_r") else "plain"

@@ -1,7 +1,7 @@
-"""Statistics of spike trains as sums over trials, so that a bootstrap over trials only has to add them up
+"""Statistics of spike trains as sums over trials, so that leaving out trials only has to add up the others
 again.
 
-Shape suffixes: D draws of a bootstrap, T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
+Shape suffixes: D draws of trials, T trials, U units, V units in pair statistics, L lags, H interval bins, Q frequencies.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuroformer.intervals import left_out, over_trials
 from neuroformer.metrics import balanced_accuracy
 from neuroformer.simulation_scores.trials import Trials
 
@@ -38,18 +39,19 @@ class TwoSample:
     def best(self) -> float:
         return max(self.accuracy.values())
 
-    def interval(self, bootstraps: int, seed: int = 0) -> tuple[float, float]:
-        """95 % of :attr:`best` when the source trials are drawn again with replacement."""
-        groups = np.unique(self.group_N)
-        members = [np.flatnonzero(self.group_N == g) for g in groups]
-        rng = np.random.default_rng(seed)
-        values = []
-        for _ in range(bootstraps):
-            rows = np.concatenate([members[k] for k in rng.integers(len(members), size=len(members))])
-            truth = self.simulated_N[rows]
-            values.append(max(balanced_accuracy(truth, p[rows]).score for p in self.predicted.values()))
-        low, high = np.percentile(values, [2.5, 97.5])
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of :attr:`best` over source trials, of which some are left out with their imitations.
+
+        The classifiers are given: how they would differ if they had been trained on other trials is not in it.
+        """
+        groups, place_N = np.unique(self.group_N, return_inverse=True)
+        without = [self._best_of(~gone[place_N]) for gone in left_out(len(groups))]
+        low, high = over_trials([self.best], np.array(without)[:, None], len(groups), ["share"])[0].ends()[:, 0]
         return float(low), float(high)
+
+    def _best_of(self, kept_N: np.ndarray) -> float:
+        truth = self.simulated_N[kept_N]
+        return max(balanced_accuracy(truth, p[kept_N]).score for p in self.predicted.values())
 
 
 def segment_features(trials: Trials) -> tuple[np.ndarray, np.ndarray]:

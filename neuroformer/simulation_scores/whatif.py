@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from neuroformer.recording import Recording
@@ -20,7 +21,7 @@ class RateChanges:
     Attributes
     ----------
     before_U, after_U, change_U : (U,) ``after - before``
-    low_U, high_U : (U,) ``change -+ 1.96`` standard errors of the mean over paired sequences
+    low_U, high_U : (U,) ends of Student's t 95 % interval of the mean over paired sequences; NaN for a single one
     z_U : (U,) change over its standard error; 0 where nothing changed
     """
 
@@ -53,7 +54,8 @@ def rate_changes(before: Recording, after: Recording) -> RateChanges:
     mean, n = change.mean(0), len(change)
     error = change.std(0, ddof=1) / np.sqrt(n) if n > 1 else np.full(len(mean), np.nan)
     z = np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
-    return RateChanges(a.mean(0), b.mean(0), mean, mean - 1.96 * error, mean + 1.96 * error, z)
+    half = stdtrit(max(n - 1, 1), 0.975) * error
+    return RateChanges(a.mean(0), b.mean(0), mean, mean - half, mean + half, z)
 
 
 def first_divergence(a: Recording, b: Recording) -> np.ndarray:

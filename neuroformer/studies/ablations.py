@@ -20,16 +20,13 @@ from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import (
-    Decoded,
-    bootstrap_blocks,
     decode_windows,
     predict_targets,
-    score_of,
     true_values,
 )
 from neuroformer.files import save_npz
 from neuroformer.generation.scan import sample_window
-from neuroformer.metrics import block_bootstrap
+from neuroformer.intervals import Terms, over_time, ratio_terms, target_terms
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.stepper import Stepper
 from neuroformer.recording import Recording
@@ -192,15 +189,15 @@ class Measure(NamedTuple):
 
     name: str
     arrays: tuple[str, ...]
-    score: Callable[..., float]
+    terms: Callable[..., Terms]
 
 
-def bits(nats_WK: np.ndarray, spikes_WK: np.ndarray) -> float:
+def bits(nats_WK: np.ndarray, spikes_WK: np.ndarray) -> Terms:
     """Bits a spike above the null model, the mean over seeds."""
-    return float(nats_WK.sum() / max(spikes_WK.sum(), 1) / np.log(2))
+    return ratio_terms(nats_WK, spikes_WK, 1 / np.log(2))
 
 
-def f1(hit_WK: np.ndarray, false_WK: np.ndarray, missed_WK: np.ndarray) -> float:
+def f1(hit_WK: np.ndarray, false_WK: np.ndarray, missed_WK: np.ndarray) -> Terms:
     """Response-prediction F1: of (window, unit) pairs, those in which the unit fires in a response drawn from the model
     after the recorded past against those in which it fired: ``2 hits / (2 hits + false + missed)``, all windows pooled;
     the mean over seeds.
@@ -208,8 +205,7 @@ def f1(hit_WK: np.ndarray, false_WK: np.ndarray, missed_WK: np.ndarray) -> float
     The reference reports its F1 per window, from a function that gives 1 where one of ten spikes is predicted; pooled, a
     window counts by its spikes. One draw is scored, as there: even the true model stays far below 1.
     """
-    hits = 2 * hit_WK.sum(0)
-    return float(np.mean(hits / np.maximum(hits + false_WK.sum(0) + missed_WK.sum(0), 1)))
+    return ratio_terms(2 * hit_WK, 2 * hit_WK + false_WK + missed_WK, scale="share")
 
 
 def measures(config: Config) -> list[Measure]:
@@ -219,27 +215,23 @@ def measures(config: Config) -> list[Measure]:
         Measure("f1", ("hit", "false", "missed"), f1),
     ]
     for target in config.targets:
-        score = score_of(target)
-        by_seed = lambda true_VC, values_VKC, score=score: float(
-            np.mean([score(true_VC, values_VKC[:, k]) for k in range(values_VKC.shape[1])])
-        )
-        out.append(Measure(f"decode_{target.name}", (f"target_{target.name}",), by_seed))
+        terms = lambda true_VC, values_VKC, t=target: target_terms(t.kind, true_VC, values_VKC, t.period)
+        out.append(Measure(f"decode_{target.name}", (f"target_{target.name}",), terms))
     return out
 
 
 def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], num_seeds: int) -> list[dict[str, Any]]:
     """A row for every variant and measure, from what :func:`train_variant` left in ``folder``.
 
-    ``value`` is the mean over seeds, ``low`` and ``high`` its 95 % block-bootstrap interval over held-out time;
-    ``minus`` (the variant minus the full model) is resampled with the same blocks for both; ``seeds`` are the values of
-    the single seeds. Rates are left out where the rate readout was.
+    ``value`` is the mean over seeds, ``low`` and ``high`` its 95 % interval over held-out time (of these trainings:
+    :func:`neuroformer.intervals.over_time`); of ``minus`` (the variant minus the full model) both sides lose the same
+    blocks; ``seeds`` are the values of the single seeds, whose spread is not in the intervals. Rates are left out
+    where the rate readout was.
     """
     full = without(config, FULL)
     prepared = prepare(rec, full)
     windows = decode_windows(prepared, full.decode.split)
     true = true_values(prepared, windows)
-    blocks = {"": _blocks(prepared, windows, 1)}
-    blocks |= {f"target_{t.name}": _blocks(prepared, windows, t.samples) for t in full.targets}
     stored = {
         part: [dict(np.load(variant_folder(folder, part, k) / SCORES)) for k in range(num_seeds)]
         for part in (FULL, *parts)
@@ -253,43 +245,32 @@ def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], 
             ours, theirs = (
                 [np.stack([one[name] for one in stored[p]], 1) for name in measure.arrays] for p in (part, FULL)
             )
-            labels, known = blocks.get(first, blocks[""]), np.ones(len(ours[0]), bool)
             if first.startswith("target_"):
                 values = true[first.removeprefix("target_")]
                 known = np.isfinite(values).all(1)
-                ours, theirs = [values, *ours], [values, *theirs]
-            ours, theirs = [a[known] for a in ours], [a[known] for a in theirs]
-            rows.append(_row(part, measure, ours, theirs, labels[known], full))
+                ours, theirs = ([a[known] for a in (values, *side)] for side in (ours, theirs))
+            rows.append(_row(part, measure, ours, theirs))
     return rows
 
 
-def _row(part: str, measure: Measure, ours, theirs, labels: np.ndarray, config: Config) -> dict[str, Any]:
-    score, count = measure.score, len(ours)
-    resample = (labels, config.decode.bootstraps, config.seed)
-    low, high = block_bootstrap(score, ours, *resample)
-    minus = lambda *arrays: score(*arrays[:count]) - score(*arrays[count:])
-    minus_low, minus_high = block_bootstrap(minus, [*ours, *theirs], *resample)
+def _row(part: str, measure: Measure, ours, theirs) -> dict[str, Any]:
     given = 1 if measure.name.startswith("decode_") else 0  # the true values have no seeds
-    one = lambda k: score(*ours[:given], *(a[:, [k]] for a in ours[given:]))
+    mine = measure.terms(*ours)
+    own = over_time(mine, measure.name)
+    minus = over_time(mine.minus(measure.terms(*theirs)), f"{measure.name}, without a part minus full")
+    one = lambda k: measure.terms(*ours[:given], *(a[:, [k]] for a in ours[given:]))
+    (low, high), (minus_low, minus_high) = own.ends()[:, 0], minus.ends()[:, 0]
     return {
         "without": part,
         "measure": measure.name,
-        "value": score(*ours),
+        "value": float(own.value_S[0]),
         "low": float(low),
         "high": float(high),
-        "minus": minus(*ours, *theirs),
+        "minus": float(minus.value_S[0]),
         "minus_low": float(minus_low),
         "minus_high": float(minus_high),
-        "seeds": [one(k) for k in range(ours[-1].shape[1])],
+        "seeds": [float(one(k).of_all()[0]) for k in range(ours[-1].shape[1])],
     }
-
-
-def _blocks(prepared: Prepared, windows: Windows, samples: int) -> np.ndarray:
-    """(V,) the bootstrap's block of each of the windows' values."""
-    current = prepared.config.window.current
-    times = windows.starts(prepared.index)[:, None] + (np.arange(samples) + 1) / samples * current
-    segment = np.repeat(windows.segment, samples)
-    return bootstrap_blocks(Decoded("", times.ravel(), segment, np.zeros((times.size, 1))), prepared.config)
 
 
 def variant_folder(folder: Path, part: str, seed: int) -> Path:

@@ -13,8 +13,9 @@ import torch
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
+from neuroformer.intervals import over_time, ratio_terms
 from neuroformer.losses import loss_terms
-from neuroformer.metrics import block_bootstrap, r2
+from neuroformer.metrics import r2
 from neuroformer.model.neuroformer import Neuroformer
 
 CANDIDATES = 100  # windows among which one is to be found
@@ -75,8 +76,8 @@ def retrieval(
     :data:`CANDIDATES` windows that show distinct clips: top-1 accuracy, chance is one in as many.
 
     Windows without a spike are left out. The sets are drawn ``draws`` times; where there are fewer distinct clips than
-    candidates, sets are as large as there are, and ``_candidates`` says so. The 95 % interval resamples blocks of
-    ``decode.bootstrap_block`` seconds.
+    candidates, sets are as large as there are, and ``_candidates`` says so. The 95 % interval is over held-out time
+    (:func:`neuroformer.intervals.over_time`), with the sets that were drawn.
     """
     out = {}
     for i, contrast in enumerate(model.config.loss.contrast):
@@ -88,15 +89,12 @@ def retrieval(
         key_W = np.asarray(key_W) if "frames" in contrast.pair else np.arange(len(windows))
         hits, tries, size = _top1(a_WE, b_WE, key_W, np.flatnonzero(keep_W), draws, seed)
         tried = tries > 0
-        block = prepared.config.decode.bootstrap_block
-        labels = windows.segment * 1_000_000 + (windows.starts(prepared.index) // block).astype(np.int64)
-        share = lambda hits, tries: float(hits.sum() / max(tries.sum(), 1))
-        low, high = block_bootstrap(
-            share, (hits[tried], tries[tried]), labels[tried], prepared.config.decode.bootstraps, seed
-        )
         name = f"retrieval_{'_'.join(contrast.pair)}"
+        order = np.lexsort((windows.tick, windows.segment))
+        order = order[tried[order]]
+        low, high = over_time(ratio_terms(hits[order], tries[order], scale="share"), f"{name}_top1").ends()[:, 0]
         out |= {
-            f"{name}_top1": share(hits, tries),
+            f"{name}_top1": float(hits.sum() / max(tries.sum(), 1)),
             f"{name}_top1_low": float(low),
             f"{name}_top1_high": float(high),
         }

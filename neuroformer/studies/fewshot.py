@@ -18,14 +18,15 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
-    bootstrap_blocks,
     decode_windows,
     predict_targets,
     score_of,
+    score_terms,
     true_values,
 )
 from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.decoding.run import add_baselines, start_decoded
+from neuroformer.intervals import Estimate, over_time
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.studies.folds import labelled_windows, pool
 
@@ -60,43 +61,41 @@ class FewShot:
     def num_draws(self) -> int:
         return 1 + max(k for _, k in self.decoded)
 
-    def rows(self, bootstraps: int = 300) -> list[dict[str, Any]]:
-        """One row an amount and method: ``score`` (mean over draws), its 95 % interval over test blocks and draws, and
-        the paired difference of the pretrained model minus the method with its interval."""
-        return [row for a in range(len(self.seconds)) for row in self._rows(a, bootstraps)]
+    def rows(self) -> list[dict[str, Any]]:
+        """One row an amount and method: ``score`` (mean over draws), and the paired difference of the pretrained model minus
+        the method, each with its 95 % interval ``low``, ``high``.
 
-    def _rows(self, amount: int, bootstraps: int) -> list[dict[str, Any]]:
+        The interval is over held-out time (:func:`neuroformer.intervals.over_time`) and over draws of labels, with which
+        the seed of every network changes; of a single draw, over held-out time alone.
+        """
+        return [row for a in range(len(self.seconds)) for row in self._rows(a)]
+
+    def _rows(self, amount: int) -> list[dict[str, Any]]:
         draws = [self.decoded[amount, k] for k in range(self.num_draws)]
-        keep = np.isfinite(draws[0].true_VC).all(1)
-        true, blocks = draws[0].true_VC[keep], bootstrap_blocks(draws[0], self.config)[keep]
-        score = score_of(self.target)
-        predicted = {m: [d.predicted[m][keep] for d in draws] for m in self.methods}
-        members = [np.flatnonzero(blocks == b) for b in np.unique(blocks)]
-        rng = np.random.default_rng(self.config.seed)
-        samples = {m: np.empty(bootstraps) for m in self.methods}
-        for b in range(bootstraps):
-            picked = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
-            which = rng.integers(len(draws), size=len(draws))
-            for m in self.methods:
-                samples[m][b] = np.mean([score(true[picked], predicted[m][k][picked]) for k in which])
-        means = {m: float(np.mean([score(true, p) for p in predicted[m]])) for m in self.methods}
-        return [
-            {
-                "seconds": self.seconds[amount],
-                "share": self.share[amount],
-                "method": m,
-                "score": means[m],
-                **_ends("", samples[m]),
-                "pretrained_minus": means[PRETRAINED] - means[m],
-                **_ends("pretrained_minus_", samples[PRETRAINED] - samples[m]),
-            }
-            for m in self.methods
-        ]
+        terms = {
+            m: score_terms(draws[0], self.target, np.stack([d.predicted[m] for d in draws], 1)) for m in self.methods
+        }
+        each = {m: np.array([score_terms(d, self.target, decoder=m).of_all()[:1] for d in draws]) for m in self.methods}
+        out = []
+        for m in self.methods:
+            own = _first(over_time(terms[m], f"{self.target.name} from few labels"))
+            minus = _first(over_time(terms[PRETRAINED].minus(terms[m]), f"{self.target.name}, {PRETRAINED} minus {m}"))
+            row = {"seconds": self.seconds[amount], "share": self.share[amount], "method": m}
+            row |= _with_ends("score", "", own.with_repeats(each[m]))
+            row |= _with_ends("pretrained_minus", "pretrained_minus_", minus.with_repeats(each[PRETRAINED] - each[m]))
+            out.append(row)
+        return out
 
 
-def _ends(prefix: str, samples: np.ndarray) -> dict[str, float]:
-    low, high = np.nanpercentile(samples, [2.5, 97.5])
-    return {f"{prefix}low": float(low), f"{prefix}high": float(high)}
+def _first(found: Estimate) -> Estimate:
+    """The score over all columns or classes."""
+    arrays = (found.value_S, found.center_S, found.error_S, found.degrees_S)
+    return Estimate(*(x[:1] for x in arrays), found.scale)
+
+
+def _with_ends(key: str, prefix: str, found: Estimate) -> dict[str, float]:
+    low, high = found.ends()[:, 0]
+    return {key: float(found.value_S[0]), f"{prefix}low": float(low), f"{prefix}high": float(high)}
 
 
 def draw_labels(

@@ -134,7 +134,7 @@ def decode_folds(
         key = f"decode_{target.name}"
         if f"{key}_best_baseline" in out:
             best = out[f"{key}_best_baseline"]
-            difference = paired_difference(pooled, target, config, "model", best)
+            difference = paired_difference(pooled, target, "model", best)
             out |= dict(
                 zip((f"{key}_difference", f"{key}_difference_low", f"{key}_difference_high"), difference, strict=True)
             )

@@ -17,15 +17,14 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.closed_form import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.decode import (
-    bootstrap_blocks,
     decode_labels,
     decode_windows,
     encode_labels,
-    score_of,
+    score_terms,
     true_values,
 )
 from neuroformer.decoding.run import start_decoded
-from neuroformer.metrics import block_bootstrap
+from neuroformer.intervals import over_time
 from neuroformer.model.attention import prepend
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.ops import Ragged
@@ -78,7 +77,8 @@ def _mean(x_TD: Tensor, layout: Ragged) -> Tensor:
 
 
 def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: int = 0) -> list[dict[str, Any]]:
-    """Ridge from every representation to one variable: R2 on held-out windows with its 95 % block-bootstrap interval.
+    """Ridge from every representation to one variable: R2 on held-out windows with its 95 % interval over held-out time
+    (:func:`neuroformer.intervals.over_time`).
 
     The penalty is chosen by contiguous cross-validation on training windows. ``random`` is the last representation
     (past + stimulus + current) of the same network with random weights.
@@ -112,7 +112,7 @@ def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: in
 
 
 def _row(name: str, x, labels, windows, prepared: Prepared, target: TargetConfig, decoded) -> dict[str, Any]:
-    part, config = prepared.config.decode.split, prepared.config
+    part = prepared.config.decode.split
     known = np.flatnonzero(np.isfinite(labels["train"]).all(1))
     features, y = x["train"][name][known], encode_labels(target, labels["train"][known])
     center, scale = features.mean(0), np.sqrt(features.var(0).mean()) + 1e-9
@@ -122,14 +122,12 @@ def _row(name: str, x, labels, windows, prepared: Prepared, target: TargetConfig
     penalty = PENALTIES[int(np.argmax(cross_validated(features, y, folds)))]
     weights, bias = ridge_path(features, y, (penalty,))[0]
     predicted = decode_labels(target, (x[part][name] - center) / scale @ weights + bias)
-    keep = np.isfinite(decoded.true_VC).all(1)
-    arrays = decoded.true_VC[keep], predicted[keep]
-    blocks = bootstrap_blocks(decoded, config)[keep]
-    low, high = block_bootstrap(score_of(target), arrays, blocks, config.decode.bootstraps, config.seed)
+    found = over_time(score_terms(decoded, target, predicted), f"the R2 of {target.name}")
+    low, high = found.ends()[:, 0]
     return {
         "representation": name,
         "features": features.shape[1],
-        "r2": score_of(target)(*arrays),
+        "r2": float(found.value_S[0]),
         "low": float(low),
         "high": float(high),
         "penalty": penalty,

@@ -88,8 +88,7 @@ def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _trace_scores(prepared: Prepared, scores: Scores, baselines: bool) -> dict[str, Any]:
     """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
     c = prepared.config
-    block = max(1, round(c.decode.bootstrap_block / c.window.dt))
-    low, high = scores.bits_per_sample_interval(block, c.decode.bootstraps, c.seed)
+    low, high = scores.bits_per_sample_interval()
     out: dict[str, Any] = {
         "bits_per_sample": scores.bits_per_sample(),
         "bits_per_sample_low": low,

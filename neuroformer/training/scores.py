@@ -10,8 +10,9 @@ import torch
 
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
+from neuroformer.intervals import over_time, ratio_terms
 from neuroformer.losses import poisson_nll
-from neuroformer.metrics import block_bootstrap, target_score
+from neuroformer.metrics import target_score
 from neuroformer.model.neuroformer import Neuroformer
 from neuroformer.model.state import Output
 from neuroformer.model.targets import TargetHead
@@ -83,12 +84,11 @@ class Scores:
         """
         return (self.traces - self.traces_null) / max(self.samples, 1) / float(np.log(2))
 
-    def bits_per_sample_interval(self, block: int, bootstraps: int, seed: int = 0) -> tuple[float, float]:
-        """95 % interval of :meth:`bits_per_sample`, by resampling blocks of ``block`` bins; NaN for a single block."""
-        gain, number, segment, tick = np.concatenate(self.trace_windows).T
-        _, label = np.unique(np.stack([segment, tick // block]), axis=1, return_inverse=True)
-        bits = lambda g, n: g.sum() / max(n.sum(), 1) / np.log(2)
-        low, high = block_bootstrap(bits, (gain, number), label.ravel(), bootstraps, seed)
+    def bits_per_sample_interval(self) -> tuple[float, float]:
+        """95 % interval of :meth:`bits_per_sample` over held-out time, see :func:`neuroformer.intervals.over_time`."""
+        windows = np.concatenate(self.trace_windows)
+        gain, number, _, _ = windows[np.lexsort((windows[:, 3], windows[:, 2]))].T
+        low, high = over_time(ratio_terms(gain, number, 1 / np.log(2)), "bits_per_sample").ends()[:, 0]
         return float(low), float(high)
 
     def likelihood(self) -> float:

@@ -29,7 +29,7 @@ def test_the_commands(tmp_path, capsys):
             loss={"contrast": []},
             split={"gap": 0.2},
             tune={"steps": 5, "evaluate_every": 5},
-            decode={"lags": [0.2], "bootstraps": 10},
+            decode={"lags": [0.2]},
         )
     )
     config["recording"]["path"] = str(tmp_path / "r.npz")

@@ -31,7 +31,7 @@ def choosing(words=("left", "right")):
 
 def config(**sections):
     tree = {"window": {"frames": 0.0}, "inputs": [], "targets": [CHOICE], "loss": {"contrast": []}}
-    tree |= {"split": {"by": "trials"}, "decode": {"lags": [0.2], "bootstraps": 10}}
+    tree |= {"split": {"by": "trials"}, "decode": {"lags": [0.2]}}
     return small_config(**{**tree, **sections})
 
 
@@ -82,7 +82,7 @@ def test_words_cannot_be_probed():
 def test_recall_of_a_class_is_the_share_of_its_values_that_are_decoded_as_it():
     true, model = np.array([0.0, 0, 0, 1, np.nan])[:, None], np.array([0.0, 1, 0, 1, 1])[:, None]
     decoded = Decoded("x", np.arange(5.0), np.zeros(5, int), true, {"model": model}, classes={0: "a", 1: "b"})
-    found = score_decoded(decoded, config().targets[0], config(), ["x"], intervals=False)
+    found = score_decoded(decoded, config().targets[0], ["x"], intervals=False)
     assert found["decode_x_a_recall"] == pytest.approx(2 / 3) and found["decode_x_b_recall"] == 1
     assert found["decode_x_accuracy"] == pytest.approx(5 / 6)
 

@@ -44,14 +44,14 @@ def test_windows_add_up_to_the_scores_of_the_part():
     whole = score(model, prepared, "test")
     measured = measure_windows(model, prepared, prepared.windows("test"))
     one = lambda name: measured[name][:, None]
-    assert bits(one("tokens"), one("spikes")) == pytest.approx(whole.bits_per_spike(), rel=1e-6)
-    assert bits(one("rates"), one("spikes")) == pytest.approx(whole.bits_per_spike_rate_readout(), rel=1e-6)
+    assert bits(one("tokens"), one("spikes")).of_all() == pytest.approx(whole.bits_per_spike(), rel=1e-6)
+    assert bits(one("rates"), one("spikes")).of_all() == pytest.approx(whole.bits_per_spike_rate_readout(), rel=1e-6)
 
 
 def test_f1_pools_windows():
     """8 of 10 units in one window, none drawn in another of one: 2 * 8 / (2 * 8 + 1 + 2 + 1)."""
     column = lambda *values: np.array(values)[:, None]
-    assert f1(column(8, 0), column(1, 0), column(2, 1)) == pytest.approx(16 / 20)
+    assert f1(column(8, 0), column(1, 0), column(2, 1)).of_all() == pytest.approx(16 / 20)
 
 
 def test_retrieval_finds_features_that_coincide_and_not_others():

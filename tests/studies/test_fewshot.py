@@ -38,10 +38,10 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
     model, prepared = pretrained()
     prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, tune=TUNE))
     curve = fewshot(model, prepared, SPEED, ["3s", "all"], 2, ["ridge"])
-    rows = curve.rows(20)
+    rows = curve.rows()
     assert [r["method"] for r in rows] == ["pretrained", "scratch", "ridge"] * 2
     for r in rows:
-        assert r["low"] <= r["score"] + 0.2 and r["high"] >= r["score"] - 0.2
+        assert np.isnan(r["low"]) and np.isnan(r["high"])  # a few seconds of slow speed are held out
         assert (r["method"] != "pretrained") or r["pretrained_minus"] == 0
     assert rows[5]["score"] > 0.3 and rows[3]["score"] > 0.3
     with pytest.raises(ConfigError, match="was trained with labels of 'speed'"):
@@ -62,7 +62,7 @@ def test_a_fewshot_curve_needs_held_out_labels_that_vary(value, what):
 def curve_of_run(first_s, error):
     """30 s of held-out values of one run, one draw, off by ``error`` times the values' spread."""
     times = first_s + np.arange(120) * 0.25
-    true = np.sin(times)[:, None] + first_s
+    true = np.sin(7 * times)[:, None]
     rng = np.random.default_rng(int(first_s))
     predicted = {
         m: true + e * rng.standard_normal(true.shape) for m, e in (("pretrained", error), ("scratch", 2 * error))
@@ -79,9 +79,9 @@ def test_pooled_runs_are_scored_on_the_values_of_all_and_not_twice():
     true = np.concatenate([c.decoded[0, 0].true_VC for c in (two, one)])
     np.testing.assert_array_equal(decoded.true_VC, true)
     predicted = np.concatenate([c.decoded[0, 0].predicted["scratch"] for c in (two, one)])
-    rows = {r["method"]: r for r in both.rows(50)}
+    rows = {r["method"]: r for r in both.rows()}
     assert rows["scratch"]["score"] == pytest.approx(r2(true, predicted)[0])
-    alone = next(r for r in one.rows(50) if r["method"] == "scratch")
+    alone = next(r for r in one.rows() if r["method"] == "scratch")
     wide, narrow = (r["pretrained_minus_high"] - r["pretrained_minus_low"] for r in (alone, rows["scratch"]))
     assert narrow < wide
     for other in (one, curve_of_run(60.1, 0.1)):

@@ -166,7 +166,6 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
         "train.threads=1",
         "generate.max_seconds=0.5",
         "decode.lags=[0.1]",
-        "decode.bootstraps=20",
         "train.warmup=2",
     ]
     config, run = tmp_path / "two.yaml", tmp_path / "run"

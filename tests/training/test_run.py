@@ -208,7 +208,7 @@ def test_ctrl_c_within_folds_saves_and_the_same_command_goes_on(tmp_path, capsys
             loss={"contrast": []},
             targets=[{"name": "speed"}],
             train={"steps": 12},
-            decode={"lags": [0.2], "bootstraps": 10},
+            decode={"lags": [0.2]},
             tune={"steps": 2},
         )
     )

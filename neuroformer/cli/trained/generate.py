@@ -230,6 +230,8 @@ def _ends(low: float, high: float) -> str:
 
 def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
     """One row a score, one column a candidate; the simulation's own with its 95 % interval."""
+    from neuroformer.intervals import LEAST_TRIALS
+
     names = list(candidates)
     print(f"{'':16}" + "".join(f"{n:>{26 if n == 'model' else 14}}" for n in names))
     for key in candidates["model"]:
@@ -239,7 +241,7 @@ def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
         cells = "".join(f"{v:>14.3f}" if np.isfinite(v) else f"{'':>14}" for v in others)
         print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
     if not any(np.isfinite(low) for _, low, _ in candidates["model"].values()):
-        print("no 95 % intervals: they resample held-out trials or blocks, and there is one")
+        print(f"no 95 % intervals: they are over held-out trials, and fewer than {LEAST_TRIALS} tell too little")
 
 
 def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:

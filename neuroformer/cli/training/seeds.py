@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.cli.tables import interval, table
-from neuroformer.metrics import mean_interval
+from neuroformer.intervals import mean_interval
 
 MEANING = (
     "mean over seeds with Student's t 95 % interval: how much initialisation, batches and dropout matter. Recording "
