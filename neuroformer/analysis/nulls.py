@@ -98,7 +98,7 @@ def _agree(one: Map, other: Map) -> float:
 
 
 def average(maps: Sequence[Map]) -> Map:
-    """The mean map over several seeds; its null has mean 0 and the spread over seeds."""
+    """The mean map over several seeds; its null has mean 0 and the spread over seeds, widened for Student's t."""
     first = maps[0]
     values = np.stack([m.values for m in maps])
     known = np.isfinite(values).sum(0)
@@ -107,4 +107,5 @@ def average(maps: Sequence[Map]) -> Map:
     if len(maps) < 2:
         return with_mean
     spread = np.stack([m.pairs() for m in maps]).std(0, ddof=1) / np.sqrt(len(maps))
+    spread = spread * stats.t.ppf(0.975, len(maps) - 1) / stats.norm.ppf(0.975)  # as in rate_matched
     return with_mean.with_null(np.zeros_like(spread), np.maximum(spread, 1e-12))
