@@ -8,6 +8,7 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
+from neuroformer.data.windows import Windows
 from neuroformer.generation.interventions import UnitChanges, UnitInterventions, changed_recording
 from neuroformer.generation.scan import sample_window
 from neuroformer.generation.sequences import sequences_of
@@ -260,6 +261,6 @@ def test_a_driven_unit_fires_as_often_as_it_is_told(expected):
     one = change("drive", units=(1,), value=expected / 0.01)
     net, p = small_model()
     changes = UnitInterventions([one], 3, 0.01, seed=0)
-    cells = changes.window(0, 4, np.arange(50), p.index, np.zeros(50, int), np.zeros(50, int)).forced_QF
+    cells = changes.window(0, 4, np.arange(50), p.index, Windows(np.zeros(50, int), np.zeros(50, int))).forced_QF
     counts = (cells < 12).sum() / (50 * 4)
     assert counts == pytest.approx(expected, abs=6 * np.sqrt(expected / 200))
