@@ -32,7 +32,7 @@ class VariableScale:
 
     def word(self, label: float) -> str:
         """What a class label stands for."""
-        return self.words[int(label)] if int(label) < len(self.words) else f"{label:g}"
+        return self.words[int(label)] if 0 <= int(label) < len(self.words) else f"{label:g}"
 
     def titled(self, name: str) -> str:
         """A target's name for the axis of a figure, with what its first labels stand for."""

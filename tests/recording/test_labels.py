@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroformer.data.prepared import prepare
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.recording.clock import closed_up, interval_of, joined, num_bins
@@ -89,3 +90,12 @@ def test_trials_that_tile_time_do_so_to_the_last_bit(length, origin, dtype):
         {"spike_times": start, "spike_units": np.zeros(300, int), "trials_start": start, "trials_stop": stop}
     )
     assert SpikeIndex.from_recording(rec, rec.trial_intervals, length).keys.tolist() == list(range(300))
+
+
+def test_a_class_below_zero_goes_by_its_number():
+    assert [VariableScale(classes=[-1, 0, 1]).word(label) for label in (-1, 0, 1)] == ["-1", "0", "1"]
+    assert [VariableScale(classes=[0, 1], words=["left", "right"]).word(label) for label in (0, 1, -1)] == [
+        "left",
+        "right",
+        "-1",
+    ]
