@@ -14,7 +14,7 @@ from neuroformer.baselines.features import Samples
 from neuroformer.baselines.linear import Predict
 
 PLACES = {1: 60, 2: 24}  # of the grid along each column
-BANDWIDTHS = (0.02, 0.04, 0.08, 0.15)  # of rate maps, in ranges of the variable
+BANDWIDTHS = (0.08, 0.04, 0.02, 0.15)  # of rate maps, in ranges of the variable
 SHARPNESS = (1.0, 0.5, 0.25)  # of the likelihood: counts of units that share noise say less than they seem to
 _PRIOR_MOMENTS = 1.0  # moments' worth of the mean rate in every place, so that no rate is zero
 

@@ -40,7 +40,7 @@ class Method(Protocol):
 
     name: str
 
-    def candidates(self, kind: str) -> list[dict]: ...
+    def candidates(self, kind: str) -> list[dict]: ...  # the usual one first
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]: ...
 
@@ -121,17 +121,14 @@ class Baselines:
             An unknown name, or a method that does not decode such a variable.
         """
         method, self._fits, start = self._method(name), 0, time.perf_counter()
-        best: tuple[float, Binning, dict, Any] | None = None
-        for binning in self._binnings(name):
-            samples = self._samples(binning, name, search=True)
-            folds = contiguous_folds(samples.windows, self.index, self.reach, _FOLDS.get(name, 5))
-            for params in method.candidates(self.kind):
-                score, setting = self._cross_validate(method, samples, folds, params)
-                if name == "ridge":
-                    self._ridge[binning] = score
-                if best is None or score > best[0]:
-                    best = (score, binning, params, setting)
-        assert best is not None
+        # every binning with the usual parameters, then the other parameters on the best binning
+        usual, *others = method.candidates(self.kind)
+        found = [self._searched(method, binning, [usual]) for binning in self._binnings(name)]
+        if name == "ridge":
+            self._ridge = {binning: score for score, binning, _, _ in found}
+        best = max(found, key=lambda one: one[0])
+        if others:
+            best = max(best, self._searched(method, best[1], others), key=lambda one: one[0])
         score, binning, params, setting = best
         samples = self._samples(binning, name)
         predict = method.fit(samples, self.kind, params, setting)
@@ -191,12 +188,9 @@ class Baselines:
         every = binnings(self.config, shape.dt, finest, (1,) if self.kind == "classification" else (1, 5))
         if name == "ridge":
             return every
-        ridge = RidgeMethod()
         for binning in every:
             if binning not in self._ridge:
-                samples = self._samples(binning, name, search=True)
-                folds = contiguous_folds(samples.windows, self.index, self.reach, 5)
-                self._ridge[binning], _ = self._cross_validate(ridge, samples, folds, {})
+                self._ridge[binning] = self._searched(RidgeMethod(), binning, [{}])[0]
         return sorted(every, key=lambda b: -self._ridge[b])[:2]
 
     def _samples(self, binning: Binning, name: str, search: bool = False) -> Samples:
@@ -221,6 +215,16 @@ class Baselines:
         phase = self.windows.tick % self.shape.current
         kept = np.unique(phase)[:: max(1, round(len(rows) / most))]
         return rows[np.isin(phase, kept)][:most]
+
+    def _searched(self, method: Method, binning: Binning, candidates: list[dict]) -> tuple[float, Binning, dict, Any]:
+        """Best (score, binning, parameters, setting) under one binning."""
+        samples = self._samples(binning, method.name, search=True)
+        folds = contiguous_folds(samples.windows, self.index, self.reach, _FOLDS.get(method.name, 5))
+        found = []
+        for params in candidates:
+            score, setting = self._cross_validate(method, samples, folds, params)
+            found.append((score, binning, params, setting))
+        return max(found, key=lambda one: one[0])
 
     def _cross_validate(self, method: Method, samples: Samples, folds, params: dict) -> tuple[float, Any]:
         """Best (mean score over folds, setting). A fold whose labels do not vary is left out."""

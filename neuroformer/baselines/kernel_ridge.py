@@ -17,7 +17,10 @@ CENTERS = 1000  # moments that the kernel rests on; up to as many moments, it is
 SEARCH_CENTERS = 400  # likewise while hyperparameters are searched
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-12, 0))  # per moment
 WIDTHS = (1.0, 2.0)  # of the kernel, in root mean square distances of a moment from the mean
-SPREADS = ("each", "common")  # features over their own spread, or over one for all: a kernel cannot ignore noisy ones
+SPREADS = (
+    "common",
+    "each",
+)  # features over one spread for all, or each over its own: a kernel cannot ignore noisy ones
 
 
 class KernelRidgeMethod:

@@ -23,7 +23,7 @@ from neuroformer.baselines.linear import Predict, Standard
 UPDATES = (50, 100, 200, 400, 800, 1500)
 BATCH = 128
 MLP_GRID = tuple(
-    {"hidden": hidden, "decay": decay} for hidden, decay in (((64,), 1e-2), ((64,), 1.0), ((128, 64), 1.0))
+    {"hidden": hidden, "decay": decay} for hidden, decay in (((64,), 1.0), ((64,), 1e-2), ((128, 64), 1.0))
 )
 GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
 
