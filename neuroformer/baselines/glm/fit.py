@@ -111,22 +111,9 @@ def fit_glm(
     offset = torch.tensor(prepared.normalization.unit_rate).log()
     glm = Glm(design, offset, torch.tensor(prepared.normalization.unit_peak).log())
     rng = np.random.default_rng(seed)
-    some = lambda windows, rows: windows[_sample(rng, len(windows), max(1, rows // design.shape.current))]
-    rows = max(budget.tune_rows, budget.tune_counts // prepared.index.num_units)
-    search = Search(glm, some(train, rows), some(valid, rows))
-    options = [name for name in options_of(design) if like is None or name not in _OF_INPUTS]
-    if variant == "same_bin" and like is not None:
-        options = ["same_bin_penalty"]
-    setting, tried = tune(search, options, Choice() if like is None else like.setting, _START, (1, -1))
-    # few bins favour few features: with all of them, more may be better
-    more = [name for name in options if name in _CAPACITY]
-    units = sum(stop - start for start, stop in (design.groups[g] for g in search.groups))
-    rows = budget.rows(budget.search_work, num_features(glm, train, setting), units, len(search.groups))
-    search = Search(glm, some(train, rows), some(valid, rows))
-    setting, tried_on_all = tune(search, more, setting, setting.penalty * STEP, (1,))
+    setting, tried, tried_on_all = _chosen(glm, train, valid, rng, like, budget)
     rows = budget.rows(budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1)
-    sample, held = some(train, rows), some(valid, rows)
-    del search
+    sample, held = _some(rng, train, rows, design), _some(rng, valid, rows, design)
     fits = _fit(glm, train, sample, setting)
     glm.own_spikes = _own_spikes(glm, sample, held) if variant == "same_bin" else None
     _warn_unless_converged(variant, fits)
@@ -174,6 +161,34 @@ def glm_scores(prepared: Prepared, *, seed: int = 0) -> dict[str, Any]:
     out["bits_per_spike_glm"] = max(bits.values())
     out["bits_per_spike_glm_within_bins"] = bits["same_bin"] - bits["every"]
     return out | {"glm_form": glms["past"].choice["form"], "glm_seconds": time.perf_counter() - start}
+
+
+# -- what validation chooses ---------------------------------------------------------------------------------
+
+
+def _chosen(
+    glm: Glm, train: Windows, valid: Windows, rng: np.random.Generator, like: Glm | None, budget: Budget
+) -> tuple[Choice, list, list]:
+    """The setting, and what was tried on a part of the data and on all that the budget allows."""
+    design = glm.design
+    rows = max(budget.tune_rows, budget.tune_counts // design.index.num_units)
+    search = Search(glm, _some(rng, train, rows, design), _some(rng, valid, rows, design))
+    options = [name for name in options_of(design) if like is None or name not in _OF_INPUTS]
+    if design.variant == "same_bin" and like is not None:
+        options = ["same_bin_penalty"]
+    setting, tried = tune(search, options, Choice() if like is None else like.setting, _START, (1, -1))
+    # few bins favour few features: with all of them, more may be better
+    more = [name for name in options if name in _CAPACITY]
+    units = sum(stop - start for start, stop in (design.groups[g] for g in search.groups))
+    rows = budget.rows(budget.search_work, num_features(glm, train, setting), units, len(search.groups))
+    search = Search(glm, _some(rng, train, rows, design), _some(rng, valid, rows, design))
+    setting, tried_on_all = tune(search, more, setting, setting.penalty * STEP, (1,))
+    return setting, tried, tried_on_all
+
+
+def _some(rng: np.random.Generator, windows: Windows, rows: int, design: Design) -> Windows:
+    """Windows of about so many bins, drawn at random, in time order."""
+    return windows[np.sort(rng.permutation(len(windows))[: max(1, rows // design.shape.current)])]
 
 
 # -- the final fit -------------------------------------------------------------------------------------------
@@ -244,7 +259,3 @@ def _warn_unless_converged(variant: str, fits: list[PoissonFit]) -> None:
             f"{worst.iterations} iterations",
             stacklevel=3,
         )
-
-
-def _sample(rng: np.random.Generator, size: int, most: int) -> np.ndarray:
-    return np.sort(rng.permutation(size)[:most])
