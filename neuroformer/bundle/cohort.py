@@ -123,7 +123,7 @@ class Cohort(nn.Module):
         for name, model in having[1:]:
             (first, other), encoder = having[0], model.frames
             assert isinstance(encoder, FrameEncoder)
-            if encoder.kernel[0] > 1 and not _same_period(other, model):
+            if encoder.kernel[0] > 1 and not same_period(other.frame_period, model.frame_period):
                 raise ConfigError(
                     f"'{first}' shows a frame every {other.frame_period:g} s, '{name}' every {model.frame_period:g} s, "
                     f"and model.frame_encoder takes {encoder.kernel[0]} frames at once: one filter cannot serve both; "
@@ -173,12 +173,18 @@ def _classes(model: Neuroformer, target: str) -> list:
     return [head.classes, head.words]
 
 
-def _same_period(a: Neuroformer, b: Neuroformer) -> bool:
-    return abs(a.frame_period / b.frame_period - 1) < _ALIKE
+def same_period(a: float, b: float) -> bool:
+    """Whether two frame periods in seconds are one."""
+    return abs(a / b - 1) < _ALIKE
+
+
+def same_axis(model: Neuroformer, grid: Sequence[int], period: float, axis: int) -> bool:
+    """Whether places along an axis (time, rows, columns) of a model's frames mean the same as on another grid, whose
+    frames come every ``period`` seconds."""
+    if model.frames is None:
+        return True
+    return model.frames.grid[axis] == grid[axis] and (axis > 0 or same_period(model.frame_period, period))
 
 
 def _same_axis(a: Neuroformer, b: Neuroformer, axis: int) -> bool:
-    """Whether places along an axis of the frames' grid (time, rows, columns) mean the same in two recordings."""
-    if a.frames is None or b.frames is None:
-        return True
-    return a.frames.grid[axis] == b.frames.grid[axis] and (axis > 0 or _same_period(a, b))
+    return b.frames is None or same_axis(a, b.frames.grid, b.frame_period, axis)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
-from neuroformer.bundle.cohort import Cohort, is_own, shared_names
+from neuroformer.bundle.cohort import Cohort, is_own, same_axis, same_period, shared_names
 from neuroformer.config import (
     Config,
     ConfigError,
@@ -30,7 +30,6 @@ from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
 
 Trains = Literal["new", "all"]
-_ALIKE = 0.01  # relative difference below which two frame periods are one
 
 
 def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
@@ -122,8 +121,11 @@ class Start:
         scale = next((n.frames for n in known if n.frames is not None), None)
         if scale is None or model.frames is None or not name.startswith("frames."):
             return True
-        alike = abs(model.frame_period / scale.period - 1) < _ALIKE
-        if name.startswith("frames.filter") and model.frames.kernel[0] > 1 and not alike:
+        if (
+            name.startswith("frames.filter")
+            and model.frames.kernel[0] > 1
+            and not same_period(model.frame_period, scale.period)
+        ):
             raise ConfigError(
                 f"the run was trained on a frame every {scale.period:g} s, the new recording shows one every "
                 f"{model.frame_period:g} s, and model.frame_encoder takes {model.frames.kernel[0]} at once: resample "
@@ -131,10 +133,9 @@ class Start:
             )
         if not name.startswith("frames.position."):
             return True
-        axis = int(parts[2])
-        trained = [scale.count, *scale.shape][axis]
-        grid = (trained - model.frames.kernel[axis]) // model.frames.stride[axis] + 1
-        return grid == model.frames.grid[axis] and (axis > 0 or alike)
+        size = (scale.count, *scale.shape)
+        grid = [(n - k) // s + 1 for n, k, s in zip(size, model.frames.kernel, model.frames.stride, strict=True)]
+        return same_axis(model, grid, scale.period, int(parts[2]))
 
 
 def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
