@@ -1,4 +1,4 @@
-"""suite2p output folders: ``F.npy``, ``Fneu.npy``, ``spks.npy``, ``iscell.npy``, ``ops.npy``.
+"""suite2p output folders: ``F.npy``, ``Fneu.npy``, ``spks.npy``, ``iscell.npy``, ``ops.npy`` (or ``settings.npy``).
 
 Traces are ``F - 0.7 Fneu`` (suite2p's own neuropil coefficient where ``ops`` has one), spikes the events of
 ``spks`` above each unit's threshold. Only cells are kept. The planes of a volume are joined.
@@ -71,7 +71,9 @@ def read_suite2p(
             notes.append(f"{folder.name}: {plane['left']} regions are not cells and were left out")
     rate = rate_hz if rate_hz is not None else planes[0]["rate"]
     if rate is None or not 0 < float(rate) < np.inf:
-        raise RecordingError(f"{path}: 'fs' cannot be read from ops.npy; give rate_hz, samples per second")
+        raise RecordingError(
+            f"{path}: 'fs' cannot be read from ops.npy or settings.npy; give rate_hz, samples per second"
+        )
     lengths = [p["traces"].shape[1] for p in planes]
     count = min(lengths)
     if max(lengths) != count:
@@ -117,9 +119,9 @@ def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
             f"{folder}: F {fluorescence.shape}, Fneu {neuropil.shape} and spks {spks.shape} differ in shape; "
             "expected (regions, samples) for all"
         )
-    ops = load_settings(folder / "ops.npy") if (folder / "ops.npy").exists() else {}
-    coefficient = ops.get("neucoeff", _NEUROPIL)
-    coefficient = float(coefficient) if isinstance(coefficient, (int, float, np.number)) else _NEUROPIL
+    ops = _settings(folder)
+    coefficient = _number(ops.get("neucoeff", ops.get("neuropil_coefficient")))
+    coefficient = _NEUROPIL if coefficient is None else coefficient
     keep = np.ones(len(fluorescence), bool)
     if cells_only and (folder / "iscell.npy").exists():
         iscell = _load(folder / "iscell.npy")
@@ -131,9 +133,29 @@ def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
         "spks": np.maximum(spks[keep], 0),
         "rows": np.flatnonzero(keep),
         "left": int((~keep).sum()),
-        "rate": ops.get("fs"),
+        "rate": _number(ops.get("fs")),
         "neuropil": coefficient,
     }
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What ``ops.npy`` says, or the files that suite2p 1.0 writes in its place; groups of settings are laid flat."""
+    out: dict[str, Any] = {}
+    for name in ("db.npy", "settings.npy", "ops.npy"):
+        if (folder / name).exists():
+            found = load_settings(folder / name)
+            for group in found.values():
+                out |= {str(k): v for k, v in group.items()} if isinstance(group, dict) else {}
+            out |= found
+    return out
+
+
+def _number(value: Any) -> float | None:
+    """A setting that is one number, also in an array as MATLAB saves it; None for anything else."""
+    if not isinstance(value, (int, float, np.number, np.ndarray)):
+        return None
+    values = np.ravel(value)
+    return float(values[0]) if values.size == 1 and values.dtype.kind in "fiub" else None
 
 
 def _load(path: Path) -> np.ndarray:

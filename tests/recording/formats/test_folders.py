@@ -60,6 +60,29 @@ def test_suite2p_settings_run_no_code(tmp_path, capsys):
     assert open_recording(tmp_path, rate_hz=10.0).duration == pytest.approx(20)
 
 
+@pytest.mark.parametrize(
+    "file, settings, rate, coefficient",
+    [
+        ("ops.npy", {"fs": np.array([15.0]), "neucoeff": np.array([[0.5]])}, 15, 0.5),
+        ("ops.npy", {"fs": np.float32(15), "neucoeff": "x"}, 15, 0.7),
+        ("settings.npy", {"fs": 15, "extraction": {"neuropil_coefficient": 0.6}}, 15, 0.6),
+        ("settings.npy", {"fs": [15.0, 16.0]}, None, 0.7),
+        ("settings.npy", {"tau": 1.0}, None, 0.7),
+    ],
+)
+def test_suite2p_settings_of_any_version(tmp_path, file, settings, rate, coefficient):
+    write_plane(tmp_path / "plane0")
+    (tmp_path / "plane0" / "ops.npy").unlink(missing_ok=True)
+    np.save(tmp_path / "plane0" / file, settings, allow_pickle=True)
+    if rate is None:
+        with pytest.raises(RecordingError, match="'fs' cannot be read from ops.npy or settings.npy; give rate_hz"):
+            open_recording(tmp_path)
+        return
+    rec = open_recording(tmp_path)
+    assert rec.traces.rate_hz == pytest.approx(rate)
+    assert f"traces are F - {coefficient:g} Fneu" in rec.meta["notes"]
+
+
 def test_suite2p_shapes_must_agree(tmp_path):
     write_plane(tmp_path / "plane0")
     np.save(tmp_path / "plane0" / "spks.npy", np.zeros((4, 10)))
