@@ -1,12 +1,13 @@
 """Recordings that the format tests write and read back."""
 
+import datetime as dt
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
+from neuroformer.recording import BehaviorVariable, FrameSeries, ObservedIntervals, Recording
 from neuroformer.recording.recording import Traces
 
 
@@ -17,6 +18,18 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real recordings are not at {folder}")
     return folder
+
+
+def empty_nwb():
+    """An NWBFile without data."""
+    pynwb = pytest.importorskip("pynwb")
+    return pynwb.NWBFile("a session", "id-1", dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc))
+
+
+def save_nwb(nwbfile, path: Path) -> Path:
+    with pytest.importorskip("pynwb").NWBHDF5IO(str(path), "w") as io:
+        io.write(nwbfile)
+    return path
 
 
 def full_recording(seed: int = 0) -> Recording:
@@ -55,6 +68,7 @@ def full_recording(seed: int = 0) -> Recording:
             "run fast": {"start": np.array([0, 1.0]), "stop": np.array([3, 2.0])},
             "epochs": {"start": np.array([0.0]), "stop": np.array([3.0]), "tag": np.array(["z"])},
         },
+        observed=ObservedIntervals([[0, 4], [0, 2], [3, 4], [5, 10], [5, 10], [0, 10]], [0, 1, 1, 1, 2, 4]),
     )
 
 
@@ -91,6 +105,10 @@ def assert_same(got: Recording, expected: Recording, *, exact: bool = True):
         np.testing.assert_array_equal(got.traces.times, expected.traces.times)
         np.testing.assert_array_equal(got.traces.values, expected.traces.values)
         assert got.traces.unit == expected.traces.unit
+    assert (got.observed is None) == (expected.observed is None)
+    if expected.observed is not None:
+        np.testing.assert_array_equal(got.observed.intervals, expected.observed.intervals)
+        np.testing.assert_array_equal(got.observed.units, expected.observed.units)
     assert (got.frames is None) == (expected.frames is None)
     if expected.frames is not None:
         np.testing.assert_array_equal(got.frames.times, expected.frames.times)

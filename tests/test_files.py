@@ -112,3 +112,31 @@ def test_a_disk_that_is_full_keeps_the_recording_that_was_there(tmp_path, name):
     assert f"{name}: " in out.stderr
     assert open_recording(tmp_path / name).sha256() == before
     assert leftovers(tmp_path) == []
+
+
+BATCH = """
+import sys
+from pathlib import Path
+import numpy as np
+from neuroformer.cli import _message
+from neuroformer.generation.store import SimulationFolder
+from neuroformer.generation.rollout import WindowResult
+from neuroformer.generation.spikes import Spikes
+rng = np.random.default_rng(0)
+folder = SimulationFolder(Path("parts"), {"a": 1}, 4)
+count = lambda n: Spikes(*rng.integers(0, 1 << 40, (3, n)))
+class which:
+    ident = segment = start = np.zeros(4)
+try:
+    folder.write(0, which, [WindowResult(0, count(10), 0, 10, 1)])
+    folder.write(0, which, [WindowResult(1, count(200000), 0, 10, 1)])
+except OSError as e:
+    sys.exit(_message(e))
+"""
+
+
+def test_a_disk_that_is_full_keeps_the_finished_part_of_a_simulation(tmp_path):
+    out = under_a_limit(BATCH, tmp_path, blocks=200)
+    assert out.returncode == 1, out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1 and "file too large; raise the limit" in out.stderr
+    assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["batch-0000-window-000000.h5", "plan.json"]

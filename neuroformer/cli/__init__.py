@@ -25,6 +25,7 @@ from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
 from neuroformer.cli.studies import ablate, fewshot, finetune, folds, probe
 from neuroformer.cli.trained import attend, decode, embed, fields, generate, report
 from neuroformer.cli.training import adapt, sweep, train
+from neuroformer.recording.names import printable
 from neuroformer.training.stopping import Stopped
 
 COMMANDS = (
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as e:
         if args.debug:
             raise
-        print(f"neuroformer: {_message(e)}", file=sys.stderr)
+        print(printable(f"neuroformer: {_message(e)}", keep="\n\t"), file=sys.stderr)
         return 2
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording.clock import closed_up, nanoseconds, step_s
-from neuroformer.recording.recording import BehaviorVariable, RecordingError
-from neuroformer.recording.validation import COARSE_S, numbers
+from neuroformer.recording.names import natural
+from neuroformer.recording.series import BehaviorVariable
+from neuroformer.recording.validation import COARSE_S, RecordingError, numbers
 
 # names that say nothing without the name of what holds them
 MAX_UNITS = 1_000_000  # more than any probe has: the number must be damaged
@@ -87,6 +88,22 @@ def short_names(paths: Sequence[Sequence[str]]) -> list[str]:
 def safe_name(name: str) -> str:
     """A name without the characters that HDF5 formats reserve."""
     return re.sub(r"[/:.\s]+", "_", str(name)).strip("_") or "unnamed"
+
+
+def distinct_ids(ids: np.ndarray, notes: list[str]) -> np.ndarray:
+    """Unit ids, those that repeat made different by a number."""
+    count = Counter(str(i) for i in ids)
+    again = sorted((i for i, n in count.items() if n > 1), key=natural)
+    if not again:
+        return ids
+    taken, seen, out = set(count), set(), []
+    for text in map(str, ids):
+        out.append(distinct(text, taken) if text in seen else text)
+        seen.add(text)
+        taken.add(out[-1])
+    some = ", ".join(again[:5]) + (", ..." if len(again) > 5 else "")
+    notes.append(f"unit ids repeat ({some}), as those of several probes may; the second of them became {again[0]}_2")
+    return np.array(out)
 
 
 def distinct(name: str, taken: Iterable[str]) -> str:

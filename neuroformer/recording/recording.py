@@ -14,10 +14,10 @@ import numpy as np
 
 from neuroformer.recording import describe, names, validation
 from neuroformer.recording.clock import NANOSECONDS, closed_up, nanoseconds
-from neuroformer.recording.series import BehaviorVariable, FrameSeries, Traces
+from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 
-__all__ = ["BehaviorVariable", "FrameSeries", "Recording", "RecordingError", "Traces"]
+__all__ = ["BehaviorVariable", "FrameSeries", "ObservedIntervals", "Recording", "RecordingError", "Traces"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,8 @@ class Recording:
     intervals : dict of name to dict of columns
         Named intervals other than trials (epochs, sleep, training blocks), columns as in ``trials``;
         they may overlap.
+    observed : ObservedIntervals, optional
+        When each unit was observed, where units differ; None: all of them throughout the domain.
     checked_spikes : CheckedSpikes, optional
         Set by the reader of a layout whose spikes were validated when it was written.
     """
@@ -64,6 +66,7 @@ class Recording:
     meta: Mapping[str, Any] = field(default_factory=dict)
     traces: Traces | None = None
     intervals: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    observed: ObservedIntervals | None = None
     checked_spikes: CheckedSpikes | None = field(default=None, repr=False)
 
     def __post_init__(self):
@@ -133,6 +136,8 @@ class Recording:
             validation.validate_table(f"intervals '{name}'", columns)
             spans = np.stack([columns["start"], columns["stop"]], 1).astype(np.float64)
             validation.validate_intervals(f"'{name}'", spans, disjoint=False)
+        if self.observed is not None:
+            validation.validate_observed(self.observed.intervals, self.observed.units, self.num_units)
         for name, var in self.behavior.items():
             validation.validate_series(f"behavior '{name}'", var.times, var.values, "leave the variable out")
         if self.traces is not None:
@@ -183,8 +188,14 @@ class Recording:
         return count_spikes(self.spike_units, self.num_units) if known is None else known
 
     def rates(self) -> np.ndarray:
-        """(units,) mean rate in spikes per second of domain."""
-        return self.unit_spikes() / max(self.duration, 1e-12)
+        """(units,) mean rate in spikes per second of domain in which the unit was observed."""
+        return self.unit_spikes() / np.maximum(self.observed_seconds(), 1e-12)
+
+    def observed_seconds(self) -> np.ndarray:
+        """(units,) seconds of the domain in which each unit was observed."""
+        if self.observed is None:
+            return np.full(self.num_units, self.duration)
+        return self.observed.seconds(self.num_units, self.domain)
 
     def variable(self, name: str) -> BehaviorVariable:
         """A behavior variable by name.
@@ -252,7 +263,7 @@ class Recording:
         return self.without_spikes_after(-np.inf)
 
     def sha256(self) -> str:
-        """Digest of spikes, units, domain, trials, frames, behavior and traces (not of names or meta)."""
+        """Digest of spikes, units, domain, trials, frames, behavior, traces and observed intervals (not of names or meta)."""
         arrays: list[Any] = [self.spike_times, self.spike_units, self.domain, self.trial_intervals]
         for name in sorted(self.behavior):
             arrays += [self.behavior[name].times, self.behavior[name].values]
@@ -260,6 +271,8 @@ class Recording:
             arrays += [self.frames.times, self.frames.index, self.frames.images]
         if self.traces is not None:
             arrays += [self.traces.times, self.traces.values]
+        if self.observed is not None:
+            arrays += [self.observed.intervals, self.observed.units]
         digest = hashlib.sha256()
         for array in arrays:
             shape = tuple(array.shape)
@@ -279,6 +292,12 @@ class Recording:
             f"  spikes    {self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
             f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent",
         ]
+        if self.observed is not None:
+            seconds = self.observed_seconds()
+            lines.append(
+                f"  observed  not all units at all times: {seconds.min():,.1f} to {seconds.max():,.1f} s each, "
+                f"median {np.median(seconds):,.1f} s"
+            )
         if self.traces is not None:
             unit = f", {self.traces.unit}" if self.traces.unit else ""
             lines.append(f"  traces    {len(self.traces.times):,} samples at {describe.hz(self.traces.times)}{unit}")
@@ -297,7 +316,7 @@ class Recording:
         if self.truth:
             lines.append(f"  truth     {', '.join(self.truth)}")
         lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
-        return "\n".join(lines)
+        return "\n".join(map(names.printable, lines))
 
     def _repr_html_(self) -> str:
         return describe.html(repr(self))

@@ -1,4 +1,4 @@
-"""The series of a recording, each on its own sample times: behavior, frames, continuous activity."""
+"""What a recording holds beside its spikes: behavior, frames, continuous activity, when units were observed."""
 
 from __future__ import annotations
 
@@ -234,3 +234,38 @@ class Traces:
         """The samples before ``time``; None where there are none."""
         count = int(np.searchsorted(self.times, time - 0.5 / NANOSECONDS, side="left"))
         return Traces(self.times[:count], self.values[:count], self.unit) if count else None
+
+
+@dataclass(frozen=True, eq=False)
+class ObservedIntervals:
+    """When each unit was observed, where units differ: outside, the absence of spikes says nothing.
+
+    Parameters
+    ----------
+    intervals : (intervals, 2) float64 seconds, ``[start, stop)``; those of a unit ascend and do not overlap
+    units : (intervals,) int32, row of the units table; rows ascend, and a row that is not there was never observed
+    """
+
+    intervals: np.ndarray
+    units: np.ndarray
+
+    def __post_init__(self):
+        object.__setattr__(self, "intervals", numbers("observed intervals", self.intervals, np.float64).reshape(-1, 2))
+        object.__setattr__(self, "units", numbers("the observed units", self.units, np.int32))
+
+    @classmethod
+    def from_units(cls, by_unit: Sequence[np.ndarray]) -> ObservedIntervals:
+        """From the intervals (k, 2) of every unit, in the order of the units table."""
+        rows = np.repeat(np.arange(len(by_unit)), [len(i) for i in by_unit])
+        return cls(np.concatenate([np.reshape(i, (-1, 2)) for i in by_unit]), rows)
+
+    def of(self, unit: int) -> np.ndarray:
+        """(k, 2) intervals of one unit."""
+        low, high = np.searchsorted(self.units, [unit, unit + 1])
+        return self.intervals[low:high]
+
+    def seconds(self, num_units: int, within: np.ndarray) -> np.ndarray:
+        """(num_units,) observed seconds of each unit that lie within disjoint intervals (n, 2)."""
+        start, stop = self.intervals.T
+        shared = sum(np.maximum(np.minimum(stop, b) - np.maximum(start, a), 0) for a, b in within)
+        return np.bincount(self.units, np.broadcast_to(shared, len(start)), minlength=num_units)

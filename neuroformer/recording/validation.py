@@ -127,6 +127,20 @@ def validate_spikes(times: np.ndarray, units: np.ndarray, num_units: int) -> Non
         )
 
 
+def validate_observed(intervals: np.ndarray, units: np.ndarray, num_units: int) -> None:
+    """Check the observed intervals (n, 2) of ``units`` (n,): ascending and disjoint for each unit."""
+    if units.shape != intervals.shape[:1]:
+        raise RecordingError(f"observed: {len(intervals)} intervals but units of shape {units.shape}; give one each")
+    if len(units) and (units.min() < 0 or units.max() >= num_units or (np.diff(units) < 0).any()):
+        raise RecordingError(f"observed: units must be ascending rows of the units table, 0 to {num_units - 1}")
+    validate_intervals("observed", intervals, disjoint=False)
+    over = (units[1:] == units[:-1]) & (intervals[1:, 0] < intervals[:-1, 1])
+    if over.any():
+        raise RecordingError(
+            f"observed intervals of unit {units[over.argmax()]} overlap or are unsorted; expected ascending and disjoint"
+        )
+
+
 def validate_table(what: str, columns: Mapping[str, np.ndarray]) -> None:
     """Check a table of intervals: columns ``start`` and ``stop`` of numbers, all columns equally long."""
     for column in ("start", "stop"):

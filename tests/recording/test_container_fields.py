@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import small_recording
 
 import neuroformer.recording.validation as validation
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, open_recording
@@ -162,3 +163,38 @@ def test_matrices_stored_the_other_way_round_are_turned_and_said():
         got = from_arrays(right | {key: turned})
         assert got.sha256() == expected.sha256()
         assert any(f"'{key}' has shape" in note and "transposed" in note for note in got.meta["notes"])
+
+
+ESCAPE = "\x1b[2J\x07\u202e\n"
+
+
+def test_control_characters_never_reach_the_terminal():
+    """A name may hold what would clear the screen, or turn its text round: they are gone from whatever is shown."""
+    base = small_recording(num_trials=4)
+    trials = {**base.trials, ESCAPE: np.array(list("abab")), "kind": np.array([ESCAPE, "b", ESCAPE, "b"])}
+    ids = np.array([f"{ESCAPE}{i}" for i in range(base.num_units)])
+    rec = replace(
+        base,
+        name=f"mouse{ESCAPE}",
+        units={"id": ids, ESCAPE: ids},
+        trials=trials,
+        behavior={ESCAPE: replace(base.behavior["speed"], unit=ESCAPE)},
+        intervals={ESCAPE: {"start": np.zeros(1), "stop": np.ones(1)}},
+        truth={ESCAPE: np.zeros(1)},
+        meta={"notes": [ESCAPE], "sources": {ESCAPE: ESCAPE}},
+    )
+    names = [rec.name, *rec.unit_ids, *rec.units, *rec.trials, *rec.behavior, *rec.intervals]
+    shown = [*names, *repr(rec).splitlines(), rec._repr_html_()]
+    assert all(text.isprintable() for text in shown)
+    assert len(set(rec.unit_ids)) == base.num_units and "_[2J" in rec.name
+    with pytest.raises(RecordingError) as e:
+        rec.variable("no such")
+    assert str(e.value).isprintable()
+
+
+def test_control_characters_of_a_message(capsys, tmp_path):
+    from neuroformer.cli import main
+
+    assert main(["inspect", str(tmp_path / "\x1b[2Jmouse\r.npz")]) == 2
+    message = capsys.readouterr().err
+    assert "_[2Jmouse_.npz" in message and message.rstrip("\n").isprintable()

@@ -27,14 +27,26 @@ from neuroformer.recording import clean
 from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.clock import closed_up
 from neuroformer.recording.names import printable
-from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError, Traces
-from neuroformer.recording.validation import numbers
+from neuroformer.recording.recording import Recording
+from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces
+from neuroformer.recording.validation import RecordingError, numbers
 
 MOST_IN_BIN = 100_000  # spikes of a unit
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
 _NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
 _PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
-_FIXED = {"name", "meta", "domain", "n_units", "n_trials", "trial_duration", "spikes_dt", "events_rate"}
+_FIXED = {
+    "name",
+    "meta",
+    "domain",
+    "n_units",
+    "n_trials",
+    "trial_duration",
+    "spikes_dt",
+    "events_rate",
+    "observed_intervals",
+    "observed_units",
+}
 
 
 def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +123,7 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
         traces=_traces(a),
         truth={k[6:]: v for k, v in a.items() if k.startswith("truth_")},
         intervals=_intervals(a),
+        observed=_observed(a),
     )
 
 
@@ -135,6 +148,8 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
     a |= {f"truth_{k}": v for k, v in rec.truth.items()}
     for name, columns in rec.intervals.items():
         a |= {f"intervals_{name}_{k}": v for k, v in columns.items()}
+    if rec.observed is not None:
+        a |= {"observed_intervals": rec.observed.intervals, "observed_units": rec.observed.units}
     if rec.frames is not None:
         a |= {"frames": rec.frames.images, "frames_times": rec.frames.times}
         a["frames_index"] = rec.frames.index
@@ -171,6 +186,8 @@ _DIMENSIONS = {
     "traces": 2,
     "frames_index": 1,
     "unit_ids": 1,
+    "observed_intervals": 2,
+    "observed_units": 1,
 }
 
 
@@ -420,6 +437,12 @@ def _frames(a: Mapping[str, Any]) -> FrameSeries | None:
         raise RecordingError("'frames' needs 'frames_times' (seconds) or 'frames_rate' (Hz)")
     index = a["frames_index"] if "frames_index" in a else np.arange(a["frames"].shape[0])
     return FrameSeries(a["frames"], _sample_times(a, "frames", len(index)), index)
+
+
+def _observed(a: Mapping[str, Any]) -> ObservedIntervals | None:
+    if ("observed_intervals" in a) != ("observed_units" in a):
+        raise RecordingError("'observed_intervals' (intervals, 2) and 'observed_units' (intervals,) go together")
+    return ObservedIntervals(a["observed_intervals"], a["observed_units"]) if "observed_units" in a else None
 
 
 def _infer_domain(a, times, trials, behavior, frames) -> np.ndarray:

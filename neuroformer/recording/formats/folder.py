@@ -27,6 +27,7 @@ from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,
+    ObservedIntervals,
     Recording,
     RecordingError,
     Traces,
@@ -187,6 +188,9 @@ def _parts(rec: Recording, manifest: dict[str, Any]) -> Iterable[tuple[str, Any,
     yield "spike_times", rec.spike_times, None
     yield "spike_units", rec.spike_units, None
     yield "domain", rec.domain, None
+    if rec.observed is not None:
+        yield "observed_intervals", rec.observed.intervals, None
+        yield "observed_units", rec.observed.units, None
     for i, (name, values) in enumerate(rec.units.items()):
         yield f"units_{i}", values, name
     for i, (name, values) in enumerate(rec.trials.items()):
@@ -223,7 +227,9 @@ def _recording(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         )
         for k, about in manifest["behavior"].items()
     }
-    traces = frames = None
+    traces = frames = observed = None
+    if "observed_units" in arrays:
+        observed = ObservedIntervals(arrays["observed_intervals"], arrays["observed_units"])
     if "traces" in arrays:
         traces = Traces(arrays["traces_times"], arrays["traces"], manifest["traces_unit"])
     if "frames" in arrays:
@@ -243,5 +249,6 @@ def _recording(manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) ->
         meta=manifest["meta"],
         traces=traces,
         intervals=intervals,
+        observed=observed,
         checked_spikes=proof,
     )

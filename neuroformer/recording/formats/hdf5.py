@@ -7,12 +7,18 @@ succeeds. Large arrays are not read: plain numbers do no harm.
 
 from __future__ import annotations
 
+import importlib
+import os
+import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from neuroformer.recording.recording import RecordingError
+from neuroformer.recording.validation import RecordingError
 
 STALL_S = 10  # whole seconds at one object, after which the check gives up
 
@@ -66,3 +72,90 @@ def look_first(path: str | Path) -> None:
         raise RecordingError(
             f"{path} is damaged: HDF5 crashed on it (signal {-code}); copy the file again from its source"
         )
+
+
+def use_plugins() -> None:
+    """Make the compression filters of ``hdf5plugin`` known to HDF5, where that package is installed."""
+    with suppress(ImportError):
+        importlib.import_module("hdf5plugin")
+
+
+def reason(error: Exception) -> str:
+    """Say why something in an HDF5 file cannot be read, with the cure where there is one."""
+    text = str(error.args[-1] if len(error.args) > 1 and not isinstance(error, OSError) else error)
+    if re.search(r"filter .*not (registered|available)|[/\\]plugin\b", text):
+        return "it is compressed by a filter that is not installed here; pip install hdf5plugin"
+    return text if isinstance(error, RecordingError) else f"{type(error).__name__}: {text}"
+
+
+def check_links(path: str | Path, notes: list[str]) -> None:
+    """Look at what a file takes from other files, before anything of it is read.
+
+    What lies in the file's folder, or below it, is allowed and noted; so is a link that leads nowhere.
+
+    Raises
+    ------
+    RecordingError
+        The file would read another one outside its folder, which could be any file of this machine.
+    """
+    import h5py
+
+    path = Path(path)
+    home, todo, seen = Path(os.path.abspath(path)).parent, [path], set()
+    while todo:
+        file = todo.pop()
+        seen.add(os.path.abspath(file))
+        with suppress(OSError, RuntimeError), h5py.File(file, "r") as f:
+            for place, target, kind in _elsewhere(f):
+                source = _source(file, target, kind)
+                if source is None:
+                    notes.append(f"{place} was left out: it lies in {target}, which is not there")
+                elif not source.is_relative_to(home):
+                    raise RecordingError(
+                        f"{path}: {place} would be read from {source}, outside the folder of the file; if that is meant, "
+                        "copy it beside the file and link it by its name alone"
+                    )
+                elif kind != "object":
+                    notes.append(f"{place} is read from {target}, another file of the folder")
+                if source is not None and kind == "link" and os.path.abspath(source) not in seen:
+                    todo.append(source)
+
+
+def _source(file: Path, target: str, kind: str) -> Path | None:
+    """The file that HDF5 would take for ``target``; None if there is none."""
+    if kind == "object":
+        return None
+    there, here = Path(os.path.abspath(target)), Path(os.path.abspath(file)).parent
+    beside = [Path(os.path.normpath(here / target)), here / Path(target).name]
+    # storage is looked for from the working directory; links beside the file first, unless they are absolute
+    order = [there] if kind == "storage" else [there, *beside] if os.path.isabs(target) else [*beside, there]
+    return next((p for p in order if p.exists()), None)
+
+
+def _elsewhere(f: Any) -> Iterator[tuple[str, str, str]]:
+    """(place, target, kind) of external links and storage, of virtual data, and of links inside that are broken."""
+    import h5py
+
+    groups, seen = [f], set()
+    while groups:
+        group = groups.pop()
+        info = h5py.h5o.get_info(group.id)
+        if (info.fileno, info.addr) in seen:
+            continue
+        seen.add((info.fileno, info.addr))
+        for name in group:
+            place = f"{group.name}/{name}".lstrip("/")
+            with suppress(KeyError, OSError, RuntimeError, ValueError, UnicodeError):  # the reader's to report
+                link = group.get(name, getlink=True)
+                if isinstance(link, h5py.ExternalLink):
+                    yield place, link.filename, "link"
+                elif isinstance(link, h5py.SoftLink):
+                    if group.get(name) is None:
+                        yield place, link.path, "object"
+                elif isinstance(item := group[name], h5py.Group):
+                    groups.append(item)
+                elif isinstance(item, h5py.Dataset):
+                    yield from ((place, os.fsdecode(s[0]), "storage") for s in item.external or ())
+                    if item.is_virtual:
+                        sources = {s.file_name for s in item.virtual_sources()} - {"."}
+                        yield from ((place, s, "virtual") for s in sources)

@@ -7,6 +7,7 @@ objects are read back.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -18,12 +19,14 @@ from neuroformer.recording.frames import LazyFrames
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,
+    ObservedIntervals,
     Recording,
     RecordingError,
     Traces,
 )
 
 _UNIT_ID = "unit_id"
+_OBSERVED = "observed_intervals"  # JSON: a TsGroup has one support for all of its units
 
 
 class _ShownFrames(LazyFrames):
@@ -55,6 +58,8 @@ def to_pynapple(rec: Recording, frames: bool = True) -> dict[str, Any]:
         order = np.argsort(rec.spike_units, kind="stable")
         parts = np.split(rec.spike_times[order], np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))[:-1])
         columns = {k: v for k, v in rec.units.items() if k != "id"} | {_UNIT_ID: rec.units["id"]}
+        if rec.observed is not None:
+            columns[_OBSERVED] = [json.dumps(rec.observed.of(u).tolist()) for u in range(rec.num_units)]
         out: dict[str, Any] = {
             "units": nap.TsGroup({i: nap.Ts(t) for i, t in enumerate(parts)}, time_support=support, metadata=columns)
         }
@@ -105,6 +110,7 @@ def from_pynapple(data: Any, name: str = "recording", units: str | None = None) 
     notes: list[str] = []
     group = groups[chosen]
     times, index, columns = _units(group, notes)
+    seen = columns.pop(_OBSERVED, None)
     tables: dict[str, dict[str, np.ndarray]] = {}
     behavior: dict[str, BehaviorVariable] = {}
     frames: FrameSeries | None = None
@@ -138,6 +144,7 @@ def from_pynapple(data: Any, name: str = "recording", units: str | None = None) 
         behavior=behavior,
         traces=traces,
         intervals=tables,
+        observed=None if seen is None else ObservedIntervals.from_units([np.array(json.loads(s)) for s in seen]),
         meta={"notes": notes} if notes else {},
     )
 

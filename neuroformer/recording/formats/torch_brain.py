@@ -21,12 +21,13 @@ from neuroformer.recording import clean
 from neuroformer.recording.calcium import spikes_from_traces
 from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.formats import spike_index
-from neuroformer.recording.formats.hdf5 import look_first
+from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.frames import H5Frames
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,
+    ObservedIntervals,
     Recording,
     RecordingError,
     Traces,
@@ -70,6 +71,9 @@ def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True)
     path = Path(path)
     if check:
         look_first(path)
+    use_plugins()
+    notes: list[str] = []
+    check_links(path, notes)
     try:
         with h5py.File(path, "r") as f:
             if "spikes" not in f and _kind(f) != "Data":
@@ -77,17 +81,14 @@ def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True)
                     f"{path} is HDF5, but not of torch_brain: it has no 'spikes' and no attribute "
                     f"object=Data; it has: {', '.join(f) or 'nothing'}"
                 )
-            return _read(f, path, events)
+            return _read(f, path, events, notes)
     except RecordingError:
         raise
     except UNREADABLE as e:
-        raise RecordingError(
-            f"{path} cannot be read as torch_brain HDF5 ({type(e).__name__}: {e}); it may be damaged"
-        ) from e
+        raise RecordingError(f"{path} cannot be read as torch_brain HDF5: {reason(e)}; it may be damaged") from e
 
 
-def _read(f: Any, path: Path, events: str) -> Recording:
-    notes: list[str] = []
+def _read(f: Any, path: Path, events: str, notes: list[str]) -> Recording:
     proof: CheckedSpikes | None = None
     own = json.loads(_texts(f["neuroformer/json"])[0]) if "neuroformer/json" in f else {}
     units = _columns(f["units"]) if "units" in f else {}
@@ -116,6 +117,7 @@ def _read(f: Any, path: Path, events: str) -> Recording:
         raise RecordingError(f"{path} has neither 'spikes' nor calcium traces; it has: {', '.join(f) or 'nothing'}")
     if own.get("integer_ids"):  # files of earlier versions say only that
         units["id"] = units["id"].astype(own.get("id_type", "int64"))
+    units["id"] = clean.distinct_ids(units["id"], notes)
     tables = _tables(f, own, notes)
     trials = clean.table("trials", tables.pop("trials"), notes, disjoint=True) if "trials" in tables else {}
     domain = tables.pop("domain", None)
@@ -140,6 +142,7 @@ def _read(f: Any, path: Path, events: str) -> Recording:
         meta=meta,
         truth=_truth(f, own),
         checked_spikes=proof,
+        observed=_observed(f) if own.get("observed") else None,
         intervals={k: t for k, v in tables.items() if (t := clean.table(k, v, notes, disjoint=False))},
     )
 
@@ -208,6 +211,11 @@ def _tables(f: Any, own: dict, notes: list[str]) -> dict[str, dict[str, np.ndarr
         columns["stop"] = columns.pop("end")
         out[mine.get(parts[0], name)] = {names.get(k, k): v for k, v in columns.items()}
     return out
+
+
+def _observed(f: Any) -> ObservedIntervals:
+    group = f["observed"]
+    return ObservedIntervals(np.stack([group["start"][:], group["end"][:]], 1), group["unit_index"][:])
 
 
 def _frames(f: Any, path: Path, own: dict) -> FrameSeries | None:
@@ -288,6 +296,11 @@ def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:
         "session": td.Data(id=rec.name),
         "domain": domain,
     }
+    if rec.observed is not None:
+        own["observed"] = True
+        start, stop = rec.observed.intervals.T
+        # units overlap in time, and the library cuts every Interval that it takes a slice of
+        parts["observed"] = td.ArrayDict(start=start, end=stop, unit_index=rec.observed.units.astype(np.int64))
     if rec.trials:
         parts["trials"] = interval("trials", rec.trials)
     for name, columns in rec.intervals.items():

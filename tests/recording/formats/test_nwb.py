@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from samples import assert_same, full_recording, shared_data
+from samples import empty_nwb as empty_file
+from samples import save_nwb as save
 
 from neuroformer.recording import RecordingError, open_recording
 
@@ -15,16 +17,6 @@ pynwb = pytest.importorskip("pynwb")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 from neuroformer.recording.formats.nwb.writer import write_nwb  # noqa: E402
-
-
-def empty_file():
-    return pynwb.NWBFile("a session", "id-1", dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc))
-
-
-def save(nwbfile, path):
-    with pynwb.NWBHDF5IO(str(path), "w") as io:
-        io.write(nwbfile)
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
 from neuroformer.recording.formats.video import open_images
 from neuroformer.recording.frames import H5Frames, JoinedFrames
-from neuroformer.recording.recording import FrameSeries, RecordingError
+from neuroformer.recording.names import natural
+from neuroformer.recording.series import FrameSeries
+from neuroformer.recording.validation import RecordingError
 
 
 def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
@@ -34,14 +37,12 @@ def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
     stimuli = [s for s in reader.of_type("ImageSeries", "IndexSeries") if reader.file.stimulus.get(s.name) is s]
     found: list[tuple[str, FrameSeries]] = []
     for series in stimuli:
-        try:
+        reader.seen.add(id(series))
+        # spikes and behavior are of use without their movie; whoever needs it asks for it by name
+        with reader.leaving_out(f"frames '{series.name}'"):
             frames = _one(reader, series)
-        except RecordingError as e:
-            # spikes and behavior are of use without their movie; whoever needs it asks for it by name
-            reader.notes.append(f"frames '{series.name}' were left out: {e}")
-            continue
-        if len(frames.times):
-            found.append((series.name, frames))
+            if len(frames.times):
+                found.append((series.name, frames))
     return _join(reader, found)
 
 
@@ -80,10 +81,11 @@ def _join(reader: OpenFile, found: list[tuple[str, FrameSeries]]) -> FrameSeries
 
 
 def _one(reader: OpenFile, series: Any) -> FrameSeries:
+    reader.seen.add(id(series))
     if type(series).__name__ == "IndexSeries":
         source = series.indexed_images if series.indexed_images is not None else series.indexed_timeseries
         images = _bank(reader, source)
-        index = np.asarray(series.data[:], dtype=np.int64)
+        index = np.asarray(series.data[:]).astype(np.int64)
     else:
         images = _bank(reader, series)
         count = images.shape[0]
@@ -96,6 +98,13 @@ def _one(reader: OpenFile, series: Any) -> FrameSeries:
     keep = np.isfinite(times) & (np.diff(times, prepend=-np.inf) > 0)
     if not keep.all():
         reader.notes.append(f"frames '{series.name}': {int((~keep).sum())} onsets without a time of their own dropped")
+    shows = (index >= 0) & (index < images.shape[0])
+    if not shows.all():
+        reader.notes.append(
+            f"frames '{series.name}': {int((keep & ~shows).sum())} onsets show none of the {images.shape[0]} images "
+            f"(index {int(index[~shows][0])}, for one), as where the screen is blank, and were dropped"
+        )
+        keep &= shows
     return FrameSeries(images, times[keep], index[keep])
 
 
@@ -107,9 +116,17 @@ def _bank(reader: OpenFile, source: Any) -> Any:
 
 
 def _open_bank(reader: OpenFile, source: Any) -> Any:
+    reader.seen.add(id(source))
     if type(source).__name__ == "Images":
         order = source.order_of_images
-        images = list(order.data[:]) if order is not None else list(source.images.values())
+        if order is not None:
+            images = list(order.data[:])
+        else:
+            images = [source.images[name] for name in sorted(source.images, key=natural)]
+            reader.notes.append(
+                f"the images of '{source.name}' have no order_of_images: an index counts them in the order of their "
+                f"names, {images[0].name if images else ''} to {images[-1].name if images else ''}, numbers as numbers"
+            )
         if not images:
             raise RecordingError(f"the images of '{source.name}' are missing")
         datasets = [image.data for image in images]
@@ -118,11 +135,21 @@ def _open_bank(reader: OpenFile, source: Any) -> Any:
         if len(source.data) == 0:
             raise RecordingError(f"'{source.name}' holds no images")
         return H5Frames(source.data.file.filename, source.data.name)
-    parts = []
-    for entry in source.external_file[:]:
-        entry = entry.decode() if isinstance(entry, bytes) else str(entry)
-        path = Path(entry) if Path(entry).is_absolute() else reader.path.parent / entry
-        if not path.exists():
-            raise RecordingError(f"its external file {entry} is not beside the NWB file; put it there")
-        parts.append(open_images(path))
+    parts = [open_images(_external(reader, source.name, entry)) for entry in clean.plain(source.external_file[:])]
     return parts[0] if len(parts) == 1 else JoinedFrames(parts)
+
+
+def _external(reader: OpenFile, name: str, entry: str) -> Path:
+    """Where an external file lies: in the folder of the NWB file or below it, whatever system wrote its path.
+
+    A path that leads elsewhere could name any file of this machine; only its last part is looked for, beside.
+    """
+    folder = Path(os.path.abspath(reader.path)).parent
+    parts = PureWindowsPath(entry)  # which knows both kinds of separators
+    inside = Path(os.path.normpath(folder / parts.as_posix()))
+    choices = [inside] if inside.is_relative_to(folder) and not parts.drive else []
+    found = next((p for p in [*choices, folder / parts.name] if p.is_file()), None)
+    if found is None:
+        raise RecordingError(f"its external file {entry} is not beside the NWB file; put it there")
+    reader.notes.append(f"frames '{name}' are read from {found.relative_to(folder)}")
+    return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuroformer.recording import clean
+from neuroformer.recording.formats.hdf5 import reason
+from neuroformer.recording.formats.npz import UNREADABLE
 
 # the scratch entry of neuroformer.recording.formats.nwb.writer: what NWB has no place for
 OWN = "neuroformer"
@@ -23,14 +26,30 @@ class OpenFile:
         self.file, self.path = nwbfile, path
         self.notes: list[str] = []
         self.banks: dict[int, Any] = {}  # by the identity of what holds them
+        self.seen: set[int] = set()  # identities of what was read, or has a note of its own
         self.objects = list(nwbfile.objects.values())
         scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
         self.own: dict[str, Any] = json.loads(_text(scratch.data)) if scratch is not None else {}
+
+    @contextmanager
+    def leaving_out(self, name: str) -> Iterator[None]:
+        """Whatever cannot be read within the block gets a note; the rest of the file is of use without it."""
+        try:
+            yield
+        except Exception as e:
+            if not is_unreadable(e):
+                raise
+            self.notes.append(f"{name} was left out: {reason(e)}")
 
     def of_type(self, *names: str) -> list[Any]:
         """Objects of an NWB type or of one derived from it, in the order of their places in the file."""
         found = [o for o in self.objects if any(c.__name__ in names for c in type(o).__mro__)]
         return sorted(found, key=place)
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Whether an error says something about the file, and not about this program."""
+    return isinstance(error, UNREADABLE) or type(error).__module__.startswith(("hdmf", "pynwb", "h5py"))
 
 
 def _text(value: Any) -> str:
@@ -51,6 +70,19 @@ def place(obj: Any) -> str:
     return "/".join(reversed(parts))
 
 
+def oriented(values: Any, series: Any, columns: int | None = None) -> tuple[Any, bool]:
+    """(samples, columns) of a series' data, and whether they were stored the other way round.
+
+    They were where the times, or the known number of ``columns``, fit only so.
+    """
+    if values.ndim != 2 or values.shape[0] == values.shape[1]:
+        return values, False
+    count = None if series.timestamps is None else len(series.timestamps)
+    turned = values.shape[1] == count if count is not None else columns is not None and values.shape[0] == columns
+    fits = values.shape[0] == count if count is not None else columns is not None and values.shape[1] == columns
+    return (values.T, True) if turned and not fits else (values, False)
+
+
 def sample_times(series: Any, count: int) -> np.ndarray:
     """(count,) seconds of a TimeSeries, from its timestamps or its rate."""
     if series.timestamps is not None:
@@ -60,9 +92,9 @@ def sample_times(series: Any, count: int) -> np.ndarray:
     return float(series.starting_time or 0.0) + np.arange(count) / float(series.rate)
 
 
-def scaled(series: Any) -> np.ndarray | None:
+def scaled(series: Any, values: Any = None) -> np.ndarray | None:
     """data * conversion + offset of a TimeSeries; None where the data are not numbers."""
-    values = np.asarray(series.data[:])
+    values = np.asarray(series.data[:] if values is None else values)
     if values.dtype.kind not in "fiub":
         return None
     conversion, offset = float(series.conversion or 1.0), float(getattr(series, "offset", 0.0) or 0.0)
@@ -77,17 +109,25 @@ def simple_columns(table: Any, skip: Sequence[str]) -> tuple[dict[str, np.ndarra
     for name in table.colnames:
         if name in skip:
             continue
-        column = table[name]
-        kind = type(column).__name__
-        if kind == "EnumData":
-            out[name] = clean.plain(column.elements[:])[np.asarray(column.data[:])]
-        elif kind != "VectorData" or not hasattr(column.data, "__getitem__"):
+        try:
+            values = _simple_column(table[name])
+        except Exception as e:
+            if not is_unreadable(e):
+                raise
+            values, name = None, f"{name} ({reason(e)})"
+        if values is None or len(values) != len(table.id):
             left.append(name)
         else:
-            values = np.asarray(column.data[:])
-            objects = values.dtype.kind == "O" and not all(isinstance(v, (str, bytes)) for v in values.ravel())
-            if objects or values.dtype.kind not in "OSUfiub" or len(values) != len(table.id):
-                left.append(name)
-            else:
-                out[name] = clean.plain(values)
+            out[name] = values
     return out, left
+
+
+def _simple_column(column: Any) -> np.ndarray | None:
+    kind = type(column).__name__
+    if kind == "EnumData":
+        return clean.plain(column.elements[:])[np.asarray(column.data[:])]
+    if kind != "VectorData" or not hasattr(column.data, "__getitem__"):
+        return None
+    values = np.asarray(column.data[:])
+    objects = values.dtype.kind == "O" and not all(isinstance(v, (str, bytes)) for v in values.ravel())
+    return None if objects or values.dtype.kind not in "OSUfiub" else clean.plain(values)

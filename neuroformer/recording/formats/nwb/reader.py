@@ -18,22 +18,32 @@ What is looked for, and what it becomes:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuroformer.recording import clean
-from neuroformer.recording.formats import spike_index
-from neuroformer.recording.formats.hdf5 import look_first
-from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
 from neuroformer.recording.formats.nwb.frames import read_frames
 from neuroformer.recording.formats.nwb.ophys import Ophys, read_ophys
-from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times, scaled, simple_columns
-from neuroformer.recording.recording import BehaviorVariable, Recording, RecordingError, Traces
-from neuroformer.recording.validation import CheckedSpikes
+from neuroformer.recording.formats.nwb.parts import (
+    OpenFile,
+    is_unreadable,
+    oriented,
+    place,
+    sample_times,
+    scaled,
+    simple_columns,
+)
+from neuroformer.recording.formats.nwb.units import SortedUnits, observed_intervals, read_units
+from neuroformer.recording.names import natural
+from neuroformer.recording.recording import Recording
+from neuroformer.recording.series import BehaviorVariable, ObservedIntervals, Traces
+from neuroformer.recording.validation import RecordingError
 
-_AREA = ("area", "brain_area", "location", "brain_region", "region", "acronym", "ecephys_structure_acronym")
 _NOT_BEHAVIOR = (
     "ElectricalSeries",
     "ImageSeries",
@@ -46,8 +56,9 @@ _NOT_BEHAVIOR = (
     "AbstractFeatureSeries",
     "OptogeneticSeries",
 )
-
-_NO_UNITS = np.zeros(0), np.zeros(0, np.int32), None, None
+_PLAIN_FIELDS = ("data", "timestamps", "control", "control_description")
+# a longer series is a recorder's channel if it is faster than any behavior, or simply too long to hold
+_LONG, _FAST_HZ, _VERY_LONG = 1_000_000, 2000.0, 50_000_000
 
 
 def read_nwb(
@@ -57,6 +68,7 @@ def read_nwb(
     traces: str = "auto",
     units: str = "auto",
     events: str = "auto",
+    analog: str | Sequence[str] = (),
     check: bool = True,
 ) -> Recording:
     """Read an NWB file.
@@ -69,6 +81,7 @@ def read_nwb(
     units : ``auto``, ``spikes`` (the units table) or ``rois`` (the regions of interest)
     events : how spikes come from traces where the regions are the units, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
+    analog : names of long series above 2 kHz to read as behavior as well; without, they are only named in a note
     check : check the file in a separate process first, so that a damaged file cannot crash this one
 
     Raises
@@ -82,62 +95,91 @@ def read_nwb(
         raise RecordingError(f"units is '{units}'; expected 'auto', 'spikes' or 'rois'")
     if check:
         look_first(path)
+    use_plugins()
+    notes: list[str] = []
+    check_links(path, notes)
+    _check_layout(path)
+    analog = [analog] if isinstance(analog, str) else analog
     try:
         # files that carry older copies of a schema warn on every load; what matters ends in notes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
-                return _Reader(io.read(), path).recording(trials, frames, traces, units, events)
+                reader = _Reader(io.read(), path)
+                reader.notes += notes
+                return reader.recording(trials, frames, traces, units, events, analog)
     except RecordingError:
         raise
     except Exception as e:  # pynwb and hdmf raise many kinds on damaged files
-        if not isinstance(e, UNREADABLE) and not type(e).__module__.startswith(("hdmf", "pynwb", "h5py")):
+        if not is_unreadable(e):
             raise
-        raise RecordingError(
-            f"{path} cannot be read as NWB ({type(e).__name__}: {e}); it may be damaged or cut short"
-        ) from e
+        damaged = "; it may be damaged or cut short" if isinstance(e, (OSError, RuntimeError, EOFError)) else ""
+        raise RecordingError(f"{path} cannot be read as NWB: {reason(e)}{damaged}") from e
+
+
+def _check_layout(path: Path) -> None:
+    """Refuse what pynwb would stumble over: what is no NWB 2, and spikes that belong to nobody."""
+    import h5py
+
+    with suppress(OSError, RuntimeError), h5py.File(path, "r") as f:  # which pynwb reports
+        if isinstance(f.get("nwb_version"), h5py.Dataset):
+            version = clean.plain(f["nwb_version"][()]).item()  # pyright: ignore[reportIndexIssue]
+            raise RecordingError(
+                f"{path} is in the older format NWB {str(version).removeprefix('NWB-')}, which shares only its name with "
+                "NWB 2; take the release of these data in NWB 2, or store the spikes as .npz"
+            )
+        if "nwb_version" not in f.attrs:
+            raise RecordingError(
+                f"{path} is an HDF5 file without 'nwb_version', so no NWB; it has: {_some(list(f)) or 'nothing'}"
+            )
+        times, ids = (f.get(f"units/{name}") for name in ("spike_times", "id"))
+        if times is not None and ids is not None and "units/spike_times_index" not in f and len(times) != len(ids):
+            raise RecordingError(
+                f"{path}: units/spike_times holds {len(times)} times for {len(ids)} units and has no spike_times_index "
+                "that says which are whose; write the file again, with pynwb's add_unit"
+            )
 
 
 class _Reader(OpenFile):
     """One open file on its way to a Recording."""
 
-    proof: CheckedSpikes | None = None  # of spikes that were sorted and validated in their index
-
-    def recording(self, trials: str, frames: str, traces: str, units: str, events: str) -> Recording:
+    def recording(
+        self, trials: str, frames: str, traces: str, units: str, events: str, analog: Sequence[str]
+    ) -> Recording:
         tables = self.tables()
         own_domain = tables.pop("domain", None) if self.own else None
-        behavior, sources = self.behavior()
-        times, spike_units, columns, observed = self.units() if units != "rois" else _NO_UNITS
+        behavior, sources = self.behavior(analog)
+        units_table = read_units(self) if units != "rois" else None
         ophys: Ophys | None = None
         if traces != "none" and (units != "spikes" or traces != "auto"):
-            ophys = read_ophys(self, None if traces == "auto" else traces)
+            ophys = self.ophys(traces, needed=units_table is None)
+        if units_table is None and ophys is None:
+            raise RecordingError(
+                f"{self.path} has neither units with spike_times nor a RoiResponseSeries; it has: "
+                + (", ".join(sorted({type(o).__name__ for o in self.objects})) or "nothing")
+            )
         kept: Traces | None = None
-        if columns is None:
-            if ophys is None:
-                raise RecordingError(
-                    f"{self.path} has neither units with spike_times nor a RoiResponseSeries; it has: "
-                    + (", ".join(sorted({type(o).__name__ for o in self.objects})) or "nothing")
-                )
-            times, spike_units = ophys.spikes(events, self.notes)
-            columns, kept = ophys.units, ophys.traces
-        elif ophys is not None and ophys.traces.values.shape[1] == len(columns["id"]):
+        if units_table is None:
+            assert ophys is not None
+            units_table, kept = SortedUnits(*ophys.spikes(events, self.notes), ophys.units), ophys.traces
+        elif ophys is not None and ophys.traces.values.shape[1] == len(units_table.columns["id"]):
             kept = ophys.traces
         elif ophys is not None:
             self.notes.append(
-                f"traces {ophys.name} have {ophys.traces.values.shape[1]} regions for {len(columns['id'])} "
+                f"traces {ophys.name} have {ophys.traces.values.shape[1]} regions for {len(units_table.columns['id'])} "
                 "spike-sorted units and were left out; open with units='rois' to take them instead"
             )
         trial_table = self.trials(tables, trials)
         images = None if frames == "none" else read_frames(self, None if frames == "auto" else frames)
+        domain, observed = self.domain(units_table, kept, trial_table, tables)
         if own_domain is not None:
             domain = np.stack([own_domain["start"], own_domain["stop"]], 1)
-        else:
-            domain = self.domain(times, kept, observed, trial_table, tables)
+        self.name_the_rest()
         return Recording(
             name=self.own.get("name", self.path.stem),
-            spike_times=times,
-            spike_units=spike_units,
-            units=columns,
+            spike_times=units_table.times,
+            spike_units=units_table.units,
+            units=units_table.columns,
             domain=domain,
             trials=trial_table,
             frames=images,
@@ -146,70 +188,15 @@ class _Reader(OpenFile):
             meta=self.meta(sources),
             traces=kept,
             intervals=tables,
-            checked_spikes=self.proof,
+            observed=observed,
+            checked_spikes=units_table.proof,
         )
 
-    # -- units ------------------------------------------------------------------------------------
-
-    def units(self):
-        """Sorted spikes, the units table and (n, 2) observed intervals; table and intervals may be None."""
-        found = [t for t in self.of_type("Units") if "spike_times" in t.colnames]
-        found.sort(key=lambda t: t is not self.file.units)
-        if not found:
-            return _NO_UNITS
-        if len(found) > 1:
-            self.notes.append(f"units come from {place(found[0])}; {len(found) - 1} other units table(s) left out")
-        table = found[0]
-        index = table["spike_times"]
-        ends = np.asarray(index.data[:], dtype=np.int64)
-        counts = np.diff(ends, prepend=0)
-        flat = index.target.data
-        if (counts < 0).any() or (len(ends) and ends[-1] > len(flat)) or len(ends) != len(table.id):
-            raise RecordingError(f"{self.path}: the index of units/spike_times does not fit its spikes")
-        if counts.sum() > spike_index.LARGE:
-            times, spike_units, self.proof = spike_index.indexed_spikes(
-                self.path, spike_index.by_unit(flat, ends), len(ends), self.notes
-            )
-        else:
-            rows = np.repeat(np.arange(len(ends)), counts)
-            times, spike_units = clean.spikes(flat[: len(rows)], rows, self.notes)
-        observed = None
-        if "obs_intervals" in table.colnames:
-            observed = np.asarray(table["obs_intervals"].target.data[:], dtype=np.float64).reshape(-1, 2)
-        return times, spike_units, self.unit_columns(table), observed
-
-    def unit_columns(self, table: Any) -> dict[str, np.ndarray]:
-        columns = {"id": np.asarray(table.id[:])}
-        found, left = simple_columns(table, skip=("spike_times", "obs_intervals", "electrodes"))
-        names = self.own.get("unit_columns")
-        if names is not None:
-            columns |= {names[k]: np.asarray(v) for k, v in found.items() if k in names}
-            return columns
-        columns |= {k: v for k, v in found.items() if v.ndim == 1 and k != "id"}
-        left += [k for k, v in found.items() if v.ndim > 1]
-        if left:
-            self.notes.append(f"units columns left out (not one value a unit): {', '.join(sorted(left))}")
-        if "area" not in columns:
-            area = next((columns[k] for k in _AREA if k in columns and columns[k].dtype.kind == "U"), None)
-            area = self.electrode_area(table) if area is None else area
-            if area is not None:
-                columns["area"] = area
-        return columns
-
-    def electrode_area(self, table: Any) -> np.ndarray | None:
-        """(units,) location of the electrodes of each unit: the most frequent one, the first of equals."""
-        if "electrodes" in table.colnames:
-            index = table["electrodes"]
-            region = getattr(index, "target", index)
-            if "location" not in region.table.colnames:
-                return None
-            location = clean.plain(region.table["location"][:])
-            rows = np.asarray(region.data[:], dtype=np.int64)
-            parts = np.split(rows, np.asarray(index.data[:-1])) if region is not index else list(rows[:, None])
-            return np.array([_most(location[part]) for part in parts])
-        if "electrode_group" in table.colnames:
-            return np.array([str(group.location) for group in table["electrode_group"].data])
-        return None
+    def ophys(self, traces: str, needed: bool) -> Ophys | None:
+        if needed or traces != "auto":
+            return read_ophys(self, None if traces == "auto" else traces)
+        with self.leaving_out("calcium traces"):
+            return read_ophys(self, None)
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -220,11 +207,13 @@ class _Reader(OpenFile):
         names = clean.short_names([place(t).split("/") for t in found + series])
         out: dict[str, dict[str, np.ndarray]] = {}
         for name, source in zip(names, found + series, strict=True):
-            columns = interval_series(source) if source in series else self.columns_of(source)
             name = self.own.get("intervals", {}).get(name, name)
-            cleaned = clean.table(name, columns, self.notes, disjoint=False)
-            if cleaned is not None:
-                out[name] = cleaned
+            self.seen.add(id(source))
+            with self.leaving_out(f"intervals {name}"):
+                columns = interval_series(source) if source in series else self.columns_of(source)
+                cleaned = clean.table(name, columns, self.notes, disjoint=False)
+                if cleaned is not None:
+                    out[name] = cleaned
         return out
 
     def columns_of(self, table: Any) -> dict[str, np.ndarray]:
@@ -233,6 +222,8 @@ class _Reader(OpenFile):
             self.notes.append(f"{table.name} columns left out (not one value a row): {', '.join(sorted(left))}")
         if "tags" in table.colnames and table["tags"] is not None:  # of epochs: several texts a row
             found["tags"] = np.array([",".join(map(str, tags)) for tags in table["tags"][:]], dtype=np.str_)
+        if not {"start_time", "stop_time"} <= found.keys():
+            raise RecordingError("without start_time and stop_time it is no table of intervals")
         columns = {"start": found.pop("start_time"), "stop": found.pop("stop_time")}
         names = self.own.get("columns", {}).get(table.name, {})
         taken = {"start", "stop"}
@@ -248,42 +239,92 @@ class _Reader(OpenFile):
             )
         return clean.table(name, tables.pop(name), self.notes, disjoint=True) or {}
 
-    def domain(self, times, traces, observed, trials, tables) -> np.ndarray:
+    def domain(self, units: SortedUnits, traces, trials, tables) -> tuple[np.ndarray, ObservedIntervals | None]:
         """Where the units were observed: as the file says, else from their first to their last sample or spike."""
-        if observed is not None and len(observed):
-            domain = clean.union(observed)
-        elif traces is not None:
-            domain = clean.span(traces.times)
-        else:
-            ends = times[[0, -1]] if len(times) else times  # they are sorted, and may be many
-            parts = [ends, trials["start"], trials["stop"]] if trials else [ends]
-            domain = clean.span(*parts)
+        ends = units.times[[0, -1]] if len(units.times) else units.times  # they are sorted, and may be many
+        span = clean.span(ends, *((trials["start"], trials["stop"]) if trials else ()))
+        domain, observed = None, None
+        if units.observed is not None and self.own:
+            observed = ObservedIntervals.from_units(units.observed)
+        elif units.observed is not None:
+            domain, observed = observed_intervals(units.observed, span, self.notes)
+        if domain is None:
+            domain = clean.span(traces.times) if traces is not None else span
         if "invalid_times" in tables:
             holes = tables["invalid_times"]
             domain = clean.without(domain, np.stack([holes["start"], holes["stop"]], 1))
-        return domain
+        return domain, observed
 
     # -- behavior ---------------------------------------------------------------------------------
 
-    def behavior(self) -> tuple[dict[str, BehaviorVariable], dict[str, str]]:
+    def behavior(self, analog: Sequence[str]) -> tuple[dict[str, BehaviorVariable], dict[str, str]]:
         skip = {id(o) for o in self.of_type(*_NOT_BEHAVIOR)}
         found = [o for o in self.of_type("TimeSeries") if id(o) not in skip and "scratch" not in place(o)]
-        out, sources = {}, {}
-        for name, series in zip(clean.short_names([place(s).split("/") for s in found]), found, strict=True):
+        out: dict[str, BehaviorVariable] = {}
+        sources: dict[str, str] = {}
+        names = clean.short_names([place(s).split("/") for s in found])
+        for name, series in zip(names, found, strict=True):
             own = self.own.get("behavior", {}).get(series.name, {})
             name = own.get("name", name)
-            values = scaled(series)
-            if values is None:
-                self.notes.append(f"{name} was left out: its data are not numbers")
-                continue
-            columns = own.get("columns") or _column_names(series, values)
-            unit = own.get("unit", str(series.unit or ""))
-            var = clean.variable(name, sample_times(series, len(values)), values, self.notes, unit, columns)
-            if var is not None:
-                out[name], sources[name] = var, place(series)
+            self.seen.add(id(series))
+            with self.leaving_out(name):
+                rate = _fast(series)
+                if rate and name not in analog and place(series) not in analog:
+                    self.notes.append(
+                        f"{name} was not read, since it is a recorder's channel ({np.shape(series.data)} at {rate:,.0f} Hz); "
+                        f"open with analog=['{name}'] to have it"
+                    )
+                    continue
+                for key, values in self.samples(name, series, own).items():
+                    key = key if own else clean.distinct(key, out)
+                    out[key], sources[key] = values, place(series)
+        unknown = [a for a in analog if a not in {*names, *map(place, found)}]
+        if unknown:
+            raise RecordingError(f"{self.path} has no series '{unknown[0]}'; it has: {', '.join(names) or 'none'}")
         return out, sources
 
+    def samples(self, name: str, series: Any, own: dict[str, Any]) -> dict[str, BehaviorVariable]:
+        """The variables of a series: its data, and what an extension stores beside them for each sample."""
+        data, turned = oriented(np.asarray(series.data[:]), series)
+        if turned:
+            self.notes.append(f"{name} is stored as (columns, samples) {data.T.shape}, and was turned round")
+        values = scaled(series, data)
+        if values is None:
+            self.notes.append(f"{name} was left out: its data are not numbers")
+            return {}
+        out: dict[str, BehaviorVariable] = {}
+        times, unit = sample_times(series, len(values)), own.get("unit", str(series.unit or ""))
+        columns = own.get("columns") or _column_names(series, values)
+        var = clean.variable(name, times, values, self.notes, unit, columns)
+        if var is not None:
+            out[name] = var
+        for key, more in series.fields.items():
+            if key in _PLAIN_FIELDS or not getattr(more, "shape", None):
+                continue
+            var = None
+            if len(more) == len(times):
+                var = clean.variable(f"{name}_{key}", times, np.asarray(more[:]), self.notes)
+            if var is not None:
+                out[f"{name}_{key}"] = var
+            else:
+                self.notes.append(f"{name}: its further data '{key}' {tuple(more.shape)} were left out")
+        return out
+
     # -- the rest ---------------------------------------------------------------------------------
+
+    def name_the_rest(self) -> None:
+        """Note the data that no part of a recording was made of."""
+        parents = {id(o.parent) for o in self.objects}
+        left: dict[str, list[str]] = {}
+        for o in self.objects:
+            kinds = {c.__name__ for c in type(o).__mro__}
+            is_data = "TimeSeries" in kinds or ("NWBDataInterface" in kinds and id(o) not in parents)
+            is_table = "DynamicTable" in kinds and not kinds & {"PlaneSegmentation", "ElectrodesTable", "TimeIntervals"}
+            if (is_data or is_table) and id(o) not in self.seen and o.name != "electrodes":
+                left.setdefault(type(o).__name__, []).append(o.name)
+        if left:
+            kinds = (f"{kind} {_some(sorted(names, key=natural))}" for kind, names in sorted(left.items()))
+            self.notes.append(f"not read, since no part of a recording holds it: {'; '.join(kinds)}")
 
     def truth(self) -> dict[str, np.ndarray]:
         names = self.own.get("truth", {})
@@ -320,8 +361,18 @@ def _column_names(series: Any, values: np.ndarray) -> tuple[str, ...]:
     return ()
 
 
-def _most(names: np.ndarray) -> str:
-    if len(names) == 0:
-        return ""
-    kinds, first, counts = np.unique(names, return_index=True, return_counts=True)
-    return str(kinds[np.lexsort((first, -counts))[0]])
+def _fast(series: Any) -> float:
+    """Samples a second of a long series that is too fast for behavior; 0 for any other."""
+    count = int(np.prod(np.shape(series.data)))
+    if count < _LONG:
+        return 0.0
+    if series.timestamps is None:
+        rate = float(series.rate or 0.0)
+    else:
+        first, last = (float(series.timestamps[i]) for i in (0, -1))
+        rate = (len(series.timestamps) - 1) / (last - first) if last > first else 0.0
+    return rate if rate > _FAST_HZ or count > _VERY_LONG else 0.0
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

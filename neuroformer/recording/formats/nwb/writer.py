@@ -137,6 +137,12 @@ class _Writer:
             columns.append(VectorData(name=safe, description=f"{column} of the unit", data=_column(values)))
         self.own["unit_columns"] = names
         columns += self.electrodes()
+        if rec.observed is not None:
+            seen = VectorData(
+                name="obs_intervals", description="when the unit was observed", data=rec.observed.intervals
+            )
+            ends = np.searchsorted(rec.observed.units, np.arange(rec.num_units), side="right")
+            columns += [seen, VectorIndex(name="obs_intervals_index", target=seen, data=ends)]
         row_ids = ids.astype(np.int64) if whole else np.arange(rec.num_units)
         self.file.units = Units(name="units", description="units of the recording", columns=columns, id=row_ids)
 
