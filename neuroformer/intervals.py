@@ -361,8 +361,8 @@ def over_trials(
             error = np.sqrt((trials - gone) / gone) * z_D.std(ddof=1) if trials >= LEAST_TRIALS else np.nan
         if not np.isfinite(error) or error < 1e-12:
             error = np.nan
-        one = [np.array([x], np.float64) for x in (value, center, error, trials - 1)]
-        out.append(Estimate(*one, scale))
+        one = lambda x: np.array([x], np.float64)
+        out.append(Estimate(one(value), one(center), one(error), one(trials - 1), scale))
     return out
 
 

@@ -65,7 +65,7 @@ def test_a_single_held_out_trial_has_no_intervals_and_no_nan(capsys):
     nan = float("nan")
     _print_scores({"model": {"rate_r": [0.5, nan, nan]}, "ceiling": {"rate_r": [0.6, nan, nan]}})
     said = capsys.readouterr().out
-    assert "no 95 % intervals: they resample held-out trials or blocks" in said
+    assert "no 95 % intervals: they are over held-out trials" in said
     late = {"since_s": 32, "until_s": 64, "model": {"rate_r": [0.5, nan, nan]}}
     _print_drift({"start_s": [0.0], "rate_r": [0.5]}, late)
     said += capsys.readouterr().out

@@ -94,7 +94,8 @@ def test_scores_of_a_simulation(simulator, folder):
     scores = simulator.score(made)
     assert {"model", "true_past", "ceiling", "homogeneous"} <= set(scores["candidates"])
     write_npz(made, folder / "made.npz")
-    assert simulator.score(neuroformer.open_recording(folder / "made.npz"))["late"] == scores["late"]
+    again = simulator.score(neuroformer.open_recording(folder / "made.npz"))
+    np.testing.assert_equal(again["late"], scores["late"])  # where too few trials give no interval, it is NaN
     changed = simulator.simulate(max_seconds=0.5, interventions=[{"do": "blank_frames"}])
     with pytest.raises(ConfigError, match="expected held-out trials as they were"):
         simulator.score(changed)

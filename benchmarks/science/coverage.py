@@ -32,7 +32,7 @@ def autoregression(rng: np.random.Generator, size: int, time_constant_s: float, 
     keep = np.exp(-DT / time_constant_s)
     noise = rng.standard_normal((size, columns))
     noise[1:] *= np.sqrt(1 - keep**2)
-    return lfilter([1.0], [1.0, -keep], noise, axis=0)
+    return np.asarray(lfilter([1.0], [1.0, -keep], noise, axis=0))
 
 
 def decoded(rng: np.random.Generator, size: int, time_constant_s: float) -> Decoded:
@@ -139,7 +139,7 @@ def trial_cell(trials: int, draws: int, seed: int = 0) -> dict[str, list[float]]
     The truth is the mean over draws: what is to be expected of so many trials and samples.
     """
     rng = np.random.default_rng([seed, trials])
-    smooth = lambda: lfilter([0.3], [1, -0.7], rng.standard_normal((BINS, UNITS)), axis=0)
+    smooth = lambda: np.asarray(lfilter([0.3], [1, -0.7], rng.standard_normal((BINS, UNITS)), axis=0))
     rate_BU = 0.4 * np.exp(1.5 * smooth())
     simulated_BU = rate_BU * np.exp(0.5 * smooth())
     found = [_simulated(rng, rate_BU, simulated_BU, trials) for _ in range(draws)]

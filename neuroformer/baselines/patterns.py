@@ -33,8 +33,9 @@ def unit_patterns(index: SpikeIndex, blocks: np.ndarray, width: int, rank: int, 
     rank = min(rank, index.num_units - 1, number - 1)
     if rank < 1:
         return np.ones((index.num_units, 1))
-    found = TruncatedSVD(rank, random_state=seed).fit(x.multiply(1 / spread).tocsr())
-    return found.components_.T / spread[:, None]
+    found = TruncatedSVD(rank, random_state=seed)
+    found.fit(x.multiply(1 / spread).tocsr())
+    return np.asarray(found.components_).T / spread[:, None]
 
 
 def _coarse_counts(index: SpikeIndex, blocks: np.ndarray, width: int):

@@ -260,7 +260,8 @@ def read_bundle(path: str | Path) -> Bundle:
 
 
 def _entry_of(tree: dict[str, Any]) -> RecordingEntry:
-    return RecordingEntry(**(tree | {"normalization": Normalization.from_dict(tree["normalization"])}))
+    values: dict[str, Any] = tree | {"normalization": Normalization.from_dict(tree["normalization"])}
+    return RecordingEntry(**values)
 
 
 def _nearest_bundle(path: Path) -> str:
@@ -274,9 +275,17 @@ def _nearest_bundle(path: Path) -> str:
     return "train one with: neuroformer train --config ..."
 
 
+# settings that are gone, and that changed nothing of what a bundle gives
+_GONE = {"decode": ("bootstrap_block", "bootstraps")}
+
+
 def _config_of(tree: dict[str, Any], file: Path) -> Config:
+    known = {
+        key: {k: v for k, v in values.items() if k not in _GONE[key]} if key in _GONE else values
+        for key, values in tree.items()
+    }
     try:
-        return from_dict(tree)
+        return from_dict(known)
     except ConfigError as e:
         raise BundleError(f"{file} was written by another version of neuroformer, train it again: {e}") from None
 

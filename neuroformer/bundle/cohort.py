@@ -178,7 +178,7 @@ def same_period(a: float, b: float) -> bool:
     return abs(a / b - 1) < _ALIKE
 
 
-def same_axis(model: Neuroformer, grid: Sequence[int], period: float, axis: int) -> bool:
+def same_axis(model: Neuroformer, grid: Sequence[float], period: float, axis: int) -> bool:
     """Whether places along an axis (time, rows, columns) of a model's frames mean the same as on another grid, whose
     frames come every ``period`` seconds."""
     if model.frames is None:

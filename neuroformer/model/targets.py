@@ -86,7 +86,7 @@ class TargetHead(nn.Module):
     def __init__(
         self,
         target: TargetConfig,
-        scale: dict,
+        scale: VariableScale,
         width: int,
         heads: int,
         num_bins: int,

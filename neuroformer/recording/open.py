@@ -42,7 +42,7 @@ def open_recording(
         ``synthetic:NAME`` names a generator; everything else is a path.
     video, video_times, video_rate_hz, video_start
         Frames from a video, TIFF or .npy file in place of the source's own, see
-        :func:`neuroformer.recording.formats.video.read_video`.
+        :func:`neuroformer.recording.video.read_video`.
     frames_size : (height, width)
         Frames are shrunk to this size as they are read.
     frame_cache_mb : float
@@ -59,7 +59,7 @@ def open_recording(
     rec = _read(source, options)
     frames = rec.frames
     if video is not None:
-        from neuroformer.recording.formats.video import read_video
+        from neuroformer.recording.video import read_video
 
         frames = read_video(video, video_times, video_rate_hz, video_start, frames_size)
     elif frames is not None and frames_size is not None:

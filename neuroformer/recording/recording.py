@@ -117,7 +117,8 @@ class Recording:
         if {start.dtype.kind, stop.dtype.kind} <= set("fiu"):
             closed = closed_up(start, stop)
             if closed is not stop:
-                self.trials["start"], self.trials["stop"] = start.astype(np.float64), closed
+                table = {**self.trials, "start": start.astype(np.float64), "stop": closed}
+                object.__setattr__(self, "trials", table)
 
     def _validate(self) -> None:
         """Raise the first contradiction found: what was got, what was expected, what to do."""

@@ -89,8 +89,7 @@ class FewShot:
 
 def _first(found: Estimate) -> Estimate:
     """The score over all columns or classes."""
-    arrays = (found.value_S, found.center_S, found.error_S, found.degrees_S)
-    return Estimate(*(x[:1] for x in arrays), found.scale)
+    return Estimate(found.value_S[:1], found.center_S[:1], found.error_S[:1], found.degrees_S[:1], found.scale)
 
 
 def _with_ends(key: str, prefix: str, found: Estimate) -> dict[str, float]:

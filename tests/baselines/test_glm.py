@@ -348,7 +348,7 @@ def test_clips_hold_no_later_frame(until):
     )
     rec = Recording(
         "seen",
-        np.arange(1, 99) * 0.1,
+        np.sort(rng.uniform(0, 9.9, 98)),
         np.zeros(98, int),
         {"id": ["a"]},
         np.array([[0.0, 9.9]]),

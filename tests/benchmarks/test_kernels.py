@@ -37,7 +37,7 @@ def test_without_a_gpu_it_says_so_and_exits_with_3():
         env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
     )
     assert done.returncode == 3, done.stderr
-    assert done.stdout == "bench kernels: no CUDA device here; nothing checked, nothing timed (exit code 3)\n"
+    assert done.stdout == "kernels: no CUDA device here; nothing checked, nothing timed (exit code 3)\n"
 
 
 SHAPES = [

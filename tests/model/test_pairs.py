@@ -68,7 +68,7 @@ def test_shrinking_stops_at_zero():
     [
         ("train.sparsity=0.1", "train.sparsity is 0.1; expected 0, or above 0 with"),
         ("model.coupling_rank=-1", "model.coupling_rank is -1; expected 0"),
-        ("model.most_drive=0", "model.most_drive is 0.0; expected a change of log rate above 0"),
+        ("model.most_drive=0", "model.most_drive is 0.0; expected a number above 0"),
     ],
 )
 def test_what_cannot_be_is_refused(override, message):

@@ -9,6 +9,7 @@ from helpers import small_config, small_model, small_recording
 from scipy.stats import norm, t, vonmises
 
 from neuroformer.config import ConfigError, TargetConfig
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import predict_spreads, predict_targets
 from neuroformer.model.moments import MomentCounts, boxes, root_count_moments, spans
@@ -21,7 +22,7 @@ SCALE = {"mean": [2.0, 0.0], "std": [3.0, 1.0], "low": [0.0, -1.0], "high": [9.0
 
 def head(**settings) -> TargetHead:
     torch.manual_seed(0)
-    scale = SCALE | settings.pop("scale", {})
+    scale = VariableScale(**(SCALE | settings.pop("scale", {})))
     return TargetHead(TargetConfig(name="x", **settings), scale, 8, 2, 4, 0, 0, 0.0).double()
 
 

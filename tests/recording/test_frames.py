@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from neuroformer.recording import FrameSeries, RecordingError, open_recording
-from neuroformer.recording.formats.video import open_images, read_video
 from neuroformer.recording.frames import CachedFrames, JoinedFrames, LazyFrames, ResizedFrames
+from neuroformer.recording.video import open_images, read_video
 
 
 class Counting(LazyFrames):
@@ -143,7 +143,7 @@ def players_frames(path):
     ],
 )
 def test_each_frame_is_the_one_that_a_player_shows(tmp_path, movie, name, codec, options):
-    from neuroformer.recording.formats.video import VideoFrames
+    from neuroformer.recording.video import VideoFrames
 
     path = write_video(tmp_path / name, movie, codec, **options)
     shown = players_frames(path)

@@ -80,8 +80,10 @@ def test_the_command_goes_on_where_it_stopped(tmp_path, capsys):
     rows = json.loads((run / "ablation.json").read_text())["rows"]
     assert [r["without"] for r in rows] == ["full"] * 4 + ["past"] * 4
     for r in rows:
-        assert r["low"] <= r["high"] and r["minus_low"] <= r["minus_high"] and len(r["seeds"]) == 1
-        assert r["without"] == "past" or r["minus"] == r["minus_low"] == r["minus_high"] == 0
+        # so few seconds may be too little for an interval; then there is none
+        for low, high in ((r["low"], r["high"]), (r["minus_low"], r["minus_high"])):
+            assert low <= high or np.isnan([low, high]).all()
+        assert len(r["seeds"]) == 1 and (r["without"] == "past" or r["minus"] == 0)
     assert (run / "ablation.png").stat().st_size > 5000
     assert "95 % interval, paired" in capsys.readouterr().out
     assert main([*ask, "train.steps=5"]) == 2 and "another configuration" in capsys.readouterr().err

@@ -60,21 +60,21 @@ def test_a_fewshot_curve_needs_held_out_labels_that_vary(value, what):
 
 
 def curve_of_run(first_s, error):
-    """30 s of held-out values of one run, one draw, off by ``error`` times the values' spread."""
-    times = first_s + np.arange(120) * 0.25
-    true = np.sin(7 * times)[:, None]
+    """60 s of held-out values of one run, one draw, off by ``error`` times the values' spread."""
+    times = first_s + np.arange(240) * 0.25
     rng = np.random.default_rng(int(first_s))
+    true = rng.standard_normal((240, 1))
     predicted = {
         m: true + e * rng.standard_normal(true.shape) for m, e in (("pretrained", error), ("scratch", 2 * error))
     }
-    decoded = Decoded("speed", times, np.zeros(120, int), true, predicted)
+    decoded = Decoded("speed", times, np.zeros(240, int), true, predicted)
     return FewShot(SPEED, small_config(), [5.0 + first_s], [0.05], {(0, 0): decoded})
 
 
 def test_pooled_runs_are_scored_on_the_values_of_all_and_not_twice():
-    one, two = curve_of_run(40.0, 0.3), curve_of_run(0.0, 0.1)
+    one, two = curve_of_run(80.0, 0.3), curve_of_run(0.0, 0.1)
     both = pooled([one, two])
-    assert both.seconds == [25.0] and both.share == [0.05]
+    assert both.seconds == [45.0] and both.share == [0.05]
     decoded = both.decoded[0, 0]
     true = np.concatenate([c.decoded[0, 0].true_VC for c in (two, one)])
     np.testing.assert_array_equal(decoded.true_VC, true)
@@ -84,7 +84,7 @@ def test_pooled_runs_are_scored_on_the_values_of_all_and_not_twice():
     alone = next(r for r in one.rows() if r["method"] == "scratch")
     wide, narrow = (r["pretrained_minus_high"] - r["pretrained_minus_low"] for r in (alone, rows["scratch"]))
     assert narrow < wide
-    for other in (one, curve_of_run(60.1, 0.1)):
+    for other in (one, curve_of_run(120.1, 0.1)):
         with pytest.raises(ConfigError, match="held-out parts overlap"):
             pooled([one, other])
     with pytest.raises(ConfigError, match="other amounts of labels"):

@@ -193,7 +193,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path, monkeypatch):
 
 def test_patience_survives_a_stop(tmp_path):
     """Early stopping counts evaluations across the break."""
-    c = config(steps=40, evaluate_every=2, patience=3, lr=0.0)
+    c = config(steps=40, evaluate_every=2, patience=3, lr=1e-30)
     run(tmp_path / "whole", c)
     kill_and_resume(tmp_path / "killed", c, 1, 0.3, seed=3)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")

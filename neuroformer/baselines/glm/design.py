@@ -138,7 +138,8 @@ class Design:
     """
 
     def __init__(self, prepared: Prepared, variant: Variant, most_components: int):
-        self.index, self.variant = prepared.index, variant
+        self.index = prepared.index
+        self.variant: Variant = variant
         self.shape = prepared.builder.shape
         num_units = self.index.num_units
         self.form = "full" if num_units <= FULL_UNITS else "patterns"

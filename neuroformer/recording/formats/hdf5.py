@@ -139,7 +139,7 @@ def _elsewhere(f: Any) -> Iterator[tuple[str, str, str]]:
     groups, seen = [f], set()
     while groups:
         group = groups.pop()
-        info = h5py.h5o.get_info(group.id)
+        info = h5py.h5o.get_info(group.id)  # pyright: ignore[reportAttributeAccessIssue]
         if (info.fileno, info.addr) in seen:
             continue
         seen.add((info.fileno, info.addr))

@@ -57,7 +57,7 @@ def to_pynapple(rec: Recording, frames: bool = True) -> dict[str, Any]:
         support = nap.IntervalSet(every[0, 0] - 1.0, every[0, 1] + 1.0)
         order = np.argsort(rec.spike_units, kind="stable")
         parts = np.split(rec.spike_times[order], np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))[:-1])
-        columns = {k: v for k, v in rec.units.items() if k != "id"} | {_UNIT_ID: rec.units["id"]}
+        columns: dict[str, Any] = {k: v for k, v in rec.units.items() if k != "id"} | {_UNIT_ID: rec.units["id"]}
         if rec.observed is not None:
             columns[_OBSERVED] = [json.dumps(rec.observed.of(u).tolist()) for u in range(rec.num_units)]
         out: dict[str, Any] = {

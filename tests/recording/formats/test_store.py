@@ -13,7 +13,7 @@ import neuroformer.recording.formats.folder as store
 import neuroformer.recording.validation as validation
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.formats.folder import read_store, write_store
-from neuroformer.recording.formats.video import read_video
+from neuroformer.recording.video import read_video
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
-from neuroformer.recording.formats.video import open_images
 from neuroformer.recording.frames import H5Frames, JoinedFrames
 from neuroformer.recording.names import natural
 from neuroformer.recording.series import FrameSeries
 from neuroformer.recording.validation import RecordingError
+from neuroformer.recording.video import open_images
 
 
 def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:

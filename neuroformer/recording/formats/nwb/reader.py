@@ -132,7 +132,8 @@ def _check_layout(path: Path) -> None:
             raise RecordingError(
                 f"{path} is an HDF5 file without 'nwb_version', so no NWB; it has: {_some(list(f)) or 'nothing'}"
             )
-        times, ids = (f.get(f"units/{name}") for name in ("spike_times", "id"))
+        found: list[Any] = [f.get(f"units/{name}") for name in ("spike_times", "id")]
+        times, ids = found
         if times is not None and ids is not None and "units/spike_times_index" not in f and len(times) != len(ids):
             raise RecordingError(
                 f"{path}: units/spike_times holds {len(times)} times for {len(ids)} units and has no spike_times_index "

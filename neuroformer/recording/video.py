@@ -132,8 +132,9 @@ class VideoFrames(LazyFrames):
         """Frames from a keyframe on, each with its number."""
         container = self._container(fresh=self._starts[key] is None or key == 0)
         stream = container.streams.video[0]
-        if self._starts[key] is not None and key:
-            container.seek(int(self._starts[key]), stream=stream, backward=True)
+        start = self._starts[key]
+        if start is not None and key:
+            container.seek(int(start), stream=stream, backward=True)
         number: int | None = None
         for frame in container.decode(stream):
             if number is None and frame.key_frame:
