@@ -72,7 +72,7 @@ def curve_of_run(first_s, error):
 
 
 def test_pooled_runs_are_scored_on_the_values_of_all_and_not_twice():
-    one, two = curve_of_run(80.0, 0.3), curve_of_run(0.0, 0.1)
+    one, two = curve_of_run(80.0, 0.3), curve_of_run(0.0, 0.3)
     both = pooled([one, two])
     assert both.seconds == [45.0] and both.share == [0.05]
     decoded = both.decoded[0, 0]
