@@ -242,3 +242,10 @@ def test_surprise_is_left_open_until_frames_are_seen_one_by_one():
         from_dict(seen | {"model": {"surprise": -0.5}})
     with pytest.raises(ConfigError, match=r"model.surprise is 0.5; expected 0 to window.past = 0.25 s, or -1"):
         from_dict(seen | {"model": {"surprise": 0.5}})
+
+
+def test_settings_of_earlier_versions_are_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match="'decode.bootstraps' does nothing any more"):
+        assert from_dict({"decode": {"bootstraps": 10}}) == from_dict({})
+    with pytest.raises(ConfigError, match="unknown key 'decode.bootstrap'"):
+        from_dict({"decode": {"bootstrap": 10}})

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import warnings
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -275,17 +276,11 @@ def _nearest_bundle(path: Path) -> str:
     return "train one with: neuroformer train --config ..."
 
 
-# settings that are gone, and that changed nothing of what a bundle gives
-_GONE = {"decode": ("bootstrap_block", "bootstraps")}
-
-
 def _config_of(tree: dict[str, Any], file: Path) -> Config:
-    known = {
-        key: {k: v for k, v in values.items() if k not in _GONE[key]} if key in _GONE else values
-        for key, values in tree.items()
-    }
     try:
-        return from_dict(known)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # settings that do nothing any more are no news to whoever uses a run
+            return from_dict(tree)
     except ConfigError as e:
         raise BundleError(f"{file} was written by another version of neuroformer, train it again: {e}") from None
 

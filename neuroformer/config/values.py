@@ -7,11 +7,18 @@ import difflib
 import functools
 import types
 import typing
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from neuroformer.config.errors import ConfigError, require
 from neuroformer.config.setting import NAME, Limits
+
+# settings of earlier versions that nothing reads any more; what a file says of them is left out with a warning
+RETIRED = {
+    "decode.bootstrap_block": "intervals are cut by how long errors last",
+    "decode.bootstraps": "intervals leave out blocks instead of drawing them",
+}
 
 
 @functools.cache
@@ -34,6 +41,9 @@ def build(section: type, tree: Any, where: str = "") -> Any:
     values = {}
     for key, value in tree.items():
         full = f"{where}.{key}" if where else str(key)
+        if full in RETIRED:
+            warnings.warn(f"'{full}' does nothing any more: {RETIRED[full]}", stacklevel=2)
+            continue
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'? " if near else ""
