@@ -38,37 +38,10 @@ MOST = 2**23  # weights of 1 that a 64-bit cell of such units holds
 
 @triton.jit(do_not_specialize=["num_queries", "num_x", "num_y"])
 def attention_map_kernel(
-    Q,
-    K,
-    LSE,
-    MAP,
-    Q_LABELS,
-    K_LABELS,
-    TILES,
-    ORDER,
-    Q_OFFSETS,
-    K_OFFSETS,
-    Q_TIMES,
-    K_TIMES,
-    FREQS,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    num_queries,
-    num_heads,
-    num_x,
-    num_y,
-    window,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    ORDERED: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
+    Q, K, LSE, MAP, Q_LABELS, K_LABELS, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS,
+    stride_qt, stride_qh, stride_kt, stride_kh, num_queries, num_heads, num_x, num_y, window,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
     PER_HEAD: tl.constexpr,
 ):
     """Adds one tile of queries to MAP, (H, X, Y) int64 with PER_HEAD, else (X, Y) summed over heads."""
@@ -110,9 +83,8 @@ def attention_map_kernel(
         k_time = tl.zeros((BN,), tl.float32)
         if ROTARY or WINDOW:
             k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-        seen = visible(
-            m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :], window, CAUSAL, WINDOW
-        )
+        seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
+                       window, CAUSAL, WINDOW)
         seen = seen & (q_label[:, None] >= 0) & (k_label[None, :] >= 0)
         weight = tl.zeros((BM, BN), exact)
         for h in range(head_begin, head_end):
@@ -131,24 +103,10 @@ def attention_map_kernel(
 
 @torch.library.custom_op("neuroformer::attention_map", mutates_args=())
 def _map(
-    q: Tensor,
-    k: Tensor,
-    lse: Tensor,
-    q_labels: Tensor,
-    k_labels: Tensor,
-    tiles: Tensor,
-    order: Tensor | None,
-    q_offsets: Tensor,
-    k_offsets: Tensor,
-    q_times: Tensor | None,
-    k_times: Tensor | None,
-    freqs: Tensor | None,
-    num_x: int,
-    num_y: int,
-    causal: bool,
-    window: float,
-    per_head: bool,
-    tile: Ints,
+    q: Tensor, k: Tensor, lse: Tensor, q_labels: Tensor, k_labels: Tensor, tiles: Tensor,
+    order: Tensor | None, q_offsets: Tensor, k_offsets: Tensor, q_times: Tensor | None,
+    k_times: Tensor | None, freqs: Tensor | None, num_x: int, num_y: int, causal: bool, window: float,
+    per_head: bool, tile: Ints,
 ) -> Tensor:
     q, k = rows_contiguous(q), rows_contiguous(k)
     num_queries, num_heads, width = q.shape
@@ -171,53 +129,17 @@ def _map(
     if tiles.shape[0]:
         with on_device(q):
             attention_map_kernel[(maps, tiles.shape[0])](
-                q,
-                k,
-                lse,
-                total,
-                q_labels,
-                k_labels,
-                tiles,
-                order,
-                q_offsets,
-                k_offsets,
-                q_times,
-                k_times,
-                freqs,
-                q.stride(0),
-                q.stride(1),
-                k.stride(0),
-                k.stride(1),
-                num_queries,
-                num_heads,
-                num_x,
-                num_y,
-                window,
-                **options,
+                q, k, lse, total, q_labels, k_labels, tiles, order, q_offsets, k_offsets, q_times, k_times,
+                freqs, q.stride(0), q.stride(1), k.stride(0), k.stride(1), num_queries, num_heads, num_x,
+                num_y, window, **options,
             )
     return total.double() * 2.0**-40
 
 
 @_map.register_fake
 def _(
-    q,
-    k,
-    lse,
-    q_labels,
-    k_labels,
-    tiles,
-    order,
-    q_offsets,
-    k_offsets,
-    q_times,
-    k_times,
-    freqs,
-    num_x,
-    num_y,
-    causal,
-    window,
-    per_head,
-    tile,
+    q, k, lse, q_labels, k_labels, tiles, order, q_offsets, k_offsets, q_times, k_times, freqs, num_x,
+    num_y, causal, window, per_head, tile,
 ):
     return q.new_empty((q.shape[1] if per_head else 1, num_x, num_y), dtype=torch.float64)
 
@@ -257,23 +179,11 @@ def attention_map(
     tiles = worklist.tiles(queries, tile[0])
     check_tiles(tiles.shape[0], "attention map")
     total = torch.ops.neuroformer.attention_map(
-        q_THE,
-        k_SHE,
-        lse_HT.to(exact).contiguous(),
-        q_label_T,
-        k_label_S,
-        tiles,
-        order,
-        queries.offsets,
-        k_layout.offsets,
+        q_THE, k_SHE, lse_HT.to(exact).contiguous(), q_label_T, k_label_S, tiles, order,
+        queries.offsets, k_layout.offsets,
         None if q_times is None else q_times.to(exact),
         None if k_times is None else k_times.to(exact),
         None if rotary_freqs is None else rotary_freqs.to(exact),
-        num_labels[0],
-        num_labels[1],
-        causal,
-        -1.0 if window_s is None else float(window_s),
-        per_head,
-        tile,
+        num_labels[0], num_labels[1], causal, -1.0 if window_s is None else float(window_s), per_head, tile,
     )
     return total if per_head else total[0] / q_THE.shape[1]

@@ -22,12 +22,7 @@ MAX_FEATURES = 512
 
 
 def marked_cross_entropy(
-    h_ND: Tensor,
-    weight_CD: Tensor,
-    bias_C: Tensor,
-    target_N: Tensor,
-    low_N: Tensor,
-    high_N: Tensor,
+    h_ND: Tensor, weight_CD: Tensor, bias_C: Tensor, target_N: Tensor, low_N: Tensor, high_N: Tensor,
     base_NC: Tensor | None = None,
 ) -> Tensor:
     """(N,) negative log-likelihood in nats; see ``neuroformer.ops.marked_cross_entropy``.
@@ -46,12 +41,8 @@ def marked_cross_entropy(
     if h_ND.dtype != weight_CD.dtype:
         raise ValueError(f"cross-entropy dtypes disagree: h {h_ND.dtype}, weight {weight_CD.dtype}")
     plan = configs.cross_entropy_plan(
-        h_ND.shape[0],
-        weight_CD.shape[0],
-        features,
-        h_ND.dtype,
-        roomy=configs.is_roomy(h_ND.device),
-        base=base_NC is not None,
+        h_ND.shape[0], weight_CD.shape[0], features, h_ND.dtype,
+        roomy=configs.is_roomy(h_ND.device), base=base_NC is not None,
     )
     order = first = stop = None
     if plan[-1]:
@@ -82,18 +73,8 @@ def _per_split(count: int, splits: int, block: int) -> int:
 
 @torch.library.custom_op("neuroformer::marked_cross_entropy", mutates_args=())
 def _forward(
-    h: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    base: Tensor | None,
-    target: Tensor,
-    low: Tensor,
-    high: Tensor,
-    order: Tensor | None,
-    first: Tensor | None,
-    stop: Tensor | None,
-    wants: bool,
-    plan: Ints,
+    h: Tensor, weight: Tensor, bias: Tensor, base: Tensor | None, target: Tensor, low: Tensor, high: Tensor,
+    order: Tensor | None, first: Tensor | None, stop: Tensor | None, wants: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss (N,), lse in log2 (N,), dloss / dh (N, D) or nothing of it).
 
@@ -117,48 +98,13 @@ def _forward(
     del combine["BN"]
     with on_device(h):
         cross_entropy_forward[(triton.cdiv(num_rows, plan[0]), splits)](
-            h,
-            weight,
-            bias,
-            base,
-            target,
-            low,
-            high,
-            order,
-            peak,
-            total,
-            chosen,
-            acc,
-            h.stride(0),
-            weight.stride(0),
-            0 if base is None else base.stride(0),
-            num_rows,
-            num_classes,
-            _per_split(num_classes, splits, plan[1]),
-            **_options(features, plan[:4]),
-            **grad,
-            **ordered,
-            **based,
+            h, weight, bias, base, target, low, high, order, peak, total, chosen, acc,
+            h.stride(0), weight.stride(0), 0 if base is None else base.stride(0), num_rows, num_classes,
+            _per_split(num_classes, splits, plan[1]), **_options(features, plan[:4]), **grad, **ordered, **based,
         )
         cross_entropy_combine[(triton.cdiv(num_rows, 16),)](
-            weight,
-            target,
-            low,
-            high,
-            order,
-            peak,
-            total,
-            chosen,
-            acc,
-            loss,
-            lse,
-            pull,
-            weight.stride(0),
-            num_rows,
-            splits,
-            **combine,
-            **grad,
-            **ordered,
+            weight, target, low, high, order, peak, total, chosen, acc, loss, lse, pull,
+            weight.stride(0), num_rows, splits, **combine, **grad, **ordered,
         )
     return loss, lse, pull
 
@@ -172,20 +118,9 @@ def _(h, weight, bias, base, target, low, high, order, first, stop, wants, plan)
 
 @torch.library.custom_op("neuroformer::marked_cross_entropy_backward", mutates_args=())
 def _backward(
-    dloss: Tensor,
-    h: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    base: Tensor | None,
-    target: Tensor,
-    low: Tensor,
-    high: Tensor,
-    order: Tensor | None,
-    first: Tensor | None,
-    stop: Tensor | None,
-    lse: Tensor,
-    wants_base: bool,
-    plan: Ints,
+    dloss: Tensor, h: Tensor, weight: Tensor, bias: Tensor, base: Tensor | None, target: Tensor, low: Tensor,
+    high: Tensor, order: Tensor | None, first: Tensor | None, stop: Tensor | None, lse: Tensor,
+    wants_base: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the weight, of the bias, and of the base (N, C) or nothing of it."""
     if order is not None:
@@ -198,36 +133,18 @@ def _backward(
     whole = splits == 1
     options: dict[str, Any] = {"BOUNDED": first is not None, "ORDERED": order is not None}
     options |= {"BASED": base is not None, "BASE_GRAD": wants_base}
-    dweight = torch.empty((splits, num_classes, features), dtype=weight.dtype if whole else exact, device=h.device)
+    dweight = torch.empty(
+        (splits, num_classes, features), dtype=weight.dtype if whole else exact, device=h.device
+    )
     dbias = torch.empty((splits, num_classes), dtype=bias.dtype if whole else exact, device=h.device)
     # what lies outside the supports is never visited
     like = bias if base is None else base
     dbase = torch.zeros((num_rows, num_classes) if wants_base else (0, 0), dtype=like.dtype, device=h.device)
     with on_device(h):
         cross_entropy_weight_gradient[(triton.cdiv(num_classes, plan[6]), splits)](
-            h,
-            weight,
-            bias,
-            base,
-            target,
-            low,
-            high,
-            order,
-            first,
-            stop,
-            lse,
-            dloss,
-            dweight,
-            dbias,
-            dbase,
-            h.stride(0),
-            weight.stride(0),
-            0 if base is None else base.stride(0),
-            num_rows,
-            num_classes,
-            _per_split(num_rows, splits, plan[5]),
-            **_options(features, plan[5:9]),
-            **options,
+            h, weight, bias, base, target, low, high, order, first, stop, lse, dloss, dweight, dbias, dbase,
+            h.stride(0), weight.stride(0), 0 if base is None else base.stride(0), num_rows, num_classes,
+            _per_split(num_rows, splits, plan[5]), **_options(features, plan[5:9]), **options,
         )
     if whole:
         return dweight.reshape(num_classes, features), dbias.reshape(num_classes), dbase

@@ -19,31 +19,10 @@ from .common import LN2, LOG2E, load_rows, matmul, matmul_add, store_rows
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "classes_per_split"])
 def cross_entropy_forward(
-    H,
-    W,
-    BIAS,
-    BASE,
-    TARGET,
-    LOW,
-    HIGH,
-    ORDER,
-    PEAK,
-    TOTAL,
-    CHOSEN,
-    ACC,
-    stride_h,
-    stride_w,
-    stride_base,
-    num_rows,
-    num_classes,
-    classes_per_split,
-    D: tl.constexpr,
-    PD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    GRAD: tl.constexpr,
-    BASED: tl.constexpr,
-    ORDERED: tl.constexpr,
+    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC,
+    stride_h, stride_w, stride_base, num_rows, num_classes, classes_per_split,
+    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, GRAD: tl.constexpr,
+    BASED: tl.constexpr, ORDERED: tl.constexpr,
 ):
     """One tile of (sorted) rows against one split of the classes. BASE alone stays in the rows' own order.
 
@@ -79,7 +58,9 @@ def cross_entropy_forward(
         logits = matmul(h, tl.trans(w)) + bias[None, :]
         if BASED:
             inside = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
-            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=inside, other=0.0).to(exact)
+            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=inside, other=0.0).to(
+                exact
+            )
         logits = logits * LOG2E
         chosen += tl.sum(tl.where(c[None, :] == target[:, None], logits, 0.0), 1)
         seen = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
@@ -102,26 +83,8 @@ def cross_entropy_forward(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def cross_entropy_combine(
-    W,
-    TARGET,
-    LOW,
-    HIGH,
-    ORDER,
-    PEAK,
-    TOTAL,
-    CHOSEN,
-    ACC,
-    LOSS,
-    LSE,
-    PULL,
-    stride_w,
-    num_rows,
-    num_splits,
-    D: tl.constexpr,
-    PD: tl.constexpr,
-    BM: tl.constexpr,
-    ORDERED: tl.constexpr,
-    GRAD: tl.constexpr,
+    W, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC, LOSS, LSE, PULL, stride_w, num_rows, num_splits,
+    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, ORDERED: tl.constexpr, GRAD: tl.constexpr,
 ):
     """Puts the splits together, and the rows back in their order.
 
@@ -164,35 +127,10 @@ def cross_entropy_combine(
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "rows_per_split"])
 def cross_entropy_weight_gradient(
-    H,
-    W,
-    BIAS,
-    BASE,
-    TARGET,
-    LOW,
-    HIGH,
-    ORDER,
-    FIRST,
-    STOP,
-    LSE,
-    DLOSS,
-    DW,
-    DBIAS,
-    DBASE,
-    stride_h,
-    stride_w,
-    stride_base,
-    num_rows,
-    num_classes,
-    rows_per_split,
-    D: tl.constexpr,
-    PD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BOUNDED: tl.constexpr,
-    BASED: tl.constexpr,
-    ORDERED: tl.constexpr,
-    BASE_GRAD: tl.constexpr,
+    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, FIRST, STOP, LSE, DLOSS, DW, DBIAS, DBASE,
+    stride_h, stride_w, stride_base, num_rows, num_classes, rows_per_split,
+    D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BOUNDED: tl.constexpr,
+    BASED: tl.constexpr, ORDERED: tl.constexpr, BASE_GRAD: tl.constexpr,
 ):
     """Gradient of one block of classes, summed over one split of the (sorted) rows: no atomics.
 

@@ -46,29 +46,9 @@ def _share(length, BN: tl.constexpr, num_splits, split):
 
 @triton.jit(do_not_specialize=["num_queries", "num_splits"])
 def decode_alone(
-    Q,
-    K,
-    V,
-    OUT,
-    PEAK,
-    TOTAL,
-    ACC,
-    K_START,
-    K_LENGTH,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    num_queries,
-    num_heads,
-    num_splits,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BN: tl.constexpr,
-    SPLIT: tl.constexpr,
+    Q, K, V, OUT, PEAK, TOTAL, ACC, K_START, K_LENGTH,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads, num_splits,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BN: tl.constexpr, SPLIT: tl.constexpr,
 ):
     """One query of one head over one split of its keys; OUT, or with SPLIT the partial sums.
 
@@ -115,32 +95,9 @@ def decode_alone(
 
 @triton.jit(do_not_specialize=["num_queries", "num_splits"])
 def decode_shared(
-    Q,
-    K,
-    V,
-    OUT,
-    PEAK,
-    TOTAL,
-    ACC,
-    TILES,
-    ORDER,
-    Q_OFFSETS,
-    K_START,
-    K_LENGTH,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    num_queries,
-    num_heads,
-    num_splits,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
+    Q, K, V, OUT, PEAK, TOTAL, ACC, TILES, ORDER, Q_OFFSETS, K_START, K_LENGTH,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads, num_splits,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     SPLIT: tl.constexpr,
 ):
     """One tile of queries that share their keys, of one head, over one split of them."""
@@ -185,15 +142,7 @@ def decode_shared(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def decode_combine(
-    OUT,
-    PEAK,
-    TOTAL,
-    ACC,
-    num_rows,
-    num_splits,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    BM: tl.constexpr,
+    OUT, PEAK, TOTAL, ACC, num_rows, num_splits, E: tl.constexpr, PE: tl.constexpr, BM: tl.constexpr,
 ):
     """Puts the splits of a tile of (sequence, head) rows together."""
     row = tl.program_id(0) * BM + tl.arange(0, BM)
@@ -218,15 +167,8 @@ def decode_combine(
 
 @torch.library.custom_op("neuroformer::decode_attention", mutates_args=())
 def _decode(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    k_start: Tensor,
-    k_length: Tensor,
-    tiles: Tensor | None,
-    order: Tensor | None,
-    q_offsets: Tensor | None,
-    plan: Ints,
+    q: Tensor, k: Tensor, v: Tensor, k_start: Tensor, k_length: Tensor, tiles: Tensor | None,
+    order: Tensor | None, q_offsets: Tensor | None, plan: Ints,
 ) -> Tensor:
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, width = q.shape
@@ -241,15 +183,7 @@ def _decode(
     items = num_queries if tiles is None else tiles.shape[0]
     sums = q, k, v, out, peak, total, acc
     numbers = (
-        q.stride(0),
-        q.stride(1),
-        k.stride(0),
-        k.stride(1),
-        v.stride(0),
-        v.stride(1),
-        num_queries,
-        num_heads,
-        splits,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), num_queries, num_heads, splits,
     )
     options: dict[str, Any] = {"E": width, "PE": padded(width), "SCALE": width**-0.5, "BN": keys}
     options |= {"SPLIT": splits > 1, **_compiler(warps, stages)}

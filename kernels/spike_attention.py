@@ -32,19 +32,9 @@ if INTERPRETED:
 
 
 def spike_attention(
-    q_THE: Tensor,
-    k_SHE: Tensor,
-    v_SHE: Tensor,
-    q_layout: Any,
-    k_layout: Any,
-    *,
-    k_index: Tensor | None = None,
-    causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-    dropout_p: float = 0.0,
+    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Any, k_layout: Any, *, k_index: Tensor | None = None,
+    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
+    rotary_freqs: Tensor | None = None, window_s: float | None = None, dropout_p: float = 0.0,
     dropout_seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of packed ragged sequences; see ``neuroformer.ops.attention`` for the arguments.
@@ -65,13 +55,8 @@ def spike_attention(
         queries = worklist.groups(q_layout, k_index, len(k_layout))
         order = queries.order
     plan = configs.attention_plan(
-        q_layout.total,
-        queries.max_length,
-        len(queries),
-        q_THE.shape[-1],
-        q_THE.dtype,
-        window=window_s is not None,
-        busy=rotary_freqs is not None or dropout_p > 0,
+        q_layout.total, queries.max_length, len(queries), q_THE.shape[-1], q_THE.dtype,
+        window=window_s is not None, busy=rotary_freqs is not None or dropout_p > 0,
     )
     forward, owned, backward = plan[:4], plan[4], plan[6:]
     none = q_layout.offsets.new_zeros((0, 2), dtype=torch.int32)
@@ -114,7 +99,9 @@ def _check(q_THE: Tensor) -> None:
         raise ValueError(f"attention impl 'triton' takes head widths {WIDTHS[0]} to {WIDTHS[1]}, got {width}")
 
 
-def _options(q: Tensor, order, freqs, causal: bool, window: float, dropout_p: float, tile: list[int]) -> dict[str, Any]:
+def _options(
+    q: Tensor, order, freqs, causal: bool, window: float, dropout_p: float, tile: list[int]
+) -> dict[str, Any]:
     """Compile-time options that all kernels share."""
     width = q.shape[-1]
     return {
@@ -140,22 +127,9 @@ def _dropout(dropout_p: float) -> tuple[int, float]:
 
 @torch.library.custom_op("neuroformer::spike_attention", mutates_args=())
 def _forward(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    q_offsets: Tensor,
-    k_offsets: Tensor,
-    order: Tensor | None,
-    tiles: Tensor,
-    q_tiles: Tensor,
-    k_tiles: Tensor,
-    q_times: Tensor | None,
-    k_times: Tensor | None,
-    freqs: Tensor | None,
-    seed: Tensor | None,
-    causal: bool,
-    window: float,
-    dropout_p: float,
+    q: Tensor, k: Tensor, v: Tensor, q_offsets: Tensor, k_offsets: Tensor, order: Tensor | None,
+    tiles: Tensor, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None, k_times: Tensor | None,
+    freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float, dropout_p: float,
     plan: Ints,
 ) -> tuple[Tensor, Tensor]:
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
@@ -167,30 +141,9 @@ def _forward(
     threshold, keep_scale = _dropout(dropout_p)
     with on_device(q):
         attention_forward[(num_heads, tiles.shape[0])](
-            q,
-            k,
-            v,
-            out,
-            lse,
-            tiles,
-            order,
-            q_offsets,
-            k_offsets,
-            q_times,
-            k_times,
-            freqs,
-            seed,
-            q.stride(0),
-            q.stride(1),
-            k.stride(0),
-            k.stride(1),
-            v.stride(0),
-            v.stride(1),
-            num_queries,
-            num_heads,
-            window,
-            threshold,
-            keep_scale,
+            q, k, v, out, lse, tiles, order, q_offsets, k_offsets, q_times, k_times, freqs, seed,
+            q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
+            num_queries, num_heads, window, threshold, keep_scale,
             **_options(q, order, freqs, causal, window, dropout_p, plan[:4]),
         )
     return out, lse
@@ -205,25 +158,10 @@ def _(q, k, v, *_rest):
 
 @torch.library.custom_op("neuroformer::spike_attention_backward", mutates_args=())
 def _backward(
-    dout: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    out: Tensor,
-    lse: Tensor,
-    q_offsets: Tensor,
-    k_offsets: Tensor,
-    order: Tensor | None,
-    q_tiles: Tensor,
-    k_tiles: Tensor,
-    q_times: Tensor | None,
-    k_times: Tensor | None,
-    freqs: Tensor | None,
-    seed: Tensor | None,
-    causal: bool,
-    window: float,
-    dropout_p: float,
-    plan: Ints,
+    dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, q_offsets: Tensor,
+    k_offsets: Tensor, order: Tensor | None, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None,
+    k_times: Tensor | None, freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float,
+    dropout_p: float, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dout, q, k, v = rows_contiguous(dout), rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, width = q.shape
@@ -235,19 +173,8 @@ def _backward(
     owned, one_tile = plan[4:6]
     batch = (order, q_offsets, k_offsets, q_times, k_times, freqs, seed)
     numbers = (
-        q.stride(0),
-        q.stride(1),
-        k.stride(0),
-        k.stride(1),
-        v.stride(0),
-        v.stride(1),
-        dout.stride(0),
-        dout.stride(1),
-        num_queries,
-        num_heads,
-        window,
-        threshold,
-        keep_scale,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), dout.stride(0),
+        dout.stride(1), num_queries, num_heads, window, threshold, keep_scale,
     )
     options = _options(q, order, freqs, causal, window, dropout_p, plan[6:])
     with on_device(q):
@@ -258,20 +185,8 @@ def _backward(
             grid = (num_heads, k_offsets.shape[0] - 1)
             one: dict[str, Any] = {"ONE_TILE": bool(one_tile)}
             attention_backward_owned[grid](
-                q,
-                k,
-                v,
-                out,
-                lse,
-                dout,
-                dq,
-                dk,
-                dv,
-                scratch,
-                *batch,
-                *numbers,
-                **options,
-                **one,
+                q, k, v, out, lse, dout, dq, dk, dv, scratch, *batch, *numbers,
+                **options, **one,
             )
         else:
             delta = torch.empty_like(lse)

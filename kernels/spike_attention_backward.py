@@ -33,7 +33,8 @@ from .common import (
 
 
 @triton.jit
-def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale, DROPOUT: tl.constexpr):
+def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale,
+                      DROPOUT: tl.constexpr):
     """(weights applied to the values, gradient of the scores) of one tile, in either orientation."""
     p = tl.exp2(tl.where(seen, scores - lse, float("-inf")))
     weights = p
@@ -46,29 +47,9 @@ def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_
 
 @triton.jit
 def load_queries(
-    Q,
-    DO,
-    OUT,
-    LSE,
-    DELTA,
-    Q_TIMES,
-    FREQS,
-    SEED,
-    row,
-    ok,
-    head,
-    stride_qt,
-    stride_qh,
-    stride_dot,
-    stride_doh,
-    num_queries,
-    num_heads,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    DELTA_READY: tl.constexpr,
+    Q, DO, OUT, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
+    stride_doh, num_queries, num_heads, E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr,
+    WINDOW: tl.constexpr, DROPOUT: tl.constexpr, DELTA_READY: tl.constexpr,
 ):
     """A tile of queries: q (rotated), dout, lse in log2, delta = sum(dout * out), times, dropout bits."""
     q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
@@ -102,22 +83,8 @@ def load_queries(
 
 @triton.jit
 def load_keys(
-    K,
-    V,
-    K_TIMES,
-    FREQS,
-    k_begin,
-    n,
-    ok,
-    head,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
+    K, V, K_TIMES, FREQS, k_begin, n, ok, head, stride_kt, stride_kh, stride_vt, stride_vh,
+    E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
 ):
     k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, ok, E, PE)
     v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, ok, E, PE)
@@ -131,36 +98,16 @@ def load_keys(
 
 @triton.jit
 def tile_gradients(
-    q,
-    do,
-    lse,
-    delta,
-    q_time,
-    bits,
-    k,
-    v,
-    k_time,
-    m,
-    n,
-    dk,
-    dv,
-    q_length,
-    k_length,
-    window,
-    threshold,
-    keep_scale,
-    TO_LOG2: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
+    q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length, k_length, window, threshold,
+    keep_scale, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
 ):
     """Adds one (keys x queries) tile to dk and dv (dk lacks the score scale); also returns dS^T."""
     scores = matmul(k, tl.trans(q)) * TO_LOG2
-    seen = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window, CAUSAL, WINDOW)
+    seen = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window,
+                   CAUSAL, WINDOW)
     dp = matmul(v, tl.trans(do))
-    weights, ds = softmax_gradient(
-        scores, seen, dp, lse[None, :], delta[None, :], bits[None, :], n[:, None], threshold, keep_scale, DROPOUT
-    )
+    weights, ds = softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :], bits[None, :],
+                                    n[:, None], threshold, keep_scale, DROPOUT)
     dv = matmul_add(weights.to(do.dtype), do, dv)
     ds = ds.to(q.dtype)
     dk = matmul_add(ds, q, dk)
@@ -169,21 +116,8 @@ def tile_gradients(
 
 @triton.jit
 def store_key_gradients(
-    DK,
-    DV,
-    dk,
-    dv,
-    k_time,
-    FREQS,
-    k_begin,
-    n,
-    ok,
-    head,
-    num_heads,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    ROTARY: tl.constexpr,
+    DK, DV, dk, dv, k_time, FREQS, k_begin, n, ok, head, num_heads, E: tl.constexpr, PE: tl.constexpr,
+    SCALE: tl.constexpr, ROTARY: tl.constexpr,
 ):
     dk = dk * SCALE
     if ROTARY:
@@ -194,47 +128,11 @@ def store_key_gradients(
 
 @triton.jit
 def _owned_by_one_tile(
-    Q,
-    K,
-    V,
-    OUT,
-    LSE,
-    DO,
-    DQ,
-    DK,
-    DV,
-    ORDER,
-    Q_TIMES,
-    K_TIMES,
-    FREQS,
-    SEED,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    stride_dot,
-    stride_doh,
-    num_queries,
-    num_heads,
-    window,
-    threshold,
-    keep_scale,
-    head,
-    q_begin,
-    q_length,
-    k_begin,
-    k_length,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    ORDERED: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
     DROPOUT: tl.constexpr,
 ):
     """Queries that fit one tile: dq stays in registers while the keys go by."""
@@ -246,80 +144,20 @@ def _owned_by_one_tile(
     if ORDERED:
         row = tl.load(ORDER + row, mask=ok, other=0)
     q, do, lse, delta, q_time, bits = load_queries(
-        Q,
-        DO,
-        OUT,
-        LSE,
-        LSE,
-        Q_TIMES,
-        FREQS,
-        SEED,
-        row,
-        ok,
-        head,
-        stride_qt,
-        stride_qh,
-        stride_dot,
-        stride_doh,
-        num_queries,
-        num_heads,
-        E,
-        PE,
-        ROTARY,
-        WINDOW,
-        DROPOUT,
-        False,
-    )
+        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
+        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)
     dq = tl.zeros((BM, PE), exact)
     for start in range(0, k_length, BN):
         n = start + tl.arange(0, BN)
-        k, v, k_time = load_keys(
-            K,
-            V,
-            K_TIMES,
-            FREQS,
-            k_begin,
-            n,
-            n < k_length,
-            head,
-            stride_kt,
-            stride_kh,
-            stride_vt,
-            stride_vh,
-            E,
-            PE,
-            ROTARY,
-            WINDOW,
-        )
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)
         zero = tl.zeros((BN, PE), exact)
-        dk, dv, ds = tile_gradients(
-            q,
-            do,
-            lse,
-            delta,
-            q_time,
-            bits,
-            k,
-            v,
-            k_time,
-            m,
-            n,
-            zero,
-            zero,
-            q_length,
-            k_length,
-            window,
-            threshold,
-            keep_scale,
-            to_log2,
-            CAUSAL,
-            WINDOW,
-            DROPOUT,
-        )
+        dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, zero, zero, q_length,
+                           k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                           DROPOUT)
         dq = matmul_add(tl.trans(ds), k, dq)
-        store_key_gradients(
-            DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads, E, PE, SCALE, ROTARY
-        )
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)
     dq = dq * SCALE
     if ROTARY:
         dq = rotate(dq, q_time, FREQS, E, PE, True)
@@ -329,47 +167,11 @@ def _owned_by_one_tile(
 @triton.jit
 def _owned_by_many_tiles(
     SCRATCH,
-    Q,
-    K,
-    V,
-    OUT,
-    LSE,
-    DO,
-    DQ,
-    DK,
-    DV,
-    ORDER,
-    Q_TIMES,
-    K_TIMES,
-    FREQS,
-    SEED,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    stride_dot,
-    stride_doh,
-    num_queries,
-    num_heads,
-    window,
-    threshold,
-    keep_scale,
-    head,
-    q_begin,
-    q_length,
-    k_begin,
-    k_length,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    ORDERED: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
+    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
+    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
     DROPOUT: tl.constexpr,
 ):
     """Queries of several tiles: dq is summed in SCRATCH (T, H, PE), which no other program touches."""
@@ -377,24 +179,8 @@ def _owned_by_many_tiles(
     to_log2: tl.constexpr = SCALE * LOG2E
     for start in range(0, k_length, BN):
         n = start + tl.arange(0, BN)
-        k, v, k_time = load_keys(
-            K,
-            V,
-            K_TIMES,
-            FREQS,
-            k_begin,
-            n,
-            n < k_length,
-            head,
-            stride_kt,
-            stride_kh,
-            stride_vt,
-            stride_vh,
-            E,
-            PE,
-            ROTARY,
-            WINDOW,
-        )
+        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
+                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)
         dk = tl.zeros((BN, PE), exact)
         dv = tl.zeros((BN, PE), exact)
         first = 0
@@ -409,63 +195,20 @@ def _owned_by_many_tiles(
             if ORDERED:
                 row = tl.load(ORDER + row, mask=ok, other=0)
             q, do, lse, delta, q_time, bits = load_queries(
-                Q,
-                DO,
-                OUT,
-                LSE,
-                LSE,
-                Q_TIMES,
-                FREQS,
-                SEED,
-                row,
-                ok,
-                head,
-                stride_qt,
-                stride_qh,
-                stride_dot,
-                stride_doh,
-                num_queries,
-                num_heads,
-                E,
-                PE,
-                ROTARY,
-                WINDOW,
-                DROPOUT,
-                False,
-            )
-            dk, dv, ds = tile_gradients(
-                q,
-                do,
-                lse,
-                delta,
-                q_time,
-                bits,
-                k,
-                v,
-                k_time,
-                m,
-                n,
-                dk,
-                dv,
-                q_length,
-                k_length,
-                window,
-                threshold,
-                keep_scale,
-                to_log2,
-                CAUSAL,
-                WINDOW,
-                DROPOUT,
-            )
+                Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
+                stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
+                False)
+            dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
+                               k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
+                               DROPOUT)
             part = matmul(tl.trans(ds), k)
             # this program alone touches these rows; the barriers order its own threads
             part += load_rows(SCRATCH, row, head, num_heads * PE, PE, m < summed, PE, PE)
             tl.debug_barrier()
             store_rows(SCRATCH, row, head, num_heads * PE, PE, ok, part, PE, PE)
             tl.debug_barrier()
-        store_key_gradients(
-            DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads, E, PE, SCALE, ROTARY
-        )
+        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
+                             E, PE, SCALE, ROTARY)
     # without keys the scratch was never written: read none of it
     written = tl.where(k_length > 0, q_length, 0)
     for m0 in range(0, q_length, BM):
@@ -483,47 +226,12 @@ def _owned_by_many_tiles(
 
 @triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_backward_owned(
-    Q,
-    K,
-    V,
-    OUT,
-    LSE,
-    DO,
-    DQ,
-    DK,
-    DV,
-    SCRATCH,
-    ORDER,
-    Q_OFFSETS,
-    K_OFFSETS,
-    Q_TIMES,
-    K_TIMES,
-    FREQS,
-    SEED,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    stride_dot,
-    stride_doh,
-    num_queries,
-    num_heads,
-    window,
-    threshold,
-    keep_scale,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    ORDERED: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
-    ONE_TILE: tl.constexpr,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, SCRATCH, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+    num_queries, num_heads, window, threshold, keep_scale,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    DROPOUT: tl.constexpr, ONE_TILE: tl.constexpr,
 ):
     """All gradients of one (sequence, head). ONE_TILE: the host knows that no sequence exceeds BM queries."""
     head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
@@ -534,138 +242,22 @@ def attention_backward_owned(
     k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
     if ONE_TILE:
         _owned_by_one_tile(
-            Q,
-            K,
-            V,
-            OUT,
-            LSE,
-            DO,
-            DQ,
-            DK,
-            DV,
-            ORDER,
-            Q_TIMES,
-            K_TIMES,
-            FREQS,
-            SEED,
-            stride_qt,
-            stride_qh,
-            stride_kt,
-            stride_kh,
-            stride_vt,
-            stride_vh,
-            stride_dot,
-            stride_doh,
-            num_queries,
-            num_heads,
-            window,
-            threshold,
-            keep_scale,
-            head,
-            q_begin,
-            q_length,
-            k_begin,
-            k_length,
-            E,
-            PE,
-            SCALE,
-            BM,
-            BN,
-            CAUSAL,
-            ORDERED,
-            ROTARY,
-            WINDOW,
-            DROPOUT,
-        )
+            Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+            stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+            num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length, k_begin,
+            k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW, DROPOUT)
     else:
         if q_length <= BM:
             _owned_by_one_tile(
-                Q,
-                K,
-                V,
-                OUT,
-                LSE,
-                DO,
-                DQ,
-                DK,
-                DV,
-                ORDER,
-                Q_TIMES,
-                K_TIMES,
-                FREQS,
-                SEED,
-                stride_qt,
-                stride_qh,
-                stride_kt,
-                stride_kh,
-                stride_vt,
-                stride_vh,
-                stride_dot,
-                stride_doh,
-                num_queries,
-                num_heads,
-                window,
-                threshold,
-                keep_scale,
-                head,
-                q_begin,
-                q_length,
-                k_begin,
-                k_length,
-                E,
-                PE,
-                SCALE,
-                BM,
-                BN,
-                CAUSAL,
-                ORDERED,
-                ROTARY,
-                WINDOW,
-                DROPOUT,
-            )
+                Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
+                stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
+                num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length,
+                k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)
         else:
             _owned_by_many_tiles(
-                SCRATCH,
-                Q,
-                K,
-                V,
-                OUT,
-                LSE,
-                DO,
-                DQ,
-                DK,
-                DV,
-                ORDER,
-                Q_TIMES,
-                K_TIMES,
-                FREQS,
-                SEED,
-                stride_qt,
-                stride_qh,
-                stride_kt,
-                stride_kh,
-                stride_vt,
-                stride_vh,
-                stride_dot,
-                stride_doh,
-                num_queries,
-                num_heads,
-                window,
-                threshold,
-                keep_scale,
-                head,
-                q_begin,
-                q_length,
-                k_begin,
-                k_length,
-                E,
-                PE,
-                SCALE,
-                BM,
-                BN,
-                CAUSAL,
-                ORDERED,
-                ROTARY,
-                WINDOW,
-                DROPOUT,
-            )
+                SCRATCH, Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED,
+                stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot,
+                stride_doh, num_queries, num_heads, window, threshold, keep_scale, head, q_begin,
+                q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
+                DROPOUT)

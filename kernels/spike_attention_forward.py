@@ -27,31 +27,9 @@ from .common import (
 
 @triton.jit
 def _visit(
-    K,
-    V,
-    FREQS,
-    q,
-    acc,
-    peak,
-    total,
-    row_bits,
-    seen,
-    k_begin,
-    n,
-    k_length,
-    k_time,
-    head,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    threshold,
-    keep_scale,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    TO_LOG2: tl.constexpr,
-    ROTARY: tl.constexpr,
-    DROPOUT: tl.constexpr,
+    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head, stride_kt,
+    stride_kh, stride_vt, stride_vh, threshold, keep_scale, E: tl.constexpr, PE: tl.constexpr,
+    TO_LOG2: tl.constexpr, ROTARY: tl.constexpr, DROPOUT: tl.constexpr,
 ):
     """One block of keys into the running softmax."""
     k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
@@ -73,39 +51,11 @@ def _visit(
 
 @triton.jit(do_not_specialize=["num_queries", "threshold"])
 def attention_forward(
-    Q,
-    K,
-    V,
-    OUT,
-    LSE,
-    TILES,
-    ORDER,
-    Q_OFFSETS,
-    K_OFFSETS,
-    Q_TIMES,
-    K_TIMES,
-    FREQS,
-    SEED,
-    stride_qt,
-    stride_qh,
-    stride_kt,
-    stride_kh,
-    stride_vt,
-    stride_vh,
-    num_queries,
-    num_heads,
-    window,
-    threshold,
-    keep_scale,
-    E: tl.constexpr,
-    PE: tl.constexpr,
-    SCALE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    ORDERED: tl.constexpr,
-    ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr,
+    Q, K, V, OUT, LSE, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
+    stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads,
+    window, threshold, keep_scale,
+    E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
     DROPOUT: tl.constexpr,
 ):
     """Writes OUT (T, H, E) and LSE (H, T), the log-sum-exp; zeros and -inf without keys.
@@ -151,66 +101,19 @@ def attention_forward(
         k_time = tl.zeros((BN,), tl.float32)
         if ROTARY or WINDOW:
             k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-        seen = visible(
-            m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :], window, CAUSAL, WINDOW
-        )
+        seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
+                       window, CAUSAL, WINDOW)
         if WINDOW:  # of a block too far away only the times are read, never its keys and values
             if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
                 acc, peak, total = _visit(
-                    K,
-                    V,
-                    FREQS,
-                    q,
-                    acc,
-                    peak,
-                    total,
-                    row_bits,
-                    seen,
-                    k_begin,
-                    n,
-                    k_length,
-                    k_time,
-                    head,
-                    stride_kt,
-                    stride_kh,
-                    stride_vt,
-                    stride_vh,
-                    threshold,
-                    keep_scale,
-                    E,
-                    PE,
-                    to_log2,
-                    ROTARY,
-                    DROPOUT,
-                )
+                    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
+                    stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
+                    ROTARY, DROPOUT)
         else:
             acc, peak, total = _visit(
-                K,
-                V,
-                FREQS,
-                q,
-                acc,
-                peak,
-                total,
-                row_bits,
-                seen,
-                k_begin,
-                n,
-                k_length,
-                k_time,
-                head,
-                stride_kt,
-                stride_kh,
-                stride_vt,
-                stride_vh,
-                threshold,
-                keep_scale,
-                E,
-                PE,
-                to_log2,
-                ROTARY,
-                DROPOUT,
-            )
+                K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
+                stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
+                ROTARY, DROPOUT)
 
     out = acc / tl.where(total > 0, total, 1.0)[:, None]
     store_rows(OUT, row, head, num_heads * E, E, m < q_length, out, E, PE)
