@@ -41,7 +41,9 @@ def poisson_log_likelihood(counts, rates) -> float:
         counts, rates = np.broadcast_arrays(counts, rates)
     except ValueError:
         raise ValueError(f"counts have shape {counts.shape} and rates {rates.shape}; they must fit") from None
-    return float((xlogy(counts, rates) - rates - gammaln(counts + 1)).sum())
+    fired = np.flatnonzero(counts)  # most bins are empty, and logarithms are dear
+    k = counts.ravel()[fired]
+    return float((xlogy(k, rates.ravel()[fired]) - gammaln(k + 1)).sum() - rates.sum())
 
 
 def null_log_likelihood(counts, unit_rate) -> float:

@@ -14,7 +14,7 @@ from neuroformer.config import Config
 from neuroformer.recording import Recording
 from neuroformer.recording.clock import NANOSECONDS, nanoseconds, num_bins
 
-CHUNK = 1 << 22  # spikes indexed at a time
+CHUNK = 1 << 20  # spikes indexed at a time
 LARGE = 30_000_000  # spikes; below, an index takes 360 MB at most and stays in memory
 
 

@@ -56,7 +56,7 @@ class Budget:
     tune_counts: int = 600_000
     search_work: float = 4e9
     fit_work: float = 1e10
-    cells: int = 32_000_000
+    cells: int = 16_000_000
     least_rows: int = 8_000
 
     def rows(self, work: float, features: int, units: int, groups: int) -> int:

@@ -20,6 +20,9 @@ from neuroformer.data.windows import SpikeIndex, Windows
 from neuroformer.metrics import poisson_log_likelihood
 
 
+_AT_ONCE = 100_000  # numbers that stay in a core's cache
+
+
 @dataclass
 class Scale:
     """Means, spreads and relative penalties of some features, from training rows."""
@@ -172,8 +175,9 @@ class Glm:
 
 
 def _scale(x_RF: Tensor, kinds: list[Block]) -> Scale:
+    mean_F, spread_F = _moments(x_RF)
     spread, relative = [], []
-    for own, block in zip(x_RF.std(0).split([b.x_RF.shape[1] for b in kinds]), kinds, strict=True):
+    for own, block in zip(spread_F.split([b.x_RF.shape[1] for b in kinds]), kinds, strict=True):
         if block.together:
             own = own.view(-1, block.together)
             own = torch.where(own > 1e-6, own.median(1, keepdim=True).values, own).flatten()
@@ -181,4 +185,12 @@ def _scale(x_RF: Tensor, kinds: list[Block]) -> Scale:
         relative.append(torch.full_like(own, block.relative))
     spread_F = torch.cat(spread)
     # a feature that training never varied says nothing: held at zero
-    return Scale(x_RF.mean(0), torch.where(spread_F > 1e-6, spread_F, torch.inf), torch.cat(relative))
+    return Scale(mean_F, torch.where(spread_F > 1e-6, spread_F, torch.inf), torch.cat(relative))
+
+
+def _moments(x_RF: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each column, some rows at a time: several times as fast as ``x.std(0)``."""
+    rows = max(1, _AT_ONCE // x_RF.shape[1])
+    mean = sum(part.sum(0).double() for part in x_RF.split(rows)) / len(x_RF)
+    around = sum((part - mean.float()).square_().sum(0).double() for part in x_RF.split(rows))
+    return mean.float(), (around / max(len(x_RF) - 1, 1)).sqrt().float()

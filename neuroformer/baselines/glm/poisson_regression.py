@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 INTERCEPT_PENALTY = 1e-4  # relative to a feature's: too little to matter, enough to hold a silent unit finite
-CELLS = 6_000_000  # rows x units that are solved at once; five arrays of that size exist at a time
+CELLS = 3_000_000  # rows x units that are solved at once; five arrays of that size exist at a time
 _MEMORY = 20  # pairs that L-BFGS remembers
 _SHORTEN = 0.4  # of a step that did not descend
 
