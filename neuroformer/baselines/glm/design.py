@@ -228,9 +228,9 @@ class Design:
             x = counts_around(mine, windows, 0, self.shape.current).flatten(0, 1)
             yield Block(choice.same_bin_penalty, _transformed(x, choice), torch.ones_like(each).triu(1))
             if start:
-                lower = of_units(self.index if index is None else index, 0, start)
+                index = self.index if index is None else index
                 pattern_UQ = self.pattern_UQ[:start, : choice.rank]
-                x = patterns_around(lower, windows, 0, self.shape.current, pattern_UQ).flatten(0, 1)
+                x = patterns_around(index, windows, 0, self.shape.current, pattern_UQ).flatten(0, 1)
                 yield Block(choice.same_bin_penalty, x, together=x.shape[1])
 
     def _group(self, group: int, index: SpikeIndex | None) -> SpikeIndex:

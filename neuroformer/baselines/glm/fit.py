@@ -234,20 +234,19 @@ def _x_counts(glm: Glm, train: Windows) -> list[Tensor]:
 def _own_spikes(glm: Glm, train: Windows, valid: Windows) -> list[OwnSpikes] | None:
     """Lines for first and further spikes, fitted on training windows; None where validation prefers Poisson counts."""
     bins = glm.design.shape.current
+    few = max(1, CELLS // (bins * max(stop - start for start, stop in glm.design.groups)))
+    both = [windows[:: -(-len(windows) // few)] for windows in (train, valid)]
+    shared_RF = [glm.shared(windows) for windows in both]  # once for all groups: most of the work
     lines, gain = [], 0.0
-    for g, (start, stop) in enumerate(glm.design.groups):
-        few = max(1, CELLS // (bins * (stop - start)))
-
-        def seen(windows: Windows, g=g, few=few) -> tuple[Tensor, Tensor]:
-            windows = windows[:: -(-len(windows) // few)]
-            x_RF = glm.with_group(glm.shared(windows), windows, g)
-            return glm.log_rates(x_RF, glm.weights[g], g), glm.design.counts(windows, g)
-
-        z_RU, counts_RU = seen(train)
-        lines.append(OwnSpikes.fit(z_RU, counts_RU))
-        z_RU, counts_RU = seen(valid)
-        poisson = poisson_log_likelihood(counts_RU.numpy(), z_RU.double().exp().numpy())
-        gain += lines[-1].log_likelihood(counts_RU, z_RU) - poisson
+    for g, weight_FU in enumerate(glm.weights):
+        z_RU, valid_RU = (
+            glm.log_rates(glm.with_group(x_RF, windows, g), weight_FU, g)
+            for x_RF, windows in zip(shared_RF, both, strict=True)
+        )
+        lines.append(OwnSpikes.fit(z_RU, glm.design.counts(both[0], g)))
+        counts_RU = glm.design.counts(both[1], g)
+        poisson = poisson_log_likelihood(counts_RU.numpy(), valid_RU.double().exp().numpy())
+        gain += lines[-1].log_likelihood(counts_RU, valid_RU) - poisson
     return lines if gain > 0 else None
 
 

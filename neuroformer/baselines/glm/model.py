@@ -19,7 +19,6 @@ from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY
 from neuroformer.data.windows import SpikeIndex, Windows
 from neuroformer.metrics import poisson_log_likelihood
 
-
 _AT_ONCE = 100_000  # numbers that stay in a core's cache
 
 

@@ -39,8 +39,11 @@ def counts_around(index: SpikeIndex, windows: Windows, before: int, after: int) 
 
 
 def patterns_around(index: SpikeIndex, windows: Windows, before: int, after: int, pattern_UQ: Tensor) -> Tensor:
-    """(W, L, Q) the same counts projected onto patterns over units, at the cost of the spikes alone."""
+    """(W, L, Q) the same counts projected onto patterns over the first units (as many as rows), at the cost of their
+    spikes alone."""
     row, place, unit = spikes_around(index, windows, before, after)
+    mine = unit < len(pattern_UQ)
+    row, place, unit = row[mine], place[mine], unit[mine]
     out = torch.zeros(len(windows) * (before + after), pattern_UQ.shape[1])
     out.index_add_(0, torch.from_numpy(row * (before + after) + place), pattern_UQ[torch.from_numpy(unit).long()])
     return out.view(len(windows), before + after, -1)
