@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from neuroformer.baselines.glm import design as glm_design
+from neuroformer.baselines.glm import own_spikes
 from neuroformer.baselines.glm.clips import ClipComponents
 from neuroformer.baselines.glm.design import Choice, filtered, history_filters, raised_cosines
 from neuroformer.baselines.glm.fit import VARIANTS, Budget, fit_glm, fit_glms, glm_bits_per_spike
@@ -254,6 +255,19 @@ def test_own_spikes_are_a_distribution_of_counts():
     assert ll(once, 1) > loss + 50  # a unit that fires at most once is told apart from a Poisson one
 
 
+def test_own_spikes_in_pieces_are_the_same(monkeypatch):
+    rng = np.random.default_rng(0)
+    z = torch.from_numpy(rng.normal(-1, 0.5, (300, 7))).float()
+    counts = torch.from_numpy(rng.poisson(z.exp().numpy())).float()
+    whole = OwnSpikes.fit(z, counts)
+    expected = whole.log_likelihood(counts, z)
+    monkeypatch.setattr(own_spikes, "_CELLS", 900)
+    pieces = OwnSpikes.fit(z, counts)
+    torch.testing.assert_close(pieces.first_2U, whole.first_2U, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(pieces.further_2U, whole.further_2U, atol=1e-5, rtol=1e-5)
+    assert whole.log_likelihood(counts, z) == pytest.approx(expected)
+
+
 def test_optimum_agrees_with_scikit_learn():
     from sklearn.linear_model import PoissonRegressor
 
@@ -326,6 +340,8 @@ def test_history_features_against_a_loop():
     got = filtered(seen, filters).reshape(4, 2, 2, 2)
     mix = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
     torch.testing.assert_close(patterns_around(index, windows, shape.past, shape.current, mix), seen @ mix)
+    lower = patterns_around(index, windows, shape.past, shape.current, mix[:1])
+    torch.testing.assert_close(lower, seen[:, :, :1] @ mix[:1])
     counts = np.zeros((3, 40, 2))
     np.add.at(counts, (segment, tick, unit), 1)
     for w in range(4):

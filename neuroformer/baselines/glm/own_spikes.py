@@ -5,7 +5,7 @@ Shape suffixes: R rows (bins), U units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 _PRIOR = 10.0  # inverse variance of the lines' coefficients around those of a Poisson count
 _LIMIT = 30  # Newton steps
+_CELLS = 500_000  # rows x units that are looked at together
 
 
 @dataclass
@@ -33,7 +34,12 @@ class OwnSpikes:
 
     @classmethod
     def fit(cls, z_RU: Tensor, counts_RU: Tensor) -> OwnSpikes:
-        """Maximum a posteriori, by Newton's method on all units together."""
+        """Maximum a posteriori, by Newton's method on some units at a time."""
+        each = [cls._fit(z, k) for z, k in _some_units(z_RU, counts_RU)]
+        return cls(torch.cat([one.first_2U for one in each], 1), torch.cat([one.further_2U for one in each], 1))
+
+    @classmethod
+    def _fit(cls, z_RU: Tensor, counts_RU: Tensor) -> OwnSpikes:
         fired = counts_RU > 0
         start = lambda at: torch.tensor([[at], [1.0]], dtype=torch.float64).repeat(1, z_RU.shape[1])
 
@@ -52,13 +58,31 @@ class OwnSpikes:
 
     def log_likelihood(self, counts_RU: Tensor, z_RU: Tensor) -> float:
         """Nats of all counts, as a distribution of whole numbers (no factorial is left out)."""
-        z, counts = z_RU.double(), counts_RU.double()
+        total = 0.0
+        for first_2U, further_2U, (z, k) in zip(
+            *(line.split(_units_at_once(z_RU), 1) for line in (self.first_2U, self.further_2U)),
+            _some_units(z_RU, counts_RU),
+            strict=True,
+        ):
+            total += OwnSpikes(first_2U, further_2U)._log_likelihood(z.double(), k.double())
+        return total
+
+    def _log_likelihood(self, z: Tensor, counts: Tensor) -> float:
         m = _line(self.first_2U, z).exp()
         log_mean = _line(self.further_2U, z)
         further = (counts - 1).clamp_min(0)
         fired = torch.log(-torch.expm1(-m).clamp_max(-1e-300))
         fired = fired + further * log_mean - log_mean.exp() - torch.lgamma(further + 1)
         return float(torch.where(counts > 0, fired, -m).sum())
+
+
+def _units_at_once(z_RU: Tensor) -> int:
+    return max(1, _CELLS // max(1, len(z_RU)))
+
+
+def _some_units(z_RU: Tensor, counts_RU: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = _units_at_once(z_RU)
+    return zip(z_RU.split(size, 1), counts_RU.split(size, 1), strict=True)
 
 
 def _line(line_2U: Tensor, z_RU: Tensor) -> Tensor:
