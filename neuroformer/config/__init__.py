@@ -26,6 +26,7 @@ from neuroformer.config.schema import (
     TraceConfig,
     TrainConfig,
     TuneConfig,
+    UnitsConfig,
     WindowConfig,
 )
 from neuroformer.config.yaml_file import read_yaml
@@ -50,6 +51,7 @@ __all__ = [
     "TraceConfig",
     "TrainConfig",
     "TuneConfig",
+    "UnitsConfig",
     "WindowConfig",
     "apply_overrides",
     "block_plan",

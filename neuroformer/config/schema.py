@@ -25,6 +25,18 @@ class SpeedConfig:
 
 
 @dataclass(frozen=True)
+class UnitsConfig:
+    """Which units are kept; the same for training and for everything that reads the trained model."""
+
+    where: str = setting(
+        "",
+        "a condition on the units' columns, rate, presence and refractory, e.g. \"quality == 'good' and rate > 0.5\"; "
+        "empty: all",
+    )
+    limit: int = setting(0, "at most so many, those with the most spikes; 0: no limit", least=0)
+
+
+@dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
@@ -33,6 +45,7 @@ class RecordingConfig:
     )
     name: str = setting("", "its name in the model; empty: as in the file")
     options: dict[str, Any] = setting({}, "options of the reader or generator")
+    units: UnitsConfig = UnitsConfig()
     speeds: tuple[SpeedConfig, ...] = setting((), "variables that are computed from recorded ones")
     share: float = setting(
         1.0, "share of the training and of the validation data that is used, from the start", above=0, most=1

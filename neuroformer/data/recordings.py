@@ -10,6 +10,7 @@ from pathlib import Path
 from neuroformer.config import Config, ConfigError, RecordingConfig
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
+from neuroformer.recording.units import choose_units
 
 
 def expanded(config: Config) -> Config:
@@ -33,7 +34,7 @@ def expanded(config: Config) -> Config:
 
 
 def open_one(one: RecordingConfig) -> Recording:
-    """A recording, under the name that its entry gives it.
+    """A recording with the units that its entry asks for, under the name that it gives.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def open_one(one: RecordingConfig) -> Recording:
             "no recording is named; give recording.path=FILE, or recordings: [FILE, FILE] in the YAML file "
             "(recording.path=synthetic:demo is the built-in one)"
         )
-    rec = open_recording(one.path, **one.options)
+    rec = choose_units(open_recording(one.path, **one.options), one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec
 
 

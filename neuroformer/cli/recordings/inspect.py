@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neuroformer.cli.options import override_argument
+from neuroformer.config import ConfigError, apply_overrides, from_dict
+
 
 def add(command) -> None:
     p = command("inspect", run, "Print what a recording or a trained run holds.")
     p.add_argument("path", help="a recording (file, folder, synthetic:NAME) or a run's folder")
+    override_argument(p, 'which units, and options of the reader: "recording.units.where=rate > 0.5"')
 
 
 def run(args) -> None:
     from neuroformer.bundle.bundle import CHECKPOINT, read_bundle
-    from neuroformer.recording import open_recording
+    from neuroformer.data.recordings import open_only
 
     if any((Path(args.path) / file).exists() for file in ("bundle.json", CHECKPOINT)):
+        if args.override:
+            raise ConfigError(
+                f"{args.path} is a trained run, which is printed as it is; leave out {args.override[0]!r}"
+            )
         print(read_bundle(args.path))
     else:
-        print(open_recording(args.path))
+        print(open_only(from_dict(apply_overrides({"recording": {"path": args.path}}, args.override))))
