@@ -112,7 +112,7 @@ def history_filters(shape: WindowShape, choice: Choice, variant: Variant) -> Ten
 
 
 def _transformed(x: Tensor, choice: Choice) -> Tensor:
-    """Filtered counts as features, in place; NumPy's root, since PyTorch's takes twenty times as long for zeros."""
+    """Filtered counts as features, in place; NumPy's root, since PyTorch's is slow where most counts are zero."""
     if choice.history == "sqrt":
         np.sqrt(x.clamp_min_(0).numpy(), out=x.numpy())
     return x

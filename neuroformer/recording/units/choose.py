@@ -106,13 +106,11 @@ def _table(rec: Recording, asked: list[str], notes: list[str]) -> dict[str, np.n
 
 
 def _reasons(terms: list[str], holds: np.ndarray) -> list[str]:
-    """How many units each term takes away of those that the terms before it left."""
+    """How many units each term takes away of those that the terms before it left; only terms that take any."""
     left = np.logical_and.accumulate(np.concatenate([np.ones_like(holds[:1]), holds]))
     gone = (left[:-1] & ~holds).sum(1)
-    return [
-        f"{count} more are not {t}" if i else f"{count} are not {t}"
-        for i, (t, count) in enumerate(zip(terms, gone, strict=True))
-    ]
+    taken = [(int(count), term) for term, count in zip(terms, gone, strict=True) if count]
+    return [f"{count} more are not {term}" if i else f"{count} are not {term}" for i, (count, term) in enumerate(taken)]
 
 
 def _with_units(rec: Recording, rows: np.ndarray, note: str) -> Recording:
