@@ -1,6 +1,6 @@
-"""What alignment compares: streams pooled before any cross-attention, which would leak one into another.
+"""Alignment: two pooled features in one space, where what belongs together lies together.
 
-Shape suffixes: W windows, D width.
+Shape suffixes: W windows, U units, K temporal filters, D width.
 """
 
 from __future__ import annotations
@@ -9,10 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neuroformer.config import Config
 from neuroformer.data.batch import Batch
-from neuroformer.model.attention import Context
+from neuroformer.model.counts import SpikeCounts
 from neuroformer.model.layers import Linear
+from neuroformer.model.streams import FILTERS, Encoded
+from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged
+
+NEURAL = "neural"
 
 
 class Projection(nn.Module):
@@ -26,21 +31,44 @@ class Projection(nn.Module):
         return F.normalize(self.net(x).float(), dim=-1)
 
 
-def mean_of(context: Context) -> Tensor:
-    """(W, D) mean of the vectors of each window, including its null token."""
-    layout = context.layout
-    total = context.x_SD.new_zeros(len(layout), context.x_SD.shape[1])
-    return total.index_add(0, layout.row_T, context.x_SD) / layout.lengths_B[:, None]
+class NeuralFeatures(nn.Module):
+    """(W, D) features of all spikes from the past to the window's end."""
+
+    def __init__(self, config: Config, num_units: int):
+        super().__init__()
+        w = config.window
+        self.num_bins = round(w.current / w.dt)
+        self.counts = SpikeCounts(num_units, FILTERS, self.num_bins + round(w.past / w.dt))
+        scale = (num_units * self.counts.num_filters) ** -0.5
+        self.rows = UnitRows(num_units, self.counts.num_filters, config.model.width, std=scale)
+
+    def forward(self, batch: Batch) -> Tensor:
+        row, tick, unit = batch.every_spike()
+        order = torch.argsort(row, stable=True)
+        lengths = batch.past.lengths_B + batch.current.lengths_B
+        layout = Ragged(F.pad(lengths.cumsum(0), (1, 0)), 0, len(row))
+        counts_WUK = self.counts(layout, tick[order], unit[order], [self.num_bins])
+        return counts_WUK.flatten(1) @ self.rows.weight.flatten(0, 1)
 
 
-def spikes_to_the_end(batch: Batch, num_bins: int) -> tuple[Ragged, Tensor, Tensor]:
-    """Past and current spikes in one stretch that ends with the window: layout, bins (the last is -1) and units."""
-    row, tick, unit = batch.every_spike()
-    order = torch.argsort(row, stable=True)
-    lengths = batch.past.lengths_B + batch.current.lengths_B
-    both = Ragged(
-        torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
-        batch.past.max_length + batch.current.max_length,
-        batch.past.total + batch.current.total,
-    )
-    return both, tick[order] - num_bins, unit[order]
+class Alignment(nn.Module):
+    """Both sides of every pair of ``loss.contrast``, pooled and projected."""
+
+    def __init__(self, config: Config, num_units: int):
+        super().__init__()
+        contrasts = config.loss.contrast
+        self.pairs = [c.pair for c in contrasts]
+        if any(NEURAL in pair for pair in self.pairs):
+            self.neural = NeuralFeatures(config, num_units)
+        self.projections = nn.ModuleList(
+            nn.ModuleList(Projection(config.model.width, c.width) for _ in c.pair) for c in contrasts
+        )
+        self.log_scale = nn.ParameterList(nn.Parameter(torch.tensor(float(c.scale)).log()) for c in contrasts)
+
+    def forward(self, batch: Batch, encoded: dict[str, Encoded]) -> list[tuple[Tensor, Tensor]]:
+        """For each pair, (W, shared width) of both sides."""
+        out = []
+        for pair, (a, b) in zip(self.pairs, self.projections, strict=True):  # pyright: ignore[reportGeneralTypeIssues]
+            x, y = (self.neural(batch) if side == NEURAL else encoded[side].pooled() for side in pair)
+            out.append((a(x), b(y)))
+        return out

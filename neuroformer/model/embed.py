@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from neuroformer.config import InputConfig
-from neuroformer.data.batch import Batch
 from neuroformer.data.scales import VariableScale
 from neuroformer.model.layers import Linear
-from neuroformer.ops import Ragged
-
-
-def weighted(x_PD: Tensor, weight_P: Tensor | None) -> Tensor:
-    """Rows times their weights; unchanged without weights."""
-    return x_PD if weight_P is None else x_PD * weight_P[:, None]
+from neuroformer.model.units import UnitRows
 
 
 class FourierTime(nn.Module):
@@ -54,8 +48,7 @@ class SpikeEmbedding(nn.Module):
     def __init__(self, num_units: int, width: int, num_features: int, dt: float, current: int, past: int):
         super().__init__()
         self.past = past
-        self.unit = nn.Embedding(num_units, width)
-        nn.init.normal_(self.unit.weight, std=0.5)
+        self.unit = UnitRows(num_units, width, std=0.5)
         self.fourier = FourierTime(num_features, 2 * dt, 4 * (current + past) * dt)
         self.time = Linear(num_features, width)
         center = (torch.arange(-past, current + 1) + 0.5) * dt
@@ -72,62 +65,6 @@ class SpikeEmbedding(nn.Module):
         """
         table = self.time_table() if table is None else table
         return self.unit(unit) + table.index_select(0, tick + self.past)
-
-
-def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
-    """(bins, filters) log-spaced raised cosines of the lag, after Pillow et al., Nature 2008.
-
-    Row 0 is the most recent bin. The filters sum to one at every lag.
-    """
-    if num_filters == 1:
-        return torch.ones(num_bins, 1)
-    warp = torch.log(torch.arange(num_bins, dtype=torch.float64) + 1.0)
-    centers = torch.linspace(0, float(warp[-1]), num_filters, dtype=torch.float64)
-    phase = (warp[:, None] - centers) / max(float(centers[1]), 1e-9) * math.pi
-    basis = 0.5 * (1 + torch.cos(phase.clamp(-math.pi, math.pi)))
-    return (basis / basis.sum(1, keepdim=True)).float()
-
-
-def past_spikes(batch: Batch, num_units: int, hidden: float) -> tuple[Ragged, Tensor, Tensor, Tensor | None]:
-    """Layout, bin, unit and weight of the past spikes, of which each window loses a random share ``hidden`` of its
-    units.
-
-    With some units silent in training, silencing one in a simulation is nothing new to the model.
-    """
-    layout, tick, unit, weight = batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P
-    if hidden == 0:
-        return layout, tick, unit, weight
-    hidden_WU = torch.rand(len(layout), num_units, device=unit.device) < hidden
-    stays_P = ~hidden_WU[layout.row_T, unit]
-    lengths = torch.zeros_like(layout.lengths_B).index_add(0, layout.row_T, stays_P.to(layout.lengths_B.dtype))
-    k = torch.nonzero(stays_P).squeeze(1)
-    return Ragged.from_lengths(lengths), tick[k], unit[k], None if weight is None else weight[k]
-
-
-class FilteredCounts(nn.Module):
-    """Square roots of each unit's spike counts under temporal filters: what a GLM knows about the past.
-
-    Attention averages, but a rate is a sum. The root keeps a burst from blowing up an exponential rate.
-    """
-
-    def __init__(self, num_units: int, num_filters: int, num_bins: int):
-        super().__init__()
-        self.num_units = num_units
-        self.register_buffer("basis", raised_cosines(num_filters, num_bins), persistent=False)
-        self.basis: Tensor
-
-    @property
-    def size(self) -> int:
-        return self.num_units * self.basis.shape[1]
-
-    def forward(self, layout: Ragged, tick_P: Tensor, unit_P: Tensor, weight_P: Tensor | None = None) -> Tensor:
-        """(W, U * K) from spikes at negative bins, -1 the most recent."""
-        features = self.basis.new_zeros(len(layout) * self.num_units, self.basis.shape[1])
-        rows = weighted(self.basis.index_select(0, -1 - tick_P), weight_P)
-        features = features.index_add(0, layout.row_T * self.num_units + unit_P, rows)
-        if weight_P is not None:  # a root has no gradient at zero
-            features = features.clamp_min(1e-12)
-        return features.view(len(layout), -1).sqrt()
 
 
 class InputEmbedding(nn.Module):

@@ -13,16 +13,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from neuroformer.config import ConfigError, FrameEncoderConfig, ModelConfig
+from neuroformer.config import Config, ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.data.backbone import empty_backbone
+from neuroformer.data.batch import Batch
 from neuroformer.data.scales import BackboneScale, FrameScale
-from neuroformer.model.attention import Block, prepend
+from neuroformer.model.attention import Block, Context, prepend
 from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.streams import Encoded
+from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged, linear
 
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
 SHARPNESS = 30.0
+PACE = 2.5  # places and what is seen there end far from where they start
 CACHED_TOKENS = 1024  # tokens whose activations fit into a processor's cache
 
 
@@ -32,7 +36,7 @@ class FrameEncoder(nn.Module):
     Parameters
     ----------
     config : ModelConfig
-    scale : FrameScale
+    scale : dict
         ``mean``, ``std``, ``shape`` and ``count`` of the training frames.
 
     Raises
@@ -51,7 +55,6 @@ class FrameEncoder(nn.Module):
         self.backbone = None
         self.point = nn.Identity()
         if c.kind == "backbone":
-            assert scale.backbone is not None
             self._set_up_backbone(config, scale.backbone, size)
         else:
             _check(c, size, kernel)
@@ -74,10 +77,6 @@ class FrameEncoder(nn.Module):
         self.std: Tensor
 
     def _set_up_backbone(self, config: ModelConfig, found: BackboneScale, size: tuple[int, ...]) -> None:
-        if found.video and config.surprise > 0 and config.frame_readout:
-            raise ConfigError(
-                "model.surprise > 0 needs features of single frames, but a video backbone gives features of clips"
-            )
         c = config.frame_encoder
         self.grid = tuple(found.grid)
         self.kernel = self.stride = tuple(n / g for n, g in zip(size, self.grid, strict=True))
@@ -165,13 +164,8 @@ class FrameEncoder(nn.Module):
         last_frame = torch.arange(steps, device=num_missing_G.device) * self.stride[0] + self.kernel[0]
         return (last_frame > num_missing_G[:, None]).sum(1) * (rows * columns)
 
-    def pooled(self, x: Tensor, layout: Ragged) -> Tensor:
-        """(G, D) mean over each clip's tokens, without the null token."""
-        total = x.new_zeros(len(layout), x.shape[1]).index_add(0, layout.row_T, x)
-        return (total - self.null) / (layout.lengths_B - 1).clamp_min(1)[:, None]
 
-
-class WhatWhere(nn.Module):
+class FactorizedReadout(nn.Module):
     """Each unit's own place in the frames, and what it looks for there (Klindt et al., NeurIPS 2017).
 
     Attention has a few heads; a population has as many receptive fields as units. This readout gives every
@@ -183,9 +177,10 @@ class WhatWhere(nn.Module):
         super().__init__()
         steps, rows, columns = encoder.grid
         self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
-        self.where = nn.Parameter(0.1 / SHARPNESS * torch.randn(num_units, rows * columns))
-        # a common sign: a unit that starts against its own place moves away from it, and stays away
-        self.what = nn.Parameter(0.1 / num_features + 0.01 * torch.randn(num_units, steps, num_features))
+        self.where = UnitRows(num_units, rows * columns, std=0.1 / SHARPNESS, pace=PACE)
+        self.what = UnitRows(num_units, steps, num_features, std=0.01, pace=PACE)
+        with torch.no_grad():  # a common sign: a unit that starts against its own place moves away from it, and stays away
+            self.what.weight.add_(0.1 / num_features)
         self.dropout = Dropout(0.1)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
@@ -196,32 +191,38 @@ class WhatWhere(nn.Module):
         """(G, t, h, w, R) the features that are read at every place."""
         return self.dropout(self.feature(local_GthwD))
 
-    def moved(self, f: Tensor) -> Tensor:
-        """(G, 2: down, right; U) by how much the additions change when the image moves by one place against the
-        units."""
-        down = F.pad(f, (0, 0, 0, 0, 1, 1), mode="constant")
-        right = F.pad(f, (0, 0, 1, 1), mode="constant")
-        sides = (down[:, :, 2:] - down[:, :, :-2], right[:, :, :, 2:] - right[:, :, :, :-2])
-        return torch.stack([self.read(0.5 * x) for x in sides], 1)
-
-    def along(self, local_GthwD: Tensor) -> tuple[Tensor, Tensor]:
-        """(G, K, U) additions at every frame of a stretch that has all its lags, and (G, K, 2, U) by how much they change
-        when the image moves by one place, as in :meth:`moved`; without dropout."""
-        f_GthwR = self.feature(local_GthwD)
-        where_Uhw = (SHARPNESS * self.where).softmax(1).unflatten(1, f_GthwR.shape[2:4])
-        down, right = F.pad(where_Uhw, (0, 0, 1, 1)), F.pad(where_Uhw, (1, 1))
-        sides = (0.5 * (down[:, :-2] - down[:, 2:]), 0.5 * (right[:, :, :-2] - right[:, :, 2:]))
-        maps_XUhw = torch.stack([where_Uhw, *sides])  # X: as they are, down, right
-        seen_GtRXu = linear(f_GthwR.flatten(2, 3).mT, maps_XUhw.flatten(2).flatten(0, 1)).unflatten(3, (3, -1))
-        steps = self.what.shape[1]
-        each_sGtXu = torch.einsum("gtrxu,usr->sgtxu", seen_GtRXu, self.what)
-        num = f_GthwR.shape[1] - steps + 1
-        all_GKXU = torch.stack([each_sGtXu[s, :, s : s + num] for s in range(steps)]).sum(0)
-        return all_GKXU[:, :, 0], all_GKXU[:, :, 1:]
-
     def read(self, f_GthwR: Tensor) -> Tensor:
-        seen_GtRU = linear(f_GthwR.flatten(2, 3).mT, (SHARPNESS * self.where).softmax(1))
-        return torch.einsum("gtru,utr->gu", seen_GtRU, self.what)
+        seen_GtRU = linear(f_GthwR.flatten(2, 3).mT, (SHARPNESS * self.where.weight).softmax(1))
+        return torch.einsum("gtru,utr->gu", seen_GtRU, self.what.weight)
+
+
+class FrameStream(nn.Module):
+    """Frames: their tokens, how old the last of them is, and what each unit sees in them.
+
+    Parameters
+    ----------
+    config : Config
+    num_units : int
+    scale : dict
+        Of the frames, from the normalisation.
+    """
+
+    def __init__(self, config: Config, num_units: int, scale: FrameScale):
+        super().__init__()
+        m = config.model
+        self.encoder = FrameEncoder(m, scale)
+        self.readout = FactorizedReadout(self.encoder, num_units, m.width, m.frame_readout)
+        self.age = Linear(2, m.width, bias=False)
+        self.period = scale.period
+
+    def forward(self, batch: Batch) -> Encoded:
+        clips = batch.clips
+        local_GthwD = self.encoder.local(clips.images_GFHW, clips.num_missing_G)
+        x_SD, layout = self.encoder(local_GthwD, clips.num_missing_G, clips.host_missing_G)
+        age_W = clips.age_W / self.period
+        first_WD = self.age(torch.stack([age_W, age_W.square()], 1).to(x_SD.dtype))
+        log_rate_WU = self.readout(local_GthwD).index_select(0, clips.index_W)
+        return Encoded(Context(x_SD, layout, clips.index_W), first_WD, log_rate_WU[:, None])
 
 
 def _three(x: tuple[int, ...]) -> tuple[int, int, int]:

@@ -7,13 +7,13 @@ U units, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from neuroformer.config import Config, TargetConfig
-from neuroformer.data.batch import Batch, Clips, FrameHistory, earlier_frames
-from neuroformer.data.scales import Normalization, VariableScale
+from neuroformer.data.batch import Batch, Clips, Earlier, earlier_frames
 from neuroformer.model.alignment import Projection, mean_of, spikes_to_the_end
 from neuroformer.model.attention import Context, packed, prepend
 from neuroformer.model.embed import FilteredCounts, InputEmbedding, SpikeEmbedding, past_spikes, weighted
@@ -54,16 +54,16 @@ class Neuroformer(nn.Module):
     ----------
     config : Config
     num_units : int
-    normalization : Normalization
+    normalization : dict
         From :func:`neuroformer.data.normalization.fit_normalization`.
     """
 
-    def __init__(self, config: Config, num_units: int, normalization: Normalization):
+    def __init__(self, config: Config, num_units: int, normalization: dict[str, Any]):
         super().__init__()
         m, w = config.model, config.window
         self.config, self.num_units = config, num_units
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
-        self.unit_rate = torch.tensor(normalization.unit_rate)
+        self.unit_rate = torch.tensor(normalization["unit_rate"])
         self._make_streams(normalization)
         self.fusion = Fusion(config)
         self._make_rates_and_heads(normalization)
@@ -73,11 +73,11 @@ class Neuroformer(nn.Module):
         self.linear = LinearReadout(num_units, self.num_bins, m.history_rank, history_size, sizes)
         self._make_alignment()
         self.traces = None
-        if normalization.traces is not None:
-            self.traces = TraceHead(config, num_units, normalization.traces)
+        if config.traces.likelihood != "none":
+            self.traces = TraceHead(config, num_units, normalization["traces"])
         self.dropout = Dropout(m.dropout)
 
-    def _make_streams(self, normalization: Normalization) -> None:
+    def _make_streams(self, normalization: dict[str, Any]) -> None:
         """Modules for past spikes, inputs, frames and the first token."""
         config, num_units = self.config, self.num_units
         m, w = config.model, config.window
@@ -89,25 +89,26 @@ class Neuroformer(nn.Module):
             self.history = FilteredCounts(num_units, m.history_filters, self.past_bins)
             self.history_weight = Linear(self.history.size, m.width, bias=False)
             self.history_dropout = Dropout(m.history_dropout)
-        scales = normalization.inputs
+        scales = normalization["inputs"]
         self.inputs = nn.ModuleDict(
             {v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, w.current) for v in config.inputs}
         )
         self.input_null = nn.ParameterDict({g: nn.Parameter(torch.zeros(m.width)) for g in config.input_groups})
-        self.frames = None
-        if normalization.frames is not None:
-            self.frames = FrameEncoder(m, normalization.frames)
+        self.frames = FrameEncoder(m, normalization["frames"]) if w.frames > 0 else None
+        if self.frames is not None:
             self.frame_age = Linear(2, m.width, bias=False)
-            self.frame_period = normalization.frames.period
+            self.frame_period = normalization["frames"]["period"]
         self.what_where = None
         if self.frames is not None and m.frame_readout:
             self.what_where = WhatWhere(self.frames, num_units, m.width, m.frame_readout)
 
-    def _make_rates_and_heads(self, normalization: Normalization) -> None:
+    def _make_rates_and_heads(self, normalization: dict[str, Any]) -> None:
         """Modules for the expected counts, for what past and current spikes add to them, and the spike heads."""
         config, num_units = self.config, self.num_units
         m, dt = config.model, config.window.dt
-        self.rates = RateReadout(num_units, self.num_bins, m.width, normalization.unit_rate, normalization.unit_peak)
+        self.rates = RateReadout(
+            num_units, self.num_bins, m.width, normalization["unit_rate"], normalization["unit_peak"]
+        )
         self.heads = SpikeHeads(num_units, self.num_bins, m.width, independent=m.factorization == "independent")
         self.coupling = None
         if m.coupling > 0:
@@ -119,12 +120,12 @@ class Neuroformer(nn.Module):
                 num_units,
                 earlier_frames(config, normalization),
                 m.history_rank or 1,
-                normalization.unit_rate,
+                normalization["unit_rate"],
                 self.frame_period / dt,
                 m.history_dropout,
             )
 
-    def _make_targets(self, normalization: Normalization) -> None:
+    def _make_targets(self, normalization: dict[str, Any]) -> None:
         """A head for every declared target, and the counts of spikes around its moments."""
         config, m, w = self.config, self.config.model, self.config.window
         self.moments = None
@@ -140,7 +141,7 @@ class Neuroformer(nn.Module):
                 m.target_kernel > 0,
             )
         self.targets = nn.ModuleDict(
-            {t.name: self.target_head(t, normalization.targets[t.name]) for t in config.targets}
+            {t.name: self.target_head(t, normalization["targets"][t.name]) for t in config.targets}
         )
 
     def _make_alignment(self) -> None:
@@ -248,7 +249,7 @@ class Neuroformer(nn.Module):
         x, layout = self.frames(local, clips.num_missing_G, clips.host_missing_G)
         return Context(x, layout, clips.index_W), local
 
-    def _unexplained(self, batch: Batch, earlier: FrameHistory, clips: Clips, local: Tensor) -> tuple[Expected, Tensor]:
+    def _unexplained(self, batch: Batch, earlier: Earlier, clips: Clips, local: Tensor) -> tuple[Expected, Tensor]:
         """What the frames let expect, and the (W, 1, U) drive of past spikes beyond it."""
         assert self.frames is not None and self.what_where is not None and self.surprise is not None
         expected = self.surprise.expected(earlier, self.frames, self.what_where, self.rates.bias.detach())
@@ -328,7 +329,7 @@ class Neuroformer(nn.Module):
             return intensity.cell_TBU[token_N].sum(1).log()
         return intensity.id_base(token_N, dt_N)
 
-    def target_head(self, target: TargetConfig, scale: VariableScale) -> TargetHead:
+    def target_head(self, target: TargetConfig, scale: dict) -> TargetHead:
         """A head that fits this model, untrained."""
         m, ahead = self.config.model, round(self.config.window.lookahead / self.config.window.dt)
         size = 0 if self.moments is None else self.moments.size

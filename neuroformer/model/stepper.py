@@ -6,7 +6,6 @@ U units.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -15,18 +14,17 @@ from torch import Tensor, nn
 
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block, Context
-from neuroformer.model.heads import at_least_float32
-from neuroformer.model.intensity import Intensity
 from neuroformer.model.layers import Linear
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import BinTable
 from neuroformer.ops import linear
 
 
 class Stepper:
-    """The model's states of a window, one token at a time.
+    """The network's states of a window, one token at a time.
 
-    Past, frames and behavior are encoded, and their keys and values computed, once. All active sequences have the
-    same number of tokens so far, so their own keys need no mask. :meth:`keep` drops finished sequences.
+    Streams are encoded, and their keys and values computed, once. All active sequences have the same number of tokens so
+    far, so their own keys need no mask. :meth:`keep` drops finished sequences.
 
     Parameters
     ----------
@@ -36,51 +34,60 @@ class Stepper:
 
     def __init__(self, model: Neuroformer, batch: Batch):
         self.model = model
-        state = model.encode(batch)
-        self.rows = torch.arange(batch.num_windows, device=state.start_WD.device)
-        self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
+        encoded = model.encode(batch)
+        first_WD = model.first_token(batch, encoded)
+        self.rows = torch.arange(batch.num_windows, device=first_WD.device)
+        self.blocks = [b for b in model.blocks if isinstance(b, Block)]
         self.weights = [_Weights(b) for b in self.blocks]
-        self.time_table = model.spikes.time_table()
+        self.time_table = model.embedding.time_table()
         self.own: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values
         self.length = 0  # so many tokens of them are filled
         self.cross = [
-            None if block.attend == "current" else self._keys(i, block, state.contexts[block.attend])
-            for i, block in enumerate(self.blocks)
+            None if block.attend == "current" else self._keys(block, encoded[block.attend].context)
+            for block in self.blocks
         ]
-        self.h_AD = self._advance(state.start_WD)
-        self.log_rate_WBU = model.rates(self.h_AD, state.log_rate_terms)
-        self.log_rate_ABU, self.drive_ABU = self.log_rate_WBU, state.drive_WBU
-        # what the spikes so far do to each bin
-        self.within_ABU = None if model.coupling is None else torch.zeros_like(self.log_rate_WBU)
+        self.h_AD = self._advance(first_WD)
+        observation = model.observation
+        self.base_ABU, self.drive_ABU = observation.before(batch, self.h_AD, model.terms(encoded))
+        self.log_rate_WBU = observation.moved(self.base_ABU, self.drive_ABU)
+        self.mass_AB = self.log_rate_WBU.exp().sum(2)  # expected spikes of each bin, given those of earlier bins
         self.cell_A = torch.full_like(self.rows, -1)  # of the last spike
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
         """What can come next for the active sequences ``which``, whose scan has passed the ``count``-th spike of the
         cell (tick, unit); unit -1: no spike yet.
         """
-        drive = None if self.drive_ABU is None else self.drive_ABU[which]
-        within = None if self.within_ABU is None else self.within_ABU[which]
-        intensity = self.model.intensity(self.log_rate_ABU[which], drive, within, tick, unit, count)
-        return Next(self.model, self.h_AD[which], tick, unit, intensity)
+        return Next(self, which, tick, unit, count)
+
+    def rates(self, which: Tensor, tick: Tensor) -> Tensor:
+        """(n, U) expected counts of one bin of each sequence, given the spikes of earlier bins."""
+        base, drive = self.base_ABU[which, tick], self.drive_ABU[which, tick]
+        return self.model.observation.moved(base, drive).exp()
 
     def keep(self, which: Tensor) -> None:
         """Keep only the active sequences ``which``."""
-        self.rows, self.cell_A = self.rows[which], self.cell_A[which]
-        self.h_AD, self.log_rate_ABU = self.h_AD[which], self.log_rate_ABU[which]
-        if self.drive_ABU is not None:
-            self.drive_ABU = self.drive_ABU[which]
-        if self.within_ABU is not None:
-            self.within_ABU = self.within_ABU[which]
+        for name in ("rows", "cell_A", "h_AD", "base_ABU", "drive_ABU", "mass_AB"):
+            setattr(self, name, getattr(self, name)[which])
         self.own = [None if c is None else c[which] for c in self.own]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
         cell = tick * self.model.num_units + unit
-        if self.within_ABU is not None and self.model.coupling is not None:
-            first = cell != self.cell_A
-            self.within_ABU = self.within_ABU + self.model.coupling.effects(tick, unit, first)
+        self._act(tick, unit, cell != self.cell_A)
         self.cell_A = cell
-        self.h_AD = self._advance(self.model.spikes(tick, unit, self.time_table))
+        self.h_AD = self._advance(self.model.embedding(tick, unit, self.time_table))
+
+    def _act(self, tick: Tensor, unit: Tensor, first: Tensor) -> None:
+        """Change what later bins expect of the units that fired: single cells of the table, and the sums over units."""
+        observation, size = self.model.observation, self.base_ABU.shape
+        place, effect = observation.own.effects(size, torch.arange(len(tick), device=tick.device), tick, unit, first)
+        base, drive = self.base_ABU.flatten().index_select(0, place), self.drive_ABU.flatten()
+        before = drive.index_select(0, place)
+        after = before + effect
+        drive.index_copy_(0, place, after)
+        unit_of_place = place % size[2]
+        change = observation.moved(base, after, unit_of_place).exp() - observation.moved(base, before, unit_of_place).exp()
+        self.mass_AB.flatten().index_add_(0, place // size[2], change)
 
     def _advance(self, x_AD: Tensor) -> Tensor:
         for i, (block, keys) in enumerate(zip(self.weights, self.cross, strict=True)):
@@ -94,10 +101,10 @@ class Stepper:
             y = torch.layer_norm(x_AD, *block.mlp_norm)
             x_AD = x_AD + linear(linear(y, *block.wide, gelu=True), *block.narrow)
         self.length += 1
-        return self.model.fusion.norm(x_AD)
+        return self.model.norm(x_AD)
 
-    def _keys(self, place: int, block: Block, context: Context) -> Keys:
-        """What the block at ``place`` reads of a stream."""
+    def _keys(self, block: Block, context: Context) -> Keys:
+        """What a block reads of a stream."""
         k, v = (context.layout.pad(x) for x in block.keys_values(context))
         full = context.layout.total == len(context.layout) * context.layout.max_length
         return _PaddedKeys(k, v, None if full else context.layout.mask_BL, context.index_W)
@@ -132,34 +139,30 @@ class _Weights:
         self.out, self.wide, self.narrow = ((x.weight, x.bias) for x in (attention.out, wide, narrow))
 
 
-@dataclass
 class Next:
-    """What follows the last spike (tick, unit) of each of n sequences."""
+    """What follows the last spike (tick, unit) of n sequences, the ``count``-th of its cell."""
 
-    model: Neuroformer
-    h_nD: Tensor
-    tick: Tensor
-    unit: Tensor
-    intensity: Intensity | None
+    def __init__(self, stepper: Stepper, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor):
+        self.stepper, self.which, self.observation = stepper, which, stepper.model.observation
+        self.tick, self.unit, self.count = tick, unit, count
+        self.h_nD = stepper.h_AD[which]
+        self.each = torch.arange(len(which), device=which.device)
 
     def dt_logits(self) -> Tensor:
-        """(n, B + 1) logits of the next bin; the last class ends the window. Bins before the last spike's are
-        excluded.
-        """
-        base = None if self.intensity is None else self.intensity.dt_base()
-        return self.model.heads.dt_logits(self.h_nD, base, self.tick)
+        """(n, B + 1) log-probability of the next bin; the last class ends the window."""
+        here = BinTable(self.stepper.rates(self.which, self.tick)).left(self.each, self.unit, self.count)
+        left_nB = self.stepper.mass_AB[self.which].scatter(1, self.tick[:, None], here[:, None])
+        return self.observation.dt_log_p(self.h_nD, left_nB, self.tick)
 
     def id_logits(self, dt: Tensor) -> Tensor:
         """(n, U) logits of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
-        heads = self.model.heads
-        state = heads.id_state(self.h_nD, dt)
-        logits = at_least_float32(linear(state, heads.unit, heads.bias))
-        base = self.model.id_base(self.intensity, torch.arange(len(dt), device=dt.device), dt)
-        if base is not None:
-            logits = logits + base
-        low = torch.where(self.tick == dt, self.unit, 0)
-        units = torch.arange(logits.shape[1], device=logits.device)
-        return logits.masked_fill(units < low[:, None], float("-inf"))
+        begun = (self.tick == dt) & (self.unit >= 0)
+        table = BinTable(self.stepper.rates(self.which, dt))
+        units = torch.arange(self.stepper.model.num_units, device=dt.device)
+        own = begun[:, None] & (units == self.unit[:, None])
+        base_nU = torch.where(own, table.again_logit(self.each, self.unit, self.count)[:, None], table.unit_logits())
+        logits = self.observation.unit_logits(self.h_nD, dt, base_nU)
+        return logits.masked_fill(begun[:, None] & (units < self.unit[:, None]), float("-inf"))
 
 
 class Keys(Protocol):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from neuroformer.data.batch import Batch, FrameHistory
+from neuroformer.data.batch import Batch, Earlier
 from neuroformer.model.embed import raised_cosines
 from neuroformer.model.frames import FrameEncoder, WhatWhere
 from neuroformer.model.layers import Dropout, Linear
@@ -84,9 +84,7 @@ class Surprise(nn.Module):
         return (self.num_units + 2) * self.basis.shape[1]
 
     @torch.no_grad()
-    def expected(
-        self, earlier: FrameHistory, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor
-    ) -> Expected:
+    def expected(self, earlier: Earlier, encoder: FrameEncoder, readout: WhatWhere, log_rate_U: Tensor) -> Expected:
         """The counts per bin that the frames predict, up to each unit's ``level``."""
         images_GFHW, num_missing_G = earlier.images_GFHW, earlier.num_missing_G
         few = len(images_GFHW) if images_GFHW.is_cuda else CACHED_STRETCHES
@@ -99,7 +97,7 @@ class Surprise(nn.Module):
 
     def features(
         self,
-        earlier: FrameHistory,
+        earlier: Earlier,
         expected: Expected,
         row_P: Tensor,
         tick_P: Tensor,

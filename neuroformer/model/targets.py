@@ -7,23 +7,23 @@ F features, D width, C columns, R raw outputs of a value.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroformer.config import TargetConfig
+from neuroformer.config import Config, TargetConfig
+from neuroformer.data.batch import Batch
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.scales import VariableScale
+from neuroformer.model.counts import SpikeCounts
 from neuroformer.model.layers import Dropout, Linear
-from neuroformer.model.moments import KernelReadout, Moments, Recurrent
+from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
 RANGE_MARGIN = 0.1  # of the training range
-NETWORK_SHARE = 3.0  # of a recurrent readout in the head's mean, against 1 of the attention pool
 
 
 def value_ends(samples: int, num_bins: int) -> list[int]:
@@ -60,10 +60,8 @@ class TargetHead(nn.Module):
     """A behavior variable at one or several moments of a window, with its own noise model.
 
     1. Pool the fused states that lie before the moment (plus lookahead) by attention.
-    2. Beside it the first state (past, frames, behavior) and the filtered counts around the moment.
+    2. Beside it the first state (past, frames, behavior) and each unit's counts around the moment.
     3. A small network over the three, plus linear paths from the first state and from the counts.
-    4. Recurrent networks over the count bins around the moment. Each of these readouts has its own loss, so that
-       their errors differ; the head gives their mean, weighted by ``share``.
 
     Raw outputs, by kind: ``regression``, the mean in units of the training spread (``noise`` gaussian or student:
     then the log of its scale); ``classification``, logits; ``circular``, the natural parameters of a von Mises
@@ -71,63 +69,37 @@ class TargetHead(nn.Module):
 
     Parameters
     ----------
+    config : Config
     target : TargetConfig
     scale : dict
         Its entry in the normalisation.
-    width, heads, num_bins, ahead : of the model; bins of lookahead
-    counts_size : int
-        Features from :class:`~neuroformer.model.moments.MomentCounts`; 0: none.
-    networks : list of Recurrent
-    num_centers, spans_size : int
-        Labelled moments on which a kernel readout may rest, over ``spans_size`` counts over long spans, the first state
-        and the state at the moment, which fine-tuning may set; 0: none.
+    num_units : int
     """
 
-    def __init__(
-        self,
-        target: TargetConfig,
-        scale: VariableScale,
-        width: int,
-        heads: int,
-        num_bins: int,
-        ahead: int,
-        counts_size: int,
-        dropout: float,
-        networks: Sequence[Recurrent] = (),
-        num_centers: int = 0,
-        spans_size: int = 0,
-    ):
+    def __init__(self, config: Config, target: TargetConfig, scale: VariableScale, num_units: int):
         super().__init__()
-        self.networks = nn.ModuleList(networks)
-        share = torch.tensor([1.0] + [NETWORK_SHARE] * len(networks))
-        share = share / share.sum()
-        self.register_buffer("share", share, persistent=len(networks) > 0)
-        self.share: Tensor
-        self.kind, self.noise, self.heads, self.ahead = target.kind, target.noise, heads, ahead
+        m, w = config.model, config.window
+        num_bins, self.ahead, width = round(w.current / w.dt), round(w.lookahead / w.dt), m.width
+        self.kind, self.noise, self.heads = target.kind, target.noise, m.heads
         self.ends = value_ends(target.samples, num_bins)
-        self.classes, self.words, self.period = scale.classes, scale.words, scale.period
+        self.classes: list[int] = scale.classes
+        self.words: list[str] = scale.words
+        self.period: float = scale.period
         self.start = [turn_start(low, self.period) for low in scale.low or [0.0]]
         self.num_columns = 1 if self.classes else len(scale.mean)
         size = raw_size(target, scale)
-        self.query = nn.Parameter(torch.randn(heads, width // heads) * 0.1)
+        self.query = nn.Parameter(torch.randn(m.heads, width // m.heads) * 0.1)
         self.key_value = Linear(width, 2 * width, bias=False)
-        streams = 3 if counts_size else 2
+        before = round((w.target_past or w.past) / w.dt) or num_bins
+        self.counts = SpikeCounts(num_units, m.target_filters, before, self.ahead)
+        filters = self.counts.num_filters
+        self.rows = UnitRows(num_units, filters, width, std=(num_units * filters) ** -0.5)
+        self.linear = UnitRows(num_units, filters, size)
         self.out = nn.Sequential(
-            nn.LayerNorm(streams * width),
-            Linear(streams * width, width),
-            nn.GELU(),
-            Dropout(dropout),
-            Linear(width, size),
+            nn.LayerNorm(3 * width), Linear(3 * width, width), nn.GELU(), Dropout(m.dropout), Linear(width, size)
         )
         self.skip = Linear(width, size)
-        self.counts = Linear(counts_size, width) if counts_size else None
-        self.linear = Linear(counts_size, size) if counts_size else None
-        if self.linear is not None:
-            nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
-        self.counts_dropout = Dropout(dropout)
-        self.kernel = KernelReadout(num_centers, spans_size + 2 * width, size) if num_centers else None
-        self.num_centers = num_centers
+        self.dropout = Dropout(m.dropout)
         self.register_buffer("mean", torch.tensor(scale.mean or [0.0]))
         self.register_buffer("std", torch.tensor(scale.std or [1.0]))
         low, high = (torch.tensor(x or [0.0]) for x in (scale.low, scale.high))
@@ -138,30 +110,18 @@ class TargetHead(nn.Module):
         self.least: Tensor
         self.most: Tensor
 
-    def forward(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, moments: Moments) -> Tensor:
-        """(W, N, R) raw outputs; ``tick_S`` are the bins of the current spikes. While training, those of every readout
-        apart where there are several: (M, W, N, R)."""
-        raw = self.attended(h_TD, layout, tick_S, moments)
-        if len(self.networks) and moments.bins_VUB is not None:
-            bins_VUB = moments.bins_VUB.to(h_TD.dtype)
-            every = torch.stack([raw, *(network(bins_VUB) for network in self.networks)])
-            raw = every if self.training else torch.einsum("m,mvr->vr", self.share.to(every.dtype), every)
-        return raw.unflatten(-2, (len(layout), len(self.ends)))
+    def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> Tensor:
+        """(W, N, R) raw outputs."""
+        pooled_VD, first_VD = self.pool(h_TD, layout, batch.tick_T)
+        counts_VF = self.dropout(self.counted(batch).flatten(1).to(h_TD.dtype))
+        features = torch.cat([pooled_VD, first_VD, counts_VF @ self.rows.weight.flatten(0, 1)], 1)
+        raw = self.out(features) + self.skip(first_VD) + counts_VF @ self.linear.weight.flatten(0, 1)
+        return raw.unflatten(0, (len(layout), len(self.ends)))
 
-    def attended(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor, moments: Moments) -> Tensor:
-        """(V, R) of steps 1 to 3."""
-        pooled_VD, sos_VD = self.pool(h_TD, layout, tick_S)
-        parts = [pooled_VD, sos_VD]
-        raw = self.skip(sos_VD)
-        if self.kernel is not None and moments.spans_VF is not None and moments.later_VD is not None:
-            spans_VF = moments.spans_VF.to(sos_VD.dtype)
-            raw = raw + self.kernel(torch.cat([spans_VF, sos_VD, moments.later_VD], 1))
-        counts_VF = moments.counts_VF
-        if self.counts is not None and self.linear is not None and counts_VF is not None:
-            counts_VF = self.counts_dropout(counts_VF.to(h_TD.dtype))
-            parts.append(self.counts(counts_VF))
-            raw = raw + self.linear(counts_VF)
-        return raw + self.out(torch.cat(parts, 1))
+    def counted(self, batch: Batch) -> Tensor:
+        """(V, U, K) root counts around every moment."""
+        around = batch.around
+        return self.counts(around.layout, around.tick_S, around.unit_S, self.ends)
 
     def pool(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor) -> tuple[Tensor, Tensor]:
         """(V, D) attention pool over what each value may see, and (V, D) its window's first state."""
@@ -175,11 +135,6 @@ class TargetHead(nn.Module):
         query = self.query.expand(num_values, -1, -1).to(k.dtype)
         pooled = attention(query, k, v, ones, keys).flatten(1)
         return pooled, h_TD.index_select(0, layout.first()).repeat_interleave(len(self.ends), 0)
-
-    @property
-    def reads_later(self) -> bool:
-        """Whether a kernel readout was set; only that reads the state at the moment."""
-        return self.kernel is not None and self.kernel.is_set
 
     @torch.no_grad()
     def rescale(self, scale: VariableScale) -> None:

@@ -6,13 +6,13 @@ Shape suffixes: W windows, L past bins, B bins of a window, U units, D width, P 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import Config
-from neuroformer.data.scales import TraceScale
 from neuroformer.model.intensity import bounded
 from neuroformer.model.layers import Linear
 
@@ -34,12 +34,12 @@ class TraceHead(nn.Module):
       zero, log mean and log shape of what is above it.
     """
 
-    def __init__(self, config: Config, num_units: int, scale: TraceScale):
+    def __init__(self, config: Config, num_units: int, scale: dict[str, Any]):
         super().__init__()
         m, w = config.model, config.window
         self.likelihood = config.traces.likelihood
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
-        of = lambda name: torch.tensor(getattr(scale, name), dtype=torch.float32)
+        of = lambda name: torch.tensor(scale[name], dtype=torch.float32)
         if self.likelihood == "gaussian":
             marginal = [of("mean"), of("std").log()]
             self.register_buffer("unit_scale", of("std"))

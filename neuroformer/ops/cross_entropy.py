@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.ops import reference, table
+from neuroformer.ops.pieces import CrossEntropyInPieces
 
 IMPLEMENTATIONS = ("auto", *table.CROSS_ENTROPY)
 
@@ -16,26 +17,32 @@ def marked_cross_entropy(
     bias_C: Tensor,
     target_N: Tensor,
     low_N: Tensor,
-    high_N: Tensor,
-    base_NC: Tensor | None = None,
+    base_RC: Tensor,
+    row_N: Tensor,
+    first_N: Tensor,
     *,
     impl: str = "auto",
 ) -> Tensor:
-    """Negative log-likelihood (nats) of classes whose support is ``[low, high)`` in each row.
+    """Negative log-likelihood (nats) of classes, of which those below ``low`` are impossible in a row.
 
-    Both heads of the model are this: dt never decreases, and within a bin the unit never decreases.
+    The unit of a spike is this: within a bin the unit never decreases, and logits start from a table of rates that all
+    spikes of a bin share.
 
     Parameters
     ----------
     h_ND : (rows, features); weight_CD : (classes, features); bias_C : (classes,)
-    target_N, low_N, high_N : (rows,) int64; ``low <= target < high``
-    base_NC : (rows, classes), optional
-        Added to the logits. It and its gradient are as large as the logits, and no implementation
-        avoids them; see ``kernels/README.md`` for why the model stores it.
-    impl : "auto", "eager" or "triton"
-        The fused kernel never stores the logits, skips classes outside the supports, and is
-        deterministic. ``auto`` takes the first row of ``neuroformer.ops.table.CROSS_ENTROPY_AUTO``
-        that fits. Under autocast h and the weight are rounded to its dtype, as in any product.
+    target_N : (rows,) int64, at least ``low``
+    low_N : (rows,) int64; -1: no class is excluded, and ``first`` is not used
+    base_RC : (R, classes)
+        Added to the logits.
+    row_N : (rows,) int64, which row of the base each takes
+    first_N : (rows,)
+        What the class ``low`` has in place of its base.
+    impl : "auto", "eager", "pieces" or "triton"
+        Only "eager" has all logits at once. "pieces" (which a CPU takes) forms gradients on the way, for losses that weigh
+        all rows alike; the fused kernel never stores logits. ``auto`` takes the first row of
+        ``neuroformer.ops.table.CROSS_ENTROPY_AUTO`` that fits. Under autocast h and the weight are rounded to its dtype,
+        as in any product.
 
     Returns
     -------
@@ -46,34 +53,37 @@ def marked_cross_entropy(
     ValueError
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
-    _check(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC)
+    arguments = (h_ND, weight_CD, bias_C, target_N, low_N, base_RC, row_N, first_N)
+    _check(*arguments)
     if torch.is_autocast_enabled(h_ND.device.type) and h_ND.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(h_ND.device.type)
-        h_ND, weight_CD = h_ND.to(dtype), weight_CD.to(dtype)
+        arguments = (h_ND.to(dtype), weight_CD.to(dtype), *arguments[2:])
     if impl == "auto":
-        impl = table.pick_cross_entropy(h_ND, weight_CD)
+        impl = table.pick_cross_entropy(*arguments[:2])
     elif impl not in table.CROSS_ENTROPY:
         raise ValueError(f"cross-entropy impl {impl!r} is unknown; choose one of {', '.join(IMPLEMENTATIONS)}")
-    elif lack := table.lacks_cross_entropy(impl, h_ND, weight_CD):
+    elif lack := table.lacks_cross_entropy(impl, *arguments[:2]):
         raise ValueError(f"cross-entropy impl {impl!r} {lack}; choose another impl or 'auto'")
     if impl == "triton":
         from neuroformer.kernels import cross_entropy  # pyright: ignore[reportMissingImports]
 
-        return cross_entropy.marked_cross_entropy(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC)
-    return reference.marked_cross_entropy(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC)
+        return cross_entropy.marked_cross_entropy(*arguments)
+    if impl == "pieces":
+        loss = CrossEntropyInPieces.apply(*arguments)
+        assert isinstance(loss, Tensor)
+        return loss
+    return reference.marked_cross_entropy(*arguments)
 
 
-def _check(h_ND, weight_CD, bias_C, target_N, low_N, high_N, base_NC) -> None:
+def _check(h_ND, weight_CD, bias_C, target_N, low_N, base_RC, row_N, first_N) -> None:
     if h_ND.shape[1:] != weight_CD.shape[1:] or bias_C.shape != weight_CD.shape[:1]:
         raise ValueError(
             f"cross-entropy shapes disagree: h {tuple(h_ND.shape)}, weight {tuple(weight_CD.shape)}, "
             f"bias {tuple(bias_C.shape)}"
         )
     rows = h_ND.shape[:1]
-    for name, x in (("target", target_N), ("low", low_N), ("high", high_N)):
+    for name, x in (("target", target_N), ("low", low_N), ("row", row_N), ("first", first_N)):
         if x.shape != rows:
             raise ValueError(f"cross-entropy {name} is {tuple(x.shape)} for {rows[0]} rows")
-    if base_NC is not None and base_NC.shape != (rows[0], bias_C.shape[0]):
-        raise ValueError(
-            f"cross-entropy base is {tuple(base_NC.shape)} for {rows[0]} rows and {bias_C.shape[0]} classes"
-        )
+    if base_RC.ndim != 2 or base_RC.shape[1:] != bias_C.shape:
+        raise ValueError(f"cross-entropy base is {tuple(base_RC.shape)} for {bias_C.shape[0]} classes")

@@ -175,19 +175,18 @@ def marked_cross_entropy(
     bias_C: Tensor,
     target_N: Tensor,
     low_N: Tensor,
-    high_N: Tensor,
-    base_NC: Tensor | None = None,
+    base_RC: Tensor,
+    row_N: Tensor,
+    first_N: Tensor,
 ) -> Tensor:
-    """Negative log-likelihood (nats, (N,)) of classes whose support is ``[low, high)`` in each row.
+    """Negative log-likelihood (nats, (N,)) of classes from ``low`` on; -1: of all.
 
-    Logits are ``h @ weight.T + bias (+ base)``; classes outside the support have
-    probability zero, exactly. The target must lie in the support.
+    Logits are ``h @ weight.T + bias + base[row]``, where the class ``low`` itself has ``first`` in place of its base;
+    classes below it have probability zero, exactly. The target must not lie below.
     """
-    exact = torch.float64 if h_ND.dtype == torch.float64 else torch.float32
-    logits_NC = (h_ND @ weight_CD.T + bias_C).to(exact)
-    if base_NC is not None:
-        logits_NC = logits_NC + base_NC
+    exact = torch.promote_types(h_ND.dtype, torch.float32)
     classes = torch.arange(weight_CD.shape[0], device=h_ND.device)
-    outside = (classes < low_N[:, None]) | (classes >= high_N[:, None])
-    logp_NC = logits_NC.masked_fill(outside, float("-inf")).log_softmax(-1)
+    base_NC = torch.where(classes == low_N[:, None], first_N[:, None].to(base_RC.dtype), base_RC.index_select(0, row_N))
+    logits_NC = (h_ND @ weight_CD.T + bias_C).to(exact) + base_NC
+    logp_NC = logits_NC.masked_fill(classes < low_N[:, None], float("-inf")).log_softmax(-1)
     return -logp_NC.gather(1, target_N[:, None]).squeeze(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 ATTENTION = ("eager", "sdpa", "flex", "triton")
-CROSS_ENTROPY = ("eager", "triton")
+CROSS_ENTROPY = ("eager", "pieces", "triton")
 LINEAR = ("torch", "onednn")
 DECODE = ("eager", "sdpa", "triton")
 MAP = ("eager", "padded", "triton")
@@ -35,10 +35,7 @@ ATTENTION_AUTO: Rows = (
     ("eager", None, None),
 )
 
-CROSS_ENTROPY_AUTO: Rows = (
-    ("triton", "cuda", HALF),
-    ("eager", None, None),
-)
+CROSS_ENTROPY_AUTO: Rows = (("triton", "cuda", HALF), ("pieces", None, None))
 
 DECODE_AUTO: Rows = (("triton", "cuda", None), ("sdpa", None, None))
 MAP_AUTO: Rows = (("triton", "cuda", None), ("padded", None, None))

@@ -1,0 +1,294 @@
+"""Spikes as what is observed: the likelihood of a window's counts, bin by bin and unit by unit.
+
+The tokens of a window come ordered by (bin, unit). So the rates of a bin may depend on all spikes of earlier bins, and
+one table of rates, (bins x units) a window, serves all tokens: nothing here is as large as tokens x units but one piece of
+the logits at a time.
+
+Shape suffixes: W windows, T tokens (the first one included), S spikes, B bins of a window, U units, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from neuroformer.config import Config
+from neuroformer.data.batch import Batch
+from neuroformer.data.scales import Normalization
+from neuroformer.model.layers import Linear
+from neuroformer.model.units import UnitRows
+from neuroformer.ops import Ragged, marked_cross_entropy
+
+MIN_LOG_RATE = -16.0
+MOST_UP, MOST_DOWN = 2.0, 4.0  # by which a log rate may move from where its window or its unit puts it
+LEAST_MASS = 1e-7  # expected spikes
+OWN_LAGS = 0.1  # seconds for which a unit's own spike changes its rate, at exact lags
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """At least float32: likelihoods are never summed in 16 bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def bounded(x: Tensor, high: float = MOST_UP, low: float = MOST_DOWN) -> Tensor:
+    """x near zero, never above ``high`` nor below ``-low``.
+
+    What spikes do to a rate must not run away when these spikes are simulated; refractoriness may go further.
+    """
+    return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(-x)) for x > 0: the log-probability of at least one spike where x are expected."""
+    return torch.log(-torch.expm1(-x.clamp_min(1e-30)))
+
+
+@dataclass
+class Cells:
+    """The last spike of each token, and its cell (bin, unit) of the window.
+
+    Attributes
+    ----------
+    row_T : which window
+    tick_T, unit_T : bin and unit of the last spike; 0 and -1 before the first
+    count_T : spikes of its cell so far
+    """
+
+    row_T: Tensor
+    tick_T: Tensor
+    unit_T: Tensor
+    count_T: Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, layout: Ragged) -> Cells:
+        """At every token of a batch."""
+        count_S = cell_counts(batch.current, batch.tick_T, batch.unit_T)
+        has_spike = torch.ones(layout.total, dtype=torch.bool, device=count_S.device)
+        has_spike[layout.first()] = False
+        none = torch.zeros_like(layout.row_T)
+        put = lambda empty, x: empty.masked_scatter(has_spike, x)
+        return cls(layout.row_T, put(none, batch.tick_T), put(none - 1, batch.unit_T), put(none, count_S))
+
+    def __getitem__(self, which: Tensor) -> Cells:
+        return Cells(self.row_T[which], self.tick_T[which], self.unit_T[which], self.count_T[which])
+
+
+def cell_counts(layout: Ragged, tick_S: Tensor, unit_S: Tensor) -> Tensor:
+    """(S,) number of spikes in its cell (window, bin, unit) up to and including each spike."""
+    place = torch.arange(len(tick_S), device=tick_S.device)
+    new = torch.ones_like(tick_S, dtype=torch.bool)
+    row_S = layout.row_T
+    new[1:] = (tick_S[1:] != tick_S[:-1]) | (unit_S[1:] != unit_S[:-1]) | (row_S[1:] != row_S[:-1])
+    first = torch.where(new, place, 0).cummax(0).values if len(place) else place
+    return place - first + 1
+
+
+def again(rate: Tensor, count: Tensor) -> Tensor:
+    """Expected spikes that are left in a cell after ``count`` of them: for small rates, P(k + 1 or more | k or more) is
+    rate / (k + 1)."""
+    return rate / (count + 1)
+
+
+class BinTable:
+    """Expected counts of the units of one bin, given the spikes of earlier bins, in n rows; and the Poisson process that scans
+    the bin unit by unit.
+
+    If counts were Poisson with these rates, what is left to scan would say whether another spike follows in the bin, and the
+    rates of the units that are left which unit fires. Both heads start from these logits and learn the rest.
+    """
+
+    def __init__(self, rate_nU: Tensor):
+        self.rate_nU = rate_nU
+        self.upto_nU = rate_nU.cumsum(1)
+
+    def cell(self, row_T: Tensor, unit_T: Tensor, count_T: Tensor) -> tuple[Tensor, Tensor]:
+        """(T,) expected spikes that are left in a cell, and in the bin up to the cell (included) before any fell."""
+        place = row_T * self.rate_nU.shape[1] + unit_T.clamp_min(0)
+        rate_T = self.rate_nU.flatten().index_select(0, place)
+        return again(rate_T, count_T), self.upto_nU.flatten().index_select(0, place)
+
+    def left(self, row_T: Tensor, unit_T: Tensor, count_T: Tensor) -> Tensor:
+        """(T,) expected spikes that are left to scan of a bin whose last spike was of ``unit`` (-1: none yet)."""
+        all_T = self.upto_nU[:, -1].index_select(0, row_T)
+        again_T, upto_T = self.cell(row_T, unit_T, count_T)
+        return torch.where(unit_T >= 0, all_T - upto_T + again_T, all_T).clamp_min(LEAST_MASS)
+
+    def unit_logits(self) -> Tensor:
+        """(n, U) log-probability that each unit is the next to fire, up to a constant: it fires, and none of those before it
+        does."""
+        return log1mexp(self.rate_nU) - (self.upto_nU - self.rate_nU)
+
+    def again_logit(self, row_T: Tensor, unit_T: Tensor, count_T: Tensor) -> Tensor:
+        """(T,) the same of the last spike's own unit, that it fires once more."""
+        again_T, upto_T = self.cell(row_T, unit_T, count_T)
+        return log1mexp(again_T) + again_T - upto_T
+
+
+class OwnHistory(nn.Module):
+    """What a unit's own spikes do to its log rate at exact lags: refractoriness, bursts.
+
+    Only the first of several spikes in one cell acts, so that a burst does not excite itself without end.
+    """
+
+    def __init__(self, num_units: int, num_lags: int):
+        super().__init__()
+        self.rows = UnitRows(num_units, num_lags, pace=2.5)
+        self.num_lags = num_lags
+
+    def effects(self, size: torch.Size, row_S: Tensor, tick_S: Tensor, unit_S: Tensor, first_S: Tensor):
+        """(N,) places in a flat (W, B, U) table and what is added there by spikes at bins ``tick`` (negative: before the
+        window) on the bins after theirs."""
+        _, num_bins, num_units = size
+        lag_SB = torch.arange(num_bins, device=tick_S.device) - tick_S[:, None]
+        spike, tick = torch.nonzero((lag_SB > 0) & (lag_SB <= self.num_lags) & first_S[:, None]).unbind(1)
+        unit = unit_S.index_select(0, spike)
+        effect = self.rows.weight[unit, lag_SB[spike, tick] - 1]
+        place = (row_S.index_select(0, spike) * num_bins + tick) * num_units + unit
+        return place, effect
+
+    def forward(self, table_WBU: Tensor, row_S: Tensor, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:
+        """``table`` plus the :meth:`effects`."""
+        place, effect = self.effects(table_WBU.shape, row_S, tick_S, unit_S, first_S)
+        return table_WBU.flatten().index_add(0, place, effect.to(table_WBU.dtype)).view_as(table_WBU)
+
+
+class RateReadout(nn.Module):
+    """Log rates (bins x units) of a window from its first state, which sees past, frames and behavior but no current
+    spike, in one product of matrices."""
+
+    def __init__(self, num_units: int, num_bins: int, width: int, unit_rate: Tensor, unit_peak: Tensor):
+        super().__init__()
+        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
+        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.unit = UnitRows(num_units, width, std=0.02)
+        self.bias = UnitRows(num_units)
+        with torch.no_grad():
+            self.bias.weight.copy_(unit_rate.log())
+        # no unit is expected to fire more than it was ever seen to: closed loops would grow beyond all data
+        self.register_buffer("log_peak", unit_peak.log())
+        self.log_peak: Tensor
+
+    def forward(self, first_WD: Tensor) -> Tensor:
+        """(W, B, U), not yet capped."""
+        state_WBD = self.out(F.gelu(self.hidden(first_WD)[:, None] + self.bin)) + first_WD[:, None]
+        return at_least_float32(state_WBD @ self.unit.weight.T) + self.bias.weight
+
+
+@dataclass
+class Observed:
+    """What a network says of the spikes of W windows.
+
+    Attributes
+    ----------
+    dt_nll_T : (T,) nats of each window's next bin after the first token and after every spike (the last: no more)
+    id_nll_S : (S,) nats of each spike's unit
+    log_rate_WBU : log of the expected counts, without any current spike
+    """
+
+    dt_nll_T: Tensor
+    id_nll_S: Tensor
+    log_rate_WBU: Tensor
+
+
+class SpikeObservation(nn.Module):
+    """P(spikes of a window), in the order of its tokens.
+
+    1. Expected counts of every bin and unit from the first state and the terms of the streams; each unit's own spikes
+       before the window change them.
+    2. So do its spikes in earlier bins of the window: the table of rates.
+    3. From each token on, bin by bin: is there another spike in this bin? The log odds start from what is left to scan of
+       it; what the token's state adds is bounded, so that a closed loop does not run away where there were no data. A window
+       ends when no bin has one.
+    4. Which unit: logits start from the table, and the token's state adds to them.
+
+    Parameters
+    ----------
+    config : Config
+    num_units : int
+    normalization : from :func:`neuroformer.data.normalization.fit_normalization`
+    """
+
+    def __init__(self, config: Config, num_units: int, normalization: Normalization):
+        super().__init__()
+        w, width = config.window, config.model.width
+        self.num_bins, self.num_units = round(w.current / w.dt), num_units
+        rate, peak = torch.tensor(normalization.unit_rate), torch.tensor(normalization.unit_peak)
+        self.rates = RateReadout(num_units, self.num_bins, width, rate, peak)
+        self.own = OwnHistory(num_units, max(1, round(min(OWN_LAGS, w.past + w.current) / w.dt)))
+        self.dt = Linear(width, self.num_bins)
+        nn.init.zeros_(self.dt.weight)
+        nn.init.zeros_(self.dt.bias)
+        self.given = nn.Parameter(torch.randn(self.num_bins, width) * 0.1)
+        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.unit, self.bias = UnitRows(num_units, width), UnitRows(num_units)
+        self.register_buffer("unit_rate", rate, persistent=False)
+        self.unit_rate: Tensor
+
+    def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged, terms_WBU: Tensor | float) -> Observed:
+        # 1 expected counts, without any current spike
+        base_WBU, drive_WBU = self.before(batch, h_TD.index_select(0, layout.first()), terms_WBU)
+        log_rate_WBU = self.moved(base_WBU, drive_WBU)
+        # 2 given the spikes of earlier bins
+        cells = Cells.of(batch, layout)
+        is_spike = cells.unit_T >= 0
+        first_S = cells.count_T[is_spike] == 1
+        drive_WBU = self.own(drive_WBU, batch.current.row_T, batch.tick_T, batch.unit_T, first_S)
+        rate_WBU = self.moved(base_WBU, drive_WBU).exp()
+        table, bin_T = BinTable(rate_WBU.flatten(0, 1)), cells.row_T * self.num_bins + cells.tick_T
+        # 3 another spike, or none: the token before each spike predicts it; each window's last token predicts the end
+        before_S = torch.arange(batch.num_spikes, device=h_TD.device) + batch.current.row_T
+        next_T = torch.full_like(cells.tick_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
+        left_TB = rate_WBU.sum(2).index_select(0, cells.row_T)
+        left_TB = left_TB.scatter(1, cells.tick_T[:, None], table.left(bin_T, cells.unit_T, cells.count_T)[:, None])
+        dt_nll_T = -self.dt_log_p(h_TD, left_TB, cells.tick_T).gather(1, next_T[:, None]).squeeze(1)
+        # 4 its unit
+        last, h_SD = cells[before_S], h_TD.index_select(0, before_S)
+        begun_S = (last.tick_T == batch.tick_T) & (last.unit_T >= 0)
+        id_nll_S = marked_cross_entropy(
+            self.unit_state(h_SD, batch.tick_T), self.unit.weight, self.bias.weight, batch.unit_T,
+            low_N=torch.where(begun_S, last.unit_T, -1), base_RC=table.unit_logits(),
+            row_N=batch.current.row_T * self.num_bins + batch.tick_T, first_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
+        )
+        return Observed(dt_nll_T, id_nll_S, log_rate_WBU)
+
+    def before(self, batch: Batch, first_WD: Tensor, terms_WBU: Tensor | float) -> tuple[Tensor, Tensor]:
+        """(W, B, U) log rates from state and streams, and what each unit's own spikes before the window add to them."""
+        base_WBU = self.rates(first_WD) + terms_WBU
+        first_P = cell_counts(batch.past, batch.past_tick_P, batch.past_unit_P) == 1
+        none = torch.zeros_like(base_WBU)
+        return base_WBU, self.own(none, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, first_P)
+
+    def moved(self, base: Tensor, drive: Tensor, unit: Tensor | None = None) -> Tensor:
+        """Log rates, moved by what spikes add to them, within bounds; (..., U), or of one ``unit`` each."""
+        peak = self.rates.log_peak if unit is None else self.rates.log_peak.index_select(0, unit)
+        return (base + bounded(drive)).clamp(min=MIN_LOG_RATE).minimum(peak)
+
+    def dt_log_p(self, h_TD: Tensor, left_TB: Tensor, tick_T: Tensor) -> Tensor:
+        """(T, B + 1) log-probability of the next spike's bin (last: none). From the last spike's bin on, each bin in turn
+        holds another spike or does not; earlier ones cannot."""
+        left_TB = left_TB.clamp_min(LEAST_MASS)
+        odds_TB = log1mexp(left_TB) + left_TB + bounded(at_least_float32(self.dt(h_TD)))
+        earlier = torch.arange(self.num_bins, device=h_TD.device) < tick_T[:, None]
+        one_TB = -F.softplus(-odds_TB).masked_fill(earlier, float("inf"))
+        none_TB = F.softplus(odds_TB).masked_fill(earlier, 0.0).cumsum(1)
+        return torch.cat([one_TB - F.pad(none_TB[:, :-1], (1, 0)), -none_TB[:, -1:]], 1)
+
+    def unit_state(self, h_SD: Tensor, tick_S: Tensor) -> Tensor:
+        """(S, D) features whose product with ``unit`` adds to the logits of the unit."""
+        return self.out(F.gelu(self.hidden(h_SD) + self.given.index_select(0, tick_S))) + h_SD
+
+    def unit_logits(self, h_ND: Tensor, tick_N: Tensor, base_NU: Tensor) -> Tensor:
+        """(N, U) logits of the unit that fires in bin ``tick``; ``base`` from the table's row."""
+        state_ND = self.unit_state(h_ND, tick_N)
+        return at_least_float32(state_ND @ self.unit.weight.T + self.bias.weight) + base_NU
+
+    def null_nll(self, batch: Batch) -> Tensor:
+        """(W,) nats of the null model, homogeneous Poisson units with their training rates, of the binned counts."""
+        log_p = self.unit_rate.log().index_select(0, batch.unit_T)
+        # log k! = the sum of log j over the j-th spikes of a cell
+        log_p = log_p - cell_counts(batch.current, batch.tick_T, batch.unit_T).to(log_p.dtype).log()
+        total = log_p.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_p)
+        return self.num_bins * self.unit_rate.sum() - total

@@ -1,0 +1,125 @@
+"""Streams: what a window may look at. Each gives the same things, so that nobody has to know which is which.
+
+Shape suffixes: W windows, P past spikes, K temporal filters, N samples of a window, L bins of the past, B bins of a window,
+U units, D width, F features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuroformer.config import Config
+from neuroformer.data.batch import Batch
+from neuroformer.data.scales import VariableScale
+from neuroformer.model.attention import Context, packed, prepend
+from neuroformer.model.counts import raised_cosines
+from neuroformer.model.embed import InputEmbedding, SpikeEmbedding
+from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.units import UnitRows
+
+FILTERS = 8  # log-spaced raised cosines over the past
+MOST_KEYS = 256  # past spikes of a window, on average, up to which each is a key of its own
+
+
+@dataclass
+class Encoded:
+    """What a stream gives for a batch.
+
+    Attributes
+    ----------
+    context : what tokens attend to
+    first_WD : what it adds to the first token
+    log_rate_WBU : what it adds to the log rates, as in a generalised linear model
+    """
+
+    context: Context
+    first_WD: Tensor | float = 0.0
+    log_rate_WBU: Tensor | float = 0.0
+
+    def pooled(self) -> Tensor:
+        """(W, D) mean of what tokens attend to, before any of them does."""
+        x_SD, layout, index_W = self.context.x_SD, self.context.layout, self.context.index_W
+        total = x_SD.new_zeros(len(layout), x_SD.shape[1]).index_add(0, layout.row_T, x_SD)
+        mean = total / layout.lengths_B[:, None]
+        return mean if index_W is None else mean.index_select(0, index_W)
+
+
+class PastSpikes(nn.Module):
+    """Spikes before the window.
+
+    Tokens attend to each spike (unit + time), or, where a window's past holds more than ``MOST_KEYS`` of them, to one
+    vector a bin, the sum of its spikes. Attention averages, but a rate is a sum: so sums under temporal filters go into the
+    first token, and from there into the expected counts.
+
+    Parameters
+    ----------
+    embedding : SpikeEmbedding
+        Which the tokens of the window use as well.
+    spikes_per_past : float
+        Expected number in a window's past.
+    """
+
+    def __init__(self, config: Config, embedding: SpikeEmbedding, spikes_per_past: float):
+        super().__init__()
+        width = config.model.width
+        self.embedding = embedding
+        self.num_bins = embedding.past
+        self.by_bin = spikes_per_past > MOST_KEYS
+        self.null = nn.Parameter(torch.zeros(width))
+        self.register_buffer("basis", raised_cosines(FILTERS, self.num_bins), persistent=False)
+        self.basis: Tensor
+        self.summary = Linear(FILTERS * width, width, bias=False)
+        self.dropout = Dropout(config.model.dropout)
+
+    def forward(self, batch: Batch) -> Encoded:
+        table_LD = self.embedding.time_table()
+        missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)  # where the past begins
+        unit_PD = self.embedding.unit(batch.past_unit_P)
+        summed_WLD = self._by_bin(batch, unit_PD)
+        if self.by_bin:
+            exists_WL = torch.arange(self.num_bins, device=unit_PD.device) >= (self.num_bins - batch.available_W)[:, None]
+            x_SD, layout = packed(summed_WLD + table_LD[: self.num_bins], exists_WL)
+        else:
+            x_SD = unit_PD + table_LD.index_select(0, batch.past_tick_P + self.num_bins)
+            x_SD, layout = x_SD if batch.past_weight_P is None else x_SD * batch.past_weight_P[:, None], batch.past
+        context = Context(*prepend(self.dropout(x_SD), layout, self.null + missing_WD))
+        filtered_WKD = torch.einsum("wld,lk->wkd", summed_WLD.flip(1), self.basis)
+        return Encoded(context, self.summary(filtered_WKD.flatten(1)) + missing_WD)
+
+    def _by_bin(self, batch: Batch, unit_PD: Tensor) -> Tensor:
+        """(W, L, D) sums of the spikes of each bin of the past, the oldest first."""
+        place_P = batch.past.row_T * self.num_bins + batch.past_tick_P + self.num_bins
+        weighted_PD = unit_PD if batch.past_weight_P is None else unit_PD * batch.past_weight_P[:, None]
+        flat = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1])
+        return flat.index_add(0, place_P, weighted_PD).unflatten(0, (-1, self.num_bins))
+
+
+class BehaviorGroup(nn.Module):
+    """A group of behavior variables that condition the model: one vector a sample of each variable, and a linear term of
+    the log rates; a bin takes the nearest sample."""
+
+    def __init__(self, config: Config, group: str, num_units: int, num_bins: int, scales: dict[str, VariableScale]):
+        super().__init__()
+        m, variables = config.model, [v for v in config.inputs if v.group == group]
+        self.variables = nn.ModuleDict(
+            {v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, config.window.current) for v in variables}
+        )
+        self.linear = nn.ModuleDict({name: UnitRows(num_units, x.size) for name, x in self.variables.items()})
+        self.null = nn.Parameter(torch.zeros(m.width))
+        self.dropout = Dropout(m.dropout)
+        self.num_bins = num_bins
+
+    def forward(self, batch: Batch) -> Encoded:
+        vectors, exist, log_rate_WBU = [], [], 0.0
+        for name, embed in self.variables.items():
+            x_WND, exists_WN, features_WNF = embed(batch.inputs[name].to(self.null.dtype))
+            vectors.append(x_WND)
+            exist.append(exists_WN)
+            nearest = torch.arange(self.num_bins, device=x_WND.device) * x_WND.shape[1] // self.num_bins
+            log_rate_WBU = log_rate_WBU + (features_WNF @ self.linear[name].weight.T).index_select(1, nearest)
+        x_WND = self.dropout(torch.cat(vectors, 1))
+        null_WD = self.null.expand(batch.num_windows, -1)
+        return Encoded(Context(*prepend(*packed(x_WND, torch.cat(exist, 1)), null_WD)), log_rate_WBU=log_rate_WBU)
