@@ -10,30 +10,30 @@ from torch import Tensor
 
 from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
-from neuroformer.model.heads import at_least_float32
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.state import Output
+from neuroformer.model.network import Neuroformer, Output
+from neuroformer.model.spikes import at_least_float32
 from neuroformer.model.targets import TargetHead
 
 Gather = Callable[[Tensor], tuple[Tensor, int]]
 """The rows of all processes, one after another, with gradient; and where this process's own begin."""
 
 
-def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
-    """The number of items that each term of :func:`loss_terms` is a mean over: spikes, known values, aligned windows.
+OBSERVED = "observed"
 
-    Traces count their known samples. Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of
-    the whole.
+
+def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
+    """The number of items that each term of :func:`loss_terms` is a mean over: ``observed`` spikes or known samples, known
+    values, aligned windows.
+
+    Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of the whole.
     """
-    counts = {"spikes": torch.tensor(batch.num_spikes, device=batch.tick_T.device)}
+    counts = {OBSERVED: model.observation.number(batch).sum()}
     for name, head in model.targets.items():
         assert isinstance(head, TargetHead)
         counts[name] = head.known(batch.targets[name]).sum()
-    if batch.traces is not None:
-        counts["traces"] = torch.isfinite(batch.traces.current_WBU).sum()
     for contrast in model.config.loss.contrast:
         keep = _with_spikes(batch, contrast.pair)
-        num = torch.full_like(counts["spikes"], batch.num_windows) if keep is None else keep.sum()
+        num = torch.full_like(counts[OBSERVED], batch.num_windows) if keep is None else keep.sum()
         counts[contrast_name(contrast)] = num
     return counts
 
@@ -50,9 +50,8 @@ def loss_terms(
     ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
-    log-likelihood per spike, without the factorial. Targets: by
-    :meth:`TargetHead.loss`; missing values are left out. Where traces are modelled, ``traces`` (nats a
-    sample) stands in for all spike terms. ``contrast_*``: symmetric InfoNCE in nats.
+    log-likelihood per spike, without the factorial; ``traces``, nats a sample. Targets: by
+    :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
 
     Parameters
     ----------
@@ -63,22 +62,15 @@ def loss_terms(
         Lets alignment see the windows of all processes.
     """
     totals = denominators(model, batch) if totals is None else totals
-    num_spikes = totals["spikes"].clamp_min(1)
-    terms = {
-        "dt": output.dt_nll_T.sum() / num_spikes,
-        "id": output.id_nll_S.sum() / num_spikes,
-        "rates": poisson_nll(batch, output.log_rate_WBU) / num_spikes,
-    }
-    if output.traces_WBUP is not None and model.traces is not None and batch.traces is not None:
-        nll = model.traces.nll(at_least_float32(output.traces_WBUP), batch.traces.current_WBU)
-        terms = {"traces": nll.sum() / totals["traces"].clamp_min(1)}
+    number = totals[OBSERVED].clamp_min(1)
+    terms = {name: nats / number for name, nats in model.observation.losses(batch, output.observed).items()}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)
         terms[name] = head.loss(at_least_float32(predicted), batch.targets[name], totals[name])
     for i, (contrast, (a, b)) in enumerate(zip(model.config.loss.contrast, output.features, strict=True)):
         same = batch.clips.key_W if batch.clips is not None and "frames" in contrast.pair else None
-        scale = model.contrast_scale[i].exp().clamp(max=100.0)
+        scale = model.alignment.log_scale[i].exp().clamp(max=100.0)
         name = contrast_name(contrast)
         total = info_nce_sum(a, b, scale, same, _with_spikes(batch, contrast.pair), gather)
         terms[name] = total / totals[name].clamp_min(1)
@@ -95,12 +87,6 @@ def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
     weights |= {t.name: t.weight for t in config.targets}
     weights |= {contrast_name(c): c.weight for c in config.loss.contrast}
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-
-
-def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
-    """Summed Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
-    row, tick, unit = batch.current.row_T, batch.tick_T, batch.unit_T
-    return log_rate_WBU.exp().sum() - log_rate_WBU[row, tick, unit].sum()
 
 
 def _with_spikes(batch: Batch, pair: tuple[str, str]) -> Tensor | None:

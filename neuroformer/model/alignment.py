@@ -13,11 +13,12 @@ from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.model.counts import SpikeCounts
 from neuroformer.model.layers import Linear
-from neuroformer.model.streams import FILTERS, Encoded
+from neuroformer.model.streams import Encoded
 from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged
 
 NEURAL = "neural"
+FILTERS = 8  # log-spaced raised cosines, from the past to the window's end
 
 
 class Projection(nn.Module):

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block, Context
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.stepper import Stepper
 from neuroformer.ops import decode_attention
 
-ROOM = 32  # tokens of a window, SOS included, that there is room for at first
+CHANGED = ("h_AD", "cell_A", "base_ABU", "drive_ABU", "mass_AB")  # a step reads or changes them
+ROOM = 32  # tokens of a window, the first one included, that there is room for at first
 
 
 @dataclass
@@ -76,18 +77,17 @@ class FixedStepper(Stepper):
     def __init__(self, model: Neuroformer, batch: Batch, places: Places):
         self.places = places
         places.bound("own", ROOM)
-        device = model.sos.device
+        device = model.device
         self.every = places.put("every", torch.arange(batch.num_windows, device=device))
-        self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, SOS included
+        self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, the first one included
         self.length_A: dict[str, Tensor] = {}  # by stream, how many keys there are
         # ... and how many are read: none by a sequence that is not fed, whose result nobody wants
         self.read_A: dict[str, Tensor] = {"current": self.filled_A + 1}
         super().__init__(model, batch)
         self.time_table = places.put("time", self.time_table)
-        put = lambda name, x: None if x is None else places.put(name, x)
-        self.h_AD, self.cell_A = places.put("h", self.h_AD), places.put("cell", self.cell_A)
-        self.log_rate_ABU = places.put("log_rate", self.log_rate_ABU)
-        self.drive_ABU, self.within_ABU = put("drive", self.drive_ABU), put("within", self.within_ABU)
+        for name in CHANGED:
+            setattr(self, name, places.put(name, getattr(self, name)))
+        self.fed_A = torch.ones_like(self.filled_A, dtype=torch.bool)
         self.filled_A.add_(1)
 
     def keep(self, which: Tensor) -> None:
@@ -95,19 +95,20 @@ class FixedStepper(Stepper):
 
     def feed_some(self, tick: Tensor, unit: Tensor, fed_A: Tensor) -> None:
         """Append one spike to the sequences ``fed_A`` (A, bool); the others stay as they are."""
-        held = {name: getattr(self, name) for name in ("h_AD", "cell_A", "within_ABU")}
         for name, length_A in (*self.length_A.items(), ("current", self.filled_A + 1)):
             self.read_A[name] = torch.where(fed_A, length_A, 0)
+        cell_A, h_AD, self.fed_A = self.cell_A, self.h_AD, fed_A
         self.feed(tick, unit)
-        for name, place in held.items():
-            if place is not None:
-                fed = fed_A.view(-1, *[1] * (place.dim() - 1))
-                setattr(self, name, place.copy_(torch.where(fed, getattr(self, name), place)))
+        self.cell_A = cell_A.copy_(torch.where(fed_A, self.cell_A, cell_A))
+        self.h_AD = h_AD.copy_(torch.where(fed_A[:, None], self.h_AD, h_AD))
         self.filled_A.add_(fed_A)
+
+    def _act(self, tick: Tensor, unit: Tensor, acts_A: Tensor) -> None:
+        super()._act(tick, unit, acts_A & self.fed_A)
 
     @property
     def room(self) -> int:
-        """Tokens of a window, SOS included, that fit."""
+        """Tokens of a window, the first one included, that fit."""
         return self.places.bounds["own"]
 
     def grow(self) -> None:

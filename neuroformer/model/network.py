@@ -19,8 +19,9 @@ from neuroformer.model.embed import SpikeEmbedding
 from neuroformer.model.frames import FrameStream
 from neuroformer.model.layers import Dropout
 from neuroformer.model.spikes import Observed, SpikeObservation
-from neuroformer.model.streams import BehaviorGroup, Encoded, PastSpikes
+from neuroformer.model.streams import BehaviorGroup, Encoded, PastSpikes, PastTraces
 from neuroformer.model.targets import TargetHead
+from neuroformer.model.traces import ObservedTraces, TraceObservation, TraceScaling
 from neuroformer.ops import Ragged
 
 
@@ -30,22 +31,22 @@ class Output:
 
     Attributes
     ----------
-    observed : the likelihood of the windows, and their expected counts
+    observed : the likelihood of the windows: of their spikes, or of the samples of their traces
     targets : by variable, (W, values, R) raw outputs of its head
     features : both sides of every alignment, (W, shared width) each
     """
 
-    observed: Observed
+    observed: Observed | ObservedTraces
     targets: dict[str, Tensor] = field(default_factory=dict)
     features: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class Neuroformer(nn.Module):
-    """P(spikes of a window | past, frames, behavior), spike by spike.
+    """P(spikes of a window | past, frames, behavior), spike by spike; or, of traces, sample by sample.
 
     1. Streams: past spikes, frames and groups of behavior variables are encoded. Each gives what tokens attend to, what it
        adds to the first token, and what it adds to the log rates.
-    2. Tokens: the first one, then the window's own spikes (unit + time).
+    2. Tokens: the first one, then the window's own spikes (unit + time); of traces the first one only.
     3. Fusion: blocks of causal self-attention over the tokens and of attention to one stream each, in the configuration's
        order. Queries are few and keys are many.
     4. Observation: expected counts from the first token, then the next spike's bin and unit from each token.
@@ -66,41 +67,67 @@ class Neuroformer(nn.Module):
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
         self.embedding = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
         self.first = nn.Parameter(torch.randn(m.width) * 0.1)
-        self.streams = nn.ModuleDict(self._streams(normalization))
+        self.streams, self.observation = nn.ModuleDict(), self._observe(normalization)
+        for group in config.input_groups:
+            self.streams[group] = BehaviorGroup(config, group, num_units, self.num_bins, normalization.inputs)
         self.blocks = nn.ModuleList(Block(a, m.width, m.heads, m.mlp_ratio, m.dropout) for a in block_plan(config))
         self.norm = nn.LayerNorm(m.width)
-        self.observation = SpikeObservation(config, num_units, normalization)
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(config, t, normalization.targets[t.name], num_units) for t in config.targets}
         )
         self.alignment = Alignment(config, num_units)
         self.dropout = Dropout(m.dropout)
 
-    def _streams(self, normalization: Normalization) -> dict[str, nn.Module]:
+    def _observe(self, normalization: Normalization) -> SpikeObservation | TraceObservation:
+        """Streams of the past and of frames, and what is observed."""
         config, num_units = self.config, self.num_units
-        streams: dict[str, nn.Module] = {}
-        if self.past_bins:
-            spikes = sum(normalization.unit_rate) * self.past_bins
-            streams["past"] = PastSpikes(config, self.embedding, spikes)
+        if normalization.traces is not None:
+            scaling = TraceScaling(config.traces.likelihood, normalization.traces)
+            self.streams["past"] = PastTraces(config, self.embedding, scaling)
+            observation = TraceObservation(config, normalization.traces, scaling)
+        else:
+            if self.past_bins:
+                spikes = sum(normalization.unit_rate) * self.past_bins
+                self.streams["past"] = PastSpikes(config, self.embedding, spikes)
+            observation = SpikeObservation(config, num_units, normalization)
         if normalization.frames is not None:
-            streams["frames"] = FrameStream(config, num_units, normalization.frames)
-        for group in config.input_groups:
-            streams[group] = BehaviorGroup(config, group, num_units, self.num_bins, normalization.inputs)
-        return streams
+            self.streams["frames"] = FrameStream(config, num_units, normalization.frames)
+        return observation
 
     def forward(self, batch: Batch) -> Output:
-        # 1 streams: what a window may look at
-        encoded = self.encode(batch)
-        # 2 tokens: the first one, then the window's own spikes
-        x_TD, layout = self.tokens(batch, encoded)
-        # 3 fusion
-        h_TD = self.fuse(x_TD, layout, encoded)
+        # 1 streams, 2 tokens, 3 fusion
+        encoded, h_TD, layout = self.states(batch)
         # 4 likelihood of the window
         observed = self.observation(batch, h_TD, layout, self.terms(encoded))
         # 5 behavior
         targets = {name: head(batch, h_TD, layout) for name, head in self.targets.items()}
         # 6 alignment
         return Output(observed, targets, self.alignment(batch, encoded))
+
+    def states(self, batch: Batch) -> tuple[dict[str, Encoded], Tensor, Ragged]:
+        """What streams give, (T, D) fused states of the first token and the spikes, and their layout."""
+        # 1 streams: what a window may look at
+        encoded = self.encode(batch)
+        # 2 tokens: the first one, then the window's own spikes
+        x_TD, layout = self.tokens(batch, encoded)
+        # 3 fusion
+        return encoded, self.fuse(x_TD, layout, encoded), layout
+
+    def expected(self, batch: Batch) -> Tensor:
+        """(W, B, U) log of the expected counts, without any current spike; of traces, parameters (W, B, U, P)."""
+        encoded, first_WD = self.first_state(batch)
+        found = self.observation.expected(batch, first_WD, self.terms(encoded))
+        return found.parameters_WBUP if isinstance(found, ObservedTraces) else found
+
+    def first_state(self, batch: Batch) -> tuple[dict[str, Encoded], Tensor]:
+        """What streams give, and the (W, D) fused state of the first token, which sees no current spike."""
+        encoded = self.encode(batch)
+        alone = Ragged.from_lengths(torch.ones(batch.num_windows, dtype=torch.int64, device=self.device))
+        return encoded, self.fuse(self.dropout(self.first_token(batch, encoded)), alone, encoded)
+
+    @property
+    def device(self) -> torch.device:
+        return self.first.device
 
     def encode(self, batch: Batch) -> dict[str, Encoded]:
         """Everything that does not depend on the window's own spikes."""

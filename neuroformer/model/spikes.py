@@ -138,21 +138,28 @@ class OwnHistory(nn.Module):
         self.rows = UnitRows(num_units, num_lags, pace=2.5)
         self.num_lags = num_lags
 
-    def effects(self, size: torch.Size, row_S: Tensor, tick_S: Tensor, unit_S: Tensor, first_S: Tensor):
-        """(N,) places in a flat (W, B, U) table and what is added there by spikes at bins ``tick`` (negative: before the
-        window) on the bins after theirs."""
+    def effects(self, size: torch.Size, row_S: Tensor, tick_S: Tensor, unit_S: Tensor) -> tuple[Tensor, Tensor]:
+        """(S, B) places in a flat (W, B, U) table, and what spikes at bins ``tick`` (negative: before the window) add
+        there; 0 in bins that are not after theirs, or too far."""
         _, num_bins, num_units = size
-        lag_SB = torch.arange(num_bins, device=tick_S.device) - tick_S[:, None]
-        spike, tick = torch.nonzero((lag_SB > 0) & (lag_SB <= self.num_lags) & first_S[:, None]).unbind(1)
-        unit = unit_S.index_select(0, spike)
-        effect = self.rows.weight[unit, lag_SB[spike, tick] - 1]
-        place = (row_S.index_select(0, spike) * num_bins + tick) * num_units + unit
-        return place, effect
+        bins = torch.arange(num_bins, device=tick_S.device)
+        lag_SB = bins - tick_S[:, None]
+        acts_SB = (lag_SB > 0) & (lag_SB <= self.num_lags)
+        effect_SB = self.rows.weight[unit_S[:, None], (lag_SB - 1).clamp(0, self.num_lags - 1)] * acts_SB
+        return (row_S[:, None] * num_bins + bins) * num_units + unit_S[:, None], effect_SB
 
-    def forward(self, table_WBU: Tensor, row_S: Tensor, tick_S: Tensor, unit_S: Tensor, first_S: Tensor) -> Tensor:
-        """``table`` plus the :meth:`effects`."""
-        place, effect = self.effects(table_WBU.shape, row_S, tick_S, unit_S, first_S)
-        return table_WBU.flatten().index_add(0, place, effect.to(table_WBU.dtype)).view_as(table_WBU)
+    def forward(
+        self, table_WBU: Tensor, layout: Ragged, tick_S: Tensor, unit_S: Tensor, weight_S: Tensor | None = None
+    ) -> Tensor:
+        """``table`` plus the :meth:`effects` of spikes; ``weight`` scales each, where gradients with respect to it are
+        taken."""
+        acts_S = (cell_counts(layout, tick_S, unit_S) == 1) & (tick_S >= -self.num_lags)
+        near = torch.nonzero(acts_S).squeeze(1)
+        row, tick, unit = (x.index_select(0, near) for x in (layout.row_T, tick_S, unit_S))
+        place, effect = self.effects(table_WBU.shape, row, tick, unit)
+        effect = effect if weight_S is None else effect * weight_S.index_select(0, near)[:, None]
+        changed = table_WBU.flatten().index_add(0, place.flatten(), effect.flatten().to(table_WBU.dtype))
+        return changed.view_as(table_WBU)
 
 
 class RateReadout(nn.Module):
@@ -233,9 +240,7 @@ class SpikeObservation(nn.Module):
         log_rate_WBU = self.moved(base_WBU, drive_WBU)
         # 2 given the spikes of earlier bins
         cells = Cells.of(batch, layout)
-        is_spike = cells.unit_T >= 0
-        first_S = cells.count_T[is_spike] == 1
-        drive_WBU = self.own(drive_WBU, batch.current.row_T, batch.tick_T, batch.unit_T, first_S)
+        drive_WBU = self.own(drive_WBU, batch.current, batch.tick_T, batch.unit_T)
         rate_WBU = self.moved(base_WBU, drive_WBU).exp()
         table, bin_T = BinTable(rate_WBU.flatten(0, 1)), cells.row_T * self.num_bins + cells.tick_T
         # 3 another spike, or none: the token before each spike predicts it; each window's last token predicts the end
@@ -257,9 +262,8 @@ class SpikeObservation(nn.Module):
     def before(self, batch: Batch, first_WD: Tensor, terms_WBU: Tensor | float) -> tuple[Tensor, Tensor]:
         """(W, B, U) log rates from state and streams, and what each unit's own spikes before the window add to them."""
         base_WBU = self.rates(first_WD) + terms_WBU
-        first_P = cell_counts(batch.past, batch.past_tick_P, batch.past_unit_P) == 1
         none = torch.zeros_like(base_WBU)
-        return base_WBU, self.own(none, batch.past.row_T, batch.past_tick_P, batch.past_unit_P, first_P)
+        return base_WBU, self.own(none, batch.past, batch.past_tick_P, batch.past_unit_P, batch.past_weight_P)
 
     def moved(self, base: Tensor, drive: Tensor, unit: Tensor | None = None) -> Tensor:
         """Log rates, moved by what spikes add to them, within bounds; (..., U), or of one ``unit`` each."""
@@ -285,10 +289,55 @@ class SpikeObservation(nn.Module):
         state_ND = self.unit_state(h_ND, tick_N)
         return at_least_float32(state_ND @ self.unit.weight.T + self.bias.weight) + base_NU
 
+    def expected(self, batch: Batch, first_WD: Tensor, terms_WBU: Tensor | float) -> Tensor:
+        """(W, B, U) log of the expected counts, without any current spike."""
+        return self.moved(*self.before(batch, first_WD, terms_WBU))
+
+    # -- what losses and scores ask of any observation -----------------------------------------------------------
+
+    def number(self, batch: Batch) -> Tensor:
+        """(W,) spikes of each window, by which nats are divided."""
+        return batch.current.lengths_B
+
+    def losses(self, batch: Batch, observed: Observed) -> dict[str, Tensor]:
+        """Summed nats: ``dt`` and ``id`` of the tokens, and ``rates`` of the expected counts as a Poisson model, without
+        the factorial."""
+        return {
+            "dt": observed.dt_nll_T.sum(),
+            "id": observed.id_nll_S.sum(),
+            "rates": poisson_nll(batch, observed.log_rate_WBU).sum(),
+        }
+
+    def nll(self, batch: Batch, observed: Observed) -> Tensor:
+        """(W,) nats of each window's counts: tokens are in order, so that one sequence of them stands for one table of
+        counts."""
+        nll_W = observed.dt_nll_T.new_zeros(batch.num_windows, dtype=torch.float64)
+        row_T = batch.current.row_T
+        row_first = torch.arange(batch.num_windows, device=row_T.device)
+        tokens = torch.sort(torch.cat([row_first, row_T])).values
+        nll_W = nll_W.index_add(0, tokens, observed.dt_nll_T.double())
+        return nll_W.index_add(0, row_T, observed.id_nll_S.double())
+
+    def rates_nll(self, batch: Batch, observed: Observed) -> Tensor:
+        """(W,) nats of the expected counts as a Poisson model."""
+        return poisson_nll(batch, observed.log_rate_WBU.double()) + self._log_factorials(batch)
+
     def null_nll(self, batch: Batch) -> Tensor:
-        """(W,) nats of the null model, homogeneous Poisson units with their training rates, of the binned counts."""
-        log_p = self.unit_rate.log().index_select(0, batch.unit_T)
-        # log k! = the sum of log j over the j-th spikes of a cell
-        log_p = log_p - cell_counts(batch.current, batch.tick_T, batch.unit_T).to(log_p.dtype).log()
+        """(W,) nats of the null model, homogeneous Poisson units with their training rates."""
+        rate = self.unit_rate.double()
+        log_p = rate.log().index_select(0, batch.unit_T)
         total = log_p.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_p)
-        return self.num_bins * self.unit_rate.sum() - total
+        return self.num_bins * rate.sum() - total + self._log_factorials(batch)
+
+    @staticmethod
+    def _log_factorials(batch: Batch) -> Tensor:
+        """(W,) sum of log k! over the cells of each window: that of log j over the j-th spikes of a cell."""
+        log_j = cell_counts(batch.current, batch.tick_T, batch.unit_T).double().log()
+        return log_j.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_j)
+
+
+def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
+    """(W,) Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
+    row = batch.current.row_T
+    hit = log_rate_WBU[row, batch.tick_T, batch.unit_T]
+    return log_rate_WBU.exp().sum((1, 2)).index_add(0, row, -hit)

@@ -16,7 +16,7 @@ from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block, Context
 from neuroformer.model.layers import Linear
 from neuroformer.model.network import Neuroformer
-from neuroformer.model.spikes import BinTable
+from neuroformer.model.spikes import BinTable, SpikeObservation
 from neuroformer.ops import linear
 
 
@@ -43,14 +43,15 @@ class Stepper:
         self.own: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values
         self.length = 0  # so many tokens of them are filled
         self.cross = [
-            None if block.attend == "current" else self._keys(block, encoded[block.attend].context)
-            for block in self.blocks
+            None if block.attend == "current" else self._keys(i, block, encoded[block.attend].context)
+            for i, block in enumerate(self.blocks)
         ]
         self.h_AD = self._advance(first_WD)
-        observation = model.observation
-        self.base_ABU, self.drive_ABU = observation.before(batch, self.h_AD, model.terms(encoded))
-        self.log_rate_WBU = observation.moved(self.base_ABU, self.drive_ABU)
-        self.mass_AB = self.log_rate_WBU.exp().sum(2)  # expected spikes of each bin, given those of earlier bins
+        assert isinstance(model.observation, SpikeObservation)
+        self.observation = model.observation
+        self.base_ABU, self.drive_ABU = self.observation.before(batch, self.h_AD, model.terms(encoded))
+        self.base_ABU = self.base_ABU.contiguous()
+        self.mass_AB = self.observation.moved(self.base_ABU, self.drive_ABU).exp().sum(2)  # expected spikes of each bin, given those of earlier bins
         self.cell_A = torch.full_like(self.rows, -1)  # of the last spike
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
@@ -62,7 +63,7 @@ class Stepper:
     def rates(self, which: Tensor, tick: Tensor) -> Tensor:
         """(n, U) expected counts of one bin of each sequence, given the spikes of earlier bins."""
         base, drive = self.base_ABU[which, tick], self.drive_ABU[which, tick]
-        return self.model.observation.moved(base, drive).exp()
+        return self.observation.moved(base, drive).exp()
 
     def keep(self, which: Tensor) -> None:
         """Keep only the active sequences ``which``."""
@@ -77,17 +78,18 @@ class Stepper:
         self.cell_A = cell
         self.h_AD = self._advance(self.model.embedding(tick, unit, self.time_table))
 
-    def _act(self, tick: Tensor, unit: Tensor, first: Tensor) -> None:
+    def _act(self, tick: Tensor, unit: Tensor, acts_A: Tensor) -> None:
         """Change what later bins expect of the units that fired: single cells of the table, and the sums over units."""
-        observation, size = self.model.observation, self.base_ABU.shape
-        place, effect = observation.own.effects(size, torch.arange(len(tick), device=tick.device), tick, unit, first)
+        observation, size = self.observation, self.base_ABU.shape
+        row = torch.arange(len(tick), device=tick.device)
+        place_AB, effect_AB = observation.own.effects(size, row, tick, unit)
+        place, effect = place_AB.flatten(), (effect_AB * acts_A[:, None]).flatten()
         base, drive = self.base_ABU.flatten().index_select(0, place), self.drive_ABU.flatten()
         before = drive.index_select(0, place)
         after = before + effect
         drive.index_copy_(0, place, after)
-        unit_of_place = place % size[2]
-        change = observation.moved(base, after, unit_of_place).exp() - observation.moved(base, before, unit_of_place).exp()
-        self.mass_AB.flatten().index_add_(0, place // size[2], change)
+        rates = lambda x: observation.moved(base, x, place % size[2]).exp()
+        self.mass_AB.flatten().index_add_(0, place // size[2], rates(after) - rates(before))
 
     def _advance(self, x_AD: Tensor) -> Tensor:
         for i, (block, keys) in enumerate(zip(self.weights, self.cross, strict=True)):
@@ -103,7 +105,7 @@ class Stepper:
         self.length += 1
         return self.model.norm(x_AD)
 
-    def _keys(self, block: Block, context: Context) -> Keys:
+    def _keys(self, place: int, block: Block, context: Context) -> Keys:
         """What a block reads of a stream."""
         k, v = (context.layout.pad(x) for x in block.keys_values(context))
         full = context.layout.total == len(context.layout) * context.layout.max_length
@@ -143,7 +145,7 @@ class Next:
     """What follows the last spike (tick, unit) of n sequences, the ``count``-th of its cell."""
 
     def __init__(self, stepper: Stepper, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor):
-        self.stepper, self.which, self.observation = stepper, which, stepper.model.observation
+        self.stepper, self.which, self.observation = stepper, which, stepper.observation
         self.tick, self.unit, self.count = tick, unit, count
         self.h_nD = stepper.h_AD[which]
         self.each = torch.arange(len(which), device=which.device)

@@ -15,12 +15,11 @@ from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.data.scales import VariableScale
 from neuroformer.model.attention import Context, packed, prepend
-from neuroformer.model.counts import raised_cosines
 from neuroformer.model.embed import InputEmbedding, SpikeEmbedding
 from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.traces import TraceScaling
 from neuroformer.model.units import UnitRows
 
-FILTERS = 8  # log-spaced raised cosines over the past
 MOST_KEYS = 256  # past spikes of a window, on average, up to which each is a key of its own
 
 
@@ -51,8 +50,7 @@ class PastSpikes(nn.Module):
     """Spikes before the window.
 
     Tokens attend to each spike (unit + time), or, where a window's past holds more than ``MOST_KEYS`` of them, to one
-    vector a bin, the sum of its spikes. Attention averages, but a rate is a sum: so sums under temporal filters go into the
-    first token, and from there into the expected counts.
+    vector a bin, the sum of its spikes.
 
     Parameters
     ----------
@@ -69,32 +67,48 @@ class PastSpikes(nn.Module):
         self.num_bins = embedding.past
         self.by_bin = spikes_per_past > MOST_KEYS
         self.null = nn.Parameter(torch.zeros(width))
-        self.register_buffer("basis", raised_cosines(FILTERS, self.num_bins), persistent=False)
-        self.basis: Tensor
-        self.summary = Linear(FILTERS * width, width, bias=False)
         self.dropout = Dropout(config.model.dropout)
 
     def forward(self, batch: Batch) -> Encoded:
         table_LD = self.embedding.time_table()
         missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)  # where the past begins
         unit_PD = self.embedding.unit(batch.past_unit_P)
-        summed_WLD = self._by_bin(batch, unit_PD)
+        weight_P = batch.past_weight_P
         if self.by_bin:
-            exists_WL = torch.arange(self.num_bins, device=unit_PD.device) >= (self.num_bins - batch.available_W)[:, None]
-            x_SD, layout = packed(summed_WLD + table_LD[: self.num_bins], exists_WL)
+            unit_PD = unit_PD if weight_P is None else unit_PD * weight_P[:, None]
+            place_P = batch.past.row_T * self.num_bins + batch.past_tick_P + self.num_bins
+            summed = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1]).index_add(0, place_P, unit_PD)
+            x_WLD = summed.unflatten(0, (-1, self.num_bins)) + table_LD[: self.num_bins]
+            x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
         else:
             x_SD = unit_PD + table_LD.index_select(0, batch.past_tick_P + self.num_bins)
-            x_SD, layout = x_SD if batch.past_weight_P is None else x_SD * batch.past_weight_P[:, None], batch.past
-        context = Context(*prepend(self.dropout(x_SD), layout, self.null + missing_WD))
-        filtered_WKD = torch.einsum("wld,lk->wkd", summed_WLD.flip(1), self.basis)
-        return Encoded(context, self.summary(filtered_WKD.flatten(1)) + missing_WD)
+            x_SD, layout = x_SD if weight_P is None else x_SD * weight_P[:, None], batch.past
+        return Encoded(Context(*prepend(self.dropout(x_SD), layout, self.null + missing_WD)), missing_WD)
 
-    def _by_bin(self, batch: Batch, unit_PD: Tensor) -> Tensor:
-        """(W, L, D) sums of the spikes of each bin of the past, the oldest first."""
-        place_P = batch.past.row_T * self.num_bins + batch.past_tick_P + self.num_bins
-        weighted_PD = unit_PD if batch.past_weight_P is None else unit_PD * batch.past_weight_P[:, None]
-        flat = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1])
-        return flat.index_add(0, place_P, weighted_PD).unflatten(0, (-1, self.num_bins))
+
+class PastTraces(nn.Module):
+    """Samples of continuous activity before the window: one vector a bin, of all units' samples in units of their scale."""
+
+    def __init__(self, config: Config, embedding: SpikeEmbedding, scale: TraceScaling):
+        super().__init__()
+        width, num_units = config.model.width, len(scale.level)
+        self.scale, self.embedding, self.num_bins = scale, embedding, embedding.past
+        self.unit = UnitRows(num_units, width, std=num_units**-0.5)
+        self.null = nn.Parameter(torch.zeros(width))
+        self.dropout = Dropout(config.model.dropout)
+
+    def forward(self, batch: Batch) -> Encoded:
+        assert batch.traces is not None
+        table_LD = self.embedding.time_table()
+        missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)
+        x_WLD = self.scale(batch.traces.past_WLU) @ self.unit.weight + table_LD[: self.num_bins]
+        x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
+        return Encoded(Context(*prepend(self.dropout(x_SD), layout, self.null + missing_WD)), missing_WD)
+
+
+def past_exists(batch: Batch, num_bins: int) -> Tensor:
+    """(W, L) which bins of the past lie in the segment; the oldest first."""
+    return torch.arange(num_bins, device=batch.available_W.device) >= (num_bins - batch.available_W)[:, None]
 
 
 class BehaviorGroup(nn.Module):

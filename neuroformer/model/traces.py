@@ -1,92 +1,117 @@
-"""Continuous activity as the target: a likelihood of every sample, given the samples before the window.
+"""Continuous activity as what is observed: a likelihood of every sample, given the samples before the window.
 
-Shape suffixes: W windows, L past bins, B bins of a window, U units, D width, P parameters of a sample, K filters.
+Shape suffixes: W windows, L past bins, B bins of a window, U units, D width, P parameters of a sample.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroformer.config import Config
-from neuroformer.model.intensity import bounded
+from neuroformer.data.batch import Batch
+from neuroformer.data.scales import TraceScale
 from neuroformer.model.layers import Linear
+from neuroformer.model.spikes import at_least_float32, bounded
+from neuroformer.model.units import UnitRows
+from neuroformer.ops import Ragged
 
-_SHARED = 4  # filters under which all units' past is summed for each other
-_LIMIT = 6.0  # no parameter moves further from the marginal, in units of its scale
+LIMIT = 6.0  # no parameter moves further from the marginal, in units of its scale
 
 
-class TraceHead(nn.Module):
-    """The distribution of every sample of a window.
+class TraceScaling(nn.Module):
+    """Samples in units of each unit's scale, zero where there is none."""
 
-    Samples of a window are independent given what came before it (with one bin a window that is a full
-    autoregression). Each parameter is the training marginal's, plus the unit's own past at exact lags, the
-    filtered past of all units through a low rank, and the state that has seen frames and behavior. All three start at
-    zero, so an untrained head equals the marginal, the null model of bits/sample.
+    def __init__(self, likelihood: str, scale: TraceScale):
+        super().__init__()
+        self.likelihood = likelihood
+        gaussian = likelihood == "gaussian"
+        self.register_buffer("mean", torch.tensor(scale.mean), persistent=False)
+        self.register_buffer("level", torch.tensor(scale.std if gaussian else scale.level), persistent=False)
+        self.mean: Tensor
+        self.level: Tensor
+
+    def forward(self, values_WLU: Tensor) -> Tensor:
+        """(W, L, U)."""
+        if self.likelihood == "gaussian":
+            z = (values_WLU - self.mean) / self.level
+        else:
+            z = torch.log1p(values_WLU / self.level)
+        return torch.nan_to_num(z.to(self.level.dtype))
+
+
+@dataclass
+class ObservedTraces:
+    """What a network says of the samples of W windows.
+
+    Attributes
+    ----------
+    parameters_WBUP : of the distribution of every sample
+    """
+
+    parameters_WBUP: Tensor
+
+
+class TraceObservation(nn.Module):
+    """P(samples of a window).
+
+    Samples of a window are independent given what came before it (with one bin a window that is a full autoregression).
+    Each parameter is the training marginal's, moved by the unit's own past at exact lags and by the first state, which has
+    seen the past of all units, frames and behavior. Both start at zero, so that an untrained model equals the marginal, the
+    null model of bits/sample.
 
     - ``gaussian``: mean and log standard deviation.
     - ``gamma``: zero-inflated gamma for deconvolved activity (Wei, Zhou, Grosenick, Paninski et al., "A
-      zero-inflated gamma model for deconvolved calcium imaging traces", 2020): logit of the chance to be above
-      zero, log mean and log shape of what is above it.
+      zero-inflated gamma model for deconvolved calcium imaging traces", 2020): log mean and log shape of what is above
+      zero, and the logit of the chance to be above it.
+
+    Parameters
+    ----------
+    config : Config
+    scale : TraceScale
+        Each unit's marginal, from the normalisation.
+    scaling : TraceScaling
+        Which the stream of past samples uses as well.
     """
 
-    def __init__(self, config: Config, num_units: int, scale: dict[str, Any]):
+    def __init__(self, config: Config, scale: TraceScale, scaling: TraceScaling):
         super().__init__()
-        m, w = config.model, config.window
-        self.likelihood = config.traces.likelihood
-        self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
-        of = lambda name: torch.tensor(scale[name], dtype=torch.float32)
+        width, w = config.model.width, config.window
+        self.likelihood, self.scale = config.traces.likelihood, scaling
+        num_bins, past_bins, num_units = round(w.current / w.dt), round(w.past / w.dt), len(scale.mean)
+        of = lambda x: torch.tensor(x, dtype=torch.float32)
         if self.likelihood == "gaussian":
-            marginal = [of("mean"), of("std").log()]
-            self.register_buffer("unit_scale", of("std"))
+            marginal = [of(scale.mean), of(scale.std).log()]
         else:
-            marginal = [torch.logit(of("share")), of("level").log(), of("shape").log()]
-            self.register_buffer("unit_scale", of("level"))
-        self.register_buffer("marginal_UP", torch.stack(marginal, 1))
-        self.register_buffer("mean", of("mean"))
-        self.unit_scale: Tensor
+            marginal = [of(scale.level).log(), of(scale.shape).log(), torch.logit(of(scale.share))]
+        self.register_buffer("marginal_UP", torch.stack(marginal, 1), persistent=False)
         self.marginal_UP: Tensor
-        self.mean: Tensor
-        size = len(marginal)
-        self.own = nn.Parameter(torch.zeros(size, self.num_bins, self.past_bins, num_units))
-        self.filters = nn.Parameter(torch.randn(self.past_bins, _SHARED) / max(self.past_bins, 1) ** 0.5)
-        self.source = Linear(_SHARED * num_units, m.history_rank, bias=False)
-        self.shared = nn.Parameter(torch.zeros(m.history_rank, size, self.num_bins, num_units))
-        self.summary_weight = Linear(_SHARED * num_units, m.width, bias=False)
-        self.bin = nn.Parameter(torch.randn(self.num_bins, m.width) * 0.1)
-        self.hidden = Linear(m.width, m.width)
-        self.unit = nn.Parameter(torch.zeros(size, num_units, m.width))
+        self.own = UnitRows(num_units, len(marginal), num_bins, past_bins)
+        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
+        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.unit = UnitRows(num_units, len(marginal), width)
 
-    def _seen(self, past_WLU: Tensor) -> Tensor:
-        """(W, L, U) past in units of each unit's scale, zero where there is none."""
-        if self.likelihood == "gaussian":
-            z = (past_WLU - self.mean) / self.unit_scale
-        else:
-            z = torch.log1p(past_WLU / self.unit_scale)
-        return torch.nan_to_num(z.to(self.own.dtype))
+    def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged, terms_WBU: Tensor | float) -> ObservedTraces:
+        return self.expected(batch, h_TD.index_select(0, layout.first()), terms_WBU)
 
-    def _filtered(self, past_WLU: Tensor) -> Tensor:
-        return torch.einsum("wlu,lk->wku", self._seen(past_WLU), self.filters).flatten(1)
-
-    def summary(self, past_WLU: Tensor) -> Tensor:
-        """(W, D) summary of the past, for the state that attends to frames and behavior."""
-        return self.summary_weight(self._filtered(past_WLU))
-
-    def forward(self, past_WLU: Tensor, state_WD: Tensor) -> Tensor:
-        """(W, B, U, P) parameters of every sample."""
-        own = torch.einsum("wlu,pblu->wbup", self._seen(past_WLU), self.own)
-        shared = torch.einsum("wr,rpbu->wbup", self.source(self._filtered(past_WLU)), self.shared)
-        hidden = F.gelu(self.hidden(state_WD)[:, None] + self.bin)
-        moved = bounded(own + shared + torch.einsum("wbd,pud->wbup", hidden, self.unit), _LIMIT)
+    def expected(self, batch: Batch, first_WD: Tensor, terms_WBU: Tensor | float) -> ObservedTraces:
+        """The distributions, from the first states."""
+        assert batch.traces is not None
+        own = torch.einsum("wlu,upbl->wbup", self.scale(batch.traces.past_WLU), self.own.weight)
+        state_WBD = self.out(F.gelu(self.hidden(first_WD)[:, None] + self.bin)) + first_WD[:, None]
+        moved = own + torch.einsum("wbd,upd->wbup", state_WBD, self.unit.weight)
+        level = torch.zeros_like(self.marginal_UP[0])
+        level[0] = 1.0
+        moved = bounded(at_least_float32(moved) + torch.as_tensor(terms_WBU)[..., None] * level, LIMIT, LIMIT)
         if self.likelihood == "gaussian":  # the mean moves by standard deviations
-            moved = moved * torch.stack([self.unit_scale, torch.ones_like(self.unit_scale)], 1)
-        return self.marginal_UP + moved
+            moved = moved * torch.stack([self.scale.level, torch.ones_like(self.scale.level)], 1)
+        return ObservedTraces(self.marginal_UP + moved)
 
-    def nll(self, parameters_WBUP: Tensor, values_WBU: Tensor) -> Tensor:
+    def each_nll(self, parameters_WBUP: Tensor, values_WBU: Tensor) -> Tensor:
         """(known samples,) nats of every existing sample.
 
         Of the gamma's part, a density: its nats count against the marginal's, never alone.
@@ -97,16 +122,12 @@ class TraceHead(nn.Module):
         if self.likelihood == "gaussian":
             mean, log_std = p.unbind(1)
             return 0.5 * ((x - mean) * (-log_std).exp()).square() + log_std + 0.5 * math.log(2 * math.pi)
-        logit, log_mean, log_shape = p.unbind(1)
+        log_mean, log_shape, logit = p.unbind(1)
         above = x > 0
         shape, log_x = log_shape.exp(), torch.where(above, x, 1.0).log()
         log_rate = log_shape - log_mean
         density = shape * log_rate - torch.lgamma(shape) + (shape - 1) * log_x - log_rate.exp() * x
         return torch.where(above, F.softplus(-logit) - density, F.softplus(logit))
-
-    def null_nll(self, values_WBU: Tensor) -> Tensor:
-        """(known samples,) nats under each unit's training marginal."""
-        return self.nll(self.marginal_UP.expand(*values_WBU.shape, -1), values_WBU)
 
     def draw(self, parameters_WBUP: Tensor, uniform_WBU: Tensor) -> Tensor:
         """(W, B, U) float32 samples, by inverting the cumulative distribution."""
@@ -116,9 +137,38 @@ class TraceHead(nn.Module):
         if self.likelihood == "gaussian":
             mean, log_std = p.unbind(-1)
             return (mean + log_std.exp() * torch.from_numpy(ndtri(u.cpu().numpy())).to(u.device)).float()
-        logit, log_mean, log_shape = p.unbind(-1)
+        log_mean, log_shape, logit = p.unbind(-1)
         zero = torch.sigmoid(-logit)
         within = ((u - zero) / (1 - zero)).clamp(1e-12, 1 - 1e-12)
         shape = log_shape.exp()
         unit = torch.from_numpy(gammaincinv(shape.cpu().numpy(), within.cpu().numpy())).to(u.device)
         return torch.where(u > zero, unit * (log_mean - log_shape).exp(), 0.0).float()
+
+    # -- what losses and scores ask of any observation -----------------------------------------------------------
+
+    def number(self, batch: Batch) -> Tensor:
+        """(W,) known samples of each window, by which nats are divided."""
+        return torch.isfinite(_values(batch)).sum((1, 2))
+
+    def losses(self, batch: Batch, observed: ObservedTraces) -> dict[str, Tensor]:
+        """Summed nats."""
+        return {"traces": self.each_nll(observed.parameters_WBUP, _values(batch)).sum()}
+
+    def nll(self, batch: Batch, observed: ObservedTraces) -> Tensor:
+        """(W,) nats of each window's samples."""
+        return self._by_window(batch, observed.parameters_WBUP)
+
+    def null_nll(self, batch: Batch) -> Tensor:
+        """(W,) nats under each unit's training marginal."""
+        return self._by_window(batch, self.marginal_UP.expand(*_values(batch).shape, -1))
+
+    def _by_window(self, batch: Batch, parameters_WBUP: Tensor) -> Tensor:
+        values = _values(batch)
+        row = torch.nonzero(torch.isfinite(values))[:, 0]
+        nll = self.each_nll(parameters_WBUP, values).double()
+        return nll.new_zeros(batch.num_windows).index_add(0, row, nll)
+
+
+def _values(batch: Batch) -> Tensor:
+    assert batch.traces is not None
+    return batch.traces.current_WBU
