@@ -19,7 +19,7 @@ import importlib
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Neuroformer": "neuroformer.model.neuroformer",
+    "Neuroformer": "neuroformer.model.network",
     "Recording": "neuroformer.recording",
     "Simulator": "neuroformer.simulator",
     "attend": "neuroformer.runs",

@@ -28,10 +28,10 @@ from neuroformer.bundle.cohort import of_recording
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
 from neuroformer.data.scales import Normalization
 from neuroformer.files import replacing, write_atomic
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
-FORMAT = 1
+FORMAT = 2  # 1: the network of versions before 0.3
 CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
 

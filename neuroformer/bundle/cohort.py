@@ -1,7 +1,7 @@
 """Several recordings, one trunk: one model for each recording; everything that does not belong to units is shared.
 
-Units are (recording, unit) rows: embeddings, heads, coupling, filtered counts and places in the frames are a
-recording's own, and so is every buffer (its normalisation). The rest is one set of parameters.
+Rows of units (:class:`UnitRows`) are a recording's own, and so is every buffer (its normalisation). The rest is one set of
+parameters.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config, ConfigError
 from neuroformer.config.members import kept_blocks, kept_contrasts
-from neuroformer.model.frames import FrameEncoder
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.frames import FrameStream
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
+from neuroformer.model.units import UnitRows
 
-_OWN = re.compile(
-    r"spikes\.unit\.|history_weight\.|linear\.|coupling\.|neural_weight\.|rates\.(unit|bias)$|heads\.(unit|bias)$|surprise\."
-    r"|what_where\.(where|what)$|traces\.(own|source|shared|summary_weight|unit)\b|targets\.[^.]+\.(counts|linear)\."
-)
-_PLACE = re.compile(r"(fusion\.blocks|contrast_scale|contrast)\.(\d+)")
+_PLACE = re.compile(r"(blocks|alignment\.(?:projections|log_scale))\.(\d+)")
+POSITION = "streams.frames.encoder.position."
 _ALIKE = 0.01  # relative difference below which two frame periods are one
 
 
@@ -77,19 +75,17 @@ class Cohort(nn.Module):
         names = list(model.state_dict())
         if len(self.members) == 1:
             return {name: name for name in names}
-        buffers = {name for name, _ in model.named_buffers()}
-        own = {name for name in names if name in buffers or _OWN.match(name)}
-        own |= set(self._differing(model, names))
+        own = {name for name, _ in model.named_buffers()} | own_names(model) | set(self._differing(model, names))
         shared = shared_names(names, self.config, model.config)
         return {name: own_name(name, place) if name in own else shared[name] for name in names}
 
     def _differing(self, model: Neuroformer, names: Iterable[str]) -> Iterable[str]:
         """What is a recording's own because its frames or its classes are not those of the first that has any."""
-        first = next((m for m in self.members if isinstance(m, Neuroformer) and m.frames is not None), model)
+        first = next((m for m in self.members if isinstance(m, Neuroformer) and frame_stream(m)), model)
         where = {axis for axis in range(3) if not _same_axis(first, model, axis)}
         for name in names:
             parts = name.split(".")
-            if name.startswith("frames.position.") and int(parts[2]) in where:
+            if name.startswith(POSITION) and int(parts[-1]) in where:
                 yield name
             if parts[0] == "targets" and self._classes(parts[1]) != _classes(model, parts[1]):
                 yield name
@@ -115,18 +111,14 @@ class Cohort(nn.Module):
 
     def _refuse_time_filter(self) -> None:
         """One filter over several frames cannot serve frames that come at different rates."""
-        having = [
-            (n, m)
-            for n, m in zip(self.names, self.members, strict=True)
-            if isinstance(m, Neuroformer) and m.frames is not None
-        ]
-        for name, model in having[1:]:
-            (first, other), encoder = having[0], model.frames
-            assert isinstance(encoder, FrameEncoder)
-            if encoder.kernel[0] > 1 and not same_period(other.frame_period, model.frame_period):
+        every = zip(self.names, (frame_stream(self[i]) for i in range(len(self))), strict=True)
+        having = [(name, frames) for name, frames in every if frames]
+        for name, frames in having[1:]:
+            (first, other), at_once = having[0], frames.encoder.kernel[0]
+            if at_once > 1 and not same_period(other.period, frames.period):
                 raise ConfigError(
-                    f"'{first}' shows a frame every {other.frame_period:g} s, '{name}' every {model.frame_period:g} s, "
-                    f"and model.frame_encoder takes {encoder.kernel[0]} frames at once: one filter cannot serve both; "
+                    f"'{first}' shows a frame every {other.period:g} s, '{name}' every {frames.period:g} s, "
+                    f"and model.frame_encoder takes {at_once} frames at once: one filter cannot serve both; "
                     "set the first entry of the kernel to 1, or resample the frames"
                 )
 
@@ -136,9 +128,15 @@ def own_name(name: str, place: int) -> str:
     return f"recordings.{place}.{name}"
 
 
-def is_own(name: str) -> bool:
-    """Whether a parameter belongs to a recording's units."""
-    return _OWN.match(name) is not None
+def own_names(model: Neuroformer) -> set[str]:
+    """The parameters that belong to a recording's units."""
+    return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, UnitRows)}
+
+
+def frame_stream(model: Neuroformer) -> FrameStream | None:
+    """The frames of a model that sees any."""
+    found = model.streams["frames"] if "frames" in model.streams else None
+    return found if isinstance(found, FrameStream) else None
 
 
 def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[str, str]:
@@ -146,7 +144,7 @@ def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[st
     blocks, contrasts = kept_blocks(whole, member), kept_contrasts(whole, member)
 
     def whole_place(found: re.Match) -> str:
-        kept = blocks if found[1] == "fusion.blocks" else contrasts
+        kept = blocks if found[1] == "blocks" else contrasts
         return f"{found[1]}.{kept[int(found[2])]}"
 
     return {name: _PLACE.sub(whole_place, name, count=1) if _PLACE.match(name) else name for name in names}
@@ -178,13 +176,12 @@ def same_period(a: float, b: float) -> bool:
     return abs(a / b - 1) < _ALIKE
 
 
-def same_axis(model: Neuroformer, grid: Sequence[float], period: float, axis: int) -> bool:
+def same_axis(frames: FrameStream, grid: Sequence[float], period: float, axis: int) -> bool:
     """Whether places along an axis (time, rows, columns) of a model's frames mean the same as on another grid, whose
     frames come every ``period`` seconds."""
-    if model.frames is None:
-        return True
-    return model.frames.grid[axis] == grid[axis] and (axis > 0 or same_period(model.frame_period, period))
+    return frames.encoder.grid[axis] == grid[axis] and (axis > 0 or same_period(frames.period, period))
 
 
 def _same_axis(a: Neuroformer, b: Neuroformer, axis: int) -> bool:
-    return b.frames is None or same_axis(a, b.frames.grid, b.frame_period, axis)
+    ours, theirs = frame_stream(a), frame_stream(b)
+    return not ours or not theirs or same_axis(ours, theirs.encoder.grid, theirs.period, axis)

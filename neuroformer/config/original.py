@@ -64,13 +64,13 @@ _SAME = {
     "dropout.resid": "model.dropout",
     "batch_size": "train.batch_size",
     "learning_rate": "train.lr",
-    "betas": "train.betas",
     "weight_decay": "train.weight_decay",
     "clip_norm": "train.clip",
     "num_workers": "train.workers",
 }
 # the beginning of an old name: why it has no counterpart
 _GONE = {
+    "betas": "AdamW has (0.9, 0.98)",
     "dropout.": "one rate (model.dropout) for embeddings and residuals; none on attention weights",
     "block_size.": "sequences have their true length: nothing is padded to a block, nothing dropped",
     "layers.behavior": "the layers of a group are modalities.<group>.n_layers",
@@ -249,12 +249,9 @@ def _contrast(keys: dict[str, Any], out: Translation) -> None:
     if not on:
         out.dropped += [(k, "contrastive.contrastive is off") for k in keys if k.startswith("contrastive.")]
         return
-    more: dict[str, Any] = {}
-    if keys.get("contrastive.clip_embd"):
-        more["width"] = keys["contrastive.clip_embd"]
-    if keys.get("contrastive.clip_temp"):
-        more["scale"] = 1 / float(keys["contrastive.clip_temp"])  # cosines are divided by one, multiplied by the other
-    pairs = [{"pair": [a, b], **more} for i, a in enumerate(sides) for b in sides[i + 1 :] if a != b]
+    alike = "the shared space is 32 wide, and its temperature is learnt from 0.1"
+    out.dropped += [(k, alike) for k in keys if k in ("contrastive.clip_embd", "contrastive.clip_temp")]
+    pairs = [{"pair": [a, b]} for i, a in enumerate(sides) for b in sides[i + 1 :] if a != b]
     out.put("contrastive", "loss.contrast", pairs)
 
 

@@ -58,24 +58,12 @@ class Config:
         _check_window(self)
         _check_variables(self)
         _check_streams(self)
-        _check_surprise(self)
         _check_traces(self)
 
     @property
     def input_groups(self) -> list[str]:
         """Names of the behavior groups, in the order of their first variable."""
         return list(dict.fromkeys(v.group for v in self.inputs))
-
-    @property
-    def surprise(self) -> float:
-        """``model.surprise`` in seconds: where -1 leaves it open, half a second or the past if that is shorter, if frames
-        go through an encoder of our own one by one; 0 otherwise.
-        """
-        m, w, e = self.model, self.window, self.model.frame_encoder
-        if m.surprise >= 0:
-            return m.surprise
-        seen = w.frames > 0 and m.frame_readout > 0 and self.traces.likelihood == "none"
-        return min(0.5, w.past) if seen and e.kind != "backbone" and e.stride[0] == 1 else 0.0
 
 
 def _check_recordings(c: Config) -> None:
@@ -120,18 +108,6 @@ def _check_streams(c: Config) -> None:
 
 def _one_of(known: list[str], key: str, got: Any) -> None:
     require(got in known, key, got, f"one of {', '.join(known)} (what this run has)")
-
-
-def _check_surprise(c: Config) -> None:
-    """What compares frames with spikes needs both, and frames one by one; what is sparse, a weight for every pair."""
-    m, w = c.model, c.window
-    if m.surprise not in (-1, 0) and w.frames > 0 and m.frame_readout:
-        expected = f"0 to window.past = {w.past:g} s, or -1 (as long as is useful)"
-        require(m.surprise <= w.past, "model.surprise", m.surprise, expected)
-        step = 1 if m.frame_encoder.kind == "backbone" else m.frame_encoder.stride[0]
-        require(step == 1, "model.frame_encoder.stride", m.frame_encoder.stride, "1 in time for model.surprise")
-    sparse = c.train.sparsity == 0 or (m.coupling > 0 and m.coupling_rank == 0)
-    require(sparse, "train.sparsity", c.train.sparsity, "0, or above 0 with model.coupling and model.coupling_rank 0")
 
 
 def _check_traces(c: Config) -> None:

@@ -110,9 +110,6 @@ class TargetConfig:
     period: float = setting(0.0, "for a circular variable, in its unit; 0: 2 pi", least=0)
     samples: int = setting(1, "values per window, evenly spaced, the last at its end", least=1)
     weight: float = setting(1.0, "of its loss", least=0)
-    closed: float = setting(
-        0.25, "weight of the closed-form readout in the values of `neuroformer folds`", least=0, most=1
-    )
 
     def check(self, where: str) -> None:
         require(bool(self.name), f"{where}.name", "nothing", "the name of a behavior variable")
@@ -197,60 +194,16 @@ class ModelConfig:
 
     width: int = setting(64, "of every token, a multiple of heads", least=1)
     heads: int = setting(4, "of attention", least=1)
-    mlp_ratio: int = setting(4, "width of the MLPs, in units of width", least=1)
     dropout: float = setting(0.1, "on embeddings and residuals", least=0, below=1)
-    time_features: int = setting(16, "Fourier features of the times of spikes and samples, 0: none", least=0)
     blocks: tuple[BlockConfig, ...] = setting(
         (), "which fusion blocks, in order; empty: one each of current, past, frames, every group, current"
     )
     frame_encoder: FrameEncoderConfig = FrameEncoderConfig()
-    factorization: Literal["conditional", "independent"] = setting("conditional", "id given dt, or the original's")
-    history_filters: int = setting(8, "temporal filters that sum past spikes; 0: none", least=0)
-    coupling: float = setting(
-        0.1, "seconds for which a spike changes log rates, at exact lags; 0: none", least=0, unit="seconds"
-    )
-    coupling_rank: int = setting(8, "rank of the coupling between units; 0: a weight for every pair and lag", least=0)
-    most_drive: float = setting(2.0, "largest amount that past spikes may add to a log rate", above=0)
-    history_rank: int = setting(16, "rank of the map from filtered counts to log rates", least=0)
-    history_dropout: float = setting(0.0, "dropout on the filtered counts", least=0, below=1)
-    surprise: float = setting(
-        -1.0,
-        "seconds of past spikes that are compared with what the frame readout predicts; 0: none, -1: 0.5, or window.past "
-        "if less, where conv3d or patches take frames one by one",
-        least=0,
-        also=-1,
-        unit="seconds",
-    )
-    unit_dropout: float = setting(
-        0.0,
-        "share of the units whose past a training window does not see, so that units can be silenced in a simulation",
-        least=0,
-        below=1,
-    )
-    frame_readout: int = setting(
-        32, "local image features that each unit reads at its own place in the frames; 0: none", least=0
-    )
-    target_filters: int = setting(6, "temporal filters for spikes around a decoded moment; 0: none", least=0)
-    target_networks: int = setting(
-        0, "recurrent networks over the spikes around it, each with its own readout; 0: none", least=0
-    )
-    target_kernel: int = setting(
-        0,
-        "most centers (labelled moments) of the kernel readout that fine-tuning fits in closed form; 0: no kernel",
-        least=0,
-    )
-    rate_anchor: bool = setting(True, "dt and id logits start from the Poisson process that the rate readout gives")
 
     def check(self, where: str) -> None:
         require(
             self.width % self.heads == 0, f"{where}.width", self.width, f"a multiple of {where}.heads = {self.heads}"
         )
-        even = self.time_features % 2 == 0
-        require(even, f"{where}.time_features", self.time_features, "an even number, 0 or more")
-        for name in ("target_networks", "target_kernel"):
-            value = getattr(self, name)
-            expected = f"0 without {where}.target_filters, which count the spikes around a moment"
-            require(not value or self.target_filters > 0, f"{where}.{name}", value, expected)
 
 
 @dataclass(frozen=True)
@@ -259,8 +212,6 @@ class ContrastConfig:
 
     pair: tuple[str, str] = setting(("neural", "frames"), "what is aligned")
     weight: float = setting(0.1, "of this loss", least=0)
-    width: int = setting(32, "width of the shared space", least=1)
-    scale: float = setting(10.0, "initial inverse temperature; learnt, at most 100", above=0, most=100)
 
 
 @dataclass(frozen=True)
@@ -289,18 +240,8 @@ class TrainConfig:
         1, "number of pieces in which a process computes its share of a batch, to save memory", least=1
     )
     lr: float = setting(2e-3, "largest learning rate", above=0)
-    readout_lr: float = setting(
-        2.5,
-        "times lr, for the frame encoder, the places in the frames and the coupling: these end far from where they start",
-        least=0,
-    )
-    min_lr: float = setting(0.02, "final lr, as a share of lr", least=0, most=1)
     warmup: int = setting(100, "steps", least=0)
     weight_decay: float = setting(0.05, "AdamW's", least=0)
-    sparsity: float = setting(
-        0.0, "times the learning rate: how far every pair weight (model.coupling_rank: 0) shrinks in a step", least=0
-    )
-    betas: tuple[float, float] = setting((0.9, 0.98), "AdamW's", least=0, below=1)
     clip: float = setting(1.0, "largest norm of the gradient; 0: any", least=0)
     average: float = setting(
         0.99, "decay of the moving average of weights, which is then evaluated and kept; 0: none", least=0, below=1
@@ -322,10 +263,6 @@ class TrainConfig:
     features_gb: float = setting(
         10.0, "disk space for features of frozen backbones, in the user's cache folder (gigabytes)", least=0
     )
-    recompute: bool = setting(
-        False, "compute activations again for the gradients instead of keeping them: less memory, more time"
-    )
-    compile: bool = setting(False, "torch.compile the blocks, once for all lengths")
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "auto: a GPU where there is one")
     devices: int = setting(1, "processes per node, one for each GPU", least=1)
     nodes: int = setting(1, "machines", least=1)

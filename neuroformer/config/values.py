@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 import types
 import typing
 import warnings
@@ -18,6 +19,31 @@ from neuroformer.config.setting import NAME, Limits
 RETIRED = {
     "decode.bootstrap_block": "intervals are cut by how long errors last",
     "decode.bootstraps": "intervals leave out blocks instead of drawing them",
+    "targets.closed": "tables show the network's own head, the readouts and their mean apart",
+    "loss.contrast.scale": "it is learnt from 10",
+    "loss.contrast.width": "it is 32",
+    "model.coupling": "past spikes act by attention and by each unit's own history",
+    "model.coupling_rank": "past spikes act by attention and by each unit's own history",
+    "model.factorization": "the unit is always predicted given the time",
+    "model.frame_readout": "every unit reads 32 features at its own place in the frames",
+    "model.history_dropout": "past spikes act by attention and by each unit's own history",
+    "model.history_filters": "past spikes act by attention and by each unit's own history",
+    "model.history_rank": "past spikes act by attention and by each unit's own history",
+    "model.mlp_ratio": "it is 4",
+    "model.most_drive": "the effect of own spikes has fixed bounds",
+    "model.rate_anchor": "tokens always start from the table of rates",
+    "model.surprise": "frames act by attention and by each unit's own place",
+    "model.target_filters": "heads count spikes under 8 filters",
+    "model.target_kernel": "readouts are fitted on the network's states by decode",
+    "model.target_networks": "readouts are fitted on the network's states by decode",
+    "model.time_features": "it is 16",
+    "model.unit_dropout": "no benchmark gained by it",
+    "train.betas": "AdamW has (0.9, 0.98)",
+    "train.compile": "kernels are fused where it pays",
+    "train.min_lr": "it is 0.02",
+    "train.readout_lr": "rows of units have their own pace",
+    "train.recompute": "train.accumulate saves memory",
+    "train.sparsity": "there are no weights of pairs of units",
 }
 
 
@@ -41,8 +67,9 @@ def build(section: type, tree: Any, where: str = "") -> Any:
     values = {}
     for key, value in tree.items():
         full = f"{where}.{key}" if where else str(key)
-        if full in RETIRED:
-            warnings.warn(f"'{full}' does nothing any more: {RETIRED[full]}", stacklevel=2)
+        listed = re.sub(r"\[\d+\]", "", full)
+        if listed in RETIRED and key not in hints:
+            warnings.warn(f"'{full}' does nothing any more: {RETIRED[listed]}", stacklevel=2)
             continue
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.5)

@@ -47,27 +47,6 @@ class Clips:
 
 
 @dataclass
-class FrameHistory:
-    """The last frame of each window and those before it, over which spikes are compared with what frames explain.
-
-    Attributes
-    ----------
-    images_GFHW : distinct stretches of frames: the K frames, preceded by those that the first of them needs
-    num_missing_G : int64
-        Frames at a stretch's start that were not shown.
-    index_W : int64, which stretch a window sees
-    onset_WK : int64, bins from the window's first to each frame's onset, ascending
-    num_missing_W : int64, how many of the K frames were not shown
-    """
-
-    images_GFHW: Tensor
-    num_missing_G: Tensor
-    index_W: Tensor
-    onset_WK: Tensor
-    num_missing_W: Tensor
-
-
-@dataclass
 class Around:
     """Spikes around a window, packed; read by target heads only. Bins count from the window's first."""
 
@@ -89,9 +68,8 @@ class Batch:
     clips : Clips, if the recording has frames and the configuration uses them
     inputs : by variable, (W, samples, C) float32, NaN where missing
     targets : by variable, (W, values, C) float32, NaN where missing, evenly spaced up to the window's end
-    around : spikes that the targets' values may see, where there are targets and heads that count spikes
+    around : spikes that the targets' values may see, where there are targets
     segment_W, tick_W : int64, where the windows lie
-    earlier : FrameHistory, if the model looks back at frames (``model.surprise``)
     traces : continuous activity before and in each window, if traces are modelled
     past_weight_P : optional, weight of each past spike (None: 1), with respect to which gradients are taken
     """
@@ -109,7 +87,6 @@ class Batch:
     inputs: dict[str, Tensor] = field(default_factory=dict)
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
-    earlier: FrameHistory | None = None
     traces: TraceWindows | None = None
     past_weight_P: Tensor | None = None
 
@@ -185,7 +162,6 @@ class BatchBuilder:
             assert scale is not None
             self._num_frames = scale.count
             self._frame_ns = nanoseconds(self.frames.times)
-            self._num_earlier = earlier_frames(config, normalization)
         encoder = config.model.frame_encoder
         self.features = None
         if self.frames is not None and encoder.kind == "backbone" and not encoder.finetune:
@@ -201,7 +177,9 @@ class BatchBuilder:
         recording's own spikes is read. ``past_traces`` (W, past bins, units) likewise.
         """
         recorded = past is None
-        if past is None:
+        if self.traces is not None:
+            current = past = tokens.no_spikes(len(windows))
+        elif past is None:
             current = tokens.encode_current(self.index, windows, self.shape, self.config.window.max_tokens)
             past = tokens.encode_past(self.index, windows, self.shape)
         else:
@@ -222,7 +200,6 @@ class BatchBuilder:
             inputs=self._inputs(start_ns),
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
-            earlier=self._earlier(windows, start_ns, stop_ns),
             traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
         )
 
@@ -256,7 +233,7 @@ class BatchBuilder:
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
 
     def _around(self, windows: Windows) -> Around | None:
-        if not self.config.targets or not self.config.model.target_filters:
+        if not self.config.targets:
             return None
         spikes = tokens.encode_around(self.index, windows, self.shape)
         return Around(_ragged(spikes.offsets), _tensor(spikes.tick), _tensor(spikes.unit))
@@ -272,17 +249,6 @@ class BatchBuilder:
         age = np.where(shown[:, -1], age, 0.0)
         age_W = torch.from_numpy(age.astype(np.float32))
         return Clips(images, num_missing, index_W, key, age_W, num_missing.numpy())
-
-    def _earlier(self, windows: Windows, start_ns: np.ndarray, stop_ns: np.ndarray) -> FrameHistory | None:
-        if self.frames is None or not self._num_earlier:
-            return None
-        last, _ = self._last_frame(start_ns, stop_ns)
-        place_WF = last[:, None] + np.arange(2 - self._num_earlier - self._num_frames, 1)
-        images, num_missing, index_W, _, shown = self._stretches(place_WF, self._origin_ns[windows.segment])
-        seen = place_WF[:, -self._num_earlier :]
-        onset = (self._frame_ns[np.maximum(seen, 0)] - start_ns[:, None]) / self._dt_ns
-        missing = (~shown[:, -self._num_earlier :]).sum(1)
-        return FrameHistory(images, num_missing, index_W, _tensor(np.rint(onset)), _tensor(missing))
 
     def _last_frame(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The latest frame that each window may see, and the time until which it may see frames."""
@@ -316,13 +282,6 @@ class BatchBuilder:
             images = self.frames.pixels(bank)[inverse.reshape(image_GF.shape)]
         missing = _tensor((image_GF < 0).sum(1))
         return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
-
-
-def earlier_frames(config: Config, normalization: Normalization) -> int:
-    """Number of frames that the model looks back at, including the latest; 0: none."""
-    if not (config.surprise and config.model.frame_readout and normalization.frames is not None):
-        return 0
-    return round(config.surprise / normalization.frames.period) + 1
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged
 
 NEURAL = "neural"
+SHARED, SCALE = 32, 10.0  # width of the shared space; initial inverse temperature
 FILTERS = 8  # log-spaced raised cosines, from the past to the window's end
 
 
@@ -62,9 +63,9 @@ class Alignment(nn.Module):
         if any(NEURAL in pair for pair in self.pairs):
             self.neural = NeuralFeatures(config, num_units)
         self.projections = nn.ModuleList(
-            nn.ModuleList(Projection(config.model.width, c.width) for _ in c.pair) for c in contrasts
+            nn.ModuleList(Projection(config.model.width, SHARED) for _ in c.pair) for c in contrasts
         )
-        self.log_scale = nn.ParameterList(nn.Parameter(torch.tensor(float(c.scale)).log()) for c in contrasts)
+        self.log_scale = nn.ParameterList(nn.Parameter(torch.tensor(SCALE).log()) for _ in contrasts)
 
     def forward(self, batch: Batch, encoded: dict[str, Encoded]) -> list[tuple[Tensor, Tensor]]:
         """For each pair, (W, shared width) of both sides."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from neuroformer.model.layers import Dropout, Linear, Mlp
 from neuroformer.ops import Ragged, attention
@@ -78,18 +77,17 @@ class Block(nn.Module):
         "current" (causal self-attention), "self" (self-attention among frame tokens), or the name of a context.
     """
 
-    def __init__(self, attend: str, width: int, heads: int, mlp_ratio: int, dropout: float):
+    def __init__(self, attend: str, width: int, heads: int, dropout: float):
         super().__init__()
         self.attend = attend
         self.norm = nn.LayerNorm(width)
         self.context_norm = nn.Identity() if attend in ("current", "self") else nn.LayerNorm(width)
         self.attention = Attention(width, heads)
-        self.mlp = Mlp(width, mlp_ratio)
+        self.mlp = Mlp(width)
         self.dropout = Dropout(dropout)
         # whoever wants to see the attention: called with queries, keys, values, their layouts and which keys each
         # reads; may return the attention's result, which is then not computed again
         self.observer: Observer | None = None
-        self.recompute = False  # in the backward pass, instead of keeping what lies between input and output
 
     def keys_values(self, context: Context) -> tuple[Tensor, Tensor]:
         return self.attention.keys_values(self.context_norm(context.x_SD))
@@ -101,14 +99,7 @@ class Block(nn.Module):
         return self.attention.queries(y_TD), *self.attention.keys_values(source)
 
     def forward(self, x_TD: Tensor, layout: Ragged, context: Context | None = None) -> Tensor:
-        if self.recompute and torch.is_grad_enabled():
-            again = checkpoint(self.attend_and_mix, x_TD, layout, context, use_reentrant=False)
-            assert isinstance(again, Tensor)
-            return again
-        return self.attend_and_mix(x_TD, layout, context)
-
-    def attend_and_mix(self, x_TD: Tensor, layout: Ragged, context: Context | None) -> Tensor:
-        """The computation of :meth:`forward`; everything except the attention itself works on each token alone."""
+        """Everything except the attention itself works on each token alone."""
         q, k, v = self.project(x_TD, None if context is None else context.x_SD)
         k_layout, k_index = (layout, None) if context is None else (context.layout, context.index_W)
         mixed = None

@@ -17,20 +17,22 @@ from neuroformer.model.layers import Linear
 from neuroformer.model.units import UnitRows
 
 
+FEATURES = 16  # sines and cosines of a time
+
+
 class FourierTime(nn.Module):
     """Sines and cosines of a time in seconds, at periods spaced evenly in the logarithm.
 
     Parameters
     ----------
-    num_features : int, even
     shortest, longest : float
         Periods in seconds.
     """
 
-    def __init__(self, num_features: int, shortest: float, longest: float):
+    def __init__(self, shortest: float, longest: float):
         super().__init__()
         longest = max(longest, 2 * shortest)
-        periods = torch.logspace(math.log10(shortest), math.log10(longest), num_features // 2)
+        periods = torch.logspace(math.log10(shortest), math.log10(longest), FEATURES // 2)
         self.register_buffer("omega", 2 * math.pi / periods, persistent=False)
         self.omega: Tensor
 
@@ -45,12 +47,12 @@ class SpikeEmbedding(nn.Module):
     Times are bins of the window, so the embedding of every possible time is one small table.
     """
 
-    def __init__(self, num_units: int, width: int, num_features: int, dt: float, current: int, past: int):
+    def __init__(self, num_units: int, width: int, dt: float, current: int, past: int):
         super().__init__()
         self.past = past
         self.unit = UnitRows(num_units, width, std=0.5)
-        self.fourier = FourierTime(num_features, 2 * dt, 4 * (current + past) * dt)
-        self.time = Linear(num_features, width)
+        self.fourier = FourierTime(2 * dt, 4 * (current + past) * dt)
+        self.time = Linear(FEATURES, width)
         center = (torch.arange(-past, current + 1) + 0.5) * dt
         self.register_buffer("center", center, persistent=False)
         self.center: Tensor
@@ -73,7 +75,7 @@ class InputEmbedding(nn.Module):
     ``scale`` comes from :func:`neuroformer.data.normalization.fit_normalization`.
     """
 
-    def __init__(self, config: InputConfig, scale: VariableScale, width: int, num_features: int, current_s: float):
+    def __init__(self, config: InputConfig, scale: VariableScale, width: int, current_s: float):
         super().__init__()
         self.config = config
         low, high = torch.tensor(scale.low), torch.tensor(scale.high)
@@ -90,8 +92,8 @@ class InputEmbedding(nn.Module):
         self.scale: Tensor
         self.size = size
         self.value = Linear(size, width)
-        self.fourier = FourierTime(num_features, current_s / max(config.samples, 1), 2 * current_s)
-        self.time = Linear(num_features, width)
+        self.fourier = FourierTime(current_s / max(config.samples, 1), 2 * current_s)
+        self.time = Linear(FEATURES, width)
         self.duration = current_s
 
     def features(self, value: Tensor) -> Tensor:

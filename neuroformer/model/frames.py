@@ -26,6 +26,7 @@ from neuroformer.ops import Ragged, linear
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
 SHARPNESS = 30.0
+READ = 32  # local features that each unit reads at its place
 PACE = 2.5  # places and what is seen there end far from where they start
 CACHED_TOKENS = 1024  # tokens whose activations fit into a processor's cache
 
@@ -52,7 +53,7 @@ class FrameEncoder(nn.Module):
         kernel, stride = _three(c.stride if c.kind == "patches" else c.kernel), _three(c.stride)
         self.kernel: tuple[float, ...] = kernel  # frames, rows and columns that a token stands for
         self.stride: tuple[float, ...] = stride
-        self.backbone = None
+        self.backbone, self.pace = None, PACE
         self.point = nn.Identity()
         if c.kind == "backbone":
             self._set_up_backbone(config, scale.backbone, size)
@@ -67,7 +68,7 @@ class FrameEncoder(nn.Module):
                 self.filter = Linear(math.prod(kernel), config.width)
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
         self.blocks = nn.ModuleList(
-            Block("self", config.width, config.heads, config.mlp_ratio, config.dropout) for _ in range(c.layers)
+            Block("self", config.width, config.heads, config.dropout) for _ in range(c.layers)
         )
         self.null = nn.Parameter(torch.zeros(config.width))
         self.dropout = Dropout(config.dropout)
@@ -211,7 +212,7 @@ class FrameStream(nn.Module):
         super().__init__()
         m = config.model
         self.encoder = FrameEncoder(m, scale)
-        self.readout = FactorizedReadout(self.encoder, num_units, m.width, m.frame_readout)
+        self.readout = FactorizedReadout(self.encoder, num_units, m.width, READ)
         self.age = Linear(2, m.width, bias=False)
         self.period = scale.period
 

@@ -23,10 +23,10 @@ class Linear(nn.Linear):
 
 
 class Mlp(nn.Sequential):
-    """``linear(gelu(linear(norm(x))))``, ``ratio`` times as wide within; the GELU is taken with the product before it."""
+    """``linear(gelu(linear(norm(x))))``, four times as wide within; the GELU is taken with the product before it."""
 
-    def __init__(self, width: int, ratio: int):
-        super().__init__(nn.LayerNorm(width), Linear(width, ratio * width), nn.GELU(), Linear(ratio * width, width))
+    def __init__(self, width: int):
+        super().__init__(nn.LayerNorm(width), Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
 
     def forward(self, input: Tensor) -> Tensor:
         norm, wide, _, narrow = self

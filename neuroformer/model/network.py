@@ -65,12 +65,12 @@ class Neuroformer(nn.Module):
         m, w = config.model, config.window
         self.config, self.num_units = config, num_units
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
-        self.embedding = SpikeEmbedding(num_units, m.width, m.time_features, w.dt, self.num_bins, self.past_bins)
+        self.embedding = SpikeEmbedding(num_units, m.width, w.dt, self.num_bins, self.past_bins)
         self.first = nn.Parameter(torch.randn(m.width) * 0.1)
         self.streams, self.observation = nn.ModuleDict(), self._observe(normalization)
         for group in config.input_groups:
             self.streams[group] = BehaviorGroup(config, group, num_units, self.num_bins, normalization.inputs)
-        self.blocks = nn.ModuleList(Block(a, m.width, m.heads, m.mlp_ratio, m.dropout) for a in block_plan(config))
+        self.blocks = nn.ModuleList(Block(a, m.width, m.heads, m.dropout) for a in block_plan(config))
         self.norm = nn.LayerNorm(m.width)
         self.targets = nn.ModuleDict(
             {t.name: TargetHead(config, t, normalization.targets[t.name], num_units) for t in config.targets}

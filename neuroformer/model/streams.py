@@ -119,7 +119,7 @@ class BehaviorGroup(nn.Module):
         super().__init__()
         m, variables = config.model, [v for v in config.inputs if v.group == group]
         self.variables = nn.ModuleDict(
-            {v.name: InputEmbedding(v, scales[v.name], m.width, m.time_features, config.window.current) for v in variables}
+            {v.name: InputEmbedding(v, scales[v.name], m.width, config.window.current) for v in variables}
         )
         self.linear = nn.ModuleDict({name: UnitRows(num_units, x.size) for name, x in self.variables.items()})
         self.null = nn.Parameter(torch.zeros(m.width))

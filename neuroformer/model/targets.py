@@ -23,6 +23,7 @@ from neuroformer.ops import Ragged, attention
 
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
+FILTERS = 8  # log-spaced raised cosines of the time around a moment
 RANGE_MARGIN = 0.1  # of the training range
 
 
@@ -91,7 +92,7 @@ class TargetHead(nn.Module):
         self.query = nn.Parameter(torch.randn(m.heads, width // m.heads) * 0.1)
         self.key_value = Linear(width, 2 * width, bias=False)
         before = round((w.target_past or w.past) / w.dt) or num_bins
-        self.counts = SpikeCounts(num_units, m.target_filters, before, self.ahead)
+        self.counts = SpikeCounts(num_units, FILTERS, before, self.ahead)
         filters = self.counts.num_filters
         self.rows = UnitRows(num_units, filters, width, std=(num_units * filters) ** -0.5)
         self.linear = UnitRows(num_units, filters, size)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
-from neuroformer.bundle.cohort import Cohort, is_own, same_axis, same_period, shared_names
+from neuroformer.bundle.cohort import POSITION, Cohort, frame_stream, own_names, same_axis, same_period, shared_names
 from neuroformer.config import (
     Config,
     ConfigError,
@@ -25,7 +25,7 @@ from neuroformer.config import (
 )
 from neuroformer.data.recordings import absent
 from neuroformer.data.scales import VariableScale
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
 
@@ -45,9 +45,8 @@ def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
     config = from_dict(apply_overrides(to_dict(base), overrides))
     if config.recordings:
         raise ConfigError("one recording joins at a time: give recording.path, not recordings")
-    free = {"dropout": base.model.dropout, "history_dropout": base.model.history_dropout}
     fixed = [
-        ("model", base.model, replace(config.model, **free)),
+        ("model", base.model, replace(config.model, dropout=base.model.dropout)),
         ("loss.contrast", base.loss.contrast, config.loss.contrast),
     ]
     fixed += [(key, getattr(base, key), getattr(config, key)) for key in ("window", "inputs", "targets", "traces")]
@@ -93,10 +92,10 @@ class Start:
         tensors = load_file(weights_file(self.bundle, LIKELIHOOD))
         model = cohort[0]
         names = [name for name, _ in model.named_parameters()]
-        keys = shared_names(names, self.bundle.config, model.config)
+        keys, own = shared_names(names, self.bundle.config, model.config), own_names(model)
         for name, p in model.named_parameters():
             key = keys[name]
-            if is_own(name) or key not in tensors or not self._same_meaning(name, model):
+            if name in own or key not in tensors or not self._same_meaning(name, model):
                 continue
             if tensors[key].shape != p.shape:
                 raise ConfigError(
@@ -119,23 +118,21 @@ class Start:
             assert isinstance(head, TargetHead)
             return (head.classes, head.words) == (entry.classes, entry.words)
         scale = next((n.frames for n in known if n.frames is not None), None)
-        if scale is None or model.frames is None or not name.startswith("frames."):
+        frames = frame_stream(model)
+        if scale is None or not frames or not name.startswith("streams.frames.encoder."):
             return True
-        if (
-            name.startswith("frames.filter")
-            and model.frames.kernel[0] > 1
-            and not same_period(model.frame_period, scale.period)
-        ):
+        encoder = frames.encoder
+        filters = name.startswith("streams.frames.encoder.filter")
+        if filters and encoder.kernel[0] > 1 and not same_period(frames.period, scale.period):
             raise ConfigError(
                 f"the run was trained on a frame every {scale.period:g} s, the new recording shows one every "
-                f"{model.frame_period:g} s, and model.frame_encoder takes {model.frames.kernel[0]} at once: resample "
-                "the frames"
+                f"{frames.period:g} s, and model.frame_encoder takes {encoder.kernel[0]} at once: resample the frames"
             )
-        if not name.startswith("frames.position."):
+        if not name.startswith(POSITION):
             return True
         size = (scale.count, *scale.shape)
-        grid = [(n - k) // s + 1 for n, k, s in zip(size, model.frames.kernel, model.frames.stride, strict=True)]
-        return same_axis(model, grid, scale.period, int(parts[2]))
+        grid = [(n - k) // s + 1 for n, k, s in zip(size, encoder.kernel, encoder.stride, strict=True)]
+        return same_axis(frames, grid, scale.period, int(parts[-1]))
 
 
 def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:

@@ -27,7 +27,6 @@ MAY_CHANGE = (
     "train.wandb",
     "train.devices",
     "train.nodes",
-    "train.recompute",
     "train.compile",
     "train.features_gb",
     "train.strategy",

@@ -14,7 +14,7 @@ from neuroformer.baselines.trace_autoregression import autoregression_bits
 from neuroformer.bundle.bundle import load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.training.scores import Scores, score
 
 
@@ -65,10 +65,10 @@ def evaluate(
     if prepared.config.traces.likelihood != "none":
         return _trace_scores(prepared, scores, baselines)
     out: dict[str, Any] = {
-        "bits_per_spike": scores.bits_per_spike(),
-        "bits_per_spike_rate_readout": scores.bits_per_spike_rate_readout(),
-        "test_spikes": scores.spikes,
-        "test_windows": scores.windows,
+        "bits_per_spike": scores.bits(),
+        "bits_per_spike_rate_readout": scores.bits_of_rates(),
+        "test_spikes": scores.number,
+        "test_windows": scores.num_windows,
     }
     if "rate" in prepared.rec.truth:
         try:
@@ -88,12 +88,12 @@ def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _trace_scores(prepared: Prepared, scores: Scores, baselines: bool) -> dict[str, Any]:
     """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
     c = prepared.config
-    low, high = scores.bits_per_sample_interval()
+    low, high = scores.interval()
     out: dict[str, Any] = {
-        "bits_per_sample": scores.bits_per_sample(),
+        "bits_per_sample": scores.bits(),
         "bits_per_sample_low": low,
         "bits_per_sample_high": high,
-        "test_samples": scores.samples,
+        "test_samples": scores.number,
     }
     if baselines and c.traces.likelihood == "gaussian":
         out["bits_per_sample_autoregression"] = autoregression_bits(prepared)

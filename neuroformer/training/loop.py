@@ -22,7 +22,8 @@ from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
-from neuroformer.losses import denominators
+from neuroformer.losses import OBSERVED, denominators
+from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
     FILE,
@@ -39,8 +40,6 @@ from neuroformer.training.module import (
     Share,
     make_optimizer,
     set_learning_rate,
-    set_up_blocks,
-    shrink,
 )
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
@@ -93,7 +92,6 @@ class Trainer:
         self.average = None
         if self.train.average > 0:
             self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
-        set_up_blocks(cohort, self.train)
         self.losses = fabric.setup_module(Losses(cohort))
         self.sharded = is_sharded(cohort)
         if self.average is not None:
@@ -177,7 +175,7 @@ class Trainer:
         p, t, rec = self.progress, self.train, self.recordings[pieces[0][0].recording].rec
         p.step += 1
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
-        p.spikes += int(self.totals["spikes"])
+        p.spikes += int(self.totals[OBSERVED])
         last = p.step == t.steps
         if p.step % self._log_every() == 0:
             which = {"train/recording": rec.name} if len(self.recordings) > 1 else {}
@@ -225,7 +223,6 @@ class Trainer:
         found = dict(zip(names, values, strict=True))
         self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
         self.stepper.step()
-        shrink(self.cohort[moved[0][0].recording], p.step, t)
         self.stepper.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.follow(self.cohort, p.step + 1)
@@ -320,7 +317,7 @@ class Trainer:
     def _valid_scores(self, place: int) -> dict[str, float]:
         """Validation scores of one recording, over all processes."""
         prepared, model = self.recordings[place], self.scored[place].eval()
-        scores = Scores(np.asarray(prepared.normalization.unit_rate))
+        scores = Scores()
         rank, world = self.fabric.global_rank, self.fabric.world_size
         parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)
         for i in range(rank, -(-len(parts) // world) * world, world):
@@ -335,12 +332,11 @@ class Trainer:
         let_go(self.scored)
         self.cohort.train()
         scores = Scores.merge(self.processes.collect(scores))
-        value = scores.likelihood()
-        if model.traces is None:
-            found = {"bits_per_spike": value, "bits_per_spike_rate_readout": scores.bits_per_spike_rate_readout()}
+        found = {LIKELIHOOD: scores.bits()}
+        if isinstance(model.observation, SpikeObservation):
+            found |= {"bits_per_spike": scores.bits(), "bits_per_spike_rate_readout": scores.bits_of_rates()}
         else:
-            found = {"bits_per_sample": value}
-        found[LIKELIHOOD] = value
+            found["bits_per_sample"] = scores.bits()
         for name, head in model.targets.items():
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)

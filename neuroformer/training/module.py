@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +13,13 @@ from neuroformer.config import TrainConfig
 from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
-from neuroformer.model.attention import Block
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.frames import FrameEncoder, FrameStream
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.units import UnitRows
+
+
+LAST = 0.02  # share of the learning rate at the end
+BETAS = (0.9, 0.98)
 
 
 class Share:
@@ -48,84 +52,57 @@ class Losses(nn.Module):
         model = self.cohort[share.recording]
         output = model(share.batch)
         # whatever the precision of the network, losses are computed in float32
-        with torch.autocast(output.dt_nll_T.device.type, enabled=False):
+        with torch.autocast(model.device.type, enabled=False):
             terms = loss_terms(model, share.batch, output, share.totals, share.gather)
             return terms | {"loss": total_loss(model.config, terms)}
 
 
-def set_up_blocks(model: nn.Module, t: TrainConfig) -> None:
-    """Set how the attention blocks of a model compute: ``train.recompute``, ``train.compile``.
-
-    Only what is dense in the tokens is compiled, as whole graphs that take any number of them. Attention
-    itself has kernels of its own, and its layouts differ from batch to batch.
-    """
-    for block in model.modules():
-        if isinstance(block, Block):
-            block.recompute = t.recompute
-            if t.compile:
-                for name in ("project", "finish"):
-                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True, fullgraph=True))
-
-
 def load_pretrained(model: Neuroformer) -> None:
     """Load the initial weights of a backbone that is fine-tuned."""
-    if model.frames is not None and model.frames.backbone is not None:
-        found = load_backbone(model.config.model.frame_encoder)
-        model.frames.backbone.load_state_dict(found.state_dict())
+    for stream in model.streams.values():
+        if isinstance(stream, FrameStream) and stream.encoder.backbone is not None:
+            found = load_backbone(model.config.model.frame_encoder)
+            stream.encoder.backbone.load_state_dict(found.state_dict())
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
-    """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``train.min_lr``."""
+    """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``LAST``."""
     if step < t.warmup:
         return (step + 1) / t.warmup
     done = min(1.0, (step - t.warmup) / max(1, t.steps - t.warmup))
-    return t.min_lr + (1 - t.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-_READOUT = re.compile(r"(recordings\.\d+\.)?(frames|what_where|coupling)\.")
-_PAIRS = re.compile(r"(recordings\.\d+\.)?coupling\.pair$")
+    return LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def make_optimizer(cohort: Cohort, t: TrainConfig) -> torch.optim.AdamW:
     """AdamW over :func:`parameter_groups`; one fused pass, except under the gradient scaler of float16."""
-    return torch.optim.AdamW(parameter_groups(cohort, t), lr=t.lr, betas=t.betas, fused=t.precision != "16-mixed")
+    return torch.optim.AdamW(parameter_groups(cohort, t), lr=t.lr, betas=BETAS, fused=t.precision != "16-mixed")
 
 
 def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
-    """The trained parameters, in groups. Matrices have weight decay; vectors, norms and biases do not. Receptive
-    fields and coupling have their own learning rate, and so has a pretrained network.
-
-    Pair weights of the coupling seldom get a gradient: two units fire at a given lag in a few batches of a hundred.
-    Adam would make large steps from such rare gradients, so its ``eps`` is a tenth of a unit's share of the spikes
-    here.
+    """The trained parameters, in groups. Matrices have weight decay; vectors, norms and biases do not. Rows of units say
+    themselves by how much faster they learn than the rest; a pretrained network learns more slowly.
     """
-    members: dict[tuple[float, float, float], list[nn.Parameter]] = {}
-    for name, p in cohort.named().items():
+    pace: dict[int, float] = {}
+    for module in cohort.modules():
+        if isinstance(module, UnitRows):
+            pace[id(module.weight)] = module.pace
+        elif isinstance(module, FrameEncoder):
+            pace |= {id(p): module.pace for p in module.parameters()}
+            backbone = module.backbone.parameters() if module.backbone is not None else ()
+            pace |= {id(p): t.backbone_lr for p in backbone}
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for p in cohort.parameters():
         if p.requires_grad:
-            factor = t.readout_lr if _READOUT.match(name) else 1.0
-            factor = t.backbone_lr if "frames.backbone." in name else factor
-            decay = t.weight_decay if p.ndim >= 2 else 0.0
-            eps = 0.1 / p.shape[1] if _PAIRS.match(name) else 1e-8
-            members.setdefault((factor, decay, eps), []).append(p)
+            members.setdefault((pace.get(id(p), 1.0), t.weight_decay if p.ndim >= 2 else 0.0), []).append(p)
     return [
-        {"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor, "eps": eps}
-        for (factor, decay, eps), chosen in members.items()
+        {"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor}
+        for (factor, decay), chosen in members.items()
     ]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfig) -> None:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * learning_rate(step, t)
-
-
-@torch.no_grad()
-def shrink(model: Neuroformer, step: int, t: TrainConfig) -> None:
-    """Move every weight of a coupling of pairs towards 0, and those nearer than a step to it: the proximal step of an L1
-    penalty, apart from the gradient as AdamW's decay is. Most pairs of units are not coupled, and stay at 0.
-    """
-    if t.sparsity and model.coupling is not None and model.coupling.pair is not None:
-        most = t.lr * t.readout_lr * learning_rate(step, t) * t.sparsity
-        model.coupling.pair.sub_(model.coupling.pair.clamp(-most, most))
 
 
 @dataclass

@@ -21,7 +21,7 @@ from neuroformer.config import Config, ConfigError, member_config, to_dict
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.recordings import lacking
 from neuroformer.data.splits import PARTS
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE, Progress
