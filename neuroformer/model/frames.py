@@ -18,6 +18,7 @@ from neuroformer.data.backbone import empty_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.data.scales import BackboneScale, FrameScale
 from neuroformer.model.attention import Block, Context, prepend
+from neuroformer.model.embed import SpikeEmbedding
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.streams import Encoded
 from neuroformer.model.units import UnitRows
@@ -216,7 +217,7 @@ class FrameStream(nn.Module):
         self.age = Linear(2, m.width, bias=False)
         self.period = scale.period
 
-    def forward(self, batch: Batch) -> Encoded:
+    def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
         clips = batch.clips
         local_GthwD = self.encoder.local(clips.images_GFHW, clips.num_missing_G)
         x_SD, layout = self.encoder(local_GthwD, clips.num_missing_G, clips.host_missing_G)

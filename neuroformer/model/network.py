@@ -67,7 +67,8 @@ class Neuroformer(nn.Module):
         self.num_bins, self.past_bins = round(w.current / w.dt), round(w.past / w.dt)
         self.embedding = SpikeEmbedding(num_units, m.width, w.dt, self.num_bins, self.past_bins)
         self.first = nn.Parameter(torch.randn(m.width) * 0.1)
-        self.streams, self.observation = nn.ModuleDict(), self._observe(normalization)
+        self.streams = nn.ModuleDict()
+        self.observation = self._observe(normalization)
         for group in config.input_groups:
             self.streams[group] = BehaviorGroup(config, group, num_units, self.num_bins, normalization.inputs)
         self.blocks = nn.ModuleList(Block(a, m.width, m.heads, m.dropout) for a in block_plan(config))
@@ -83,12 +84,12 @@ class Neuroformer(nn.Module):
         config, num_units = self.config, self.num_units
         if normalization.traces is not None:
             scaling = TraceScaling(config.traces.likelihood, normalization.traces)
-            self.streams["past"] = PastTraces(config, self.embedding, scaling)
+            self.streams["past"] = PastTraces(config, scaling)
             observation = TraceObservation(config, normalization.traces, scaling)
         else:
             if self.past_bins:
                 spikes = sum(normalization.unit_rate) * self.past_bins
-                self.streams["past"] = PastSpikes(config, self.embedding, spikes)
+                self.streams["past"] = PastSpikes(config, spikes)
             observation = SpikeObservation(config, num_units, normalization)
         if normalization.frames is not None:
             self.streams["frames"] = FrameStream(config, num_units, normalization.frames)
@@ -131,7 +132,7 @@ class Neuroformer(nn.Module):
 
     def encode(self, batch: Batch) -> dict[str, Encoded]:
         """Everything that does not depend on the window's own spikes."""
-        return {name: stream(batch) for name, stream in self.streams.items()}
+        return {name: stream(batch, self.embedding) for name, stream in self.streams.items()}
 
     def first_token(self, batch: Batch, encoded: dict[str, Encoded]) -> Tensor:
         """(W, D)."""

@@ -1,4 +1,5 @@
-"""Streams: what a window may look at. Each gives the same things, so that nobody has to know which is which.
+"""Streams: what a window may look at. Each takes a batch and the embedding of spikes, and gives the same things, so that nobody
+has to know which is which.
 
 Shape suffixes: W windows, P past spikes, K temporal filters, N samples of a window, L bins of the past, B bins of a window,
 U units, D width, F features.
@@ -54,25 +55,22 @@ class PastSpikes(nn.Module):
 
     Parameters
     ----------
-    embedding : SpikeEmbedding
-        Which the tokens of the window use as well.
     spikes_per_past : float
         Expected number in a window's past.
     """
 
-    def __init__(self, config: Config, embedding: SpikeEmbedding, spikes_per_past: float):
+    def __init__(self, config: Config, spikes_per_past: float):
         super().__init__()
         width = config.model.width
-        self.embedding = embedding
-        self.num_bins = embedding.past
+        self.num_bins = round(config.window.past / config.window.dt)
         self.by_bin = spikes_per_past > MOST_KEYS
         self.null = nn.Parameter(torch.zeros(width))
         self.dropout = Dropout(config.model.dropout)
 
-    def forward(self, batch: Batch) -> Encoded:
-        table_LD = self.embedding.time_table()
+    def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
+        table_LD = embedding.time_table()
         missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)  # where the past begins
-        unit_PD = self.embedding.unit(batch.past_unit_P)
+        unit_PD = embedding.unit(batch.past_unit_P)
         weight_P = batch.past_weight_P
         if self.by_bin:
             unit_PD = unit_PD if weight_P is None else unit_PD * weight_P[:, None]
@@ -89,17 +87,17 @@ class PastSpikes(nn.Module):
 class PastTraces(nn.Module):
     """Samples of continuous activity before the window: one vector a bin, of all units' samples in units of their scale."""
 
-    def __init__(self, config: Config, embedding: SpikeEmbedding, scale: TraceScaling):
+    def __init__(self, config: Config, scale: TraceScaling):
         super().__init__()
         width, num_units = config.model.width, len(scale.level)
-        self.scale, self.embedding, self.num_bins = scale, embedding, embedding.past
+        self.scale, self.num_bins = scale, round(config.window.past / config.window.dt)
         self.unit = UnitRows(num_units, width, std=num_units**-0.5)
         self.null = nn.Parameter(torch.zeros(width))
         self.dropout = Dropout(config.model.dropout)
 
-    def forward(self, batch: Batch) -> Encoded:
+    def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
         assert batch.traces is not None
-        table_LD = self.embedding.time_table()
+        table_LD = embedding.time_table()
         missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)
         x_WLD = self.scale(batch.traces.past_WLU) @ self.unit.weight + table_LD[: self.num_bins]
         x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
@@ -126,7 +124,7 @@ class BehaviorGroup(nn.Module):
         self.dropout = Dropout(m.dropout)
         self.num_bins = num_bins
 
-    def forward(self, batch: Batch) -> Encoded:
+    def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
         vectors, exist, log_rate_WBU = [], [], 0.0
         for name, embed in self.variables.items():
             x_WND, exists_WN, features_WNF = embed(batch.inputs[name].to(self.null.dtype))
