@@ -11,7 +11,7 @@ import torch
 
 from neuroformer.config import Config, from_dict
 from neuroformer.data.prepared import Prepared, prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 
 SHARED = Path(os.environ.get("NEUROFORMER_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -74,12 +74,9 @@ def small_config(**sections) -> Config:
             "width": 16,
             "heads": 2,
             "dropout": 0.0,
-            "time_features": 4,
-            "history_filters": 2,
-            "surprise": 0.1,
             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
         },
-        "loss": {"contrast": [{"pair": ["neural", "frames"], "width": 8}]},
+        "loss": {"contrast": [{"pair": ["neural", "frames"]}]},
         "train": {"steps": 4, "batch_size": 32, "warmup": 2, "evaluate_every": 2, "accelerator": "cpu", "threads": 1},
         "generate": {"max_seconds": 0.5},
         "decode": {"lags": [0.1, 0.2]},
