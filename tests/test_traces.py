@@ -22,12 +22,12 @@ from neuroformer.generation.simulate import simulate
 from neuroformer.generation.stimulus import silence
 from neuroformer.generation.store import SimulationError, SimulationFolder
 from neuroformer.intervals import FewBlocksWarning
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.simulation_scores.whatif import rate_changes
-from neuroformer.training.scores import score
+from neuroformer.training.scores import NLL, NULL, NUMBER, score
 
 KEEP = 0.9  # of an autoregression, which knows -log2(1 - 0.81) / 2 = 1.198 bits of each sample
 
@@ -58,7 +58,7 @@ def config(likelihood="gaussian", **train):
             "traces": {"likelihood": likelihood},
             "split": {"block": 12.0},
             "generate": {"max_seconds": 3.0},
-            "model": {"width": 16, "heads": 2, "time_features": 4, "dropout": 0.0},
+            "model": {"width": 16, "heads": 2, "dropout": 0.0},
             "train": {
                 "steps": 120,
                 "batch_size": 128,
@@ -92,7 +92,7 @@ def test_golden_likelihoods():
     x = torch.tensor([[[0.5, -1.0, 2.0, float("nan")]]], dtype=torch.float64)
     p = torch.tensor([[[[0.1, 0.2], [0.0, -0.5], [1.0, 0.0], [0.0, 0.0]]]], dtype=torch.float64)
     expected = -stats.norm.logpdf([0.5, -1.0, 2.0], [0.1, 0.0, 1.0], np.exp([0.2, -0.5, 0.0]))
-    np.testing.assert_allclose(model.traces.nll(p, x), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.observation.each_nll(p, x), expected, rtol=1e-9)
     model, _ = model_of(recording(kind="gamma"), "gamma")
     x = torch.tensor([[[0.0, 1.5, 4.0, 0.3]]], dtype=torch.float64)
     logit, log_mean, log_shape = (
@@ -100,23 +100,23 @@ def test_golden_likelihoods():
         np.log([2.0, 1.0, 3.0, 0.5]),
         np.log([1.0, 2.0, 0.7, 5.0]),
     )
-    p = torch.from_numpy(np.stack([logit, log_mean, log_shape], 1))[None, None]
+    p = torch.from_numpy(np.stack([log_mean, log_shape, logit], 1))[None, None]
     share, shape, mean = 1 / (1 + np.exp(-logit)), np.exp(log_shape), np.exp(log_mean)
     density = stats.gamma.logpdf(x.numpy()[0, 0], shape, scale=mean / shape)
     expected = -np.where(x.numpy()[0, 0] > 0, np.log(share) + density, np.log1p(-share))
-    np.testing.assert_allclose(model.traces.nll(p, x), expected, rtol=1e-9)
+    np.testing.assert_allclose(model.observation.each_nll(p, x), expected, rtol=1e-9)
 
 
 def test_the_zero_inflated_gamma_is_a_distribution():
     """Mass at zero and the integral above it make one; what is drawn follows it."""
     model, _ = model_of(recording(kind="gamma"), "gamma")
-    p = torch.tensor([0.4, 0.7, 0.3], dtype=torch.float64)
+    p = torch.tensor([0.7, 0.3, 0.4], dtype=torch.float64)
     grid = torch.linspace(1e-6, 80, 400_001, dtype=torch.float64)
-    density = (-model.traces.nll(p.expand(1, 1, len(grid), 3), grid[None, None])).exp()
-    zero = (-model.traces.nll(p.expand(1, 1, 1, 3), torch.zeros(1, 1, 1, dtype=torch.float64))).exp()
+    density = (-model.observation.each_nll(p.expand(1, 1, len(grid), 3), grid[None, None])).exp()
+    zero = (-model.observation.each_nll(p.expand(1, 1, 1, 3), torch.zeros(1, 1, 1, dtype=torch.float64))).exp()
     assert float(torch.trapezoid(density, grid) + zero) == pytest.approx(1, abs=1e-3)
     u = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
-    drawn = model.traces.draw(p.expand(1, 1, len(u), 3), u[None, None]).numpy().ravel()
+    drawn = model.observation.draw(p.expand(1, 1, len(u), 3), u[None, None]).numpy().ravel()
     assert (drawn == 0).mean() == pytest.approx(float(zero), abs=1e-3)
     assert drawn[drawn > 0].mean() == pytest.approx(np.exp(0.7), rel=0.01)
 
@@ -126,9 +126,9 @@ def test_an_untrained_head_is_the_marginal(kind):
     rec = recording(samples=1200, kind=kind)
     model, prepared = model_of(rec, kind, shaken=False)
     scores = score(model, prepared, "test")
-    assert scores.bits_per_sample() == pytest.approx(0, abs=1e-6)
+    assert scores.bits() == pytest.approx(0, abs=1e-6)
     # one sample a bin; a block that opens no segment gives its first bins to the past
-    assert scores.samples == rec.num_units * len(prepared.windows("test")) > 100
+    assert scores.number == rec.num_units * len(prepared.windows("test")) > 100
     scale = prepared.normalization.traces
     x = rec.traces.values[
         [k for a, b in prepared.split.intervals("train") for k in range(round(a * 10), round(b * 10))]
@@ -143,13 +143,13 @@ def test_an_untrained_head_is_the_marginal(kind):
 def test_the_interval_is_over_held_out_time_and_a_short_one_has_none():
     model, prepared = model_of(recording(samples=1200), "gaussian")
     scores = score(model, prepared, "test")
-    windows = np.concatenate(scores.trace_windows)
-    assert windows[:, 0].sum() / windows[:, 1].sum() / np.log(2) == pytest.approx(scores.bits_per_sample())
-    low, high = scores.bits_per_sample_interval()
-    assert low < scores.bits_per_sample() < high
-    scores.trace_windows = [windows[:12]]
-    with pytest.warns(FewBlocksWarning, match="no 95 % interval of bits_per_sample"):
-        assert np.isnan(scores.bits_per_sample_interval()).all()
+    windows = np.concatenate(scores.windows)
+    assert (windows[:, NULL] - windows[:, NLL]).sum() / windows[:, NUMBER].sum() / np.log(2) == pytest.approx(scores.bits())
+    low, high = scores.interval()
+    assert low < scores.bits() < high
+    scores.windows = [windows[:12]]
+    with pytest.warns(FewBlocksWarning, match="no 95 % interval of bits"):
+        assert np.isnan(scores.interval()).all()
 
 
 # -- data -------------------------------------------------------------------------------------------------
