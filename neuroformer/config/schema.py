@@ -266,7 +266,6 @@ class TrainConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "auto: a GPU where there is one")
     devices: int = setting(1, "processes per node, one for each GPU", least=1)
     nodes: int = setting(1, "machines", least=1)
-    strategy: Literal["ddp", "fsdp"] = setting("ddp", "for several processes; fsdp: each holds a piece of the weights")
     checkpoint_every: float = setting(
         300.0, "seconds between checkpoints, the most that a kill can cost", least=0, unit="seconds"
     )

@@ -43,6 +43,7 @@ RETIRED = {
     "train.min_lr": "it is 0.02",
     "train.readout_lr": "rows of units have their own pace",
     "train.recompute": "train.accumulate saves memory",
+    "train.strategy": "processes hold the whole network",
     "train.sparsity": "there are no weights of pairs of units",
 }
 

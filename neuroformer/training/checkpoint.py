@@ -16,7 +16,6 @@ from torch import Tensor
 from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
-from neuroformer.training.sharding import gathered, in_pieces
 
 FORMAT = 1
 FILE = CHECKPOINT
@@ -137,13 +136,13 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def state_tensors(model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that training changes, by name and unsharded; with sharded weights, every process must call this."""
+    """Everything that training changes, by name."""
     out = {f"model.{k}": v for k, v in model.tensors().items()}
     if average is not None:
         out |= {f"average.{k}": v for k, v in average.tensors().items()}
     for i, state in optimizer.state_dict()["state"].items():
         out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
-    return gathered(out)
+    return out
 
 
 def restore_tensors(
@@ -157,12 +156,11 @@ def restore_tensors(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
-    model.load_tensors(in_pieces(part("model."), model.tensors()))
+    model.load_tensors(part("model."))
     if average is not None:
-        average.load_tensors(in_pieces(part("average."), average.tensors()))
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        average.load_tensors(part("average."))
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part("optimizer.").items():
         i, key = name.split(".", 1)
-        state.setdefault(int(i), {}).update(in_pieces({key: value}, {key: parameters[int(i)]}))
+        state.setdefault(int(i), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from tqdm import tqdm
 
 from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
@@ -44,7 +42,6 @@ from neuroformer.training.module import (
 from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
-from neuroformer.training.sharding import average_gradients, gathered, is_sharded, let_go, shard
 from neuroformer.training.steps import StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
@@ -93,11 +90,8 @@ class Trainer:
         if self.train.average > 0:
             self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
         self.losses = fabric.setup_module(Losses(cohort))
-        self.sharded = is_sharded(cohort)
         if self.average is not None:
             self.average.model.to(fabric.device)
-            if isinstance(fabric.strategy, ModelParallelStrategy):
-                shard(self.average.model, fabric.strategy.device_mesh)
         self.optimizer = make_optimizer(cohort, self.train)
         self.stepper: Any = fabric.setup_optimizers(self.optimizer)
         self.processes = Processes(fabric)
@@ -212,12 +206,9 @@ class Trainer:
                 fabric.backward(terms["loss"] * fabric.world_size)
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
-        if self.sharded:
-            average_gradients(self.cohort)
         norm: Any = fabric.clip_gradients(
             self.losses, self.stepper, max_norm=t.clip or math.inf, error_if_nonfinite=False
         )
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         names, values = list(total), torch.stack(list(total.values()))
         *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
         found = dict(zip(names, values, strict=True))
@@ -248,12 +239,9 @@ class Trainer:
         self.cohort.eval()  # without dropout
         prepared, losses = self.recordings[piece.recording], Losses(self.cohort)
         starts = piece.windows.starts(prepared.index)
-        num = len(piece.windows)
-        # where weights are sharded, all processes compute equally often
-        for w in range(max(piece.sizes) if self.sharded else num):
-            own = min(w, num - 1)
-            one = prepared.builder(piece.windows[own : own + 1]).to(self.fabric.device)
-            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])) and w < num:
+        for w in range(len(piece.windows)):
+            one = prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
+            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])):
                 found.append(round(float(starts[w]), 4))
         self.cohort.train()
         return found
@@ -304,7 +292,7 @@ class Trainer:
             if likelier if unknown else not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
                 p.stale = p.stale if unknown else 0
-                tensors = gathered(self.scored.tensors())
+                tensors = self.scored.tensors()
                 if self.fabric.is_global_zero:
                     save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)
 
@@ -320,16 +308,10 @@ class Trainer:
         scores = Scores()
         rank, world = self.fabric.global_rank, self.fabric.world_size
         parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)
-        for i in range(rank, -(-len(parts) // world) * world, world):
-            if i >= len(parts) and not self.sharded:
-                break
-            # where weights are sharded, all processes compute equally often; what is too many does not count
-            batch = prepared.builder(parts[min(i, len(parts) - 1)]).to(self.fabric.device)
+        for part in parts[rank::world]:
+            batch = prepared.builder(part).to(self.fabric.device)
             with self.fabric.autocast():
-                output = model(batch)
-                if i < len(parts):
-                    scores.add(model, batch, output)
-        let_go(self.scored)
+                scores.add(model, batch, model(batch))
         self.cohort.train()
         scores = Scores.merge(self.processes.collect(scores))
         found = {LIKELIHOOD: scores.bits()}

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from lightning.fabric.plugins.precision import MixedPrecision
-from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
@@ -27,7 +26,6 @@ from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE, Progress
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
-from neuroformer.training.sharding import can_shard, shard
 
 
 def train(
@@ -222,17 +220,6 @@ def make_fabric(config: Config) -> Fabric:
     strategy: Any = "auto"
     if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
         strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
-    if t.strategy == "fsdp":
-        if t.devices * t.nodes == 1 or len(config.recordings) > 1 or t.precision == "16-mixed":
-            raise ConfigError(
-                "train.strategy=fsdp cuts the model of one recording into pieces for several processes, in precision 32 "
-                "or bf16-mixed: raise train.devices or train.nodes, or take train.strategy=ddp"
-            )
-        if not can_shard():
-            raise ConfigError(
-                f"train.strategy=fsdp needs PyTorch 2.7 or later, this is {torch.__version__}: take train.strategy=ddp"
-            )
-        strategy = ModelParallelStrategy(shard, t.devices * t.nodes, 1)
     plugins: list[Any] = []
     on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
     if precision == "16-mixed" and on_cpu:  # given the name on a CPU, Fabric would use bfloat16

@@ -175,7 +175,7 @@ def test_a_finetuned_backbone_is_part_of_the_bundle(saved, tmp_path):
     batch = prepared.builder(prepared.windows("test")[:8])
     assert batch.clips.images_GFHW.ndim == 4
     with torch.no_grad():
-        assert torch.isfinite(model(batch).log_rate_WBU).all()
+        assert torch.isfinite(model(batch).observed.log_rate_WBU).all()
 
 
 def test_what_cannot_be_is_refused(saved, tmp_path):

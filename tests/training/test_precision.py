@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.losses import loss_terms
-from neuroformer.training.module import Losses, Share, make_optimizer, set_up_blocks
+from neuroformer.training.module import Losses, Share, make_optimizer
 from neuroformer.training.train import train
 
 
@@ -99,73 +99,3 @@ def test_float16s_scale_survives_a_stop(tmp_path, monkeypatch):
         train(small_recording(), c, tmp_path, progress=False)
     train(small_recording(), c, tmp_path, progress=False, resume=True)
     assert seen == [1024.0, 1024.0, None, 1024.0, 1024.0]
-
-
-def saved_bytes(model, batch):
-    """Bytes that a forward pass keeps for the backward pass, each storage once."""
-    kept = {}
-
-    def pack(x):
-        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        terms = Losses(Cohort([model]))(Share(batch))
-    return sum(kept.values()), terms
-
-
-def test_recomputed_blocks_give_the_same_gradients_from_less_memory():
-    blocks = [{"attend": a, "layers": 4} for a in ("current", "past", "frames")]
-    model, prepared = small_model(
-        config=small_config(
-            model={
-                "dropout": 0.3,
-                "blocks": blocks,
-                "width": 16,
-                "heads": 2,
-                "time_features": 4,
-                "history_filters": 2,
-                "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 4},
-            }
-        )
-    )
-    model, batch = model.float().train(), prepared.builder(prepared.windows("train")[:60])
-    found = []
-    for recompute in (False, True):
-        set_up_blocks(model, small_config(train={"recompute": recompute}).train)
-        torch.manual_seed(0)  # dropout is drawn again as it was drawn
-        size, terms = saved_bytes(model, batch)
-        found.append((size, float(terms["loss"]), gradient(model, terms)))
-    (all_, loss, grad), (less, loss_2, grad_2) = found
-    assert loss == loss_2 and torch.allclose(grad, grad_2, rtol=1e-5, atol=1e-7)
-    assert less < 0.4 * all_, less / all_
-
-
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_losses_whatever_the_lengths(ready):
-    """Whole graphs, compiled once for all lengths: a batch of another length is no new compilation."""
-    from torch._dynamo.utils import counters
-
-    model, _ = ready
-    _, prepared = small_model()
-    eager = small_model()[0].float().train()
-    eager.load_state_dict(model.state_dict())
-    if eager.what_where is not None:
-        eager.what_where.dropout.p = 0.0
-    torch._dynamo.reset()
-    counters.clear()
-    set_up_blocks(model, small_config(train={"compile": True}).train)
-    optimizers = [make_optimizer(Cohort([m]), prepared.config.train) for m in (model, eager)]
-    windows, graphs = prepared.windows("train"), []
-    for i, num in enumerate([40, 33, 7, 64, 21, 50]):
-        batch = prepared.builder(windows[i * 10 : i * 10 + num])
-        a, b = (Losses(Cohort([m]))(Share(batch)) for m in (model, eager))
-        assert float(a["loss"]) == pytest.approx(float(b["loss"]), rel=1e-5)
-        x, y = gradient(model, a), gradient(eager, b)
-        assert torch.allclose(x, y, rtol=1e-3, atol=1e-5)
-        for optimizer in optimizers:
-            optimizer.step()
-        graphs.append(counters["stats"]["unique_graphs"])
-    assert not counters["graph_break"]
-    # projections of tokens and of contexts (current, among frames, cross), and what follows attention
-    assert graphs[0] <= 5 and len(set(graphs[1:])) == 1 and graphs[-1] <= graphs[0] + 1

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from neuroformer.bundle.bundle import load_model
 from neuroformer.config import ConfigError
-from neuroformer.training.sharding import can_shard
 from neuroformer.training.steps import StepSampler
 
 TRAIN = {
@@ -35,9 +34,6 @@ def settings(**more):
         "width": 16,
         "heads": 2,
         "dropout": 0.0,
-        "time_features": 4,
-        "history_filters": 2,
-        "frame_readout": 0,
         "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
     }
     return {"model": model, "train": TRAIN | more}
@@ -57,12 +53,6 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
         train_in(tmp_path / f"{name}_one", alone)
     here = Path(__file__)
     asked = [(str(tmp_path / f"{name}_two"), c | {"train": c["train"] | {"devices": 2}}) for name, c in runs.items()]
-    sharded = settings(devices=2, strategy="fsdp", recompute=True)
-    if can_shard():
-        asked += [
-            (str(tmp_path / "sharded_two"), sharded),
-            (str(tmp_path / "parts_two"), sharded | {"stop_at": 5}),
-        ]
     command = [
         sys.executable,
         "-m",
@@ -75,8 +65,8 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    for name in [*runs, *["sharded"] * can_shard()]:
-        folders = [tmp_path / f"{'alone' if name == 'sharded' else name}_one", tmp_path / f"{name}_two"]
+    for name in runs:
+        folders = [tmp_path / f"{name}_one", tmp_path / f"{name}_two"]
         one, two = (rows(folder) for folder in folders)
         assert [r.keys() for r in one] == [r.keys() for r in two]
         for key in ("valid/bits_per_spike", "train/contrast_neural_frames"):
@@ -86,22 +76,6 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
         x, y = (load_file(folder / "weights" / "likelihood.safetensors") for folder in folders)
         assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
         assert any(k.startswith("recordings.1.") for k in x) == (name == "several")
-
-    if not can_shard():
-        with pytest.raises(ConfigError, match="fsdp needs PyTorch 2.7"):
-            train_in(tmp_path, sharded)
-        return
-    # weights in pieces, saved whole by two processes and cut again: the run that was never stopped, bit for bit
-    x, y = (load_file(tmp_path / f"{n}_two" / "weights" / "likelihood.safetensors") for n in ("sharded", "parts"))
-    assert all(torch.equal(x[k], y[k]) for k in x) and rows(tmp_path / "sharded_two") == rows(tmp_path / "parts_two")
-    with torch.no_grad():
-        assert load_model(tmp_path / "sharded_two").sos.shape == (16,)
-
-
-def test_sharding_that_cannot_be_is_refused(tmp_path):
-    for more in ({"strategy": "fsdp"}, {"strategy": "fsdp", "devices": 2, "precision": "16-mixed"}):
-        with pytest.raises(ConfigError, match="strategy=fsdp cuts the model of one recording"):
-            train_in(tmp_path, settings(**more))
 
 
 def windows_of(pieces):

@@ -33,7 +33,7 @@ def config(steps=24, **settings):
         "threads": 1,
         "checkpoint_every": 0.0,
     } | settings
-    return small_config(model={"dropout": 0.2, "history_dropout": 0.2}, train=settings)
+    return small_config(model={"dropout": 0.2}, train=settings)
 
 
 def run(folder, c, resume=True):

@@ -19,7 +19,7 @@ from neuroformer.cli import main
 from neuroformer.cli.shared import only_process
 from neuroformer.config import ConfigError, from_dict, to_dict
 from neuroformer.data.prepared import prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training.checkpoint import FILE
