@@ -8,7 +8,7 @@ from helpers import small_config, small_recording
 
 from neuroformer.config import TargetConfig, TuneConfig
 from neuroformer.data.prepared import prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable
 
 TUNE = TuneConfig(steps=10, evaluate_every=5, batch_size=64)
@@ -37,7 +37,7 @@ def driven_recording(seconds=60.0):
 
 def pretrained(targets=(), **model):
     config = small_config(
-        model={"width": 16, "heads": 2, "dropout": 0.0, "time_features": 4, "history_filters": 2} | model,
+        model={"width": 16, "heads": 2, "dropout": 0.0} | model,
         window={"frames": 0.0},
         targets=list(targets),
         loss={"contrast": []},

@@ -226,24 +226,6 @@ def test_a_file_that_is_not_there_or_not_yaml(tmp_path):
         load_config(tmp_path / "list.yaml")
 
 
-def test_surprise_is_left_open_until_frames_are_seen_one_by_one():
-    seen = {"window": {"past": 0.25, "frames": 0.2}}
-    assert from_dict(seen).surprise == 0.25
-    assert from_dict({"window": {"past": 2.0, "frames": 0.2}}).surprise == 0.5
-    assert from_dict(seen | {"model": {"surprise": 0.1}}).surprise == 0.1
-    nothing = [{"surprise": 0.0}, {"frame_readout": 0}, {"frame_encoder": {"stride": [2, 4, 4]}}]
-    for model in nothing:
-        assert from_dict(seen | {"model": model}).surprise == 0.0
-    assert from_dict({"window": {"past": 0.25, "frames": 0.0}}).surprise == 0.0
-    assert from_dict(seen | {"traces": {"likelihood": "gaussian"}}).surprise == 0.0
-    with pytest.raises(
-        ConfigError, match=r"model.surprise is -0.5; expected seconds, 0 or more, or -1 \(seconds of past"
-    ):
-        from_dict(seen | {"model": {"surprise": -0.5}})
-    with pytest.raises(ConfigError, match=r"model.surprise is 0.5; expected 0 to window.past = 0.25 s, or -1"):
-        from_dict(seen | {"model": {"surprise": 0.5}})
-
-
 def test_settings_of_earlier_versions_are_left_out_with_a_warning():
     with pytest.warns(UserWarning, match="'decode.bootstraps' does nothing any more"):
         assert from_dict({"decode": {"bootstraps": 10}}) == from_dict({})

@@ -127,7 +127,7 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
     both, _ = train_several(recs, config, folder / "both", progress=False, resume=True)
     names = [p.rec.name for p in both]
     pretrained = [
-        score(load_best(folder / "both", recording=n), p, "test").bits_per_spike()
+        score(load_best(folder / "both", recording=n), p, "test").bits()
         for n, p in zip(names, both, strict=True)
     ]
     out: dict[str, Any] = {"pretrained": sum(pretrained) / 2}
@@ -161,7 +161,7 @@ def _one(rec, config: Config, steps: int, folder: Path, start: Start | None) -> 
     )
     config = dataclasses.replace(config, train=train)
     (prepared,), _ = train_several([rec], config, folder, progress=False, resume=True, start=start)
-    return score(load_best(folder), prepared, "test").bits_per_spike(), prepared
+    return score(load_best(folder), prepared, "test").bits(), prepared
 
 
 def table(result: dict[str, Any]) -> str:

@@ -97,7 +97,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     legs = [simulated_trials(r, parts.held_out) for r in recordings]
     chains = chained(order_LC, legs, parts, simulated_trials(after, parts.held_out), config.seed)
     late: dict[str, Any] = late_scores(chains)
-    scores = {"bits_per_spike": score(model, p, "test").bits_per_spike()}
+    scores = {"bits_per_spike": score(model, p, "test").bits()}
     for name, prefix in (("model", ""), ("true_past", "true_past_"), ("ceiling", "ceiling_")):
         for key, (value, _, _) in late[name].items():
             scores[prefix + key] = value

@@ -26,8 +26,6 @@ SETTINGS = {
     "model": {
         "width": 16,
         "heads": 2,
-        "history_filters": 2,
-        "coupling": 0.05,
         "blocks": [{"attend": "past"}, {"attend": "current"}],
     },
     "train": {

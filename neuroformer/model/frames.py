@@ -175,15 +175,15 @@ class FactorizedReadout(nn.Module):
     result to its log rate.
     """
 
-    def __init__(self, encoder: FrameEncoder, num_units: int, width: int, num_features: int):
+    def __init__(self, encoder: FrameEncoder, num_units: int, config: ModelConfig):
         super().__init__()
         steps, rows, columns = encoder.grid
-        self.feature = nn.Sequential(nn.GELU(), Linear(width, num_features), nn.GELU())
+        self.feature = nn.Sequential(nn.GELU(), Linear(config.width, READ), nn.GELU())
         self.where = UnitRows(num_units, rows * columns, std=0.1 / SHARPNESS, pace=PACE)
-        self.what = UnitRows(num_units, steps, num_features, std=0.01, pace=PACE)
+        self.what = UnitRows(num_units, steps, READ, std=0.01, pace=PACE)
         with torch.no_grad():  # a common sign: a unit that starts against its own place moves away from it, and stays away
-            self.what.weight.add_(0.1 / num_features)
-        self.dropout = Dropout(0.1)
+            self.what.weight.add_(0.1 / READ)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, local_GthwD: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""
@@ -213,7 +213,7 @@ class FrameStream(nn.Module):
         super().__init__()
         m = config.model
         self.encoder = FrameEncoder(m, scale)
-        self.readout = FactorizedReadout(self.encoder, num_units, m.width, READ)
+        self.readout = FactorizedReadout(self.encoder, num_units, m)
         self.age = Linear(2, m.width, bias=False)
         self.period = scale.period
 

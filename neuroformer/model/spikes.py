@@ -25,7 +25,7 @@ from neuroformer.ops import Ragged, marked_cross_entropy
 MIN_LOG_RATE = -16.0
 MOST_UP, MOST_DOWN = 2.0, 4.0  # by which a log rate may move from where its window or its unit puts it
 LEAST_MASS = 1e-7  # expected spikes
-OWN_LAGS = 0.1  # seconds for which a unit's own spike changes its rate, at exact lags
+OWN_LAGS, OWN_BINS = 0.1, 10  # seconds, and at least bins, for which a unit's own spike changes its rate, at exact lags
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -224,7 +224,8 @@ class SpikeObservation(nn.Module):
         self.num_bins, self.num_units = round(w.current / w.dt), num_units
         rate, peak = torch.tensor(normalization.unit_rate), torch.tensor(normalization.unit_peak)
         self.rates = RateReadout(num_units, self.num_bins, width, rate, peak)
-        self.own = OwnHistory(num_units, max(1, round(min(OWN_LAGS, w.past + w.current) / w.dt)))
+        lags = min(max(OWN_BINS, round(OWN_LAGS / w.dt)), round((w.past + w.current) / w.dt))
+        self.own = OwnHistory(num_units, lags)
         self.dt = Linear(width, self.num_bins)
         nn.init.zeros_(self.dt.weight)
         nn.init.zeros_(self.dt.bias)

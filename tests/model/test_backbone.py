@@ -55,7 +55,6 @@ def config(folder, **encoder):
     if "resnet" in folder:  # which needs more pixels than our small frames have
         tree["frame_encoder"]["resize"] = [16, 16]
     if "videomae" in folder:  # whose features are of whole clips
-        tree["surprise"] = 0.0
     return small_config(model=tree)
 
 

@@ -18,8 +18,6 @@ def ready():
     """A float32 model in training mode, and a batch."""
     model, prepared = small_model()
     model = model.float().train()
-    if model.what_where is not None:
-        model.what_where.dropout.p = 0.0
     return model, prepared.builder(prepared.windows("train")[:40])
 
 

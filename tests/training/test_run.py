@@ -159,7 +159,7 @@ def test_accumulated_pieces_add_up_to_the_batch(tmp_path):
     settings = {"steps": 6, "batch_size": 50, "evaluate_every": 6, "checkpoint_every": 1e6}
     logs = []
     for pieces in (1, 3):
-        c = small_config(loss={"contrast": []}, train=settings | {"accumulate": pieces}, model={"frame_readout": 0})
+        c = small_config(loss={"contrast": []}, train=settings | {"accumulate": pieces})
         train(small_recording(), c, tmp_path / str(pieces), progress=False)
         rows = csv.DictReader((tmp_path / str(pieces) / "log" / "metrics.csv").open())
         logs.append([float(v) for r in rows for v in r.values() if v])

@@ -53,7 +53,6 @@ def config(**train):
             "dropout": 0.1,
             "width": 16,
             "heads": 2,
-            "frame_readout": 4,
             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]},
         },
         train=TRAIN | train,
@@ -163,7 +162,7 @@ def test_other_classes_have_a_head_of_their_own_and_other_columns_are_refused():
     ):
         cohort = initial_cohort(prepare_recordings([labelled(a, *first), labelled(b, *second)], c), c)
         heads = [cohort[i].targets["kind"] for i in range(2)]
-        assert (heads[0].query is heads[1].query) == same and heads[0].counts.weight is not heads[1].counts.weight
+        assert (heads[0].query is heads[1].query) == same and heads[0].rows.weight is not heads[1].rows.weight
     wide = dataclasses.replace(b.behavior["gaze"], values=np.tile(b.behavior["gaze"].values, 2), columns=())
     b = dataclasses.replace(b, behavior=b.behavior | {"gaze": wide})
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
