@@ -15,7 +15,7 @@ from neuroformer.analysis.pairwise import pairwise_maps
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 NUM_FRAME_WINDOWS = 200  # windows whose attention to frames is kept one by one
 
@@ -106,7 +106,7 @@ def attend(
         found = nulls.split_half(lambda half: of_model(prepared, half, half[: len(few)]), some)
         summary |= {f"reliability_{_key(name)}": r for name, r in found.items()}
     frames = None
-    if model.frames is not None:
+    if "frames" in model.streams:
         frames = attention.frame_attention(model, prepared, everything[:NUM_FRAME_WINDOWS])
     return Attended(maps, summary | against_truth(maps, prepared), frames)
 

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuroformer.analysis.fields import frame_stream
 from neuroformer.analysis.maps import Map
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.attention import Block, Observer
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.streams import PastSpikes, past_exists
 from neuroformer.ops import Ragged, attention_with_map
 from neuroformer.ops import maps as ops_maps
 
@@ -62,7 +64,7 @@ class AttentionCapture:
         rows: Rows = "predicted",
     ):
         self.model, self.unit_ids, self.heads, self.rows = model, unit_ids, heads, rows
-        self.blocks = [b for b in model.fusion.blocks if isinstance(b, Block)]
+        self.blocks = [b for b in model.blocks if isinstance(b, Block)]
         self.columns = _columns(model, unit_ids)
         self.names = _block_names(self.blocks)
         self.sums: dict[str, Tensor] = {}
@@ -128,10 +130,12 @@ class AttentionCapture:
         following = torch.full_like(own, -1)
         following[place] = batch.unit_T
         assert bool((own[first] == -1).all())
-        key = {"current": own, "past": _behind_null(batch.past, batch.past_unit_P)}
+        key = {"current": own}
+        if "past" in self.model.streams:
+            key["past"] = _past_labels(self.model, batch)
         for group in self.model.config.input_groups:
             key[group] = _input_labels(self.model, group, batch)
-        if batch.clips is not None and self.model.frames is not None:
+        if batch.clips is not None and "frames" in self.model.streams:
             key["frames"] = _frame_labels(self.model, batch.clips.num_missing_G)
         return Labels(following if self.rows == "predicted" else own, key)
 
@@ -175,13 +179,17 @@ class _Columns:
 def _columns(model: Neuroformer, unit_ids: list[str]) -> dict[str, _Columns]:
     """Names of each stream's keys."""
     out = {"current": _Columns(unit_ids), "past": _Columns(unit_ids)}
+    if "past" in model.streams and not _is_by_spike(model):  # labels run from the window backwards
+        bins = model.past_bins
+        out["past"] = _Columns(["all units"] * bins, np.round((np.arange(bins) + 1) * model.config.window.dt, 9))
     for group in model.config.input_groups:
         out[group] = _Columns([v.name for v in model.config.inputs if v.group == group])
-    if model.frames is not None:
-        steps, rows, columns = model.frames.grid
-        center = np.arange(steps) * model.frames.stride[0] + (model.frames.kernel[0] - 1) / 2
-        count = (steps - 1) * model.frames.stride[0] + model.frames.kernel[0]
-        lags = (count - 1 - center) * model.frame_period
+    if "frames" in model.streams:
+        frames = frame_stream(model)
+        (steps, rows, columns), stride, kernel = frames.encoder.grid, frames.encoder.stride[0], frames.encoder.kernel[0]
+        center = np.arange(steps) * stride + (kernel - 1) / 2
+        count = (steps - 1) * stride + kernel
+        lags = (count - 1 - center) * frames.period
         places = [f"row {r}, column {c}" for r in range(rows) for c in range(columns)]
         out["frames"] = _Columns(places * steps, lags, (rows, columns))
     return out
@@ -202,6 +210,21 @@ def _behind_null(layout: Ragged, label_S: Tensor) -> Tensor:
     return out.index_copy(0, torch.arange(layout.total, device=out.device) + layout.row_T + 1, label_S)
 
 
+def _is_by_spike(model: Neuroformer) -> bool:
+    """Whether every past spike is a key of its own, not every bin of the past."""
+    stream = model.streams["past"]
+    return isinstance(stream, PastSpikes) and not stream.by_bin
+
+
+def _past_labels(model: Neuroformer, batch: Batch) -> Tensor:
+    """The unit of each past spike, or how many bins back each bin of the past lies, after one null token per window."""
+    if _is_by_spike(model):
+        return _behind_null(batch.past, batch.past_unit_P)
+    exists = past_exists(batch, model.past_bins)
+    back = torch.arange(model.past_bins - 1, -1, -1, device=exists.device).expand(len(exists), -1)
+    return _behind_null(Ragged.from_lengths(exists.sum(1)), back[exists])
+
+
 def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
     """The variable of each existing sample of a group, after one null token per window."""
     exist, label = [], []
@@ -215,10 +238,10 @@ def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
 
 def _frame_labels(model: Neuroformer, num_missing_G: Tensor) -> Tensor:
     """Time and place of each remaining token of every clip, after one null token per clip."""
-    assert model.frames is not None
-    steps, rows, columns = model.frames.grid
+    encoder = frame_stream(model).encoder
+    steps, rows, columns = encoder.grid
     size = steps * rows * columns
-    last = torch.arange(steps, device=num_missing_G.device) * model.frames.stride[0] + model.frames.kernel[0]
+    last = torch.arange(steps, device=num_missing_G.device) * encoder.stride[0] + encoder.kernel[0]
     keep = (last > num_missing_G[:, None]).repeat_interleave(rows * columns, 1)
     labels = torch.arange(size, device=keep.device).expand(len(keep), -1)
     return _behind_null(Ragged.from_lengths(keep.sum(1)), labels[keep])
@@ -312,7 +335,7 @@ def attention_maps(
     holds one batch and the maps, however many windows there are.
     """
     capture = AttentionCapture(model, prepared.rec.unit_ids, heads=heads, rollout=rollout, rows=rows)
-    for batch in prepared.batches(windows, batch_size, model.sos.device):
+    for batch in prepared.batches(windows, batch_size, model.device):
         capture.add(batch)
     return capture.maps()
 
@@ -329,9 +352,9 @@ def frame_attention(
         (s); ``attention`` (windows, rows, columns): share of its tokens' attention, over blocks and heads;
         ``extent``: top, left, bottom and right of the grid in pixels.
     """
-    assert model.frames is not None
-    steps, rows, columns = model.frames.grid
-    blocks = [b for b in model.fusion.blocks if isinstance(b, Block) and b.attend == "frames"]
+    encoder = frame_stream(model).encoder
+    steps, rows, columns = encoder.grid
+    blocks = [b for b in model.blocks if isinstance(b, Block) and b.attend == "frames"]
     found: dict[str, list[np.ndarray]] = {"images": [], "attention": []}
     for batch in prepared.batches(windows, batch_size):
         assert batch.clips is not None
@@ -341,7 +364,7 @@ def frame_attention(
             model(batch)
         found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))
         found["images"].append(prepared.builder.last_images(Windows(batch.segment_W.numpy(), batch.tick_W.numpy())))
-    (_, kh, kw), (_, sh, sw) = model.frames.kernel, model.frames.stride
+    (_, kh, kw), (_, sh, sw) = encoder.kernel, encoder.stride
     # a token's cell: as wide as the stride, in the middle of its kernel
     top, left = (kh - sh) / 2, (kw - sw) / 2
     return {

@@ -12,12 +12,20 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from neuroformer.analysis.influence import LOG_ODDS, log_odds, without
+from neuroformer.analysis.influence import LOG_ODDS, log_odds, log_rates, path, without
 from neuroformer.analysis.maps import Map
 from neuroformer.data.batch import Batch, Clips
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.frames import FrameStream
+from neuroformer.model.network import Neuroformer
+
+
+def frame_stream(model: Neuroformer) -> FrameStream:
+    """What a model sees frames with."""
+    stream = model.streams["frames"]
+    assert isinstance(stream, FrameStream)
+    return stream
 
 
 def frame_sensitivity(model: Neuroformer, prepared: Prepared, windows: Windows, *, batch_size: int = 64) -> Map:
@@ -46,8 +54,7 @@ def frame_gradients(
     of either sign would cancel. (units, pixels, lags), as :func:`frame_sensitivity`.
     """
     name = "gradient x frame" if steps == 1 else "integrated gradients to frames"
-    path = [(1.0, 1.0)] if steps == 1 else [((k + 0.5) / steps, 1 / steps) for k in range(steps)]
-    return _of_pixels(name, LOG_ODDS, model, prepared, windows, batch_size, path, True)
+    return _of_pixels(name, LOG_ODDS, model, prepared, windows, batch_size, path(steps), True)
 
 
 def _of_pixels(
@@ -57,24 +64,25 @@ def _of_pixels(
     prepared: Prepared,
     windows: Windows,
     batch_size: int,
-    path: list[tuple[float, float]],
+    along: list[tuple[float, float]],
     times_input: bool,
 ) -> Map:
     """Root mean square over clips of gradients along a path from gray to the clip, times the clip if asked for."""
-    assert model.frames is not None
+    frames = frame_stream(model)
+    gray = frames.encoder.mean
     count, sums = 0, None
-    for batch in prepared.batches(windows, batch_size, model.sos.device):
+    for batch in prepared.batches(windows, batch_size, model.device):
         assert batch.clips is not None
-        away = batch.clips.images_GFHW.to(model.sos.dtype) - model.frames.mean
+        away = batch.clips.images_GFHW.to(model.first.dtype) - gray
         total = away.new_zeros(model.num_units, *away.shape)
-        for alpha, share in path:
-            images = (model.frames.mean + alpha * away).requires_grad_()
+        for alpha, share in along:
+            images = (gray + alpha * away).requires_grad_()
             total += share * _slopes(model, batch, images)
         sums = _add(sums, (total * away if times_input else total).double().square().sum(1))
         count += len(away)
     assert sums is not None
     values = (sums / count).flip(1).flatten(2).transpose(1, 2).sqrt().cpu().numpy()
-    lags = np.arange(values.shape[2]) * model.frame_period
+    lags = np.arange(values.shape[2]) * frames.period
     height, width = frame_size(prepared)
     ids, places = prepared.rec.unit_ids, _places(height, width)
     return Map(name, values, unit, ids, places, np.full((1, 1, 1), count), lags, (height, width))
@@ -84,7 +92,7 @@ def _slopes(model: Neuroformer, batch: Batch, images_GFHW: Tensor) -> Tensor:
     """(U, G, F, H, X) gradient of each unit's log-odds, mean over bins, to the clips."""
     assert batch.clips is not None
     clips = dataclasses.replace(batch.clips, images_GFHW=images_GFHW)
-    score_U = log_odds(model.expected(dataclasses.replace(batch, clips=clips))).mean(1).sum(0)
+    score_U = log_odds(log_rates(model, dataclasses.replace(batch, clips=clips))).mean(1).sum(0)
     last = model.num_units - 1
     return torch.stack([torch.autograd.grad(s, images_GFHW, retain_graph=u < last)[0] for u, s in enumerate(score_U)])
 
@@ -110,21 +118,21 @@ def occlusion(
     (i, place) is the mean, over such occasions, of the log-odds that unit i fires in the window's first bin with
     the place shown minus without it: the causal map of the frames.
     """
-    assert model.frames is not None
+    gray = float(frame_stream(model).encoder.mean)
     height, width = frame_size(prepared)
     rows, columns = height // patch, width // patch
-    device = next(model.parameters()).device
+    device = model.device
     sums = torch.zeros(rows * columns, model.num_units, dtype=torch.float64, device=device)
     count = torch.zeros(rows * columns, dtype=torch.float64, device=device)
     frames = prepared.rec.frames
     dark = float(np.min(frames.images[:1])) if frames is not None else 0.0
     for batch in prepared.batches(windows, batch_size, device):
-        base_WU = log_odds(model.expected(batch))[:, 0]
+        base_WU = log_odds(log_rates(model, batch))[:, 0]
         window_V, place_V = _lit(batch, dark, patch, rows, columns)
         for which in torch.arange(len(window_V), device=device).split(copies):
             w, place = window_V[which], place_V[which]
-            painted = _painted(batch, w, place, patch, columns, float(model.frames.mean))
-            change = base_WU[w] - log_odds(model.expected(painted))[:, 0]
+            painted = _painted(batch, w, place, patch, columns, gray)
+            change = base_WU[w] - log_odds(log_rates(model, painted))[:, 0]
             sums.index_add_(0, place, change.double())
             count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
     values = torch.where(count[:, None] > 0, sums / count[:, None], torch.nan).T.cpu().numpy()

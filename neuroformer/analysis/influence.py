@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from neuroformer.analysis.maps import Map
-from neuroformer.data.batch import Batch, FrameHistory
+from neuroformer.config import ConfigError
+from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import SpikeObservation
 from neuroformer.ops import Ragged
 
 LOG_ODDS = "change of log-odds"
@@ -25,6 +27,19 @@ MAX_CELLS = 1 << 23  # largest windows x bins x units at once
 def log_odds(log_rate: Tensor) -> Tensor:
     """Log-odds that a bin holds a spike, from the log of its expected (Poisson) count."""
     return torch.log(torch.expm1(log_rate.exp()).clamp_min(1e-30))
+
+
+def log_rates(model: Neuroformer, batch: Batch) -> Tensor:
+    """(W, B, U) log of the expected counts, without any current spike.
+
+    Raises
+    ------
+    ConfigError
+        A model of traces, whose samples have no rates.
+    """
+    if not isinstance(model.observation, SpikeObservation):
+        raise ConfigError("this run models traces; what acts on a unit is measured in the log-odds of its spikes")
+    return model.expected(batch)
 
 
 @torch.no_grad()
@@ -47,7 +62,7 @@ def knock_out(
     ----------
     model : Neuroformer, in evaluation mode
     windows : what to measure on
-    reach_s : seconds before the window; by default as far as the model's coupling reaches
+    reach_s : seconds before the window; by default all of the past that the model sees
     batch_size : windows at once, before silencing
 
     Returns
@@ -58,17 +73,17 @@ def knock_out(
     dt, num_bins, num_units = prepared.split.dt, model.num_bins, model.num_units
     reach = _reach(model, dt, reach_s)
     num_lags = reach + num_bins - 1
-    device = next(model.parameters()).device
+    device = model.device
     sums = torch.zeros(num_units * num_lags, num_units, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * num_lags, dtype=torch.float64, device=device)
     bins = torch.arange(num_bins, device=device)
     step = max(1, MAX_CELLS // (num_bins * num_units))
     for batch in prepared.batches(windows, batch_size, device):
-        base_WBU = log_odds(model.expected(batch))
+        base_WBU = log_odds(log_rates(model, batch))
         window_V, unit_V, last_V = _silenced(batch, reach, num_units)
         for which in torch.arange(len(window_V), device=device).split(step):
             w, u = window_V[which], unit_V[which]
-            change = base_WBU[w] - log_odds(model.expected(without(batch, w, u)))
+            change = base_WBU[w] - log_odds(log_rates(model, without(batch, w, u)))
             lag = -last_V[which][:, None] + bins - 1  # 0: the bin after the spike
             place = (u[:, None] * num_lags + lag).flatten()
             known = lag.flatten() < num_lags
@@ -110,10 +125,6 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     c = batch.clips
     if c is not None:
         c = dataclasses.replace(c, index_W=c.index_W[window_V], key_W=c.key_W[window_V], age_W=c.age_W[window_V])
-    e = batch.earlier
-    if e is not None:
-        seen = (e.index_W, e.onset_WK, e.num_missing_W)
-        e = FrameHistory(e.images_GFHW, e.num_missing_G, *(x[window_V] for x in seen))
     return Batch(
         current=Ragged(none, 0, 0),
         tick_T=empty,
@@ -125,15 +136,14 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
         segment_W=batch.segment_W[window_V],
         tick_W=batch.tick_W[window_V],
         clips=c,
-        earlier=e,
         inputs={k: x[window_V] for k, x in batch.inputs.items()},
     )
 
 
 def _reach(model: Neuroformer, dt: float, reach_s: float | None) -> int:
-    """Bins before the window; by default as far as the model's coupling reaches, or all of the past."""
+    """Bins before the window; by default all of the past that the model sees."""
     if reach_s is None:
-        reach_s = model.config.model.coupling or model.config.window.past
+        return model.past_bins
     return min(model.past_bins, max(1, round(reach_s / dt)))
 
 
@@ -148,23 +158,24 @@ def gradients(
 ) -> Map:
     """Gradient x input of past spikes (``steps`` 1), or integrated gradients (Sundararajan et al., ICML 2017).
 
-    The input is how much each past spike counts, 1; the baseline is 0, no spikes at all. The value of
+    The input is how much each past spike counts, 1; the baseline is 0, spikes that are of no unit (where each spike is a
+    key of its own, its time can still be attended to; knock-outs take that away as well). The value of
     (i, j, lag) is the mean, over past spikes of j ``lag`` before a window's first bin, of the attribution to the
     sum over the window's bins of unit i's log-odds. Integrated gradients average the gradient at ``steps`` midpoints
-    between 0 and 1, evenly spaced in the root of the weight, as counts are seen through their root.
+    between 0 and 1.
     """
     dt, num_units = prepared.split.dt, model.num_units
     reach = _reach(model, dt, reach_s)
-    device = next(model.parameters()).device
+    device = model.device
     sums = torch.zeros(num_units, num_units * reach, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * reach, dtype=torch.float64, device=device)
     for batch in prepared.batches(windows, batch_size, device):
         near = batch.past_tick_P >= -reach
         place = (batch.past_unit_P * reach - 1 - batch.past_tick_P)[near]
         count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
-        for alpha, share in _path(steps):
-            weight = torch.full_like(batch.past_tick_P, float(alpha), dtype=model.sos.dtype).requires_grad_()
-            score = log_odds(model.expected(dataclasses.replace(batch, past_weight_P=weight))).sum((0, 1))
+        for alpha, share in path(steps):
+            weight = torch.full_like(batch.past_tick_P, float(alpha), dtype=model.first.dtype).requires_grad_()
+            score = log_odds(log_rates(model, dataclasses.replace(batch, past_weight_P=weight))).sum((0, 1))
             for unit in range(num_units):
                 (slope,) = torch.autograd.grad(score[unit], weight, retain_graph=unit + 1 < num_units)
                 sums[unit].index_add_(0, place, slope[near].double() * share)
@@ -175,9 +186,6 @@ def gradients(
     return Map(name, values.cpu().numpy(), LOG_ODDS, ids, ids, times, lags_s)
 
 
-def _path(steps: int) -> list[tuple[float, float]]:
-    """Weights at which the gradient is taken, and the share of each in the mean."""
-    if steps == 1:
-        return [(1.0, 1.0)]
-    root = (np.arange(steps) + 0.5) / steps
-    return [(float(r * r), float(2 * r / steps)) for r in root]
+def path(steps: int) -> list[tuple[float, float]]:
+    """Places between a baseline (0) and the input (1) at which the gradient is taken, and the share of each in the mean."""
+    return [(1.0, 1.0)] if steps == 1 else [((k + 0.5) / steps, 1 / steps) for k in range(steps)]

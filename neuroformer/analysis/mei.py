@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.analysis.influence import without
+from neuroformer.analysis.fields import frame_stream
+from neuroformer.analysis.influence import log_rates, without
 from neuroformer.data.batch import Batch, Clips
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def most_exciting(
     ValueError
         A model without frames.
     """
-    if model.frames is None:
+    if "frames" not in model.streams:
         raise ValueError("this model sees no frames, so no image excites its units")
     rng = np.random.default_rng(seed)
     climb = _Climb(model, prepared, windows, contrast, smooth, rng)
@@ -80,7 +81,7 @@ def most_exciting(
         best, score = torch.where(better[:, None, None, None], x, best), torch.where(better, s, score)
     assert best is not None and score is not None
     gray = climb.log_rate(torch.zeros_like(best))
-    images = best * model.frames.std + model.frames.mean
+    images = best * climb.std + climb.mean
     return MostExciting(*(t.cpu().numpy() for t in (images, best, score, gray)))
 
 
@@ -88,9 +89,10 @@ class _Climb:
     """Gradient ascent of all units at once: window u shows the clip of unit u."""
 
     def __init__(self, model: Neuroformer, prepared: Prepared, windows: Windows, contrast: float, smooth: float, rng):
-        assert model.frames is not None and prepared.rec.frames is not None
+        assert prepared.rec.frames is not None
         self.model, self.prepared, self.windows, self.rng = model, prepared, windows, rng
-        self.mean, self.std = float(model.frames.mean), float(model.frames.std)
+        encoder = frame_stream(model).encoder
+        self.mean, self.std = float(encoder.mean), float(encoder.std)
         images = prepared.rec.frames.images
         clip = prepared.builder(windows[:1]).clips
         assert clip is not None
@@ -101,10 +103,10 @@ class _Climb:
             (np.iinfo(kind.dtype).min, np.iinfo(kind.dtype).max) if kind.dtype.kind in "iu" else (-np.inf, np.inf)
         )
         self.low, self.high = (low - self.mean) / self.std, (high - self.mean) / self.std
-        self.kernel = _gaussian(smooth, model.sos)
+        self.kernel = _gaussian(smooth, model.first)
 
     def run(self, steps: int) -> Tensor:
-        noise = torch.from_numpy(self.rng.standard_normal(self.shape)).to(self.model.sos)
+        noise = torch.from_numpy(self.rng.standard_normal(self.shape)).to(self.model.first)
         x = self.constrained(self.blurred(noise))
         for step in range(steps):
             x = x.detach().requires_grad_()
@@ -126,7 +128,7 @@ class _Climb:
 
     def own(self, batch: Batch) -> Tensor:
         """(U,) each unit's log rate in its own window, mean over bins."""
-        return self.model.expected(batch).mean(1).diagonal()
+        return log_rates(self.model, batch).mean(1).diagonal()
 
     def shown(self, x_UFHX: Tensor) -> Batch:
         """Windows drawn at random, window u showing clip u."""

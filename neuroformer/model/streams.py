@@ -71,16 +71,15 @@ class PastSpikes(nn.Module):
         table_LD = embedding.time_table()
         missing_WD = table_LD.index_select(0, self.num_bins - batch.available_W)  # where the past begins
         unit_PD = embedding.unit(batch.past_unit_P)
-        weight_P = batch.past_weight_P
+        if batch.past_weight_P is not None:  # not the time: keys are normalised, and one of any size would be the same
+            unit_PD = unit_PD * batch.past_weight_P[:, None]
         if self.by_bin:
-            unit_PD = unit_PD if weight_P is None else unit_PD * weight_P[:, None]
             place_P = batch.past.row_T * self.num_bins + batch.past_tick_P + self.num_bins
             summed = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1]).index_add(0, place_P, unit_PD)
             x_WLD = summed.unflatten(0, (-1, self.num_bins)) + table_LD[: self.num_bins]
             x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
         else:
-            x_SD = unit_PD + table_LD.index_select(0, batch.past_tick_P + self.num_bins)
-            x_SD, layout = x_SD if weight_P is None else x_SD * weight_P[:, None], batch.past
+            x_SD, layout = unit_PD + table_LD.index_select(0, batch.past_tick_P + self.num_bins), batch.past
         return Encoded(Context(*prepend(self.dropout(x_SD), layout, self.null + missing_WD)), missing_WD)
 
 
