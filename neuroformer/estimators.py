@@ -33,7 +33,7 @@ from neuroformer.data.windows import Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
 from neuroformer.decoding.finetune import extend, finetune
 from neuroformer.metrics import target_score
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.studies.embeddings import embed
 

@@ -19,7 +19,7 @@ from neuroformer.generation.readout import readout_rates
 from neuroformer.generation.sequences import new_stimulus, prepared_whole, simulation_device
 from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.simulation_scores.drift import Chains, chain_order, chained
 from neuroformer.simulation_scores.psth import compare_psth

@@ -27,7 +27,7 @@ from neuroformer.generation.rollout import rollout_windows
 from neuroformer.generation.sequences import simulation_device
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.fixed_stepper import FixedStepper, Places
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.stepper import Next, Stepper
 
 THREADS, MEAN_SPIKES, SEED = 2, 15, 0
@@ -108,7 +108,7 @@ def _windows(
 ) -> Iterator[Spikes]:
     windows = rollout_windows(model, prepared.asking(GenerateConfig(cuda_graph=cuda_graph), SEED), what)
     for number in lengths:
-        Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.sos.device)
+        Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.device)
         yield next(windows).made
 
 

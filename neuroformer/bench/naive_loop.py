@@ -20,7 +20,7 @@ from neuroformer.data.tokens import Tokens
 from neuroformer.data.windows import Windows
 from neuroformer.generation.sampling import DT, ID, draw, uniforms
 from neuroformer.model.attention import Block
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 CURRENT, PAST = 100, 700
 

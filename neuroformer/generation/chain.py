@@ -15,7 +15,7 @@ from neuroformer.generation.rollout import rollout
 from neuroformer.generation.sequences import SAMPLES, batch_size_for
 from neuroformer.generation.simulate import as_recording, seconds_bar, with_interventions
 from neuroformer.generation.spikes import Sequences, Spikes
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
 

@@ -18,7 +18,7 @@ from neuroformer.generation.interventions import UnitChanges
 from neuroformer.generation.scan import Scan
 from neuroformer.generation.spikes import Spikes
 from neuroformer.model.fixed_stepper import FixedStepper, Places
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 LOOK_EVERY = 4  # steps between two questions to the device whether all windows ended
 
@@ -69,14 +69,14 @@ class GraphedWindows:
                 stepper.grow()
             if places.moved:
                 self.step, places.moved = step, False
-                self.run = self._capture(step) if self.model.sos.is_cuda else step
+                self.run = self._capture(step) if self.model.device.type == "cuda" else step
             self.run()
             drawn.append(step.drawn.clone())
         return _collect(drawn, self.model.num_units), int((step.stopped | step.alive).sum())
 
     def _capture(self, step: _Step) -> Callable[[], object]:
         before = {name: place.clone() for name, place in self.places.held.items()}
-        with torch.cuda.device(self.model.sos.device):
+        with torch.cuda.device(self.model.device):
             # libraries set themselves up and kernels are compiled before, on a stream apart
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())

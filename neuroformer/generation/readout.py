@@ -11,7 +11,7 @@ import torch
 from neuroformer.data import tokens
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def readout_rates(
         parts = []
         for windows in Windows(np.full(len(tick), segment), tick).pieces(batch_size):
             past = tokens.encode_past(prepared.index, windows, shape)
-            batch = prepared.builder(windows, past=past).to(model.sos.device)
+            batch = prepared.builder(windows, past=past).to(model.device)
             parts.append(model.expected(batch).flatten(0, 1).double().cpu().numpy())
         out.append(np.concatenate([np.zeros((0, model.num_units)), *parts]))
     return out

@@ -20,7 +20,7 @@ from neuroformer.generation.cuda_graph import GraphedWindows
 from neuroformer.generation.interventions import UnitInterventions
 from neuroformer.generation.scan import sample_window
 from neuroformer.generation.spikes import Sequences, Spikes
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.stepper import Stepper
 
 
@@ -90,7 +90,7 @@ def rollout_windows(
         windows = Windows(sequences.segment[alive], tick[alive])
         batch = builder(windows, past=_past(recent, alive, tick[alive], sequences, model.num_units, shape))
         available = np.minimum(windows.tick - sequences.known_from[alive], shape.past)
-        batch = replace(batch, available_W=torch.from_numpy(available)).to(model.sos.device)
+        batch = replace(batch, available_W=torch.from_numpy(available)).to(model.device)
         ident = sequences.ident[alive]
         changes = None
         if units:
@@ -106,7 +106,7 @@ def rollout_windows(
 
 
 def _graphed(model: Neuroformer, config: GenerateConfig) -> bool:
-    return config.cuda_graph and model.sos.is_cuda
+    return config.cuda_graph and model.device.type == "cuda"
 
 
 def _past(
@@ -155,7 +155,7 @@ def rollout_true_past(
         num, which = len(which), which if graphed is None else graphed.filled_up(which)
         windows = Windows(sequences.segment[sequence[which]], tick[which])
         past = tokens.encode_past(prepared.index, windows, shape)
-        batch = builder(windows, past=past).to(model.sos.device)
+        batch = builder(windows, past=past).to(model.device)
         ident, number = sequences.ident[sequence[which]], window[which]
         if graphed is None:
             new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed)

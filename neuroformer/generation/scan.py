@@ -13,7 +13,7 @@ from neuroformer.config import GenerateConfig
 from neuroformer.generation.interventions import UnitChanges
 from neuroformer.generation.sampling import DT, ID, draw, streams, uniforms_of
 from neuroformer.generation.spikes import Spikes
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.stepper import Stepper
 
 

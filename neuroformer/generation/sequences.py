@@ -17,7 +17,8 @@ from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import SpikeObservation
 from neuroformer.recording import Recording
 from neuroformer.recording.recording import Traces
 
@@ -109,14 +110,15 @@ def batch_size_for(model: Neuroformer, num_sequences: int) -> int:
     A sequence keeps keys and values of its past, frames, inputs and own tokens for every block that reads them, and the
     activations of one clip while it is encoded.
     """
-    m, width = model.config.model, model.config.model.width
-    frames = int(np.prod(model.frames.grid)) if model.frames is not None else 0
-    rate = float(model.rates.bias.detach().exp().sum()) * model.num_bins  # spikes a window
+    width, streams, observation = model.config.model.width, model.streams, model.observation
+    frames = int(np.prod(streams["frames"].encoder.grid)) if "frames" in streams else 0
+    spikes = isinstance(observation, SpikeObservation)
+    rate = float(observation.unit_rate.sum()) * model.num_bins if spikes else 0.0  # spikes a window
     sizes = {"past": rate * model.past_bins / model.num_bins, "frames": frames, "current": rate}
     kept = sum(4 * sizes.get(name, 8) for name in block_plan(model.config))  # twice: padded, and taken by row
-    encoded = frames * (4 + 2 * m.mlp_ratio)
+    encoded = 12 * frames
     each = 4.0 * width * (kept + encoded) + 4.0 * model.num_bins * (6 * model.num_units + 2 * width)
-    return int(np.clip(MEMORY_SHARE * free_memory(model.sos.device) / each, 1, min(MAX_BATCH, num_sequences)))
+    return int(np.clip(MEMORY_SHARE * free_memory(model.device) / each, 1, min(MAX_BATCH, num_sequences)))
 
 
 def simulation_device(accelerator: str, share: int = 1) -> torch.device:

@@ -20,7 +20,7 @@ from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.generation.store import SimulationFolder
 from neuroformer.generation.traces import TraceInterventions, TraceSamples, first_past, laid_out, trace_windows
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
 GAP_S = 1.0  # seconds between simulated sequences on their common clock

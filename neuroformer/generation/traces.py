@@ -21,7 +21,8 @@ from neuroformer.generation.rollout import WindowResult
 from neuroformer.generation.sampling import TRACE, uniforms
 from neuroformer.generation.sequences import past_place
 from neuroformer.generation.spikes import Sequences
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.traces import TraceObservation
 from neuroformer.recording.recording import Traces
 
 
@@ -140,15 +141,15 @@ def _draw(
     model: Neuroformer, prepared: Prepared, windows: Windows, past_QLU: np.ndarray, ident_Q: np.ndarray, number: int
 ) -> np.ndarray:
     """(Q, B, U) samples of one window of every sequence."""
-    device = model.sos.device
+    device = model.device
     batch = prepared.builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
-    assert batch.traces is not None and model.traces is not None
-    parameters = model.traces(batch.traces.past_WLU, model.first_state(model.encode(batch)))
+    assert isinstance(model.observation, TraceObservation)
+    parameters = model.expected(batch)
     num_cells = parameters.shape[1] * parameters.shape[2]
     stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
     cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window
     u = uniforms(prepared.config.seed, stream, number, cell, TRACE).view(parameters.shape[:3])
-    return model.traces.draw(parameters, u).cpu().numpy()
+    return model.observation.draw(parameters, u).cpu().numpy()
 
 
 def laid_out(samples: TraceSamples, sequences: Sequences, starts: np.ndarray, dt: float, unit: str) -> Traces:

@@ -283,7 +283,7 @@ def test_a_step_moves_the_rows_of_its_recording_alone(tmp_path):
     moved = {k for k in after if not torch.equal(after[k], before[k])}
     which = StepSampler(members).drawn(0)[0]
     owners = {m[1] for k in moved if (m := re.match(r"recordings\.(\d)", k))}
-    assert owners == {str(which)} and "sos" in moved
+    assert owners == {str(which)} and "first" in moved
 
 
 def test_a_stopped_run_of_several_goes_on_bit_for_bit(trained, tmp_path, monkeypatch):
