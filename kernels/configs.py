@@ -117,28 +117,15 @@ PROGRAMS = 528
 
 # features up to -> (rows, classes, warps, stages); the side that is summed over comes second in backward
 CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
-    (128, (128, 64, 8, 3)),
-    (256, (128, 64, 8, 2)),
-    (512, (64, 32, 8, 2)),
-)
-CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
-    (128, (64, 128, 8, 3)),
-    (256, (32, 128, 8, 3)),
-    (512, (32, 64, 8, 2)),
-)
-# For cards with 100 KB of shared memory a multiprocessor (RTX, L40), where the above would not start, and for
-# logits with a base, whose tiles pass through shared memory and registers as well.
-SMALL_CROSS_ENTROPY_FORWARD: tuple[tuple[float, Tile], ...] = (
     (128, (128, 32, 8, 2)),
     (256, (64, 32, 8, 2)),
     (512, (32, 16, 4, 2)),
 )
-SMALL_CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
+CROSS_ENTROPY_BACKWARD: tuple[tuple[float, Tile], ...] = (
     (128, (32, 128, 8, 2)),
     (256, (32, 64, 8, 2)),
     (512, (16, 32, 4, 2)),
 )
-ROOMY = 160 << 10  # bytes of shared memory that a multiprocessor has at least on A100, H100, B200
 # Below this many classes sorting the rows costs more than the blocks that it lets be skipped.
 SORT_FROM = 4096
 
@@ -150,27 +137,11 @@ CANDIDATES["cross_entropy_backward"] = (
 )
 
 
-def is_roomy(device: torch.device) -> bool:
-    """Whether the card has the shared memory that the larger tiles take; PyTorch knows it without asking it."""
-    if device.type != "cuda":
-        return True
-    return getattr(torch.cuda.get_device_properties(device), "shared_memory_per_multiprocessor", 0) >= ROOMY
-
-
-def cross_entropy_plan(
-    num_rows: int,
-    num_classes: int,
-    features: int,
-    dtype: torch.dtype,
-    *,
-    roomy: bool = True,
-    base: bool = False,
-) -> list[int]:
+def cross_entropy_plan(num_rows: int, num_classes: int, features: int, dtype: torch.dtype) -> list[int]:
     """[forward tile (4), class splits, backward tile (4), row splits, rows are sorted]; tiles are
     (rows, classes, warps, stages)."""
-    large = roomy and not base
-    forward = _lookup(CROSS_ENTROPY_FORWARD if large else SMALL_CROSS_ENTROPY_FORWARD, features)
-    backward = _lookup(CROSS_ENTROPY_BACKWARD if large else SMALL_CROSS_ENTROPY_BACKWARD, features)
+    forward = _lookup(CROSS_ENTROPY_FORWARD, features)
+    backward = _lookup(CROSS_ENTROPY_BACKWARD, features)
     sort = num_classes >= SORT_FROM
     if dtype in (torch.float32, torch.float64):
         forward = backward = (16, 16, 4, 1) if padded(features) > 128 else (32, 32, 4, 1)

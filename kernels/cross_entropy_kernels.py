@@ -1,6 +1,6 @@
 """Kernels of the marked cross-entropy: projection, support mask and loss in one pass; no logits stored.
 
-Shape suffixes: N rows, C classes, D features (PD: padded to a power of two), X splits.
+Shape suffixes: N rows, C classes, D features (PD: padded to a power of two), R rows of the base, X splits.
 
 The gradient of a row's state is ``sum_c p_c w_c - w_target``: attention of the row over the classes, with
 the weights as keys and as values. So the forward pass, which holds each block of weights anyway, sums it
@@ -16,15 +16,17 @@ import triton.language as tl
 
 from .common import LN2, LOG2E, load_rows, matmul, matmul_add, store_rows
 
+UNITS: tl.constexpr = tl.constexpr(2.0**40)  # of a 64-bit cell of the base's gradient, in the largest gradient of a loss
+
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "classes_per_split"])
 def cross_entropy_forward(
-    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC,
+    H, W, BIAS, BASE, ROW, FIRST, TARGET, LOW, PEAK, TOTAL, CHOSEN, ACC,
     stride_h, stride_w, stride_base, num_rows, num_classes, classes_per_split,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, GRAD: tl.constexpr,
-    BASED: tl.constexpr, ORDERED: tl.constexpr,
 ):
-    """One tile of (sorted) rows against one split of the classes. BASE alone stays in the rows' own order.
+    """One tile of (sorted) rows against one split of the classes. ROW tells which row of BASE each takes, FIRST what its
+    class LOW has in place of that.
 
     Writes, per split and row, the peak (log2), the sum, the target's logit (log2; zero where it
     lies in another split) and, with GRAD, the weights averaged by the unnormalised softmax.
@@ -35,36 +37,29 @@ def cross_entropy_forward(
     row = tile * BM + tl.arange(0, BM)
     ok = row < num_rows
     low = tl.load(LOW + row, mask=ok, other=num_classes).to(tl.int32)
-    high = tl.load(HIGH + row, mask=ok, other=0).to(tl.int32)
     target = tl.load(TARGET + row, mask=ok, other=-1).to(tl.int32)
     h = load_rows(H, row, 0, stride_h, 0, ok, D, PD)
-    if BASED:
-        own = row.to(tl.int64)
-        if ORDERED:
-            own = tl.load(ORDER + row, mask=ok, other=0)
-
     exact: tl.constexpr = PEAK.dtype.element_ty
+    base_row = tl.load(ROW + row, mask=ok, other=0).to(tl.int64) * stride_base
+    first = tl.load(FIRST + row, mask=ok, other=0.0).to(exact)
+
     peak = tl.full((BM,), float("-inf"), exact)
     total = tl.zeros((BM,), exact)
     chosen = tl.zeros((BM,), exact)
     acc = tl.zeros((BM, PD), exact)
     # classes that no row of the tile may choose are skipped, whole blocks of them
-    begin = tl.maximum(split * classes_per_split, tl.min(low, 0) // BN * BN)
-    end = tl.minimum(tl.minimum((split + 1) * classes_per_split, num_classes), tl.max(high, 0))
+    begin = tl.maximum(split * classes_per_split, tl.maximum(tl.min(low, 0), 0) // BN * BN)
+    end = tl.minimum((split + 1) * classes_per_split, num_classes)
     for start in range(begin, end, BN):
         c = start + tl.arange(0, BN)
         w = load_rows(W, c, 0, stride_w, 0, c < num_classes, D, PD)
         bias = tl.load(BIAS + c, mask=c < num_classes, other=0.0).to(exact)
-        logits = matmul(h, tl.trans(w)) + bias[None, :]
-        if BASED:
-            inside = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
-            logits += tl.load(BASE + own[:, None] * stride_base + c[None, :], mask=inside, other=0.0).to(
-                exact
-            )
-        logits = logits * LOG2E
+        above = (c[None, :] > low[:, None]) & (c < num_classes)[None, :]
+        base = tl.load(BASE + base_row[:, None] + c[None, :], mask=above, other=0.0).to(exact)
+        base = tl.where(c[None, :] == low[:, None], first[:, None], base)
+        logits = (matmul(h, tl.trans(w)) + bias[None, :] + base) * LOG2E
         chosen += tl.sum(tl.where(c[None, :] == target[:, None], logits, 0.0), 1)
-        seen = (c[None, :] >= low[:, None]) & (c[None, :] < high[:, None])
-        logits = tl.where(seen, logits, float("-inf"))
+        logits = tl.where(above | (c[None, :] == low[:, None]), logits, float("-inf"))
         new_peak = tl.maximum(peak, tl.max(logits, 1))
         safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)
         p = tl.exp2(logits - safe[:, None])
@@ -83,7 +78,7 @@ def cross_entropy_forward(
 
 @triton.jit(do_not_specialize=["num_rows", "num_splits"])
 def cross_entropy_combine(
-    W, TARGET, LOW, HIGH, ORDER, PEAK, TOTAL, CHOSEN, ACC, LOSS, LSE, PULL, stride_w, num_rows, num_splits,
+    W, TARGET, LOW, ORDER, PEAK, TOTAL, CHOSEN, ACC, LOSS, LSE, PULL, stride_w, num_rows, num_splits,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, ORDERED: tl.constexpr, GRAD: tl.constexpr,
 ):
     """Puts the splits together, and the rows back in their order.
@@ -114,8 +109,7 @@ def cross_entropy_combine(
         peak = new_peak
     target = tl.load(TARGET + place, mask=ok, other=0)
     low = tl.load(LOW + place, mask=ok, other=0)
-    high = tl.load(HIGH + place, mask=ok, other=0)
-    inside = (target >= low) & (target < high)
+    inside = target >= low
     total = tl.where(total > 0, total, 1.0)
     lse = peak + tl.log2(total)
     tl.store(LOSS + row, tl.where(inside, (lse - chosen) * LN2, float("inf")), mask=ok)
@@ -127,17 +121,18 @@ def cross_entropy_combine(
 
 @triton.jit(do_not_specialize=["num_rows", "num_classes", "rows_per_split"])
 def cross_entropy_weight_gradient(
-    H, W, BIAS, BASE, TARGET, LOW, HIGH, ORDER, FIRST, STOP, LSE, DLOSS, DW, DBIAS, DBASE,
+    H, W, BIAS, BASE, ROW, FIRST, TARGET, LOW, STOP, LSE, DLOSS, MOST, DW, DBIAS, DBASE, DFIRST,
     stride_h, stride_w, stride_base, num_rows, num_classes, rows_per_split,
     D: tl.constexpr, PD: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BOUNDED: tl.constexpr,
-    BASED: tl.constexpr, ORDERED: tl.constexpr, BASE_GRAD: tl.constexpr,
+    BASE_GRAD: tl.constexpr,
 ):
-    """Gradient of one block of classes, summed over one split of the (sorted) rows: no atomics.
+    """Gradient of one block of classes, summed over one split of the (sorted) rows.
 
-    With BASE_GRAD also that of every logit of the block, to DBASE (N, C), which is zero where no tile comes.
+    With BASE_GRAD also that of the base, added to DBASE (R, C) in 64-bit integers of MOST / 2**40 (integer sums do not depend
+    on their order), and that of FIRST, to DFIRST (N,). Both are zero where no tile comes.
 
     Tiles are classes x rows, so that the recomputed softmax feeds the matrix unit from registers.
-    With BOUNDED, FIRST and STOP (class blocks,) bound the rows that may choose any class of a block.
+    With BOUNDED, STOP (class blocks,) bounds the rows that may choose any class of a block.
     """
     block = tl.program_id(0)
     split = tl.program_id(1)
@@ -150,29 +145,31 @@ def cross_entropy_weight_gradient(
     begin = split * rows_per_split
     end = tl.minimum(begin + rows_per_split, num_rows)
     if BOUNDED:
-        begin = tl.maximum(begin, (tl.load(FIRST + block) // BM * BM).to(tl.int32))
         end = tl.minimum(end, tl.load(STOP + block).to(tl.int32))
+    if BASE_GRAD:
+        most = tl.load(MOST).to(exact)
     for start in range(begin, end, BM):
         row = start + tl.arange(0, BM)
         ok = row < end
         low = tl.load(LOW + row, mask=ok, other=num_classes).to(tl.int32)
-        high = tl.load(HIGH + row, mask=ok, other=0).to(tl.int32)
         target = tl.load(TARGET + row, mask=ok, other=-1).to(tl.int32)
+        base_row = tl.load(ROW + row, mask=ok, other=0).to(tl.int64)
+        first = tl.load(FIRST + row, mask=ok, other=0.0).to(exact)
         lse = tl.load(LSE + row, mask=ok, other=0.0)
         dloss = tl.load(DLOSS + row, mask=ok, other=0.0).to(exact)
         h = load_rows(H, row, 0, stride_h, 0, ok, D, PD)
-        logits = matmul(w, tl.trans(h)) + bias[:, None]
-        seen = (c[:, None] >= low[None, :]) & (c[:, None] < high[None, :])
-        if BASED:
-            own = row.to(tl.int64)
-            if ORDERED:
-                own = tl.load(ORDER + row, mask=ok, other=0)
-            logits += tl.load(BASE + own[None, :] * stride_base + c[:, None], mask=seen, other=0.0).to(exact)
-        p = tl.exp2(tl.where(seen, logits * LOG2E - lse[None, :], float("-inf")))
-        pull = tl.where(c[:, None] == target[None, :], p - 1.0, p) * dloss[None, :]
+        above = (c[:, None] > low[None, :]) & (c < num_classes)[:, None]
+        lowest = c[:, None] == low[None, :]
+        base = tl.load(BASE + base_row[None, :] * stride_base + c[:, None], mask=above, other=0.0).to(exact)
+        logits = matmul(w, tl.trans(h)) + bias[:, None] + tl.where(lowest, first[None, :], base)
+        p = tl.exp2(tl.where(above | lowest, logits * LOG2E - lse[None, :], float("-inf")))
+        pull = tl.where(c[:, None] == target[None, :], p - 1.0, p)
         if BASE_GRAD:
-            cell = DBASE + own[None, :] * num_classes + c[:, None]
-            tl.store(cell, pull.to(DBASE.dtype.element_ty), mask=seen)
+            cell = DBASE + base_row[None, :] * num_classes + c[:, None]
+            tl.atomic_add(cell, (pull * (dloss / most * UNITS)[None, :]).to(tl.int64), mask=above & ok[None, :], sem="relaxed")
+            here = ok & (low >= block * BN) & (low < block * BN + BN)
+            tl.store(DFIRST + row, tl.sum(tl.where(lowest, pull, 0.0), 0) * dloss, mask=here)
+        pull = pull * dloss[None, :]
         dbias += tl.sum(pull, 1)
         dw = matmul_add(pull.to(h.dtype), h, dw)
     at = split * num_classes + c

@@ -61,7 +61,7 @@ def losses_of(built: dict[str, Any]) -> tuple[Any, Any]:
     """The model with its losses, always of the same weights, and the batch as they take it."""
     from neuroformer.bundle.cohort import Cohort
     from neuroformer.losses import denominators
-    from neuroformer.model.neuroformer import Neuroformer
+    from neuroformer.model.network import Neuroformer
     from neuroformer.training.module import Losses, Share
 
     prepared = built["prepared"]
@@ -93,4 +93,4 @@ def model_contestants(shape: ModelShape, built: dict[str, Any]) -> dict[str, Cal
 
         return run
 
-    return {"triton": lambda: train("triton", "triton"), "SDPA, padded": lambda: train("sdpa", "eager")}
+    return {"triton": lambda: train("triton", "triton"), "SDPA, padded": lambda: train("sdpa", "pieces")}

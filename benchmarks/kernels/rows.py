@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels import model_step as kernel_model_step
+from benchmarks.kernels.cases import call_cross_entropy
 from benchmarks.kernels.contestants import AttentionShape, DecodeShape, LossShape, StepShape
 from benchmarks.kernels.twin import Twin
 from neuroformer.ops import attention, decode_attention, marked_cross_entropy, reference
@@ -49,13 +50,13 @@ def check_loss(shape: LossShape, device: str) -> None:
         losses = []
         for first in range(0, num_rows, at_once):  # gradients add up
             part = slice(first, first + at_once)
-            h, weight, bias, *base = floats
-            loss = call(h[part], weight, bias, *(x[part] for x in built["indices"]), *(x[part] for x in base))
+            h, weight, bias, base, first_N = floats
+            some = [h[part], weight, bias, base, first_N[part]]
+            loss = call_cross_entropy(call, some, [x[part] for x in built["indices"]])
             loss.sum().backward()
             losses.append(loss.detach())
-        grads = {
-            f"gradient of {name}": x.grad for name, x in zip(("h", "weight", "bias", "base"), floats, strict=False)
-        }
+        names = ("h", "weight", "bias", "base", "first")
+        grads = {f"gradient of {name}": x.grad for name, x in zip(names, floats, strict=True)}
         return {"loss": torch.cat(losses)} | grads
 
     exact = run(reference.marked_cross_entropy, torch.float64, ROWS_AT_ONCE)

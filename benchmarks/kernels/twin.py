@@ -145,21 +145,22 @@ class Twin(nn.Module):
         x_TC = self.norm(x_TC)
 
         # dt never decreases
-        dt_loss = self._loss(x_TC, self.dt_head, batch.next_bin_T, batch.bin_T, size.bins + 1)
+        dt_loss = self._loss(x_TC, self.dt_head, batch.next_bin_T, batch.bin_T)
         # within a bin the unit never decreases; the state knows the dt of its target
         rows = batch.spike_rows
         h_NC = (x_TC + self.bin(batch.next_bin_T)).index_select(0, rows)
         same_bin = batch.bin_T[rows] == batch.next_bin_T[rows]
         low_N = torch.where(same_bin, batch.unit_T[rows], 0)
-        id_loss = self._loss(h_NC, self.id_head, batch.next_unit_T[rows], low_N, size.units)
+        id_loss = self._loss(h_NC, self.id_head, batch.next_unit_T[rows], low_N)
         return dt_loss + id_loss
 
-    def _loss(self, h_NC: Tensor, head: nn.Linear, target_N, low_N, high: int) -> Tensor:
+    def _loss(self, h_NC: Tensor, head: nn.Linear, target_N, low_N) -> Tensor:
         weight, bias = head.weight, head.bias
         if torch.is_autocast_enabled(h_NC.device.type):
             h_NC, weight = (x.to(torch.get_autocast_dtype(h_NC.device.type)) for x in (h_NC, weight))
-        high_N = torch.full_like(low_N, high)
-        return marked_cross_entropy(h_NC, weight, bias, target_N, low_N, high_N, impl=self.loss_impl).mean()
+        base, row_N, first_N = bias.new_zeros(1, len(bias)), torch.zeros_like(low_N), bias.new_zeros(len(low_N))
+        arguments = (h_NC, weight, bias, target_N, low_N, base, row_N, first_N)
+        return marked_cross_entropy(*arguments, impl=self.loss_impl).mean()
 
 
 def train_twin(

@@ -89,8 +89,7 @@ def test_rows_are_checked_on_their_own_batches(monkeypatch):
     """All right as they are; and a kernel that is wrong is found."""
     for shape in SHAPES:
         kernel_rows.check_attention(shape, "cpu")
-    for base in (False, True):
-        kernel_rows.check_loss(kernel_contestants.LossShape("loss", 28, 90, features=32, base=base), "cpu")
+    kernel_rows.check_loss(kernel_contestants.LossShape("loss", 28, 90, features=32), "cpu")
     for shared in (False, True):
         decode = kernel_contestants.DecodeShape("decode", 4, 9, shared, heads=2, width=16)
         kernel_rows.check_decode(decode, "cpu")

@@ -25,65 +25,82 @@ def test_every_split_gives_the_same():
 
 def test_classes_outside_the_support_are_not_read():
     """Blocks that no row may choose hold NaN, and nothing comes of it but zero gradients."""
-    floats, (target, low, high), dloss = cases.CrossEntropyCase("nan", 40, 256, 16).tensors(DEVICE)
-    low, high = low.clamp(64, 127), torch.full_like(high, 192)
-    target = low
-    floats[1][:64] = floats[1][192:] = float("nan")
-    floats = [x.requires_grad_() for x in floats]
-    loss = marked_cross_entropy(*floats, target, low, high)
+    (h, w, b, base, first), (_, low, row), dloss = cases.CrossEntropyCase("nan", 40, 256, 16).tensors(DEVICE)
+    low = low.clamp(64, 255)
+    w[:64] = base[:, :64] = float("nan")
+    floats = [x.requires_grad_() for x in (h, w, b, base, first)]
+    loss = cases.call_cross_entropy(marked_cross_entropy, floats, [low, low, row])
     loss.backward(dloss)
     assert loss.isfinite().all()
-    assert floats[0].grad.isfinite().all()
-    assert not floats[1].grad[:64].any() and not floats[1].grad[192:].any()
+    assert all(x.grad.isfinite().all() for x in floats)
+    assert not w.grad[:64].any() and not base.grad[:, :64].any()
 
 
-def test_a_certain_target_costs_nothing_and_an_impossible_one_everything():
-    floats, (target, low, high), _ = cases.CrossEntropyCase("sure", 20, 100, 16).tensors(DEVICE)
-    sure = marked_cross_entropy(*floats, target, target, target + 1)
-    torch.testing.assert_close(sure, torch.zeros_like(sure), atol=1e-5, rtol=0)
-    outside = marked_cross_entropy(*floats, (low - 1).clamp(min=0), low.clamp(min=1), high)
-    assert outside.isinf().all()
-
-
-@pytest.mark.skipif(DEVICE == "cuda", reason="float64 is for the interpreter")
-@pytest.mark.parametrize("base", [False, True])
-def test_gradcheck_in_float64(base):
-    case = cases.CrossEntropyCase("gradcheck", 9, 80, 16, torch.float64, base=base)
-    floats, indices, _ = case.tensors(DEVICE)
-    floats = [x.double().requires_grad_() for x in floats]
-    call = lambda h, w, b, *base: marked_cross_entropy(h, w, b, *indices, *base)
-    assert torch.autograd.gradcheck(call, floats, fast_mode=True)
-
-
-def test_a_base_outside_the_support_is_not_read():
-    """It may hold NaN there; its gradient is zero there; and it needs none for the others to have theirs."""
-    (h, w, b, base), (target, low, high), _ = cases.CrossEntropyCase("x", 40, 90, 16, base=True).tensors(DEVICE)
+def test_the_lowest_class_has_another_base_and_what_lies_below_none():
+    """Base rows that a row does not read may hold NaN; its own lowest class takes ``first`` in their place."""
+    (h, w, b, base, first), (target, low, row), _ = cases.CrossEntropyCase("x", 40, 90, 16).tensors(DEVICE)
+    row = torch.arange(40, device=DEVICE)
+    base = torch.randn(40, 90, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     classes = torch.arange(90, device=DEVICE)
-    outside = (classes < low[:, None]) | (classes >= high[:, None])
-    base[outside] = float("nan")
-    for x in (h, w, b, base):
-        x.requires_grad_()
-    marked_cross_entropy(h, w, b, target, low, high, base).sum().backward()
-    assert not base.grad[outside].any() and base.grad[~outside].any() and base.grad.isfinite().all()
+    unread = classes <= low[:, None]
+    base[unread] = float("nan")
+    floats = [x.requires_grad_() for x in (h, w, b, base, first)]
+    cases.call_cross_entropy(marked_cross_entropy, floats, [target, low, row]).sum().backward()
+    assert not base.grad[unread].any() and base.grad[~unread].all() and base.grad.isfinite().all()
+    assert torch.equal(first.grad != 0, low >= 0)
     expected, h.grad = h.grad, None
-    marked_cross_entropy(h, w, b, target, low, high, base.detach()).sum().backward()
+    floats[3:] = base.detach(), first.detach()
+    cases.call_cross_entropy(marked_cross_entropy, floats, [target, low, row]).sum().backward()
     assert torch.equal(h.grad, expected)
 
 
+def test_a_certain_target_costs_nothing_and_an_impossible_one_everything():
+    floats, (target, low, row), _ = cases.CrossEntropyCase("sure", 20, 100, 16).tensors(DEVICE)
+    last = torch.full_like(target, 99)
+    sure = cases.call_cross_entropy(marked_cross_entropy, floats, [last, last, row])
+    torch.testing.assert_close(sure, torch.zeros_like(sure), atol=1e-5, rtol=0)
+    outside = cases.call_cross_entropy(marked_cross_entropy, floats, [last - 1, last, row])
+    assert outside.isinf().all()
+
+
+def test_gradients_of_a_base_do_not_depend_on_the_order_of_rows():
+    """Many rows share one of the base: what they add to it is summed in integers, so that any order gives the same bits."""
+    floats, indices, dloss = cases.CrossEntropyCase("order", 60, 70, 16).tensors(DEVICE)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    found = []
+    for which in (torch.arange(60, device=DEVICE), order):
+        h, w, b, base, first = floats
+        base = base.clone().requires_grad_()
+        some = [h[which], w, b, base, first[which]]
+        loss = cases.call_cross_entropy(marked_cross_entropy, some, [x[which] for x in indices])
+        loss.backward(dloss[which])
+        found.append(base.grad)
+    assert torch.equal(*found)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="float64 is for the interpreter")
+@pytest.mark.parametrize("classes", [30, 80])  # from 64 on the interpreter's rows are sorted
+def test_gradcheck_in_float64(classes):
+    floats, indices, _ = cases.CrossEntropyCase("gradcheck", 9, classes, 16, torch.float64).tensors(DEVICE)
+    floats = [x.double().requires_grad_() for x in floats]
+    call = lambda *floats: cases.call_cross_entropy(marked_cross_entropy, list(floats), indices)
+    assert torch.autograd.gradcheck(call, floats, fast_mode=True)
+
+
 def test_no_rows_at_all():
-    (h, w, b), (target, low, high), _ = cases.CrossEntropyCase("none", 1, 90, 16).tensors(DEVICE)
-    h, w = h[:0].requires_grad_(), w.requires_grad_()
-    loss = marked_cross_entropy(h, w, b, target[:0], low[:0], high[:0])
+    (h, w, b, base, first), (target, low, row), _ = cases.CrossEntropyCase("none", 1, 90, 16).tensors(DEVICE)
+    h, w, base = h[:0].requires_grad_(), w.requires_grad_(), base.requires_grad_()
+    loss = marked_cross_entropy(h, w, b, target[:0], low[:0], base, row[:0], first[:0])
     loss.sum().backward()
-    assert loss.shape == (0,) and not w.grad.any()
+    assert loss.shape == (0,) and not w.grad.any() and not base.grad.any()
 
 
 def test_no_gradient_no_work_for_it():
     floats, indices, _ = cases.SMALL_CROSS_ENTROPY[0].tensors(DEVICE)
     with torch.no_grad():
-        quiet = marked_cross_entropy(*floats, *indices)
+        quiet = cases.call_cross_entropy(marked_cross_entropy, floats, indices)
     floats[1].requires_grad_()
-    loss = marked_cross_entropy(*floats, *indices)
+    loss = cases.call_cross_entropy(marked_cross_entropy, floats, indices)
     loss.sum().backward()
     assert torch.equal(quiet, loss.detach()) and floats[1].grad.isfinite().all()
 
@@ -93,22 +110,18 @@ def test_opcheck_and_compile():
     floats = [x.requires_grad_() for x in floats]
     plan = configs.cross_entropy_plan(9, 70, 16, torch.float32)
     torch.library.opcheck(
-        torch.ops.neuroformer.marked_cross_entropy.default,
-        (*floats, None, *indices, None, None, None, True, plan),
+        torch.ops.neuroformer.marked_cross_entropy.default, (*floats, *indices, None, None, True, plan)
     )
-    base = torch.randn(9, 70, device=DEVICE, requires_grad=True)
-    torch.library.opcheck(
-        torch.ops.neuroformer.marked_cross_entropy.default,
-        (*floats, base, *indices, None, None, None, True, plan),
-    )
-    loss = torch.compile(dispatched, backend="aot_eager", fullgraph=True)(*floats, *indices, impl="triton")
-    torch.testing.assert_close(loss, marked_cross_entropy(*floats, *indices))
+    call = torch.compile(dispatched, backend="aot_eager", fullgraph=True)
+    loss = cases.call_cross_entropy(call, floats, indices, impl="triton")
+    torch.testing.assert_close(loss, cases.call_cross_entropy(marked_cross_entropy, floats, indices))
     loss.sum().backward()
 
 
 def test_refusals():
     floats, indices, _ = cases.SMALL_CROSS_ENTROPY[0].tensors(DEVICE)
-    with pytest.raises(ValueError, match="takes one dtype, got h torch.float32 and weight torch.bfloat16"):
-        dispatched(floats[0], floats[1].bfloat16(), floats[2], *indices, impl="triton")
     with pytest.raises(ValueError, match="impl 'flex' is unknown"):
-        dispatched(*floats, *indices, impl="flex")
+        cases.call_cross_entropy(dispatched, floats, indices, impl="flex")
+    floats[1] = floats[1].bfloat16()
+    with pytest.raises(ValueError, match="takes one dtype, got h torch.float32 and weight torch.bfloat16"):
+        cases.call_cross_entropy(dispatched, floats, indices, impl="triton")

@@ -70,7 +70,7 @@ def test_auto_on_a_cpu():
     assert table.pick_attention(q, set(), False) == "sdpa"
     assert table.pick_attention(q, {"dropout_seed", "dropout_p"}, False) == "eager"
     assert table.pick_attention(q, {"return_lse"}, True) == "eager"
-    assert table.pick_cross_entropy(q[:, 0], q[:, 0]) == "eager"
+    assert table.pick_cross_entropy(q[:, 0], q[:, 0]) == "pieces"
     torch.testing.assert_close(attention(*arguments), attention(*arguments, impl="sdpa"))
 
 
@@ -126,24 +126,24 @@ def test_dropout_of_eager_and_its_seed():
 
 
 def test_cross_entropy_checks_its_shapes():
-    h, w, b = torch.zeros(3, 4), torch.zeros(5, 4), torch.zeros(5)
+    h, w, b, base = torch.zeros(3, 4), torch.zeros(5, 4), torch.zeros(5), torch.zeros(2, 5)
     n = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(ValueError, match="target is .2,. for 3 rows"):
-        marked_cross_entropy(h, w, b, n[:2], n, n + 5)
+        marked_cross_entropy(h, w, b, n[:2], n, base, n, n.float())
     with pytest.raises(ValueError, match="shapes disagree"):
-        marked_cross_entropy(h, w, b[:4], n, n, n + 5)
-    with pytest.raises(ValueError, match="base is .2, 5. for 3 rows and 5 classes"):
-        marked_cross_entropy(h, w, b, n, n, n + 5, torch.zeros(2, 5))
+        marked_cross_entropy(h, w, b[:4], n, n, base, n, n.float())
+    with pytest.raises(ValueError, match="base is .2, 4. for 5 classes"):
+        marked_cross_entropy(h, w, b, n, n, base[:, :4], n, n.float())
 
 
 def test_cross_entropy_under_autocast_rounds_as_a_product_does():
     """So that float32 weights meet the kernels, which take one dtype, and eager gives what it gave."""
     torch.manual_seed(0)
-    h, w, b = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5)
+    h, w, b, base, first = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5), torch.randn(2, 5), torch.randn(3)
     n = torch.zeros(3, dtype=torch.int64)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = marked_cross_entropy(h, w, b, n, n, n + 5)
-    expected = marked_cross_entropy(h.bfloat16(), w.bfloat16(), b, n, n, n + 5)
+        loss = marked_cross_entropy(h, w, b, n, n, base, n, first)
+    expected = marked_cross_entropy(h.bfloat16(), w.bfloat16(), b, n, n, base, n, first)
     assert torch.equal(loss, expected) and loss.dtype == torch.float32
 
 
