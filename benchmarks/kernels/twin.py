@@ -131,7 +131,7 @@ class Twin(nn.Module):
 
     def forward(self, batch: TwinBatch) -> Tensor:
         """Mean negative log-likelihood of dt plus that of id, each over its targets."""
-        size, current = self.size, batch.current
+        current = batch.current
         x_TC = self.unit(batch.unit_T) + self.bin(batch.bin_T)
         past_SC = self.unit(batch.past_unit_S)
         for block in self.first:

@@ -14,7 +14,7 @@ from neuroformer.analysis.attention import AttentionCapture
 from neuroformer.config import from_dict
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.attention import Block
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.ops import attention_map
 from neuroformer.recording import Recording, open_recording
 

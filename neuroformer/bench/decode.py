@@ -15,7 +15,7 @@ from neuroformer.config import TargetConfig
 from neuroformer.data.prepared import prepare
 from neuroformer.decoding.decode import predict_targets
 from neuroformer.decoding.stream import StreamDecoder
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable
 
 NUM_WINDOWS, NUM_STREAMED = 2000, 200

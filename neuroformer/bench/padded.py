@@ -14,8 +14,11 @@ from einops import rearrange
 from torch import Tensor
 
 from neuroformer.data.batch import Batch
+from neuroformer.analysis.fields import frame_stream
 from neuroformer.model.attention import Block
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import BinTable, SpikeObservation, cell_counts
+from neuroformer.model.streams import PastSpikes
 from neuroformer.ops import Ragged
 
 CURRENT, PAST = 100, 700
@@ -24,30 +27,36 @@ CURRENT, PAST = 100, 700
 def padded_loss(model: Neuroformer, batch: Batch, dropout: float) -> Tensor:
     """Nats per spike of dt and id, as :func:`neuroformer.losses.loss_terms` gives them.
 
-    Of a model without filtered counts, coupling, rate anchor and frame readout, which the original lacks.
+    Of a model of spikes without behavior. What belongs to windows and not to tokens, the tables of rates, is computed
+    alike.
     """
     drop = lambda x: F.dropout(x, dropout, model.training)
     tick_WL, unit_WL = (_pad(x, batch.current, CURRENT - 1) for x in (batch.tick_T, batch.unit_T))
-    missing = model.spikes.time_table().index_select(0, model.past_bins - batch.available_W)
-    start_WD = model.sos + missing
+    past_stream = model.streams["past"]
+    assert isinstance(past_stream, PastSpikes)
+    missing = model.embedding.time_table().index_select(0, model.past_bins - batch.available_W)
+    first_WD, terms_WBU = model.first + missing, torch.zeros(())
     contexts: dict[str, tuple[Tensor, Tensor | None]] = {}
     past = [_pad(x, batch.past, PAST - 1) for x in (batch.past_tick_P, batch.past_unit_P)]
-    x_WSD = torch.cat([(model.past_null + missing)[:, None], drop(_embed(model, *past))], 1)
+    x_WSD = torch.cat([(past_stream.null + missing)[:, None], drop(_embed(model, *past))], 1)
     contexts["past"] = (x_WSD, _seen(batch.past, PAST))
-    if batch.clips is not None and model.frames is not None:
-        age = batch.clips.age_W / model.frame_period
-        start_WD = start_WD + model.frame_age(torch.stack([age, age.square()], 1).to(start_WD.dtype))
-        contexts["frames"] = (_frames(model, batch, drop), None)
-    x_WLD = torch.cat([drop(start_WD)[:, None], drop(_embed(model, tick_WL, unit_WL))], 1)
+    if batch.clips is not None and "frames" in model.streams:
+        frames = frame_stream(model)
+        age = batch.clips.age_W / frames.period
+        first_WD = first_WD + frames.age(torch.stack([age, age.square()], 1).to(first_WD.dtype))
+        x_WSD, local = _frames(model, batch, drop)
+        contexts["frames"] = (x_WSD, None)
+        terms_WBU = frames.readout(local)[:, None]
+    x_WLD = torch.cat([drop(first_WD)[:, None], drop(_embed(model, tick_WL, unit_WL))], 1)
     causal = torch.ones(CURRENT, CURRENT, dtype=torch.bool).tril()
-    for block in model.fusion.blocks:
+    for block in model.blocks:
         assert isinstance(block, Block)
         if block.attend == "current":
             x_WLD = _block(block, x_WLD, None, causal, drop)
         else:
             keys_WSD, seen = contexts[block.attend]
             x_WLD = _block(block, x_WLD, keys_WSD, seen, drop)
-    return _loss(model, batch, model.fusion.norm(x_WLD), tick_WL, unit_WL)
+    return _loss(model, batch, model.norm(x_WLD), terms_WBU, tick_WL, unit_WL)
 
 
 def _pad(x_T: Tensor, layout: Ragged, length: int) -> Tensor:
@@ -61,20 +70,20 @@ def _seen(layout: Ragged, length: int) -> Tensor:
 
 
 def _embed(model: Neuroformer, tick: Tensor, unit: Tensor) -> Tensor:
-    return model.spikes(tick.flatten(), unit.flatten()).unflatten(0, tick.shape)
+    return model.embedding(tick.flatten(), unit.flatten()).unflatten(0, tick.shape)
 
 
-def _frames(model: Neuroformer, batch: Batch, drop) -> Tensor:
-    """(W, 1 + places, D): every window's own clip, encoded."""
-    encoder, clips = model.frames, batch.clips
-    assert encoder is not None and clips is not None
+def _frames(model: Neuroformer, batch: Batch, drop) -> tuple[Tensor, Tensor]:
+    """(W, 1 + places, D): every window's own clip, encoded; and (W, t, h, w, D), its local features."""
+    encoder, clips = frame_stream(model).encoder, batch.clips
+    assert clips is not None
     local = encoder.local(clips.images_GFHW[clips.index_W], clips.num_missing_G[clips.index_W])
     time, row, column = encoder.position
     x_WSD = drop(rearrange(local + time[:, None, None] + row[:, None] + column, "w t h v d -> w (t h v) d"))
     for block in encoder.blocks:
         assert isinstance(block, Block)
         x_WSD = _block(block, x_WSD, None, None, drop)
-    return torch.cat([encoder.null.expand(len(x_WSD), 1, -1), x_WSD], 1)
+    return torch.cat([encoder.null.expand(len(x_WSD), 1, -1), x_WSD], 1), local
 
 
 def _block(block: Block, x_WLD: Tensor, keys_WSD: Tensor | None, seen: Tensor | None, drop) -> Tensor:
@@ -91,22 +100,33 @@ def _block(block: Block, x_WLD: Tensor, keys_WSD: Tensor | None, seen: Tensor | 
     return x_WLD + drop(block.mlp(x_WLD))
 
 
-def _loss(model: Neuroformer, batch: Batch, h_WLD: Tensor, tick_WL: Tensor, unit_WL: Tensor) -> Tensor:
+def _loss(model: Neuroformer, batch: Batch, h_WLD: Tensor, terms_WBU: Tensor, tick_WL: Tensor, unit_WL: Tensor) -> Tensor:
     """Logits at every padded position; those behind a window's last token leave the sum."""
-    place = torch.arange(CURRENT)
-    lengths = batch.current.lengths_B[:, None]
-    last_tick = F.pad(tick_WL, (1, 0))
-    last_unit = F.pad(unit_WL, (1, 0), value=-1)
+    observation, num_bins = model.observation, model.num_bins
+    assert isinstance(observation, SpikeObservation)
+    base_WBU, drive_WBU = observation.before(batch, h_WLD[:, 0], terms_WBU)
+    drive_WBU = observation.own(drive_WBU, batch.current, batch.tick_T, batch.unit_T)
+    rate_WBU = observation.moved(base_WBU, drive_WBU).exp()
+    table = BinTable(rate_WBU.flatten(0, 1))
+
+    place, lengths = torch.arange(CURRENT), batch.current.lengths_B[:, None]
+    count_WL = _pad(cell_counts(batch.current, batch.tick_T, batch.unit_T), batch.current, CURRENT - 1)
+    last_tick, last_count = (F.pad(x, (1, 0)).flatten() for x in (tick_WL, count_WL))
+    last_unit = F.pad(unit_WL, (1, 0), value=-1).flatten()
     tick, unit = F.pad(tick_WL, (0, 1)), F.pad(unit_WL, (0, 1))
+    row = torch.arange(len(h_WLD)).repeat_interleave(CURRENT)
+    h_ND, cell = h_WLD.flatten(0, 1), row * num_bins + last_tick
 
-    dt_logits = model.heads.dt_logits(h_WLD.flatten(0, 1), None, last_tick.flatten())
-    dt_target = torch.where(place < lengths, tick, model.num_bins).masked_fill(place > lengths, -100)
-    dt_sum = F.cross_entropy(dt_logits, dt_target.flatten(), reduction="sum", ignore_index=-100)
+    left_NB = rate_WBU.sum(2)[row].scatter(1, last_tick[:, None], table.left(cell, last_unit, last_count)[:, None])
+    dt_target = torch.where(place < lengths, tick, num_bins).masked_fill(place > lengths, -100)
+    log_p = observation.dt_log_p(h_ND, left_NB, last_tick)
+    dt_sum = F.nll_loss(log_p, dt_target.flatten(), reduction="sum", ignore_index=-100)
 
-    state = model.heads.id_state(h_WLD.flatten(0, 1), tick.flatten())
-    id_logits = state @ model.heads.unit.T + model.heads.bias
-    low = torch.where(last_tick == tick, last_unit.clamp_min(0), 0)
-    id_logits = id_logits.masked_fill(torch.arange(model.num_units) < low.reshape(-1, 1), float("-inf"))
+    classes, next_tick = torch.arange(model.num_units), tick.flatten()
+    low = torch.where((last_tick == next_tick) & (last_unit >= 0), last_unit, -1)[:, None]
+    again = table.again_logit(cell, last_unit, last_count)[:, None]
+    base = torch.where(classes == low, again, table.unit_logits()[row * num_bins + next_tick])
+    logits = observation.unit_logits(h_ND, next_tick, base).masked_fill(classes < low, float("-inf"))
     id_target = unit.masked_fill(place >= lengths, -100)
-    id_sum = F.cross_entropy(id_logits, id_target.flatten(), reduction="sum", ignore_index=-100)
+    id_sum = F.cross_entropy(logits, id_target.flatten(), reduction="sum", ignore_index=-100)
     return (dt_sum + id_sum) / batch.num_spikes

@@ -7,7 +7,7 @@ import torch
 
 from neuroformer.config import Config, from_dict
 from neuroformer.data.prepared import Prepared, prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import FrameSeries, Recording
 
 NUM_UNITS, RATE_HZ, FRAME_SHAPE, FRAME_RATE_HZ = 400, 0.75, (64, 112), 20.0
@@ -16,7 +16,7 @@ NUM_UNITS, RATE_HZ, FRAME_SHAPE, FRAME_RATE_HZ = 400, 0.75, (64, 112), 20.0
 def config(frames: bool = True, dropout: float = 0.2) -> Config:
     """6 current-self, 6 frame-self, 6 past-cross, 6 frame-cross and 6 final-self blocks of width 256 with 8 heads.
 
-    Without what the reference lacks: filtered counts, rate anchor, frame readout.
+    What the reference lacks (tables of rates, each unit's own history, its place in the frames) is small beside them.
     """
     blocks = [{"attend": "current", "layers": 6}, {"attend": "past", "layers": 6}]
     blocks += [{"attend": "frames", "layers": 6}] * frames + [{"attend": "current", "layers": 6}]
@@ -29,10 +29,6 @@ def config(frames: bool = True, dropout: float = 0.2) -> Config:
                 "heads": 8,
                 "dropout": dropout,
                 "blocks": blocks,
-                "history_filters": 0,
-                "frame_readout": 0,
-                "rate_anchor": False,
-                "coupling": 0.0,
                 "frame_encoder": {"kernel": [3, 5, 5], "stride": [3, 5, 5], "layers": 6},
             },
             "loss": {"rates": 0.0},

@@ -23,7 +23,7 @@ from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared, prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.module import Losses, Share, make_optimizer
 

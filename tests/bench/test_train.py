@@ -11,7 +11,7 @@ from neuroformer.bench.train import peak_memory
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import from_dict, to_dict
 from neuroformer.data.prepared import prepare
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.training.module import Losses, Share
 
 
