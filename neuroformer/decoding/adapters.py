@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 
 class LowRank(nn.Module):
@@ -40,4 +40,4 @@ def merge_adapters(model: Neuroformer) -> None:
 
 
 def _linears(model: Neuroformer) -> list[nn.Linear]:
-    return [m for m in model.fusion.modules() if isinstance(m, nn.Linear)]
+    return [m for m in model.blocks.modules() if isinstance(m, nn.Linear)]

@@ -20,7 +20,7 @@ from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import Windows, WindowShape
 from neuroformer.intervals import Terms, over_time, target_terms
 from neuroformer.metrics import circular_r2, pearson, r2, target_score
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 
 
@@ -154,7 +154,7 @@ def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) ->
 def _predictions(model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int):
     values: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
     spreads: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
-    for batch in prepared.batches(windows, batch_size, model.sos.device):
+    for batch in prepared.batches(windows, batch_size, model.device):
         for name, raw in model.decoded(batch).items():
             head = model.targets[name]
             assert isinstance(head, TargetHead)

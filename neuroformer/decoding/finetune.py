@@ -20,10 +20,9 @@ from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import Split, reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
-from neuroformer.decoding.closed_form import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import true_values
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.state import State
+from neuroformer.decoding.readouts import fit_anchor, linear_features, set_anchor
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
 
@@ -68,7 +67,7 @@ def extend(
     missing, unexpected = out.load_state_dict(old, strict=False)
     if unexpected or any(not k.startswith(names) for k in missing):
         raise ValueError(f"the model does not fit its own configuration: {[*unexpected, *missing][:3]}")
-    return out.to(model.sos), ready
+    return out.to(model.first), ready
 
 
 def know_only(model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig]) -> Prepared:
@@ -96,7 +95,7 @@ def finetune(
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
     1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
-       readout fitted in closed form (:mod:`anchor`), and once from the head as it is; the start and the step with
+       readout fitted in closed form (:func:`fit_anchor`), and once from the head as it is; the start and the step with
        the best score on the share set aside are found. They count where they are better than the readout in closed form
        and the 95 % interval of the difference (Student's t over stretches) says so too: a few seconds often do by chance.
     2. The same again on all labels, from that start up to that step, or the readout alone. No other label has a say.
@@ -193,7 +192,7 @@ class _Run:
 
     def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples, head.num_centers)
+        anchor = fit_anchor(features, self.prepared, self.windows, target.samples)
         set_anchor(head, anchor)
         self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
 
@@ -205,8 +204,8 @@ class _Run:
         if tune.train == "all":
             trunk = [p for n, p in self.model.named_parameters() if not n.startswith("targets.")]
         elif tune.train == "top":
-            blocks = list(self.model.fusion.blocks)[-tune.blocks :]
-            trunk = [p for part in (*blocks, self.model.fusion.norm) for p in part.parameters()]
+            blocks = list(self.model.blocks)[-tune.blocks :]
+            trunk = [p for part in (*blocks, self.model.norm) for p in part.parameters()]
         elif tune.train == "adapters":
             trunk, rate = add_adapters(self.model, tune.rank), 1.0
         for p in heads + trunk:
@@ -287,11 +286,11 @@ class _Run:
     def _pieces(self, windows: Windows, count: int) -> list[_LabelledBatch]:
         out = []
         for rows in np.array_split(np.arange(len(windows)), count):
-            piece = _LabelledBatch(self.prepared.builder(windows[rows]).to(self.model.sos.device))
+            piece = _LabelledBatch(self.prepared.builder(windows[rows]).to(self.model.device))
             if self.tune.train == "head":
                 with torch.no_grad():
                     self._train_mode(False)
-                    piece.state = self.model.fused(piece.batch)
+                    piece.state = self.model.states(piece.batch)[1:]
             out.append(piece)
         return out
 
@@ -302,13 +301,8 @@ class _Run:
             head.train(on)
 
     def _raw(self, piece: _LabelledBatch) -> dict[str, Tensor]:
-        before, h_TD, layout = self.model.fused(piece.batch) if piece.state is None else piece.state
-        out = {}
-        for name, head in self.heads.items():
-            known = piece.counts if self.tune.train == "head" else {}  # they hold states of the trunk, too
-            counts = self.model.moment_counts(piece.batch, before, head.ends, known)
-            out[name] = head(h_TD, layout, piece.batch.tick_T, counts)
-        return out
+        h_TD, layout = self.model.states(piece.batch)[1:] if piece.state is None else piece.state
+        return {name: head(piece.batch, h_TD, layout) for name, head in self.heads.items()}
 
     def _loss(self, piece: _LabelledBatch) -> Tensor:
         raw = self._raw(piece)
@@ -324,11 +318,10 @@ class _Run:
 
 @dataclasses.dataclass
 class _LabelledBatch:
-    """A batch, the trunk's states of it where they do not change, and the counts around its moments."""
+    """A batch, and the trunk's states of it where they do not change."""
 
     batch: Batch
-    state: tuple[State, Tensor, Ragged] | None = None
-    counts: dict = dataclasses.field(default_factory=dict)
+    state: tuple[Tensor, Ragged] | None = None
 
 
 def _set_aside(windows: Windows, prepared: Prepared, targets, share: float) -> tuple[Windows, Windows]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,11 @@ from neuroformer.decoding.decode import (
     score_decoded,
     true_values,
 )
+from neuroformer.decoding.readouts import fit_kernel, seen_by_head
+from neuroformer.model.network import Neuroformer
 from neuroformer.training.train import load_best, train
 
+STATES, MEAN = "states_kernel", "model_and_states"
 BLIND_SHARE = 0.25  # of the training steps: without spikes there is little to learn
 
 
@@ -67,6 +71,7 @@ def decode_run(
         decoded.predicted["model"] = predict_targets(model, prepared, windows[part])[target.name]
         decoded.spread_VC = predict_spreads(model, prepared, windows[part]).get(target.name)
         decoded.chosen["model"] = {"fits": 1, "seconds": bundle.metrics.get("train_seconds", float("nan"))}
+        add_readout(decoded, model, prepared, target, every, every_label[target.name], windows[part])
         add_baselines(decoded, prepared, target, every, every_label, windows[part], baselines)
         add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
@@ -84,6 +89,36 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
         scale = prepared.normalization.targets[target.name]
         classes = {float(c): scale.word(c) for c in np.unique(true_VC[np.isfinite(true_VC)])}
     return Decoded(target.name, times, at.segment, true_VC, classes=classes)
+
+
+def add_readout(
+    decoded: Decoded,
+    model: Neuroformer,
+    prepared: Prepared,
+    target: TargetConfig,
+    train: Windows,
+    labels_VC: np.ndarray,
+    test: Windows,
+) -> None:
+    """Add kernel ridge on the network's states (:func:`fit_kernel`), and the mean of it and of the network's own head.
+
+    Class labels have none. Windows at several phases of the grid may share moments, which count once.
+    """
+    if target.kind == "classification":
+        return
+    began = time.perf_counter()
+    _, once = np.unique(np.stack([train.segment, train.tick]), axis=1, return_index=True)
+    labels = labels_VC.reshape(len(train), -1)[once].reshape(-1, labels_VC.shape[1])
+    readout = fit_kernel(model, prepared, train[once], encode_labels(target, labels), target.name, target.samples)
+    encoded = readout.predict(seen_by_head(model, prepared, test, target.name))
+    mean = (encoded + encode_labels(target, decoded.predicted["model"])) / 2
+    for name, values in ((STATES, encoded), (MEAN, mean)):
+        decoded.predicted[name] = decode_labels(target, values)
+    cost = {"fits": 1, "seconds": time.perf_counter() - began}
+    decoded.chosen[STATES] = cost | {
+        "choice": f"penalty {readout.penalty:.2g}, R2 {readout.score:.3f} in cross-validation"
+    }
+    decoded.chosen[MEAN] = {"fits": 2, "seconds": cost["seconds"], "choice": f"mean of model and {STATES}"}
 
 
 def add_baselines(

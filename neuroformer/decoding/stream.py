@@ -13,7 +13,7 @@ import torch
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.scales import Normalization
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 
@@ -120,7 +120,7 @@ class StreamDecoder:
         builder = BatchBuilder(rec, index, self.config, self.normalization, labels=False)
         batch = builder(Windows(np.zeros(1, np.int64), np.array([self.tick])))
         values, ends = {}, np.zeros(0)
-        for name, raw in self.model.decoded(batch.to(self.model.sos.device)).items():
+        for name, raw in self.model.decoded(batch.to(self.model.device)).items():
             head = self.model.targets[name]
             assert isinstance(head, TargetHead)
             values[name] = head.decoded(raw.float())[0].cpu().numpy()

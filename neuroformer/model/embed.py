@@ -16,7 +16,6 @@ from neuroformer.data.scales import VariableScale
 from neuroformer.model.layers import Linear
 from neuroformer.model.units import UnitRows
 
-
 FEATURES = 16  # sines and cosines of a time
 
 

@@ -68,9 +68,7 @@ class FrameEncoder(nn.Module):
             else:
                 self.filter = Linear(math.prod(kernel), config.width)
         self.position = nn.ParameterList(nn.Parameter(torch.randn(n, config.width) * 0.1) for n in self.grid)
-        self.blocks = nn.ModuleList(
-            Block("self", config.width, config.heads, config.dropout) for _ in range(c.layers)
-        )
+        self.blocks = nn.ModuleList(Block("self", config.width, config.heads, config.dropout) for _ in range(c.layers))
         self.null = nn.Parameter(torch.zeros(config.width))
         self.dropout = Dropout(config.dropout)
         self.register_buffer("mean", torch.tensor(scale.mean))
@@ -181,7 +179,9 @@ class FactorizedReadout(nn.Module):
         self.feature = nn.Sequential(nn.GELU(), Linear(config.width, READ), nn.GELU())
         self.where = UnitRows(num_units, rows * columns, std=0.1 / SHARPNESS, pace=PACE)
         self.what = UnitRows(num_units, steps, READ, std=0.01, pace=PACE)
-        with torch.no_grad():  # a common sign: a unit that starts against its own place moves away from it, and stays away
+        with (
+            torch.no_grad()
+        ):  # a common sign: a unit that starts against its own place moves away from it, and stays away
             self.what.weight.add_(0.1 / READ)
         self.dropout = Dropout(config.dropout)
 

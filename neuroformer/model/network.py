@@ -105,6 +105,11 @@ class Neuroformer(nn.Module):
         # 6 alignment
         return Output(observed, targets, self.alignment(batch, encoded))
 
+    def decoded(self, batch: Batch) -> dict[str, Tensor]:
+        """By variable, (W, values, R) raw outputs of its head alone."""
+        _, h_TD, layout = self.states(batch)
+        return {name: head(batch, h_TD, layout) for name, head in self.targets.items()}
+
     def states(self, batch: Batch) -> tuple[dict[str, Encoded], Tensor, Ragged]:
         """What streams give, (T, D) fused states of the first token and the spikes, and their layout."""
         # 1 streams: what a window may look at

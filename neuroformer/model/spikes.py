@@ -254,9 +254,14 @@ class SpikeObservation(nn.Module):
         last, h_SD = cells[before_S], h_TD.index_select(0, before_S)
         begun_S = (last.tick_T == batch.tick_T) & (last.unit_T >= 0)
         id_nll_S = marked_cross_entropy(
-            self.unit_state(h_SD, batch.tick_T), self.unit.weight, self.bias.weight, batch.unit_T,
-            low_N=torch.where(begun_S, last.unit_T, -1), base_RC=table.unit_logits(),
-            row_N=batch.current.row_T * self.num_bins + batch.tick_T, first_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
+            self.unit_state(h_SD, batch.tick_T),
+            self.unit.weight,
+            self.bias.weight,
+            batch.unit_T,
+            low_N=torch.where(begun_S, last.unit_T, -1),
+            base_RC=table.unit_logits(),
+            row_N=batch.current.row_T * self.num_bins + batch.tick_T,
+            first_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
         )
         return Observed(dt_nll_T, id_nll_S, log_rate_WBU)
 

@@ -51,7 +51,9 @@ class Stepper:
         self.observation = model.observation
         self.base_ABU, self.drive_ABU = self.observation.before(batch, self.h_AD, model.terms(encoded))
         self.base_ABU = self.base_ABU.contiguous()
-        self.mass_AB = self.observation.moved(self.base_ABU, self.drive_ABU).exp().sum(2)  # expected spikes of each bin, given those of earlier bins
+        self.mass_AB = (
+            self.observation.moved(self.base_ABU, self.drive_ABU).exp().sum(2)
+        )  # expected spikes of each bin, given those of earlier bins
         self.cell_A = torch.full_like(self.rows, -1)  # of the last spike
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
@@ -62,7 +64,8 @@ class Stepper:
 
     def rates(self, which: Tensor, tick: Tensor) -> Tensor:
         """(n, U) expected counts of one bin of each sequence, given the spikes of earlier bins."""
-        base, drive = self.base_ABU[which, tick], self.drive_ABU[which, tick]
+        place = which * self.model.num_bins + tick
+        base, drive = (x.flatten(0, 1).index_select(0, place) for x in (self.base_ABU, self.drive_ABU))
         return self.observation.moved(base, drive).exp()
 
     def keep(self, which: Tensor) -> None:

@@ -17,7 +17,7 @@ from neuroformer.data.batch import Batch
 from neuroformer.data.scales import VariableScale
 from neuroformer.model.attention import Context, packed, prepend
 from neuroformer.model.embed import InputEmbedding, SpikeEmbedding
-from neuroformer.model.layers import Dropout, Linear
+from neuroformer.model.layers import Dropout
 from neuroformer.model.traces import TraceScaling
 from neuroformer.model.units import UnitRows
 
@@ -75,7 +75,9 @@ class PastSpikes(nn.Module):
             unit_PD = unit_PD * batch.past_weight_P[:, None]
         if self.by_bin:
             place_P = batch.past.row_T * self.num_bins + batch.past_tick_P + self.num_bins
-            summed = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1]).index_add(0, place_P, unit_PD)
+            summed = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1]).index_add(
+                0, place_P, unit_PD
+            )
             x_WLD = summed.unflatten(0, (-1, self.num_bins)) + table_LD[: self.num_bins]
             x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
         else:

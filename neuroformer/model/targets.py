@@ -113,11 +113,16 @@ class TargetHead(nn.Module):
 
     def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> Tensor:
         """(W, N, R) raw outputs."""
+        features_VF, first_VD, counts_VF = self.features(batch, h_TD, layout)
+        raw = self.out(features_VF) + self.skip(first_VD) + counts_VF @ self.linear.weight.flatten(0, 1)
+        return raw.unflatten(0, (len(layout), len(self.ends)))
+
+    def features(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> tuple[Tensor, Tensor, Tensor]:
+        """(V, 3 D) pooled states, the first state and counts; the latter two also apart, counts (V, U K) as they are."""
         pooled_VD, first_VD = self.pool(h_TD, layout, batch.tick_T)
         counts_VF = self.dropout(self.counted(batch).flatten(1).to(h_TD.dtype))
-        features = torch.cat([pooled_VD, first_VD, counts_VF @ self.rows.weight.flatten(0, 1)], 1)
-        raw = self.out(features) + self.skip(first_VD) + counts_VF @ self.linear.weight.flatten(0, 1)
-        return raw.unflatten(0, (len(layout), len(self.ends)))
+        together = torch.cat([pooled_VD, first_VD, counts_VF @ self.rows.weight.flatten(0, 1)], 1)
+        return together, first_VD, counts_VF
 
     def counted(self, batch: Batch) -> Tensor:
         """(V, U, K) root counts around every moment."""

@@ -27,14 +27,15 @@ from neuroformer.decoding.decode import (
 from neuroformer.files import save_npz
 from neuroformer.generation.scan import sample_window
 from neuroformer.intervals import Terms, over_time, ratio_terms, target_terms
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.stepper import Stepper
 from neuroformer.recording import Recording
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.train import load_best, train
 
 FULL = "full"
-PARTS = ("past", "frames", "behavior", "contrast", "time_embedding", "factorization", "rate_readout")
+PARTS = ("past", "frames", "behavior", "contrast", "rates")
 SCORES = "ablation.npz"
 _replace = dataclasses.replace
 
@@ -46,9 +47,7 @@ def parts_of(config: Config) -> list[str]:
         "frames": config.window.frames > 0,
         "behavior": bool(config.inputs),
         "contrast": bool(config.loss.contrast),
-        "time_embedding": config.model.time_features > 0,
-        "factorization": config.model.factorization == "conditional",
-        "rate_readout": config.loss.rates > 0 or config.model.rate_anchor,
+        "rates": config.loss.rates > 0,
     }
     return [part for part in PARTS if there[part]]
 
@@ -59,9 +58,7 @@ def without(config: Config, part: str) -> Config:
     - ``past``: no spike before the window, for likelihood and targets alike.
     - ``frames``, ``behavior``: no frames; no behavior inputs.
     - ``contrast``: no alignment.
-    - ``time_embedding``: spikes and samples carry no time; their order, and exact lags of the coupling, remain.
-    - ``factorization``: ids ignore their dt, as in the original.
-    - ``rate_readout``: no Poisson loss, and spike heads that do not start from the rates.
+    - ``rates``: no Poisson loss of the expected counts.
 
     Raises
     ------
@@ -76,19 +73,14 @@ def without(config: Config, part: str) -> Config:
     gone: set[str] = set()
     if part == "past":
         window, gone = _replace(window, past=0.0, target_past=0.0), {"past"}
-        model = _replace(model, surprise=0.0)  # it is what past spikes say of the frames
     elif part == "frames":
         window, gone = _replace(window, frames=0.0), {"frames"}
     elif part == "behavior":
         gone = set(config.input_groups)
     elif part == "contrast":
         loss = _replace(loss, contrast=())
-    elif part == "time_embedding":
-        model = _replace(model, time_features=0)
-    elif part == "factorization":
-        model = _replace(model, factorization="independent")
-    elif part == "rate_readout":
-        loss, model = _replace(loss, rates=0.0), _replace(model, rate_anchor=False)
+    elif part == "rates":
+        loss = _replace(loss, rates=0.0)
     model = _replace(model, blocks=tuple(b for b in model.blocks if b.attend not in gone))
     loss = _replace(loss, contrast=tuple(c for c in loss.contrast if not gone & set(c.pair)))
     inputs = () if part == "behavior" else config.inputs
@@ -128,30 +120,21 @@ def measure_windows(
     """(W,) of every window: ``tokens`` and ``rates``, nats above the null model; ``spikes``; and, of units that fired in
     the window, ``hit``, ``false``, ``missed`` in one response drawn from the model after the recorded past.
     """
-    unit_rate = np.asarray(prepared.normalization.unit_rate)
     parts: dict[str, list[np.ndarray]] = {}
+    of = model.observation
+    assert isinstance(of, SpikeObservation)
     for some in windows.pieces(batch_size):
-        batch = prepared.builder(some).to(model.sos.device)
-        out = model(batch)
-        num = batch.num_windows
+        batch = prepared.builder(some).to(model.device)
+        observed, num = model(batch).observed, batch.num_windows
         row, unit = batch.current.row_T.cpu().numpy(), batch.unit_T.cpu().numpy()
-        add = lambda values, rows, num=num: np.bincount(rows, values.double().cpu().numpy(), minlength=num)
-        # the order of equal spikes within a bin is no information: tokens carry no factorial, so neither does this null
-        cell = (row * model.num_bins + batch.tick_T.cpu().numpy()) * model.num_units + unit
-        same = np.concatenate([[False], cell[1:] == cell[:-1]]) if len(cell) else np.zeros(0, bool)
-        repeat = _runs(same)
-        null = np.bincount(row, np.log(unit_rate)[unit], minlength=num) - model.num_bins * unit_rate.sum()
-        null_tokens = null - np.bincount(row, np.log(repeat), minlength=num)
-        nll = add(out.dt_nll_T, out.layout.row_T.cpu().numpy()) + add(out.id_nll_S, row)
-        log_rate = out.log_rate_WBU.double()
-        rates = add(log_rate[batch.current.row_T, batch.tick_T, batch.unit_T], row)
-        rates -= log_rate.exp().sum((1, 2)).cpu().numpy()
+        null = of.null_nll(batch)
+        nats = [null - nll for nll in (of.nll(batch, observed), of.rates_nll(batch, observed))]
         fired = np.zeros((num, model.num_units), bool)
         fired[row, unit] = True
         drawn = _drawn(model, prepared, some)
         found = {
-            "tokens": -nll - null_tokens,
-            "rates": rates - null,
+            "tokens": nats[0].cpu().numpy(),
+            "rates": nats[1].cpu().numpy(),
             "spikes": np.bincount(row, minlength=num),
             "hit": (fired & drawn).sum(1),
             "false": (~fired & drawn).sum(1),
@@ -162,17 +145,11 @@ def measure_windows(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _runs(same: np.ndarray) -> np.ndarray:
-    """How many equal ones in a row there are up to each place."""
-    place = np.arange(len(same))
-    return place - np.maximum.accumulate(np.where(same, 0, place)) + 1
-
-
 def _drawn(model: Neuroformer, prepared: Prepared, windows: Windows) -> np.ndarray:
     """(W, U) which units fire in one response drawn from the model, after the recorded past."""
     shape, config = prepared.builder.shape, prepared.config
     past = tokens.encode_past(prepared.index, windows, shape)
-    stepper = Stepper(model, prepared.builder(windows, past=past).to(model.sos.device))
+    stepper = Stepper(model, prepared.builder(windows, past=past).to(model.device))
     drawn, _ = sample_window(
         model, stepper, windows.segment, windows.tick // shape.current, config.generate, config.seed
     )

@@ -16,7 +16,7 @@ from neuroformer.data.windows import Windows
 from neuroformer.intervals import over_time, ratio_terms
 from neuroformer.losses import loss_terms
 from neuroformer.metrics import r2
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 
 CANDIDATES = 100  # windows among which one is to be found
 
@@ -38,12 +38,12 @@ def embed(model: Neuroformer, prepared: Prepared, windows: Windows, features: st
             raise ConfigError("the run aligns nothing with 'neural' (loss.contrast); use features='state'")
         place = sides[0]
     out = []
-    for batch in prepared.batches(windows, batch_size, model.sos.device):
+    for batch in prepared.batches(windows, batch_size, model.device):
         if place is None:
-            _, h_TD, layout = model.fused(batch)
+            _, h_TD, layout = model.states(batch)
             out.append(h_TD.index_select(0, layout.first()))
         else:
-            out.append(model.features(batch, model.encode(batch))[place[0]][place[1]])
+            out.append(model.alignment(batch, model.encode(batch))[place[0]][place[1]])
     return torch.cat(out).float().cpu().numpy()
 
 
@@ -61,7 +61,7 @@ def alignment_bits(
     names = [f"contrast_{'_'.join(c.pair)}" for c in model.config.loss.contrast]
     bits: dict[str, list[float]] = {name: [] for name in names}
     for part in np.array_split(rows, count):
-        batch = prepared.builder(windows[np.sort(part)]).to(model.sos.device)
+        batch = prepared.builder(windows[np.sort(part)]).to(model.device)
         terms = loss_terms(model, batch, model(batch))
         for name in names:
             bits[name].append(float(np.log2(len(part)) - float(terms[name]) / np.log(2)))
@@ -105,8 +105,8 @@ def retrieval(
 def _sides(model: Neuroformer, prepared: Prepared, windows: Windows, place: int):
     """Both features of every window, the key of its clip, and whether it has any spike."""
     a, b, key, keep = [], [], [], []
-    for batch in prepared.batches(windows, 512, model.sos.device):
-        sides = model.features(batch, model.encode(batch))[place]
+    for batch in prepared.batches(windows, 512, model.device):
+        sides = model.alignment(batch, model.encode(batch))[place]
         a.append(sides[0])
         b.append(sides[1])
         key.append(batch.tick_W if batch.clips is None else batch.clips.key_W)

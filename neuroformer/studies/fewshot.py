@@ -27,7 +27,7 @@ from neuroformer.decoding.decode import (
 from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.decoding.run import add_baselines, start_decoded
 from neuroformer.intervals import Estimate, over_time
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.studies.folds import labelled_windows, pool
 
 CHUNK_S = 1.0
@@ -268,7 +268,7 @@ def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Window
     decoded.predicted[PRETRAINED] = predict_targets(tuned, known, test)[target.name]
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
-        fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.sos)
+        fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.first)
     whole = dataclasses.replace(tune, train="all", trunk_lr=1.0)
     tuned, _ = finetune(fresh, known, few, [target], whole, seed)
     decoded.predicted[SCRATCH] = predict_targets(tuned, known, test)[target.name]

@@ -19,7 +19,6 @@ from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import block_edges, reach_seconds
 from neuroformer.data.windows import Windows, nanoseconds
-from neuroformer.decoding.closed_form import fit_anchor, linear_features, set_anchor
 from neuroformer.decoding.decode import (
     Decoded,
     as_recorded,
@@ -35,8 +34,7 @@ from neuroformer.decoding.decode import (
 from neuroformer.decoding.finetune import fit_heads
 from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
 from neuroformer.files import save_npz, write_atomic
-from neuroformer.model.neuroformer import Neuroformer
-from neuroformer.model.targets import TargetHead
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.checkpoint import FILE, read_config
 from neuroformer.training.train import load_best, train
@@ -203,7 +201,7 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
             decoded.chosen = _stored_choices(file.with_suffix(".json"))
-        decoded.predicted["model"] = _mean_of(models, prepared, target, windows, test)
+        decoded.predicted["model"] = _mean_of(models, prepared, target, test)
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, every, every_label, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
@@ -227,20 +225,12 @@ def _fitted(folder: Path, prepared: Prepared, seed: int) -> Neuroformer:
     return model
 
 
-def _mean_of(models, prepared: Prepared, target: TargetConfig, windows: Windows, test: Windows) -> np.ndarray:
-    """(V, C) the members' mean, and a share ``closed`` of the first one's readout in closed form; class labels: the first's."""
+def _mean_of(models, prepared: Prepared, target: TargetConfig, test: Windows) -> np.ndarray:
+    """(V, C) the members' mean; class labels: the first's."""
     each = [predict_targets(model, prepared, test)[target.name] for model in models]
     if target.kind == "classification":
         return each[0]
-    mean = np.mean([encode_labels(target, values) for values in each], 0)
-    if target.closed > 0:
-        head = models[0].targets[target.name]
-        assert isinstance(head, TargetHead)
-        features = linear_features(models[0], prepared, windows, target.name)
-        set_anchor(head, fit_anchor(features, prepared, windows, target.samples, head.num_centers))
-        closed = predict_targets(models[0], prepared, test)[target.name]
-        mean = (1 - target.closed) * mean + target.closed * encode_labels(target, closed)
-    return decode_labels(target, mean)
+    return decode_labels(target, np.mean([encode_labels(target, values) for values in each], 0))
 
 
 def _trained(folder: Path, config: Config) -> bool:

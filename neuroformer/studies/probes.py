@@ -15,7 +15,6 @@ from neuroformer.baselines.features import contiguous_folds
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.decoding.closed_form import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.decode import (
     decode_labels,
     decode_windows,
@@ -23,10 +22,10 @@ from neuroformer.decoding.decode import (
     score_terms,
     true_values,
 )
+from neuroformer.decoding.readouts import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.run import start_decoded
 from neuroformer.intervals import over_time
-from neuroformer.model.attention import prepend
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.ops import Ragged
 
 
@@ -34,7 +33,7 @@ from neuroformer.ops import Ragged
 def representations(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
     """(W, D) of every representation of each window.
 
-    - ``past``: the first token before fusion (filtered counts of the past) and the mean embedding of past spikes.
+    - ``past``: the first token before fusion and the mean embedding of past spikes.
     - ``past + stimulus``: beside it the pooled frames, where the model sees frames.
     - ``past + stimulus + current``: beside them the mean of the fused states of the window's tokens.
     - ``block K (stream)``: the mean state of the tokens after each block of the fusion.
@@ -42,30 +41,27 @@ def representations(model: Neuroformer, prepared: Prepared, windows: Windows) ->
     """
     parts: dict[str, list[Tensor]] = {}
     model.eval()
-    for batch in prepared.batches(windows, 512, model.sos.device):
+    for batch in prepared.batches(windows, 512, model.device):
         for name, x in _of_batch(model, batch).items():
             parts.setdefault(name, []).append(x)
     return {name: torch.cat(x).double().cpu().numpy() for name, x in parts.items()}
 
 
 def _of_batch(model: Neuroformer, batch) -> dict[str, Tensor]:
-    state = model.encode(batch)
-    past = [state.start_WD]
-    if "past" in state.contexts:
-        past.append(_mean(state.contexts["past"].x_SD, state.contexts["past"].layout))
-    seen = list(past)
-    if model.frames is not None:
-        seen.append(model.pooled("frames", batch, state))
+    encoded = model.encode(batch)
+    first_WD = model.first_token(batch, encoded)
+    past = [first_WD] + ([encoded["past"].pooled()] if "past" in encoded else [])
+    seen = past + ([encoded["frames"].pooled()] if "frames" in encoded else [])
     out = {"past": torch.cat(past, 1), "past + stimulus": torch.cat(seen, 1)}
-    x_TD, layout = prepend(model.spikes(batch.tick_T, batch.unit_T), batch.current, state.start_WD)
+    x_TD, layout = model.tokens(batch, encoded)
     blocks = {}
-    for k, block in enumerate(model.fusion.blocks):
-        context = None if block.attend == "current" else state.contexts[str(block.attend)]
-        x_TD = block(x_TD, layout, context)
+    for k, block in enumerate(model.blocks):
+        stream = encoded.get(block.attend)
+        x_TD = block(x_TD, layout, stream.context if stream else None)
         blocks[f"block {k + 1} ({block.attend})"] = _mean(x_TD, layout)
-    out["past + stimulus + current"] = torch.cat([*seen, _mean(model.fusion.norm(x_TD), layout)], 1)
+    out["past + stimulus + current"] = torch.cat([*seen, _mean(model.norm(x_TD), layout)], 1)
     out |= blocks
-    for contrast, pair in zip(model.config.loss.contrast, model.features(batch, state), strict=True):
+    for contrast, pair in zip(model.config.loss.contrast, model.alignment(batch, encoded), strict=True):
         if "neural" in contrast.pair and "contrast" not in out:
             out["contrast"] = pair[contrast.pair.index("neural")]
     return out
@@ -102,7 +98,7 @@ def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: in
     labels = {p: true_values(prepared, w)[target.name] for p, w in windows.items()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        fresh = Neuroformer(model.config, model.num_units, prepared.normalization).to(model.sos)
+        fresh = Neuroformer(model.config, model.num_units, prepared.normalization).to(model.first)
     last = "past + stimulus + current"
     x = {p: representations(model, prepared, w) for p, w in windows.items()}
     for p, w in windows.items():

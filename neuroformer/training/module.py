@@ -17,7 +17,6 @@ from neuroformer.model.frames import FrameEncoder, FrameStream
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.units import UnitRows
 
-
 LAST = 0.02  # share of the learning rate at the end
 BETAS = (0.9, 0.98)
 

@@ -49,7 +49,7 @@ def cells(spikes):
 
 @pytest.mark.parametrize(
     "model",
-    [{}, {"rate_anchor": False, "coupling": 0.0}, {"factorization": "independent"}, {"coupling_rank": 2}],
+    [{}, {"blocks": [{"attend": "past"}, {"attend": "frames"}]}],
     ids=str,
 )
 def test_replayed_steps_draw_the_same_spikes(model, replayed):

@@ -99,10 +99,10 @@ def test_silencing_does_not_hand_a_units_spikes_to_the_others():
     )
     with torch.no_grad():
         for name, weight in net.named_parameters():
-            if name.startswith(("heads", "coupling", "linear", "rates.unit", "rates.out")):
+            if name.startswith("observation") and name != "observation.rates.bias.weight":
                 weight.zero_()
-        net.rates.bias.fill_(np.log(0.04))
-        net.rates.log_peak.fill_(5.0)
+        net.observation.rates.bias.weight.fill_(np.log(0.04))
+        net.observation.rates.log_peak.fill_(5.0)
     num, bins, units = 4000, net.num_bins, net.num_units
     from neuroformer.data.tokens import no_spikes
     from neuroformer.data.windows import Windows

@@ -207,10 +207,9 @@ def test_the_model_is_told_the_last_spike_and_how_often_it_was_repeated(monkeypa
     assert repeats > 10 and max(len(s) for s in seen) > 5
 
 
-@pytest.mark.parametrize("factorization", ["conditional", "independent"])
-def test_draws_follow_the_stated_probabilities(factorization):
+def test_draws_follow_the_stated_probabilities():
     """The share of empty windows, and of every first cell, is what the model gives them."""
-    net, p = small_model(small_recording(rate=2.0), small_config(model={"factorization": factorization, "width": 16}))
+    net, p = small_model(small_recording(rate=2.0), small_config())
     num = 8_000
     windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
     with torch.no_grad():

@@ -1,9 +1,10 @@
-"""A target head's readout in closed form: ridge from the first state and from the counts around each moment, or kernel ridge.
+"""Readouts in closed form, fitted on a trained network's states.
 
-A network that starts from the best linear readout has only to learn what that lacks; from a few labelled seconds, that
-is often all there is to learn.
+Ridge from the first state and from the counts around each moment is where a target's head starts to learn from a few labels:
+a network that starts from the best linear readout has only to learn what that lacks. Kernel ridge on what the head sees is a
+decoder of its own, beside the head.
 
-Shape suffixes: V values, F features, Y encoded columns, K kernel centers.
+Shape suffixes: V values, F features, Y encoded columns, K kernel centers, D width.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 
 from neuroformer.baselines.features import contiguous_folds
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import moments
 from neuroformer.metrics import r2
-from neuroformer.model.moments import gaussian_kernel
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 
 PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
@@ -27,6 +28,8 @@ PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
 KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-4, 7))
 USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
 FOLDS = 10
+WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
+CENTERS, MOST = 1024, 20_000  # of a kernel readout, and labelled moments that it is fitted on
 SHARPNESS = {
     "circular": 3.0,
     "classification": 5.0,
@@ -34,22 +37,11 @@ SHARPNESS = {
 
 
 class Features(NamedTuple):
-    """What the readouts see, (V, F) float64 each (no columns: not there), and the encoded labels (V, Y)."""
+    """What linear readouts see, (V, F) float64 each, and the encoded labels (V, Y)."""
 
     counts: np.ndarray
-    spans: np.ndarray
     state: np.ndarray
-    later: np.ndarray
     labels: np.ndarray
-
-
-class Kernel(NamedTuple):
-    """Weights (K, Y) of Gaussian kernels around ``center`` (K, F), which are (spans, state and later - offset) / scale."""
-
-    offset: np.ndarray
-    scale: np.ndarray
-    center: np.ndarray
-    weights: np.ndarray
 
 
 class Anchor(NamedTuple):
@@ -62,15 +54,10 @@ class Anchor(NamedTuple):
     uses: str
     penalty: float
     spread: np.ndarray
-    kernel: Kernel | None = None
 
     def predict(self, features: Features) -> np.ndarray:
         """(V, Y) encoded values."""
-        out = features.counts @ self.counts + features.state @ self.state + self.bias
-        if self.kernel is None:
-            return out
-        x = np.concatenate([features.spans, features.state, features.later], 1)
-        return out + _kernel((x - self.kernel.offset) / self.kernel.scale, self.kernel.center) @ self.kernel.weights
+        return features.counts @ self.counts + features.state @ self.state + self.bias
 
 
 @torch.no_grad()
@@ -83,14 +70,10 @@ def linear_features(
     was_training = model.training
     model.eval()
     parts = []
-    for batch in prepared.batches(windows, batch_size, model.sos.device):
-        before, h_TD, layout = model.fused(batch)
+    for batch in prepared.batches(windows, batch_size, model.device):
+        _, h_TD, layout = model.states(batch)
         state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        seen = model.moment_counts(batch, before, head.ends, {})
-        none = state.new_zeros(len(state), 0)
-        known = [none if x is None else x for x in (seen.counts_VF, seen.spans_VF)]
-        later = none if head.kernel is None else model.later_states(batch, head.ends)
-        parts.append((*known, state, later, _encoded(head, batch.targets[name].flatten(0, 1))))
+        parts.append((head.counted(batch).flatten(1), state, _encoded(head, batch.targets[name].flatten(0, 1))))
     model.train(was_training)
     return Features(*(torch.cat(p).double().cpu().numpy() for p in zip(*parts, strict=True)))
 
@@ -102,9 +85,8 @@ def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.isfinite(values_VC), hit, torch.nan)
 
 
-def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples: int, num_centers: int = 0) -> Anchor:
-    """Ridge from counts, state or both, or with ``num_centers`` kernel ridge from long counts and state: what a few
-    labelled seconds say is seldom linear in the counts. Penalty, and which features, by contiguous cross-validation.
+def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples: int) -> Anchor:
+    """Ridge from counts, state or both. Penalty, and which features, by contiguous cross-validation.
 
     Features keep their own spread, but each group has the same variance: a unit that hardly fired in training must not
     weigh as much as the others.
@@ -121,10 +103,6 @@ def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples
     y = features.labels[known]
     folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
     out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
-    if num_centers:
-        groups = [x[known] for x in (features.spans, features.state, features.later)]
-        kernel, bias, score, penalty, spread = _kernel_ridge(groups, y, folds, num_centers)
-        return Anchor(out["counts"], out["state"], bias, score, "kernel", penalty, spread, kernel)
     groups = {"counts": features.counts[known], "state": features.state[known]}
     groups = {name: x for name, x in groups.items() if x.shape[1]}
     scale = {name: float(np.sqrt(x.var(0).mean())) + 1e-9 for name, x in groups.items()}
@@ -148,31 +126,81 @@ def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples
     return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty, spread)
 
 
-def _kernel_ridge(
-    groups: list[np.ndarray], y: np.ndarray, folds, num_centers: int
-) -> tuple[Kernel, np.ndarray, float, float, np.ndarray]:
-    """A readout, its intercept, its score in cross-validation, its penalty, and the spread of its held-out errors.
+class KernelReadout(NamedTuple):
+    """Kernel ridge on the network's states, one kernel over all features.
 
-    One kernel over all features. It rests on every labelled moment, or on ``num_centers`` of them evenly spaced (Nystroem:
-    Williams and Seeger, NeurIPS 2000).
+    Attributes
+    ----------
+    offset, scale : (F,) features are (x - offset) / scale
+    center : (K, F) of the Gaussian kernels
+    weights, bias : (K, Y), (Y,)
+    score, penalty : R2 in cross-validation, and the penalty that it chose
     """
-    groups = [x for x in groups if x.shape[1]]
-    each = [np.full(x.shape[1], np.sqrt(len(groups) * x.var(0).sum()) + 1e-9) for x in groups]
-    offset, scale = np.concatenate([x.mean(0) for x in groups]), np.concatenate(each)
-    x = (np.concatenate(groups, 1) - offset) / scale
-    center = x[np.unique(np.linspace(0, len(x) - 1, min(num_centers, len(x))).round().astype(int))]
+
+    offset: np.ndarray
+    scale: np.ndarray
+    center: np.ndarray
+    weights: np.ndarray
+    bias: np.ndarray
+    score: float
+    penalty: float
+
+    def predict(self, x_VF: np.ndarray) -> np.ndarray:
+        """(V, Y) encoded values."""
+        return _kernel((x_VF - self.offset) / self.scale, self.center) @ self.weights + self.bias
+
+
+@torch.no_grad()
+def seen_by_head(model: Neuroformer, prepared: Prepared, windows: Windows, name: str) -> np.ndarray:
+    """(V, 3 D) what the head of a target sees at every moment of windows: pooled states, the first state, counts."""
+    head = model.targets[name]
+    assert isinstance(head, TargetHead)
+    parts = []
+    for batch in prepared.batches(windows, 512, model.device):
+        _, h_TD, layout = model.states(batch)
+        parts.append(head.features(batch, h_TD, layout)[0].double().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def fit_kernel(
+    model: Neuroformer, prepared: Prepared, windows: Windows, labels_VY: np.ndarray, name: str, samples: int
+) -> KernelReadout:
+    """Kernel ridge from what a target's head sees to encoded labels (NaN: missing), on ``CENTERS`` of the labelled moments
+    evenly spaced (Nystroem: Williams and Seeger, NeurIPS 2000). The penalty by contiguous cross-validation.
+
+    Raises
+    ------
+    ValueError
+        Fewer than four labelled values.
+    """
+    known = np.flatnonzero(np.isfinite(labels_VY).all(1))
+    if len(known) < 4:
+        raise ValueError(f"{len(known)} values have a label; at least 4 are needed to fit a readout")
+    known = known[np.unique(np.linspace(0, len(known) - 1, min(MOST, len(known))).round().astype(int))]
+    at, shape = moments(windows, prepared.builder.shape, samples)
+    x, y = seen_by_head(model, prepared, windows, name)[known], labels_VY[known]
+    folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
+    # each group of features has the same variance, whatever its size
+    groups = np.array_split(np.arange(x.shape[1]), 3)
+    offset, scale = x.mean(0), np.empty(x.shape[1])
+    for group in groups:
+        scale[group] = np.sqrt(3 * x[:, group].var(0).sum()) + 1e-9
+    z = (x - offset) / scale
+    center = z[np.unique(np.linspace(0, len(z) - 1, min(CENTERS, len(z))).round().astype(int))]
     values, vectors = np.linalg.eigh(_kernel(center, center))
     kept = values > 1e-9 * values[-1]
     root = vectors[:, kept] / np.sqrt(values[kept])
-    features = _kernel(x, center) @ root
+    features = _kernel(z, center) @ root
     penalty, score = clearly_best(features, y, folds)
     weights, bias = ridge_path(features, y, (penalty,))[0]
-    spread = held_out_spread(features, y, folds, penalty)
-    return Kernel(offset, scale, center, root @ weights), bias, score, penalty, spread
+    return KernelReadout(offset, scale, center, root @ weights, bias, score, penalty)
 
 
 def _kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
-    return gaussian_kernel(torch.from_numpy(x_VF), torch.from_numpy(center_KF)).numpy()
+    """(V, K) mean of Gaussians of :data:`WIDTHS`: one kernel of several widths, since choosing among kernels by a few seconds
+    costs more than it gives."""
+    square_VK = cdist(x_VF, center_KF, "sqeuclidean")
+    return np.mean([np.exp(-square_VK / (2 * width**2)) for width in WIDTHS], 0)
 
 
 def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
@@ -233,26 +261,15 @@ def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray
 
 @torch.no_grad()
 def set_anchor(head: TargetHead, anchor: Anchor) -> None:
-    """Write a readout into a head: its linear paths are the ridge, its network starts at zero, and no other readout
-    has a share."""
-    head.share.copy_(torch.eye(len(head.share))[0])
-    gain = SHARPNESS.get(head.kind, 1.0)
-    size = anchor.bias.shape[0]
+    """Write a readout into a head: its linear paths are the ridge, and its network starts at zero."""
+    gain, size = SHARPNESS.get(head.kind, 1.0), anchor.bias.shape[0]
     last = head.out[-1]
     assert isinstance(last, torch.nn.Linear)
-    for p in (last.weight, last.bias, head.skip.weight, head.skip.bias):
+    for p in (last.weight, last.bias, head.skip.weight, head.skip.bias, head.linear.weight):
         p.zero_()
-    as_tensor = lambda a: torch.from_numpy(gain * a.T).to(head.skip.weight)
-    head.skip.weight[:size] = as_tensor(anchor.state)
-    head.skip.bias[:size] = as_tensor(anchor.bias[None])[:, 0]
-    if head.linear is not None:
-        head.linear.weight.zero_()
-        head.linear.bias.zero_()
-        head.linear.weight[:size] = as_tensor(anchor.counts)
-    if head.kernel is not None:
-        head.kernel.clear()
-    if head.kernel is not None and anchor.kernel is not None:
-        offset, scale, center, weights = (torch.from_numpy(a).to(head.skip.weight) for a in anchor.kernel)
-        head.kernel.set(offset, scale, center, weights, gain)
+    as_tensor = lambda a: torch.from_numpy(gain * a).to(head.skip.weight)
+    head.skip.weight[:size] = as_tensor(anchor.state.T)
+    head.skip.bias[:size] = as_tensor(anchor.bias)
+    head.linear.weight[..., :size] = as_tensor(anchor.counts).view(*head.linear.weight.shape[:2], size)
     if head.kind == "regression" and head.noise != "squared":
         head.skip.bias[size:] = torch.from_numpy(np.log(anchor.spread + 1e-3)).to(head.skip.bias)
