@@ -70,7 +70,7 @@ def test_the_commands(tmp_path, capsys):
     assert "held-out parts overlap" in capsys.readouterr().err
     config = str(tmp_path / "c.yaml")
     folds = ("folds", "--config", config, "--run", run + "_f", "--folds", "2", "--baselines", "ridge")
-    rest = ("--members", "2", "targets=[{name: speed}]", "model.target_networks=1")
+    rest = ("--members", "2", "targets=[{name: speed}]")
     assert say(*folds, "--only", "1", *rest) == 0 and not (tmp_path / "run_f" / "summary.json").exists()
     assert "only folds 1 of 2" in capsys.readouterr().out
     written = (tmp_path / "run_f" / "fold_1" / "heads.safetensors").stat().st_mtime_ns

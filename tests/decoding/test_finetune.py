@@ -6,24 +6,22 @@ import numpy as np
 import pytest
 import torch
 from driven import SPEED, TUNE, driven_recording, pretrained
-from helpers import small_config, small_model
+from helpers import small_config
 
 from neuroformer.config import TargetConfig
 from neuroformer.data.prepared import prepare
-from neuroformer.data.windows import Windows
-from neuroformer.decoding.closed_form import (
-    USUAL,
-    _kernel_ridge,
-    clearly_best,
-    fit_anchor,
-    linear_features,
-    set_anchor,
-)
 from neuroformer.decoding.decode import predict_spreads, predict_targets, true_values
 from neuroformer.decoding.finetune import extend, finetune, know_only, with_targets
+from neuroformer.decoding.readouts import (
+    USUAL,
+    clearly_best,
+    fit_anchor,
+    fit_kernel,
+    linear_features,
+    seen_by_head,
+    set_anchor,
+)
 from neuroformer.metrics import r2
-from neuroformer.model.later import moved_on
-from neuroformer.model.moments import KERNEL_WIDTHS
 from neuroformer.recording import BehaviorVariable
 from neuroformer.studies.fewshot import draw_labels, fewshot
 from neuroformer.studies.folds import labelled_windows
@@ -50,32 +48,27 @@ def test_the_anchor_is_the_ridge_that_it_claims(extended):
     assert r2(true_values(prepared, windows)["place"], ours).min() > 0.3
 
 
-def test_a_kernel_readout_finds_what_is_not_linear_and_is_what_the_head_gives():
-    """A label that is the square of what drives the units: no line through square-root counts reads it."""
-    model, prepared = pretrained(target_kernel=256)
+def test_a_kernel_readout_finds_what_is_not_linear():
+    """A label that is the square of what drives the units: no line through the states reads it."""
+    model, prepared = pretrained()
     rec = prepared.rec
     speed = rec.behavior["speed"]
     bent = BehaviorVariable(speed.times, np.cos(2 * speed.values))
     rec = dataclasses.replace(rec, behavior={**rec.behavior, "bent": bent})
     model, prepared = extend(model, dataclasses.replace(prepared, rec=rec), [TargetConfig("bent")])
     windows, _ = labelled_windows(prepared)
-    features, head = linear_features(model, prepared, windows, "bent"), model.targets["bent"]
-    linear = fit_anchor(features, prepared, windows, 1)
-    anchor = fit_anchor(features, prepared, windows, 1, head.num_centers)
-    assert anchor.kernel is not None and anchor.score > linear.score + 0.1
-    set_anchor(head, anchor)
-    ours = predict_targets(model, prepared, windows)["bent"]
-    unclipped = anchor.predict(features) * head.std.numpy() + head.mean.numpy()
-    np.testing.assert_allclose(ours, np.clip(unclipped, head.least, head.most), atol=1e-3)
-    set_anchor(head, linear)
-    assert not head.kernel.weight.any()
+    linear = fit_anchor(linear_features(model, prepared, windows, "bent"), prepared, windows, 1)
+    labels = true_values(prepared, windows)["bent"]
+    kernel = fit_kernel(model, prepared, windows, labels, "bent", 1)
+    assert kernel.score > linear.score + 0.1
+    x = seen_by_head(model, prepared, windows, "bent")
+    np.testing.assert_allclose(r2(labels, kernel.predict(x)), 1, atol=1 - kernel.score)
 
 
-@pytest.mark.parametrize("target_kernel", [0, 256])
-def test_a_readout_that_learns_its_scale_claims_the_error_of_labels_that_it_has_not_seen(target_kernel):
+def test_a_readout_that_learns_its_scale_claims_the_error_of_labels_that_it_has_not_seen():
     """A tenth of the labels fit almost without error; on the others the claim holds within a third."""
     speed = dataclasses.replace(SPEED, noise="gaussian")
-    model, prepared = extend(*pretrained(target_kernel=target_kernel), [speed])
+    model, prepared = extend(*pretrained(), [speed])
     windows, _ = labelled_windows(prepared)
     few, held = windows[200:320], prepared.windows("test", reach=20)
     tuned, _ = finetune(model, prepared, few, [speed], dataclasses.replace(TUNE, steps=0))
@@ -84,59 +77,15 @@ def test_a_readout_that_learns_its_scale_claims_the_error_of_labels_that_it_has_
     assert claimed == pytest.approx(np.sqrt((error**2).mean()), rel=0.34)
 
 
-def test_few_labels_make_exact_kernel_ridge_and_the_usual_penalty():
-    """As many centers as labels: the solution of (K + penalty) a = y - bias, with the intercept left free."""
+def test_penalties_are_chosen_where_folds_are_sure():
     rng = np.random.default_rng(0)
-    spans, state, y = rng.poisson(2.0, (24, 6)), rng.standard_normal((24, 3)), rng.standard_normal((24, 2))
     folds = [(np.setdiff1d(np.arange(24), held), held) for held in np.array_split(np.arange(24), 6)]
-    kernel, bias, _, penalty, _ = _kernel_ridge([spans.astype(float), state], y, folds, 30)
-    x = (np.concatenate([spans, state], 1) - kernel.offset) / kernel.scale
-    square = ((x[:, None] - x[None]) ** 2).sum(2)
-    gram = np.mean([np.exp(-square / (2 * w**2)) for w in KERNEL_WIDTHS], 0)
-    wanted = np.linalg.solve(
-        np.block([[gram + penalty * np.eye(24), np.ones((24, 1))], [np.ones((1, 24)), np.zeros((1, 1))]]),
-        np.concatenate([y, np.zeros((1, 2))]),
-    )
-    ours = gram @ kernel.weights + bias
-    np.testing.assert_allclose(ours, gram @ wanted[:24] + wanted[24], atol=1e-5)
+    y = rng.standard_normal((24, 2))
     assert clearly_best(np.zeros((24, 1)), y, folds)[0] == USUAL  # nothing to tell penalties apart
     signal = np.sign(rng.standard_normal((400, 40)))
     many = [(np.setdiff1d(np.arange(400), held), held) for held in np.array_split(np.arange(400), 10)]
     noisy = signal[:, :1] + 20 * rng.standard_normal((400, 1))
     assert clearly_best(signal / 6, noisy, many)[0] > USUAL
-
-
-def test_a_kernel_readout_sees_the_spikes_up_to_the_moment_and_none_after():
-    config = small_config(
-        window={"frames": 0.0},
-        inputs=[],
-        targets=[{"name": "speed", "samples": 5}],
-        model={"target_kernel": 32},
-        loss={"contrast": []},
-    )
-    model, prepared = small_model(driven_recording(), config)
-    head, windows = model.targets["speed"], prepared.windows("train")[:20]
-    states = model.later_states(prepared.builder(windows), head.ends).view(len(windows), 5, -1)
-    for n, end in enumerate(head.ends):  # the first state of a window that starts at the moment
-        moved = prepared.builder(Windows(windows.segment, windows.tick + end))
-        _, h_TD, layout = model.fused(moved)
-        torch.testing.assert_close(states[:, n], h_TD[layout.first()])
-    assert head.ends == [1, 2, 3, 4, 5] and not torch.allclose(states[:, 0], states[:, 4])
-
-
-def test_at_a_moment_spikes_lie_in_the_frames_in_which_they_came():
-    """What spikes say beyond the frames is the same from a batch that was moved on and at the moments of the window."""
-    config = small_config(window={"past": 0.3}, targets=[{"name": "speed", "samples": 5}])
-    model, prepared = small_model(config=config)
-    windows = prepared.windows("train")
-    batch = prepared.builder(windows[windows.tick > 40][:20])
-    expected = model.encode(batch).expected
-    wanted = model.surprise.at_moments(batch, expected, [2, 5]).unflatten(0, (-1, 2))
-    for n, end in enumerate((2, 5)):
-        later = moved_on(batch, end, model.past_bins)
-        spikes = later.past.row_T, later.past_tick_P, later.past_unit_P
-        ours = model.surprise.features(later.earlier, expected, *spikes, None, until=0)
-        torch.testing.assert_close(ours, wanted[:, n])
 
 
 def test_labels_that_were_not_drawn_have_no_say():

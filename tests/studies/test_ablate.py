@@ -22,7 +22,6 @@ from neuroformer.training.scores import score
 def test_every_part_can_be_taken_out_and_the_windows_stay(part):
     config = small_config(
         model={
-            "time_features": 4,
             "blocks": [{"attend": a} for a in ("current", "past", "frames", "behavior", "current")],
         }
     )
@@ -44,7 +43,7 @@ def test_windows_add_up_to_the_scores_of_the_part():
     whole = score(model, prepared, "test")
     measured = measure_windows(model, prepared, prepared.windows("test"))
     one = lambda name: measured[name][:, None]
-    assert bits(one("tokens"), one("spikes")).of_all() == pytest.approx(whole.bits_per_spike(), rel=1e-6)
+    assert bits(one("tokens"), one("spikes")).of_all() == pytest.approx(whole.bits(), rel=1e-6)
     assert bits(one("rates"), one("spikes")).of_all() == pytest.approx(whole.bits_per_spike_rate_readout(), rel=1e-6)
 
 

@@ -1,6 +1,5 @@
 """Folds: everything is held out once, and heads are fitted on the rest."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -9,18 +8,13 @@ import torch
 from driven import SPEED, TUNE, driven_recording, pretrained
 from helpers import small_config
 
-from neuroformer.config import ConfigError, TargetConfig
+from neuroformer.config import ConfigError
 from neuroformer.data.prepared import prepare
 from neuroformer.data.splits import make_split
-from neuroformer.decoding.closed_form import (
-    fit_anchor,
-    linear_features,
-    set_anchor,
-)
 from neuroformer.decoding.decode import every_window, predict_targets, true_values
 from neuroformer.decoding.finetune import fit_heads
 from neuroformer.metrics import r2
-from neuroformer.studies.folds import _mean_of, fold_config, labelled_windows
+from neuroformer.studies.folds import fold_config, labelled_windows
 
 
 def test_fitting_heads_on_labels_moves_heads_alone_and_helps():
@@ -78,21 +72,3 @@ def test_folds_of_a_short_recording_leave_windows_to_validate():
         assert all(len(prepared.windows(part)) > 10 for part in ("train", "valid", "test"))
     with pytest.raises(ConfigError, match="lasts 60 s; 7 folds need 70 s or more"):
         fold_config(config, rec, 0, 7)
-
-
-def test_a_share_of_each_value_over_folds_is_the_readout_in_closed_form():
-    model, prepared = pretrained([{"name": "place"}], target_filters=3)
-    windows, test = labelled_windows(prepared)[0], prepared.windows("test")
-    head = model.targets["place"]
-    alone = predict_targets(model, prepared, test)["place"]
-    values = {
-        share: _mean_of([copy.deepcopy(model)], prepared, TargetConfig("place", closed=share), windows, test)
-        for share in (0.0, 0.25, 1.0)
-    }
-    features = linear_features(model, prepared, windows, "place")
-    set_anchor(head, fit_anchor(features, prepared, windows, 1, head.num_centers))
-    closed = predict_targets(model, prepared, test)["place"]
-    np.testing.assert_allclose(values[0.0], alone, atol=1e-6)
-    np.testing.assert_allclose(values[1.0], closed, atol=1e-6)
-    np.testing.assert_allclose(values[0.25], 0.75 * alone + 0.25 * closed, atol=1e-5)
-    assert np.abs(closed - alone).mean() > 0.1

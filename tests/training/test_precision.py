@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.losses import loss_terms
-from neuroformer.training.module import Losses, Share, make_optimizer
+from neuroformer.training.module import Losses, Share
 from neuroformer.training.train import train
 
 
@@ -38,7 +38,8 @@ def test_half_precision_is_of_the_network_not_of_the_losses(ready, dtype):
     for name, x in output.targets.items():
         assert x.dtype == dtype
         output.targets[name] = x.float()
-    assert output.dt_nll_T.dtype == output.id_nll_S.dtype == output.log_rate_WBU.dtype == torch.float32
+    seen = output.observed
+    assert seen.dt_nll_T.dtype == seen.id_nll_S.dtype == seen.log_rate_WBU.dtype == torch.float32
     raised = loss_terms(model, batch, output)
     assert "contrast_neural_frames" in half
     for name, x in half.items():

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from ddp_worker import train_in
 from helpers import small_config, small_model
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import load_model
 from neuroformer.config import ConfigError
 from neuroformer.training.steps import StepSampler
 
