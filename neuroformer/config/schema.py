@@ -237,7 +237,9 @@ class TrainConfig:
         "windows", "with several recordings, how often each is drawn: by its number of windows, or equally"
     )
     accumulate: int = setting(
-        1, "number of pieces in which a process computes its share of a batch, to save memory", least=1
+        0,
+        "number of pieces in which a process computes its share of a batch, to save memory; 0: as few as fit into what is free",
+        least=0,
     )
     lr: float = setting(2e-3, "largest learning rate", above=0)
     warmup: int = setting(100, "steps", least=0)

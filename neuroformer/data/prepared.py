@@ -20,6 +20,8 @@ from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
 from neuroformer.recording.derive import with_speed
 
+MOST_CELLS = 2**23  # (window, bin, unit) of a batch: a table of them has 32 MB
+
 
 @dataclass
 class Prepared:
@@ -54,8 +56,10 @@ class Prepared:
         return tile(self.split.blocks[part], self.builder.shape, **options)
 
     def batches(self, windows: Windows, size: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """Batches of ``size`` consecutive windows (0: twice the training batch), on a device."""
-        size = size or 2 * self.config.train.batch_size
+        """Batches of ``size`` consecutive windows (0: twice the training batch), on a device; of fewer where units and bins
+        are many."""
+        cells = self.builder.shape.current * self.rec.num_units
+        size = min(size or 2 * self.config.train.batch_size, max(1, MOST_CELLS // cells))
         for piece in windows.pieces(size):
             yield self.builder(piece).to(device)
 

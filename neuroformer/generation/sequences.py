@@ -5,9 +5,6 @@ Shape suffixes: Q sequences.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -17,6 +14,7 @@ from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
+from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.recording import Recording
@@ -138,18 +136,6 @@ def simulation_device(accelerator: str, share: int = 1) -> torch.device:
         return torch.device("cpu")
     torch.set_float32_matmul_precision("high")
     return torch.device("cuda", (share - 1) % found)
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that are free on a GPU, or available on this machine."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    info = Path("/proc/meminfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) / 2
 
 
 def new_stimulus(rec: Recording, unit_ids: list[str]) -> Recording:

@@ -49,6 +49,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
     stale: int = 0  # evaluations since any score was best
     scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
+    pieces: int = 0  # of a step's batch; 0: not planned yet
     run_id: str = ""  # under which Weights & Biases continues the run
 
 

@@ -32,6 +32,7 @@ from neuroformer.training.checkpoint import (
     state_tensors,
 )
 from neuroformer.training.log import Log
+from neuroformer.training.memory import step_memory
 from neuroformer.training.module import (
     Average,
     Losses,
@@ -45,6 +46,7 @@ from neuroformer.training.scores import Scores
 from neuroformer.training.steps import StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
+VALID_STEPS = 16  # an evaluation is over at most so many batches
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
 
 
@@ -139,12 +141,13 @@ class Trainer:
         self.began_at = self.saved_at = time.monotonic()
         if self.fabric.is_global_zero:
             self.log = Log(self.folder / "log" / "metrics.csv", self._columns(), self.progress.step, wandb)
+        self.progress.pieces = t.accumulate or self.progress.pieces or self._planned_pieces()
         steps = StepSampler(
             self.recordings,
             first=self.progress.step,
             rank=self.fabric.global_rank,
             processes=self.fabric.world_size,
-            pieces=t.accumulate,
+            pieces=self.progress.pieces,
         )
         batches = iter(step_loader(steps))
         # a short recording is learnt by heart within a few passes
@@ -163,6 +166,19 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.log.flush()
         return self.progress
+
+    def _planned_pieces(self) -> int:
+        """In how many pieces a step's batch is computed; told where it is more than one."""
+        needed, free = step_memory(self.cohort, self.recordings, self.fabric)
+        most = max(1, min(len(p.windows("train")) for p in self.recordings) // self.fabric.world_size)
+        most = min(most, self.train.batch_size // self.fabric.world_size)
+        pieces = self.processes.agree(min(max(1, math.ceil(needed / max(free, 1.0))), max(1, most)))[0]
+        if pieces > 1 and self.fabric.is_global_zero:
+            tqdm.write(
+                f"a step needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free for it: each batch is computed in "
+                f"{pieces} pieces (train.accumulate={pieces})"
+            )
+        return pieces
 
     def _advance(self, pieces: list[tuple[StepPiece, Batch]]) -> None:
         terms = self._step(pieces)
@@ -307,9 +323,13 @@ class Trainer:
         prepared, model = self.recordings[place], self.scored[place].eval()
         scores = Scores()
         rank, world = self.fabric.global_rank, self.fabric.world_size
-        parts = prepared.windows("valid").pieces(2 * prepared.config.train.batch_size)
-        for part in parts[rank::world]:
-            batch = prepared.builder(part).to(self.fabric.device)
+        windows = prepared.windows("valid")
+        most = VALID_STEPS * self.train.batch_size
+        if len(windows) > most:  # spread over the recording, the same ones every time
+            windows = windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
+        for i, batch in enumerate(prepared.batches(windows, device=self.fabric.device)):
+            if i % world != rank:
+                continue
             with self.fabric.autocast():
                 scores.add(model, batch, model(batch))
         self.cohort.train()

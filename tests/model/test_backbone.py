@@ -54,7 +54,6 @@ def config(folder, **encoder):
     tree["frame_encoder"] |= {"kind": "backbone", "backbone": folder, "layers": 1} | encoder
     if "resnet" in folder:  # which needs more pixels than our small frames have
         tree["frame_encoder"]["resize"] = [16, 16]
-    if "videomae" in folder:  # whose features are of whole clips
     return small_config(model=tree)
 
 

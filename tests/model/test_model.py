@@ -9,8 +9,8 @@ import torch
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.data.windows import Windows
-from neuroformer.model import streams
 from neuroformer.losses import info_nce_sum, loss_terms, total_loss
+from neuroformer.model import streams
 from neuroformer.model.stepper import Stepper
 from neuroformer.ops import Ragged
 

@@ -44,7 +44,7 @@ def test_windows_add_up_to_the_scores_of_the_part():
     measured = measure_windows(model, prepared, prepared.windows("test"))
     one = lambda name: measured[name][:, None]
     assert bits(one("tokens"), one("spikes")).of_all() == pytest.approx(whole.bits(), rel=1e-6)
-    assert bits(one("rates"), one("spikes")).of_all() == pytest.approx(whole.bits_per_spike_rate_readout(), rel=1e-6)
+    assert bits(one("rates"), one("spikes")).of_all() == pytest.approx(whole.bits_of_rates(), rel=1e-6)
 
 
 def test_f1_pools_windows():
