@@ -16,7 +16,7 @@ Readers of files (``open_recording`` knows them all) and ``write_recording`` are
 
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "Neuroformer": "neuroformer.model.network",

@@ -134,7 +134,7 @@ def test_every_default_holds_and_every_bound_is_checked():
                 ):
                     check_section(dataclasses.replace(section, **{field.name: beyond}), "x")
                 num_refused += 1
-    assert num_refused > 60
+    assert num_refused > 50
 
 
 def test_python_is_checked_as_yaml_is():
@@ -183,7 +183,6 @@ def test_python_is_checked_as_yaml_is():
         ),
         (["model.heads=0"], "model.heads is 0; expected 1 or more (of attention)"),
         (["train.lr=0"], "train.lr is 0.0; expected a number above 0 (largest learning rate)"),
-        (["train.betas=[0.9, 1]"], "train.betas[1] is 1.0; expected a share in [0, 1)"),
         (["split.gap=-2"], "split.gap is -2.0; expected seconds, 0 or more, or -1 (seconds between blocks"),
         (["seed=-1"], "seed is -1; expected a number in [0, 4294967295]"),
         (["window.past=.inf"], "window.past is inf; expected seconds, 0 or more"),

@@ -42,7 +42,7 @@ def tiny(**sections):
             "targets": [],
             "decode": {"lags": [0.2]},
             "split": {"gap": 0.2},
-            "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]},
+            "loss": {"contrast": [{"pair": ["neural", "behavior"]}]},
             **sections,
         }
     )

@@ -32,7 +32,7 @@ def test_only_ops_and_bench_import_kernels():
 @pytest.mark.parametrize(
     "modules, absent",
     [
-        ("neuroformer, neuroformer.model.neuroformer", ("triton", "lightning", "matplotlib", "sklearn")),
+        ("neuroformer, neuroformer.model.network", ("triton", "lightning", "matplotlib", "sklearn")),
         ("neuroformer.cli", ("torch", "scipy")),  # asking for help takes no seconds
     ],
 )

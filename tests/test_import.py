@@ -111,7 +111,6 @@ def test_what_it_becomes(folder, tmp_path):
         ("neural", "behavior"),
         ("frames", "behavior"),
     ]
-    assert c.loss.contrast[0].width == 512 and c.loss.contrast[0].scale == 2.0
 
 
 def test_the_flat_files_of_before(tmp_path):

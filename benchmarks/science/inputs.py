@@ -15,7 +15,7 @@ from neuroformer.analysis.maps import Map
 from neuroformer.bundle.bundle import read_bundle
 from neuroformer.config import Config, ConfigError, load_config
 from neuroformer.data.recordings import open_only
-from neuroformer.model.neuroformer import Neuroformer
+from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
 if TYPE_CHECKING:

@@ -31,7 +31,8 @@ from neuroformer.files import replacing, write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
-FORMAT = 2  # 1: the network of versions before 0.3
+FORMAT = 2
+READ_BY = {1: "0.1"}  # formats that this version does not read, and the version that does
 CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
 
@@ -242,6 +243,12 @@ def read_bundle(path: str | Path) -> Bundle:
         raise BundleError(f"no bundle at {path} (looked for {file}); {_nearest_bundle(path)}")
     try:
         tree = json.loads(file.read_text())
+        if tree["format"] in READ_BY:
+            older = READ_BY[tree["format"]]
+            raise BundleError(
+                f"{file} has format {tree['format']}, which neuroformer {older} reads and this version does not: install "
+                f"neuroformer=={older}, or train it again"
+            )
         if tree["format"] > FORMAT:
             raise BundleError(
                 f"{file} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"

@@ -135,7 +135,7 @@ def own_names(model: Neuroformer) -> set[str]:
 
 def frame_stream(model: Neuroformer) -> FrameStream | None:
     """The frames of a model that sees any."""
-    found = model.streams["frames"] if "frames" in model.streams else None
+    found = model.streams["frames"] if "frames" in model.streams else None  # noqa: SIM401
     return found if isinstance(found, FrameStream) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from neuroformer.cli.shared import warn_only_ours
@@ -31,6 +32,8 @@ def add(command) -> None:
     benchmark("decode", _decode, "behavior, in batches and as a stream")
     benchmark("generate", _generate, "closed-loop tokens/s against the naive loop")
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
+    b = benchmark("scale", _scale, "a training step and a simulation of 50 to 8,000 units, on one core")
+    b.add_argument("--checkout", type=Path, metavar="FOLDER", help="also by the package of this checkout, to compare")
     benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
 
 
@@ -73,6 +76,12 @@ def _generate_gpu(args) -> dict[str, Any] | None:
     from neuroformer.bench import generate
 
     return generate.run_gpu()
+
+
+def _scale(args) -> dict[str, Any]:
+    from neuroformer.bench import scale
+
+    return scale.run(args.checkout)
 
 
 def _train(args) -> dict[str, Any]:

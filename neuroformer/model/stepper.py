@@ -62,12 +62,6 @@ class Stepper:
         """
         return Next(self, which, tick, unit, count)
 
-    def rates(self, which: Tensor, tick: Tensor) -> Tensor:
-        """(n, U) expected counts of one bin of each sequence, given the spikes of earlier bins."""
-        place = which * self.model.num_bins + tick
-        base, drive = (x.flatten(0, 1).index_select(0, place) for x in (self.base_ABU, self.drive_ABU))
-        return self.observation.moved(base, drive).exp()
-
     def keep(self, which: Tensor) -> None:
         """Keep only the active sequences ``which``."""
         for name in ("rows", "cell_A", "h_AD", "base_ABU", "drive_ABU", "mass_AB"):
@@ -150,19 +144,26 @@ class Next:
     def __init__(self, stepper: Stepper, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor):
         self.stepper, self.which, self.observation = stepper, which, stepper.observation
         self.tick, self.unit, self.count = tick, unit, count
-        self.h_nD = stepper.h_AD[which]
+        self.h_nD, self.mass_nB = stepper.h_AD[which], stepper.mass_AB[which]
+        self.tables = stepper.base_ABU, stepper.drive_ABU
         self.each = torch.arange(len(which), device=which.device)
 
     def dt_logits(self) -> Tensor:
         """(n, B + 1) log-probability of the next bin; the last class ends the window."""
-        here = BinTable(self.stepper.rates(self.which, self.tick)).left(self.each, self.unit, self.count)
-        left_nB = self.stepper.mass_AB[self.which].scatter(1, self.tick[:, None], here[:, None])
+        here = BinTable(self.rates(self.tick)).left(self.each, self.unit, self.count)
+        left_nB = self.mass_nB.scatter(1, self.tick[:, None], here[:, None])
         return self.observation.dt_log_p(self.h_nD, left_nB, self.tick)
+
+    def rates(self, tick: Tensor) -> Tensor:
+        """(n, U) expected counts of one bin of each sequence, given the spikes of earlier bins."""
+        place = self.which * self.stepper.model.num_bins + tick
+        base, drive = (x.flatten(0, 1).index_select(0, place) for x in self.tables)
+        return self.observation.moved(base, drive).exp()
 
     def id_logits(self, dt: Tensor) -> Tensor:
         """(n, U) logits of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
         begun = (self.tick == dt) & (self.unit >= 0)
-        table = BinTable(self.stepper.rates(self.which, dt))
+        table = BinTable(self.rates(dt))
         units = torch.arange(self.stepper.model.num_units, device=dt.device)
         own = begun[:, None] & (units == self.unit[:, None])
         base_nU = torch.where(own, table.again_logit(self.each, self.unit, self.count)[:, None], table.unit_logits())

@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 
 import neuroformer
 from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
-from neuroformer.data.batch import Around, Batch, Clips, FrameHistory
+from neuroformer.data.batch import Around, Batch, Clips
 from neuroformer.ops import Ragged
 
-STORED = sorted((Path(__file__).parents[1] / "fixtures").glob("bundle_format_*"))
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+STORED = [FIXTURES / "bundle_format_2"]
 
 
 def stored_batch(tensors):
@@ -29,7 +30,6 @@ def stored_batch(tensors):
         past=ragged("past"),
         around=around,
         clips=Clips(**part("clips.")),
-        earlier=FrameHistory(**part("earlier.")),
         inputs=part("inputs."),
         targets=part("targets."),
     )
@@ -40,11 +40,16 @@ def test_stored_bundles_still_give_their_outputs(folder):
     tensors = load_file(folder / "outputs.safetensors")
     with torch.no_grad():
         output = neuroformer.load_model(folder)(stored_batch(tensors))
-    found = {k: getattr(output, k) for k in ("dt_nll_T", "id_nll_S", "log_rate_WBU")} | output.targets
+    found = {k: getattr(output.observed, k) for k in ("dt_nll_T", "id_nll_S", "log_rate_WBU")} | output.targets
     expected = {k.removeprefix("out."): v for k, v in tensors.items() if k.startswith("out.")}
     assert found.keys() == expected.keys() and len(expected) == 5
     for name, value in expected.items():
         assert torch.allclose(found[name], value, rtol=1e-5, atol=1e-5), name
+
+
+def test_an_older_format_is_refused_with_the_version_that_reads_it():
+    with pytest.raises(BundleError, match=r"has format 1, which neuroformer 0\.1 reads"):
+        read_bundle(FIXTURES / "bundle_format_1")
 
 
 def test_a_bundle_says_what_it_is():

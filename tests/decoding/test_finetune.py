@@ -140,13 +140,13 @@ def test_what_trains_is_what_was_asked(extended, how):
     assert any(n.startswith("targets.speed") for n in moved)
     assert not any(n.startswith("targets.choice") for n in moved)
     trunk = {n for n in moved if not n.startswith("targets.")}
-    last = f"fusion.blocks.{len(model.fusion.blocks) - 1}."
+    last = f"blocks.{len(model.blocks) - 1}."
     if how == "head" or info["steps"] == 0:
         assert not trunk
     elif how == "top":
-        assert trunk and all(n.startswith((last, "fusion.norm")) for n in trunk)
+        assert trunk and all(n.startswith((last, "norm.")) for n in trunk)
     elif how == "adapters":
-        assert trunk and all(n.startswith("fusion.") and n.endswith("weight") for n in trunk)
+        assert trunk and all(n.startswith("blocks.") and n.endswith("weight") for n in trunk)
     else:
         assert "spikes.unit.weight" in trunk
 

@@ -18,7 +18,7 @@ def test_rates_along_a_block():
     assert [x.shape for x in rates] == [(400, 6)] * len(blocks)
     with torch.no_grad():
         windows = Windows(blocks[1:2, 0], np.array([45]))
-        one = net(p.builder(windows)).log_rate_WBU[0].numpy()
+        one = net(p.builder(windows)).observed.log_rate_WBU[0].numpy()
     assert np.allclose(rates[1][45:50], one, atol=1e-10)
     # spikes from a moment on change no rate up to the end of its window
     start = p.split.segments[blocks[1, 0], 0] + 2.0

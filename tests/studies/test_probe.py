@@ -22,7 +22,7 @@ SECTIONS = {
     "targets": [],
     "decode": {"lags": [0.2]},
     "split": {"gap": 0.2},
-    "loss": {"contrast": [{"pair": ["neural", "behavior"], "width": 8}]},
+    "loss": {"contrast": [{"pair": ["neural", "behavior"]}]},
 }
 
 
@@ -67,7 +67,7 @@ def test_consistency_is_one_for_a_linear_image_and_none_for_noise():
 def test_bits_of_an_untrained_alignment_are_about_none():
     model, prepared = small_model(driven_recording(), small_config(**SECTIONS))
     with torch.no_grad():
-        model.contrast_scale[0].zero_()
+        model.alignment.log_scale[0].zero_()
     bits = alignment_bits(model, prepared, prepared.windows("test"), batch_size=64)
     assert abs(bits["contrast_neural_behavior_bits"]) < 0.5
 

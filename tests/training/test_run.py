@@ -84,8 +84,8 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_windows(tmp_path, monke
     def poisoned(self, batch):
         output = forward(self, batch)
         bad = (batch.tick_W == 105) & self.training | (batch.tick_W == 105) & (batch.num_windows == 1)
-        rows = bad.index_select(0, output.layout.row_T)
-        output.dt_nll_T = output.dt_nll_T.masked_fill(rows, torch.nan)
+        rows = bad.repeat_interleave(batch.current.lengths_B + 1)
+        output.observed.dt_nll_T = output.observed.dt_nll_T.masked_fill(rows, torch.nan)
         return output
 
     monkeypatch.setattr(Neuroformer, "forward", poisoned)

@@ -48,7 +48,7 @@ def run(args) -> None:
 
     bundle, p = open_asked(args)
     model, ids = load_model(bundle), p.rec.unit_ids
-    if model.frames is None:
+    if "frames" not in model.streams:
         why = f"recording '{p.rec.name}' has none" if "frames" in bundle.entry.lacks else "window.frames is 0"
         raise ConfigError(
             f"the model in {bundle.path} was trained without frames ({why}), so its units have no receptive fields"
