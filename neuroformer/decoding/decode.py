@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.normalization import turn_start
@@ -134,6 +135,15 @@ def as_recorded(decoded: Decoded, target: TargetConfig, scale: VariableScale) ->
 
 
 @torch.no_grad()
+def raw_targets(model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int = 512) -> dict[str, Tensor]:
+    """(V, R) raw outputs of every head at the moments of each window."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in model.targets}
+    for batch in prepared.batches(windows, batch_size, model.device):
+        for name, raw in model.decoded(batch).items():
+            parts[name].append(raw.float().flatten(0, 1).cpu())
+    return {name: torch.cat(each) for name, each in parts.items()}
+
+
 def predict_targets(
     model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int = 512
 ) -> dict[str, np.ndarray]:
@@ -141,29 +151,48 @@ def predict_targets(
 
     A value is read from the spikes before its moment plus ``window.lookahead``.
     """
-    return {name: values for name, (values, _) in _predictions(model, prepared, windows, batch_size).items()}
+    raw = raw_targets(model, prepared, windows, batch_size)
+    return {name: target_head(model, name).decoded(x.to(model.device)).cpu().numpy() for name, x in raw.items()}
+
+
+def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
+    """(V, C) standard deviation that the heads with a learnt scale claim, by target."""
+    out = {}
+    with torch.no_grad():
+        for name, raw in raw_targets(model, prepared, windows).items():
+            spread = target_head(model, name).spread(raw.to(model.device))
+            if spread is not None:
+                out[name] = spread.cpu().numpy()
+    return out
+
+
+def target_head(model: Neuroformer, name: str) -> TargetHead:
+    """The head of a target."""
+    head = model.targets[name]
+    assert isinstance(head, TargetHead)
+    return head
 
 
 @torch.no_grad()
-def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
-    """(V, C) standard deviation that the heads with a learnt scale claim, by target."""
-    every = _predictions(model, prepared, windows, 512)
-    return {name: spread for name, (_, spread) in every.items() if spread is not None}
+def soft_values(head: TargetHead, raw_VR: Tensor) -> np.ndarray:
+    """(V, E) of which a mean over several readouts makes sense: values, the (cos, sin) of circular ones, probabilities of
+    classes."""
+    values = head.values(raw_VR.to(head.mean.device))
+    if head.kind == "circular":
+        angle = values * (2 * np.pi / head.period)
+        values = torch.cat([angle.cos(), angle.sin()], -1)
+    return values.cpu().numpy()
 
 
-def _predictions(model: Neuroformer, prepared: Prepared, windows: Windows, batch_size: int):
-    values: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
-    spreads: dict[str, list[np.ndarray]] = {name: [] for name in model.targets}
-    for batch in prepared.batches(windows, batch_size, model.device):
-        for name, raw in model.decoded(batch).items():
-            head = model.targets[name]
-            assert isinstance(head, TargetHead)
-            raw = raw.float().flatten(0, 1)
-            values[name].append(head.decoded(raw).cpu().numpy())
-            spread = head.spread(raw)
-            if spread is not None:
-                spreads[name].append(spread.cpu().numpy())
-    return {n: (np.concatenate(values[n]), np.concatenate(spreads[n]) if spreads[n] else None) for n in values}
+def hard_values(head: TargetHead, soft_VE: np.ndarray) -> np.ndarray:
+    """(V, C) values in the variable's own unit, or class labels, of :func:`soft_values` or a mean of them."""
+    if head.classes:
+        return np.array(head.classes, soft_VE.dtype)[soft_VE.argmax(1)][:, None]
+    if head.kind == "circular":
+        cos, sin = np.split(soft_VE, 2, axis=1)
+        start = np.array(head.start)
+        return start + (np.arctan2(sin, cos) * (head.period / (2 * np.pi)) - start) % head.period
+    return soft_VE
 
 
 def stitch(decoded: Decoded, decoder: str, at: np.ndarray, period: float, *, interpolate: bool = False) -> np.ndarray:

@@ -20,8 +20,8 @@ from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import Split, reach_seconds
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
-from neuroformer.decoding.decode import true_values
-from neuroformer.decoding.readouts import fit_anchor, linear_features, set_anchor
+from neuroformer.decoding.closed_form import fit_ridge, linear_features, start_from
+from neuroformer.decoding.decode import target_head, true_values
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
@@ -77,8 +77,7 @@ def know_only(model: Neuroformer, prepared: Prepared, windows: Windows, targets:
     for target in targets:
         values = labels[target.name][np.isfinite(labels[target.name]).all(1)]
         if target.kind == "regression" and len(values):
-            head, known = model.targets[target.name], scale.targets[target.name]
-            assert isinstance(head, TargetHead)
+            head, known = target_head(model, target.name), scale.targets[target.name]
             scale.targets[target.name] = column_scale(values.astype(np.float64), known.columns)
             head.rescale(scale.targets[target.name])
     return dataclasses.replace(prepared, normalization=scale)
@@ -95,12 +94,12 @@ def finetune(
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
     1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
-       readout fitted in closed form (:func:`fit_anchor`), and once from the head as it is; the start and the step with
-       the best score on the share set aside are found. They count where they are better than the readout in closed form
+       ridge in closed form (:func:`fit_ridge`), and once from the head as it is; the start and the step with
+       the best score on the share set aside are found. They count where they are better than the ridge alone
        and the 95 % interval of the difference (Student's t over stretches) says so too: a few seconds often do by chance.
-    2. The same again on all labels, from that start up to that step, or the readout alone. No other label has a say.
+    2. The same again on all labels, from that start up to that step, or the ridge alone. No other label has a say.
 
-    With ``tune.steps`` 0 it is the readout alone, and nothing is set aside.
+    With ``tune.steps`` 0 it is the ridge alone, and nothing is set aside.
 
     Parameters
     ----------
@@ -113,17 +112,17 @@ def finetune(
     Neuroformer
         In evaluation mode.
     dict
-        ``start``, ``steps``, ``anchors`` (by target: what its readout uses); where there was a choice, ``valid_score``
-        (minus the loss on the share set aside), ``closed_valid_score`` (of the readouts in closed form alone), the best
+        ``start``, ``steps``, ``ridges`` (by target: what its ridge uses); where there was a choice, ``valid_score``
+        (minus the loss on the share set aside), ``closed_valid_score`` (of the ridges alone), the best
         ``gain`` over it and the ``least_gain`` that counts.
     """
     if not tune.steps:
         run = _Run(model, prepared, windows, targets, tune, seed, CLOSED)
-        return run.go(0, None)[0], {"start": CLOSED, "steps": 0, "anchors": run.anchors}
+        return run.go(0, None)[0], {"start": CLOSED, "steps": 0, "ridges": run.ridges}
     fit, held = _set_aside(windows, prepared, targets, tune.valid)
-    curves, anchors = {}, {}
+    curves, ridges = {}, {}
     for start in STARTS:
-        anchors, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
+        ridges, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
     closed = curves[CLOSED][0]
     start, steps = max(((s, k) for s in STARTS for k in curves[s]), key=lambda c: curves[c[0]][c[1]].mean())
     gain = curves[start][steps] - closed
@@ -133,7 +132,7 @@ def finetune(
     tuned, _ = _Run(model, prepared, windows, targets, tune, seed, start).go(steps, None)
     info = {"start": start, "steps": steps, "valid_score": float(curves[start][steps].mean())}
     info |= {"closed_valid_score": float(closed.mean()), "gain": float(gain.mean()), "least_gain": least}
-    return tuned, info | {"anchors": anchors}
+    return tuned, info | {"ridges": ridges}
 
 
 def fit_heads(
@@ -160,7 +159,7 @@ def fit_heads(
 
 
 class _Run:
-    """One descent, from the readout in closed form or from the heads as they are."""
+    """One descent, from the ridge in closed form or from the heads as they are."""
 
     def __init__(
         self,
@@ -180,21 +179,20 @@ class _Run:
             self.model: Neuroformer = copy.deepcopy(model).requires_grad_(False).eval()
             self.windows = windows
             self.heads: dict[str, TargetHead] = {}
-            self.anchors = {}
+            self.ridges = {}
             for target in targets:
-                head = self.model.targets[target.name]
-                assert isinstance(head, TargetHead)
+                head = target_head(self.model, target.name)
                 self.heads[target.name] = head
                 if start == CLOSED:
-                    self._anchor(target, head)
+                    self._start(target, head)
             self.trainable = self._choose()
         self.seed = seed
 
-    def _anchor(self, target: TargetConfig, head: TargetHead) -> None:
+    def _start(self, target: TargetConfig, head: TargetHead) -> None:
         features = linear_features(self.model, self.prepared, self.windows, target.name)
-        anchor = fit_anchor(features, self.prepared, self.windows, target.samples)
-        set_anchor(head, anchor)
-        self.anchors[target.name] = {"uses": anchor.uses, "penalty": anchor.penalty, "cv_r2": anchor.score}
+        ridge = fit_ridge(features, self.prepared, self.windows, target.samples)
+        start_from(head, ridge)
+        self.ridges[target.name] = {"uses": ridge.uses, "penalty": ridge.penalty, "cv_r2": ridge.score}
 
     def _choose(self) -> list[dict]:
         """Parameter groups: heads and adapters at the full rate, the trunk at ``trunk_lr`` times it."""
@@ -214,13 +212,13 @@ class _Run:
         return groups + ([{"params": trunk, "lr": rate * tune.lr}] if trunk else [])
 
     def go(self, steps: int, held: Windows | None) -> tuple[Any, dict[int, np.ndarray]]:
-        """The averaged model after ``steps`` (or what each readout used), and the scores on stretches of held windows by
+        """The averaged model after ``steps`` (or what each ridge used), and the scores on stretches of held windows by
         step."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             average, curve = self._descend(steps, held)
         if held is not None:
-            return self.anchors, curve
+            return self.ridges, curve
         with torch.no_grad():
             for group, values in zip(self.trainable, average, strict=True):
                 for p, v in zip(group["params"], values, strict=True):

@@ -1,206 +1,242 @@
-"""Readouts in closed form, fitted on a trained network's states.
+"""Decoders of their own, fitted on a trained network's states and on the spikes around each moment: kernel ridge, and a
+recurrent network over count bins. Tables show them beside the network's own head, and the mean of all.
 
-Ridge from the first state and from the counts around each moment is where a target's head starts to learn from a few labels:
-a network that starts from the best linear readout has only to learn what that lacks. Kernel ridge on what the head sees is a
-decoder of its own, beside the head.
-
-Shape suffixes: V values, F features, Y encoded columns, K kernel centers, D width.
+Shape suffixes: W windows, V values, U units, B count bins, F features, Y encoded columns, K kernel centers, D width,
+R raw outputs of a value.
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
+from torch import Tensor, nn
 
-from neuroformer.baselines.features import contiguous_folds
+from neuroformer.config import TargetConfig
+from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.decoding.decode import moments
-from neuroformer.metrics import r2
+from neuroformer.decoding.closed_form import (
+    SHARPNESS,
+    encoded_labels,
+    folds_of,
+    held_out,
+    labelled_rows,
+    mean_r2,
+    ridge_path,
+)
+from neuroformer.decoding.decode import target_head
+from neuroformer.model.counts import SpikeCounts
 from neuroformer.model.network import Neuroformer
+from neuroformer.model.streams import Encoded
 from neuroformer.model.targets import TargetHead
+from neuroformer.ops import Ragged
 
-PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 11))
+KERNEL, RECURRENT = "kernel_on_states", "gru_on_states"
+READOUTS = (KERNEL, RECURRENT)
 # of a kernel of height 1
 KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-4, 7))
 USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
-FOLDS = 10
-WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
-CENTERS, MOST = 1024, 20_000  # of a kernel readout, and labelled moments that it is fitted on
-SHARPNESS = {
-    "circular": 3.0,
-    "classification": 5.0,
-}  # of what a ridge prediction is worth as concentration or logits
+KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
+CENTERS, MOST = 512, 8000  # of a kernel, and windows that it is fitted on
+DROPOUT = 0.4  # of the recurrent network's counts and last states
+LEAST_SPREAD = 0.2  # of the root mean square over units: a unit that hardly fires must not shout
 
 
-class Features(NamedTuple):
-    """What linear readouts see, (V, F) float64 each, and the encoded labels (V, Y)."""
+class Fitted(NamedTuple):
+    """A readout of one target: what it says of windows, (V, R) as the head's raw outputs; how many models were fitted for
+    it, how many seconds that took, and what it chose in words."""
 
-    counts: np.ndarray
-    state: np.ndarray
-    labels: np.ndarray
-
-
-class Anchor(NamedTuple):
-    """Weights for raw features, intercept, what cross-validation chose, and the spread (Y,) of its held-out errors."""
-
-    counts: np.ndarray
-    state: np.ndarray
-    bias: np.ndarray
-    score: float
-    uses: str
-    penalty: float
-    spread: np.ndarray
-
-    def predict(self, features: Features) -> np.ndarray:
-        """(V, Y) encoded values."""
-        return features.counts @ self.counts + features.state @ self.state + self.bias
+    raw: Callable[[Windows], Tensor]
+    fits: int
+    seconds: float
+    choice: str
 
 
-@torch.no_grad()
-def linear_features(
-    model: Neuroformer, prepared: Prepared, windows: Windows, name: str, batch_size: int = 512
-) -> Features:
-    """Features and labels of one target at every moment of windows, missing labels included (NaN)."""
-    head = model.targets[name]
-    assert isinstance(head, TargetHead)
-    was_training = model.training
-    model.eval()
-    parts = []
-    for batch in prepared.batches(windows, batch_size, model.device):
-        _, h_TD, layout = model.states(batch)
-        state = h_TD.index_select(0, layout.first()).repeat_interleave(len(head.ends), 0)
-        parts.append((head.counted(batch).flatten(1), state, _encoded(head, batch.targets[name].flatten(0, 1))))
-    model.train(was_training)
-    return Features(*(torch.cat(p).double().cpu().numpy() for p in zip(*parts, strict=True)))
-
-
-def _encoded(head: TargetHead, values_VC: torch.Tensor) -> torch.Tensor:
-    if not head.classes:
-        return head.normalized(values_VC)
-    hit = (values_VC == values_VC.new_tensor(head.classes)).to(values_VC.dtype)
-    return torch.where(torch.isfinite(values_VC), hit, torch.nan)
-
-
-def fit_anchor(features: Features, prepared: Prepared, windows: Windows, samples: int) -> Anchor:
-    """Ridge from counts, state or both. Penalty, and which features, by contiguous cross-validation.
-
-    Features keep their own spread, but each group has the same variance: a unit that hardly fired in training must not
-    weigh as much as the others.
+def fit_readout(
+    name: str, model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int = 0
+) -> Fitted:
+    """One of :data:`READOUTS`, fitted on the labels of windows in time order; the network does not change.
 
     Raises
     ------
     ValueError
         Fewer than four labelled values.
     """
-    known = np.flatnonzero(np.isfinite(features.labels).all(1))
-    if len(known) < 4:
-        raise ValueError(f"{len(known)} values have a label; at least 4 are needed to fit a readout")
-    at, shape = moments(windows, prepared.builder.shape, samples)
-    y = features.labels[known]
-    folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
-    out = {name: np.zeros((getattr(features, name).shape[1], y.shape[1])) for name in ("counts", "state")}
-    groups = {"counts": features.counts[known], "state": features.state[known]}
-    groups = {name: x for name, x in groups.items() if x.shape[1]}
-    scale = {name: float(np.sqrt(x.var(0).mean())) + 1e-9 for name, x in groups.items()}
-    best: tuple[float, tuple[str, ...], float] | None = None
-    for uses in dict.fromkeys([*((name,) for name in groups), tuple(groups)]):
-        x = np.concatenate([groups[name] / scale[name] for name in uses], 1)
-        scores = cross_validated(x, y, folds)
-        place = int(np.argmax(scores))
-        if best is None or scores[place] > best[0]:
-            best = (float(scores[place]), uses, PENALTIES[place])
-    assert best is not None
-    score, uses, penalty = best
-    x = np.concatenate([groups[name] / scale[name] for name in uses], 1)
-    weights, bias = ridge_path(x, y, (penalty,))[0]
-    start = 0
-    for name in uses:
-        size = groups[name].shape[1]
-        out[name] = weights[start : start + size] / scale[name]
-        start += size
-    spread = held_out_spread(x, y, folds, penalty)
-    return Anchor(out["counts"], out["state"], bias, score, "+".join(uses), penalty, spread)
+    began = time.perf_counter()
+    model.eval()
+    fit = {KERNEL: _fit_kernel, RECURRENT: _fit_recurrent}[name]
+    return fit(model, prepared, target, windows, seed)._replace(seconds=time.perf_counter() - began)
 
 
-class KernelReadout(NamedTuple):
-    """Kernel ridge on the network's states, one kernel over all features.
+def labelled(prepared: Prepared, windows: Windows, name: str, most: int = 0) -> Windows:
+    """The windows that have a label; at most so many, evenly (0: all)."""
+    pieces = (prepared.builder.labels(piece)[name] for piece in windows.pieces(4096))
+    exists = torch.cat([torch.isfinite(values).all(-1).any(1) for values in pieces]).numpy()
+    rows = np.flatnonzero(exists)
+    if most and len(rows) > most:
+        rows = rows[np.linspace(0, len(rows) - 1, most).round().astype(int)]
+    return windows[rows]
 
-    Attributes
-    ----------
-    offset, scale : (F,) features are (x - offset) / scale
-    center : (K, F) of the Gaussian kernels
-    weights, bias : (K, Y), (Y,)
-    score, penalty : R2 in cross-validation, and the penalty that it chose
+
+# -- what readouts see ---------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def states_at(model: Neuroformer, batch: Batch, ends: list[int]) -> tuple[Tensor, Tensor]:
+    """(V, D) the first state of each value's window, and (V, D) the network's state at its moment: the first state of a
+    window that would start there, of the inputs and frames of the value's own window."""
+    encoded, first_WD = model.first_state(batch)
+    later = [later_state(model, batch, encoded, end) for end in ends]
+    return first_WD.repeat_interleave(len(ends), 0), torch.stack(later, 1).flatten(0, 1)
+
+
+def later_state(model: Neuroformer, batch: Batch, encoded: dict[str, Encoded], end: int) -> Tensor:
+    """(W, D) the first state that a window would have if it started ``end`` bins later: its past holds the spikes until then.
+
+    Of traces, whose batches hold no sample of the window's past from there, it is the first state.
     """
+    moved = moved_on(batch, end, model.past_bins)
+    if "past" in encoded and batch.traces is None:
+        encoded = encoded | {"past": model.streams["past"](moved, model.embedding)}
+    alone = Ragged.from_lengths(torch.ones(batch.num_windows, dtype=torch.int64, device=model.device))
+    return model.fuse(model.first_token(moved, encoded), alone, encoded)
+
+
+def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
+    """The batch whose past reaches up to bin ``end`` of each window."""
+    before = batch.tick_T < end
+    tick_P = torch.cat([batch.past_tick_P, batch.tick_T[before]]) - end
+    unit_P = torch.cat([batch.past_unit_P, batch.unit_T[before]])
+    row_P = torch.cat([batch.past.row_T, batch.current.row_T[before]])
+    order = torch.argsort(row_P, stable=True)
+    order = order[tick_P[order] >= -past_bins]
+    return replace(
+        batch,
+        past=Ragged.from_lengths(torch.bincount(row_P[order], minlength=batch.num_windows)),
+        past_tick_P=tick_P[order],
+        past_unit_P=unit_P[order],
+        available_W=(batch.available_W + end).clamp(max=past_bins),
+    )
+
+
+class CountsUnder(SpikeCounts):
+    """Root counts around the moments of a head under another basis, (lags, filters); row 0 is the latest bin."""
+
+    def __init__(self, head: TargetHead, basis: Tensor):
+        super().__init__(head.counts.num_units, 1, len(basis) - head.ahead, head.ahead)
+        self.ends = head.ends
+        self.basis = basis.to(head.counts.basis.device)
+
+    def of(self, batch: Batch) -> Tensor:
+        """(V, U, filters)."""
+        assert batch.around is not None
+        return self(batch.around.layout, batch.around.tick_S, batch.around.unit_S, self.ends)
+
+
+def _before(head: TargetHead) -> int:
+    return len(head.counts.basis) - head.ahead
+
+
+def spans(before: int, after: int) -> Tensor:
+    """(lags, 2 or 3) indicators of all bins before the moment, of the later half of them, and of those after it."""
+    lag = torch.arange(after + before) - after
+    every = [lag >= 0, (lag >= 0) & (lag < (before + 1) // 2)] + ([lag < 0] if after else [])
+    return torch.stack(every, 1).float()
+
+
+def boxes(before: int, after: int, width: int) -> Tensor:
+    """(lags, B) indicators of equal bins, the earliest first; row 0 is the latest bin of the recording.
+
+    Before the moment they count from it backwards, after it forwards, so that none holds spikes of both sides.
+    """
+    lag = torch.arange(after + before) - after  # 0: just before the moment; negative: after it
+    place = torch.where(lag >= 0, -torch.div(lag, width, rounding_mode="floor"), -lag - 1)
+    last_before = int(place[lag >= 0].min())
+    ahead = torch.div(place, width, rounding_mode="floor") + 1
+    place = torch.where(lag >= 0, place, ahead) - last_before
+    return nn.functional.one_hot(place).float()
+
+
+# -- kernel ridge --------------------------------------------------------------------------------------------
+
+
+class Kernel(NamedTuple):
+    """Weights (K, Y) of Gaussian kernels around ``center`` (K, F), which are (features - offset) / scale; intercept, the
+    penalty that was chosen, and its R2 in cross-validation."""
 
     offset: np.ndarray
     scale: np.ndarray
     center: np.ndarray
     weights: np.ndarray
     bias: np.ndarray
-    score: float
     penalty: float
+    score: float
 
     def predict(self, x_VF: np.ndarray) -> np.ndarray:
         """(V, Y) encoded values."""
-        return _kernel((x_VF - self.offset) / self.scale, self.center) @ self.weights + self.bias
+        return gaussian_kernel((x_VF - self.offset) / self.scale, self.center) @ self.weights + self.bias
+
+
+def _fit_kernel(model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int) -> Fitted:
+    head = target_head(model, target.name)
+    windows = labelled(prepared, windows, target.name, max(1, MOST // target.samples))
+    groups, labels_VY = kernel_features(model, prepared, windows, target.name)
+    known = labelled_rows(labels_VY)
+    folds = folds_of(prepared, windows, target.samples, known)
+    found = kernel_ridge([x[known] for x in groups], labels_VY[known], folds)
+    gain = SHARPNESS.get(head.kind, 1.0)
+
+    def raw(some: Windows) -> Tensor:
+        seen, _ = kernel_features(model, prepared, some, target.name)
+        return torch.from_numpy(gain * found.predict(np.concatenate(seen, 1))).float()
+
+    choice = f"penalty {found.penalty:.2g}; {len(found.center)} centers"
+    return Fitted(raw, len(folds) * len(KERNEL_PENALTIES) + 1, 0.0, choice)
 
 
 @torch.no_grad()
-def seen_by_head(model: Neuroformer, prepared: Prepared, windows: Windows, name: str) -> np.ndarray:
-    """(V, 3 D) what the head of a target sees at every moment of windows: pooled states, the first state, counts."""
-    head = model.targets[name]
-    assert isinstance(head, TargetHead)
+def kernel_features(
+    model: Neuroformer, prepared: Prepared, windows: Windows, name: str
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Counts over long spans, the first state and the state at the moment, (V, F) each; the encoded labels (V, Y)."""
+    head = target_head(model, name)
+    counts = CountsUnder(head, spans(_before(head), head.ahead))
     parts = []
     for batch in prepared.batches(windows, 512, model.device):
-        _, h_TD, layout = model.states(batch)
-        parts.append(head.features(batch, h_TD, layout)[0].double().cpu().numpy())
-    return np.concatenate(parts)
+        labels_VY = encoded_labels(head, batch.targets[name].flatten(0, 1))
+        parts.append((counts.of(batch).flatten(1), *states_at(model, batch, head.ends), labels_VY))
+    *groups, labels = (torch.cat(p).double().cpu().numpy() for p in zip(*parts, strict=True))
+    return groups, labels
 
 
-def fit_kernel(
-    model: Neuroformer, prepared: Prepared, windows: Windows, labels_VY: np.ndarray, name: str, samples: int
-) -> KernelReadout:
-    """Kernel ridge from what a target's head sees to encoded labels (NaN: missing), on ``CENTERS`` of the labelled moments
-    evenly spaced (Nystroem: Williams and Seeger, NeurIPS 2000). The penalty by contiguous cross-validation.
-
-    Raises
-    ------
-    ValueError
-        Fewer than four labelled values.
-    """
-    known = np.flatnonzero(np.isfinite(labels_VY).all(1))
-    if len(known) < 4:
-        raise ValueError(f"{len(known)} values have a label; at least 4 are needed to fit a readout")
-    known = known[np.unique(np.linspace(0, len(known) - 1, min(MOST, len(known))).round().astype(int))]
-    at, shape = moments(windows, prepared.builder.shape, samples)
-    x, y = seen_by_head(model, prepared, windows, name)[known], labels_VY[known]
-    folds = contiguous_folds(at[known], prepared.index, shape.reach + shape.ahead, FOLDS)
-    # each group of features has the same variance, whatever its size
-    groups = np.array_split(np.arange(x.shape[1]), 3)
-    offset, scale = x.mean(0), np.empty(x.shape[1])
-    for group in groups:
-        scale[group] = np.sqrt(3 * x[:, group].var(0).sum()) + 1e-9
-    z = (x - offset) / scale
-    center = z[np.unique(np.linspace(0, len(z) - 1, min(CENTERS, len(z))).round().astype(int))]
-    values, vectors = np.linalg.eigh(_kernel(center, center))
+def kernel_ridge(groups: list[np.ndarray], y_VY: np.ndarray, folds, num_centers: int = CENTERS) -> Kernel:
+    """One kernel over all features, each group of which has the same variance. It rests on every moment, or on
+    ``num_centers`` of them evenly spaced (Nystroem: Williams and Seeger, NeurIPS 2000)."""
+    each = [np.full(x.shape[1], np.sqrt(len(groups) * x.var(0).sum()) + 1e-9) for x in groups]
+    offset, scale = np.concatenate([x.mean(0) for x in groups]), np.concatenate(each)
+    x = (np.concatenate(groups, 1) - offset) / scale
+    center = x[np.unique(np.linspace(0, len(x) - 1, min(num_centers, len(x))).round().astype(int))]
+    values, vectors = np.linalg.eigh(gaussian_kernel(center, center))
     kept = values > 1e-9 * values[-1]
     root = vectors[:, kept] / np.sqrt(values[kept])
-    features = _kernel(z, center) @ root
-    penalty, score = clearly_best(features, y, folds)
-    weights, bias = ridge_path(features, y, (penalty,))[0]
-    return KernelReadout(offset, scale, center, root @ weights, bias, score, penalty)
+    features = gaussian_kernel(x, center) @ root
+    penalty, score = clearly_best(features, y_VY, folds)
+    weights, bias = ridge_path(features, y_VY, (penalty,))[0]
+    return Kernel(offset, scale, center, root @ weights, bias, penalty, score)
 
 
-def _kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
-    """(V, K) mean of Gaussians of :data:`WIDTHS`: one kernel of several widths, since choosing among kernels by a few seconds
-    costs more than it gives."""
+def gaussian_kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
+    """(V, K) mean of Gaussians of :data:`KERNEL_WIDTHS`: one kernel of several widths, since choosing among kernels by a few
+    seconds costs more than it gives."""
     square_VK = cdist(x_VF, center_KF, "sqeuclidean")
-    return np.mean([np.exp(-square_VK / (2 * width**2)) for width in WIDTHS], 0)
+    return np.mean([np.exp(-square_VK / (2 * width**2)) for width in KERNEL_WIDTHS], 0)
 
 
 def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
@@ -214,62 +250,100 @@ def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
     gain = np.stack([part.mean(1) for part in np.split(error[KERNEL_PENALTIES.index(USUAL)] - error, ends, axis=1)])
     sure = gain.mean(0) - gain.std(0, ddof=1) / np.sqrt(len(gain))
     place = int(np.argmax(sure)) if sure.max() > 0 else KERNEL_PENALTIES.index(USUAL)
-    return KERNEL_PENALTIES[place], _r2(y[rows], predicted[place])
+    return KERNEL_PENALTIES[place], mean_r2(y[rows], predicted[place])
 
 
-def cross_validated(x: np.ndarray, y: np.ndarray, folds, penalties=PENALTIES) -> np.ndarray:
-    """(penalties,) R2 of held-out predictions, all folds together, the mean over columns: stretches that a few seconds
-    are cut into are too short for an R2 of their own."""
-    rows = np.concatenate([held for _, held in folds])
-    return np.array([_r2(y[rows], predicted) for predicted in held_out(x, y, folds, penalties)])
+# -- recurrent network ---------------------------------------------------------------------------------------
 
 
-def held_out(x: np.ndarray, y: np.ndarray, folds, penalties) -> np.ndarray:
-    """(penalties, V, Y) what each fold's readout says of the rows it did not see, fold after fold."""
-    parts = []
-    for train, held in folds:
-        path = ridge_path(x[train], y[train], penalties)
-        parts.append(np.stack([x[held] @ weights + bias for weights, bias in path]))
-    return np.concatenate(parts, 1)
+class Recurrent(nn.Module):
+    """A gated recurrent network over the count bins around a moment, read at its last state (both directions' where there is
+    lookahead) beside the network's own states: what came in which order, which sums over filters lose.
+
+    Parameters
+    ----------
+    mean_U, spread_U : Tensor
+        Of the root counts in a bin.
+    width : int
+        Of the network's states, and of the hidden state.
+    outputs : int
+    both_ways : bool
+    """
+
+    def __init__(self, mean_U: Tensor, spread_U: Tensor, width: int, outputs: int, both_ways: bool):
+        super().__init__()
+        floor = LEAST_SPREAD * spread_U.square().mean().sqrt() + 1e-9
+        self.register_buffer("mean", mean_U[:, None])
+        self.register_buffer("scale", torch.maximum(spread_U, floor)[:, None])
+        self.mean: Tensor
+        self.scale: Tensor
+        self.dropout = nn.Dropout(DROPOUT)
+        self.gru = nn.GRU(len(mean_U), width, batch_first=True, bidirectional=both_ways)
+        self.out = nn.Linear(width * (2 if both_ways else 1) + 2 * width, outputs)
+
+    def forward(self, bins_VUB: Tensor, states_VD: Tensor) -> Tensor:
+        """(V, R)."""
+        x_VBU = self.dropout((bins_VUB - self.mean) / self.scale).transpose(1, 2)
+        _, last = self.gru(x_VBU)
+        return self.out(torch.cat([self.dropout(last.transpose(0, 1).flatten(1)), states_VD], 1))
 
 
-def held_out_spread(x: np.ndarray, y: np.ndarray, folds, penalty: float) -> np.ndarray:
-    """(Y,) root mean square of held-out errors: a readout of many features hardly errs where it was fitted."""
-    rows = np.concatenate([held for _, held in folds])
-    return np.sqrt(((held_out(x, y, folds, (penalty,))[0] - y[rows]) ** 2).mean(0))
+def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int) -> Fitted:
+    """AdamW for ``tune.steps`` steps, as heads are fitted on: its rate, batches, weight decay and average."""
+    tune, head = prepared.config.tune, target_head(model, target.name)
+    counts = CountsUnder(head, boxes(_before(head), head.ahead, model.num_bins))
+    windows = labelled(prepared, windows, target.name)
+    labelled_rows(torch.cat([x.flatten(0, 1) for x in _labels(prepared, windows, target.name)]).numpy())
+
+    def seen(batch: Batch) -> tuple[Tensor, Tensor]:
+        return counts.of(batch).float(), torch.cat(states_at(model, batch, head.ends), 1).float()
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        pieces = _pieces(prepared, windows, target.name, tune.batch_size, seed, model.device, seen)
+        (bins_VUB, states_VD), _ = first = next(pieces)
+        mean_U, spread_U = bins_VUB.mean((0, 2)), bins_VUB.std((0, 2), correction=0)
+        outputs = head.skip.out_features
+        net = Recurrent(mean_U, spread_U, states_VD.shape[1] // 2, outputs, head.ahead > 0).to(model.device)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=tune.weight_decay)
+        average = [p.detach().clone() for p in net.parameters()]
+        for step in range(1, tune.steps + 1):
+            rate = min(1.0, step / 10) * 0.5 * (1 + math.cos(math.pi * step / tune.steps))
+            for group in optimizer.param_groups:
+                group["lr"] = tune.lr * rate
+            given, labels_WNC = first if step == 1 else next(pieces)
+            loss = head.loss(net(*given).unflatten(0, labels_WNC.shape[:2]), labels_WNC)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+            optimizer.step()
+            decay = min(tune.average, (1 + step) / (10 + step))
+            with torch.no_grad():
+                for value, p in zip(average, net.parameters(), strict=True):
+                    value.lerp_(p, 1 - decay)
+    with torch.no_grad():
+        for value, p in zip(average, net.parameters(), strict=True):
+            p.copy_(value)
+    net.eval()
+
+    @torch.no_grad()
+    def raw(some: Windows) -> Tensor:
+        return torch.cat([net(*seen(batch)).cpu() for batch in prepared.batches(some, 512, model.device)])
+
+    return Fitted(raw, 1, 0.0, f"{tune.steps} steps; {counts.num_filters} bins")
 
 
-def _r2(true: np.ndarray, predicted: np.ndarray) -> float:
-    each = r2(true, predicted)
-    return float(np.mean(each[np.isfinite(each)])) if np.isfinite(each).any() else 0.0
+def _labels(prepared: Prepared, windows: Windows, name: str) -> Iterator[Tensor]:
+    return (prepared.builder.labels(piece)[name] for piece in windows.pieces(4096))
 
 
-def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weights of raw features, intercept) for every penalty; solved on the smaller side."""
-    mean, y_mean = x.mean(0), y.mean(0)
-    z = x - mean
-    wide = z.shape[1] > len(z)
-    values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
-    target = vectors.T @ ((y - y_mean) if wide else z.T @ (y - y_mean))
-    out = []
-    for penalty in penalties:
-        solved = vectors @ (target / (np.maximum(values, 0)[:, None] + penalty))
-        weights = z.T @ solved if wide else solved
-        out.append((weights, y_mean - mean @ weights))
-    return out
-
-
-@torch.no_grad()
-def set_anchor(head: TargetHead, anchor: Anchor) -> None:
-    """Write a readout into a head: its linear paths are the ridge, and its network starts at zero."""
-    gain, size = SHARPNESS.get(head.kind, 1.0), anchor.bias.shape[0]
-    last = head.out[-1]
-    assert isinstance(last, torch.nn.Linear)
-    for p in (last.weight, last.bias, head.skip.weight, head.skip.bias, head.linear.weight):
-        p.zero_()
-    as_tensor = lambda a: torch.from_numpy(gain * a).to(head.skip.weight)
-    head.skip.weight[:size] = as_tensor(anchor.state.T)
-    head.skip.bias[:size] = as_tensor(anchor.bias)
-    head.linear.weight[..., :size] = as_tensor(anchor.counts).view(*head.linear.weight.shape[:2], size)
-    if head.kind == "regression" and head.noise != "squared":
-        head.skip.bias[size:] = torch.from_numpy(np.log(anchor.spread + 1e-3)).to(head.skip.bias)
+def _pieces(prepared: Prepared, windows: Windows, name: str, size: int, seed: int, device, seen) -> Iterator[tuple]:
+    """What the network sees of a batch of windows, and its labels, batch after batch without end; each is made once."""
+    rng, made = np.random.default_rng(seed), {}
+    every = np.array_split(rng.permutation(len(windows)), max(1, round(len(windows) / size)))
+    while True:
+        for i in rng.permutation(len(every)):
+            if i not in made:
+                batch = prepared.builder(windows[every[i]]).to(device)
+                made[i] = seen(batch), batch.targets[name]
+            yield made[i]

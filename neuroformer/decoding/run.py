@@ -1,9 +1,8 @@
-"""Decoding of a trained run: the model, baselines, and what scores without neural data, at the same moments."""
+"""Decoding of a trained run: the model, readouts on its states, baselines, and what scores without neural data, at the same moments."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,22 @@ from neuroformer.decoding.decode import (
     decode_windows,
     encode_labels,
     every_window,
+    hard_values,
     measure,
     moments,
     predict_spreads,
     predict_targets,
+    raw_targets,
     score_decoded,
+    soft_values,
+    target_head,
     true_values,
 )
-from neuroformer.decoding.readouts import fit_kernel, seen_by_head
+from neuroformer.decoding.readouts import READOUTS, RECURRENT, fit_readout
 from neuroformer.model.network import Neuroformer
 from neuroformer.training.train import load_best, train
 
-STATES, MEAN = "states_kernel", "model_and_states"
+ENSEMBLE = "ensemble"
 BLIND_SHARE = 0.25  # of the training steps: without spikes there is little to learn
 
 
@@ -68,10 +71,11 @@ def decode_run(
     for target in config.targets:
         model = load_model(bundle, target.name)
         decoded = start_decoded(prepared, target, windows[part], labels[part][target.name])
-        decoded.predicted["model"] = predict_targets(model, prepared, windows[part])[target.name]
+        head, raw = target_head(model, target.name), raw_targets(model, prepared, windows[part])[target.name]
+        decoded.predicted["model"] = hard_values(head, soft_values(head, raw))
         decoded.spread_VC = predict_spreads(model, prepared, windows[part]).get(target.name)
         decoded.chosen["model"] = {"fits": 1, "seconds": bundle.metrics.get("train_seconds", float("nan"))}
-        add_readout(decoded, model, prepared, target, every, every_label[target.name], windows[part])
+        add_readouts(decoded, model, prepared, target, every, windows[part], soft_values(head, raw), seed=config.seed)
         add_baselines(decoded, prepared, target, every, every_label, windows[part], baselines)
         add_controls(decoded, prepared, target, windows["train"], labels["train"], windows[part])
         if target.name in blind:
@@ -91,34 +95,35 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
     return Decoded(target.name, times, at.segment, true_VC, classes=classes)
 
 
-def add_readout(
+def add_readouts(
     decoded: Decoded,
     model: Neuroformer,
     prepared: Prepared,
     target: TargetConfig,
     train: Windows,
-    labels_VC: np.ndarray,
     test: Windows,
+    own_VE: np.ndarray,
+    names: Sequence[str] = READOUTS,
+    seed: int = 0,
 ) -> None:
-    """Add kernel ridge on the network's states (:func:`fit_kernel`), and the mean of it and of the network's own head.
+    """Add readouts fitted on the network's states (:mod:`~neuroformer.decoding.readouts`), and the mean of them and of
+    ``own``, what the network's own head gives (:func:`soft_values`): an ensemble.
 
-    Class labels have none. Windows at several phases of the grid may share moments, which count once.
+    With ``tune.steps`` 0 there is no recurrent one.
     """
-    if target.kind == "classification":
-        return
-    began = time.perf_counter()
-    _, once = np.unique(np.stack([train.segment, train.tick]), axis=1, return_index=True)
-    labels = labels_VC.reshape(len(train), -1)[once].reshape(-1, labels_VC.shape[1])
-    readout = fit_kernel(model, prepared, train[once], encode_labels(target, labels), target.name, target.samples)
-    encoded = readout.predict(seen_by_head(model, prepared, test, target.name))
-    mean = (encoded + encode_labels(target, decoded.predicted["model"])) / 2
-    for name, values in ((STATES, encoded), (MEAN, mean)):
-        decoded.predicted[name] = decode_labels(target, values)
-    cost = {"fits": 1, "seconds": time.perf_counter() - began}
-    decoded.chosen[STATES] = cost | {
-        "choice": f"penalty {readout.penalty:.2g}, R2 {readout.score:.3f} in cross-validation"
-    }
-    decoded.chosen[MEAN] = {"fits": 2, "seconds": cost["seconds"], "choice": f"mean of model and {STATES}"}
+    head, soft = target_head(model, target.name), [own_VE]
+    fits, seconds = 0, 0.0
+    for name in names:
+        if name == RECURRENT and not prepared.config.tune.steps:
+            continue
+        found = fit_readout(name, model, prepared, target, train, seed)
+        soft.append(soft_values(head, found.raw(test)))
+        decoded.predicted[name] = hard_values(head, soft[-1])
+        decoded.chosen[name] = {"fits": found.fits, "seconds": found.seconds, "choice": found.choice}
+        fits, seconds = fits + found.fits, seconds + found.seconds
+    decoded.predicted[ENSEMBLE] = hard_values(head, np.mean(soft, 0))
+    choice = f"mean of the network's head and {len(soft) - 1} readouts on its states"
+    decoded.chosen[ENSEMBLE] = {"fits": fits, "seconds": seconds, "choice": choice}
 
 
 def add_baselines(

@@ -13,8 +13,8 @@ import torch
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.scales import Normalization
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.decoding.decode import target_head
 from neuroformer.model.network import Neuroformer
-from neuroformer.model.targets import TargetHead
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 
 _SAMPLES = 64  # of each input that are kept: the last one counts, the others tell the sampling period
@@ -121,8 +121,7 @@ class StreamDecoder:
         batch = builder(Windows(np.zeros(1, np.int64), np.array([self.tick])))
         values, ends = {}, np.zeros(0)
         for name, raw in self.model.decoded(batch.to(self.model.device)).items():
-            head = self.model.targets[name]
-            assert isinstance(head, TargetHead)
+            head = target_head(self.model, name)
             values[name] = head.decoded(raw.float())[0].cpu().numpy()
             ends = np.array(head.ends) if len(head.ends) > len(ends) else ends
         return Values(self.origin + (self.tick + ends) * self.shape.dt, values)

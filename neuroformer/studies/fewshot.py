@@ -19,13 +19,18 @@ from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
     decode_windows,
+    hard_values,
     predict_targets,
+    raw_targets,
     score_of,
     score_terms,
+    soft_values,
+    target_head,
     true_values,
 )
 from neuroformer.decoding.finetune import extend, finetune, know_only
-from neuroformer.decoding.run import add_baselines, start_decoded
+from neuroformer.decoding.readouts import KERNEL
+from neuroformer.decoding.run import add_baselines, add_readouts, start_decoded
 from neuroformer.intervals import Estimate, over_time
 from neuroformer.model.network import Neuroformer
 from neuroformer.studies.folds import labelled_windows, pool
@@ -173,7 +178,7 @@ def fewshot(
     """The curve of one target on a model that was pretrained without its labels.
 
     Labels are drawn from the training and validation parts; scores are on ``decode.split``. The pretrained model is
-    tuned as ``config.tune`` says; the same network from random weights trains whole, at the full learning rate. Draw k
+    tuned as ``config.tune`` says, and kernel ridge fitted on its states; the same network from random weights trains whole, at the full learning rate. Draw k
     is also seed k of every network.
 
     Parameters
@@ -262,10 +267,14 @@ def _least_step(decoded: Decoded) -> float:
 
 
 def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Windows, test: Windows, seed: int):
-    """Both networks know the drawn labels, not even the range of the others."""
+    """Both networks, and a readout on the states of the first, know the drawn labels, not even the range of the others."""
     tune, known = prepared.config.tune, know_only(model, prepared, few, [target])
     tuned, _ = finetune(model, known, few, [target], tune, seed)
-    decoded.predicted[PRETRAINED] = predict_targets(tuned, known, test)[target.name]
+    head = target_head(tuned, target.name)
+    own_VE = soft_values(head, raw_targets(tuned, known, test)[target.name])
+    decoded.predicted[PRETRAINED] = hard_values(head, own_VE)
+    # few labels are too few for a recurrent network of their own
+    add_readouts(decoded, tuned, known, target, few, test, own_VE, (KERNEL,), seed)
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
         fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.first)

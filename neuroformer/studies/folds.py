@@ -22,17 +22,18 @@ from neuroformer.data.windows import Windows, nanoseconds
 from neuroformer.decoding.decode import (
     Decoded,
     as_recorded,
-    decode_labels,
     decode_windows,
-    encode_labels,
     every_window,
+    hard_values,
     joined_windows,
     paired_difference,
-    predict_targets,
+    raw_targets,
+    soft_values,
+    target_head,
     true_values,
 )
 from neuroformer.decoding.finetune import fit_heads
-from neuroformer.decoding.run import add_baselines, add_controls, scores, start_decoded
+from neuroformer.decoding.run import ENSEMBLE, add_baselines, add_controls, add_readouts, scores, start_decoded
 from neuroformer.files import save_npz, write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
@@ -104,8 +105,8 @@ def decode_folds(
 
     In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
     number of steps, and its heads then on the labels alone (:func:`~neuroformer.decoding.finetune.fit_heads`). With
-    several ``members`` that is done once a seed, and values are their mean. A share ``closed`` of the
-    target is the readout in closed form of the same features (:mod:`anchor`). Baselines choose their hyperparameters and are
+    several ``members`` that is done once a seed, and values are their mean. Readouts are fitted on the
+    states of the first member (:func:`~neuroformer.decoding.run.add_readouts`). Baselines choose their hyperparameters and are
     fitted on the same labels. A fold that ``folder`` already holds, of the same configuration, is not done again; one
     whose held-out part has no label at all (the animal rested) is left out. With ``only`` some folds, the others are
     left for another call, and those alone are pooled.
@@ -194,6 +195,7 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
     every = every_window(prepared)  # which the heads see, too
     every_label = true_values(prepared, every)
     models = [_fitted(place, prepared, config.seed + m) for m, place in enumerate(folders)]
+    raws = [raw_targets(model, prepared, test) for model in models]
     for target in config.targets:
         file = folder / f"decoded_{target.name}.npz"
         decoded = start_decoded(prepared, target, test, true[target.name])
@@ -201,7 +203,12 @@ def _fold(rec, config: Config, folder: Path, baselines, members: int, parts, pro
             with np.load(file) as stored:
                 decoded.predicted = {name: stored[name] for name in stored.files}
             decoded.chosen = _stored_choices(file.with_suffix(".json"))
-        decoded.predicted["model"] = _mean_of(models, prepared, target, test)
+        head = target_head(models[0], target.name)
+        own_VE = np.mean([soft_values(head, raw[target.name]) for raw in raws], 0)
+        decoded.predicted["model"] = hard_values(head, own_VE)
+        if decoded.chosen.get(ENSEMBLE, {}).get("members") != members:
+            add_readouts(decoded, models[0], prepared, target, every, test, own_VE, seed=config.seed)
+            decoded.chosen[ENSEMBLE]["members"] = members
         missing = [name for name in baselines if name not in decoded.predicted]
         add_baselines(decoded, prepared, target, every, every_label, test, missing)
         if not any(name.startswith("control_") for name in decoded.predicted):
@@ -223,14 +230,6 @@ def _fitted(folder: Path, prepared: Prepared, seed: int) -> Neuroformer:
     model = fit_heads(model, prepared, every_window(prepared), config.targets, config.tune, seed)
     save_weights(file, model)
     return model
-
-
-def _mean_of(models, prepared: Prepared, target: TargetConfig, test: Windows) -> np.ndarray:
-    """(V, C) the members' mean; class labels: the first's."""
-    each = [predict_targets(model, prepared, test)[target.name] for model in models]
-    if target.kind == "classification":
-        return each[0]
-    return decode_labels(target, np.mean([encode_labels(target, values) for values in each], 0))
 
 
 def _trained(folder: Path, config: Config) -> bool:

@@ -15,6 +15,7 @@ from neuroformer.baselines.features import contiguous_folds
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
+from neuroformer.decoding.closed_form import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.decode import (
     decode_labels,
     decode_windows,
@@ -22,7 +23,6 @@ from neuroformer.decoding.decode import (
     score_terms,
     true_values,
 )
-from neuroformer.decoding.readouts import PENALTIES, cross_validated, ridge_path
 from neuroformer.decoding.run import start_decoded
 from neuroformer.intervals import over_time
 from neuroformer.model.network import Neuroformer
