@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from neuroformer.data.batch import Batch
 from neuroformer.analysis.fields import frame_stream
+from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import BinTable, SpikeObservation, cell_counts
@@ -100,7 +100,9 @@ def _block(block: Block, x_WLD: Tensor, keys_WSD: Tensor | None, seen: Tensor | 
     return x_WLD + drop(block.mlp(x_WLD))
 
 
-def _loss(model: Neuroformer, batch: Batch, h_WLD: Tensor, terms_WBU: Tensor, tick_WL: Tensor, unit_WL: Tensor) -> Tensor:
+def _loss(
+    model: Neuroformer, batch: Batch, h_WLD: Tensor, terms_WBU: Tensor, tick_WL: Tensor, unit_WL: Tensor
+) -> Tensor:
     """Logits at every padded position; those behind a window's last token leave the sum."""
     observation, num_bins = model.observation, model.num_bins
     assert isinstance(observation, SpikeObservation)

@@ -1,0 +1,48 @@
+"""The benchmark of sizes: what it measures, and what it says of a size that fails."""
+
+import subprocess
+
+from neuroformer.bench import scale
+from neuroformer.cli import main
+
+
+def test_a_size_is_measured(monkeypatch):
+    monkeypatch.setattr(scale, "GENERATED", 50)
+    monkeypatch.setattr(scale, "REPEATS", 1)
+    found = scale.measure(6, 5.0)
+    assert set(found) == {"us_per_spike", "peak_gb", "tokens_per_second_generate"}
+    assert all(x > 0 for x in found.values())
+
+
+def test_every_size_has_a_process_and_one_that_fails_is_named(monkeypatch, tmp_path):
+    (tmp_path / "neuroformer").mkdir()
+    (tmp_path / "neuroformer" / "__init__.py").touch()
+    asked = []
+
+    def answer(command, env, **_):
+        other = env["PYTHONPATH"].startswith(str(tmp_path))
+        asked.append((command[-2], other))
+        if command[-2] == "9" and other:
+            return subprocess.CompletedProcess(command, 1, "", "Traceback\nMemoryError")
+        line = '{"us_per_spike": 2.0, "peak_gb": 1.0, "tokens_per_second_generate": 3.0}'
+        return subprocess.CompletedProcess(command, 0, f"a remark\n{line}\n", "")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    found = scale.run(tmp_path, ((5, 2.0), (9, 1.0)))
+    assert asked == [("5", False), ("5", True), ("9", False), ("9", True)]
+    assert found["us_per_spike"] == [2.0, 2.0] and found["other_peak_gb"] == [1.0, None]
+    assert found["failed"] == {"other_9": "MemoryError"} and not found["checked"]
+
+
+def test_a_folder_without_a_package_is_refused(tmp_path, capsys):
+    assert main(["bench", "scale", "--checkout", str(tmp_path)]) == 2
+    assert "give the root of a checkout" in capsys.readouterr().err
+
+
+def test_one_core_is_what_is_measured(monkeypatch):
+    """The environment of a worker puts the checkout first and takes one thread."""
+    from neuroformer.bench.checkout import ROOT, environment
+
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    found = environment(ROOT)
+    assert found["PYTHONPATH"].startswith(str(ROOT)) and found["OMP_NUM_THREADS"] == "1"
