@@ -39,11 +39,11 @@ def test_a_fewshot_curve_has_every_method_on_the_same_values():
     prepared = dataclasses.replace(prepared, config=dataclasses.replace(prepared.config, tune=TUNE))
     curve = fewshot(model, prepared, SPEED, ["3s", "all"], 2, ["ridge"])
     rows = curve.rows()
-    assert [r["method"] for r in rows] == ["pretrained", "scratch", "ridge"] * 2
+    assert [r["method"] for r in rows] == ["pretrained", "kernel_on_states", "ensemble", "scratch", "ridge"] * 2
     for r in rows:
         assert np.isnan(r["low"]) and np.isnan(r["high"])  # a few seconds of slow speed are held out
         assert (r["method"] != "pretrained") or r["pretrained_minus"] == 0
-    assert rows[5]["score"] > 0.3 and rows[3]["score"] > 0.3
+    assert rows[5]["score"] > 0.3 and rows[9]["score"] > 0.3
     with pytest.raises(ConfigError, match="was trained with labels of 'speed'"):
         fewshot(*pretrained([{"name": "speed"}]), SPEED, ["all"], 1, [])
 
