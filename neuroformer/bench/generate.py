@@ -7,7 +7,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.generation import cuda_graph as graph_module
 from neuroformer.generation import rollout as module
-from neuroformer.generation.rollout import rollout_windows
+from neuroformer.generation.rollout import SpikeLoop, rollout_windows
 from neuroformer.generation.sequences import simulation_device
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.fixed_stepper import FixedStepper, Places
@@ -44,9 +43,8 @@ class Scheduled(Stepper):
         self.num_fed = 0
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
-        found = super().after(which, tick, unit, count)
         over = self.lengths_W[self.rows[which]] <= self.num_fed
-        return ScheduledNext(found.model, found.h_nD, tick, unit, found.intensity, over)
+        return ScheduledNext(self, which, tick, unit, count, over)
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         self.num_fed += 1
@@ -63,16 +61,15 @@ class ScheduledFixed(FixedStepper):
         self.lengths_A = places.put("lengths", self.lengths_W)
 
     def after(self, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor) -> Next:
-        found = super().after(which, tick, unit, count)
-        over = self.lengths_A < self.filled_A
-        return ScheduledNext(found.model, found.h_nD, tick, unit, found.intensity, over)
+        return ScheduledNext(self, which, tick, unit, count, self.lengths_A < self.filled_A)
 
 
-@dataclass
 class ScheduledNext(Next):
     """Ends the windows that are ``over``, and no other."""
 
-    over: Tensor
+    def __init__(self, stepper: Stepper, which: Tensor, tick: Tensor, unit: Tensor, count: Tensor, over: Tensor):
+        super().__init__(stepper, which, tick, unit, count)
+        self.over = over
 
     def dt_logits(self) -> Tensor:
         logits = super().dt_logits()
@@ -106,7 +103,7 @@ def scheduled() -> Iterator[None]:
 def _windows(
     model: Neuroformer, prepared: Prepared, what: Sequences, lengths: np.ndarray, cuda_graph: bool
 ) -> Iterator[Spikes]:
-    windows = rollout_windows(model, prepared.asking(GenerateConfig(cuda_graph=cuda_graph), SEED), what)
+    windows = rollout_windows(SpikeLoop(model, prepared.asking(GenerateConfig(cuda_graph=cuda_graph), SEED), what))
     for number in lengths:
         Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.device)
         yield next(windows).made

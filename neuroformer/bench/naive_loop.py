@@ -1,9 +1,9 @@
 """The original's way of generating, with our weights: a full forward pass for every token, one sequence at a time.
 
-Current tokens are padded to 100 and past ones to 700, and attention matrices are written out. For benchmarks only, of
-models without filtered counts, coupling, rate anchor and frame readout, which the original lacks.
+Current tokens are padded to 100 and past ones to 700, and attention matrices are written out. The table of rates, which
+the original lacks, is small beside that. For benchmarks only, of models of spikes without behavior.
 
-Shape suffixes: L padded tokens, S padded keys, D width.
+Shape suffixes: L padded tokens, S padded keys, B bins of a window, U units, D width.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from neuroformer.data.tokens import Tokens
 from neuroformer.data.windows import Windows
 from neuroformer.generation.sampling import DT, ID, draw, uniforms
 from neuroformer.model.attention import Block
+from neuroformer.model.frames import FrameEncoder, FrameStream
 from neuroformer.model.network import Neuroformer
+from neuroformer.model.spikes import BinTable, SpikeObservation
+from neuroformer.ops import Ragged
 
 CURRENT, PAST = 100, 700
 
@@ -58,46 +61,66 @@ def _next(
     model: Neuroformer, batch: Batch, new: list[tuple[int, int]], place: tuple[int, int, int, int]
 ) -> tuple[int, int]:
     seed, ident, window, token = place
-    h_D = _forward(model, batch, new)[len(new)]
-    stream = torch.tensor([ident])
-    last_tick, last_unit = new[-1] if new else (0, -1)
-    logits = model.heads.dt_logits(h_D[None], None, torch.tensor([last_tick]))[:, :-1]
+    h_LD, log_rate_WBU = _forward(model, batch, new)
+    observation, stream = model.observation, torch.tensor([ident])
+    assert isinstance(observation, SpikeObservation)
+    h_ND, table = h_LD[len(new)][None], BinTable(_rates(observation, batch, h_LD[:1], log_rate_WBU, new))
+    last = new[-1] if new else (0, -1)
+    tick, unit, count = torch.tensor([[*last, max(new.count(last), 1)]]).T
+    left_NB = table.rate_nU.sum(1)[None].scatter(1, tick[:, None], table.left(tick, unit, count)[:, None])
+    logits = observation.dt_log_p(h_ND, left_NB, tick)[:, :-1]
     dt = draw(logits, uniforms(seed, stream, window, token, DT))
-    state = model.heads.id_state(h_D[None], dt)
-    logits = state @ model.heads.unit.T + model.heads.bias
-    low = max(last_unit, 0) if int(dt) == last_tick else 0
-    logits = logits.masked_fill(torch.arange(model.num_units) < low, float("-inf"))
+    base_NU = table.unit_logits()[dt]
+    if new and int(dt) == new[-1][0]:
+        base_NU[0, unit] = table.again_logit(tick, unit, count)
+        base_NU[0, : int(unit)] = float("-inf")
+    logits = observation.unit_logits(h_ND, dt, base_NU)
     return int(dt), int(draw(logits, uniforms(seed, stream, window, token, ID)))
 
 
-def _forward(model: Neuroformer, batch: Batch, new: list[tuple[int, int]]) -> Tensor:
-    """(L, D) states of all padded tokens: everything anew."""
-    missing = model.spikes.time_table()[model.past_bins - batch.available_W]
-    first = model.sos + missing
+def _rates(
+    observation: SpikeObservation,
+    batch: Batch,
+    first_WD: Tensor,
+    log_rate_WBU: Tensor | float,
+    new: list[tuple[int, int]],
+) -> Tensor:
+    """(B, U) expected counts, given the spikes of earlier bins."""
+    base_WBU, drive_WBU = observation.before(batch, first_WD, log_rate_WBU)
+    tick, unit = torch.tensor(new, dtype=torch.int64).view(-1, 2).T
+    drive_WBU = observation.own(drive_WBU, Ragged.from_lengths(torch.tensor([len(new)])), tick, unit)
+    return observation.moved(base_WBU, drive_WBU)[0].exp()
+
+
+def _forward(model: Neuroformer, batch: Batch, new: list[tuple[int, int]]) -> tuple[Tensor, Tensor | float]:
+    """(L, D) states of all padded tokens, and what the frames add to the log rates: everything anew."""
+    missing = model.embedding.time_table()[model.past_bins - batch.available_W]
+    first, log_rate_WBU = model.first + missing, 0.0
     contexts: dict[str, tuple[Tensor, int]] = {}
-    past = F.pad(model.spikes(batch.past_tick_P, batch.past_unit_P), (0, 0, 0, PAST - 1 - batch.past.total))
-    contexts["past"] = torch.cat([model.past_null + missing, past]), batch.past.total + 1
-    if batch.clips is not None and model.frames is not None:
-        age = batch.clips.age_W / model.frame_period
-        first = first + model.frame_age(torch.stack([age, age.square()], 1).to(first.dtype))
-        contexts["frames"] = _frames(model, batch)
+    past = F.pad(model.embedding(batch.past_tick_P, batch.past_unit_P), (0, 0, 0, PAST - 1 - batch.past.total))
+    contexts["past"] = torch.cat([model.streams["past"].null + missing, past]), batch.past.total + 1
+    if batch.clips is not None:
+        stream = model.streams["frames"]
+        assert isinstance(stream, FrameStream)
+        age = batch.clips.age_W / stream.period
+        first = first + stream.age(torch.stack([age, age.square()], 1).to(first.dtype))
+        local = stream.encoder.local(batch.clips.images_GFHW, batch.clips.num_missing_G)
+        log_rate_WBU = stream.readout(local)[:, None]
+        contexts["frames"] = _frames(stream.encoder, local)
     tick, unit = (torch.tensor([s[i] for s in new], dtype=torch.int64) for i in (0, 1))
-    x_LD = F.pad(torch.cat([first, model.spikes(tick, unit)]), (0, 0, 0, CURRENT - 1 - len(new)))
+    x_LD = F.pad(torch.cat([first, model.embedding(tick, unit)]), (0, 0, 0, CURRENT - 1 - len(new)))
     causal = torch.ones(CURRENT, CURRENT, dtype=torch.bool).tril()
-    for block in model.fusion.blocks:
+    for block in model.blocks:
         assert isinstance(block, Block)
         if block.attend == "current":
             x_LD = _block(block, x_LD, None, causal)
         else:
             keys, count = contexts[block.attend]
             x_LD = _block(block, x_LD, keys, (torch.arange(len(keys)) < count)[None])
-    return model.fusion.norm(x_LD)
+    return model.norm(x_LD), log_rate_WBU
 
 
-def _frames(model: Neuroformer, batch: Batch) -> tuple[Tensor, int]:
-    encoder, clips = model.frames, batch.clips
-    assert encoder is not None and clips is not None
-    local = encoder.local(clips.images_GFHW, clips.num_missing_G)
+def _frames(encoder: FrameEncoder, local: Tensor) -> tuple[Tensor, int]:
     time, row, column = encoder.position
     x_SD = (local + time[:, None, None] + row[:, None] + column).reshape(-1, local.shape[-1])
     for block in encoder.blocks:

@@ -1,23 +1,24 @@
 """Closed-loop rollout: the past that the model sees is the past that it generated.
 
-Shape suffixes: Q sequences, A active sequences.
+Shape suffixes: Q sequences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from neuroformer.config import GenerateConfig
 from neuroformer.data import tokens
+from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
-from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.data.windows import SpikeIndex, Windows
 from neuroformer.generation.cuda_graph import GraphedWindows
-from neuroformer.generation.interventions import UnitInterventions
+from neuroformer.generation.interventions import UnitChanges, UnitInterventions
 from neuroformer.generation.scan import sample_window
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.network import Neuroformer
@@ -43,6 +44,125 @@ class WindowResult:
     num_bins: int
 
 
+class Loop(Protocol):
+    """What is simulated, spikes or samples of traces: how a window is encoded, drawn, and appended to the past."""
+
+    prepared: Prepared
+    sequences: Sequences
+
+    def rows(self, alive: np.ndarray) -> np.ndarray:
+        """The sequences of a batch: those that are simulated, and padding behind them."""
+        ...
+
+    def encode(self, number: int, rows: np.ndarray, windows: Windows) -> Batch:
+        """Window ``number`` of these sequences, whose past is what was generated."""
+        ...
+
+    def draw(
+        self, batch: Batch, number: int, rows: np.ndarray, windows: Windows, num_real: int
+    ) -> tuple[Any, int, int]:
+        """What the first ``num_real`` of them do; how many hit the guard; and how many tokens were drawn."""
+        ...
+
+    def append(self, made: Any) -> None: ...
+
+
+@torch.inference_mode()
+def rollout_windows(loop: Loop, first: int = 0) -> Iterator[WindowResult]:
+    """Simulate all sequences side by side, window after window, from window ``first`` on, as ``generate`` and ``seed`` of
+    the configuration say.
+
+    The recording's own activity is out of reach: its builder gives frames and behavior, and the past is what was given and
+    what was generated. Nothing else passes from one window to the next, so an interrupted simulation continues exactly.
+    """
+    sequences, current = loop.sequences, loop.prepared.builder.shape.current
+    for number in range(first, sequences.num_windows(current)):
+        tick = sequences.start + number * current
+        alive = np.flatnonzero(tick + current <= sequences.stop)
+        rows = loop.rows(alive)
+        windows = Windows(sequences.segment[rows], tick[rows])
+        # 1 encode the window
+        batch = loop.encode(number, rows, windows)
+        # 2 draw from the observation
+        made, hits, num_tokens = loop.draw(batch, number, rows, windows, len(alive))
+        # 3 append to the past
+        loop.append(made)
+        yield WindowResult(number, made, hits, num_tokens, len(alive) * current)
+
+
+class Sampler:
+    """Draws the spikes of windows; on a GPU by steps that are replayed (``generate.cuda_graph``)."""
+
+    def __init__(self, model: Neuroformer, prepared: Prepared):
+        self.model, self.config, self.seed = model, prepared.config.generate, prepared.config.seed
+        self.graphed = GraphedWindows(model, self.config, self.seed) if _graphed(model, self.config) else None
+
+    def rows(self, alive: np.ndarray) -> np.ndarray:
+        """These sequences, padded where steps are replayed."""
+        return alive if self.graphed is None else self.graphed.filled_up(alive)
+
+    def __call__(
+        self, batch: Batch, ident_Q: np.ndarray, number_Q: np.ndarray, num_real: int, changes: UnitChanges | None = None
+    ) -> tuple[Spikes, int]:
+        """Spikes of the first ``num_real`` windows, at bins of these, and how many hit the guard."""
+        batch = batch.to(self.model.device)
+        if self.graphed is not None:
+            return self.graphed.sample_window(batch, ident_Q, number_Q, num_real, changes)
+        stepper = Stepper(self.model, batch)
+        return sample_window(self.model, stepper, ident_Q, number_Q, self.config, self.seed, changes)
+
+
+class SpikeLoop:
+    """Spikes in closed loop: the past of a window comes from ``sequences.history`` and from what was generated.
+
+    Parameters
+    ----------
+    done : the spikes of the windows before the first that is simulated
+    """
+
+    def __init__(
+        self,
+        model: Neuroformer,
+        prepared: Prepared,
+        sequences: Sequences,
+        done: Spikes | None = None,
+        units: UnitInterventions | None = None,
+    ):
+        self.prepared, self.sequences, self.units = prepared, sequences, units
+        self.num_units, self.sampler = model.num_units, Sampler(model, prepared)
+        self.recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
+
+    def rows(self, alive: np.ndarray) -> np.ndarray:
+        return self.sampler.rows(alive)
+
+    def encode(self, number: int, rows: np.ndarray, windows: Windows) -> Batch:
+        builder, sequences, recent = self.prepared.builder, self.sequences, self.recent
+        shape = builder.shape
+        near = recent.tick >= sequences.start[recent.sequence] + number * shape.current - shape.past
+        recent = self.recent = Spikes(recent.sequence[near], recent.tick[near], recent.unit[near])
+        shift = shape.past  # a given past lies at bins before a segment's first
+        stop, origin = sequences.stop + shift, np.zeros(len(sequences))
+        index = SpikeIndex.from_ticks(
+            recent.sequence, recent.tick + shift, recent.unit, origin, stop, self.num_units, shape.dt
+        )
+        past = tokens.encode_past(index, Windows(rows, windows.tick + shift), shape)
+        available = np.minimum(windows.tick - sequences.known_from[rows], shape.past)
+        return replace(builder(windows, past=past), available_W=torch.from_numpy(available))
+
+    def draw(
+        self, batch: Batch, number: int, rows: np.ndarray, windows: Windows, num_real: int
+    ) -> tuple[Spikes, int, int]:
+        ident, builder, changes = self.sequences.ident[rows], self.prepared.builder, None
+        if self.units:
+            changes = self.units.window(number, builder.shape.current, ident, builder.index, windows)
+        new, hits = self.sampler(batch, ident, np.full(len(rows), number), num_real, changes)
+        made = Spikes(rows[new.sequence], windows.tick[new.sequence] + new.tick, new.unit)
+        return made, hits, len(new.tick) + num_real
+
+    def append(self, made: Spikes) -> None:
+        self.recent = Spikes.join([self.recent, made])
+
+
 def rollout(
     model: Neuroformer,
     prepared: Prepared,
@@ -50,85 +170,17 @@ def rollout(
     progress: Callable[[int], object] = lambda bins: None,
     units: UnitInterventions | None = None,
 ) -> Rollout:
-    """Simulate all sequences side by side; see :func:`rollout_windows`."""
+    """Simulate the spikes of all sequences side by side; see :func:`rollout_windows`."""
     parts = []
-    for result in rollout_windows(model, prepared, sequences, units=units):
+    for result in rollout_windows(SpikeLoop(model, prepared, sequences, units=units)):
         parts.append(result)
         progress(result.num_bins)
     spikes = Spikes.join([p.made for p in parts]).ordered()
     return Rollout(spikes, sum(p.guard_hits for p in parts))
 
 
-@torch.inference_mode()
-def rollout_windows(
-    model: Neuroformer,
-    prepared: Prepared,
-    sequences: Sequences,
-    *,
-    first: int = 0,
-    done: Spikes | None = None,
-    units: UnitInterventions | None = None,
-) -> Iterator[WindowResult]:
-    """Simulate all sequences side by side, window after window, from window ``first`` on, as ``generate`` and ``seed`` of
-    the configuration say.
-
-    The recording's own spikes are out of reach: its builder gives frames and behavior, and the past comes from
-    ``sequences.history`` and from what was generated. Only spikes pass from one window to the next, so an interrupted
-    simulation continues exactly: give the spikes of the finished windows as ``done``.
-    On a GPU its steps are replayed (``generate.cuda_graph``).
-    """
-    builder, config, seed = prepared.builder, prepared.config.generate, prepared.config.seed
-    shape = builder.shape
-    graphed = GraphedWindows(model, config, seed) if _graphed(model, config) else None
-    recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
-    for w in range(first, sequences.num_windows(shape.current)):
-        tick = sequences.start + w * shape.current
-        near = recent.tick >= tick[recent.sequence] - shape.past
-        recent = Spikes(recent.sequence[near], recent.tick[near], recent.unit[near])
-        alive = np.flatnonzero(tick + shape.current <= sequences.stop)
-        num_alive, alive = len(alive), alive if graphed is None else graphed.filled_up(alive)
-        windows = Windows(sequences.segment[alive], tick[alive])
-        batch = builder(windows, past=_past(recent, alive, tick[alive], sequences, model.num_units, shape))
-        available = np.minimum(windows.tick - sequences.known_from[alive], shape.past)
-        batch = replace(batch, available_W=torch.from_numpy(available)).to(model.device)
-        ident = sequences.ident[alive]
-        changes = None
-        if units:
-            changes = units.window(w, shape.current, ident, builder.index, windows)
-        number = np.full(len(alive), w)
-        if graphed is None:
-            new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed, changes)
-        else:
-            new, hits = graphed.sample_window(batch, ident, number, num_alive, changes)
-        new = Spikes(alive[new.sequence], tick[alive][new.sequence] + new.tick, new.unit)
-        recent = Spikes.join([recent, new])
-        yield WindowResult(w, new, hits, len(new.tick) + num_alive, num_alive * shape.current)
-
-
 def _graphed(model: Neuroformer, config: GenerateConfig) -> bool:
     return config.cuda_graph and model.device.type == "cuda"
-
-
-def _past(
-    recent: Spikes,
-    alive: np.ndarray,
-    tick: np.ndarray,
-    sequences: Sequences,
-    num_units: int,
-    shape: WindowShape,
-) -> tokens.Tokens:
-    """The past of each window, from history and generated spikes alone."""
-    shift = shape.past  # a given past lies at bins before a segment's first
-    index = SpikeIndex.from_ticks(
-        recent.sequence,
-        recent.tick + shift,
-        recent.unit,
-        np.zeros(len(sequences)),
-        sequences.stop + shift,
-        num_units,
-        shape.dt,
-    )
-    return tokens.encode_past(index, Windows(alive, tick + shift), shape)
 
 
 @torch.inference_mode()
@@ -142,25 +194,19 @@ def rollout_true_past(
 
     Where a closed loop is worse than this, the reason is that it continues from its own output.
     """
-    builder, config, seed = prepared.builder, prepared.config.generate, prepared.config.seed
+    builder, sampler = prepared.builder, Sampler(model, prepared)
     shape = builder.shape
     length = (sequences.stop - sequences.start) // shape.current
     sequence = np.repeat(np.arange(len(sequences)), length)
     window = np.arange(len(sequence)) - np.repeat(np.cumsum(length) - length, length)
     tick = sequences.start[sequence] + window * shape.current
-    graphed = GraphedWindows(model, config, seed) if _graphed(model, config) else None
-    parts, guard_hits, size = [], 0, config.batch_size or 512
+    parts, guard_hits, size = [], 0, prepared.config.generate.batch_size or 512
     for first in range(0, len(sequence), size):
         which = np.arange(first, min(first + size, len(sequence)))
-        num, which = len(which), which if graphed is None else graphed.filled_up(which)
+        num, which = len(which), sampler.rows(which)
         windows = Windows(sequences.segment[sequence[which]], tick[which])
-        past = tokens.encode_past(prepared.index, windows, shape)
-        batch = builder(windows, past=past).to(model.device)
-        ident, number = sequences.ident[sequence[which]], window[which]
-        if graphed is None:
-            new, hits = sample_window(model, Stepper(model, batch), ident, number, config, seed)
-        else:
-            new, hits = graphed.sample_window(batch, ident, number, num)
+        batch = builder(windows, past=tokens.encode_past(prepared.index, windows, shape))
+        new, hits = sampler(batch, sequences.ident[sequence[which]], window[which], num)
         guard_hits += hits
         parts.append(Spikes(sequence[which][new.sequence], tick[which][new.sequence] + new.tick, new.unit))
         progress(num * shape.current)

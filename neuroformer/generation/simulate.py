@@ -15,11 +15,11 @@ from neuroformer.config import InterventionConfig
 from neuroformer.data.batch import BatchBuilder
 from neuroformer.data.prepared import Prepared
 from neuroformer.generation.interventions import UnitInterventions, changed_recording, simulated_spans
-from neuroformer.generation.rollout import WindowResult, rollout_true_past, rollout_windows
+from neuroformer.generation.rollout import SpikeLoop, WindowResult, rollout_true_past, rollout_windows
 from neuroformer.generation.sequences import SAMPLES, batch_size_for, sequences_of
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.generation.store import SimulationFolder
-from neuroformer.generation.traces import TraceInterventions, TraceSamples, first_past, laid_out, trace_windows
+from neuroformer.generation.traces import TraceInterventions, TraceLoop, TraceSamples, laid_out
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 
@@ -106,14 +106,11 @@ def _runner(model: Neuroformer, prepared: Prepared, sequences: Sequences):
     interventions, dt = prepared.config.generate.interventions, prepared.split.dt
     if prepared.builder.traces is None:
         units = UnitInterventions(interventions, model.num_units, dt, prepared.config.seed)
-        return lambda rows, first, done: rollout_windows(
-            model, prepared, sequences[rows], first=first, done=done, units=units
-        ), Spikes
-    changes = TraceInterventions(interventions, prepared.builder.traces, dt)
-    past = first_past(prepared, sequences)
-    return lambda rows, first, done: trace_windows(
-        model, prepared, sequences[rows], past[rows], first=first, done=done, changes=changes
-    ), TraceSamples
+        loop, kind = lambda rows, done: SpikeLoop(model, prepared, sequences[rows], done, units), Spikes
+    else:
+        changes = TraceInterventions(interventions, prepared.builder.traces, dt)
+        loop, kind = lambda rows, done: TraceLoop(model, prepared, sequences[rows], done, changes), TraceSamples
+    return lambda rows, first, done: rollout_windows(loop(rows, done), first=first), kind
 
 
 def _batch(

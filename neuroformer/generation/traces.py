@@ -5,7 +5,7 @@ Shape suffixes: Q sequences, A active sequences, N samples of all units, L past 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,11 @@ import torch
 
 from neuroformer.config import InterventionConfig
 from neuroformer.data import tokens
+from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import Windows
 from neuroformer.generation.interventions import RECORDED, acting_bins, on_units
-from neuroformer.generation.rollout import WindowResult
 from neuroformer.generation.sampling import TRACE, uniforms
 from neuroformer.generation.sequences import past_place
 from neuroformer.generation.spikes import Sequences
@@ -35,9 +35,13 @@ class TraceSamples:
     values: np.ndarray
 
     @classmethod
+    def none(cls, num_units: int) -> TraceSamples:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, num_units), np.float32))
+
+    @classmethod
     def join(cls, parts: list[TraceSamples]) -> TraceSamples:
         if not parts:
-            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
+            return cls.none(0)
         parts = [p for p in parts if len(p.tick)] or parts[:1]
         return cls(*(np.concatenate([getattr(p, k) for p in parts]) for k in ("sequence", "tick", "values")))
 
@@ -82,38 +86,57 @@ class TraceInterventions:
         return out
 
 
-@torch.no_grad()
-def trace_windows(
-    model: Neuroformer,
-    prepared: Prepared,
-    sequences: Sequences,
-    past_QLU: np.ndarray,
-    *,
-    first: int = 0,
-    done: TraceSamples | None = None,
-    changes: TraceInterventions | None = None,
-) -> Iterator[WindowResult]:
-    """Simulate all sequences side by side, window after window, from window ``first`` on.
+class TraceLoop:
+    """Samples in closed loop: the past of a window is the samples before its sequence's start, and those generated.
 
     Parameters
     ----------
-    past_QLU : the samples before each start, from :func:`first_past`
-    done : the samples of the windows before ``first``: all that one window hands to the next are samples
+    done : the samples of the windows before the first that is simulated
     """
-    current, past = prepared.builder.shape.current, past_QLU.copy()
-    if done is not None and first:
-        past = _past_after(past, done, sequences.start, first * current)
-    for w in range(first, sequences.num_windows(current)):
-        tick = sequences.start + w * current
-        alive = np.flatnonzero(tick + current <= sequences.stop)
-        windows = Windows(sequences.segment[alive], tick[alive])
-        new = _draw(model, prepared, windows, past[alive], sequences.ident[alive], w)
-        if changes is not None:
-            new = changes.change(new, w, windows)
-        past[alive] = np.concatenate([past[alive], new], 1)[:, -past.shape[1] :]
+
+    def __init__(
+        self,
+        model: Neuroformer,
+        prepared: Prepared,
+        sequences: Sequences,
+        done: TraceSamples,
+        changes: TraceInterventions,
+    ):
+        self.model, self.prepared, self.sequences, self.changes = model, prepared, sequences, changes
+        self.first_QLU = first_past(prepared, sequences)
+        self.recent = TraceSamples.join([TraceSamples.none(model.num_units), done])
+
+    def rows(self, alive: np.ndarray) -> np.ndarray:
+        return alive
+
+    def encode(self, number: int, rows: np.ndarray, windows: Windows) -> Batch:
+        builder, start_Q, recent = self.prepared.builder, self.sequences.start, self.recent
+        past, length = np.full_like(self.first_QLU, np.nan), self.first_QLU.shape[1]
+        bins = number * builder.shape.current
+        past[:, : max(length - bins, 0)] = self.first_QLU[:, bins:]
+        place = recent.tick - start_Q[recent.sequence] - bins + length
+        near = place >= 0
+        self.recent = TraceSamples(recent.sequence[near], recent.tick[near], recent.values[near])
+        past[self.recent.sequence, place[near]] = self.recent.values
+        return builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past[rows])
+
+    def draw(
+        self, batch: Batch, number: int, rows: np.ndarray, windows: Windows, num_real: int
+    ) -> tuple[TraceSamples, int, int]:
+        model, device = self.model, self.model.device
+        assert isinstance(model.observation, TraceObservation)
+        parameters = model.expected(batch.to(device))
+        num_cells = parameters.shape[1] * parameters.shape[2]
+        stream = torch.from_numpy(self.sequences.ident[rows].astype(np.int64)).to(device).repeat_interleave(num_cells)
+        cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window
+        u = uniforms(self.prepared.config.seed, stream, number, cell, TRACE).view(parameters.shape[:3])
+        new = self.changes.change(model.observation.draw(parameters, u).cpu().numpy(), number, windows)
+        current = new.shape[1]
         at = windows.tick[:, None] + np.arange(current)
-        made = TraceSamples(np.repeat(alive, current), at.ravel(), new.reshape(-1, new.shape[2]))
-        yield WindowResult(w, made, 0, new.size, len(alive) * current)
+        return TraceSamples(np.repeat(rows, current), at.ravel(), new.reshape(-1, new.shape[2])), 0, new.size
+
+    def append(self, made: TraceSamples) -> None:
+        self.recent = TraceSamples.join([self.recent, made])
 
 
 def first_past(prepared: Prepared, sequences: Sequences) -> np.ndarray:
@@ -123,33 +146,6 @@ def first_past(prepared: Prepared, sequences: Sequences) -> np.ndarray:
     if prepared.config.generate.past_from >= 0:
         segment, start = (np.full(len(start), x) for x in past_place(prepared))
     return traces.past(Windows(segment, start), prepared.builder.shape)
-
-
-def _past_after(past_QLU: np.ndarray, done: TraceSamples, start_Q: np.ndarray, bins: int) -> np.ndarray:
-    """The past of every sequence ``bins`` bins after its start."""
-    length = past_QLU.shape[1]
-    kept = past_QLU[:, bins:]
-    out = np.full_like(past_QLU, np.nan)
-    out[:, : kept.shape[1]] = kept
-    place = done.tick - start_Q[done.sequence] - bins + length
-    near = place >= 0
-    out[done.sequence[near], place[near]] = done.values[near]
-    return out
-
-
-def _draw(
-    model: Neuroformer, prepared: Prepared, windows: Windows, past_QLU: np.ndarray, ident_Q: np.ndarray, number: int
-) -> np.ndarray:
-    """(Q, B, U) samples of one window of every sequence."""
-    device = model.device
-    batch = prepared.builder(windows, past=tokens.no_spikes(len(windows)), past_traces=past_QLU).to(device)
-    assert isinstance(model.observation, TraceObservation)
-    parameters = model.expected(batch)
-    num_cells = parameters.shape[1] * parameters.shape[2]
-    stream = torch.from_numpy(ident_Q.astype(np.int64)).to(device).repeat_interleave(num_cells)
-    cell = torch.arange(num_cells, device=device).repeat(len(windows))  # the tokens of a window
-    u = uniforms(prepared.config.seed, stream, number, cell, TRACE).view(parameters.shape[:3])
-    return model.observation.draw(parameters, u).cpu().numpy()
 
 
 def laid_out(samples: TraceSamples, sequences: Sequences, starts: np.ndarray, dt: float, unit: str) -> Traces:

@@ -13,16 +13,8 @@ from neuroformer.model.stepper import Stepper
 
 
 def plain_model():
-    """Without what the original lacks."""
-    model = {
-        "width": 16,
-        "heads": 2,
-        "history_filters": 0,
-        "frame_readout": 0,
-        "rate_anchor": False,
-        "coupling": 0.0,
-        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2},
-    }
+    """Without behavior, which the naive loop lacks."""
+    model = {"frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2}}
     return small_model(config=small_config(model=model, inputs=[], targets=[], loss={"contrast": [], "rates": 0.0}))
 
 
@@ -35,7 +27,7 @@ def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
     a = ours(net, p, what, lengths)[0]
     assert len(a.tick) == lengths.sum()
     with torch.no_grad():
-        net.heads.unit.mul_(-3.0)
+        net.observation.unit.weight.mul_(-3.0)
     b = naive(net, p, what, lengths)[0]
     assert len(b.tick) == lengths.sum() and not np.array_equal(a.ordered().unit, b.ordered().unit)
 

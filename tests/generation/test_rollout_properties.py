@@ -155,9 +155,9 @@ def first_spikes(net, p, **options):
     windows = Windows(np.zeros(num, np.int64), np.full(num, 100))
     with torch.no_grad():
         stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
-        zero = torch.zeros(num, dtype=torch.int64)
-        following = stepper.after(torch.arange(num), zero, zero - 1, zero + 1)
         spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(**options), 0)
+        zero, begun = torch.zeros(num, dtype=torch.int64), Stepper(net, p.builder(windows, past=no_spikes(num)))
+        following = begun.after(torch.arange(num), zero, zero - 1, zero + 1)
     out = np.full((2, num), -1)
     sequence, place = np.unique(spikes.sequence, return_index=True)
     out[:, sequence] = spikes.tick[place], spikes.unit[place]
