@@ -139,7 +139,7 @@ def test_embeddings(run):
     rec = driven_recording()
     state = NeuroformerEmbedding(run).fit_transform(rec)
     aligned = NeuroformerEmbedding(run, features="contrast").fit_transform(rec)
-    assert state.shape == (1200, 16) and aligned.shape == (1200, 8)
+    assert state.shape == (1200, 16) and aligned.shape == (1200, 32)
     np.testing.assert_allclose(np.linalg.norm(aligned, axis=1), 1, rtol=1e-4)
     low = NeuroformerEmbedding(run, components=2)
     assert low.fit_transform(rec).shape == (1200, 2) and low.transform(Moments(rec, 0.5)).shape == (120, 2)
