@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import small_config, small_recording
+from driven import driven_recording
+from helpers import small_config
 
 import neuroformer.decoding.after_training as module
 from neuroformer.bundle.bundle import LIKELIHOOD, load_model, read_bundle
@@ -23,7 +24,7 @@ from neuroformer.training.train import train
 
 def config(**tune):
     return small_config(
-        targets=[{"name": "speed"}, {"name": "gaze"}],
+        targets=[{"name": "speed"}, {"name": "place"}],
         window={"frames": 0.0},
         loss={"contrast": []},
         train={"steps": 8, "lr": 1e-3},
@@ -34,7 +35,7 @@ def config(**tune):
 
 @pytest.fixture
 def run(tmp_path):
-    prepared = prepare(small_recording(frames=False), config())
+    prepared = prepare(driven_recording(), config())
     train(prepared.rec, config(), tmp_path / "run", progress=False)
     return tmp_path / "run", prepared
 
@@ -90,13 +91,13 @@ def test_labels_of_validation_and_test_have_no_say_in_the_fit(run, monkeypatch):
 
 def test_train_ends_with_it_and_refuses_several_recordings(tmp_path, capsys):
     for name in ("a", "b"):
-        write_npz(small_recording(frames=False), tmp_path / f"{name}.npz")
+        write_npz(driven_recording(), tmp_path / f"{name}.npz")
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(to_dict(config(after_training=True))))
     begin = ["train", "--config", str(tmp_path / "c.yaml"), "--run", str(tmp_path / "run"), "--quiet"]
     begin += ["--no-baselines", f"recording.path={tmp_path / 'a.npz'}"]
     assert main(begin) == 0
     assert "speed, head fitted on: validation" in capsys.readouterr().out
-    assert np.isfinite(json.loads((tmp_path / "run" / "summary.json").read_text())["valid_fitted_gaze"])
+    assert np.isfinite(json.loads((tmp_path / "run" / "summary.json").read_text())["valid_fitted_place"])
     both = f"recordings=[{{path: {tmp_path / 'a.npz'}, name: a}}, {{path: {tmp_path / 'b.npz'}, name: b}}]"
     assert main([*begin[:-1], "--overwrite", both]) == 2
     assert "this run has 2; set it to false" in capsys.readouterr().err
