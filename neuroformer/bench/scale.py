@@ -97,6 +97,7 @@ def _generate(prepared) -> float:
     model = _network()(prepared.config, prepared.rec.num_units, prepared.normalization).eval()
     began = time.process_time()
     found = simulate(model, prepared, progress=False)
+    assert found is not None  # no share of a simulation
     return found.tokens_per_second * found.seconds / (time.process_time() - began)
 
 
