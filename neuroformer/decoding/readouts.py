@@ -44,7 +44,7 @@ READOUTS = (KERNEL, RECURRENT)
 KERNEL_PENALTIES = tuple(10.0 ** (k / 4) for k in range(-4, 7))
 USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
 KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
-CENTERS, MOST = 512, 8000  # of a kernel, and windows that it is fitted on
+CENTERS, MOST = 512, 8000  # of a kernel, and windows that a readout is fitted on
 DROPOUT = 0.4  # of the recurrent network's counts and last states
 LEAST_SPREAD = 0.2  # of the root mean square over units: a unit that hardly fires must not shout
 
@@ -258,7 +258,7 @@ def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
 
 class Recurrent(nn.Module):
     """A gated recurrent network over the count bins around a moment, read at its last state (both directions' where there is
-    lookahead) beside the network's own states: what came in which order, which sums over filters lose.
+    lookahead) beside the network's state at the moment: what came in which order, which sums over filters lose.
 
     Parameters
     ----------
@@ -279,32 +279,32 @@ class Recurrent(nn.Module):
         self.scale: Tensor
         self.dropout = nn.Dropout(DROPOUT)
         self.gru = nn.GRU(len(mean_U), width, batch_first=True, bidirectional=both_ways)
-        self.out = nn.Linear(width * (2 if both_ways else 1) + 2 * width, outputs)
+        self.out = nn.Linear(width * (3 if both_ways else 2), outputs)
 
-    def forward(self, bins_VUB: Tensor, states_VD: Tensor) -> Tensor:
+    def forward(self, bins_VUB: Tensor, state_VD: Tensor) -> Tensor:
         """(V, R)."""
         x_VBU = self.dropout((bins_VUB - self.mean) / self.scale).transpose(1, 2)
         _, last = self.gru(x_VBU)
-        return self.out(torch.cat([self.dropout(last.transpose(0, 1).flatten(1)), states_VD], 1))
+        return self.out(torch.cat([self.dropout(last.transpose(0, 1).flatten(1)), state_VD], 1))
 
 
 def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int) -> Fitted:
     """AdamW for ``tune.steps`` steps, as heads are fitted on: its rate, batches, weight decay and average."""
     tune, head = prepared.config.tune, target_head(model, target.name)
     counts = CountsUnder(head, boxes(_before(head), head.ahead, model.num_bins))
-    windows = labelled(prepared, windows, target.name)
+    windows = labelled(prepared, windows, target.name, max(1, MOST // target.samples))
     labelled_rows(torch.cat([x.flatten(0, 1) for x in _labels(prepared, windows, target.name)]).numpy())
 
     def seen(batch: Batch) -> tuple[Tensor, Tensor]:
-        return counts.of(batch).float(), torch.cat(states_at(model, batch, head.ends), 1).float()
+        return counts.of(batch).float(), states_at(model, batch, head.ends)[1].float()
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pieces = _pieces(prepared, windows, target.name, tune.batch_size, seed, model.device, seen)
-        (bins_VUB, states_VD), _ = first = next(pieces)
+        (bins_VUB, state_VD), _ = first = next(pieces)
         mean_U, spread_U = bins_VUB.mean((0, 2)), bins_VUB.std((0, 2), correction=0)
         outputs = head.skip.out_features
-        net = Recurrent(mean_U, spread_U, states_VD.shape[1] // 2, outputs, head.ahead > 0).to(model.device)
+        net = Recurrent(mean_U, spread_U, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=tune.weight_decay)
         average = [p.detach().clone() for p in net.parameters()]
         for step in range(1, tune.steps + 1):

@@ -202,8 +202,7 @@ def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], 
 
     ``value`` is the mean over seeds, ``low`` and ``high`` its 95 % interval over held-out time (of these trainings:
     :func:`neuroformer.intervals.over_time`); of ``minus`` (the variant minus the full model) both sides lose the same
-    blocks; ``seeds`` are the values of the single seeds, whose spread is not in the intervals. Rates are left out
-    where the rate readout was.
+    blocks; ``seeds`` are the values of the single seeds, whose spread is not in the intervals.
     """
     full = without(config, FULL)
     prepared = prepare(rec, full)
@@ -216,8 +215,6 @@ def compare(rec: Recording, config: Config, folder: Path, parts: Sequence[str], 
     rows = []
     for part in (FULL, *parts):
         for measure in measures(full):
-            if part == "rate_readout" and measure.name == "bits_per_spike_rate_readout":
-                continue
             first = measure.arrays[0]
             ours, theirs = (
                 [np.stack([one[name] for one in stored[p]], 1) for name in measure.arrays] for p in (part, FULL)

@@ -56,7 +56,7 @@ def _of_batch(model: Neuroformer, batch) -> dict[str, Tensor]:
     x_TD, layout = model.tokens(batch, encoded)
     blocks = {}
     for k, block in enumerate(model.blocks):
-        stream = encoded.get(block.attend)
+        stream = encoded.get(str(block.attend))
         x_TD = block(x_TD, layout, stream.context if stream else None)
         blocks[f"block {k + 1} ({block.attend})"] = _mean(x_TD, layout)
     out["past + stimulus + current"] = torch.cat([*seen, _mean(model.norm(x_TD), layout)], 1)

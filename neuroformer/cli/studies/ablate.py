@@ -19,7 +19,7 @@ def add(command) -> None:
         "--parts",
         default="all",
         metavar="PART[,PART]",
-        help="past, frames, behavior, contrast, time_embedding, factorization, rate_readout (default: all that the model has)",
+        help="past, frames, behavior, contrast, rates (default: all that the model has)",
     )
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="runs of each variant (default: 1)")
     p.add_argument(
