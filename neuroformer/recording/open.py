@@ -18,7 +18,7 @@ SYNTHETIC = "synthetic:"
 
 _KNOWN = (
     "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
-    "a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "a folder of Kilosort or phy (spike_times.npy), a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
     "or 'synthetic:NAME'"
 )
 
@@ -150,10 +150,13 @@ def _reader(path: Path) -> Callable[..., Recording]:
 def _folder_reader(path: Path) -> Callable[..., Recording]:
     from neuroformer.recording.formats.folder import is_store, read_store
     from neuroformer.recording.formats.original import is_original, read_original
+    from neuroformer.recording.formats.phy import is_phy, read_phy
     from neuroformer.recording.formats.suite2p import is_suite2p, read_suite2p
 
     if is_store(path):
         return read_store
+    if is_phy(path):
+        return read_phy
     if is_suite2p(path):
         return read_suite2p
     if is_original(path):

@@ -1,4 +1,4 @@
-"""``.npz`` files: reader and writer; the names in them are those of :mod:`neuroformer.recording.formats.arrays`."""
+"""``.npz`` files: reader and writer, with the names of :mod:`neuroformer.recording.formats.arrays`; and ``.npy`` files."""
 
 from __future__ import annotations
 
@@ -61,6 +61,24 @@ def read_npz(path: str | Path) -> Recording:
             more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
         raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
     return from_arrays(arrays, name=path.stem)
+
+
+def read_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
+    """The numbers of a ``.npy`` file; with ``mmap`` they stay on disk.
+
+    Raises
+    ------
+    RecordingError
+        Not a readable ``.npy``, or something else than numbers.
+    """
+    try:
+        array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except UNREADABLE as e:
+        raise RecordingError(f"{path} is not a readable .npy of numbers: {e}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        held = array.dtype if isinstance(array, np.ndarray) else "several arrays"
+        raise RecordingError(f"{path} holds {held}; expected numbers")
+    return array
 
 
 def _check_directory(path: Path, num_found: int) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording.calcium import spikes_from_traces
-from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.formats.npz import UNREADABLE, read_npy
 from neuroformer.recording.recording import Recording, RecordingError, Traces
 
 _NEUROPIL = 0.7
@@ -112,8 +112,8 @@ def _planes(folder: Path) -> list[Path]:
 
 
 def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
-    fluorescence, spks = _load(folder / "F.npy"), _load(folder / "spks.npy")
-    neuropil = _load(folder / "Fneu.npy") if (folder / "Fneu.npy").exists() else np.zeros_like(fluorescence)
+    fluorescence, spks = read_npy(folder / "F.npy"), read_npy(folder / "spks.npy")
+    neuropil = read_npy(folder / "Fneu.npy") if (folder / "Fneu.npy").exists() else np.zeros_like(fluorescence)
     if not fluorescence.shape == spks.shape == neuropil.shape or fluorescence.ndim != 2:
         raise RecordingError(
             f"{folder}: F {fluorescence.shape}, Fneu {neuropil.shape} and spks {spks.shape} differ in shape; "
@@ -124,7 +124,7 @@ def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
     coefficient = _NEUROPIL if coefficient is None else coefficient
     keep = np.ones(len(fluorescence), bool)
     if cells_only and (folder / "iscell.npy").exists():
-        iscell = _load(folder / "iscell.npy")
+        iscell = read_npy(folder / "iscell.npy")
         if len(iscell) != len(keep):
             raise RecordingError(f"{folder}: iscell has {len(iscell)} rows for {len(keep)} regions")
         keep = (iscell[:, 0] if iscell.ndim == 2 else iscell) > 0
@@ -156,16 +156,6 @@ def _number(value: Any) -> float | None:
         return None
     values = np.ravel(value)
     return float(values[0]) if values.size == 1 and values.dtype.kind in "fiub" else None
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except UNREADABLE as e:
-        raise RecordingError(f"{path} is not a readable .npy of numbers: {e}") from None
-    if array.dtype.kind not in "fiub":
-        raise RecordingError(f"{path} holds {array.dtype}; expected numbers")
-    return array
 
 
 class _Settings(pickle.Unpickler):
