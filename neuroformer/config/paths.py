@@ -55,7 +55,35 @@ def _placed_entry(entry: Any, folder: Path, key: str) -> Any:
         entry["path"] = _placed(entry["path"], folder, f"{key}.path")
     if isinstance(options, dict) and isinstance(options.get("video"), str):
         entry["options"] = options | {"video": _placed(options["video"], folder, f"{key}.options.video")}
+    if isinstance(entry.get("sources"), (list, tuple)):
+        entry["sources"] = [_placed_source(s, folder, f"{key}.sources[{i}]") for i, s in enumerate(entry["sources"])]
     return entry
+
+
+def _placed_source(source: Any, folder: Path, key: str) -> Any:
+    """A second source with its paths: its own, and those of files with times or pulses."""
+    if not isinstance(source, dict):
+        return source
+    source = dict(source)
+    if isinstance(source.get("path"), str):
+        source["path"] = _placed(source["path"], folder, f"{key}.path")
+    if isinstance(source.get("times"), str):
+        source["times"] = _placed_reference(source["times"], folder, f"{key}.times")
+    if isinstance(source.get("sync"), dict):
+        sync = source["sync"].items()
+        source["sync"] = {
+            k: _placed_reference(v, folder, f"{key}.sync.{k}") if isinstance(v, str) else v for k, v in sync
+        }
+    return source
+
+
+def _placed_reference(text: str, folder: Path, key: str) -> str:
+    """A name in a file, or FILE or FILE:NAME with the file's path; what is there as a file is one."""
+    file, colon, name = text.rpartition(":")
+    for path, rest in ((text, ""), (file, colon + name)):
+        if path and ("/" in path or Path(path).suffix) and Path(folder, os.path.expanduser(path)).is_file():
+            return _placed(path, folder, key) + rest
+    return text
 
 
 def _placed(path: str, folder: Path, key: str) -> str:

@@ -37,6 +37,40 @@ class UnitsConfig:
 
 
 @dataclass(frozen=True)
+class SyncConfig:
+    """Pulses that both clocks recorded: times, or a signal whose rising edges they are."""
+
+    ours: str = setting("", "on the spikes' clock: a variable or a table of the recording, FILE, or FILE:NAME")
+    theirs: str = setting("", "on the source's clock: one of its columns or arrays, FILE, or FILE:NAME")
+
+    def check(self, where: str) -> None:
+        require(bool(self.ours) == bool(self.theirs), where, f"ours {self.ours!r}, theirs {self.theirs!r}", "both")
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """A file with behavior, trials or frames that belong to the spikes of another, and how its clock runs to theirs."""
+
+    path: str = setting("", "a table, arrays, pose estimates, or a video")
+    times: str = setting(
+        "", "the column or array of its times, FILE, or FILE:NAME; empty: times, time, t or timestamps"
+    )
+    rate_hz: float = setting(0.0, "samples per second where there are no times; 0: there are", least=0)
+    columns: dict[str, Any] = setting(
+        {}, "our name: its name, or [its names]; start with stop or duration makes a table of intervals; empty: all"
+    )
+    name: str = setting("trials", "of a table of intervals; trials are the trials", name=True)
+    offset: float = setting(0.0, "seconds; a time of the file is offset + scale * t on the spikes' clock")
+    scale: float = setting(1.0, "0.001 where its times are milliseconds", above=0)
+    sync: SyncConfig = SyncConfig()
+
+    def check(self, where: str) -> None:
+        require(bool(self.path), f"{where}.path", "nothing", "a file")
+        expected = "0: an offset is what sync finds"
+        require(not (self.sync.ours and self.offset), f"{where}.offset", self.offset, expected)
+
+
+@dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
@@ -45,6 +79,7 @@ class RecordingConfig:
     )
     name: str = setting("", "its name in the model; empty: as in the file")
     options: dict[str, Any] = setting({}, "options of the reader or generator")
+    sources: tuple[SourceConfig, ...] = setting((), "files with behavior, trials or frames beside the recording's own")
     units: UnitsConfig = UnitsConfig()
     speeds: tuple[SpeedConfig, ...] = setting((), "variables that are computed from recorded ones")
     share: float = setting(

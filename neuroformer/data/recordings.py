@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from neuroformer.config import Config, ConfigError, RecordingConfig
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
+from neuroformer.recording.sources import add_source
 from neuroformer.recording.units import choose_units
 
 
@@ -34,7 +36,7 @@ def expanded(config: Config) -> Config:
 
 
 def open_one(one: RecordingConfig) -> Recording:
-    """A recording with the units that its entry asks for, under the name that it gives.
+    """A recording with the sources and the units that its entry asks for, under the name that it gives.
 
     Raises
     ------
@@ -46,7 +48,12 @@ def open_one(one: RecordingConfig) -> Recording:
             "no recording is named; give recording.path=FILE, or recordings: [FILE, FILE] in the YAML file "
             "(recording.path=synthetic:demo is the built-in one)"
         )
-    rec = choose_units(open_recording(one.path, **one.options), one.units.where, one.units.limit)
+    rec = open_recording(one.path, **one.options)
+    for source in one.sources:
+        fields = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+        sync = dataclasses.asdict(source.sync) if source.sync.ours else None
+        rec = add_source(rec, **fields | {"sync": sync})
+    rec = choose_units(rec, one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec
 
 

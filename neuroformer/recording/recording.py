@@ -14,7 +14,7 @@ import numpy as np
 
 from neuroformer.recording import describe, names, validation
 from neuroformer.recording.clock import NANOSECONDS, closed_up, nanoseconds
-from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces
+from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces, words_as_numbers
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 
 __all__ = ["BehaviorVariable", "FrameSeries", "ObservedIntervals", "Recording", "RecordingError", "Traces"]
@@ -217,7 +217,7 @@ class Recording:
         others = {k: v for k, v in self.trials.items() if k not in ("start", "stop")}
         columns = {k: v for k, v in others.items() if v.ndim == 1 and v.dtype.kind in "biufUS"}
         if name in columns:
-            values, classes = _numbered(columns[name])
+            values, classes = words_as_numbers(columns[name])
             return self._within_trials(values=values, classes=classes)
         if name in others:
             raise RecordingError(
@@ -321,14 +321,3 @@ class Recording:
 
     def _repr_html_(self) -> str:
         return describe.html(repr(self))
-
-
-def _numbered(column: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Words as their places in the alphabet, NaN where empty, and the words; numbers as they are."""
-    if column.dtype.kind not in "US":
-        return column, ()
-    words = column.astype(np.str_)
-    classes, place = np.unique(words[words != ""], return_inverse=True)
-    values = np.full(len(words), np.nan)
-    values[words != ""] = place
-    return values, tuple(map(str, classes))

@@ -269,3 +269,14 @@ class ObservedIntervals:
         start, stop = self.intervals.T
         shared = sum(np.maximum(np.minimum(stop, b) - np.maximum(start, a), 0) for a, b in within)
         return np.bincount(self.units, np.broadcast_to(shared, len(start)), minlength=num_units)
+
+
+def words_as_numbers(column: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Words as their places in the alphabet, NaN where empty, and the words; numbers as they are."""
+    if column.dtype.kind not in "US":
+        return column, ()
+    words = column.astype(np.str_)
+    classes, place = np.unique(words[words != ""], return_inverse=True)
+    values = np.full(len(words), np.nan)
+    values[words != ""] = place
+    return values, tuple(map(str, classes))

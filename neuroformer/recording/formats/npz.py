@@ -45,12 +45,23 @@ def read_npz(path: str | Path) -> Recording:
     RecordingError
         Not a readable ``.npz``, or arrays that contradict each other.
     """
+    return from_arrays(load_arrays(path), name=Path(path).stem)
+
+
+def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file.
+
+    Raises
+    ------
+    RecordingError
+        Not a readable ``.npz`` of plain arrays, or one that unpacks to far more than it holds.
+    """
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as z:
             _check_directory(path, len(z.files))
             _check_size(path, [] if z.zip is None else z.zip.infolist())
-            arrays = {k: z[k] for k in z.files}
+            return {k: z[k] for k in z.files}
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
     except RecordingError:
@@ -60,7 +71,6 @@ def read_npz(path: str | Path) -> Recording:
         if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
             more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
         raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
-    return from_arrays(arrays, name=path.stem)
 
 
 def read_npy(path: str | Path, mmap: bool = False) -> np.ndarray:

@@ -1,0 +1,72 @@
+"""Pose estimates: tables of DeepLabCut (.csv) and analysis files of SLEAP (.h5); one variable (x, y) a body part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from neuroformer.recording.sources.text import read_text
+from neuroformer.recording.validation import RecordingError
+
+LEAST_LIKELIHOOD = 0.6  # DeepLabCut's own pcutoff, below which it does not draw a point
+_AXES = ("x", "y", "z")
+
+Pose = tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]
+
+
+def has_body_parts(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first rows of a text file are those of a DeepLabCut table."""
+    return len(rows) > 2 and [row[0] for row in rows[:2]] in (["scorer", "bodyparts"], ["scorer", "individuals"])
+
+
+def read_pose_csv(path: Path, rows: Sequence[Sequence[str]], notes: list[str]) -> Pose:
+    """(images, 2 or 3) positions of each body part, of one animal or several; NaN where its likelihood is below 0.6."""
+    levels = 4 if rows[1][0] == "individuals" else 3
+    table = list(read_text(path, levels).values())[1:]  # the first column counts images
+    head = [tuple(parts) for parts in zip(*(row[1:] for row in rows[1:levels]), strict=False)]
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for (*who, axis), values in zip(head, table, strict=True):
+        if values.dtype.kind in "fi":
+            found.setdefault("_".join(w for w in who if w not in ("", "single")), {})[axis] = values
+    arrays, columns, lost = {}, {}, 0
+    for part, axes in found.items():
+        labels = tuple(a for a in _AXES if a in axes)
+        if not labels:
+            continue
+        position = np.stack([axes[a] for a in labels], 1).astype(np.float64)
+        unsure = axes["likelihood"] < LEAST_LIKELIHOOD if "likelihood" in axes else np.zeros(len(position), bool)
+        lost += int((unsure & np.isfinite(position).all(1)).sum())
+        position[unsure] = np.nan
+        arrays[part], columns[part] = position, labels
+    if not arrays:
+        raise RecordingError(f"{path} has no positions of body parts")
+    _note(path, lost, arrays, notes)
+    return arrays, columns
+
+
+def read_sleap(path: Path, found: dict[str, np.ndarray], notes: list[str]) -> Pose:
+    """(images, 2) positions of each node of each track, of the arrays in an analysis file."""
+    tracks, nodes = found["tracks"], np.ravel(found["node_names"])
+    if tracks.ndim != 4 or tracks.shape[2] != len(nodes):
+        raise RecordingError(
+            f"{path}: tracks have shape {tracks.shape} for {len(nodes)} nodes; expected (tracks, 2, nodes, images)"
+        )
+    animals = [str(n) for n in np.ravel(found.get("track_names", np.zeros(0, str)))]
+    if len(animals) != len(tracks):
+        animals = [str(i) for i in range(len(tracks))]
+    arrays, columns = {}, {}
+    for animal, track in zip(animals, tracks, strict=True):
+        for node, position in zip(nodes, np.moveaxis(track, 1, 0), strict=True):
+            name = f"{animal}_{node}" if len(tracks) > 1 else str(node)
+            arrays[name], columns[name] = position.T, _AXES[: len(position)]
+    return arrays, columns
+
+
+def _note(path: Path, lost: int, arrays: dict[str, np.ndarray], notes: list[str]) -> None:
+    if lost:
+        total = sum(len(v) for v in arrays.values())
+        notes.append(
+            f"{path.name}: {lost} of {total} positions have a likelihood below {LEAST_LIKELIHOOD}, and count as missing"
+        )
