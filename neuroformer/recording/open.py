@@ -18,7 +18,7 @@ SYNTHETIC = "synthetic:"
 
 _KNOWN = (
     "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
-    "a folder of Kilosort or phy (spike_times.npy), a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "a folder of Kilosort or phy (spike_times.npy), an ALF folder (spikes.times.npy), a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
     "or 'synthetic:NAME'"
 )
 
@@ -148,6 +148,7 @@ def _reader(path: Path) -> Callable[..., Recording]:
 
 
 def _folder_reader(path: Path) -> Callable[..., Recording]:
+    from neuroformer.recording.formats.alf import is_alf, read_alf
     from neuroformer.recording.formats.folder import is_store, read_store
     from neuroformer.recording.formats.original import is_original, read_original
     from neuroformer.recording.formats.phy import is_phy, read_phy
@@ -163,6 +164,8 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
         return read_original
     if path.suffix.lower() == ".zarr" or any((path / n).exists() for n in (".zgroup", "zarr.json")):
         raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
+    if is_alf(path):
+        return read_alf
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 

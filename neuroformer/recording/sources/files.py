@@ -14,7 +14,7 @@ from neuroformer.recording.sources.pose import has_body_parts, read_pose_csv, re
 from neuroformer.recording.sources.text import first_rows, read_text
 from neuroformer.recording.validation import RecordingError
 
-TABLES = (".csv", ".tsv", ".txt", ".parquet")
+TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pqt")
 ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5")
 VALUES = "values"  # what the only array of a .npy file is called
 
@@ -44,7 +44,7 @@ def read_arrays(path: str | Path, notes: list[str]) -> Arrays:
     if suffix in (".csv", ".tsv", ".txt"):
         rows = first_rows(path, 4)
         return Arrays(*read_pose_csv(path, rows, notes)) if has_body_parts(rows) else Arrays(read_text(path))
-    if suffix == ".parquet":
+    if suffix in (".parquet", ".pqt"):
         return Arrays(_parquet(path))
     if suffix == ".npy":
         return Arrays({VALUES: read_npy(path, mmap=True)})

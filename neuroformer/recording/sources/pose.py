@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,24 +26,47 @@ def read_pose_csv(path: Path, rows: Sequence[Sequence[str]], notes: list[str]) -
     levels = 4 if rows[1][0] == "individuals" else 3
     table = list(read_text(path, levels).values())[1:]  # the first column counts images
     head = [tuple(parts) for parts in zip(*(row[1:] for row in rows[1:levels]), strict=False)]
-    found: dict[str, dict[str, np.ndarray]] = {}
+    parts: dict[str, dict[str, np.ndarray]] = {}
     for (*who, axis), values in zip(head, table, strict=True):
         if values.dtype.kind in "fi":
-            found.setdefault("_".join(w for w in who if w not in ("", "single")), {})[axis] = values
-    arrays, columns, lost = {}, {}, 0
-    for part, axes in found.items():
+            parts.setdefault("_".join(w for w in who if w not in ("", "single")), {})[axis] = values
+    found = positions(path.name, parts, notes)
+    if not found:
+        raise RecordingError(f"{path} has no positions of body parts")
+    return {k: v for k, (v, _) in found.items()}, {k: labels for k, (_, labels) in found.items()}
+
+
+def body_parts(table: Mapping[str, np.ndarray]) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Columns called ``PART_x``, ``PART_y``, ``PART_likelihood`` by part and axis, and all other columns."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name in table:
+        part, _, axis = name.rpartition("_")
+        if part and axis in (*_AXES, "likelihood") and {f"{part}_x", f"{part}_y"} <= table.keys():
+            parts.setdefault(part, {})[axis] = table[name]
+    taken = {f"{part}_{axis}" for part, axes in parts.items() for axis in axes}
+    return parts, {k: v for k, v in table.items() if k not in taken}
+
+
+def positions(
+    what: str, parts: Mapping[str, Mapping[str, np.ndarray]], notes: list[str]
+) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+    """(images, 2 or 3) positions of each part with the names of their columns; NaN where it is less than likely."""
+    out, lost, total = {}, 0, 0
+    for part, axes in parts.items():
         labels = tuple(a for a in _AXES if a in axes)
         if not labels:
             continue
         position = np.stack([axes[a] for a in labels], 1).astype(np.float64)
         unsure = axes["likelihood"] < LEAST_LIKELIHOOD if "likelihood" in axes else np.zeros(len(position), bool)
         lost += int((unsure & np.isfinite(position).all(1)).sum())
+        total += len(position)
         position[unsure] = np.nan
-        arrays[part], columns[part] = position, labels
-    if not arrays:
-        raise RecordingError(f"{path} has no positions of body parts")
-    _note(path, lost, arrays, notes)
-    return arrays, columns
+        out[part] = (position, labels)
+    if lost:
+        notes.append(
+            f"{what}: {lost} of {total} positions have a likelihood below {LEAST_LIKELIHOOD}, and count as missing"
+        )
+    return out
 
 
 def read_sleap(path: Path, found: dict[str, np.ndarray], notes: list[str]) -> Pose:
@@ -62,11 +85,3 @@ def read_sleap(path: Path, found: dict[str, np.ndarray], notes: list[str]) -> Po
             name = f"{animal}_{node}" if len(tracks) > 1 else str(node)
             arrays[name], columns[name] = position.T, _AXES[: len(position)]
     return arrays, columns
-
-
-def _note(path: Path, lost: int, arrays: dict[str, np.ndarray], notes: list[str]) -> None:
-    if lost:
-        total = sum(len(v) for v in arrays.values())
-        notes.append(
-            f"{path.name}: {lost} of {total} positions have a likelihood below {LEAST_LIKELIHOOD}, and count as missing"
-        )
