@@ -1,0 +1,67 @@
+"""The tutorial's session: its configuration, word by word, opens and trains."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from neuroformer.cli import main
+from neuroformer.config import load_config
+from neuroformer.data.recordings import open_only
+
+ROOT = Path(__file__).parents[1]
+RATE = 30_000
+CLOCK = (250.0, 1.00003)  # the behavior computer's: (t - 250) / 1.00003
+
+
+def configuration() -> str:
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.S)
+    return text
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("lab") / "session"
+    sorter = folder / "kilosort4"
+    sorter.mkdir(parents=True)
+    seconds, clusters = 300, 12
+    samples = np.sort(rng.integers(0, seconds * RATE, seconds * clusters * 3)).astype(np.int64)
+    np.save(sorter / "spike_times.npy", samples)
+    np.save(sorter / "spike_clusters.npy", rng.integers(0, clusters, len(samples)).astype(np.int32))
+    (sorter / "params.py").write_text(f"sample_rate = {RATE}.\n")
+    labels = [f"{i}\t{'noise' if i < 2 else 'good'}\n" for i in range(clusters)]
+    (sorter / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + "".join(labels))
+    pulses = np.cumsum(rng.uniform(2, 8, 58))
+    np.savetxt(folder / "sync.txt", np.delete(pulses, 7))
+    at = np.arange(0, seconds, 0.02)
+    ttl = (pulses.searchsorted(at, side="right") - pulses.searchsorted(at - 0.1, side="right")).clip(0, 1)
+    theirs = 1000 * (at - CLOCK[0]) / CLOCK[1]
+    table = np.stack([theirs, np.cumsum(rng.normal(size=len(at))), ttl], 1)
+    np.savetxt(folder / "wheel.csv", table, delimiter=",", header="t,position,ttl", comments="", fmt="%.9g")
+    rows = [f"{4 * i},2,{45 * (i % 8)}\n" for i in range(seconds // 4)]
+    (folder / "gratings.csv").write_text("onset,duration,orientation\n" + "".join(rows))
+    (folder / "mine.yaml").write_text(configuration())
+    return folder
+
+
+def test_it_is_short():
+    lines = [line for line in configuration().splitlines() if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 15 and yaml.safe_load(configuration())
+
+
+def test_it_opens(session):
+    rec = open_only(load_config(session / "mine.yaml"))
+    assert rec.num_units == 10 and rec.num_trials == 75
+    assert rec.meta["clocks"]["wheel.csv"]["pulses"] == 57
+    np.testing.assert_allclose(rec.behavior["wheel"].times, np.arange(0, 300, 0.02), atol=0.03)
+
+
+def test_it_trains(session, tmp_path, capsys):
+    small = ["model.width=16", "train.steps=2", "train.evaluate_every=2", "train.warmup=1", "train.threads=1"]
+    argv = ["--config", str(session / "mine.yaml"), "--run", str(tmp_path / "run"), "--quiet", *small]
+    assert main(["train", *argv]) == 0
+    assert "bits_per_spike" in json.loads((tmp_path / "run" / "summary.json").read_text())
