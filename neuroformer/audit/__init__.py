@@ -6,7 +6,7 @@ command line prints them, the report draws them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,9 @@ import numpy as np
 
 from neuroformer.audit.clocks import clock_findings, time_findings
 from neuroformer.audit.conditions import condition_findings
+from neuroformer.audit.copies import session_findings
 from neuroformer.audit.findings import SEVERITIES, Audit, Finding, Severity, ordered
+from neuroformer.audit.inputs import input_findings
 from neuroformer.audit.spikes import rate_series, spike_facts, spike_findings
 from neuroformer.audit.split import SplitAudit, own_split, split_of_intervals
 from neuroformer.audit.stimuli import stimulus_findings
@@ -25,7 +27,7 @@ from neuroformer.data.prepared import Prepared, configured
 from neuroformer.data.splits import PARTS, Split, make_split
 from neuroformer.recording import Recording
 
-__all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "own_split", "time_findings"]
+__all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit", "audit_together", "own_split", "time_findings"]
 
 
 def audit(
@@ -81,10 +83,17 @@ def audit(
         looked = SplitAudit(rec, config, whole, isolated=split is not None)
         findings += [*looked.findings(), *condition_findings(rec, config, whole)]
         findings += target_findings(rec, config, whole, fitted)
+        findings += input_findings(rec, config, whole)
         facts |= looked.facts
         findings += stimulus_findings(rec, config, whole, facts)
         series |= {f"split_{part}": whole.intervals(part) for part in PARTS}
     return Audit(rec.name, facts, ordered(findings), series)
+
+
+def audit_together(audits: Sequence[Audit], recs: Sequence[Recording]) -> list[Audit]:
+    """The audits of recordings that share a model, each with what it has in common with those before it."""
+    found = session_findings(recs)
+    return [replace(a, findings=ordered([*a.findings, f])) for a, f in zip(audits, found, strict=True)]
 
 
 def reader_notes(rec: Recording) -> Finding | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.audit.copies import duplicated_units
 from neuroformer.audit.findings import Finding
 from neuroformer.recording import Recording
 from neuroformer.recording.clock import interval_of
@@ -31,7 +32,7 @@ def spike_findings(rec: Recording, dt: float) -> list[Finding | None]:
         _dominant(rec, counts),
         _silent(rec, counts),
         _duplicated(rec, times, units),
-        _duplicated_units(rec, times, units),
+        duplicated_units(rec, times, units, dt),
         _refractory(rec, times, units),
         _outside(rec, times),
         _silence(rec, times),
@@ -156,36 +157,6 @@ def _duplicated(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding
         f"the one before, in {len(np.unique(who[again]))} units",
         "a file read twice, or two sortings joined; drop the copies",
         {"duplicated": int(again.sum()), "looked_at": len(times)},
-    )
-
-
-def _duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
-    """Pairs of units most of whose spikes fall within half a millisecond of each other."""
-    if rec.num_units > 2000 or len(times) < 2:
-        return None
-    pairs = np.zeros(rec.num_units**2)
-    for step in (1, 2, 3):
-        near = times[step:] - times[:-step] < 5e-4
-        a, b = units[:-step][near], units[step:][near]
-        differ = a != b
-        low, high = np.minimum(a, b)[differ].astype(np.int64), np.maximum(a, b)[differ]
-        pairs += np.bincount(low * rec.num_units + high, minlength=rec.num_units**2)
-    counts = np.bincount(units, minlength=rec.num_units)
-    rate = counts / max(rec.duration, 1e-9)
-    fewer = np.minimum(counts[:, None], counts[None])
-    chance = 1e-3 * np.maximum(rate[:, None], rate[None])
-    share = pairs.reshape(rec.num_units, -1) / np.maximum(fewer, 1)
-    double = (share > 0.5 + chance) & (fewer >= MIN_SPIKES)
-    if not double.any():
-        return None
-    found = [[rec.unit_ids[i], rec.unit_ids[j]] for i, j in np.argwhere(double)]
-    return Finding(
-        "duplicated_units",
-        "warning",
-        f"{len(found)} pair(s) of units share more than half of their spikes, to within 0.5 ms: "
-        + "; ".join(f"'{a}' and '{b}'" for a, b in found[:4]),
-        "one neuron sorted twice predicts itself; leave one of each pair out",
-        {"pairs": found},
     )
 
 

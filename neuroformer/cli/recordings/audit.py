@@ -23,7 +23,7 @@ def add(command) -> None:
 
 
 def run(args) -> int:
-    from neuroformer.audit import audit, own_split
+    from neuroformer.audit import audit, audit_together, own_split
     from neuroformer.data.recordings import lacking, open_recordings
     from neuroformer.recording.clean import safe_name
 
@@ -38,6 +38,7 @@ def run(args) -> int:
     for i, (rec, lacks) in enumerate(zip(recs, lacking(recs, config), strict=True)):
         c = member_config(config, i, lacks)
         found.append(audit(rec, c, parts=None if asked else own_split(rec)))
+    found = audit_together(found, recs)
     if args.json:
         print(json.dumps([f.to_dict() for f in found] if config.recordings else found[0].to_dict()))
     else:
