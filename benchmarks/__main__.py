@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
         dest="folder",
         help="keep the run in this folder, and read it again if it is there",
     )
-    b = benchmark("nulls", _nulls, "how often chance passes beside the maps of independent units")
-    b.add_argument("--recordings", type=int, default=20, help="trainings, each on a recording of its own")
+    b = benchmark("nulls", _nulls, "how often a pair passes by chance where units are independent, or share a drift")
+    b.add_argument("--recordings", type=int, default=20, help="of each kind, each with a training of its own")
     _keeps(b, "recording")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")

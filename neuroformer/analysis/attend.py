@@ -11,7 +11,7 @@ import numpy as np
 from neuroformer.analysis import attention, influence, nulls
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
-from neuroformer.analysis.pairwise import pairwise_maps
+from neuroformer.analysis.pairwise import SURROGATES, pairwise_maps
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
@@ -95,7 +95,8 @@ def attend(
     def all_maps(prepared: Prepared) -> list[Map]:
         maps = of_model(prepared, some, few)
         assert maps[0].lags_s is not None
-        return maps + pairwise_maps(prepared, len(maps[0].lags_s), prepared.builder.shape.current)
+        own = 0 if surrogates else SURROGATES  # one null is enough
+        return maps + pairwise_maps(prepared, len(maps[0].lags_s), prepared.builder.shape.current, own)
 
     if surrogates:
         maps = nulls.rate_matched(all_maps, prepared, surrogates=surrogates, seed=prepared.config.seed)

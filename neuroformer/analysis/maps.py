@@ -38,6 +38,8 @@ class Map:
         Where columns are places of a frame: the first axis of lags is time, columns are row-major.
     null_mean, null_std : (R, C), optional
         Mean and spread of :meth:`pairs` under the null hypothesis; see :mod:`neuroformer.analysis.nulls`.
+    p_values : (R, C), optional
+        Two-sided P values under the null hypothesis, where its tails are known; else those of a Gaussian.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Map:
     grid: tuple[int, int] | None = None
     null_mean: np.ndarray | None = None
     null_std: np.ndarray | None = None
+    p_values: np.ndarray | None = None
 
     def __post_init__(self):
         shape = (len(self.rows), len(self.columns)) + (() if self.lags_s is None else (len(self.lags_s),))
@@ -83,7 +86,9 @@ class Map:
             return (self.pairs() - self.null_mean) / self.null_std
 
     def p(self) -> np.ndarray:
-        """(R, C) two-sided, of a Gaussian null; NaN on the diagonal of a square map."""
+        """(R, C) two-sided P values; NaN on the diagonal of a square map."""
+        if self.p_values is not None:
+            return self.p_values
         p = 2 * stats.norm.sf(np.abs(self.z()))
         if self.square:
             np.fill_diagonal(p, np.nan)
@@ -99,8 +104,11 @@ class Map:
         return out
 
     def with_null(self, mean: np.ndarray, std: np.ndarray) -> Map:
+        """The same map beside another null, of Gaussian tails."""
         shape = self.values.shape[:2]
-        return dataclasses.replace(self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape))
+        return dataclasses.replace(
+            self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape), p_values=None
+        )
 
     def __repr__(self) -> str:
         lags = "" if self.lags_s is None else f" at {len(self.lags_s)} lags"
@@ -108,7 +116,11 @@ class Map:
         spread = f"{known.min():.3g} to {known.max():.3g}" if known.size else "nothing seen"
         text = f"Map '{self.name}': {len(self.rows)} x {len(self.columns)}{lags}, {spread} ({self.unit})"
         if self.null_std is not None:
-            text += f"; {int(self.discoveries().sum())} pairs pass at a false-discovery rate of 5 %"
+            p = self.p()
+            if np.nanmin(p, initial=1.0) < 1:
+                text += f"; {int(self.discoveries().sum())} pairs pass at a false-discovery rate of 5 %"
+            else:
+                text += "; its tails are too heavy to tell single pairs from chance"
         return text
 
     def _repr_html_(self) -> str:
@@ -153,7 +165,7 @@ def save_maps(path: Path, maps: Sequence[Map]) -> None:
     arrays, heads = {}, []
     for i, m in enumerate(maps):
         heads.append({"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid})
-        for key in ("values", "count", "lags_s", "null_mean", "null_std"):
+        for key in ("values", "count", "lags_s", "null_mean", "null_std", "p_values"):
             value = getattr(m, key)
             if value is not None:
                 arrays[f"{i}_{key}"] = np.asarray(value, np.float64 if key == "lags_s" else np.float32)

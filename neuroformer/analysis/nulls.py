@@ -16,29 +16,93 @@ from neuroformer.analysis.maps import Map
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import SpikeIndex, Windows
 
-MIN_COLUMNS = 200  # the spread of a shorter row is too uncertain to name one pair in thousands
+CENTRAL = (0.5, 0.75, 0.9)  # quantiles that tell the tails: the few coupled pairs lie beyond
+LIGHTEST = 30.0  # degrees of freedom; few pairs cannot show that tails are lighter
+HEAVIEST = 2.5  # with heavier tails nothing can be said of single pairs
 
 
 def shuffled_identities(found: Map) -> Map:
-    """The null in which it does not matter which unit a column is.
+    """The null in which it does not matter which unit a column is, but for how strong it acts on all.
 
-    Shuffling the identities of the units that act gives a pair the value of another pair of its row, so the null
-    is the row's own distribution: its median, and 1.4826 times its median absolute deviation, which the few
-    coupled pairs do not move (the empirical null of Efron, JASA 2004). A square map's diagonal is left out; rows
-    of fewer than 200 columns share one spread.
+    Shuffling the identities of the units that act gives a pair the value of another pair, so the null is the map's own
+    distribution: each pair about the median of its row and of its column (a unit that acts alike on all couples to none
+    of them), in a spread that is the product of both (median absolute deviations). Its tails are those of Student's t
+    whose central nine tenths spread as the map's do: the few coupled pairs do not move it (the empirical null of Efron,
+    JASA 2004). Where these are heavier than t with 2.5 degrees of freedom, no pair is told from chance. A square map's
+    diagonal is left out.
     """
+    if found.p_values is not None:
+        return found
     pairs = found.pairs().astype(np.float64).copy()
     if found.square:
         np.fill_diagonal(pairs, np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the row of a silent unit
-        center = np.nanmedian(pairs, 1, keepdims=True)
+        center = np.nanmedian(pairs) + np.zeros_like(pairs)
+        for _ in range(3):
+            center = center + np.nanmedian(pairs - center, 1, keepdims=True)
+            center = center + np.nanmedian(pairs - center, 0, keepdims=True)
         away = np.abs(pairs - center)
-        if pairs.shape[1] < MIN_COLUMNS:
-            spread = np.full_like(center, np.nanmedian(away))
-        else:
-            spread = np.nanmedian(away, 1, keepdims=True)
-    return found.with_null(center, np.maximum(1.4826 * spread, 1e-12))
+        usual = np.nanmedian(away)
+        spread = _shrunk(away, 1, usual) * _shrunk(away, 0, usual) / max(usual, 1e-300)
+        x = away[np.isfinite(away)] / np.broadcast_to(spread, away.shape)[np.isfinite(away)]
+    if len(x) == 0:
+        return found.with_null(np.nan_to_num(center), np.full_like(center, np.nan))
+    degrees, scale = _student(x)
+    spread = np.maximum(spread * scale, 1e-12)
+    p = 2 * stats.t.sf(away / spread, degrees) if degrees >= HEAVIEST else np.where(np.isfinite(away), 1.0, np.nan)
+    return dataclasses.replace(found.with_null(center, spread), p_values=p)
+
+
+def _shrunk(away: np.ndarray, axis: int, usual: float) -> np.ndarray:
+    """Median distance along an axis; that of few pairs is uncertain, and half of it is the whole map's."""
+    known = np.isfinite(away).sum(axis, keepdims=True)
+    own = np.maximum(np.nanmedian(away, axis, keepdims=True), 1e-3 * usual)
+    share = known / (known + 20)
+    return np.where(known > 0, own**share * usual ** (1 - share), np.nan)
+
+
+def _student(x: np.ndarray) -> tuple[float, float]:
+    """Degrees of freedom and scale of the Student's t whose absolute value has the central quantiles of ``x``."""
+    have = np.quantile(x, CENTRAL)
+    grid = np.geomspace(1.0, LIGHTEST, 60)
+    want = np.stack([stats.t.ppf((1 + q) / 2, grid) for q in CENTRAL])
+    beyond = lambda k: np.interp(-have[k] / max(have[0], 1e-300), -want[k] / want[0], 1 / grid)
+    degrees = 2 / float(beyond(1) + beyond(2))  # from both quantiles beyond the median alike
+    return degrees, float(have[0] / stats.t.ppf((1 + CENTRAL[0]) / 2, degrees))
+
+
+def against_surrogates(found: Map, null: Sequence[np.ndarray]) -> Map:
+    """P values from what a map's pairs (R, C) are in surrogate recordings; unchanged where there are none.
+
+    Each pair is seen against its own mean over surrogates, in a spread that a row and a column share as factors. Where the
+    recorded map spreads more widely than the surrogates do, as bursts make it, its spread counts. P is the share of all
+    pairs of all surrogates that lie as far out, with two standard errors added, as there are few of them: no shape of the
+    tails is assumed.
+    """
+    if len(null) < 2:
+        return found
+    null_KRC = np.stack(null).astype(np.float64)
+    apart = ~np.eye(*null_KRC.shape[1:], dtype=bool) if found.square else np.ones(null_KRC.shape[1:], bool)
+    mean = null_KRC.mean(0)
+    variance = np.where(apart, null_KRC.var(0, ddof=1), np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a unit that never fires
+        row, column = np.nanmean(variance, 1, keepdims=True), np.nanmean(variance, 0, keepdims=True)
+    spread = np.sqrt(np.maximum(row * column / np.nanmean(variance), 1e-24))
+    away_KRC = np.abs(null_KRC - mean) / spread * np.sqrt(len(null) / (len(null) - 1))
+    away = np.abs(found.pairs() - mean) / spread / np.sqrt(1 + 1 / len(null))
+    middle = lambda x, axis: np.nanmedian(np.where(apart, x, np.nan), axis, keepdims=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        usual = middle(np.median(away_KRC, 0), None)
+        wider = np.sqrt(np.maximum(middle(away, 1) / usual, 1) * np.maximum(middle(away, 0) / usual, 1))
+    spread, away = spread * wider, away / wider
+    pool = np.sort(away_KRC[:, apart], axis=None)
+    beyond = len(pool) - np.searchsorted(pool, away)
+    p = np.minimum((1 + beyond + 2 * np.sqrt(1 + beyond)) / (1 + len(pool)), 1.0)
+    p = np.where(apart & np.isfinite(away), p, np.nan)
+    return dataclasses.replace(found.with_null(mean, spread), p_values=p)
 
 
 def rate_matched(
@@ -103,7 +167,7 @@ def average(maps: Sequence[Map]) -> Map:
     values = np.stack([m.values for m in maps])
     known = np.isfinite(values).sum(0)
     mean = np.where(known > 0, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
-    with_mean = dataclasses.replace(first, values=mean, null_mean=None, null_std=None)
+    with_mean = dataclasses.replace(first, values=mean, null_mean=None, null_std=None, p_values=None)
     if len(maps) < 2:
         return with_mean
     spread = np.stack([m.pairs() for m in maps]).std(0, ddof=1) / np.sqrt(len(maps))

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from neuroformer.analysis import pairwise
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.maps import Map
-from neuroformer.analysis.nulls import average, shifted, shuffled_identities, split_half
+from neuroformer.analysis.nulls import against_surrogates, average, shifted, shuffled_identities, split_half
 from neuroformer.analysis.pairwise import Pairs
 from neuroformer.data.windows import SpikeIndex, Windows
 
@@ -64,7 +65,8 @@ def test_every_pairwise_baseline_finds_the_drive_and_its_delay():
         assert best[2] > 3 * others.max(), m.name
 
 
-def test_transfer_entropy_is_that_of_the_definition():
+def test_transfer_entropy_is_that_of_the_definition(monkeypatch):
+    monkeypatch.setattr(pairwise, "LEAST_SLOW_S", 10.0)  # one stretch: rates are constant
     rng = np.random.default_rng(1)
     index = index_of(rng, bins=2000)
     pairs = Pairs(index, np.array([[0, 0, 1000]]), 2, NAMES[:3])
@@ -114,3 +116,48 @@ def test_reliability_is_high_for_signal_and_low_for_noise():
 def test_the_average_of_seeds_knows_its_spread():
     m = average([noise(s, 20, coupled=2) for s in range(5)])
     assert m.z()[0, 1] > 5 and abs(np.median(m.z())) < 1
+
+
+def index_at(rates_NU, seed):
+    """Independent units of rates (spikes a bin), one segment."""
+    tick, unit = np.nonzero(np.random.default_rng(seed).random(rates_NU.shape) < rates_NU)
+    return SpikeIndex.from_ticks(np.zeros_like(tick), tick, unit, np.zeros(1), np.array([len(rates_NU)]), 8, 0.01)
+
+
+def with_p(index, surrogates=60):
+    pairs = Pairs(index, np.array([[0, 0, index.total_ticks]]), 5, NAMES[: index.num_units])
+    rng = np.random.default_rng(0)
+    null = [[m.pairs() for m in pairs.surrogate(rng).all(4)] for _ in range(surrogates)]
+    return [against_surrogates(m, [one[k] for one in null]) for k, m in enumerate(pairs.all(4))]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_no_pair_passes_where_units_share_nothing_or_only_something_slow(shared):
+    rng = np.random.default_rng(0)
+    slow = np.repeat(np.exp(0.8 * np.cumsum(rng.standard_normal(60)) / 3), 250)  # changes every 2.5 s
+    rates = np.minimum(np.outer(slow if shared else np.ones(15_000), rng.uniform(0.02, 0.06, 8)), 0.4)
+    for m in with_p(index_at(rates, 1)):
+        share = np.nanmean(m.p()[~np.eye(8, dtype=bool)] < 0.05)
+        assert not m.discoveries().any() and share < 0.13, m.name
+
+
+def test_a_drive_passes_also_beside_something_slow():
+    rng = np.random.default_rng(3)
+    slow = np.repeat(np.exp(0.8 * rng.standard_normal(60)), 250)
+    rates = np.minimum(np.outer(slow, np.full(8, 0.03)), 0.4)
+    index = index_at(rates, 1)
+    mine = index.unit == 0
+    driven = index.keys[mine][rng.random(mine.sum()) < 0.4] + 2
+    tick, unit = np.r_[index.keys, driven % 15_000], np.r_[index.unit, np.ones(len(driven), int)]
+    index = SpikeIndex.from_ticks(np.zeros_like(tick), tick, unit, np.zeros(1), np.array([15_000]), 8, 0.01)
+    for m in with_p(index):
+        found = {(int(r), int(c)) for r, c in np.argwhere(m.discoveries())}
+        assert found == ({(1, 0), (0, 1)} if m.name.startswith("Pearson") else {(1, 0)}), m.name
+
+
+def test_surrogates_keep_the_counts_of_every_stretch_and_no_two_spikes_in_one_bin():
+    index = index_at(np.full((3000, 8), 0.3), 0)
+    pairs = Pairs(index, np.array([[0, 0, 3000]]), 5, NAMES[:8])
+    other = pairs.surrogate(np.random.default_rng(0))
+    np.testing.assert_array_equal(pairs.counts_DU, other.per_stretch(other.fired))
+    assert (pairs.fired != other.fired).nnz > 1000

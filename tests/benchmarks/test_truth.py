@@ -30,8 +30,8 @@ def test_a_hundred_inputs_find_their_neurons(tmp_path):
 
 def test_chance_is_counted_and_kept(tmp_path):
     first = nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6)
-    assert len(list(tmp_path.glob("*.json"))) == 2
+    assert len(list(tmp_path.glob("*.json"))) == 4
     assert nulls.run(2, tmp_path, num_units=8, seconds=120.0, steps=6) == first  # read, not trained again
-    found = first["maps"]["knock-out"]
+    found = first["maps"]["shared drift"]["knock-out"]
     assert 0 <= found["share"] <= 0.3 and 0 <= found["any"] <= 2
     assert f"{found['any']} of 2" in nulls.table(first)
