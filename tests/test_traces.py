@@ -144,7 +144,9 @@ def test_the_interval_is_over_held_out_time_and_a_short_one_has_none():
     model, prepared = model_of(recording(samples=1200), "gaussian")
     scores = score(model, prepared, "test")
     windows = np.concatenate(scores.windows)
-    assert (windows[:, NULL] - windows[:, NLL]).sum() / windows[:, NUMBER].sum() / np.log(2) == pytest.approx(scores.bits())
+    assert (windows[:, NULL] - windows[:, NLL]).sum() / windows[:, NUMBER].sum() / np.log(2) == pytest.approx(
+        scores.bits()
+    )
     low, high = scores.interval()
     assert low < scores.bits() < high
     scores.windows = [windows[:12]]

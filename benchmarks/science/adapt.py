@@ -127,8 +127,7 @@ def _seed(config: Config, seed: int, steps: int, tries, folder: Path) -> dict[st
     both, _ = train_several(recs, config, folder / "both", progress=False, resume=True)
     names = [p.rec.name for p in both]
     pretrained = [
-        score(load_best(folder / "both", recording=n), p, "test").bits()
-        for n, p in zip(names, both, strict=True)
+        score(load_best(folder / "both", recording=n), p, "test").bits() for n, p in zip(names, both, strict=True)
     ]
     out: dict[str, Any] = {"pretrained": sum(pretrained) / 2}
     third = RecordingConfig("synthetic:shared", options={**config.recordings[0].options, "seed": 2}, share=SHARE)

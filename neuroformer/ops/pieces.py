@@ -58,7 +58,9 @@ class CrossEntropyInPieces(torch.autograd.Function):
     def backward(ctx: Any, dloss: Tensor):
         factor = dloss[:1]
         if not bool((dloss == factor).all()):
-            raise RuntimeError("this cross-entropy forms its gradients early, so that all its rows must be weighed alike")
+            raise RuntimeError(
+                "this cross-entropy forms its gradients early, so that all its rows must be weighed alike"
+            )
         dh, dweight, dbias, dbase, dfirst = (
             None if not needed else (g * factor.squeeze(0) if len(factor) else g).to(dtype)
             for g, dtype, needed in zip(ctx.saved_tensors, ctx.dtypes, _five(ctx.needs_input_grad), strict=True)

@@ -165,7 +165,9 @@ def test_a_finetuned_backbone_is_part_of_the_bundle(saved, tmp_path):
     prepared, _ = train(rec, config(saved["dinov2"], finetune=True), tmp_path, progress=False)
     weights = load_file(tmp_path / "weights" / "likelihood.safetensors")
     before = load_backbone(prepared.config.model.frame_encoder).network.state_dict()
-    ours = {k.removeprefix("streams.frames.encoder.backbone.network."): v for k, v in weights.items() if "backbone" in k}
+    ours = {
+        k.removeprefix("streams.frames.encoder.backbone.network."): v for k, v in weights.items() if "backbone" in k
+    }
     assert ours.keys() == before.keys()
     moved = max(float((ours[k] - before[k]).abs().max()) for k in before)
     assert 0 < moved < 0.01
