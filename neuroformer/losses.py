@@ -63,7 +63,8 @@ def loss_terms(
     """
     totals = denominators(model, batch) if totals is None else totals
     number = totals[OBSERVED].clamp_min(1)
-    terms = {name: nats / number for name, nats in model.observation.losses(batch, output.observed).items()}
+    found = model.observation.losses(batch, output.observed)  # pyright: ignore[reportArgumentType]
+    terms = {name: nats / number for name, nats in found.items()}
     for name, predicted in output.targets.items():
         head = model.targets[name]
         assert isinstance(head, TargetHead)

@@ -99,7 +99,8 @@ class Pairs:
         stretch = np.repeat(np.arange(len(start)), sizes)
         bins = np.repeat(start - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes) + np.arange(sizes.sum())
         join = sparse.csr_matrix((np.ones(len(bins)), (stretch, bins)), (len(start), self.rows))
-        return np.asarray((join @ fired).todense())
+        found = join @ fired
+        return np.asarray(found.todense())  # pyright: ignore[reportAttributeAccessIssue]
 
     def slow(self, later_DU: np.ndarray) -> np.ndarray:
         """(U, U, L + 1) as :meth:`lagged` at lags of 0 and more, if every spike fell anywhere in its stretch."""

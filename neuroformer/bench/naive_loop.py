@@ -23,6 +23,7 @@ from neuroformer.model.attention import Block
 from neuroformer.model.frames import FrameEncoder, FrameStream
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import BinTable, SpikeObservation
+from neuroformer.model.streams import PastSpikes
 from neuroformer.ops import Ragged
 
 CURRENT, PAST = 100, 700
@@ -98,7 +99,9 @@ def _forward(model: Neuroformer, batch: Batch, new: list[tuple[int, int]]) -> tu
     first, log_rate_WBU = model.first + missing, 0.0
     contexts: dict[str, tuple[Tensor, int]] = {}
     past = F.pad(model.embedding(batch.past_tick_P, batch.past_unit_P), (0, 0, 0, PAST - 1 - batch.past.total))
-    contexts["past"] = torch.cat([model.streams["past"].null + missing, past]), batch.past.total + 1
+    stream = model.streams["past"]
+    assert isinstance(stream, PastSpikes)
+    contexts["past"] = torch.cat([stream.null + missing, past]), batch.past.total + 1
     if batch.clips is not None:
         stream = model.streams["frames"]
         assert isinstance(stream, FrameStream)

@@ -7,6 +7,7 @@ import glob
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from neuroformer.config import Config, ConfigError, RecordingConfig
 from neuroformer.recording import Recording, RecordingError, open_recording
@@ -50,7 +51,7 @@ def open_one(one: RecordingConfig) -> Recording:
         )
     rec = open_recording(one.path, **one.options)
     for source in one.sources:
-        fields = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+        fields: dict[str, Any] = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
         sync = dataclasses.asdict(source.sync) if source.sync.ours else None
         rec = add_source(rec, **fields | {"sync": sync})
     rec = choose_units(rec, one.units.where, one.units.limit)

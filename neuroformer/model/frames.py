@@ -57,6 +57,7 @@ class FrameEncoder(nn.Module):
         self.backbone, self.pace = None, PACE
         self.point = nn.Identity()
         if c.kind == "backbone":
+            assert scale.backbone is not None
             self._set_up_backbone(config, scale.backbone, size)
         else:
             _check(c, size, kernel)
@@ -219,6 +220,7 @@ class FrameStream(nn.Module):
 
     def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
         clips = batch.clips
+        assert clips is not None
         local_GthwD = self.encoder.local(clips.images_GFHW, clips.num_missing_G)
         x_SD, layout = self.encoder(local_GthwD, clips.num_missing_G, clips.host_missing_G)
         age_W = clips.age_W / self.period

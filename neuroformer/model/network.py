@@ -155,6 +155,6 @@ class Neuroformer(nn.Module):
 
     def fuse(self, x_TD: Tensor, layout: Ragged, encoded: dict[str, Encoded]) -> Tensor:
         for block in self.blocks:
-            stream = encoded.get(block.attend)
+            stream = encoded.get(str(block.attend))
             x_TD = block(x_TD, layout, stream.context if stream else None)
         return self.norm(x_TD)

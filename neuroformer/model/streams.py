@@ -117,10 +117,9 @@ class BehaviorGroup(nn.Module):
     def __init__(self, config: Config, group: str, num_units: int, num_bins: int, scales: dict[str, VariableScale]):
         super().__init__()
         m, variables = config.model, [v for v in config.inputs if v.group == group]
-        self.variables = nn.ModuleDict(
-            {v.name: InputEmbedding(v, scales[v.name], m.width, config.window.current) for v in variables}
-        )
-        self.linear = nn.ModuleDict({name: UnitRows(num_units, x.size) for name, x in self.variables.items()})
+        embeds = {v.name: InputEmbedding(v, scales[v.name], m.width, config.window.current) for v in variables}
+        self.variables = nn.ModuleDict(embeds)
+        self.linear = nn.ModuleDict({name: UnitRows(num_units, x.size) for name, x in embeds.items()})
         self.null = nn.Parameter(torch.zeros(m.width))
         self.dropout = Dropout(m.dropout)
         self.num_bins = num_bins

@@ -127,6 +127,7 @@ class TargetHead(nn.Module):
     def counted(self, batch: Batch) -> Tensor:
         """(V, U, K) root counts around every moment."""
         around = batch.around
+        assert around is not None
         return self.counts(around.layout, around.tick_S, around.unit_S, self.ends)
 
     def pool(self, h_TD: Tensor, layout: Ragged, tick_S: Tensor) -> tuple[Tensor, Tensor]:
