@@ -52,8 +52,8 @@ def open_one(one: RecordingConfig) -> Recording:
     rec = open_recording(one.path, **one.options)
     for source in one.sources:
         fields: dict[str, Any] = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
-        sync = dataclasses.asdict(source.sync) if source.sync.ours else None
-        rec = add_source(rec, **fields | {"sync": sync})
+        fields["sync"] = dataclasses.asdict(source.sync) if source.sync.ours else None
+        rec = add_source(rec, **fields)
     rec = choose_units(rec, one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec
 
