@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import glob
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from neuroformer.config import Config, ConfigError, RecordingConfig
 from neuroformer.recording import Recording, RecordingError, open_recording
@@ -51,9 +49,18 @@ def open_one(one: RecordingConfig) -> Recording:
         )
     rec = open_recording(one.path, **one.options)
     for source in one.sources:
-        fields: dict[str, Any] = {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
-        fields["sync"] = dataclasses.asdict(source.sync) if source.sync.ours else None
-        rec = add_source(rec, **fields)
+        sync = {"ours": source.sync.ours, "theirs": source.sync.theirs} if source.sync.ours else None
+        rec = add_source(
+            rec,
+            source.path,
+            times=source.times,
+            rate_hz=source.rate_hz,
+            columns=source.columns,
+            name=source.name,
+            offset=source.offset,
+            scale=source.scale,
+            sync=sync,
+        )
     rec = choose_units(rec, one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec
 

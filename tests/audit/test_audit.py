@@ -285,8 +285,9 @@ def test_the_command(folder, capsys):
 
 def test_several_recordings_get_a_figure_each(folder):
     tree = yaml.safe_load((folder / "small.yaml").read_text())
-    path = str(folder / "small.npz")
-    tree |= {"recordings": [{"path": path, "name": "day:1"}, {"path": path, "name": "b"}]}
+    write_npz(small_recording(1, num_trials=12), folder / "other.npz")
+    paths = [str(folder / "small.npz"), str(folder / "other.npz")]
+    tree |= {"recordings": [{"path": path, "name": name} for path, name in zip(paths, ("day:1", "b"), strict=True)]}
     tree.pop("recording", None)
     (folder / "two.yaml").write_text(yaml.safe_dump(tree))
     assert main(["audit", str(folder / "two.yaml"), "--figure", str(folder / "a.png")]) == 0
