@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.analysis.fields import frame_stream
 from neuroformer.analysis.maps import Map
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
@@ -185,7 +184,7 @@ def _columns(model: Neuroformer, unit_ids: list[str]) -> dict[str, _Columns]:
     for group in model.config.input_groups:
         out[group] = _Columns([v.name for v in model.config.inputs if v.group == group])
     if "frames" in model.streams:
-        frames = frame_stream(model)
+        frames = model.frames
         (steps, rows, columns), stride, kernel = frames.encoder.grid, frames.encoder.stride[0], frames.encoder.kernel[0]
         center = np.arange(steps) * stride + (kernel - 1) / 2
         count = (steps - 1) * stride + kernel
@@ -238,7 +237,7 @@ def _input_labels(model: Neuroformer, group: str, batch: Batch) -> Tensor:
 
 def _frame_labels(model: Neuroformer, num_missing_G: Tensor) -> Tensor:
     """Time and place of each remaining token of every clip, after one null token per clip."""
-    encoder = frame_stream(model).encoder
+    encoder = model.frames.encoder
     steps, rows, columns = encoder.grid
     size = steps * rows * columns
     last = torch.arange(steps, device=num_missing_G.device) * encoder.stride[0] + encoder.kernel[0]
@@ -352,7 +351,7 @@ def frame_attention(
         (s); ``attention`` (windows, rows, columns): share of its tokens' attention, over blocks and heads;
         ``extent``: top, left, bottom and right of the grid in pixels.
     """
-    encoder = frame_stream(model).encoder
+    encoder = model.frames.encoder
     steps, rows, columns = encoder.grid
     blocks = [b for b in model.blocks if isinstance(b, Block) and b.attend == "frames"]
     found: dict[str, list[np.ndarray]] = {"images": [], "attention": []}

@@ -17,15 +17,7 @@ from neuroformer.analysis.maps import Map
 from neuroformer.data.batch import Batch, Clips
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.model.frames import FrameStream
 from neuroformer.model.network import Neuroformer
-
-
-def frame_stream(model: Neuroformer) -> FrameStream:
-    """What a model sees frames with."""
-    stream = model.streams["frames"]
-    assert isinstance(stream, FrameStream)
-    return stream
 
 
 def frame_sensitivity(model: Neuroformer, prepared: Prepared, windows: Windows, *, batch_size: int = 64) -> Map:
@@ -68,7 +60,7 @@ def _of_pixels(
     times_input: bool,
 ) -> Map:
     """Root mean square over clips of gradients along a path from gray to the clip, times the clip if asked for."""
-    frames = frame_stream(model)
+    frames = model.frames
     gray = frames.encoder.mean
     count, sums = 0, None
     for batch in prepared.batches(windows, batch_size, model.device):
@@ -118,7 +110,7 @@ def occlusion(
     (i, place) is the mean, over such occasions, of the log-odds that unit i fires in the window's first bin with
     the place shown minus without it: the causal map of the frames.
     """
-    gray = float(frame_stream(model).encoder.mean)
+    gray = float(model.frames.encoder.mean)
     height, width = frame_size(prepared)
     rows, columns = height // patch, width // patch
     device = model.device

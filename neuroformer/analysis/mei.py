@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.analysis.fields import frame_stream
 from neuroformer.analysis.influence import log_rates, without
 from neuroformer.data.batch import Batch, Clips
 from neuroformer.data.prepared import Prepared
@@ -91,7 +90,7 @@ class _Climb:
     def __init__(self, model: Neuroformer, prepared: Prepared, windows: Windows, contrast: float, smooth: float, rng):
         assert prepared.rec.frames is not None
         self.model, self.prepared, self.windows, self.rng = model, prepared, windows, rng
-        encoder = frame_stream(model).encoder
+        encoder = model.frames.encoder
         self.mean, self.std = float(encoder.mean), float(encoder.std)
         images = prepared.rec.frames.images
         clip = prepared.builder(windows[:1]).clips

@@ -20,7 +20,7 @@ from neuroformer.data.tokens import Tokens
 from neuroformer.data.windows import Windows
 from neuroformer.generation.sampling import DT, ID, draw, uniforms
 from neuroformer.model.attention import Block
-from neuroformer.model.frames import FrameEncoder, FrameStream
+from neuroformer.model.frames import FrameEncoder
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import BinTable, SpikeObservation
 from neuroformer.model.streams import PastSpikes
@@ -103,8 +103,7 @@ def _forward(model: Neuroformer, batch: Batch, new: list[tuple[int, int]]) -> tu
     assert isinstance(stream, PastSpikes)
     contexts["past"] = torch.cat([stream.null + missing, past]), batch.past.total + 1
     if batch.clips is not None:
-        stream = model.streams["frames"]
-        assert isinstance(stream, FrameStream)
+        stream = model.frames
         age = batch.clips.age_W / stream.period
         first = first + stream.age(torch.stack([age, age.square()], 1).to(first.dtype))
         local = stream.encoder.local(batch.clips.images_GFHW, batch.clips.num_missing_G)

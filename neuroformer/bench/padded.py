@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from neuroformer.analysis.fields import frame_stream
 from neuroformer.data.batch import Batch
 from neuroformer.model.attention import Block
 from neuroformer.model.network import Neuroformer
@@ -41,7 +40,7 @@ def padded_loss(model: Neuroformer, batch: Batch, dropout: float) -> Tensor:
     x_WSD = torch.cat([(past_stream.null + missing)[:, None], drop(_embed(model, *past))], 1)
     contexts["past"] = (x_WSD, _seen(batch.past, PAST))
     if batch.clips is not None and "frames" in model.streams:
-        frames = frame_stream(model)
+        frames = model.frames
         age = batch.clips.age_W / frames.period
         first_WD = first_WD + frames.age(torch.stack([age, age.square()], 1).to(first_WD.dtype))
         x_WSD, local = _frames(model, batch, drop)
@@ -75,7 +74,7 @@ def _embed(model: Neuroformer, tick: Tensor, unit: Tensor) -> Tensor:
 
 def _frames(model: Neuroformer, batch: Batch, drop) -> tuple[Tensor, Tensor]:
     """(W, 1 + places, D): every window's own clip, encoded; and (W, t, h, w, D), its local features."""
-    encoder, clips = frame_stream(model).encoder, batch.clips
+    encoder, clips = model.frames.encoder, batch.clips
     assert clips is not None
     local = encoder.local(clips.images_GFHW[clips.index_W], clips.num_missing_G[clips.index_W])
     time, row, column = encoder.position

@@ -81,7 +81,7 @@ class Cohort(nn.Module):
 
     def _differing(self, model: Neuroformer, names: Iterable[str]) -> Iterable[str]:
         """What is a recording's own because its frames or its classes are not those of the first that has any."""
-        first = next((m for m in self.members if isinstance(m, Neuroformer) and frame_stream(m)), model)
+        first = next((m for m in self.members if isinstance(m, Neuroformer) and "frames" in m.streams), model)
         where = {axis for axis in range(3) if not _same_axis(first, model, axis)}
         for name in names:
             parts = name.split(".")
@@ -111,8 +111,8 @@ class Cohort(nn.Module):
 
     def _refuse_time_filter(self) -> None:
         """One filter over several frames cannot serve frames that come at different rates."""
-        every = zip(self.names, (frame_stream(self[i]) for i in range(len(self))), strict=True)
-        having = [(name, frames) for name, frames in every if frames]
+        every = zip(self.names, (self[i] for i in range(len(self))), strict=True)
+        having = [(name, model.frames) for name, model in every if "frames" in model.streams]
         for name, frames in having[1:]:
             (first, other), at_once = having[0], frames.encoder.kernel[0]
             if at_once > 1 and not same_period(other.period, frames.period):
@@ -131,12 +131,6 @@ def own_name(name: str, place: int) -> str:
 def own_names(model: Neuroformer) -> set[str]:
     """The parameters that belong to a recording's units."""
     return {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, UnitRows)}
-
-
-def frame_stream(model: Neuroformer) -> FrameStream | None:
-    """The frames of a model that sees any."""
-    found = model.streams["frames"] if "frames" in model.streams else None  # noqa: SIM401
-    return found if isinstance(found, FrameStream) else None
 
 
 def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[str, str]:
@@ -183,5 +177,6 @@ def same_axis(frames: FrameStream, grid: Sequence[float], period: float, axis: i
 
 
 def _same_axis(a: Neuroformer, b: Neuroformer, axis: int) -> bool:
-    ours, theirs = frame_stream(a), frame_stream(b)
-    return not ours or not theirs or same_axis(ours, theirs.encoder.grid, theirs.period, axis)
+    if "frames" not in a.streams or "frames" not in b.streams:
+        return True
+    return same_axis(a.frames, b.frames.encoder.grid, b.frames.period, axis)

@@ -15,7 +15,6 @@ from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.memory import free_memory
-from neuroformer.model.frames import FrameStream
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.recording import Recording
@@ -109,8 +108,8 @@ def batch_size_for(model: Neuroformer, num_sequences: int) -> int:
     A sequence keeps keys and values of its past, frames, inputs and own tokens for every block that reads them, and the
     activations of one clip while it is encoded.
     """
-    width, streams, observation = model.config.model.width, model.streams, model.observation
-    frames = sum(int(np.prod(s.encoder.grid)) for s in streams.values() if isinstance(s, FrameStream))
+    width, observation = model.config.model.width, model.observation
+    frames = int(np.prod(model.frames.encoder.grid)) if "frames" in model.streams else 0
     spikes = isinstance(observation, SpikeObservation)
     rate = float(observation.unit_rate.sum()) * model.num_bins if spikes else 0.0  # spikes a window
     sizes = {"past": rate * model.past_bins / model.num_bins, "frames": frames, "current": rate}

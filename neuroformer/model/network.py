@@ -135,6 +135,13 @@ class Neuroformer(nn.Module):
     def device(self) -> torch.device:
         return self.first.device
 
+    @property
+    def frames(self) -> FrameStream:
+        """What a model sees frames with; ``"frames" in model.streams`` says whether it does."""
+        stream = self.streams["frames"]
+        assert isinstance(stream, FrameStream)
+        return stream
+
     def encode(self, batch: Batch) -> dict[str, Encoded]:
         """Everything that does not depend on the window's own spikes."""
         return {name: stream(batch, self.embedding) for name, stream in self.streams.items()}

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
-from neuroformer.bundle.cohort import POSITION, Cohort, frame_stream, own_names, same_axis, same_period, shared_names
+from neuroformer.bundle.cohort import POSITION, Cohort, own_names, same_axis, same_period, shared_names
 from neuroformer.config import (
     Config,
     ConfigError,
@@ -118,10 +118,9 @@ class Start:
             assert isinstance(head, TargetHead)
             return (head.classes, head.words) == (entry.classes, entry.words)
         scale = next((n.frames for n in known if n.frames is not None), None)
-        frames = frame_stream(model)
-        if scale is None or not frames or not name.startswith("streams.frames.encoder."):
+        if scale is None or not name.startswith("streams.frames.encoder."):
             return True
-        encoder = frames.encoder
+        frames, encoder = model.frames, model.frames.encoder
         filters = name.startswith("streams.frames.encoder.filter")
         if filters and encoder.kernel[0] > 1 and not same_period(frames.period, scale.period):
             raise ConfigError(

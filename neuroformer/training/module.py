@@ -13,7 +13,7 @@ from neuroformer.config import TrainConfig
 from neuroformer.data.backbone import load_backbone
 from neuroformer.data.batch import Batch
 from neuroformer.losses import Gather, loss_terms, total_loss
-from neuroformer.model.frames import FrameEncoder, FrameStream
+from neuroformer.model.frames import FrameEncoder
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.units import UnitRows
 
@@ -58,10 +58,9 @@ class Losses(nn.Module):
 
 def load_pretrained(model: Neuroformer) -> None:
     """Load the initial weights of a backbone that is fine-tuned."""
-    for stream in model.streams.values():
-        if isinstance(stream, FrameStream) and stream.encoder.backbone is not None:
-            found = load_backbone(model.config.model.frame_encoder)
-            stream.encoder.backbone.load_state_dict(found.state_dict())
+    if "frames" in model.streams and model.frames.encoder.backbone is not None:
+        found = load_backbone(model.config.model.frame_encoder)
+        model.frames.encoder.backbone.load_state_dict(found.state_dict())
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:

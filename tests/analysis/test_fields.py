@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
-from neuroformer.analysis.fields import centers, frame_gradients, frame_sensitivity, frame_stream, occlusion
+from neuroformer.analysis.fields import centers, frame_gradients, frame_sensitivity, occlusion
 from neuroformer.analysis.influence import log_odds
 from neuroformer.analysis.maps import Map
 from neuroformer.analysis.mei import most_exciting, projection
@@ -40,7 +40,7 @@ def test_gradients_to_frames_are_slopes_of_log_odds(small):
     slope = (change.mean(1)[0] / 2e-3).detach().numpy()
     place = (slice(None), 3 * 8 + 4, 1)  # one frame back
     np.testing.assert_allclose(plain.values[place], abs(slope), rtol=1e-4)
-    away = float(images[0, -2, 3, 4] - frame_stream(model).encoder.mean)
+    away = float(images[0, -2, 3, 4] - model.frames.encoder.mean)
     np.testing.assert_allclose(times_frame.values[place], abs(slope * away), rtol=1e-4)
     integrated = frame_gradients(model, prepared, one, steps=3)
     assert integrated.grid == (8, 8) and integrated.name == "integrated gradients to frames"
@@ -53,7 +53,7 @@ def test_occlusion_is_the_change_without_a_place(small):
     batch = prepared.builder(windows[:5])
     images = batch.clips.images_GFHW.double()
     gray = images.clone()
-    gray[:, :, 2:4, 4:6] = float(frame_stream(model).encoder.mean)
+    gray[:, :, 2:4, 4:6] = float(model.frames.encoder.mean)
     change = (log_odds_with(model, batch, images) - log_odds_with(model, batch, gray))[:, 0].mean(0)
     np.testing.assert_allclose(found.values[:, 1 * 4 + 2], change.detach().numpy(), atol=1e-5)
 

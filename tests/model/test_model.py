@@ -49,7 +49,7 @@ def test_tokens_without_a_shown_frame_are_left_out():
     """Whether the host knows how many frames are missing, or asks for it."""
     net, prepared = small_model()
     batch = prepared.builder(prepared.windows("train")[:12])
-    clips, encoder = batch.clips, net.streams["frames"].encoder
+    clips, encoder = batch.clips, net.frames.encoder
     steps, rows, columns = encoder.grid
     missing = torch.tensor([0, 3, 1, 2])
     x = torch.arange(len(missing) * steps * rows * columns)[:, None]

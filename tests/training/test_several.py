@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import neuroformer
 from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
-from neuroformer.bundle.cohort import Cohort, frame_stream, own_names
+from neuroformer.bundle.cohort import Cohort, own_names
 from neuroformer.config import ConfigError, from_dict, member_config
 from neuroformer.data.prepared import prepare
 from neuroformer.data.recordings import lacking, open_recordings
@@ -105,8 +105,8 @@ def test_the_trunk_is_one_and_rows_are_apart():
     cohort = initial_cohort(prepare_recordings(recordings(), config()), config())
     a, b, c = (cohort[i] for i in range(3))
     assert a.first is b.first is c.first
-    ours, theirs = frame_stream(a), frame_stream(b)
-    assert ours.encoder.filter.weight is theirs.encoder.filter.weight and frame_stream(c) is None
+    ours, theirs = a.frames, b.frames
+    assert ours.encoder.filter.weight is theirs.encoder.filter.weight and "frames" not in c.streams
     assert ours.readout.feature[1].weight is theirs.readout.feature[1].weight
     assert a.observation.unit is not b.observation.unit and ours.encoder.mean is not theirs.encoder.mean
     # c attends to current, past, current: the last block of its three is the last of everybody's five
@@ -125,7 +125,7 @@ def test_other_frame_sizes_have_places_of_their_own():
     b = dataclasses.replace(b, frames=dataclasses.replace(b.frames, images=images))
     c = dataclasses.replace(config(), recordings=config().recordings[:2])
     cohort = initial_cohort(prepare_recordings([a, b], c), c)
-    x, y = (frame_stream(cohort[i]).encoder for i in range(2))
+    x, y = (cohort[i].frames.encoder for i in range(2))
     assert x.grid == (2, 3, 3) and y.grid == (2, 5, 3) and x.filter.weight is y.filter.weight
     assert [p is q for p, q in zip(x.position, y.position, strict=True)] == [True, False, True]
 
@@ -139,7 +139,7 @@ def test_frames_at_another_rate_share_a_filter_of_one_frame_only():
     encoder = dataclasses.replace(c.model.frame_encoder, kernel=(1, 4, 4))
     c = dataclasses.replace(c, model=dataclasses.replace(c.model, frame_encoder=encoder))
     cohort = initial_cohort(prepare_recordings([a, b], c), c)
-    x, y = (frame_stream(cohort[i]).encoder for i in range(2))
+    x, y = (cohort[i].frames.encoder for i in range(2))
     assert x.filter.weight is y.filter.weight and x.position[0] is not y.position[0]
 
 
