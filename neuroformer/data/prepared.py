@@ -55,12 +55,14 @@ class Prepared:
         """Windows that tile one part of the split."""
         return tile(self.split.blocks[part], self.builder.shape, **options)
 
-    def batches(self, windows: Windows, size: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
-        """Batches of ``size`` consecutive windows (0: twice the training batch), on a device; of fewer where units and bins
-        are many."""
+    def pieces(self, windows: Windows, size: int = 0) -> list[Windows]:
+        """``size`` consecutive windows each (0: twice the training batch); fewer where units and bins are many."""
         cells = self.builder.shape.current * self.rec.num_units
-        size = min(size or 2 * self.config.train.batch_size, max(1, MOST_CELLS // cells))
-        for piece in windows.pieces(size):
+        return windows.pieces(min(size or 2 * self.config.train.batch_size, max(1, MOST_CELLS // cells)))
+
+    def batches(self, windows: Windows, size: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
+        """A batch of each of the :meth:`pieces`, on a device."""
+        for piece in self.pieces(windows, size):
             yield self.builder(piece).to(device)
 
     def asking(self, generate: GenerateConfig, seed: int | None = None) -> Prepared:

@@ -169,13 +169,13 @@ class Trainer:
 
     def _planned_pieces(self) -> int:
         """In how many pieces a step's batch is computed; told where it is more than one."""
-        needed, free = step_memory(self.cohort, self.recordings, self.fabric)
-        most = max(1, min(len(p.windows("train")) for p in self.recordings) // self.fabric.world_size)
-        most = min(most, self.train.batch_size // self.fabric.world_size)
-        pieces = self.processes.agree(min(max(1, math.ceil(needed / max(free, 1.0))), max(1, most)))[0]
+        plan = step_memory(self.cohort, self.recordings, self.fabric)
+        smallest = min(len(p.windows("train")) for p in self.recordings)
+        most = min(smallest, self.train.batch_size) // self.fabric.world_size
+        pieces = self.processes.agree(max(1, min(plan.pieces, most)))[0]
         if pieces > 1 and self.fabric.is_global_zero:
             tqdm.write(
-                f"a step needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free for it: each batch is computed in "
+                f"a step needs about {plan.needed / 1e9:.1f} GB and {plan.free / 1e9:.1f} GB are free for it: each batch is computed in "
                 f"{pieces} pieces (train.accumulate={pieces})"
             )
         return pieces
@@ -327,9 +327,8 @@ class Trainer:
         most = VALID_STEPS * self.train.batch_size
         if len(windows) > most:  # spread over the recording, the same ones every time
             windows = windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
-        for i, batch in enumerate(prepared.batches(windows, device=self.fabric.device)):
-            if i % world != rank:
-                continue
+        for piece in prepared.pieces(windows)[rank::world]:
+            batch = prepared.builder(piece).to(self.fabric.device)
             with self.fabric.autocast():
                 scores.add(model, batch, model(batch))
         self.cohort.train()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from lightning.fabric import Fabric
@@ -12,26 +14,50 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.memory import free_memory, kept_bytes
 from neuroformer.training.module import Losses, Share
 
-PROBE = 8  # windows
+PROBE = 16  # windows
 BACKWARD = 2.0  # gradients of activations come on top of what was kept for them
 SHARE = 0.7  # of the free memory that a step may take: baselines, other processes and the system need some
 STATE = 3  # gradients and AdamW's two moments, in units of the parameters
 
 
-def step_memory(cohort: Cohort, recordings: Sequence[Prepared], fabric: Fabric) -> tuple[float, float]:
-    """Bytes that one process needs for its share of a whole batch, and those that it may take.
+class StepMemory(NamedTuple):
+    """Bytes of a step in one process: ``fixed`` whatever the batch, ``each`` window's, and what the process may take; and how
+    many windows its share of a batch has."""
 
-    Measured on a few windows of every recording, evenly spaced, of which the most expensive counts.
-    """
-    each = []
-    losses = Losses(cohort).train()
+    fixed: float
+    each: float
+    free: float
+    windows: int
+
+    @property
+    def needed(self) -> float:
+        return self.fixed + self.each * self.windows
+
+    @property
+    def pieces(self) -> int:
+        """Into as few pieces as fit; a window each where nothing fits."""
+        room = self.free - self.fixed
+        return self.windows if room <= self.each else math.ceil(self.each * self.windows / room)
+
+
+def step_memory(cohort: Cohort, recordings: Sequence[Prepared], fabric: Fabric) -> StepMemory:
+    """Measured on a few random windows of every recording, and on twice as many; the most expensive one counts."""
+    parameters = sum(p.numel() * p.element_size() for p in cohort.parameters())
+    free = max(0.0, SHARE * free_memory(fabric.device) - STATE * parameters)
+    found, losses = [], Losses(cohort).train()
     for place, prepared in enumerate(recordings):
         windows = prepared.windows("train")
-        some = windows[np.unique(np.linspace(0, len(windows) - 1, PROBE).round().astype(int))]
-        batch = prepared.builder(some).to(fabric.device)
-        with fabric.autocast():
-            kept = kept_bytes(lambda b=batch, k=place: losses(Share(b, recording=k))["loss"], cohort)
-        size = min(len(windows), prepared.config.train.batch_size) / fabric.world_size
-        each.append(BACKWARD * kept / len(some) * size)
-    parameters = sum(p.numel() * p.element_size() for p in cohort.parameters())
-    return max(each), max(0.0, SHARE * free_memory(fabric.device) - STATE * parameters)
+        size = max(1, min(len(windows), prepared.config.train.batch_size) // fabric.world_size)
+        num = max(1, min(PROBE, size // 2))
+        few, more = (_kept(losses, prepared, place, n, fabric) for n in (num, 2 * num))
+        each = max(0.0, more - few) / num
+        found.append(StepMemory(BACKWARD * max(0.0, few - num * each), BACKWARD * each, free, size))
+    return max(found, key=lambda m: m.needed)
+
+
+def _kept(losses: Losses, prepared: Prepared, place: int, num: int, fabric: Fabric) -> int:
+    windows = prepared.windows("train")
+    some = windows[np.random.default_rng(0).permutation(len(windows))[:num]]
+    batch = prepared.builder(some).to(fabric.device)
+    with fabric.autocast():
+        return kept_bytes(lambda: losses(Share(batch, recording=place))["loss"], losses)
