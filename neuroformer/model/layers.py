@@ -37,6 +37,23 @@ class Mlp(nn.Sequential):
         return linear(x, narrow.weight, narrow.bias)
 
 
+class AtBin(nn.Module):
+    """A state as one bin of the window sees it: what is expected, or who fires, differs from bin to bin."""
+
+    def __init__(self, num_bins: int, width: int):
+        super().__init__()
+        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
+        self.hidden, self.out = Linear(width, width), Linear(width, width)
+
+    def forward(self, h_ND: Tensor, tick_N: Tensor) -> Tensor:
+        """(N, D) of one bin each."""
+        return self.out(F.gelu(self.hidden(h_ND) + self.bin.index_select(0, tick_N))) + h_ND
+
+    def every(self, h_WD: Tensor) -> Tensor:
+        """(W, B, D) of all bins."""
+        return self.out(F.gelu(self.hidden(h_WD)[:, None] + self.bin)) + h_WD[:, None]
+
+
 class Dropout(nn.Dropout):
     """``torch.nn.Dropout``; on a CPU 16 random bits decide on each element, which takes a third of the time.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.data.scales import Normalization
-from neuroformer.model.layers import Linear
+from neuroformer.model.layers import AtBin, Linear
 from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged, marked_cross_entropy
 
@@ -168,8 +168,7 @@ class RateReadout(nn.Module):
 
     def __init__(self, num_units: int, num_bins: int, width: int, unit_rate: Tensor, unit_peak: Tensor):
         super().__init__()
-        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
-        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.state = AtBin(num_bins, width)
         self.unit = UnitRows(num_units, width, std=0.02)
         self.bias = UnitRows(num_units)
         with torch.no_grad():
@@ -180,8 +179,7 @@ class RateReadout(nn.Module):
 
     def forward(self, first_WD: Tensor) -> Tensor:
         """(W, B, U), not yet capped."""
-        state_WBD = self.out(F.gelu(self.hidden(first_WD)[:, None] + self.bin)) + first_WD[:, None]
-        return at_least_float32(state_WBD @ self.unit.weight.T) + self.bias.weight
+        return at_least_float32(self.state.every(first_WD) @ self.unit.weight.T) + self.bias.weight
 
 
 @dataclass
@@ -229,8 +227,7 @@ class SpikeObservation(nn.Module):
         self.dt = Linear(width, self.num_bins)
         nn.init.zeros_(self.dt.weight)
         nn.init.zeros_(self.dt.bias)
-        self.given = nn.Parameter(torch.randn(self.num_bins, width) * 0.1)
-        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.unit_state = AtBin(self.num_bins, width)  # its product with ``unit`` adds to the logits of the unit
         self.unit, self.bias = UnitRows(num_units, width), UnitRows(num_units)
         self.register_buffer("unit_rate", rate, persistent=False)
         self.unit_rate: Tensor
@@ -285,10 +282,6 @@ class SpikeObservation(nn.Module):
         one_TB = -F.softplus(-odds_TB).masked_fill(earlier, float("inf"))
         none_TB = F.softplus(odds_TB).masked_fill(earlier, 0.0).cumsum(1)
         return torch.cat([one_TB - F.pad(none_TB[:, :-1], (1, 0)), -none_TB[:, -1:]], 1)
-
-    def unit_state(self, h_SD: Tensor, tick_S: Tensor) -> Tensor:
-        """(S, D) features whose product with ``unit`` adds to the logits of the unit."""
-        return self.out(F.gelu(self.hidden(h_SD) + self.given.index_select(0, tick_S))) + h_SD
 
     def unit_logits(self, h_ND: Tensor, tick_N: Tensor, base_NU: Tensor) -> Tensor:
         """(N, U) logits of the unit that fires in bin ``tick``; ``base`` from the table's row."""

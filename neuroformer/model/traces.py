@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
 from neuroformer.data.scales import TraceScale
-from neuroformer.model.layers import Linear
+from neuroformer.model.layers import AtBin
 from neuroformer.model.spikes import at_least_float32, bounded
 from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged
@@ -91,8 +91,7 @@ class TraceObservation(nn.Module):
         self.register_buffer("marginal_UP", torch.stack(marginal, 1), persistent=False)
         self.marginal_UP: Tensor
         self.own = UnitRows(num_units, len(marginal), num_bins, past_bins)
-        self.bin = nn.Parameter(torch.randn(num_bins, width) * 0.1)
-        self.hidden, self.out = Linear(width, width), Linear(width, width)
+        self.state = AtBin(num_bins, width)
         self.unit = UnitRows(num_units, len(marginal), width)
 
     def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged, terms_WBU: Tensor | float) -> ObservedTraces:
@@ -102,8 +101,7 @@ class TraceObservation(nn.Module):
         """The distributions, from the first states."""
         assert batch.traces is not None
         own = torch.einsum("wlu,upbl->wbup", self.scale(batch.traces.past_WLU), self.own.weight)
-        state_WBD = self.out(F.gelu(self.hidden(first_WD)[:, None] + self.bin)) + first_WD[:, None]
-        moved = own + torch.einsum("wbd,upd->wbup", state_WBD, self.unit.weight)
+        moved = own + torch.einsum("wbd,upd->wbup", self.state.every(first_WD), self.unit.weight)
         level = torch.zeros_like(self.marginal_UP[0])
         level[0] = 1.0
         moved = bounded(at_least_float32(moved) + torch.as_tensor(terms_WBU)[..., None] * level, LIMIT, LIMIT)
