@@ -157,13 +157,15 @@ def predict_targets(
 
 def predict_spreads(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, np.ndarray]:
     """(V, C) standard deviation that the heads with a learnt scale claim, by target."""
-    out = {}
-    with torch.no_grad():
-        for name, raw in raw_targets(model, prepared, windows).items():
-            spread = target_head(model, name).spread(raw.to(model.device))
-            if spread is not None:
-                out[name] = spread.cpu().numpy()
-    return out
+    every = {n: spread_of(target_head(model, n), raw) for n, raw in raw_targets(model, prepared, windows).items()}
+    return {name: spread for name, spread in every.items() if spread is not None}
+
+
+@torch.no_grad()
+def spread_of(head: TargetHead, raw_VR: Tensor) -> np.ndarray | None:
+    """(V, C) standard deviation that a head claims, where it learns one."""
+    spread = head.spread(raw_VR.to(head.mean.device))
+    return None if spread is None else spread.cpu().numpy()
 
 
 def target_head(model: Neuroformer, name: str) -> TargetHead:

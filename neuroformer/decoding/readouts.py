@@ -194,8 +194,8 @@ def _fit_kernel(model: Neuroformer, prepared: Prepared, target: TargetConfig, wi
     gain = SHARPNESS.get(head.kind, 1.0)
 
     def raw(some: Windows) -> Tensor:
-        seen, _ = kernel_features(model, prepared, some, target.name)
-        return torch.from_numpy(gain * found.predict(np.concatenate(seen, 1))).float()
+        seen = (kernel_features(model, prepared, piece, target.name)[0] for piece in prepared.pieces(some, 512))
+        return torch.cat([torch.from_numpy(gain * found.predict(np.concatenate(x, 1))).float() for x in seen])
 
     choice = f"penalty {found.penalty:.2g}; {len(found.center)} centers"
     return Fitted(raw, len(folds) * len(KERNEL_PENALTIES) + 1, 0.0, choice)
@@ -241,7 +241,7 @@ def gaussian_kernel(x_VF: np.ndarray, center_KF: np.ndarray) -> np.ndarray:
 
 def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
     """:data:`USUAL` penalty, or another one where held-out errors say so beyond their standard error over folds: a few
-    seconds prefer some penalty by chance. And its R2 as :func:`cross_validated` has it."""
+    seconds prefer some penalty by chance. And its R2 over all held-out moments."""
     rows = np.concatenate([held for _, held in folds])
     predicted = held_out(x, y, folds, KERNEL_PENALTIES)
     spread = y[rows].var(0) + 1e-12

@@ -25,11 +25,11 @@ from neuroformer.decoding.decode import (
     hard_values,
     measure,
     moments,
-    predict_spreads,
     predict_targets,
     raw_targets,
     score_decoded,
     soft_values,
+    spread_of,
     target_head,
     true_values,
 )
@@ -73,7 +73,7 @@ def decode_run(
         decoded = start_decoded(prepared, target, windows[part], labels[part][target.name])
         head, raw = target_head(model, target.name), raw_targets(model, prepared, windows[part])[target.name]
         decoded.predicted["model"] = hard_values(head, soft_values(head, raw))
-        decoded.spread_VC = predict_spreads(model, prepared, windows[part]).get(target.name)
+        decoded.spread_VC = spread_of(head, raw)
         decoded.chosen["model"] = {"fits": 1, "seconds": bundle.metrics.get("train_seconds", float("nan"))}
         add_readouts(decoded, model, prepared, target, every, windows[part], soft_values(head, raw), seed=config.seed)
         add_baselines(decoded, prepared, target, every, every_label, windows[part], baselines)
