@@ -39,10 +39,8 @@ def marked_cross_entropy(
     first_N : (rows,)
         What the class ``low`` has in place of its base.
     impl : "auto", "eager", "pieces" or "triton"
-        Only "eager" has all logits at once. "pieces" (which a CPU takes) forms gradients on the way, for losses that weigh
-        all rows alike; the fused kernel never stores logits. ``auto`` takes the first row of
-        ``neuroformer.ops.table.CROSS_ENTROPY_AUTO`` that fits. Under autocast h and the weight are rounded to its dtype,
-        as in any product.
+        Only "eager" has all logits at once. "pieces" forms gradients on the way, for losses that weigh all rows alike; "auto"
+        takes the first of ``table.CROSS_ENTROPY_AUTO`` that fits. Under autocast h and the weight are rounded to its dtype.
 
     Returns
     -------
