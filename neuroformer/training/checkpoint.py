@@ -17,7 +17,7 @@ from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 
-FORMAT = 1
+FORMAT = 2  # 1: the network of version 0.1
 FILE = CHECKPOINT
 # settings that may change on resuming: where and how a run is computed, never what is computed
 MAY_CHANGE = (
@@ -26,9 +26,7 @@ MAY_CHANGE = (
     "train.wandb",
     "train.devices",
     "train.nodes",
-    "train.compile",
     "train.features_gb",
-    "train.strategy",
 )
 
 
@@ -116,6 +114,11 @@ def _header(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, "pt") as f:
             tree = json.loads((f.metadata() or {})["neuroformer"])
+        if tree["format"] < FORMAT:
+            raise CheckpointError(
+                f"{path} has format {tree['format']}, of a run that another version of neuroformer began and this one cannot "
+                "continue; end it with that version, or start again with --overwrite"
+            )
         if tree["format"] > FORMAT:
             raise CheckpointError(
                 f"{path} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"

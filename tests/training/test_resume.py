@@ -14,6 +14,7 @@ from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
 from neuroformer.config import ConfigError
+from neuroformer.training import checkpoint
 from neuroformer.training import checkpoint as checkpoints
 from neuroformer.training.checkpoint import FILE, CheckpointError, load_checkpoint
 from neuroformer.training.stopping import Stopped
@@ -229,3 +230,13 @@ def test_what_does_not_fit_is_refused_by_name(stopped):
         (folder / FILE).write_bytes(damaged)
         with pytest.raises(CheckpointError, match=f"{FILE} is damaged"):
             load_checkpoint(folder / FILE, c, {})
+
+
+def test_a_checkpoint_of_an_older_network_is_refused_by_name(tmp_path, monkeypatch):
+    config = small_config(train={"checkpoint_every": 0.0})
+    path = tmp_path / FILE
+    with monkeypatch.context() as older:
+        older.setattr(checkpoint, "FORMAT", 1)
+        checkpoint.save_checkpoint(path, {"model.x": torch.zeros(1)}, checkpoint.Progress(), config, {})
+    with pytest.raises(CheckpointError, match="has format 1, of a run that another version of neuroformer began"):
+        load_checkpoint(path, config, {})
