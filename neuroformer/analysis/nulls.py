@@ -77,7 +77,7 @@ def against_surrogates(found: Map, null: Sequence[np.ndarray]) -> Map:
 
     Each pair is seen against its own mean over surrogates, in a spread that a row and a column share as factors. Where the
     recorded map spreads more widely than the surrogates do, as bursts make it, its spread counts. P is the share of all
-    pairs of all surrogates that lie as far out, with two standard errors added, as there are few of them: no shape of the
+    pairs of all surrogates that lie as far out, with three standard errors added, as there are few of them: no shape of the
     tails is assumed.
     """
     if len(null) < 2:
@@ -100,7 +100,7 @@ def against_surrogates(found: Map, null: Sequence[np.ndarray]) -> Map:
     spread, away = spread * wider, away / wider
     pool = np.sort(away_KRC[:, apart], axis=None)
     beyond = len(pool) - np.searchsorted(pool, away)
-    p = np.minimum((1 + beyond + 2 * np.sqrt(1 + beyond)) / (1 + len(pool)), 1.0)
+    p = np.minimum((1 + beyond + 3 * np.sqrt(1 + beyond)) / (1 + len(pool)), 1.0)
     p = np.where(apart & np.isfinite(away), p, np.nan)
     return dataclasses.replace(found.with_null(mean, spread), p_values=p)
 

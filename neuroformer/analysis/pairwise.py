@@ -17,8 +17,8 @@ from neuroformer.data.windows import SpikeIndex
 
 SLOW = 5  # a stretch within which rates count as constant lasts so many times the longest lag
 LEAST_SLOW_S = 0.5
-SURROGATES = 60
-MOST_CELLS = 1 << 28  # pairs x lags x surrogates; of more units there are fewer surrogates
+SURROGATES = 100
+MOST_CELLS = 1 << 25  # pairs x lags x surrogates; of more units there are fewer surrogates
 
 
 def pairwise_maps(prepared: Prepared, num_lags: int, width: int, surrogates: int = SURROGATES) -> list[Map]:

@@ -124,7 +124,7 @@ def index_at(rates_NU, seed):
     return SpikeIndex.from_ticks(np.zeros_like(tick), tick, unit, np.zeros(1), np.array([len(rates_NU)]), 8, 0.01)
 
 
-def with_p(index, surrogates=60):
+def with_p(index, surrogates=100):
     pairs = Pairs(index, np.array([[0, 0, index.total_ticks]]), 5, NAMES[: index.num_units])
     rng = np.random.default_rng(0)
     null = [[m.pairs() for m in pairs.surrogate(rng).all(4)] for _ in range(surrogates)]
