@@ -40,6 +40,7 @@ class Map:
         Mean and spread of :meth:`pairs` under the null hypothesis; see :mod:`neuroformer.analysis.nulls`.
     p_values : (R, C), optional
         Two-sided P values under the null hypothesis, where its tails are known; else those of a Gaussian.
+    null : what the null hypothesis is, in words, where the share of false discoveries depends on it
     """
 
     name: str
@@ -53,6 +54,7 @@ class Map:
     null_mean: np.ndarray | None = None
     null_std: np.ndarray | None = None
     p_values: np.ndarray | None = None
+    null: str = ""
 
     def __post_init__(self):
         shape = (len(self.rows), len(self.columns)) + (() if self.lags_s is None else (len(self.lags_s),))
@@ -103,11 +105,20 @@ class Map:
             out[known] = stats.false_discovery_control(p[known]) <= rate
         return out
 
+    def passing(self) -> str:
+        """How many pairs pass, in words: at a false-discovery rate of 5 %, or, where only another null is known, under it."""
+        if self.p_values is not None and not np.nanmin(self.p(), initial=1.0) < 1:
+            return "its tails are too heavy to tell single pairs from chance"
+        passes = self.discoveries()
+        many = passes.size - (len(passes) if self.square else 0)
+        how = self.null or "at a false-discovery rate of 5 %"
+        return f"{int(passes.sum()):,} of {many:,} pairs pass {how}"
+
     def with_null(self, mean: np.ndarray, std: np.ndarray) -> Map:
         """The same map beside another null, of Gaussian tails."""
         shape = self.values.shape[:2]
         return dataclasses.replace(
-            self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape), p_values=None
+            self, null_mean=np.broadcast_to(mean, shape), null_std=np.broadcast_to(std, shape), p_values=None, null=""
         )
 
     def __repr__(self) -> str:
@@ -116,11 +127,7 @@ class Map:
         spread = f"{known.min():.3g} to {known.max():.3g}" if known.size else "nothing seen"
         text = f"Map '{self.name}': {len(self.rows)} x {len(self.columns)}{lags}, {spread} ({self.unit})"
         if self.null_std is not None:
-            p = self.p()
-            if np.nanmin(p, initial=1.0) < 1:
-                text += f"; {int(self.discoveries().sum())} pairs pass at a false-discovery rate of 5 %"
-            else:
-                text += "; its tails are too heavy to tell single pairs from chance"
+            text += f"; {self.passing()}"
         return text
 
     def _repr_html_(self) -> str:
@@ -164,7 +171,8 @@ def save_maps(path: Path, maps: Sequence[Map]) -> None:
     """Write maps to one ``.npz``: arrays by place, and what describes them as JSON."""
     arrays, heads = {}, []
     for i, m in enumerate(maps):
-        heads.append({"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid})
+        head = {"name": m.name, "unit": m.unit, "rows": list(m.rows), "columns": list(m.columns), "grid": m.grid}
+        heads.append(head | {"null": m.null})
         for key in ("values", "count", "lags_s", "null_mean", "null_std", "p_values"):
             value = getattr(m, key)
             if value is not None:

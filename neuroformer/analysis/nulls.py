@@ -18,6 +18,7 @@ from neuroformer.data.windows import SpikeIndex, Windows
 
 CENTRAL = (0.5, 0.75, 0.9)  # quantiles that tell the tails: the few coupled pairs lie beyond
 LIGHTEST = 30.0  # degrees of freedom; few pairs cannot show that tails are lighter
+OWN_SPREAD = "beside the map's own spread (5 %; more where units share what the model does not see)"
 HEAVIEST = 2.5  # with heavier tails nothing can be said of single pairs
 
 
@@ -51,7 +52,7 @@ def shuffled_identities(found: Map) -> Map:
     degrees, scale = _student(x)
     spread = np.maximum(spread * scale, 1e-12)
     p = 2 * stats.t.sf(away / spread, degrees) if degrees >= HEAVIEST else np.where(np.isfinite(away), 1.0, np.nan)
-    return dataclasses.replace(found.with_null(center, spread), p_values=p)
+    return dataclasses.replace(found.with_null(center, spread), p_values=p, null=OWN_SPREAD)
 
 
 def _shrunk(away: np.ndarray, axis: int, usual: float) -> np.ndarray:
@@ -167,7 +168,7 @@ def average(maps: Sequence[Map]) -> Map:
     values = np.stack([m.values for m in maps])
     known = np.isfinite(values).sum(0)
     mean = np.where(known > 0, np.nansum(values, 0) / np.maximum(known, 1), np.nan)
-    with_mean = dataclasses.replace(first, values=mean, null_mean=None, null_std=None, p_values=None)
+    with_mean = dataclasses.replace(first, values=mean, null_mean=None, null_std=None, p_values=None, null="")
     if len(maps) < 2:
         return with_mean
     spread = np.stack([m.pairs() for m in maps]).std(0, ddof=1) / np.sqrt(len(maps))

@@ -48,9 +48,7 @@ def _one(m: Map) -> dict[str, Any]:
     if m.null_std is not None:
         passes = m.discoveries()
         made |= {"z": pack_rounded(m.z()), "passes": pack(passes, "u1")}
-        made["note"] = (
-            f"{int(passes.sum()):,} of {passes.size - len(passes):,} pairs pass at a false-discovery rate of 5 %."
-        )
+        made["note"] = f"{m.passing()}."
     if m.lags_s is not None and m.values.size <= MAX_LAG_VALUES:
         made |= {"lags": pack_rounded(m.values), "lags_s": np.round(m.lags_s, 6).tolist()}
     return made

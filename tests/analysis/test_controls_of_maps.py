@@ -29,6 +29,7 @@ def test_the_null_of_shuffled_identities_is_calibrated(n):
 
 def test_coupled_pairs_pass_and_do_not_move_the_null():
     m = shuffled_identities(noise(0, coupled=4))
+    assert "pairs pass beside the map's own spread" in repr(m) and "false-discovery" not in repr(m)
     found = m.discoveries()
     assert found[0, 1:5].all() and found.sum() <= 6
     truth = np.zeros((40, 40))

@@ -45,7 +45,7 @@ PANELS.connectivity = (node, data) => {
     if (!view.cell) return;
     const r = order[view.cell[0]], c = order[view.cell[1]], i = r * n + c;
     let text = r === c ? `${named(r)} on itself` : `${named(c)} → ${named(r)}: ${show(m.pairs[i])} ${m.unit}`;
-    if (r !== c && m.z) text += `, z ${show(m.z[i])}${m.passes[i] ? ", passes at a false-discovery rate of 5 %" : ""}`;
+    if (r !== c && m.z) text += `, z ${show(m.z[i])}${m.passes[i] ? ", passes at 5 %" : ""}`;
     if (r !== c && data.truth) text += `; truth ${show(unpackTruth()[i])}`;
     said.textContent = text;
     said.classList.remove("hint");
