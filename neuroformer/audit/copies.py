@@ -27,9 +27,9 @@ ALIKE = 0.9  # correlation of a unit's counts with those of its copy
 def duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray, dt: float) -> Finding | None:
     """Pairs of units most of whose spikes fall into neighboring bins, at one lag: copies, shifted or jittered.
 
-    Coincidences are counted in bins of half a millisecond, as a share of the spikes of the unit that has fewer, and in bins
-    of ``dt``, of the one that has more; at lags up to five bins, of two neighboring bins together. What bins a little
-    farther away have counts as chance, so that rates that rise together are none.
+    Coincidences are counted in bins of a quarter of a millisecond, as a share of the spikes of the unit that has fewer, and
+    in bins of ``dt``, of the one that has more; at lags up to five bins, of two neighboring bins together. What bins a
+    little farther away have counts as chance, so that rates that rise together are none.
     """
     if not 2 <= rec.num_units <= MOST_UNITS or len(times) < 2:
         return None
@@ -37,7 +37,7 @@ def duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray, dt: f
     keep = counts[units] >= MIN_SPIKES
     times, units = times[keep][:MOST_SPIKES], units[keep][:MOST_SPIKES]
     found: dict[tuple[int, int], tuple[float, float]] = {}
-    for width, of in ((5e-4, np.minimum), (dt, np.maximum)):
+    for width, of in ((2.5e-4, np.minimum), (dt, np.maximum)):
         for one, other, share, lag in _copies(times, units, width, of):
             found.setdefault((min(one, other), max(one, other)), (share, lag))
     if not found:

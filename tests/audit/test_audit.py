@@ -45,12 +45,20 @@ def test_no_false_alarm_on_the_real_recordings(name, file, true):
 
 
 def test_clusters_that_share_spikes_are_truly_the_same_spikes():
-    """The warning on the retina: most spikes of the named pairs have the very same time."""
+    """The warning on the retina: most spikes of the named pairs have the very same time, or lie within two bins (those of one
+    more pair, half of which do)."""
     rec = open_recording(shared_recording("retina_movie_2.npz"))
     pairs = audit(rec).named("duplicated_units").values["pairs"]
+    exact = 0
     for a, b in pairs:
         ta, tb = (rec.spike_times[rec.spike_units == rec.unit_ids.index(u)] for u in (a, b))
-        assert len(np.intersect1d(ta, tb)) > 0.45 * min(len(ta), len(tb))
+        if len(np.intersect1d(ta, tb)) > 0.5 * min(len(ta), len(tb)):
+            exact += 1
+            continue
+        most, other = (ta, tb) if len(ta) > len(tb) else (tb, ta)
+        near = np.abs(most[:, None] - other).min(1) <= 0.02
+        assert near.mean() > 0.5, (a, b)
+    assert exact == 4 and len(pairs) <= 5
 
 
 def test_chance_coincidence_is_no_duplicate():
