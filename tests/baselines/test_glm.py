@@ -13,6 +13,7 @@ from neuroformer.baselines.glm import own_spikes
 from neuroformer.baselines.glm.clips import ClipComponents
 from neuroformer.baselines.glm.design import Choice, filtered, history_filters, raised_cosines
 from neuroformer.baselines.glm.fit import VARIANTS, Budget, fit_glm, fit_glms, glm_bits_per_spike
+from neuroformer.baselines.glm.model import Glm
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
 from neuroformer.baselines.glm.poisson_regression import PoissonProblem
 from neuroformer.baselines.glm.search import GRID
@@ -164,6 +165,36 @@ def test_a_small_budget_costs_little(coupled, fitted):
     assert glm.choice["rows"] == 5_000 and glm.choice["spikes_of_rows"] > 15_000
     whole = glm_bits_per_spike(fitted["every"], coupled[0])
     assert whole - 0.02 < glm_bits_per_spike(glm, coupled[0]) < whole + 0.02
+
+
+def seeing(frames=1500, units=6, side=14):
+    """Units that each weigh every pixel of white noise: nearly two hundred components tell something of them."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (frames, side, side), dtype=np.uint8)
+    z = (images.reshape(frames, -1) - 127.5) / 74
+    weights = rng.normal(size=(side * side, units)) / side
+    counts = rng.poisson(0.15 * np.exp(1.2 * np.repeat(z @ weights, 5, 0)))
+    b, u = np.nonzero(counts)
+    rec = Recording(
+        "seeing",
+        np.repeat((b + 0.5) * DT, counts[b, u]),
+        np.repeat(u, counts[b, u]),
+        {"id": np.arange(units)},
+        np.array([[0.0, frames * 5 * DT]]),
+        frames=FrameSeries(images, np.arange(frames) * 5 * DT, np.arange(frames)),
+    )
+    return prepare(rec, window={"frames": 5 * DT, "past": 2 * DT}, split={"block": 10.0})
+
+
+def test_where_a_sample_is_too_small_for_its_features_the_spikes_of_other_bins_are_left_out(monkeypatch):
+    """Spikes of bins whose expected counts nobody sees pull on every feature without a cost; held-out windows see it."""
+    seen, real, prepared = [], Glm.log_likelihood, seeing()
+    monkeypatch.setattr(Glm, "log_likelihood", lambda self, w: (seen.append(real(self, w)), seen[-1])[1])
+    tight = Budget(tune_rows=9_000, tune_counts=0, search_work=1e9, fit_work=1, least_rows=1_500)
+    glm = fit_glm(prepared, variant="past", budget=tight)
+    alone, every, kept = (model / spikes for model, _, spikes in seen[-3:])
+    assert glm.choice["spikes_of_rows"] == glm.choice["rows"] == 1_500 and glm.choice["components"] > 50
+    assert kept == alone > every + 0.05
 
 
 @pytest.fixture(scope="module")

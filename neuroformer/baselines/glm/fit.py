@@ -46,8 +46,8 @@ class Budget:
     ----------
     tune_rows, tune_counts : the first search sees so many bins, or so many bins x units if more
     search_work : bins x features x units of the second search
-    fit_work : likewise of the final fit; its spikes are those of all training bins, its expected counts are estimated
-        from as many bins as this allows
+    fit_work : likewise of the final fit. Where it allows fewer than all training bins, the fit is to as many, or takes the
+        spikes of all bins and only the expected counts from these, whichever validation prefers
     cells : bins x features that are in memory at once
     least_rows : bins that are always looked at
     """
@@ -56,7 +56,7 @@ class Budget:
     tune_counts: int = 600_000
     search_work: float = 4e9
     fit_work: float = 1e10
-    cells: int = 16_000_000
+    cells: int = 96_000_000
     least_rows: int = 8_000
 
     def rows(self, work: float, features: int, units: int, groups: int) -> int:
@@ -114,7 +114,7 @@ def fit_glm(
     setting, tried, tried_on_all = _chosen(glm, train, valid, rng, like, budget)
     rows = budget.rows(budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1)
     sample, held = _some(rng, train, rows, design), _some(rng, valid, rows, design)
-    fits = _fit(glm, train, sample, setting)
+    fits, from_all = _fit(glm, train, sample, held, setting)
     glm.own_spikes = _own_spikes(glm, sample, held) if variant == "same_bin" else None
     _warn_unless_converged(variant, fits)
     glm.choice = dataclasses.asdict(setting) | {
@@ -127,7 +127,7 @@ def fit_glm(
         "iterations": max(f.iterations for f in fits),
         "num_features": max(len(w) for w in glm.weights) - 1,
         "rows": len(sample) * design.shape.current,
-        "spikes_of_rows": len(train) * design.shape.current,
+        "spikes_of_rows": (len(train) if from_all else len(sample)) * design.shape.current,
         "own_spikes": glm.own_spikes is not None,
     }
     return glm
@@ -194,26 +194,35 @@ def _some(rng: np.random.Generator, windows: Windows, rows: int, design: Design)
 # -- the final fit -------------------------------------------------------------------------------------------
 
 
-def _fit(glm: Glm, train: Windows, sample: Windows, setting: Choice) -> list[PoissonFit]:
-    """Weights of every group: expected counts from a sample of windows, spikes from all of them."""
+def _fit(glm: Glm, train: Windows, sample: Windows, held: Windows, setting: Choice) -> tuple[list[PoissonFit], bool]:
+    """Weights of every group, and whether the spikes of all training windows are in them.
+
+    Expected counts of a sample beside the spikes of all windows waste no spike; but what features do where the sample has
+    not been costs nothing then, so that many features are fitted to that. Held-out windows choose.
+    """
     shared_RF, groups = glm.standardise(sample, setting), range(len(glm.design.groups))
+    ways = [(None, 0.0)]
     if len(sample) < len(train):
         for g in groups:  # the scales of their features must be known before all windows are read
             glm.scale_group(sample, g)
-        x_counts = _x_counts(glm, train)
-    else:
-        x_counts = None
-    fits = []
-    for g in groups:
-        x_RF = glm.standardise_group(shared_RF, sample, g)
-        offset = glm.offset[slice(*glm.design.groups[g])] + float(np.log(len(train) / len(sample)))
-        relative_F, allowed_FU = glm.relative(g)
-        here = x_RF.T @ glm.design.counts(sample, g) if x_counts is None else x_counts[g]
-        problem = PoissonProblem(x_RF, here, offset, relative_F, allowed_FU)
-        rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
-        fits.append(problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE))
-    glm.weights = [f.weight_FU for f in fits]
-    return fits
+        ways.append((_x_counts(glm, train), float(np.log(len(train) / len(sample)))))
+    found = []
+    for x_counts, more in ways:
+        fits = []
+        for g in groups:
+            x_RF = glm.standardise_group(shared_RF, sample, g)
+            relative_F, allowed_FU = glm.relative(g)
+            here = x_RF.T @ glm.design.counts(sample, g) if x_counts is None else x_counts[g]
+            problem = PoissonProblem(
+                x_RF, here, glm.offset[slice(*glm.design.groups[g])] + more, relative_F, allowed_FU
+            )
+            rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
+            fits.append(problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE))
+        glm.weights = [f.weight_FU for f in fits]
+        found.append((glm.log_likelihood(held)[0] if len(ways) > 1 else 0.0, fits))
+    best = max(range(len(found)), key=lambda way: found[way][0])
+    glm.weights = [f.weight_FU for f in found[best][1]]
+    return found[best][1], best == 1 or len(ways) == 1
 
 
 def _x_counts(glm: Glm, train: Windows) -> list[Tensor]:
