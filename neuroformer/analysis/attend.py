@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 
 from neuroformer.analysis import attention, influence, nulls
 from neuroformer.analysis.connectivity import agreement
@@ -15,8 +16,10 @@ from neuroformer.analysis.pairwise import SURROGATES, pairwise_maps
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
+from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
 
+ARRAYS = 12  # of units x units x lags that exist at once, in 8 bytes each
 NUM_FRAME_WINDOWS = 200  # windows whose attention to frames is kept one by one
 
 
@@ -81,7 +84,13 @@ def attend(
     surrogates : take the null from so many recordings in which each unit is shifted in time, instead of from shuffled
         identities
     reliability : also how well each map of the model repeats between two halves of the windows
+
+    Raises
+    ------
+    ConfigError
+        Maps of so many units do not fit into the memory that is free.
     """
+    _refuse_too_many(model)
     everything = prepared.windows("test") if windows is None else windows
     order = np.random.default_rng(prepared.config.seed).permutation(len(everything))
     some, few = (everything[np.sort(order[:count])] for count in (num_windows, num_knock_out))
@@ -110,6 +119,19 @@ def attend(
     if "frames" in model.streams:
         frames = attention.frame_attention(model, prepared, everything[:NUM_FRAME_WINDOWS])
     return Attended(maps, summary | against_truth(maps, prepared), frames)
+
+
+def _refuse_too_many(model: Neuroformer) -> None:
+    """Every pair of units has a value at each lag, in every map: known before any is made."""
+    lags, free = model.past_bins + model.num_bins - 1, free_memory(torch.device("cpu"))
+    needed = 8.0 * ARRAYS * model.num_units**2 * lags
+    if needed > free:
+        fit = int((free / (8.0 * ARRAYS * lags)) ** 0.5)
+        raise ConfigError(
+            f"maps of {model.num_units:,} x {model.num_units:,} units at {lags} lags need about {needed / 1e9:.3g} GB, and "
+            f"{free / 1e9:.3g} GB are free; train a run of fewer units (recording.units.limit={fit}) or with a shorter "
+            "window.past"
+        )
 
 
 def pooled(each: Sequence[Attended], prepared: Prepared) -> Attended:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.analysis import attend
 from neuroformer.analysis.attention import AttentionCapture, attention_maps, frame_attention
 from neuroformer.analysis.fields import frame_sensitivity
 from neuroformer.analysis.influence import gradients, knock_out, log_odds, without
 from neuroformer.analysis.maps import Map, compare, load_maps, save_maps
+from neuroformer.config import ConfigError
 from neuroformer.model import streams
 
 UNITS = [f"u{i}" for i in range(6)]
@@ -255,3 +257,12 @@ def test_compare_is_of_ranks_without_the_diagonal():
     names, r = compare([a, b])
     assert names == ["a", "b"]
     np.testing.assert_allclose(r, 1)
+
+
+def test_maps_that_do_not_fit_are_refused_before_any_is_made(small, monkeypatch):
+    model, prepared, _ = small
+    needed = 8 * attend.ARRAYS * 6**2 * (10 + 5 - 1)
+    monkeypatch.setattr(attend, "free_memory", lambda device: needed / 4)
+    monkeypatch.setattr(attend.influence, "knock_out", lambda *a, **k: pytest.fail("a map was begun"))
+    with pytest.raises(ConfigError, match=r"maps of 6 x 6 units at 14 lags need about .* recording.units.limit=3"):
+        attend.attend(model, prepared)

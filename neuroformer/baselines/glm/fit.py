@@ -56,7 +56,7 @@ class Budget:
     tune_counts: int = 600_000
     search_work: float = 4e9
     fit_work: float = 1e10
-    cells: int = 96_000_000
+    cells: int = 72_000_000
     least_rows: int = 8_000
 
     def rows(self, work: float, features: int, units: int, groups: int) -> int:
@@ -201,7 +201,7 @@ def _fit(glm: Glm, train: Windows, sample: Windows, held: Windows, setting: Choi
     not been costs nothing then, so that many features are fitted to that. Held-out windows choose.
     """
     shared_RF, groups = glm.standardise(sample, setting), range(len(glm.design.groups))
-    ways = [(None, 0.0)]
+    ways: list[tuple[list[torch.Tensor] | None, float]] = [(None, 0.0)]
     if len(sample) < len(train):
         for g in groups:  # the scales of their features must be known before all windows are read
             glm.scale_group(sample, g)
