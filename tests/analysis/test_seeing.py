@@ -264,5 +264,5 @@ def test_maps_that_do_not_fit_are_refused_before_any_is_made(small, monkeypatch)
     needed = 8 * attend.ARRAYS * 6**2 * (10 + 5 - 1)
     monkeypatch.setattr(attend, "free_memory", lambda device: needed / 4)
     monkeypatch.setattr(attend.influence, "knock_out", lambda *a, **k: pytest.fail("a map was begun"))
-    with pytest.raises(ConfigError, match=r"maps of 6 x 6 units at 14 lags need about .* recording.units.limit=3"):
+    with pytest.raises(ConfigError, match=r"maps of 6 x 6 units at 14 lags need about .*recording.units.limit=3"):
         attend.attend(model, prepared)
