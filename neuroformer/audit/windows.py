@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import numpy as np
 from neuroformer.audit.findings import Finding
 from neuroformer.config import Config
 from neuroformer.data.grid import grid_problem, spike_grid
-from neuroformer.recording import Recording
+from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.recording.clock import num_bins
+
+_MOMENTS = 20_000  # of the recording at which a variable is looked for
 
 
 def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> np.ndarray:
@@ -68,12 +71,15 @@ def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) ->
 
 
 def behavior_findings(rec: Recording, config: Config, facts: dict[str, Any]) -> list[Finding | None]:
-    """``facts["missing"]``: the share of each variable's samples with NaN; a warning where the run needs it."""
+    """``facts["missing"]``: the share of each variable's samples with NaN; ``facts["covered"]``: the share of the
+    recording's moments at which it has a sample. Warnings where the run needs them.
+    """
     if not rec.behavior:
         return []
     used = {v.name for v in config.inputs} | {t.name for t in config.targets}
     shares = {name: v.num_missing / len(v.times) for name, v in rec.behavior.items()}
     facts["missing"] = shares
+    facts["covered"] = {name: _covered(rec, v) for name, v in rec.behavior.items()}
     out: list[Finding | None] = []
     for name, share in shares.items():
         if share > 0:
@@ -88,21 +94,37 @@ def behavior_findings(rec: Recording, config: Config, facts: dict[str, Any]) -> 
                 )
             )
     for name in sorted(used & set(rec.behavior)):
-        out.append(_coverage(rec, name))
+        out.append(_coverage(rec, name, facts["covered"][name]))
     return out
 
 
-def _coverage(rec: Recording, name: str) -> Finding | None:
-    """A variable that the run uses, but that does not reach over the domain."""
-    times = rec.behavior[name].times
-    low, high = np.maximum(rec.domain[:, 0], times[0]), np.minimum(rec.domain[:, 1], times[-1])
-    covered = float(np.clip(high - low, 0, None).sum()) / max(rec.duration, 1e-12)
+def _covered(rec: Recording, variable: BehaviorVariable) -> float:
+    """The share of the domain's moments at which a variable has a sample, be it NaN: not before its first one, and none
+    older than five sampling periods."""
+    ends = np.cumsum(rec.domain[:, 1] - rec.domain[:, 0])
+    along = (np.arange(_MOMENTS) + 0.5) / _MOMENTS * ends[-1]
+    interval = np.searchsorted(ends, along, side="right")
+    moments = along - ends[interval] + rec.domain[interval, 1]
+    there = replace(variable, values=np.zeros((len(variable.times), 1), np.float32))
+    return float(np.isfinite(there.hold(moments)).mean())
+
+
+def _coverage(rec: Recording, name: str, covered: float) -> Finding | None:
+    """A variable that the run uses, but that does not reach over the domain, or has gaps."""
     if covered > 0.9:
         return None
+    variable = rec.behavior[name]
+    times = variable.times
+    steps = np.diff(times)
+    gaps = steps[steps > 5 * variable.period]
+    many = f", with {len(gaps)} gap(s) of up to {gaps.max():.3g} s" if len(gaps) else ""
+    rest = " Where it is sampled only while it changes, write what holds in between (a wheel at rest, speed 0)"
     return Finding(
         "behavior_does_not_cover",
         "warning",
-        f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s, {covered:.0%} of the recording",
-        "put it on the recording's clock, or cut the domain to where it exists",
-        {"variable": name, "covered": covered},
+        f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s{many}, and has values at {covered:.0%} of the "
+        "recording's moments",
+        "elsewhere a label leaves the loss and the scores, and an input counts as missing; put it on the recording's "
+        f"clock, or cut the domain to where it exists.{rest if len(gaps) else ''}",
+        {"variable": name, "covered": covered, "gaps": len(gaps)},
     )

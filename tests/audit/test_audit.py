@@ -238,6 +238,22 @@ def test_missing_values_and_short_variables():
     )
 
 
+def test_a_variable_with_gaps_does_not_cover_the_recording():
+    """A wheel that is sampled only while it turns reaches over all of the recording and is known for a fifth of it."""
+    rec = small_recording()
+    start, stop = rec.domain[0, 0], rec.domain[-1, 1]
+    turns = np.arange(start, stop, 5.0)
+    times = (turns[:, None] + np.arange(100) / 100).ravel()
+    wheel = BehaviorVariable(times, np.cumsum(np.ones(len(times))))
+    config = small_config(targets=[{"name": "wheel"}], inputs=[{"name": "speed"}])
+    found = audit(replace(rec, behavior=rec.behavior | {"wheel": wheel}), config)
+    assert abs(found.facts["covered"]["wheel"] - 0.2) < 0.03
+    assert found.facts["covered"]["speed"] > 0.99
+    named = [f for f in found.findings if f.name == "behavior_does_not_cover"]
+    assert [f.values["variable"] for f in named] == ["wheel"]
+    assert named[0].values["gaps"] == len(turns) - 1
+
+
 @pytest.mark.parametrize("until", ["stop", "start"])
 def test_an_animal_that_moves_its_stimulus(until):
     """Closed-loop virtual reality: the faster it runs, the more the picture changes."""
