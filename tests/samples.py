@@ -119,3 +119,28 @@ def assert_same(got: Recording, expected: Recording, *, exact: bool = True):
         assert got.name == expected.name and got.meta == expected.meta
         assert_same_table(got.truth, expected.truth, "truth")
         assert got.sha256() == expected.sha256()
+
+
+def save_alf(folder, **arrays):
+    """Files of an ALF folder: ``object__attribute`` and its array."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, values in arrays.items():
+        np.save(folder / f"{name.replace('__', '.')}.npy", values)
+
+
+def write_alf_probe(folder, rng, spikes=200, clusters=5):
+    """An ALF folder of one probe; times and clusters of its spikes."""
+    times = np.sort(rng.uniform(10, 60, spikes))
+    rows = rng.integers(0, clusters, spikes)
+    save_alf(
+        folder, spikes__times=times, spikes__clusters=rows.astype(np.uint32), spikes__amps=rng.uniform(size=spikes)
+    )
+    save_alf(folder, clusters__depths=20.0 * np.arange(clusters), clusters__channels=np.arange(clusters) * 2)
+    save_alf(
+        folder, clusters__waveforms=np.zeros((clusters, 3, 4)), channels__brainLocationIds_ccf_2017=np.arange(12) + 500
+    )
+    (folder / "clusters.metrics.csv").write_text(
+        "cluster_id,label\n" + "".join(f"{i},{i / 4}\n" for i in range(clusters))
+    )
+    (folder / "clusters.uuids.csv").write_text("uuids\n" + "".join(f"a-{i}\n" for i in range(clusters)))
+    return times, rows

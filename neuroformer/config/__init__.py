@@ -7,6 +7,13 @@ The dataclasses are the schema. An unknown key, a wrong type or an impossible co
 from neuroformer.config.errors import ConfigError
 from neuroformer.config.loader import apply_overrides, from_dict, load_config, to_dict
 from neuroformer.config.members import block_plan, member_config
+from neuroformer.config.recording_sections import (
+    RecordingConfig,
+    SourceConfig,
+    SpeedConfig,
+    SyncConfig,
+    UnitsConfig,
+)
 from neuroformer.config.run import Config
 from neuroformer.config.schema import (
     BlockConfig,
@@ -19,16 +26,11 @@ from neuroformer.config.schema import (
     LossConfig,
     ModelConfig,
     MovingConfig,
-    RecordingConfig,
-    SourceConfig,
-    SpeedConfig,
     SplitConfig,
-    SyncConfig,
     TargetConfig,
     TraceConfig,
     TrainConfig,
     TuneConfig,
-    UnitsConfig,
     WindowConfig,
 )
 from neuroformer.config.yaml_file import read_yaml

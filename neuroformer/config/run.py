@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroformer.config.errors import require
+from neuroformer.config.recording_sections import RecordingConfig
 from neuroformer.config.schema import (
     DecodeConfig,
     GenerateConfig,
     InputConfig,
     LossConfig,
     ModelConfig,
-    RecordingConfig,
     SplitConfig,
     TargetConfig,
     TraceConfig,

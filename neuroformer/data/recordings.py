@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from neuroformer.config import Config, ConfigError, RecordingConfig
+import yaml
+
+from neuroformer.config import Config, ConfigError, RecordingConfig, to_dict
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
 from neuroformer.recording.sources import add_source
@@ -47,7 +49,7 @@ def open_one(one: RecordingConfig) -> Recording:
             "no recording is named; give recording.path=FILE, or recordings: [FILE, FILE] in the YAML file "
             "(recording.path=synthetic:demo is the built-in one)"
         )
-    rec = open_recording(one.path, **one.options)
+    rec = open_recording(one.path, only=one.only, without=one.without, **one.options)
     for source in one.sources:
         sync = {"ours": source.sync.ours, "theirs": source.sync.theirs} if source.sync.ours else None
         rec = add_source(
@@ -79,6 +81,25 @@ def open_only(config: Config) -> Recording:
             "give recording.path=... and recordings=[]"
         )
     return open_one(config.recording)
+
+
+def opening_yaml(one: RecordingConfig, rec: Recording) -> str:
+    """YAML of a run on a recording that was opened as ``one`` says: its entry, the names of its series, whether it has frames.
+
+    Names in ``only`` are what it holds; those that are not needed can be deleted.
+    """
+    entry = {k: v for k, v in to_dict(one).items() if v != to_dict(RecordingConfig())[k]}
+    series = [
+        *rec.behavior,
+        *rec.intervals,
+        *(["frames"] * (rec.frames is not None)),
+        *(["traces"] * (rec.traces is not None)),
+    ]
+    if series and not one.sources:
+        entry["only"] = series
+    tree = {"recording": entry} | ({} if rec.frames is not None else {"window": {"frames": 0.0}})
+    lines = "# a run on it; names in `only` that it does not need can be deleted"
+    return f"{lines}\n{yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)}".rstrip()
 
 
 def open_recordings(config: Config) -> tuple[Config, list[Recording]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from neuroformer.recording.formats.npz import read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, ResizedFrames
 from neuroformer.recording.recording import Recording, RecordingError
+from neuroformer.recording.wanted import FRAMES, Wanted
 
 SYNTHETIC = "synthetic:"
 
@@ -26,6 +28,8 @@ _KNOWN = (
 def open_recording(
     source: str | Path,
     *,
+    only: Sequence[str] = (),
+    without: Sequence[str] = (),
     video: str | Path | None = None,
     video_times: np.ndarray | None = None,
     video_rate_hz: float | None = None,
@@ -40,6 +44,9 @@ def open_recording(
     ----------
     source : path or str
         ``synthetic:NAME`` names a generator; everything else is a path.
+    only, without : names, with ``*`` for any letters
+        Which behavior variables, tables of intervals, ``frames`` and ``traces`` are read, and which are not. Trials are
+        left out only by ``without``.
     video, video_times, video_rate_hz, video_start
         Frames from a video, TIFF or .npy file in place of the source's own, see
         :func:`neuroformer.recording.video.read_video`.
@@ -53,10 +60,13 @@ def open_recording(
     Raises
     ------
     RecordingError
-        No such file, a format that no reader knows, an option that the reader does not have, or a file that
-        contradicts itself.
+        No such file, a format that no reader knows, an option that the reader does not have, a name of ``only`` or
+        ``without`` that no series has, or a file that contradicts itself.
     """
-    rec = _read(source, options)
+    wanted = Wanted(_names("only", only), _names("without", without))
+    if video is not None:
+        wanted(FRAMES)  # there is something of that name
+    rec = wanted.applied(_read(source, options, wanted))
     frames = rec.frames
     if video is not None:
         from neuroformer.recording.video import read_video
@@ -111,17 +121,23 @@ def check_writable(path: str | Path) -> Path:
     return path
 
 
-def _read(source: str | Path, options: dict[str, Any]) -> Recording:
+def _names(key: str, names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise RecordingError(f"{key} is {names!r}; expected a list of names")
+    return tuple(names)
+
+
+def _read(source: str | Path, options: dict[str, Any], wanted: Wanted) -> Recording:
     if isinstance(source, str) and source.startswith(SYNTHETIC):
         from neuroformer.recording.synthetic import synthetic
 
-        return _call(synthetic, source.removeprefix(SYNTHETIC), options)
+        return _call(synthetic, source.removeprefix(SYNTHETIC), options, wanted)
     if not isinstance(source, (str, Path)):
         raise RecordingError(f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}")
     path = Path(source).expanduser()
     if not path.exists():
         raise RecordingError(f"no file or folder at {path}; expected {_KNOWN}")
-    return _call(_reader(path), path, options)
+    return _call(_reader(path), path, options, wanted)
 
 
 def _reader(path: Path) -> Callable[..., Recording]:
@@ -169,9 +185,11 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 
-def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any]) -> Recording:
+def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any], wanted: Wanted) -> Recording:
     """Call a reader; an option it does not have is the user's mistake, not a TypeError from within."""
-    parameters = inspect.signature(reader).parameters
+    parameters = dict(inspect.signature(reader).parameters)
+    if parameters.pop("wanted", None):  # not an option: what it need not read
+        reader = partial(reader, wanted=wanted)
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return reader(source, **options)
     known = list(parameters)[1:]

@@ -20,6 +20,7 @@ from neuroformer.recording.recording import Recording, RecordingError
 from neuroformer.recording.series import BehaviorVariable
 from neuroformer.recording.sources.files import read_arrays
 from neuroformer.recording.sources.pose import body_parts, positions
+from neuroformer.recording.wanted import Wanted
 
 _NAME = re.compile(r"(?:_[a-z0-9]+_)?(?P<object>[A-Za-z]\w*)\.(?P<attribute>\w+)(?:\.[\w-]+)*\.(?P<extension>\w+)")
 _REVISION = re.compile(r"#.*#")
@@ -48,12 +49,16 @@ def is_alf(folder: Path) -> bool:
     return bool(_sorted(_collections(_home(folder))))
 
 
-def read_alf(path: str | Path) -> Recording:
+def read_alf(path: str | Path, wanted: Wanted | None = None) -> Recording:
     """Read a session, its ``alf`` folder, or a folder of one probe.
 
     The clusters of all probes that have spikes are units, with the columns of ``clusters.*`` and their metrics, ``depth``
     and ``area`` where they are known. ``trials.*`` are the trials; other objects with intervals are intervals, those with
     times are variables called ``object_attribute``, camera positions ``leftCamera_nose_tip``.
+
+    Parameters
+    ----------
+    wanted : what is not wanted is not read
 
     Raises
     ------
@@ -69,7 +74,7 @@ def read_alf(path: str | Path) -> Recording:
     parts = [_read_probe(session, collection) for collection in probes.values()]
     labels = list(probes)
     times, units, columns = _joined(session, labels, parts)
-    trials, intervals, behavior = _others(session)
+    trials, intervals, behavior = _others(session, wanted or Wanted())
     edges = [trials[k] for k in ("start", "stop")] if trials else []
     sources = {name: place for name, (_, place) in behavior.items()}
     return Recording(
@@ -234,7 +239,9 @@ def _joined(session: _Session, labels: list[str], parts: list) -> tuple[np.ndarr
 # -- everything else ----------------------------------------------------------------------------------
 
 
-def _others(session: _Session) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, tuple[BehaviorVariable, str]]]:
+def _others(
+    session: _Session, wanted: Wanted
+) -> tuple[dict[str, np.ndarray], dict[str, Any], dict[str, tuple[BehaviorVariable, str]]]:
     """Trials, other intervals, and variables with their place in the session."""
     trials: dict[str, np.ndarray] = {}
     intervals: dict[str, dict[str, np.ndarray]] = {}
@@ -243,18 +250,30 @@ def _others(session: _Session) -> tuple[dict[str, np.ndarray], dict[str, Any], d
         for name, files in objects.items():
             if name in _SORTING:
                 continue
-            found = {attribute: _try(session, file) for attribute, file in files.items()}
             place = name if collection == "." else f"{collection}/{name}"
-            if "intervals" in found or "table" in found:
-                table = _table(session, name, found)
+            if "intervals" in files or "table" in files:
+                if name != "trials" and not wanted(name):
+                    continue
+                table = _table(session, name, {k: _try(session, file) for k, file in files.items()})
                 if table is not None and name == "trials" and not trials:
                     trials = table
                 elif table is not None:
                     intervals[clean.distinct(name, intervals)] = table
                 continue
-            for key, variable in _variables(session, name, found).items():
+            found = {k: _try(session, file) for k, file in _asked(name, files, wanted).items()}
+            for key, variable in _variables(session, name, found).items() if found else ():
                 behavior[clean.distinct(key, behavior)] = (variable, place)
     return trials, intervals, behavior
+
+
+def _asked(name: str, files: Object, wanted: Wanted) -> Object:
+    """The files of an object with times of which a variable is wanted, and its times; of a table only names are unknown."""
+    values = {k: file for k, file in files.items() if k not in _TIMES}
+    known = {k: wanted(f"{name}_{k}") for k, file in values.items() if file.suffix == ".npy"}
+    if not values and not wanted(name):  # events
+        return {}
+    asked = {k: f for k, f in values.items() if (known[k] if k in known else wanted.any_of(f"{name}_"))}
+    return {**asked, **{k: f for k, f in files.items() if k in _TIMES}} if asked or not values else {}
 
 
 def _table(session: _Session, name: str, found: dict[str, Any]) -> dict[str, np.ndarray] | None:

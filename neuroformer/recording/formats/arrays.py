@@ -26,6 +26,16 @@ import numpy as np
 from neuroformer.recording import clean
 from neuroformer.recording.calcium import keep_events
 from neuroformer.recording.clock import closed_up
+from neuroformer.recording.formats.array_names import (
+    FIXED,
+    INTERVALS,
+    NOT_BEHAVIOR,
+    PREFIXES,
+    behavior_names,
+    check_dimensions,
+    interval_names,
+    note_unread,
+)
 from neuroformer.recording.names import printable
 from neuroformer.recording.recording import Recording
 from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces
@@ -33,20 +43,6 @@ from neuroformer.recording.validation import RecordingError, numbers
 
 MOST_IN_BIN = 100_000  # spikes of a unit
 TRIAL_GAP_S = 1.0  # between trials whose times are given from each trial's start
-_NOT_BEHAVIOR = {"spike", "spikes", "spike_trials", "frames", "events", "traces"}
-_PREFIXES = ("unit_", "trials_", "truth_", "intervals_", "spike_", "frames_", "traces_")
-_FIXED = {
-    "name",
-    "meta",
-    "domain",
-    "n_units",
-    "n_trials",
-    "trial_duration",
-    "spikes_dt",
-    "events_rate",
-    "observed_intervals",
-    "observed_units",
-}
 
 
 def from_counts(counts: np.ndarray, dt: float, start: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,14 +91,14 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "recording") -> Recording
         if getattr(value, "dtype", None) == np.dtype(object):
             raise RecordingError(f"'{key}' is an object array, which would need pickle; store plain numbers or strings")
     notes: list[str] = []
-    _check_dimensions(a)
+    check_dimensions(a)
     a |= _upright(a, notes)
     times, spike_units = _spikes(a, notes)
     trials = _trials(a)
     if "spike_trials" in a:
         times, spike_units, trials = _from_trial_times(a, times, spike_units)
     behavior = _behavior(a, notes)
-    _left_out(a, behavior, notes)
+    note_unread(a, behavior, notes)
     frames = _frames(a)
     domain = a["domain"] if "domain" in a else _infer_domain(a, times, trials, behavior, frames)
     meta = _meta(a)
@@ -161,7 +157,7 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
         new[f"{name}_unit"] = np.array(var.unit)
         if var.columns:
             new[f"{name}_columns"] = np.array(var.columns)
-        if name in _NOT_BEHAVIOR or name.startswith(_PREFIXES) or a.keys() & new.keys() or _FIXED & new.keys():
+        if name in NOT_BEHAVIOR or name.startswith(PREFIXES) or a.keys() & new.keys() or FIXED & new.keys():
             raise RecordingError(
                 f"behavior '{name}' cannot be stored: {', '.join(new)} are names of something else here; "
                 "rename the variable"
@@ -174,60 +170,6 @@ def to_arrays(rec: Recording) -> dict[str, Any]:
 
 
 # -- parts of from_arrays ---------------------------------------------------------------------------
-
-
-_DIMENSIONS = {
-    "spike_times": 1,
-    "spike_units": 1,
-    "spike_trials": 1,
-    "spikes": 2,
-    "events": 2,
-    "frames": 3,
-    "traces": 2,
-    "frames_index": 1,
-    "unit_ids": 1,
-    "observed_intervals": 2,
-    "observed_units": 1,
-}
-
-
-def _check_dimensions(a: Mapping[str, Any]) -> None:
-    for key, value in a.items():
-        need = 1 if key.endswith(("_times", "_columns")) else _DIMENSIONS.get(key)
-        if need is not None and len(np.shape(value)) != need:
-            raise RecordingError(f"'{key}' has shape {np.shape(value)}; expected {need} dimension(s)")
-        if (key.endswith("_times") or key in ("spike_units", "spike_trials")) and value.dtype.kind not in "fiub":
-            more = "; map names to 0, 1, ... and put them into 'unit_ids'" if key == "spike_units" else ""
-            raise RecordingError(f"'{key}' holds {value.dtype}; expected numbers{more}")
-
-
-_USED_WITH_OTHERS = {"spike_times", "spike_units", "spikes", "frames", "traces", "events", "spike_trials"}
-
-
-def _left_out(a: Mapping[str, Any], behavior: Mapping[str, Any], notes: list[str]) -> None:
-    """Note the names that nothing here reads: probably misspelt, or a variable whose times are missing."""
-    used = (
-        _USED_WITH_OTHERS
-        | _FIXED
-        | {
-            "frames_times",
-            "frames_rate",
-            "frames_index",
-            "traces_times",
-            "traces_rate",
-            "traces_unit",
-            "unit_ids",
-        }
-    )
-    for name in behavior:
-        used |= {name, *(f"{name}_{part}" for part in ("times", "rate", "unit", "columns"))}
-    tables = ("unit_", "trials_", "truth_", "intervals_")
-    unread = sorted(k for k in a if k not in used and not k.startswith(tables))
-    if unread:
-        notes.append(
-            f"not read: {', '.join(unread)}; a behavior variable NAME needs NAME_times or NAME_rate, "
-            "trials are trials_start and trials_stop"
-        )
 
 
 _SAMPLES_LAST = ("spikes", "events")  # (units, bins)
@@ -373,16 +315,11 @@ def _units(a: Mapping[str, Any], spike_units: np.ndarray) -> dict[str, np.ndarra
 
 
 def _intervals(a: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
-    prefix = "intervals_"
-    keys = [k.removeprefix(prefix) for k in a if k.startswith(prefix)]
-    names = sorted((k.removesuffix("_start") for k in keys if k.endswith("_start")), key=len, reverse=True)
     out: dict[str, dict[str, np.ndarray]] = {}
-    for key in keys:
-        # the longest name that fits, so that 'run' and 'run_fast' can live side by side
-        name = next((n for n in names if key.startswith(n + "_")), None)
+    for key, name in interval_names(a).items():
         if name is None:
-            raise RecordingError(f"'{prefix}{key}' has no '{prefix}NAME_start' that it belongs to")
-        out.setdefault(name, {})[key[len(name) + 1 :]] = a[prefix + key]
+            raise RecordingError(f"'{key}' has no '{INTERVALS}NAME_start' that it belongs to")
+        out.setdefault(name, {})[key[len(INTERVALS) + len(name) + 1 :]] = a[key]
     return out
 
 
@@ -400,14 +337,10 @@ def _traces(a: Mapping[str, Any]) -> Traces | None:
 
 def _behavior(a: Mapping[str, Any], notes: list[str]) -> dict[str, BehaviorVariable]:
     out: dict[str, BehaviorVariable] = {}
-    names = [
-        k
-        for k in a
-        if (f"{k}_times" in a or f"{k}_rate" in a) and k not in _NOT_BEHAVIOR and not k.startswith(_PREFIXES)
-    ]
+    names = behavior_names(a)
     for key in a:
         base = key.removesuffix("_times") if key.endswith("_times") else key.removesuffix("_rate")
-        known = base in a or base in _NOT_BEHAVIOR or key in names or key.startswith(_PREFIXES)
+        known = base in a or base in NOT_BEHAVIOR or key in names or key.startswith(PREFIXES)
         if key != base and not known:
             raise RecordingError(f"'{key}' is there but '{base}' is not; they belong together")
     for name in names:

@@ -7,13 +7,16 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
 
 from neuroformer.files import save_npz
+from neuroformer.recording.formats.array_names import unwanted
 from neuroformer.recording.formats.arrays import from_arrays, to_arrays
 from neuroformer.recording.recording import Recording, RecordingError
+from neuroformer.recording.wanted import Wanted
 
 _ALWAYS = 64 << 20  # bytes that any array may take
 _MOST_SHRUNK = 950  # times that compression may shrink an array; that of zlib is at most 1,032, for a single value
@@ -37,19 +40,30 @@ UNREADABLE = (
 )
 
 
-def read_npz(path: str | Path) -> Recording:
+def read_npz(path: str | Path, wanted: Wanted | None = None) -> Recording:
     """Read a ``.npz`` file; its stem is the recording's name.
+
+    Parameters
+    ----------
+    wanted : what is not wanted is not read
 
     Raises
     ------
     RecordingError
         Not a readable ``.npz``, or arrays that contradict each other.
     """
-    return from_arrays(load_arrays(path), name=Path(path).stem)
+    wanted = wanted or Wanted()
+    return from_arrays(load_arrays(path, lambda names: unwanted(names, wanted)), name=Path(path).stem)
 
 
-def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
+def load_arrays(
+    path: str | Path, without: Callable[[list[str]], Collection[str]] = lambda names: ()
+) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` file.
+
+    Parameters
+    ----------
+    without : which of the names are not read
 
     Raises
     ------
@@ -61,7 +75,8 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as z:
             _check_directory(path, len(z.files))
             _check_size(path, [] if z.zip is None else z.zip.infolist())
-            return {k: z[k] for k in z.files}
+            left = without(list(z.files))
+            return {k: z[k] for k in z.files if k not in left}
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
     except RecordingError:

@@ -33,6 +33,7 @@ from neuroformer.recording.recording import (
     Traces,
 )
 from neuroformer.recording.validation import CheckedSpikes
+from neuroformer.recording.wanted import TRACES, Wanted
 
 _SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
 _CALCIUM = ("calcium", "df_over_f", "dff", "fluorescence", "traces")
@@ -53,7 +54,9 @@ _OWN_NAMES = (
 _TIME_KEYS = ("timestamps", "timestamp_indices_1s", "domain")
 
 
-def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True) -> Recording:
+def read_torch_brain(
+    path: str | Path, events: str = "auto", check: bool = True, wanted: Wanted | None = None
+) -> Recording:
     """Read a torch_brain / brainsets file; its stem is the recording's name.
 
     Parameters
@@ -61,6 +64,7 @@ def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True)
     events : how spikes come from traces where the file has no spikes, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
     check : let another process look at the file first, so that damage cannot take this one down
+    wanted : what is not wanted is not read
 
     Raises
     ------
@@ -81,18 +85,18 @@ def read_torch_brain(path: str | Path, events: str = "auto", check: bool = True)
                     f"{path} is HDF5, but not of torch_brain: it has no 'spikes' and no attribute "
                     f"object=Data; it has: {', '.join(f) or 'nothing'}"
                 )
-            return _read(f, path, events, notes)
+            return _read(f, path, events, wanted or Wanted(), notes)
     except RecordingError:
         raise
     except UNREADABLE as e:
         raise RecordingError(f"{path} cannot be read as torch_brain HDF5: {reason(e)}; it may be damaged") from e
 
 
-def _read(f: Any, path: Path, events: str, notes: list[str]) -> Recording:
+def _read(f: Any, path: Path, events: str, wanted: Wanted, notes: list[str]) -> Recording:
     proof: CheckedSpikes | None = None
     own = json.loads(_texts(f["neuroformer/json"])[0]) if "neuroformer/json" in f else {}
     units = _columns(f["units"]) if "units" in f else {}
-    behavior, traces, sources = _series(f, own, len(units.get("id", ())), notes)
+    behavior, traces, sources = _series(f, own, len(units.get("id", ())), wanted, notes)
     if "spikes" in f:
         missing = [k for k in ("timestamps", "unit_index") if k not in f["spikes"]]
         if missing:
@@ -147,7 +151,7 @@ def _read(f: Any, path: Path, events: str, notes: list[str]) -> Recording:
     )
 
 
-def _series(f: Any, own: dict, num_units: int, notes: list[str]):
+def _series(f: Any, own: dict, num_units: int, wanted: Wanted, notes: list[str]):
     """Behavior variables, traces, and where each variable lies."""
     found = [(p, g) for p, g in _groups(f) if _kind(g) in _SERIES and p[0] not in ("spikes", "frames")]
     fields = []
@@ -166,12 +170,16 @@ def _series(f: Any, own: dict, num_units: int, notes: list[str]):
         if group[key].ndim not in (1, 2):
             notes.append(f"{name} was left out: shape {group[key].shape}; expected (samples,) or (samples, columns)")
             continue
+        calcium = parts[0] == "calcium_traces" if own else any(w in "_".join(parts).lower() for w in _CALCIUM)
+        calcium = calcium and traces is None and num_units in (0, *(group[key].shape if group[key].ndim == 2 else (1,)))
+        needed = calcium and "spikes" not in f  # its events are the spikes
+        if not needed and not wanted(TRACES if calcium else name):
+            continue
         values, about = group[key][:], (mine.get("unit", ""), mine.get("columns", ()))
         var = clean.variable(name, _times(group, len(values)), values, notes, *about)
         if var is None:
             continue
-        calcium = parts[0] == "calcium_traces" if own else any(w in "_".join(parts).lower() for w in _CALCIUM)
-        if calcium and traces is None and num_units in (0, var.num_columns):
+        if calcium and num_units in (0, var.num_columns):
             traces = Traces(var.times, var.values, own.get("traces_unit", ""))
         else:
             behavior[name], sources[name] = var, "/".join([*parts, key] if parts[-1] != key else parts)

@@ -113,9 +113,10 @@ def add_source(
     source = _Source(Path(path).expanduser(), times, rate_hz, dict(columns or {}), [])
     if scale <= 0 or not np.isfinite([offset, scale]).all():
         raise RecordingError(f"{path}: scale is {scale:g}, offset {offset:g}; expected a scale above 0, finite numbers")
-    shown = source.path.suffix.lower() in VIDEO + TIFF or _is_stack(source)
+    shown = source.path.suffix.lower() in VIDEO + TIFF
     if not shown:
         source.content = read_arrays(source.path, source.notes)
+        shown = not source.columns and source.path.suffix.lower() == ".npy" and source.values[VALUES].ndim == 3
     clock, facts = _clock(rec, source, offset, scale, sync or {})
     if shown:
         changed = _frames(rec, source, clock)
@@ -130,13 +131,6 @@ def add_source(
     if facts:
         meta["clocks"] = {**rec.meta.get("clocks", {}), source.path.name: facts}
     return replace(rec, **changed, meta=meta)
-
-
-def _is_stack(source: _Source) -> bool:
-    """Whether a .npy file holds images."""
-    if source.path.suffix.lower() != ".npy" or not source.path.is_file() or source.columns:
-        return False
-    return read_arrays(source.path, []).values[VALUES].ndim == 3
 
 
 # -- the clock --------------------------------------------------------------------------------------

@@ -4,29 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import save_alf, write_alf_probe
 
 from neuroformer.recording import RecordingError, open_recording
-
-
-def save(folder, **arrays):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, values in arrays.items():
-        np.save(folder / f"{name.replace('__', '.')}.npy", values)
-
-
-def write_probe(folder, rng, spikes=200, clusters=5):
-    times = np.sort(rng.uniform(10, 60, spikes))
-    rows = rng.integers(0, clusters, spikes)
-    save(folder, spikes__times=times, spikes__clusters=rows.astype(np.uint32), spikes__amps=rng.uniform(size=spikes))
-    save(folder, clusters__depths=20.0 * np.arange(clusters), clusters__channels=np.arange(clusters) * 2)
-    save(
-        folder, clusters__waveforms=np.zeros((clusters, 3, 4)), channels__brainLocationIds_ccf_2017=np.arange(12) + 500
-    )
-    (folder / "clusters.metrics.csv").write_text(
-        "cluster_id,label\n" + "".join(f"{i},{i / 4}\n" for i in range(clusters))
-    )
-    (folder / "clusters.uuids.csv").write_text("uuids\n" + "".join(f"a-{i}\n" for i in range(clusters)))
-    return times, rows
 
 
 @settings(max_examples=15, deadline=None)
@@ -38,7 +18,7 @@ def test_every_spike_is_of_its_cluster(tmp_path_factory, seed, probes, below):
     truth = {}
     for i in range(probes):
         folder = home / f"probe0{i}" / "pykilosort" if rng.random() < 0.5 else home / f"probe0{i}"
-        times, rows = write_probe(folder, rng, clusters=int(rng.integers(1, 6)))
+        times, rows = write_alf_probe(folder, rng, clusters=int(rng.integers(1, 6)))
         truth |= {(f"probe0{i}_{c}" if probes > 1 else str(c)): times[rows == c] for c in np.unique(rows)}
     rec = open_recording(session)
     assert rec.name == "SWC_001_2024-05-06_001" and set(rec.unit_ids) == set(truth)
@@ -47,7 +27,7 @@ def test_every_spike_is_of_its_cluster(tmp_path_factory, seed, probes, below):
 
 
 def test_columns_of_units(tmp_path):
-    _, rows = write_probe(tmp_path / "alf" / "probe00", np.random.default_rng(0))
+    _, rows = write_alf_probe(tmp_path / "alf" / "probe00", np.random.default_rng(0))
     rec = open_recording(tmp_path)
     np.testing.assert_array_equal(rec.units["depth"], 20 * rec.units["id"])
     np.testing.assert_array_equal(rec.units["label"], rec.units["id"] / 4)
@@ -60,15 +40,15 @@ def test_columns_of_units(tmp_path):
 def test_namespaces_revisions_and_what_lies_beside(tmp_path):
     rng = np.random.default_rng(1)
     alf = tmp_path / "alf"
-    times, _ = write_probe(alf / "probe00", rng)
-    save(alf / "probe00" / "#2024-01-01#", spikes__times=times + 0.001)
-    save(alf / "probe00" / "#2025-01-01#", spikes__times=times + 0.002)
-    save(alf, _ibl_wheel__position=np.arange(50.0), _ibl_wheel__timestamps=10 + np.arange(50.0))
+    times, _ = write_alf_probe(alf / "probe00", rng)
+    save_alf(alf / "probe00" / "#2024-01-01#", spikes__times=times + 0.001)
+    save_alf(alf / "probe00" / "#2025-01-01#", spikes__times=times + 0.002)
+    save_alf(alf, _ibl_wheel__position=np.arange(50.0), _ibl_wheel__timestamps=10 + np.arange(50.0))
     starts = 10 + 5 * np.arange(8.0)
-    save(alf, _ibl_trials__intervals=np.stack([starts, starts + 4], 1), _ibl_trials__choice=rng.integers(-1, 2, 8))
-    save(alf, _ibl_trials__stimOn_times=starts + 1, _ibl_wheelMoves__intervals=np.array([[11, 12], [20, 23.0]]))
-    save(alf, _ibl_wheelMoves__peakAmplitude=np.array([0.1, 0.2]), licks__times=np.array([12.0, 13, 20]))
-    save(alf, **{"_ibl_leftCamera__times": 10 + np.arange(30) / 10, "leftCamera__ROIMotionEnergy": np.arange(30.0)})
+    save_alf(alf, _ibl_trials__intervals=np.stack([starts, starts + 4], 1), _ibl_trials__choice=rng.integers(-1, 2, 8))
+    save_alf(alf, _ibl_trials__stimOn_times=starts + 1, _ibl_wheelMoves__intervals=np.array([[11, 12], [20, 23.0]]))
+    save_alf(alf, _ibl_wheelMoves__peakAmplitude=np.array([0.1, 0.2]), licks__times=np.array([12.0, 13, 20]))
+    save_alf(alf, **{"_ibl_leftCamera__times": 10 + np.arange(30) / 10, "leftCamera__ROIMotionEnergy": np.arange(30.0)})
     (alf / "_ibl_leftCamera.dlc.csv").write_text(
         "nose_tip_x,nose_tip_y,nose_tip_likelihood\n"
         + "".join(f"{i},{i + 1},{0.5 if i == 3 else 1}\n" for i in range(30))
@@ -90,8 +70,8 @@ def test_trials_in_one_table_and_two_sorters(tmp_path):
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(2)
-    write_probe(tmp_path / "alf" / "probe00", rng)
-    times, _ = write_probe(tmp_path / "alf" / "probe00" / "pykilosort", rng, spikes=90)
+    write_alf_probe(tmp_path / "alf" / "probe00", rng)
+    times, _ = write_alf_probe(tmp_path / "alf" / "probe00" / "pykilosort", rng, spikes=90)
     table = {"intervals_0": [10.0, 20, np.nan], "intervals_1": [15.0, 25, 30], "contrastLeft": [1.0, np.nan, 0.5]}
     pq.write_table(pa.table(table), tmp_path / "alf" / "_ibl_trials.table.pqt")
     rec = open_recording(tmp_path)
@@ -103,20 +83,20 @@ def test_trials_in_one_table_and_two_sorters(tmp_path):
 
 
 def test_evenly_sampled_times_are_pairs(tmp_path):
-    write_probe(tmp_path, np.random.default_rng(3))
-    save(tmp_path, pupil__diameter=np.arange(101.0), pupil__timestamps=np.array([[0, 10.0], [99, 19.9]]))
+    write_alf_probe(tmp_path, np.random.default_rng(3))
+    save_alf(tmp_path, pupil__diameter=np.arange(101.0), pupil__timestamps=np.array([[0, 10.0], [99, 19.9]]))
     at = open_recording(tmp_path).behavior["pupil_diameter"].times
     np.testing.assert_allclose(at, 10 + np.arange(101) / 10)
 
 
 def test_what_does_not_fit_is_refused_or_noted(tmp_path):
-    write_probe(tmp_path, np.random.default_rng(4))
-    save(tmp_path, wheel__position=np.arange(3.0), wheel__timestamps=np.arange(4.0), lost__values=np.arange(3.0))
+    write_alf_probe(tmp_path, np.random.default_rng(4))
+    save_alf(tmp_path, wheel__position=np.arange(3.0), wheel__timestamps=np.arange(4.0), lost__values=np.arange(3.0))
     (tmp_path / "clusters.amps.npy").write_bytes(b"no array")
     notes = " ".join(open_recording(tmp_path).meta["notes"])
     for part in ("wheel_position was left out", "lost was left out", "clusters.amps.npy was left out"):
         assert part in notes
-    save(tmp_path, spikes__clusters=np.arange(3))
+    save_alf(tmp_path, spikes__clusters=np.arange(3))
     with pytest.raises(RecordingError, match="the number of a cluster for each spike"):
         open_recording(tmp_path)
 

@@ -27,38 +27,21 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
+from neuroformer.recording.formats.nwb.behavior import read_behavior
 from neuroformer.recording.formats.nwb.frames import read_frames
 from neuroformer.recording.formats.nwb.ophys import Ophys, read_ophys
 from neuroformer.recording.formats.nwb.parts import (
     OpenFile,
     is_unreadable,
-    oriented,
     place,
-    sample_times,
-    scaled,
     simple_columns,
 )
 from neuroformer.recording.formats.nwb.units import SortedUnits, observed_intervals, read_units
 from neuroformer.recording.names import natural
 from neuroformer.recording.recording import Recording
-from neuroformer.recording.series import BehaviorVariable, ObservedIntervals, Traces
+from neuroformer.recording.series import ObservedIntervals, Traces
 from neuroformer.recording.validation import RecordingError
-
-_NOT_BEHAVIOR = (
-    "ElectricalSeries",
-    "ImageSeries",
-    "IndexSeries",
-    "RoiResponseSeries",
-    "IntervalSeries",
-    "AnnotationSeries",
-    "DecompositionSeries",
-    "PatchClampSeries",
-    "AbstractFeatureSeries",
-    "OptogeneticSeries",
-)
-_PLAIN_FIELDS = ("data", "timestamps", "control", "control_description")
-# a longer series is a recorder's channel if it is faster than any behavior, or simply too long to hold
-_LONG, _FAST_HZ, _VERY_LONG = 1_000_000, 2000.0, 50_000_000
+from neuroformer.recording.wanted import FRAMES, TRACES, Wanted
 
 
 def read_nwb(
@@ -70,6 +53,7 @@ def read_nwb(
     events: str = "auto",
     analog: str | Sequence[str] = (),
     check: bool = True,
+    wanted: Wanted | None = None,
 ) -> Recording:
     """Read an NWB file.
 
@@ -83,6 +67,7 @@ def read_nwb(
         :func:`neuroformer.recording.calcium.spikes_from_traces`
     analog : names of long series above 2 kHz to read as behavior as well; without, they are only named in a note
     check : check the file in a separate process first, so that a damaged file cannot crash this one
+    wanted : what is not wanted is not read
 
     Raises
     ------
@@ -105,7 +90,7 @@ def read_nwb(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
-                reader = _Reader(io.read(), path)
+                reader = _Reader(io.read(), path, wanted or Wanted())
                 reader.notes += notes
                 return reader.recording(trials, frames, traces, units, events, analog)
     except RecordingError:
@@ -144,16 +129,25 @@ def _check_layout(path: Path) -> None:
 class _Reader(OpenFile):
     """One open file on its way to a Recording."""
 
+    def __init__(self, nwbfile: Any, path: Path, wanted: Wanted):
+        super().__init__(nwbfile, path)
+        self.wanted = wanted
+
     def recording(
         self, trials: str, frames: str, traces: str, units: str, events: str, analog: Sequence[str]
     ) -> Recording:
-        tables = self.tables()
+        tables = self.tables(kept=(trials, "domain", "invalid_times"))
         own_domain = tables.pop("domain", None) if self.own else None
-        behavior, sources = self.behavior(analog)
+        behavior, sources = read_behavior(self, self.wanted, analog)
         units_table = read_units(self) if units != "rois" else None
         ophys: Ophys | None = None
-        if traces != "none" and (units != "spikes" or traces != "auto"):
-            ophys = self.ophys(traces, needed=units_table is None)
+        needed = units_table is None  # the regions are the units
+        if (
+            traces != "none"
+            and (units != "spikes" or traces != "auto")
+            and (needed or self.asks(TRACES, "RoiResponseSeries"))
+        ):
+            ophys = self.ophys(traces, needed)
         if units_table is None and ophys is None:
             raise RecordingError(
                 f"{self.path} has neither units with spike_times nor a RoiResponseSeries; it has: "
@@ -171,7 +165,9 @@ class _Reader(OpenFile):
                 "spike-sorted units and were left out; open with units='rois' to take them instead"
             )
         trial_table = self.trials(tables, trials)
-        images = None if frames == "none" else read_frames(self, None if frames == "auto" else frames)
+        images = None
+        if frames != "none" and self.asks(FRAMES, "ImageSeries", "IndexSeries"):
+            images = read_frames(self, None if frames == "auto" else frames)
         domain, observed = self.domain(units_table, kept, trial_table, tables)
         if own_domain is not None:
             domain = np.stack([own_domain["start"], own_domain["stop"]], 1)
@@ -193,6 +189,14 @@ class _Reader(OpenFile):
             checked_spikes=units_table.proof,
         )
 
+    def asks(self, name: str, *types: str) -> bool:
+        """Whether what objects of these types become is wanted; if not, they have no note of their own."""
+        there = self.of_type(*types)
+        if not there or self.wanted(name):
+            return True
+        self.seen |= {id(o) for o in there}
+        return False
+
     def ophys(self, traces: str, needed: bool) -> Ophys | None:
         if needed or traces != "auto":
             return read_ophys(self, None if traces == "auto" else traces)
@@ -201,8 +205,8 @@ class _Reader(OpenFile):
 
     # -- tables -----------------------------------------------------------------------------------
 
-    def tables(self) -> dict[str, dict[str, np.ndarray]]:
-        """Every table of intervals by name: trials, epochs, invalid_times, stimuli, IntervalSeries."""
+    def tables(self, kept: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
+        """Every table of intervals by name that is wanted or of ``kept``: trials, epochs, stimuli, IntervalSeries."""
         found = [t for t in self.of_type("TimeIntervals") if len(t.id)]
         series = self.of_type("IntervalSeries")
         names = clean.short_names([place(t).split("/") for t in found + series])
@@ -210,6 +214,8 @@ class _Reader(OpenFile):
         for name, source in zip(names, found + series, strict=True):
             name = self.own.get("intervals", {}).get(name, name)
             self.seen.add(id(source))
+            if name not in kept and not self.wanted(name):
+                continue
             with self.leaving_out(f"intervals {name}"):
                 columns = interval_series(source) if source in series else self.columns_of(source)
                 cleaned = clean.table(name, columns, self.notes, disjoint=False)
@@ -256,61 +262,6 @@ class _Reader(OpenFile):
             domain = clean.without(domain, np.stack([holes["start"], holes["stop"]], 1))
         return domain, observed
 
-    # -- behavior ---------------------------------------------------------------------------------
-
-    def behavior(self, analog: Sequence[str]) -> tuple[dict[str, BehaviorVariable], dict[str, str]]:
-        skip = {id(o) for o in self.of_type(*_NOT_BEHAVIOR)}
-        found = [o for o in self.of_type("TimeSeries") if id(o) not in skip and "scratch" not in place(o)]
-        out: dict[str, BehaviorVariable] = {}
-        sources: dict[str, str] = {}
-        names = clean.short_names([place(s).split("/") for s in found])
-        for name, series in zip(names, found, strict=True):
-            own = self.own.get("behavior", {}).get(series.name, {})
-            name = own.get("name", name)
-            self.seen.add(id(series))
-            with self.leaving_out(name):
-                rate = _fast(series)
-                if rate and name not in analog and place(series) not in analog:
-                    self.notes.append(
-                        f"{name} was not read, since it is a recorder's channel ({np.shape(series.data)} at {rate:,.0f} Hz); "
-                        f"open with analog=['{name}'] to have it"
-                    )
-                    continue
-                for key, values in self.samples(name, series, own).items():
-                    key = key if own else clean.distinct(key, out)
-                    out[key], sources[key] = values, place(series)
-        unknown = [a for a in analog if a not in {*names, *map(place, found)}]
-        if unknown:
-            raise RecordingError(f"{self.path} has no series '{unknown[0]}'; it has: {', '.join(names) or 'none'}")
-        return out, sources
-
-    def samples(self, name: str, series: Any, own: dict[str, Any]) -> dict[str, BehaviorVariable]:
-        """The variables of a series: its data, and what an extension stores beside them for each sample."""
-        data, turned = oriented(np.asarray(series.data[:]), series)
-        if turned:
-            self.notes.append(f"{name} is stored as (columns, samples) {data.T.shape}, and was turned round")
-        values = scaled(series, data)
-        if values is None:
-            self.notes.append(f"{name} was left out: its data are not numbers")
-            return {}
-        out: dict[str, BehaviorVariable] = {}
-        times, unit = sample_times(series, len(values)), own.get("unit", str(series.unit or ""))
-        columns = own.get("columns") or _column_names(series, values)
-        var = clean.variable(name, times, values, self.notes, unit, columns)
-        if var is not None:
-            out[name] = var
-        for key, more in series.fields.items():
-            if key in _PLAIN_FIELDS or not getattr(more, "shape", None):
-                continue
-            var = None
-            if len(more) == len(times):
-                var = clean.variable(f"{name}_{key}", times, np.asarray(more[:]), self.notes)
-            if var is not None:
-                out[f"{name}_{key}"] = var
-            else:
-                self.notes.append(f"{name}: its further data '{key}' {tuple(more.shape)} were left out")
-        return out
-
     # -- the rest ---------------------------------------------------------------------------------
 
     def name_the_rest(self) -> None:
@@ -353,26 +304,6 @@ def interval_series(series: Any) -> dict[str, np.ndarray]:
     start, stop = times[data > 0], times[data < 0]
     count = min(len(start), len(stop))
     return {"start": start[:count], "stop": stop[:count]}
-
-
-def _column_names(series: Any, values: np.ndarray) -> tuple[str, ...]:
-    spatial = any(c.__name__ == "SpatialSeries" for c in type(series).__mro__)
-    if spatial and values.ndim == 2 and 1 < values.shape[1] <= 3:
-        return ("x", "y", "z")[: values.shape[1]]
-    return ()
-
-
-def _fast(series: Any) -> float:
-    """Samples a second of a long series that is too fast for behavior; 0 for any other."""
-    count = int(np.prod(np.shape(series.data)))
-    if count < _LONG:
-        return 0.0
-    if series.timestamps is None:
-        rate = float(series.rate or 0.0)
-    else:
-        first, last = (float(series.timestamps[i]) for i in (0, -1))
-        rate = (len(series.timestamps) - 1) / (last - first) if last > first else 0.0
-    return rate if rate > _FAST_HZ or count > _VERY_LONG else 0.0
 
 
 def _some(names: list[str]) -> str:
