@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all gpu lint reference clean
+.PHONY: install demo test test-all gpu lint docs reference clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -38,9 +38,14 @@ lint: install
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# the site, in docs/_build; a warning, such as a link that leads nowhere, is an error. NEUROFORMER_DOCS_RUN=force runs the notebooks
+docs: export OMP_NUM_THREADS = 1
+docs: install
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+
 # every setting with its default and meaning, from the schema
 reference: install
 	$(BIN)/python -c "from neuroformer.config.reference import write_reference; write_reference('configs/reference.yaml')"
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist docs/_build *.egg-info
