@@ -298,6 +298,28 @@ def ratio_terms(over_NR: np.ndarray, under_NR: np.ndarray, factor: float = 1.0, 
     return Terms(np.concatenate([over, under], 1), value, np.zeros((len(over), 0)), scale)
 
 
+def error_terms(error_N: np.ndarray, true_NC: np.ndarray) -> Terms:
+    """Median and mean of absolute errors. The median is read off a histogram, whose bins are fine where it can lie once a
+    block of values is left out.
+
+    Parameters
+    ----------
+    error_N : 0 or more, in time order
+    true_NC : the labels, which blocks must be long against, too
+    """
+    edges = np.unique(np.quantile(error_N, np.linspace(0.35, 0.65, 61))) if len(error_N) else np.zeros(1)
+    one_hot = np.eye(len(edges) + 1)[np.searchsorted(edges, error_N, side="right")]
+    series = np.concatenate([error_N[:, None], true_NC], 1)
+
+    def value(sums: np.ndarray) -> np.ndarray:
+        number = sums[..., :-1].sum(-1)
+        below = sums[..., :-1].cumsum(-1)[..., :-1] / number[..., None]
+        median = np.array([np.interp(0.5, row, edges) for row in below.reshape(-1, len(edges))])
+        return np.stack([median.reshape(number.shape), sums[..., -1] / number], -1)
+
+    return Terms(np.concatenate([one_hot, error_N[:, None]], 1), value, series, "positive")
+
+
 def pearson_terms(true_N: np.ndarray, predicted_N: np.ndarray) -> Terms:
     """Pearson's r of two series."""
     a, b = true_N - true_N.mean(), predicted_N - predicted_N.mean()

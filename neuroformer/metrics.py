@@ -233,6 +233,23 @@ def circular_r2(true, predicted, period: float = 2 * np.pi) -> np.ndarray:
     return np.array(out)
 
 
+def absolute_errors(true_NC, predicted_NC, period: float = 0.0) -> np.ndarray:
+    """(N,) how far a decoded value lies from the true one, in the variable's unit; NaN where a label is missing.
+
+    ``|error|`` of one column; of several (a position) the Euclidean distance, so columns must share a unit. On a circle of
+    ``period``, the shorter way around.
+
+    Parameters
+    ----------
+    true_NC, predicted_NC : (N, C) or (N,)
+    """
+    true, predicted = _checked(true_NC, predicted_NC)
+    error = predicted - true
+    if period:
+        error = (error + period / 2) % period - period / 2
+    return np.sqrt((error**2).sum(1))
+
+
 def target_score(kind: str, true_NC, predicted_NC, period: float = 0.0) -> float:
     """One number for a target: mean R2 over columns, mean circular R2, or balanced accuracy; NaN without labels that vary."""
     keep = np.isfinite(true_NC).all(1)

@@ -10,6 +10,7 @@ from neuroformer import metrics
 from neuroformer.intervals import (
     Estimate,
     FewBlocksWarning,
+    error_terms,
     independent_values,
     left_out,
     mean_interval,
@@ -130,3 +131,18 @@ def test_mean_interval_golden_and_covers():
     assert 0.935 < coverage.seeds_cell(4, 2000)[1] < 0.965
     with pytest.raises(ValueError, match="two values or more"):
         mean_interval([1.0])
+
+
+def test_the_interval_of_a_median_error_is_around_it_and_a_pair_is_surer():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(4000, 1))
+    a, b = np.abs(rng.normal(size=4000)), np.abs(rng.normal(size=4000))
+    both = np.abs(rng.normal(size=4000))
+    for error in (a, a * 0 + 3.0):
+        terms = error_terms(error, true)
+        np.testing.assert_allclose(terms.of_all(), [np.median(error), error.mean()], rtol=0.01)
+    (low, mean_low), (high, mean_high) = over_time(error_terms(a, true), "error").ends()
+    assert low < 0.6745 < high < low + 0.15 and mean_low < np.sqrt(2 / np.pi) < mean_high
+    nearer = error_terms(both + 0.5 * a, true).minus(error_terms(both + 0.5 * b + 0.3, true))
+    low, high = over_time(nearer, "difference").ends()[:, 0]
+    assert -0.4 < low < -0.3 < high < -0.2

@@ -102,3 +102,9 @@ def test_balanced_accuracy_golden():
     assert out.score == pytest.approx((2 / 3 + 1 + 1 / 2) / 3) and out.chance == pytest.approx(1 / 3)
     lazy = metrics.balanced_accuracy(np.array([0.0] * 99 + [1.0, np.nan]), np.zeros(101))
     assert lazy.score == lazy.chance == 0.5
+
+
+def test_absolute_errors_golden():
+    np.testing.assert_allclose(metrics.absolute_errors([1.0, 2.0, np.nan], [4.0, 2.0, 0.0]), [3, 0, np.nan])
+    np.testing.assert_allclose(metrics.absolute_errors([[0.0, 0.0], [1.0, 1.0]], [[3.0, 4.0], [1.0, 2.0]]), [5, 1])
+    np.testing.assert_allclose(metrics.absolute_errors([350.0, 10.0], [10.0, 200.0], 360.0), [20, 170])

@@ -1,11 +1,12 @@
-"""A Bayesian decoder of one or two columns, such as a position (Zhang et al., Journal of Neurophysiology 1998).
+"""Bayesian decoders of one or two columns, such as a position (Zhang et al., Journal of Neurophysiology 1998).
 
-Shape suffixes: V values, U units, G places of a grid, C columns.
+Shape suffixes: V values, B count bins, U units, G places of a grid, C columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy.special import logsumexp
@@ -13,65 +14,158 @@ from scipy.special import logsumexp
 from neuroformer.baselines.features import Samples
 from neuroformer.baselines.linear import Predict
 
-PLACES = {1: 60, 2: 24}  # of the grid along each column
-BANDWIDTHS = (0.08, 0.04, 0.02, 0.15)  # of rate maps, in ranges of the variable
+PLACES = {1: (120,), 2: (64, 48, 36, 28, 22, 18)}  # of the grid along each column; the first that is not too fine
+MOST_PLACES = 320  # visited ones: a step of the random walk is a product with (places x places)
+BANDWIDTHS = (0.04, 0.08, 0.02, 0.15, 0.01)  # of rate maps, in ranges of the variable
 SHARPNESS = (1.0, 0.5, 0.25)  # of the likelihood: counts of units that share noise say less than they seem to
+SPEEDS = (2.0, 1.0, 4.0)  # of the random walk, times the root mean square step of the training labels
+_JUMP = 1e-3  # of the walk's mass goes anywhere at each step: no place is lost for good
 _PRIOR_MOMENTS = 1.0  # moments' worth of the mean rate in every place, so that no rate is zero
+_CHUNK = 4096  # values that are decoded at once
+_FARTHEST = 2  # times a bin's width: labels further apart do not tell the walk's step
 
 
 class BayesMethod:
-    """Poisson counts of the latest bin given the place, rates smoothed over a grid of the training places, prior as often
-    as the animal was there; the posterior mean."""
+    """Poisson counts given the place, rates smoothed over a grid of the training places.
 
-    name = "bayes"
+    With one bin before the moment, all counts enter at once and the prior is how often the animal was where. With several,
+    the place walks at random from bin to bin and each bin's counts enter in turn, forwards up to the moment; where there is
+    lookahead, backwards from its end, so that the value is smoothed. The posterior's mean, or as ``bayes_mode`` its maximum,
+    whose choices are made by median error in place of R2.
+    """
+
+    def __init__(self, name: str = "bayes"):
+        self.name, self.mode = name, name == "bayes_mode"
 
     def candidates(self, kind: str) -> list[dict]:
         return [{"bandwidth": bandwidth} for bandwidth in BANDWIDTHS]
 
-    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
-        grid = _Grid(train, params["bandwidth"])
-        log_likelihood_VG = grid.log_likelihood(held)
-        for sharpness in SHARPNESS:
-            yield sharpness, grid.posterior_mean(log_likelihood_VG, sharpness)
+    def score(self, true_VC: np.ndarray, predicted_VC: np.ndarray) -> float | None:
+        """What choices are made by, if not the target's own score: minus the median error, relative to the spread."""
+        if not self.mode:
+            return None
+        distance = lambda x: float(np.median(np.hypot.reduce(x, axis=1)))
+        return 1 - distance(predicted_VC - true_VC) / (distance(true_VC - np.median(true_VC, 0)) + 1e-12)
 
-    def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
+    def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]:
         grid = _Grid(train, params["bandwidth"])
-        return lambda samples: grid.posterior_mean(grid.log_likelihood(samples), setting)
+        walks = num_before(train) > 1
+        settings = [(sharp, speed) for sharp in SHARPNESS for speed in SPEEDS] if walks else SHARPNESS
+        for setting in settings:
+            yield setting, grid.decode(held, setting, self.mode)
+
+    def fit(self, train: Samples, kind: str, params: dict, setting: Any) -> Predict:
+        grid = _Grid(train, params["bandwidth"])
+        return lambda samples: grid.decode(samples, setting, self.mode)
+
+
+def num_before(samples: Samples) -> int:
+    """Bins before the moment."""
+    return 1 if samples.edges is None else int((samples.edges[1:] <= 0).sum())
 
 
 class _Grid:
-    """Rates of all units at the visited places of a grid."""
+    """Rates of all units at the visited places of a grid, and how the place moves from bin to bin."""
 
     def __init__(self, train: Samples, bandwidth: float):
-        y, columns = train.y_VC, train.y_VC.shape[1]
+        y, self.before = train.y_VC, num_before(train)
         low, high = y.min(0), y.max(0)
         span = np.where(high > low, high - low, 1.0)
-        axes = [(np.arange(PLACES[columns]) + 0.5) / PLACES[columns]] * columns
-        place_GC = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], 1)
-        cell = np.clip(((y - low) / span * PLACES[columns]).astype(int), 0, PLACES[columns] - 1)
-        cell = np.ravel_multi_index(tuple(cell.T), (PLACES[columns],) * columns)
-        time_G = np.bincount(cell, minlength=len(place_GC)).astype(np.float64)
-        visited = np.flatnonzero(time_G)
-        counts_VU = _counts(train)
-        spikes_GU = np.stack([np.bincount(cell, k, len(place_GC))[visited] for k in counts_VU.T], 1)
-        place_GC, time_G = place_GC[visited], time_G[visited]
-        distance = ((place_GC[:, None] - place_GC) ** 2).sum(2)
-        kernel = np.exp(-0.5 * distance / bandwidth**2)
+        unit_VC = (y - low) / span
+        place_GC, cell_V, self.spacing = _visited(unit_VC)
+        counts_VU = _reference_counts(train, self.before)
+        spikes_GU = np.stack([np.bincount(cell_V, k, len(place_GC)) for k in counts_VU.T], 1)
+        time_G = np.bincount(cell_V, minlength=len(place_GC)).astype(np.float64)
+        self.apart_GGC = place_GC[:, None] - place_GC
+        kernel = np.exp(-0.5 * (self.apart_GGC**2).sum(2) / bandwidth**2)
         few = _PRIOR_MOMENTS
         mean_U = (counts_VU.sum(0) + 0.5) / len(counts_VU)
         time_G = kernel @ time_G
-        self.rate_GU = (kernel @ spikes_GU + few * mean_U) / (time_G[:, None] + few)
+        rate_GU = (kernel @ spikes_GU + few * mean_U) / (time_G[:, None] + few)
+        self.log_rate_UG = np.log(rate_GU).T.astype(np.float32)
+        self.total_G = rate_GU.sum(1)
         self.log_prior_G = np.log(time_G / time_G.sum())
         self.place_GC = low + place_GC * span
+        self.step_C = _step(train, unit_VC, self.before)
 
-    def log_likelihood(self, samples: Samples) -> np.ndarray:
-        return _counts(samples) @ np.log(self.rate_GU).T - self.rate_GU.sum(1)
+    def decode(self, samples: Samples, setting: Any, mode: bool) -> np.ndarray:
+        """(V, C) posterior mean or mode."""
+        parts = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
+        find = self._walked if self.before > 1 else self._at_once
+        posteriors = (find(part, setting) for part in parts)
+        read = lambda p_VG: self.place_GC[p_VG.argmax(1)] if mode else p_VG @ self.place_GC
+        return np.concatenate([read(p) for p in posteriors]) if parts else np.zeros((0, self.place_GC.shape[1]))
 
-    def posterior_mean(self, log_likelihood_VG: np.ndarray, sharpness: float) -> np.ndarray:
-        z = sharpness * log_likelihood_VG + self.log_prior_G
-        return np.exp(z - logsumexp(z, axis=1, keepdims=True)) @ self.place_GC
+    def _at_once(self, samples: Samples, sharpness: float) -> np.ndarray:
+        """(V, G) posterior of all counts together."""
+        counts_VU = _reference_counts(samples, 1).astype(np.float32)
+        z = sharpness * (counts_VU @ self.log_rate_UG - self.total_G) + self.log_prior_G
+        return np.exp(z - logsumexp(z, axis=1, keepdims=True))
+
+    def _walked(self, samples: Samples, setting: tuple[float, float]) -> np.ndarray:
+        """(V, G) posterior at the latest bin before the moment, of all bins before it and those after it."""
+        sharpness, speed = setting
+        assert samples.edges is not None
+        width_B = np.diff(samples.edges)
+        relative_B = width_B / width_B[self.before - 1]
+        move_GG = self.transitions(speed)
+
+        def likelihood(b: int) -> np.ndarray:
+            counts_VU = samples.x_VBU[:, b] ** 2
+            z_VG = sharpness * (counts_VU @ self.log_rate_UG - (relative_B[b] * self.total_G).astype(np.float32))
+            return np.exp(z_VG - z_VG.max(1, keepdims=True))
+
+        p_VG = np.repeat(np.exp(self.log_prior_G).astype(np.float32)[None], len(samples), 0)
+        for b in range(self.before):
+            p_VG = _normal((p_VG @ move_GG if b else p_VG) * likelihood(b))
+        later_VG = np.ones_like(p_VG)
+        for b in range(len(width_B) - 1, self.before - 1, -1):
+            later_VG = _normal((later_VG * likelihood(b)) @ move_GG.T)
+        return _normal(p_VG * later_VG).astype(np.float64)
+
+    def transitions(self, speed: float) -> np.ndarray:
+        """(G, G) from a place (row) to another in one bin: a Gaussian step, kept to visited places."""
+        step_C = np.maximum(speed * self.step_C, 0.5 * self.spacing)  # a finer one would never leave its cell
+        move_GG = np.exp(-0.5 * ((self.apart_GGC / step_C) ** 2).sum(2))
+        move_GG /= move_GG.sum(1, keepdims=True)
+        return ((1 - _JUMP) * move_GG + _JUMP / len(move_GG)).astype(np.float32)
 
 
-def _counts(samples: Samples) -> np.ndarray:
-    """(V, U) spikes of all bins together."""
-    return np.rint((samples.x_VBU.astype(np.float64) ** 2).sum(1))
+def _visited(unit_VC: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """(G, C) centers of the grid's visited cells, (V,) the cell of each value, and the grid's spacing.
+
+    Values in [0, 1]. Of two columns the grid is as fine as leaves at most so many visited cells: finer on a track than in an
+    arena.
+    """
+    for number in PLACES[unit_VC.shape[1]]:
+        cell_VC = np.clip((unit_VC * number).astype(int), 0, number - 1)
+        visited_GC, cell_V = np.unique(cell_VC, axis=0, return_inverse=True)
+        found = np.asarray((visited_GC + 0.5) / number), cell_V.ravel(), 1 / number
+        if len(visited_GC) <= MOST_PLACES:
+            break
+    return found
+
+
+def _reference_counts(samples: Samples, before: int) -> np.ndarray:
+    """(V, U) spikes that rate maps are of: of all bins together, or, where places walk, of the latest before the moment."""
+    x_VBU = samples.x_VBU if before == 1 else samples.x_VBU[:, before - 1 : before]
+    return np.rint((x_VBU.astype(np.float64) ** 2).sum(1))
+
+
+def _step(train: Samples, unit_VC: np.ndarray, before: int) -> np.ndarray:
+    """(C,) root mean square change of the labels over one bin; a tenth of their range where no two are close enough."""
+    if train.edges is None or before == 1:
+        return np.full(unit_VC.shape[1], 0.1)
+    width, w = int(train.edges[before] - train.edges[before - 1]), train.windows
+    at_V = w.segment * (int(w.tick.max(initial=0)) + _FARTHEST * width + 2) + w.tick
+    later_V = np.minimum(np.searchsorted(at_V, at_V + width), len(at_V) - 1)
+    apart_V = at_V[later_V] - at_V
+    close_V = (apart_V > 0) & (apart_V <= _FARTHEST * width)
+    if not close_V.any():
+        return np.full(unit_VC.shape[1], 0.1)
+    change = (unit_VC[later_V] - unit_VC)[close_V] * (width / apart_V[close_V])[:, None]
+    return np.sqrt((change**2).mean(0)) + 1e-6
+
+
+def _normal(p_VG: np.ndarray) -> np.ndarray:
+    return p_VG / np.maximum(p_VG.sum(1, keepdims=True), 1e-30)

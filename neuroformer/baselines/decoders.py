@@ -26,12 +26,15 @@ from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.metrics import target_score
 
 Kind = Literal["regression", "classification"]
-FAST = ("ridge", "lasso", "kalman", "wiener_cascade", "kernel_ridge", "bayes", "mlp")
+FAST = ("ridge", "lasso", "kalman", "wiener_cascade", "kernel_ridge", "bayes", "bayes_mode", "mlp")
+BAYES = ("bayes", "bayes_mode")  # see the units themselves, however many there are
 ALL = (*FAST, "glm", "gru")
 CLASSIFIERS = ("ridge", "mlp", "gru")
 _FOLDS = {"mlp": 3, "gru": 3, "kernel_ridge": 3}  # others: 5, they are quick
 _SEARCH_WORK = 6e9  # moments x features squared that a search sees in one fit
 _LEAST_MOMENTS = 2_000  # that a search sees in any case, if there are as many
+_BAYES_MOMENTS = 8_000  # that a search of a Bayesian decoder sees; its work does not grow with features squared
+_BAYES_CELLS = 8_000  # bins x units of its random walk
 _FINEST_S = 0.05  # seconds; the bin before the moment, where lags have several resolutions
 
 
@@ -55,7 +58,8 @@ class Baseline:
     choice : dict
         ``lags`` in words, ``lag_s``, ``num_bins``, ``setting`` (penalty, noise or updates), what else the method chose;
         ``patterns``, how many patterns stand for the units (0: the units themselves); ``moments`` of the final fit;
-        ``cv_score`` (mean over folds of R2 over columns, or of balanced accuracy); ``fits``, how many models were
+        ``cv_score`` (mean over folds of R2 over columns, of balanced accuracy, or for ``bayes_mode`` of one minus the
+        median error over that of the training median); ``fits``, how many models were
         fitted in all, and ``seconds``.
     """
 
@@ -70,8 +74,8 @@ class Baseline:
         """
         c = self._counts
         counts = c if index is None else SpikeCounts(index, c.shape, c.pattern_UQ)
-        x = counts(windows, self._binning, self.name == "bayes")
-        return self._predict(Samples(x, windows, np.zeros((len(windows), 0))))
+        x = counts(windows, self._binning, self.name in BAYES)
+        return self._predict(Samples(x, windows, np.zeros((len(windows), 0)), counts.edges(self._binning)))
 
 
 class Baselines:
@@ -151,12 +155,12 @@ class Baselines:
         """Whether there is such a baseline for the variable."""
         if self.kind == "classification":
             return name in CLASSIFIERS
-        return name in ALL and (name != "bayes" or self.y.shape[1] <= 2)
+        return name in ALL and (name not in BAYES or self.y.shape[1] <= 2)
 
     def _method(self, name: str) -> Method:
         if not self.decodes(name):
             known = [n for n in ALL if self.decodes(n)]
-            columns = f" of {self.y.shape[1]} columns" if name == "bayes" else ""
+            columns = f" of {self.y.shape[1]} columns" if name in BAYES else ""
             raise ValueError(f"no baseline '{name}' for a {self.kind}{columns}; there are: {', '.join(known)}")
         return {
             "ridge": RidgeMethod,
@@ -164,7 +168,8 @@ class Baselines:
             "glm": GlmMethod,
             "wiener_cascade": WienerCascadeMethod,
             "bayes": BayesMethod,
-            "kalman": lambda: KalmanMethod(self.shape.current),
+            "bayes_mode": lambda: BayesMethod("bayes_mode"),
+            "kalman": lambda: KalmanMethod(self.shape.current, self.shape.ahead),
             "kernel_ridge": lambda: KernelRidgeMethod(self.seed),
             "mlp": lambda: MlpMethod(self.seed),
             "gru": lambda: GruMethod(both_ways=self.shape.ahead > 0, seed=self.seed),
@@ -178,8 +183,8 @@ class Baselines:
         finest = tick(_FINEST_S)
         if name == "kalman":
             return [Binning((width,)) for width in dict.fromkeys(max(1, f * shape.current) for f in (1, 2, 4, 8))]
-        if name == "bayes":
-            return [Binning((width,)) for width in dict.fromkeys(map(tick, lags))]
+        if name in BAYES:
+            return self._of_bayes(list(dict.fromkeys(map(tick, lags))), finest)
         if name == "gru":
             width = max(shape.current, finest)
             return list(dict.fromkeys(Binning((width,) * max(2, round(tick(lag) / width))) for lag in lags[-2:]))
@@ -193,17 +198,28 @@ class Baselines:
                 self._ridge[binning] = self._searched(RidgeMethod(), binning, [{}])[0]
         return sorted(every, key=lambda b: -self._ridge[b])[:2]
 
+    def _of_bayes(self, lags: list[int], finest: int) -> list[Binning]:
+        """All spikes at once, as far back as each lag; and a random walk through the longest one, in bins of two widths."""
+        most = max(2, _BAYES_CELLS // self.index.num_units)
+        walks = []
+        for width in (2 * finest, 5 * finest):
+            bins = min(most, round(lags[-1] / width))
+            walks += [Binning((width,) * bins)] if bins > 1 else []
+        return [Binning((lag,)) for lag in lags] + walks
+
     def _samples(self, binning: Binning, name: str, search: bool = False) -> Samples:
         """Labelled moments under a binning, evenly thinned to what the budget allows."""
-        whole, units = name == "bayes", self.index.num_units
+        whole, units = name in BAYES, self.index.num_units
         one = self.counts(self.windows[:1], binning, whole)
         size = one.shape[1] * (units if whole else one.shape[2])
         most = MOST_CELLS // size
-        if search and name != "kalman":  # whose work does not grow with features squared
+        if search and whole:
+            most = min(most, _BAYES_MOMENTS)
+        elif search and name != "kalman":  # whose work does not grow with features squared
             most = min(most, max(_LEAST_MOMENTS, int(_SEARCH_WORK / size**2)))
         rows = self._thinned(most, name == "kalman")
         windows = self.windows[rows]
-        return Samples(self.counts(windows, binning, whole), windows, self.y[rows])
+        return Samples(self.counts(windows, binning, whole), windows, self.y[rows], self.counts.edges(binning))
 
     def _thinned(self, most: int, steps: bool) -> np.ndarray:
         """Rows of at most so many moments, evenly; with ``steps`` these go on being a step apart."""
@@ -231,11 +247,17 @@ class Baselines:
         scores: dict[Any, list[float]] = {}
         for train, held in folds:
             for setting, predicted in method.path(samples[train], samples[held], self.kind, params):
-                scores.setdefault(setting, []).append(target_score(self.kind, samples.y_VC[held], predicted))
+                scores.setdefault(setting, []).append(method_score(method, self.kind, samples.y_VC[held], predicted))
                 self._fits += 1
         means = {s: float(np.mean([v for v in each if np.isfinite(v)] or [0.0])) for s, each in scores.items()}
         setting = max(means, key=lambda s: means[s])
         return means[setting], setting
+
+
+def method_score(method: Method, kind: str, true_VC: np.ndarray, predicted_VC: np.ndarray) -> float:
+    """What choices of a method are made by: the target's own score, unless the method is meant for another one."""
+    own = method.score(true_VC, predicted_VC) if isinstance(method, BayesMethod) else None
+    return target_score(kind, true_VC, predicted_VC) if own is None else own
 
 
 def fit_baseline(
@@ -256,7 +278,9 @@ def fit_baseline(
 def in_words(choice: dict[str, Any]) -> str:
     """What a baseline chose, in short."""
     options = {
-        k: v for k, v in choice.items() if k in ("hidden", "decay", "dropout", "kernel_width", "spread", "bandwidth")
+        k: v
+        for k, v in choice.items()
+        if k in ("hidden", "decay", "dropout", "kernel_width", "spread", "bandwidth", "smoother")
     }
     text = "; ".join([choice["lags"], *(f"{k} {v}".replace("_", " ") for k, v in options.items())])
     setting = choice["setting"]

@@ -89,7 +89,7 @@ class SpikeCounts:
 
     def __call__(self, windows: Windows, binning: Binning, whole: bool = False) -> np.ndarray:
         """(V, B, U) float32, the latest bin last; 0 outside the segment. ``whole`` keeps the units in any case."""
-        edges = self._edges(binning)
+        edges = self.edges(binning)
         low, high, units = int(edges[0]), int(edges[-1]), self.index.num_units
         of_tick = np.searchsorted(edges, np.arange(low, high), side="right") - 1
         bins = len(edges) - 1
@@ -107,8 +107,8 @@ class SpikeCounts:
             out[i : i + size] = x if project is None else x @ project
         return out
 
-    def _edges(self, binning: Binning) -> np.ndarray:
-        """Ticks from the moment to the borders of its bins."""
+    def edges(self, binning: Binning) -> np.ndarray:
+        """(B + 1,) ticks from the moment to the borders of its bins; those before it are negative."""
         ahead = self.shape.ahead
         after = np.linspace(0, ahead, max(1, round(ahead / binning.widths[0])) + 1)[1:] if ahead else np.zeros(0)
         before = -np.cumsum((0, *binning.widths))[::-1]
@@ -132,17 +132,19 @@ class Samples:
     x_VBU : square-root counts
     windows : where they lie, in time order
     y_VC : float64 labels, or one column of whole-number classes
+    edges : (B + 1,) ticks from the moment to the borders of its bins; None where nobody asks which lie before it
     """
 
     x_VBU: np.ndarray
     windows: Windows
     y_VC: np.ndarray
+    edges: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def __getitem__(self, which) -> Samples:
-        return Samples(self.x_VBU[which], self.windows[which], self.y_VC[which])
+        return Samples(self.x_VBU[which], self.windows[which], self.y_VC[which], self.edges)
 
     @property
     def flat(self) -> np.ndarray:

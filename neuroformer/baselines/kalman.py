@@ -1,11 +1,13 @@
-"""A Kalman filter: behavior moves linearly, counts follow it linearly (Wu et al., Neural Computation 2006).
+"""A Kalman filter and smoother: behavior moves linearly, counts follow it linearly (Wu et al., Neural Computation 2006).
 
 Shape suffixes: V values, U units, C columns, Z = 2 C states.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,22 +24,28 @@ OBSERVATION_NOISE = (
 
 class KalmanMethod:
     """State: the labels and their last change. Observation: the counts of the latest bins. Filtered forwards in time,
-    ``step`` ticks at a time (moments in between are filtered beside); at a break it starts again from the training mean."""
+    ``step`` ticks at a time (moments in between are filtered beside); at a break it starts again from the training mean.
+
+    With ``ahead`` ticks of lookahead there are two ways, of which cross-validation takes one: the counts after the moment
+    are observed, too; or those before each moment alone, and values are smoothed backwards from the last moment within the
+    lookahead (Rauch, Tung and Striebel, AIAA Journal 1965).
+    """
 
     name = "kalman"
 
-    def __init__(self, step: int):
-        self.step = step
+    def __init__(self, step: int, ahead: int = 0):
+        self.step, self.lag = step, ahead // step
 
     def candidates(self, kind: str) -> list[dict]:
-        return [{}]
+        return [{"smoother": False}, {"smoother": True}] if self.lag else [{}]
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[float, np.ndarray]]:
         for noise in OBSERVATION_NOISE:
             yield noise, self.fit(train, kind, params, noise)(held)
 
     def fit(self, train: Samples, kind: str, params: dict, setting: float) -> Predict:
-        train, _ = _by_phase(train, self.step)
+        smooth = params.get("smoother", False)
+        train, _ = _by_phase(_before(train) if smooth else train, self.step)
         scale = Standard(train)
         x, y = scale.x(train), scale.y(train)
         before = np.flatnonzero(_follows(train, self.step)) - 1  # rows whose successor is the next moment
@@ -60,25 +68,34 @@ class KalmanMethod:
         spread = np.cov(z.T).reshape(size, size) + 1e-6 * np.eye(size)
 
         def predict(samples: Samples) -> np.ndarray:
-            ordered, order = _by_phase(samples, self.step)
-            out = np.empty((len(samples), y.shape[1]))
-            out[order] = _filter(scale.x(ordered), _follows(ordered, self.step), move, moved, see, noise, spread)
+            ordered, order = _by_phase(_before(samples) if smooth else samples, self.step)
+            follows, out = _follows(ordered, self.step), np.empty((len(samples), y.shape[1]))
+            states = _filter(scale.x(ordered), follows, move, moved, see, noise, spread)
+            means_VZ = _smooth(states, follows, move, self.lag if smooth else 0)
+            out[order] = means_VZ[:, : y.shape[1]]
             return scale.back(out)
 
         return predict
 
 
-def _filter(x, follows, move, moved, see, noise, spread) -> np.ndarray:
-    """(V, C) posterior means; the observation enters in information form, its noise being diagonal.
+class _States(NamedTuple):
+    """Filtered means, and how far the smoothed value of the next moment moves each."""
+
+    mean_VZ: np.ndarray
+    back_AZZ: np.ndarray
+    age_V: np.ndarray
+
+
+def _filter(x, follows, move, moved, see, noise, spread) -> _States:
+    """Posterior means given all moments up to each; the observation enters in information form, its noise being diagonal.
 
     Covariances depend on how many moments follow each other, not on what is observed: each is worked out once.
     """
-    size = len(move)
     information = see.T @ (see / noise[:, None])
     evidence = x @ (see / noise[:, None])
-    out = np.empty((len(x), size // 2))
+    out, age_V = np.empty((len(x), len(move))), np.empty(len(x), int)
     gains = [_gain(spread, information)]
-    mean, age = np.zeros(size), 0
+    mean, age = np.zeros(len(move)), 0
     for v in range(len(x)):
         age = age + 1 if follows[v] else 0
         if age == len(gains):
@@ -88,8 +105,22 @@ def _filter(x, follows, move, moved, see, noise, spread) -> np.ndarray:
         age = min(age, len(gains) - 1)
         cov, keep = gains[age]
         mean = keep @ (move @ mean) + cov @ evidence[v] if follows[v] else cov @ evidence[v]
-        out[v] = mean[: size // 2]
-    return out
+        out[v], age_V[v] = mean, age
+    back = [cov @ move.T @ np.linalg.inv(move @ cov @ move.T + moved) for cov, _ in gains]
+    return _States(out, np.stack(back), age_V)
+
+
+def _smooth(states: _States, follows: np.ndarray, move: np.ndarray, lag: int) -> np.ndarray:
+    """(V, Z) means given ``lag`` more moments, or as many as follow without a break."""
+    mean_VZ, back_AZZ, age_V = states
+    next_V = np.flatnonzero(follows)
+    gain_NZZ, predicted_NZ = back_AZZ[age_V[next_V - 1]], mean_VZ[next_V - 1] @ move.T
+    out_VZ = mean_VZ
+    for _ in range(lag):  # E[z_t | up to t + j] from E[z_t+1 | up to t + 1 + (j - 1)]
+        change_NZ = np.einsum("nij,nj->ni", gain_NZZ, out_VZ[next_V] - predicted_NZ)
+        out_VZ = mean_VZ.copy()
+        out_VZ[next_V - 1] += change_NZ
+    return out_VZ
 
 
 def _gain(prior, information) -> tuple[np.ndarray, np.ndarray]:
@@ -97,6 +128,13 @@ def _gain(prior, information) -> tuple[np.ndarray, np.ndarray]:
     inverse = np.linalg.inv(prior)
     cov = np.linalg.inv(inverse + information)
     return cov, cov @ inverse
+
+
+def _before(samples: Samples) -> Samples:
+    """With the counts before the moment alone."""
+    assert samples.edges is not None
+    bins = int((samples.edges[1:] <= 0).sum())
+    return dataclasses.replace(samples, x_VBU=samples.x_VBU[:, :bins], edges=samples.edges[: bins + 1])
 
 
 def _by_phase(samples: Samples, step: int) -> tuple[Samples, np.ndarray]:

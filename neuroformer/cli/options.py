@@ -112,7 +112,7 @@ def baselines_argument(p: argparse.ArgumentParser) -> None:
         default="fast",
         metavar="NAME[,NAME]",
         help="fast (all but glm and gru; the default), all, none, or names joined by commas: ridge, lasso, kalman, "
-        "wiener_cascade, kernel_ridge, bayes (one or two columns), mlp, glm, gru",
+        "wiener_cascade, kernel_ridge, bayes and bayes_mode (one or two columns), mlp, glm, gru",
     )
 
 

@@ -137,6 +137,21 @@ def save_figure(figure, path: Path) -> None:
     print(f"figure in {path}")
 
 
+def save_error_figure(decoded, target, columns: list[str], scores: dict[str, Any], folder: Path) -> None:
+    """Errors of a decoded variable against its true value, for the model, the ensemble, the nearest baseline and the Bayesian
+    decoder; nothing for classes."""
+    from neuroformer.decoding.errors import error_of
+    from neuroformer.report.behavior import error_by_value
+
+    if target.kind == "classification":
+        return
+    nearest = str(scores.get(f"decode_{target.name}_nearest_baseline", "bayes"))
+    shown = [n for n in dict.fromkeys(["model", "ensemble", nearest, "bayes"]) if n in decoded.predicted]
+    errors = {n: error_of(decoded, target, n) for n in shown}
+    figure = error_by_value(decoded.true_VC, errors, target.name, columns, decoded.unit)
+    save_figure(figure, folder / f"error_{target.name}.png")
+
+
 def warn_only_ours() -> None:
     """Lightning's advice is for its own users; ours see our messages."""
     os.environ.setdefault("WANDB_SILENT", "true")

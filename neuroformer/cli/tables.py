@@ -50,13 +50,15 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
         if not name.startswith("control_"):
             s = "" if name == "model" else f"_{name}"
             of = [(scores[f"{k}{s}"], interval(scores[f"{k}{s}_low"], scores[f"{k}{s}_high"])) for k in keys]
-            rows.append((name, *(x for pair in of for x in pair), *_costs(decoded.chosen.get(name, {}))))
+            errors = _errors(scores, decoded.name, s)
+            rows.append((name, *(x for pair in of for x in pair), *errors, *_costs(decoded.chosen.get(name, {}))))
     if f"{main}_control" in scores:
         of = [(scores[f"{k}_control"], "") for k in keys]
         rows.append(
             (
                 f"control: {scores[f'decode_{decoded.name}_control_name']}",
                 *(x for pair in of for x in pair),
+                *_errors(scores, decoded.name, "_control"),
                 *_costs({}),
             )
         )
@@ -66,8 +68,33 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
         if k.endswith("_recall"):
             column = "recall of " + column.removeprefix(f"{decoded.name}_").removesuffix("_recall")
         header += [column, "95 % interval"]
+    if f"decode_{decoded.name}_median_error" in scores:
+        unit = f" ({decoded.unit})" if decoded.unit else ""
+        header += [f"median error{unit}", "95 % interval", "mean error"]
     header += ["fits", "seconds", "chosen"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
     missing = scores[f"decode_{decoded.name}_missing"]
     title += f" ({missing} more have no label)" if missing else ""
-    return f"{title}\n{table(rows, header)}"
+    return "\n".join([title, table(rows, header), *_against_baselines(decoded, scores)])
+
+
+def _errors(scores: dict[str, Any], name: str, suffix: str) -> tuple[Any, ...]:
+    """Median error, its interval, mean error; nothing for classes."""
+    key, mean = f"decode_{name}_median_error{suffix}", f"decode_{name}_mean_error{suffix}"
+    nan = float("nan")
+    ends = interval(scores.get(f"{key}_low", nan), scores.get(f"{key}_high", nan)) if suffix != "_control" else ""
+    return (scores[key], ends, scores[mean]) if key in scores else ()
+
+
+def _against_baselines(decoded: Decoded, scores: dict[str, Any]) -> list[str]:
+    """Ours minus the best baseline and minus the nearest one, a line each."""
+    name, lines = f"decode_{decoded.name}", []
+    for key, other, what in (
+        (f"{name}_difference", f"{name}_best_baseline", ""),
+        (f"{name}_median_error_difference", f"{name}_nearest_baseline", "median error, "),
+    ):
+        for own, suffix in (("model", ""), ("ensemble", "_ensemble")):
+            if f"{key}{suffix}" in scores:
+                value, low, high = (scores[f"{key}{suffix}{end}"] for end in ("", "_low", "_high"))
+                lines.append(f"{what}{own} minus {scores[other]}: {value:.3f} {interval(low, high)}, paired")
+    return lines

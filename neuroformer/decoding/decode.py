@@ -38,6 +38,7 @@ class Decoded:
     spread_VC : standard deviation that the model claims, where its head learns one
     classes : what each class label that occurs in ``true_VC`` stands for; empty for other kinds
     chosen : by decoder, what it chose and cost: ``fits`` (how many models were fitted), ``seconds``, ``choice`` in words
+    unit : of the variable; empty where the recording does not say
     """
 
     name: str
@@ -48,6 +49,7 @@ class Decoded:
     spread_VC: np.ndarray | None = None
     classes: dict[float, str] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unit: str = ""
 
 
 # -- moments and labels --------------------------------------------------------------------------------------

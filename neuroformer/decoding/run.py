@@ -33,6 +33,7 @@ from neuroformer.decoding.decode import (
     target_head,
     true_values,
 )
+from neuroformer.decoding.errors import against_baselines, error_scores
 from neuroformer.decoding.readouts import READOUTS, RECURRENT, fit_readout
 from neuroformer.model.network import Neuroformer
 from neuroformer.training.train import load_best, train
@@ -92,7 +93,8 @@ def start_decoded(prepared: Prepared, target: TargetConfig, windows: Windows, tr
     if target.kind == "classification":
         scale = prepared.normalization.targets[target.name]
         classes = {float(c): scale.word(c) for c in np.unique(true_VC[np.isfinite(true_VC)])}
-    return Decoded(target.name, times, at.segment, true_VC, classes=classes)
+    unit = prepared.rec.variable(target.name).unit
+    return Decoded(target.name, times, at.segment, true_VC, classes=classes, unit=unit)
 
 
 def add_readouts(
@@ -212,7 +214,9 @@ def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIn
 
 
 def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, Any]:
-    """Flat scores; of the controls only the best counts, and its name is given, likewise the best baseline's.
+    """Flat scores; of the controls only the best counts, and its name is given, likewise the best baseline's
+    (:func:`~neuroformer.decoding.errors.against_baselines`). Errors are in the variable's unit
+    (:func:`~neuroformer.decoding.errors.error_scores`), the control's those of the best one.
 
     Beside them ``decode_<variable>_fits_<decoder>``, ``..._seconds_<decoder>`` and ``..._choice_<decoder>``: how many
     models were fitted for it, how long that took, and what it chose.
@@ -233,10 +237,10 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
         out[f"decode_{decoded.name}_control_name"] = best
     for name, cost in decoded.chosen.items():
         out |= {f"decode_{decoded.name}_{key}_{name}": value for key, value in cost.items()}
-    fitted = [name for name in ours if name in ALL]
-    if fitted:
-        out[f"decode_{decoded.name}_best_baseline"] = max(fitted, key=lambda name: out[f"{key}_{name}"])
-    return out
+    best = out.get(f"decode_{decoded.name}_control_name")
+    shown = ours | ({"control": decoded.predicted[f"control_{best}"]} if best else {})
+    out |= error_scores(dataclasses.replace(decoded, predicted=shown), target)
+    return out | against_baselines(decoded, target, key, out)
 
 
 def sees_more(config: Config) -> bool:

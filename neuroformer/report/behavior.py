@@ -70,3 +70,55 @@ def ablation_bars(rows: list[dict[str, Any]]) -> Figure:
     panels[0].set_yticks(range(len(parts)), [f"no {part}" for part in parts])
     panels[0].invert_yaxis()
     return fig
+
+
+def error_by_value(
+    true_VC: np.ndarray, error_by_decoder: dict[str, np.ndarray], name: str, columns: list[str], unit: str = ""
+) -> Figure:
+    """Absolute error against the true value, such as the position on a track: of one column the median and quartiles in 20
+    equal parts of the range, a line a decoder; of two a map of the median a decoder. Further columns are not shown.
+
+    Parameters
+    ----------
+    true_VC : (V, C); NaN where it is missing
+    error_by_decoder : (V,) errors of each
+    """
+    known = np.isfinite(true_VC).all(1)
+    true, errors = true_VC[known], {n: e[known] for n, e in error_by_decoder.items()}
+    said = f"error ({unit})" if unit else "error"
+    if true.shape[1] == 1:
+        fig = Figure(figsize=(7, 4), layout="constrained")
+        ax = fig.subplots()
+        edges, cell = _cells(true[:, 0], 20)
+        middle = (edges[1:] + edges[:-1]) / 2
+        for (decoder, error), color in zip(errors.items(), COLORS, strict=False):
+            low, median, high = (_quantiles(error, cell, len(middle), q) for q in (0.25, 0.5, 0.75))
+            ax.plot(middle, median, c=color, marker="o", ms=3, label=decoder)
+            ax.fill_between(middle, low, high, color=color, alpha=0.15, lw=0)
+        ax.set(xlabel=columns[0] if columns else name, ylabel=said, ylim=(0, None))
+        ax.legend(fontsize=8)
+        return fig
+    fig = Figure(figsize=(4.2 * len(errors), 4), layout="constrained")
+    panels = fig.subplots(1, len(errors), squeeze=False, sharex=True, sharey=True)[0]
+    (x, cell_x), (y, cell_y) = (_cells(true[:, c], 20) for c in range(2))
+    maps = [_quantiles(e, cell_x * 20 + cell_y, 400, 0.5).reshape(20, 20).T for e in errors.values()]
+    top = max((float(np.nanmax(m)) for m in maps if np.isfinite(m).any()), default=1.0)
+    for ax, decoder, shown in zip(panels, errors, maps, strict=True):
+        mesh = ax.pcolormesh(x, y, shown, vmin=0, vmax=top, cmap="viridis")
+        ax.set(title=decoder, xlabel=columns[0] if len(columns) > 1 else f"{name} 0")
+    panels[0].set_ylabel(columns[1] if len(columns) > 1 else f"{name} 1")
+    fig.colorbar(mesh, ax=panels, label=f"median {said}")
+    return fig
+
+
+def _cells(x_V: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges of equal parts of the range, and the part of each value."""
+    low, high = (float(x_V.min()), float(x_V.max())) if len(x_V) else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, number + 1)
+    return edges, np.clip(np.searchsorted(edges, x_V, side="right") - 1, 0, number - 1)
+
+
+def _quantiles(error_V: np.ndarray, cell_V: np.ndarray, number: int, quantile: float) -> np.ndarray:
+    """(number,) quantile of the errors in each cell; NaN in cells without three."""
+    parts = (error_V[cell_V == c] for c in range(number))
+    return np.array([np.quantile(part, quantile) if len(part) > 2 else np.nan for part in parts])

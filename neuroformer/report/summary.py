@@ -40,6 +40,11 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
             )
             for t in targets
         ),
+        *(
+            _row(f"Decoding of {t}, median error in its own unit", v, key, _decoders(v, t, values, "median_error"))
+            for t in targets
+            for key in [f"decode_{t}_median_error"]
+        ),
         _row(
             "Simulated against held-out PSTHs, median r over units",
             v,
@@ -71,7 +76,7 @@ def _point(kind: str, label: str, v: dict[str, float], key: str) -> dict[str, An
 def _decoders(v: dict[str, float], target: str, values: dict[str, Any], what: str) -> list[tuple[str, str, str]]:
     """Every other decoder with a score in the summary; the control under its own name."""
     start = f"decode_{target}_{what}_"
-    names = [k.removeprefix(start) for k in v if k.startswith(start)]
+    names = [k.removeprefix(start) for k in v if k.startswith(start) and "_difference" not in k]
     others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]
     kind = lambda n: "control" if n.startswith("control") else "baseline"
     control = values.get(f"decode_{target}_control_name", "")

@@ -26,7 +26,6 @@ from neuroformer.decoding.decode import (
     every_window,
     hard_values,
     joined_windows,
-    paired_difference,
     raw_targets,
     soft_values,
     target_head,
@@ -114,8 +113,7 @@ def decode_folds(
     Yields
     ------
     (TargetConfig, Decoded, flat scores)
-        Of the pooled folds; scores have, beside those of ``decode``, the best baseline's name and
-        ``decode_<variable>_difference`` (model minus it) with its paired interval ``_low`` and ``_high``.
+        Of the pooled folds; scores are those of ``decode``, over all held-out time.
     """
     parts: dict[str, list[Decoded]] = {t.name: [] for t in config.targets}
     prepared = None
@@ -130,13 +128,6 @@ def decode_folds(
             raise ConfigError(f"no held-out part has a label of '{target.name}'; see decode.moving")
         pooled = as_recorded(pool(parts[target.name]), target, prepared.normalization.targets[target.name])
         out = scores(pooled, target, prepared)
-        key = f"decode_{target.name}"
-        if f"{key}_best_baseline" in out:
-            best = out[f"{key}_best_baseline"]
-            difference = paired_difference(pooled, target, "model", best)
-            out |= dict(
-                zip((f"{key}_difference", f"{key}_difference_low", f"{key}_difference_high"), difference, strict=True)
-            )
         yield target, pooled, out
 
 
@@ -155,6 +146,7 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
         predicted,
         classes=classes,
         chosen={name: _of_folds([p.chosen[name] for p in parts if name in p.chosen]) for name in parts[0].chosen},
+        unit=parts[0].unit,
     )
 
 

@@ -229,24 +229,28 @@ def test_classes(data, name):
     assert out.score > out.chance + 0.2 and out.chance == pytest.approx(1 / 3)
 
 
-def test_a_kalman_filter_is_the_mean_of_its_gaussian():
+def test_kalman_filter_and_smoother_are_the_mean_of_their_gaussian():
     """Against the joint Gaussian of three moments, conditioned by brute force."""
-    from neuroformer.baselines.kalman import _filter
+    from neuroformer.baselines.kalman import _filter, _smooth
 
     rng = np.random.default_rng(0)
     move, moved, spread = np.array([[0.9, 0.2], [-0.1, 0.7]]), np.diag([0.3, 0.2]), np.diag([1.0, 2.0])
     see, noise, x = rng.normal(size=(4, 2)), rng.uniform(0.5, 1.5, 4), rng.normal(size=(3, 4))
-    ours = _filter(x, np.array([False, True, True]), move, moved, see, noise, spread)
-    for last in range(3):
-        # z_k = move^k z_0 + sum_j move^(k - j) w_j, stacked
-        n = last + 1
-        power = [np.linalg.matrix_power(move, k) for k in range(n)]
-        mix = np.block([[power[k - j] if j <= k else np.zeros((2, 2)) for j in range(n)] for k in range(n)])
-        source = np.kron(np.diag([0.0] + [1.0] * last), moved) + np.kron(np.diag([1.0] + [0.0] * last), spread)
-        prior, seeing = mix @ source @ mix.T, np.kron(np.eye(n), see)
-        joint = seeing @ prior @ seeing.T + np.kron(np.eye(n), np.diag(noise))
-        mean = prior @ seeing.T @ np.linalg.solve(joint, x[:n].ravel())
-        np.testing.assert_allclose(ours[last], mean[-2:-1], atol=1e-9)
+    follows = np.array([False, True, True])
+    states = _filter(x, follows, move, moved, see, noise, spread)
+    # z_k = move^k z_0 + sum_j move^(k - j) w_j, stacked
+    power = [np.linalg.matrix_power(move, k) for k in range(3)]
+    mix = np.block([[power[k - j] if j <= k else np.zeros((2, 2)) for j in range(3)] for k in range(3)])
+    source = np.kron(np.diag([0.0, 1.0, 1.0]), moved) + np.kron(np.diag([1.0, 0.0, 0.0]), spread)
+    prior = mix @ source @ mix.T
+    for lag in range(4):
+        ours = _smooth(states, follows, move, lag)
+        for t in range(3):
+            n = min(t + lag, 2) + 1  # moments that are seen
+            seeing = np.kron(np.eye(n, 3), see)
+            joint = seeing @ prior @ seeing.T + np.kron(np.eye(n), np.diag(noise))
+            mean = prior @ seeing.T @ np.linalg.solve(joint, x[:n].ravel())
+            np.testing.assert_allclose(ours[t], mean[2 * t : 2 * t + 2], atol=1e-9)
 
 
 def test_hippocampus_position_is_decodable():

@@ -13,8 +13,8 @@ from neuroformer.cli.options import (
     config_arguments,
     override_argument,
 )
-from neuroformer.cli.shared import only_process, refuse_unwritable, summarise, warn_only_ours
-from neuroformer.cli.tables import interval, score_table
+from neuroformer.cli.shared import only_process, refuse_unwritable, save_error_figure, summarise, warn_only_ours
+from neuroformer.cli.tables import score_table
 from neuroformer.config import Config, ConfigError, load_config
 from neuroformer.files import save_npz
 
@@ -79,16 +79,12 @@ def _decode(args, config: Config, folder: Path, only: list[int]) -> None:
         progress=not args.quiet,
     ):
         summary |= scores
-        key = f"decode_{target.name}"
         tables.append(score_table(decoded, target, scores))
-        if f"{key}_difference" in scores:
-            low, high = scores[f"{key}_difference_low"], scores[f"{key}_difference_high"]
-            best, difference = scores[f"{key}_best_baseline"], scores[f"{key}_difference"]
-            tables[-1] += f"\nmodel minus {best}: {difference:.3f} {interval(low, high)}, paired"
         if only:
             continue
         arrays = {"times": decoded.times, "true": decoded.true_VC, **decoded.predicted}
         save_npz(folder / f"folds_{target.name}.npz", arrays)
+        save_error_figure(decoded, target, list(rec.variable(target.name).columns), scores, folder)
     if only:
         tables.append(f"only folds {', '.join(map(str, only))} of {args.folds}; they are in {folder}")
     print("\n".join(tables))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument, run_argument
-from neuroformer.cli.shared import open_asked, save_figure, summarise, warn_only_ours
+from neuroformer.cli.shared import open_asked, save_error_figure, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
 from neuroformer.files import save_npz
 
@@ -46,6 +46,7 @@ def run(args) -> None:
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
         fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=scale.period)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
+        save_error_figure(decoded, target, columns, one.scores, args.folder)
         save_npz(args.folder / f"decode_{target.name}.npz", one.arrays)
     print("\n".join(tables))
     summarise(args.folder, {}, summary)
