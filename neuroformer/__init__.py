@@ -7,6 +7,7 @@
 >>> made = neuroformer.Simulator("runs/demo").simulate(samples=4)  # held-out trials, as a recording
 >>> neuroformer.decode("runs/demo")["speed"].scores        # behavior, beside baselines and controls
 >>> neuroformer.attend("runs/demo").maps                   # who acts on whom
+>>> neuroformer.compare("runs/demo", ["pixels", "model"]).scores  # which features explain the units
 >>> bundle, prepared = neuroformer.open_run("runs/demo")   # the run's facts, and its recording as the model sees it
 >>> model = neuroformer.load_model("runs/demo")
 
@@ -23,6 +24,7 @@ _LAZY = {
     "Recording": "neuroformer.recording",
     "Simulator": "neuroformer.simulator",
     "attend": "neuroformer.runs",
+    "compare": "neuroformer.comparison.compare",
     "decode": "neuroformer.runs",
     "evaluate": "neuroformer.training.evaluation",
     "load_config": "neuroformer.config",

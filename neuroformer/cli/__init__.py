@@ -22,7 +22,7 @@ from neuroformer import __version__
 from neuroformer.cli import bench
 from neuroformer.cli.recordings import audit, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
-from neuroformer.cli.studies import ablate, fewshot, finetune, folds, probe
+from neuroformer.cli.studies import ablate, compare, fewshot, finetune, folds, probe
 from neuroformer.cli.trained import attend, decode, embed, fields, generate, report
 from neuroformer.cli.training import adapt, sweep, train
 from neuroformer.recording.names import printable
@@ -41,6 +41,7 @@ COMMANDS = (
     attend,
     fields,
     probe,
+    compare,
     ablate,
     embed,
     report,

@@ -61,6 +61,17 @@ class Backbone(nn.Module):
 
     def forward(self, x_GFHW: Tensor) -> Tensor:
         """(G, F, h, w, C) features of every frame; for video networks (G, t, h, w, C) of every clip."""
+        x = self._input(x_GFHW)
+        return self._on_grid(self.network(pixel_values=x, **self.extra).last_hidden_state, x, len(x_GFHW))
+
+    def layers(self, x_GFHW: Tensor) -> list[Tensor]:
+        """The same of every layer, the embedding of the pixels first."""
+        x = self._input(x_GFHW)
+        found = self.network(pixel_values=x, output_hidden_states=True, **self.extra).hidden_states
+        return [self._on_grid(y, x, len(x_GFHW)) for y in found]
+
+    def _input(self, x_GFHW: Tensor) -> Tensor:
+        """Images as the network wants them; for video networks clips."""
         num_clips, num_frames = x_GFHW.shape[:2]
         x = x_GFHW.flatten(0, 1)[:, None] * PHOTO_STD + PHOTO_MEAN
         x = (x - _column(self.photo_mean, x)) / _column(self.photo_std, x)
@@ -69,12 +80,15 @@ class Backbone(nn.Module):
         if self.video:
             nearest = (torch.arange(self.num_frames, device=x.device) + 0.5) * num_frames / self.num_frames
             x = x.unflatten(0, (num_clips, num_frames)).index_select(1, nearest.long())
-        rows, columns = self._patches(x.shape[-2:])
-        if rows * columns == 0:
+        if 0 in self._patches(x.shape[-2:]):
             raise ConfigError(self._misfit(x, 0))
-        y = self.network(pixel_values=x, **self.extra).last_hidden_state
+        return x
+
+    def _on_grid(self, y: Tensor, x: Tensor, num_clips: int) -> Tensor:
+        """Hidden states, on the network's own grid of places."""
         if y.ndim == 4:
-            return y.movedim(1, -1).unflatten(0, (num_clips, num_frames))
+            return y.movedim(1, -1).unflatten(0, (num_clips, -1))
+        rows, columns = self._patches(x.shape[-2:])
         steps = self.num_frames // self.tubelet if self.video else 1
         ahead = y.shape[1] - steps * rows * columns  # tokens that stand for no place
         if not 0 <= ahead < 16:

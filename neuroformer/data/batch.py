@@ -242,9 +242,7 @@ class BatchBuilder:
         if self.frames is None:
             return None
         last, end_ns = self._last_frame(start_ns, stop_ns)
-        first_ns = np.maximum(end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment])
-        place_WF = last[:, None] + np.arange(1 - self._num_frames, 1)
-        images, num_missing, index_W, key, shown = self._stretches(place_WF, first_ns)
+        images, num_missing, index_W, key, shown = self._stretches(*self._reach(windows, last, end_ns))
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
         age = np.where(shown[:, -1], age, 0.0)
         age_W = torch.from_numpy(age.astype(np.float32))
@@ -264,13 +262,20 @@ class BatchBuilder:
         last, _ = self._last_frame(start_ns, start_ns + self.shape.current * self._dt_ns)
         return self.frames.pixels(self.frames.index[np.maximum(last, 0)])
 
+    def shown(self, windows: Windows) -> np.ndarray:
+        """(W, F) which image of the recording's bank each frame of a window's clip is, the latest last; -1 where none was
+        shown.
+        """
+        assert self.frames is not None
+        start_ns = self._origin_ns[windows.segment] + windows.tick * self._dt_ns
+        last, end_ns = self._last_frame(start_ns, start_ns + self.shape.current * self._dt_ns)
+        return self._images(*self._reach(windows, last, end_ns))
+
     def _stretches(self, place_WF: np.ndarray, first_ns: np.ndarray):
         """Images of the distinct rows of frames, how many each lacks, which row a window has, its key, and what was
         shown, not before ``first_ns``."""
         assert self.frames is not None
-        place = np.maximum(place_WF, 0)
-        shown = (place_WF >= 0) & (self._frame_ns[place] >= first_ns[:, None])
-        image_WF = np.where(shown, self.frames.index[place], -1)
+        image_WF = self._images(place_WF, first_ns)
         # one 64-bit key a row: sorting keys is far cheaper than sorting rows
         key = (image_WF + 2) @ _MIX[: place_WF.shape[1]]
         _, first, index_W = np.unique(key, return_index=True, return_inverse=True)
@@ -281,7 +286,19 @@ class BatchBuilder:
             bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
             images = self.frames.pixels(bank)[inverse.reshape(image_GF.shape)]
         missing = _tensor((image_GF < 0).sum(1))
-        return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), shown
+        return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), image_WF >= 0
+
+    def _reach(self, windows: Windows, last: np.ndarray, end_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(W, F) places of the frames that a window's clip may hold, and the (W,) time before which none is shown."""
+        first_ns = np.maximum(end_ns - nanoseconds(self.config.window.frames), self._origin_ns[windows.segment])
+        return last[:, None] + np.arange(1 - self._num_frames, 1), first_ns
+
+    def _images(self, place_WF: np.ndarray, first_ns: np.ndarray) -> np.ndarray:
+        """(W, F) image of each frame, -1 where none was shown."""
+        assert self.frames is not None
+        place = np.maximum(place_WF, 0)
+        shown = (place_WF >= 0) & (self._frame_ns[place] >= first_ns[:, None])
+        return np.where(shown, self.frames.index[place], -1)
 
 
 def label_values(variable: BehaviorVariable, config: TargetConfig, at: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from neuroformer.data.recordings import open_one
 from neuroformer.data.scales import VariableScale
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.report.comparison import comparison
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
@@ -322,6 +323,15 @@ def _fields(run: Run) -> dict[str, Any]:
     return made
 
 
+def _comparison(run: Run) -> dict[str, Any]:
+    made = comparison(run.folder)
+    if made is None:
+        raise Missing(
+            "This run has not been compared with other features yet.", f"neuroformer compare --run {run.shell}"
+        )
+    return made
+
+
 def _maps(run: Run):
     path = run.folder / "maps.npz"
     if not path.exists():
@@ -409,6 +419,12 @@ PANELS = (
         "Fields",
         "What each unit sees, according to the model: its receptive field (mean squared gradient of its log-odds to every pixel) and its most exciting input (gradient ascent on its predicted rate).",
         _fields,
+    ),
+    (
+        "comparison",
+        "Comparison",
+        "How well features explain the units of the held-out part, layer by layer. Bars are 95 % intervals over units and stimuli; what sees past spikes sees those of the very trials that it is compared with.",
+        _comparison,
     ),
     ("setup", "Setup", "The configuration and versions that made this run, and that would repeat it.", _setup),
 )

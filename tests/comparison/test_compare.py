@@ -1,0 +1,253 @@
+"""The comparison as a whole: it finds what drives units, knows its ceiling, and says nothing of shuffled stimuli."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_config, small_model, small_recording
+
+from neuroformer.cli import main
+from neuroformer.comparison.compare import _ends, _Made, _targets, compare
+from neuroformer.comparison.features import Layer, file_layers, layers_of
+from neuroformer.comparison.responses import moments_of
+from neuroformer.config import ConfigError, to_dict
+from neuroformer.recording import FrameSeries, Recording
+from neuroformer.recording.formats.npz import write_npz
+
+MOVIES, REPEATS, TRIAL_S = 6, 8, 3.0
+
+
+def repeated_recording(seed: int = 0, num_units: int = 12) -> Recording:
+    """Units whose rates follow their own mixture of four pixels of movies that repeat; the last two follow nothing."""
+    rng = np.random.default_rng(seed)
+    trials = MOVIES * REPEATS
+    movie = np.tile(np.arange(MOVIES), REPEATS)
+    frames = int(TRIAL_S * 20)
+    images = rng.integers(0, 255, (MOVIES * frames, 4, 4), dtype=np.uint8)
+    weights = rng.normal(size=(num_units, 4)) * 0.35
+    weights[-2:] = 0
+    pixels = (images[:, 0].astype(float) - 127) / 73
+    rate = 40 * np.exp(pixels @ weights.T - (weights**2).sum(1) / 2)
+    starts = np.arange(trials) * (TRIAL_S + 0.5)
+    times, units = [], []
+    for start, m in zip(starts, movie, strict=True):
+        counts = rng.poisson(rate[m * frames : (m + 1) * frames] * 0.05)
+        frame, unit = np.nonzero(counts)
+        number = counts[frame, unit]
+        frame, unit = np.repeat(frame, number), np.repeat(unit, number)
+        times.append(start + (frame + rng.uniform(0.05, 0.95, len(frame))) * 0.05)
+        units.append(unit)
+    times, units = np.concatenate(times), np.concatenate(units)
+    order = np.argsort(times)
+    at = (starts[:, None] + np.arange(frames) * 0.05).ravel()
+    return Recording(
+        name="repeated",
+        spike_times=times[order],
+        spike_units=units[order],
+        units={"id": np.arange(num_units), "area": np.array(["V1", "LM"])[np.arange(num_units) % 2]},
+        domain=np.stack([starts, starts + TRIAL_S], 1),
+        trials={"start": starts, "stop": starts + TRIAL_S, "movie": movie},
+        frames=FrameSeries(images, at, (movie[:, None] * frames + np.arange(frames)).ravel()),
+    )
+
+
+def repeated_config(**more):
+    sections = {
+        "inputs": [],
+        "targets": [],
+        "loss": {},
+        "window": {"frames": 0.1},
+        "split": {
+            "by": "trials",
+            "pattern": ["train"] * 3 + ["valid"] + ["test"] * 4,
+            "claim": "repeats",
+            "hold_out": "",
+        },
+        "model": {"frame_encoder": {"kernel": [1, 2, 2], "stride": [1, 1, 1], "layers": 0}},
+    }
+    return small_config(**sections | more)
+
+
+@pytest.fixture(scope="module")
+def repeated():
+    rec = repeated_recording()
+    pattern = {"split": {"by": "trials", "pattern": ["train"] * 6 + ["valid"] * 6 + ["test"] * 36, "claim": "repeats"}}
+    model, prepared = small_model(rec, repeated_config(**pattern))
+    return model.float(), prepared
+
+
+def test_moments_are_the_bins_of_what_repeats(repeated):
+    _, prepared = repeated
+    moments = moments_of(prepared, "test", (0.0, 0.1))
+    assert moments.repeats == 6 and moments.by_stimulus and moments.num_windows == 1
+    assert len(moments) == MOVIES * (60 - 2)  # the last two have no response 0.1 s later
+    rec = prepared.rec
+    starts, inside = moments.start_RN, moments.counts(rec, 0.1)
+    r, n = 3, 300
+    when = (rec.spike_times >= starts[r, n] + 0.1) & (rec.spike_times < starts[r, n] + 0.15)
+    np.testing.assert_array_equal(inside[r, n], np.bincount(rec.spike_units[when], minlength=12))
+    np.testing.assert_allclose(moments.windows.starts(prepared.index).reshape(6, -1), starts)
+    for fold in range(5):
+        train = moments.training(fold)
+        assert not np.isin(moments.stimulus_N[train], moments.stimulus_N[moments.fold_N == fold]).any()
+
+
+def test_contiguous_folds_keep_a_gap():
+    rec = small_recording(seconds=200.0)
+    moments = moments_of(small_model(rec, small_config(targets=[], loss={}))[1], "test")
+    assert moments.repeats == 1 and not moments.by_stimulus
+    for fold in range(5):
+        held = moments.place_N[moments.fold_N == fold]
+        train = moments.place_N[moments.training(fold)]
+        assert np.abs(train[:, None] - held).min() > 1.0
+
+
+def test_a_single_image_is_one_moment():
+    rng = np.random.default_rng(0)
+    starts = np.arange(240) * 0.5
+    images = np.tile(np.arange(60), 4)
+    times = np.sort(rng.uniform(0, 120, 9000))
+    rec = Recording(
+        name="stills",
+        spike_times=times,
+        spike_units=rng.integers(0, 5, 9000),
+        units={"id": np.arange(5)},
+        domain=np.array([[0.0, 121.0]]),
+        trials={"start": starts, "stop": starts + 0.2, "image": images},
+        frames=FrameSeries(rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), starts, images),
+    )
+    split = {"by": "trials", "pattern": ["train"] * 60 + ["valid"] * 60 + ["test"] * 120}
+    config = repeated_config(
+        split=split,
+        window={"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.5},
+        model={"frame_encoder": {"kernel": [1, 2, 2], "stride": [1, 1, 1]}},
+    )
+    moments = moments_of(small_model(rec, config)[1], "test", (0.0,))
+    assert (len(moments), moments.repeats, moments.num_windows) == (60, 2, 4)
+    assert moments.width == pytest.approx(0.2) and len(np.unique(moments.block_N)) == 60
+
+
+def test_what_drives_units_is_found_and_what_does_not_is_not(repeated, tmp_path):
+    """Pixels explain the units up to their ceiling; noise explains none; shuffled stimuli explain none."""
+    model, prepared = repeated
+    moments = moments_of(prepared, "test", (0.0, 0.05))
+    targets = _targets(prepared, moments, (0.0, 0.05), "area")
+    assert [(t.name, len(t.rows)) for t in targets] == [("all", 12), ("LM", 6), ("V1", 6)]
+    made = _Made(moments, targets[:1], 12, (0.0, 0.05), seed=0)
+    noise = np.random.default_rng(1).normal(size=(len(moments), 30)).astype(np.float32)
+    (pixels,) = layers_of("pixels", model, prepared, moments, tmp_path / "none")
+    assert pixels.x_ND.shape == (len(moments), 2 * 16)
+    made.add(Layer("noise", "noise", "nothing", noise), ["ridge", "pls", "rsa", "cka"])
+    made.add(pixels, ["ridge", "pls", "rsa", "cka"])
+    found = {(s.source, s.metric): s for s in made.scores}
+    assert len(found) == 12
+    for (source, metric), s in found.items():
+        if source == "noise":
+            assert s.score < s.null + 0.05 and not s.normalized > 0.1, metric
+        else:
+            assert s.score > s.null and s.low > 0 and s.p <= 1 / 20 and s.beyond_low > 0, metric
+    assert 0.75 < found["pixels", "ridge"].normalized < 1.1
+    assert found["pixels", "ridge"].latency_s == 0.0
+    assert found["pixels", "ridge"].low < found["pixels", "ridge"].score < found["pixels", "ridge"].high
+    each = made.per_unit["pixels", "frames", "ridge", "all"]
+    assert each[:10].min() > 0.3 > np.abs(each[10:]).max()
+
+
+def test_stages_of_the_network(repeated, tmp_path):
+    model, prepared = repeated
+    moments = moments_of(prepared, "test")
+    layers = {x.name: x for x in layers_of("model", model, prepared, moments, tmp_path / "none")}
+    assert layers["frame encoder"].sees == layers["frame readout"].sees == "frames"
+    assert "past spikes" in layers["rates"].sees and layers["rates"].x_ND.shape == (len(moments), 12)
+    assert all(len(x.x_ND) == len(moments) for x in layers.values())
+    batch = prepared.builder(moments.windows)
+    with torch.no_grad():
+        rates = model.expected(batch).exp().sum(1).numpy().reshape(moments.repeats, len(moments), 12).mean(0)
+    np.testing.assert_allclose(layers["rates"].x_ND, rates, rtol=1e-4, atol=1e-5)
+
+
+def test_own_features(repeated, tmp_path):
+    _, prepared = repeated
+    moments = moments_of(prepared, "test")
+    times = np.arange(0, prepared.rec.domain.max() + 1, 0.05)
+    np.savez(tmp_path / "mine.npz", times=times, ramp=times, two=np.stack([times, -times], 1))
+    layers = list(file_layers(tmp_path / "mine.npz", prepared, moments))
+    assert [(x.source, x.name, x.x_ND.shape[1]) for x in layers] == [("mine", "ramp", 1), ("mine", "two", 2)]
+    expected = moments.start_RN.mean(0)
+    np.testing.assert_allclose(np.corrcoef(layers[0].x_ND[:, 0], expected)[0, 1], 1)
+    bank = np.arange(len(prepared.rec.frames.images))
+    np.savez(tmp_path / "of_images.npz", image=bank, same=bank * 2.0)
+    (layer,) = file_layers(tmp_path / "of_images.npz", prepared, moments)
+    shown = prepared.builder.shown(moments.first_repeat())[:, -1]
+    np.testing.assert_allclose(np.corrcoef(layer.x_ND[:, 0], shown)[0, 1], 1)
+    np.savez(tmp_path / "short.npz", times=times[:50], ramp=times[:50])
+    with pytest.raises(ConfigError, match="no value at"):
+        list(file_layers(tmp_path / "short.npz", prepared, moments))
+    np.savez(tmp_path / "keyless.npz", ramp=times)
+    with pytest.raises(ConfigError, match="expected 'times'"):
+        list(file_layers(tmp_path / "keyless.npz", prepared, moments))
+
+
+def test_layers_of_a_vision_network(repeated, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model, prepared = repeated
+    moments = moments_of(prepared, "test")
+    torch.manual_seed(0)
+    shape = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    network = transformers.AutoModel.from_config(transformers.ViTConfig(**shape, image_size=8, patch_size=4))
+    network.save_pretrained(tmp_path / "vit")
+    layers = list(layers_of(f"vit:{tmp_path / 'vit'}", model, prepared, moments, tmp_path / "none"))
+    assert [x.name for x in layers] == ["layer 0", "layer 1", "layer 2"]
+    assert layers[2].x_ND.shape == (len(moments), 2 * 4 * 8)
+    assert not np.allclose(layers[1].x_ND, layers[2].x_ND)
+
+
+def test_few_units_have_no_interval():
+    assert np.isnan(_ends(0.5, np.random.default_rng(0).normal(size=100), 3)).all()
+
+
+def test_the_command(tmp_path, capsys):
+    import yaml
+
+    write_npz(repeated_recording(), tmp_path / "r.npz")
+    config = to_dict(repeated_config(train={"steps": 2}))
+    config["recording"]["path"] = str(tmp_path / "r.npz")
+    pattern = ["train"] * 6 + ["valid"] * 6 + ["test"] * 12
+    config["split"] |= {"pattern": pattern}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    run = str(tmp_path / "run")
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "--run", run, "--with", "pixels,gabor", "--metric", "ridge", "--latencies", "0"]) == 0
+    out = capsys.readouterr().out
+    assert "beyond pixels: frames" in out and "split.claim: stimuli holds them out" in out
+    tree = json.loads((tmp_path / "run" / "compare.json").read_text())
+    assert {s["source"] for s in tree["scores"]} == {"pixels", "gabor"} and (tmp_path / "run" / "compare.png").exists()
+    with np.load(tmp_path / "run" / "compare_units.npz") as file:
+        assert file["scores"].shape == (len(file["rows"]), 12)
+    assert main(["report", "--run", run]) == 0
+    capsys.readouterr()
+    for wrong, message in (
+        (["--with", "pixel"], "no source of features"),
+        (["--metric", "lasso"], "no metric"),
+        (["--with", "model", "--split", "train"], "was fitted to the training part"),
+    ):
+        assert main(["compare", "--run", run, *wrong]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_run_without_frames_has_no_pixels(tmp_path):
+    rec = dataclasses.replace(small_recording(seconds=200.0), frames=None)
+    model, prepared = small_model(rec, small_config(targets=[], loss={"contrast": []}, window={"frames": 0.0}))
+    moments = moments_of(prepared, "test")
+    with pytest.raises(ConfigError, match="made of frames"):
+        list(layers_of("pixels", model.float(), prepared, moments, tmp_path / "none"))
+    assert "rates" in [x.name for x in layers_of("model", model.float(), prepared, moments, tmp_path / "none")]
+
+
+def test_the_library_call_is_the_command(monkeypatch):
+    import neuroformer
+
+    assert neuroformer.compare is compare
