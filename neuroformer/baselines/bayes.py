@@ -74,15 +74,19 @@ class _Grid:
         unit_VC = (y - low) / span
         place_GC, cell_V, self.spacing = _visited(unit_VC)
         counts_VU = _reference_counts(train, self.before)
-        spikes_GU = np.stack([np.bincount(cell_V, k, len(place_GC)) for k in counts_VU.T], 1)
+        seen_VU = np.isfinite(counts_VU)
+        of_cells = lambda x_VU: np.stack([np.bincount(cell_V, x, len(place_GC)) for x in x_VU.T], 1)
         time_G = np.bincount(cell_V, minlength=len(place_GC)).astype(np.float64)
+        spikes_GU, seen_GU = of_cells(np.where(seen_VU, counts_VU, 0.0)), time_G[:, None]
+        if not seen_VU.all():
+            seen_GU = of_cells(seen_VU.astype(np.float64))
         self.apart_GGC = place_GC[:, None] - place_GC
         kernel = np.exp(-0.5 * (self.apart_GGC**2).sum(2) / bandwidth**2)
         few = _PRIOR_MOMENTS
-        mean_U = (counts_VU.sum(0) + 0.5) / len(counts_VU)
+        mean_U = (np.nansum(counts_VU, 0) + 0.5) / np.maximum(seen_VU.sum(0), 1)
         time_G = kernel @ time_G
-        rate_GU = (kernel @ spikes_GU + few * mean_U) / (time_G[:, None] + few)
-        self.log_rate_UG = np.log(rate_GU).T.astype(np.float32)
+        rate_GU = (kernel @ spikes_GU + few * mean_U) / (kernel @ seen_GU + few)
+        self.rate_UG, self.log_rate_UG = (x.T.astype(np.float32) for x in (rate_GU, np.log(rate_GU)))
         self.total_G = rate_GU.sum(1)
         self.log_prior_G = np.log(time_G / time_G.sum())
         self.place_GC = low + place_GC * span
@@ -96,10 +100,19 @@ class _Grid:
         read = lambda p_VG: self.place_GC[p_VG.argmax(1)] if mode else p_VG @ self.place_GC
         return np.concatenate([read(p) for p in posteriors]) if parts else np.zeros((0, self.place_GC.shape[1]))
 
+    def _log_likelihood(self, counts_VU: np.ndarray, width: float = 1.0) -> np.ndarray:
+        """(V, G) of Poisson counts, up to a constant; units that were not observed (NaN) say nothing."""
+        seen_VU = np.isfinite(counts_VU)
+        if seen_VU.all():
+            expected = (width * self.total_G).astype(np.float32)
+        else:
+            expected = np.float32(width) * (seen_VU.astype(np.float32) @ self.rate_UG)
+            counts_VU = np.where(seen_VU, counts_VU, 0.0)
+        return counts_VU.astype(np.float32) @ self.log_rate_UG - expected
+
     def _at_once(self, samples: Samples, sharpness: float) -> np.ndarray:
         """(V, G) posterior of all counts together."""
-        counts_VU = _reference_counts(samples, 1).astype(np.float32)
-        z = sharpness * (counts_VU @ self.log_rate_UG - self.total_G) + self.log_prior_G
+        z = sharpness * self._log_likelihood(_reference_counts(samples, 1)) + self.log_prior_G
         return np.exp(z - logsumexp(z, axis=1, keepdims=True))
 
     def _walked(self, samples: Samples, setting: tuple[float, float]) -> np.ndarray:
@@ -111,8 +124,7 @@ class _Grid:
         move_GG = self.transitions(speed)
 
         def likelihood(b: int) -> np.ndarray:
-            counts_VU = samples.x_VBU[:, b] ** 2
-            z_VG = sharpness * (counts_VU @ self.log_rate_UG - (relative_B[b] * self.total_G).astype(np.float32))
+            z_VG = sharpness * self._log_likelihood(samples.x_VBU[:, b] ** 2, relative_B[b])
             return np.exp(z_VG - z_VG.max(1, keepdims=True))
 
         p_VG = np.repeat(np.exp(self.log_prior_G).astype(np.float32)[None], len(samples), 0)
@@ -147,7 +159,8 @@ def _visited(unit_VC: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def _reference_counts(samples: Samples, before: int) -> np.ndarray:
-    """(V, U) spikes that rate maps are of: of all bins together, or, where places walk, of the latest before the moment."""
+    """(V, U) spikes that rate maps are of: of all bins together, or, where places walk, of the latest before the moment. NaN
+    where a unit was not observed."""
     x_VBU = samples.x_VBU if before == 1 else samples.x_VBU[:, before - 1 : before]
     return np.rint((x_VBU.astype(np.float64) ** 2).sum(1))
 

@@ -73,7 +73,7 @@ class Baseline:
         ``index`` replaces the recording's spikes, on the same segments.
         """
         c = self._counts
-        counts = c if index is None else SpikeCounts(index, c.shape, c.pattern_UQ)
+        counts = c if index is None else c.of(index)
         x = counts(windows, self._binning, self.name in BAYES)
         return self._predict(Samples(x, windows, np.zeros((len(windows), 0)), counts.edges(self._binning)))
 

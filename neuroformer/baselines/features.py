@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import poisson
 
 from neuroformer.baselines.glm.spikes import spikes_around
 from neuroformer.baselines.patterns import unit_patterns
@@ -65,16 +66,26 @@ class SpikeCounts:
         The label belongs to a window's end; no spike at or after it plus ``shape.ahead`` bins is counted.
     pattern_UQ : patterns over units, strongest first, which stand for the units where ``bins x units`` would be more than
         :data:`MOST_FEATURES`
+    rate_U : spikes a tick of each unit, from the moments that are learnt from: what stands for the counts of bins in which
+        a unit was not observed
     """
 
-    def __init__(self, index: SpikeIndex, shape: WindowShape, pattern_UQ: np.ndarray | None = None):
-        self.index, self.shape, self.pattern_UQ = index, shape, pattern_UQ
+    def __init__(
+        self,
+        index: SpikeIndex,
+        shape: WindowShape,
+        pattern_UQ: np.ndarray | None = None,
+        rate_U: np.ndarray | None = None,
+    ):
+        self.index, self.shape, self.pattern_UQ, self.rate_U = index, shape, pattern_UQ, rate_U
 
     @classmethod
     def for_windows(cls, index: SpikeIndex, shape: WindowShape, windows: Windows) -> SpikeCounts:
-        """With the patterns of a large population around some moments."""
+        """With the patterns of a large population around some moments, and where units were not always observed, their
+        rates in the windows that end at these moments."""
+        rate_U = None if index.observed is None else _rates(index, windows, shape.current)
         if _MOST_BINS * index.num_units <= MOST_FEATURES:
-            return cls(index, shape)
+            return cls(index, shape, rate_U=rate_U)
         stretch = max(shape.current, round(0.25 / shape.dt))
         end = windows.tick + shape.current
         start = np.maximum(end - stretch, 0)
@@ -85,10 +96,17 @@ class SpikeCounts:
                 keep.append(row)
                 later = start[row] + stretch
         blocks = np.stack([windows.segment[keep], start[keep], start[keep] + stretch], 1)
-        return cls(index, shape, unit_patterns(index, blocks, stretch, MOST_FEATURES // 8).astype(np.float32))
+        patterns = unit_patterns(index, blocks, stretch, MOST_FEATURES // 8).astype(np.float32)
+        return cls(index, shape, patterns, rate_U)
+
+    def of(self, index: SpikeIndex) -> SpikeCounts:
+        """The same of other spikes on the same segments."""
+        return SpikeCounts(index, self.shape, self.pattern_UQ, self.rate_U)
 
     def __call__(self, windows: Windows, binning: Binning, whole: bool = False) -> np.ndarray:
-        """(V, B, U) float32, the latest bin last; 0 outside the segment. ``whole`` keeps the units in any case."""
+        """(V, B, U) float32, the latest bin last; 0 outside the segment. In bins in which a unit was not always observed,
+        what a Poisson unit of its rate has on average. ``whole`` keeps the units in any case, with NaN there.
+        """
         edges = self.edges(binning)
         low, high, units = int(edges[0]), int(edges[-1]), self.index.num_units
         of_tick = np.searchsorted(edges, np.arange(low, high), side="right") - 1
@@ -104,8 +122,23 @@ class SpikeCounts:
             cells = (row * bins + of_tick[place]) * units + unit
             counts = np.bincount(cells, minlength=len(part) * bins * units).reshape(len(part), bins, units)
             x = np.sqrt(counts, dtype=np.float32)
+            self._fill(x, part, edges, np.nan if whole else None)
             out[i : i + size] = x if project is None else x @ project
         return out
+
+    def _fill(self, x_VBU: np.ndarray, windows: Windows, edges: np.ndarray, fill: float | None) -> None:
+        """Put what stands for unobserved counts in their place."""
+        if self.index.observed is None:
+            return
+        assert self.rate_U is not None
+        moment = windows.bins(self.index) + self.shape.current
+        origin = self.index.base[windows.segment]
+        end = origin + self.index.num_ticks[windows.segment]
+        for b, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            start, stop = np.maximum(moment + low, origin), np.minimum(moment + high, end)
+            hidden = ~self.index.observed.throughout(start, stop)
+            value_U = _mean_root((high - low) * self.rate_U) if fill is None else fill
+            np.copyto(x_VBU[:, b], np.broadcast_to(np.asarray(value_U, np.float32), hidden.shape), where=hidden)
 
     def edges(self, binning: Binning) -> np.ndarray:
         """(B + 1,) ticks from the moment to the borders of its bins; those before it are negative."""
@@ -113,6 +146,24 @@ class SpikeCounts:
         after = np.linspace(0, ahead, max(1, round(ahead / binning.widths[0])) + 1)[1:] if ahead else np.zeros(0)
         before = -np.cumsum((0, *binning.widths))[::-1]
         return np.concatenate([before, np.rint(after)]).astype(np.int64)
+
+
+def _rates(index: SpikeIndex, windows: Windows, width: int) -> np.ndarray:
+    """(U,) spikes a tick of each unit in windows, where it was observed."""
+    _, _, unit = spikes_around(index, windows, 0, width)
+    assert index.observed is not None
+    first = windows.bins(index)
+    number = np.zeros(index.num_units, np.int64)
+    for i in range(0, len(first), size := max(1, _CHUNK // (width * index.num_units))):
+        number += index.observed.at(first[i : i + size, None] + np.arange(width)).sum((0, 1))
+    return (np.bincount(unit, minlength=index.num_units) + 0.5) / np.maximum(number, 1)
+
+
+def _mean_root(mean_U: np.ndarray) -> np.ndarray:
+    """(U,) mean of the square root of a Poisson count."""
+    most = int(mean_U.max(initial=0) + 10 * np.sqrt(mean_U.max(initial=0)) + 20)
+    k = np.arange(most)
+    return poisson.pmf(k, mean_U[:, None]) @ np.sqrt(k)
 
 
 def binnings(config: Config, dt: float, finest: int, even: tuple[int, ...]) -> list[Binning]:
@@ -129,7 +180,7 @@ class Samples:
 
     Attributes
     ----------
-    x_VBU : square-root counts
+    x_VBU : square-root counts; for a Bayesian decoder NaN where a unit was not observed
     windows : where they lie, in time order
     y_VC : float64 labels, or one column of whole-number classes
     edges : (B + 1,) ticks from the moment to the borders of its bins; None where nobody asks which lie before it

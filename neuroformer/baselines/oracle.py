@@ -7,13 +7,13 @@ import numpy as np
 from neuroformer.baselines.glm.spikes import counts_around
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, nanoseconds
-from neuroformer.metrics import bits_per_spike, null_log_likelihood, poisson_log_likelihood
+from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
 
 _CHUNK = 512  # windows at once
 
 
 def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
-    """Bits/spike of the generator's own conditional rate on the windows of the model.
+    """Bits/spike of the generator's own conditional rate on the windows of the model, where units were observed.
 
     ``rec.truth['rate']`` (bins, units) is the expected count of each generator bin given everything, hidden
     gaze and speed included; ``rec.truth['rate_times']`` (bins,) the bins' starts.
@@ -37,7 +37,11 @@ def oracle_bits_per_spike(prepared: Prepared, windows: Windows) -> float:
     for i in range(0, len(windows), _CHUNK):
         counts = counts_around(index, windows[i : i + _CHUNK], 0, shape.current).numpy()
         rates = rate[first[i : i + _CHUNK, None] + np.arange(shape.current)]
+        constant = np.broadcast_to(prepared.normalization.unit_rate, rates.shape)
+        seen = index.observed_in(windows[i : i + _CHUNK], 0, shape.current)
+        if seen is not None:
+            rates, constant = rates * seen, constant * seen
         model += poisson_log_likelihood(counts, rates)
-        null += null_log_likelihood(counts, prepared.normalization.unit_rate)
+        null += poisson_log_likelihood(counts, constant)
         spikes += float(counts.sum())
     return bits_per_spike(model, null, spikes)

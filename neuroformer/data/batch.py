@@ -71,6 +71,8 @@ class Batch:
     around : spikes that the targets' values may see, where there are targets
     segment_W, tick_W : int64, where the windows lie
     traces : continuous activity before and in each window, if traces are modelled
+    observed_WBU : bool, which units were observed in which bins of each window; None: all in all. No current spike lies
+        elsewhere, and the likelihood is of these cells alone
     past_weight_P : optional, weight of each past spike (None: 1), with respect to which gradients are taken
     """
 
@@ -88,6 +90,7 @@ class Batch:
     targets: dict[str, Tensor] = field(default_factory=dict)
     around: Around | None = None
     traces: TraceWindows | None = None
+    observed_WBU: Tensor | None = None
     past_weight_P: Tensor | None = None
 
     @property
@@ -201,6 +204,7 @@ class BatchBuilder:
             targets=self._targets(start_ns),
             around=self._around(windows) if recorded else None,
             traces=self.traces.windows(windows, self.shape, past_traces) if self.traces else None,
+            observed_WBU=self._observed(windows) if recorded and self.traces is None else None,
         )
 
     def _inputs(self, start_ns: np.ndarray) -> dict[str, Tensor]:
@@ -231,6 +235,10 @@ class BatchBuilder:
         if self.moving is None:
             return np.ones(len(at), bool)
         return self.moving.interpolate(at)[:, 0] > self.config.decode.moving.above
+
+    def _observed(self, windows: Windows) -> Tensor | None:
+        seen_WBU = self.index.observed_in(windows, 0, self.shape.current)
+        return None if seen_WBU is None else torch.from_numpy(seen_WBU)
 
     def _around(self, windows: Windows) -> Around | None:
         if not self.config.targets:

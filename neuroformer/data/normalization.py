@@ -38,9 +38,12 @@ def fit_normalization(rec: Recording, split: Split, config: Config, index: Spike
         counts += np.bincount(index.unit[a:b], minlength=rec.num_units)
         cells, num = np.unique(index.keys[a:b] * rec.num_units + index.unit[a:b], return_counts=True)
         np.maximum.at(peak, cells % rec.num_units, num)
-    total = int((bins[:, 2] - bins[:, 1]).sum())
+    observed = np.full(rec.num_units, int((bins[:, 2] - bins[:, 1]).sum()))
+    if index.observed is not None:  # a unit that training never saw counts as silent: nothing is known of its rate
+        seen = index.observed.number(*(index.base[bins[:, 0]] + bins[:, 1:].T)).sum(0)
+        observed = np.where(seen > 0, seen, observed)
     return Normalization(
-        ((counts + 0.5) / total).tolist(),
+        ((counts + 0.5) / observed).tolist(),
         (peak + 1).tolist(),
         fit_inputs(rec, split, config.inputs),
         fit_targets(rec, split, config.targets),

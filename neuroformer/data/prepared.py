@@ -14,6 +14,7 @@ import torch
 from neuroformer.config import Config, GenerateConfig
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.normalization import fit_normalization
+from neuroformer.data.observed import ObservedBins
 from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
@@ -51,6 +52,11 @@ class Prepared:
         scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
         return cls(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
 
+    @property
+    def observed(self) -> ObservedBins | None:
+        """Which units were observed in which bins of the clock; None: all in all."""
+        return self.index.observed
+
     def windows(self, part: str, **options) -> Windows:
         """Windows that tile one part of the split."""
         return tile(self.split.blocks[part], self.builder.shape, **options)
@@ -71,7 +77,12 @@ class Prepared:
         return dataclasses.replace(self, config=dataclasses.replace(self.config, generate=generate, seed=seed))
 
     def with_spikes(self, index: SpikeIndex) -> Prepared:
-        """The same recording with other spikes on the same clock, which batches then hold."""
+        """The same recording with other spikes on the same clock, which batches then hold where units were observed."""
+        if self.index.observed is not None:
+            seen = self.index.observed.cells(index.keys, index.unit)
+            index = dataclasses.replace(
+                index, keys=index.keys[seen], unit=index.unit[seen], offsets=None, observed=self.index.observed
+            )
         builder = copy.copy(self.builder)
         builder.index = index
         return dataclasses.replace(self, index=index, builder=builder)

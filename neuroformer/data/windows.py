@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroformer.config import Config
+from neuroformer.data.observed import ObservedBins
 from neuroformer.recording import Recording
 from neuroformer.recording.clock import NANOSECONDS, nanoseconds, num_bins
 
@@ -75,6 +76,8 @@ class SpikeIndex:
     offsets : (total bins + 1,) int64 or None
         Spikes before each bin: with it, finding a window is one lookup instead of a search that misses the cache at
         every step.
+    observed : ObservedBins or None
+        Which units were observed in which bins; None: all in all. Spikes of others are not in the index.
     """
 
     origins: np.ndarray
@@ -85,6 +88,7 @@ class SpikeIndex:
     num_units: int
     dt: float
     offsets: np.ndarray | None = None
+    observed: ObservedBins | None = None
 
     @classmethod
     def from_recording(cls, rec: Recording, segments: np.ndarray, dt: float) -> SpikeIndex:
@@ -96,6 +100,7 @@ class SpikeIndex:
         origins = segments[:, 0]
         num_ticks = num_bins(segments, dt)
         base = np.concatenate([[0], np.cumsum(num_ticks)[:-1]]).astype(np.int64)
+        observed = ObservedBins.of(rec, origins, num_ticks, base, dt)
         keys, unit = _room(rec.num_spikes, np.int64), _room(rec.num_spikes, np.int32)
         offsets = _room(int(num_ticks.sum()) + 1, np.int64)
         done = filled = 0
@@ -108,6 +113,8 @@ class SpikeIndex:
             segment = np.maximum(segment, 0)
             tick = to_ticks(times, origins[segment], dt)
             inside &= tick < num_ticks[segment]
+            if observed is not None:
+                inside[inside] = observed.cells((base[segment] + tick)[inside], units[inside])
             key = np.concatenate([held[0], base[segment[inside]] + tick[inside]])
             units = np.concatenate([held[1], units[inside]])
             order = np.argsort(key * rec.num_units + units, kind="stable")
@@ -130,6 +137,7 @@ class SpikeIndex:
             rec.num_units,
             dt,
             offsets,
+            observed,
         )
 
     @classmethod
@@ -147,6 +155,12 @@ class SpikeIndex:
             num_units,
             dt,
         )
+
+    def observed_in(self, windows: Windows, before: int, after: int) -> np.ndarray | None:
+        """(W, L, U) bool, which units were observed in ``[start - before, start + after)`` of each window; None where all
+        were.
+        """
+        return None if self.observed is None else self.observed.around(windows.bins(self), before, after)
 
     def find(self, bins: np.ndarray) -> np.ndarray:
         """How many spikes lie before each bin of the one line."""

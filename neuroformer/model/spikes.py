@@ -204,6 +204,7 @@ class SpikeObservation(nn.Module):
     1. Expected counts of every bin and unit from the first state and the terms of the streams; each unit's own spikes
        before the window change them.
     2. So do its spikes in earlier bins of the window: the table of rates.
+       Units that were not observed in a bin have none there.
     3. From each token on, bin by bin: is there another spike in this bin? The log odds start from what is left to scan of
        it; what the token's state adds is bounded, so that a closed loop does not run away where there were no data. A window
        ends when no bin has one.
@@ -239,7 +240,7 @@ class SpikeObservation(nn.Module):
         # 2 given the spikes of earlier bins
         cells = Cells.of(batch, layout)
         drive_WBU = self.own(drive_WBU, batch.current, batch.tick_T, batch.unit_T)
-        rate_WBU = self.moved(base_WBU, drive_WBU).exp()
+        rate_WBU = observed_only(batch, self.moved(base_WBU, drive_WBU).exp())
         table, bin_T = BinTable(rate_WBU.flatten(0, 1)), cells.row_T * self.num_bins + cells.tick_T
         # 3 another spike, or none: the token before each spike predicts it; each window's last token predicts the end
         before_S = torch.arange(batch.num_spikes, device=h_TD.device) + batch.current.row_T
@@ -326,7 +327,10 @@ class SpikeObservation(nn.Module):
         rate = self.unit_rate.double()
         log_p = rate.log().index_select(0, batch.unit_T)
         total = log_p.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_p)
-        return self.num_bins * rate.sum() - total + self._log_factorials(batch)
+        expected = self.num_bins * rate.sum()
+        if batch.observed_WBU is not None:
+            expected = batch.observed_WBU.sum(1).double() @ rate
+        return expected - total + self._log_factorials(batch)
 
     @staticmethod
     def _log_factorials(batch: Batch) -> Tensor:
@@ -336,7 +340,12 @@ class SpikeObservation(nn.Module):
 
 
 def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
-    """(W,) Poisson negative log-likelihood of the batch's counts, without ``log k!`` (constant in the model)."""
+    """(W,) Poisson negative log-likelihood of the batch's counts where units were observed, without ``log k!`` (constant in the model)."""
     row = batch.current.row_T
     hit = log_rate_WBU[row, batch.tick_T, batch.unit_T]
-    return log_rate_WBU.exp().sum((1, 2)).index_add(0, row, -hit)
+    return observed_only(batch, log_rate_WBU.exp()).sum((1, 2)).index_add(0, row, -hit)
+
+
+def observed_only(batch: Batch, rate_WBU: Tensor) -> Tensor:
+    """Expected counts, none in cells that were not observed: what happened there is no part of any likelihood."""
+    return rate_WBU if batch.observed_WBU is None else rate_WBU * batch.observed_WBU

@@ -1,6 +1,7 @@
 """Baselines: causal (or as far ahead as asked), tuned on training moments only, and as good as scikit-learn says."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from neuroformer.baselines.linear import RIDGE_PENALTIES, LassoMethod, RidgeMeth
 from neuroformer.config import from_dict
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
 from neuroformer.metrics import balanced_accuracy, r2
+from neuroformer.recording import ObservedIntervals, Recording
 
 DT = 0.01
 SHAPE = WindowShape(DT, 5, 10)
@@ -273,3 +275,32 @@ def test_hippocampus_position_is_decodable():
     targets = {p: position.interpolate(w.starts(index) + config.window.current) for p, w in windows.items()}
     decoder = fit_baseline("ridge", index, windows["train"], targets["train"], shape, config)
     assert r2(targets["test"], decoder.predict(windows["test"]))[0] > 0.3
+
+
+@pytest.mark.parametrize("name", ["ridge", "kernel_ridge", "bayes"])
+def test_units_that_were_not_observed_say_nothing(name):
+    """Half of the units stop being observed: what is decoded then follows from the others, and silence is no evidence."""
+    rng = np.random.default_rng(0)
+    num, ticks = 12, 6000
+    speed = np.convolve(rng.normal(size=ticks + 99), np.hanning(100), "valid")
+    speed = (speed - speed.mean()) / speed.std()
+    counts = rng.poisson(0.4 * np.exp(np.outer(speed, np.repeat([0.8, -0.8], num // 2))))
+    tick, unit = np.nonzero(counts)
+    tick, unit = np.repeat(tick, counts[tick, unit]), np.repeat(unit, counts[tick, unit])
+    stop = ticks * DT
+    rec = Recording(
+        "r", tick * DT + DT / 2, unit.astype(np.int32), {"id": np.arange(num).astype(str)}, np.array([[0.0, stop]])
+    )
+    half = [np.array([[0, stop if u < num // 2 else 0.6 * stop]]) for u in range(num)]
+    seen = replace(rec, observed=ObservedIntervals.from_units(half))
+    mute = seen.spike_times < np.where(seen.spike_units < num // 2, stop, 0.6 * stop)
+    silent = replace(rec, spike_times=rec.spike_times[mute], spike_units=rec.spike_units[mute])
+    config = from_dict({"decode": {"lags": [0.5]}})
+    at = Windows(np.zeros(ticks // 5 - 20, np.int64), np.arange(20, ticks // 5) * 5 - 5)
+    train, test = at[: len(at) // 2], at[int(0.7 * len(at)) :]
+    score = {}
+    for which, one in (("observed", seen), ("silent", silent), ("all", rec)):
+        index = SpikeIndex.from_recording(one, one.domain, DT)
+        fitted = fit_baseline(name, index, train, speed[train.tick + 4][:, None], SHAPE, config)
+        score[which] = r2(speed[test.tick + 4], fitted.predict(test)[:, 0])[0]
+    assert score["silent"] + 0.02 < score["observed"] < score["all"] + 0.02, score

@@ -21,7 +21,7 @@ from neuroformer.baselines.glm.spikes import counts_around, patterns_around
 from neuroformer.config import from_dict
 from neuroformer.data.prepared import prepare as prepare_for
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
-from neuroformer.recording import Recording, open_recording
+from neuroformer.recording import ObservedIntervals, Recording, open_recording
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries
 
 SHARED = Path(os.environ.get("NEUROFORMER_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -452,3 +452,23 @@ def test_retina_bar():
         )
     )
     assert past >= 2.45 and every > past
+
+
+def test_silence_of_an_unobserved_unit_is_nothing_to_predict():
+    """A Poisson unit that is observed in turns: as silence, its past predicts it well; unobserved, nothing does."""
+    rng = np.random.default_rng(3)
+    seconds, spans = 240.0, np.arange(0, 240, 4.0)[:, None] + np.array([0, 2.0])
+    times = np.sort(rng.uniform(0, seconds, 4800))
+    units = rng.integers(0, 2, len(times))
+    hidden = (units == 1) & (times % 4 >= 2)
+    rec = Recording("r", times[~hidden], units[~hidden], {"id": np.arange(2)}, np.array([[0.0, seconds]]))
+    seen = dataclasses.replace(
+        rec, observed=ObservedIntervals.from_units([np.array([[0, seconds]]), spans]), checked_spikes=None
+    )
+    config = {"window": {"frames": 0, "past": 0.5, "current": 0.1}, "split": {"block": 20.0}}
+    bits = {}
+    for name, one in (("silent", rec), ("observed", seen)):
+        prepared = prepare(one, **config)
+        glm = fit_glm(prepared, variant="every", budget=Budget(search_work=1e8))
+        bits[name] = glm_bits_per_spike(glm, prepared)
+    assert bits["silent"] > 0.1 and abs(bits["observed"]) < 0.02, bits

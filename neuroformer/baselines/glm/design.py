@@ -182,6 +182,12 @@ class Design:
         """(R, U) counts of a group's units in the windows' own bins."""
         return counts_around(self._group(group, index), windows, 0, self.shape.current).flatten(0, 1)
 
+    def hidden(self, windows: Windows, group: int) -> Tensor | None:
+        """(R, U) bool, which of a group's units were not observed in the windows' own bins: no count is expected there.
+        None where all were observed."""
+        seen_WBU = self._group(group, None).observed_in(windows, 0, self.shape.current)
+        return None if seen_WBU is None else torch.from_numpy(~seen_WBU).flatten(0, 1)
+
     def shared(self, windows: Windows, choice: Choice, index: SpikeIndex | None = None) -> Iterator[Block]:
         """Features that all units have. ``index`` replaces the recording's spikes."""
         index = self.index if index is None else index

@@ -25,7 +25,7 @@ from torch import Tensor
 from neuroformer.baselines.glm.design import Choice, Design, Variant
 from neuroformer.baselines.glm.model import Glm
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.poisson_regression import CELLS, PoissonFit, PoissonProblem
+from neuroformer.baselines.glm.poisson_regression import CELLS, PoissonFit, PoissonProblem, offset_of
 from neuroformer.baselines.glm.search import GRID, STEP, Search, num_features, options_of, tune
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
@@ -85,7 +85,8 @@ def fit_glm(
     index in the bin itself, and where validation prefers it a distribution of counts that knows the unit's own
     earlier spikes of the bin (:class:`~neuroformer.baselines.glm.own_spikes.OwnSpikes`). Options are chosen one after
     another on a part of the data, then those that add features again on all that the budget allows. Time before a
-    segment's origin counts as silence.
+    segment's origin counts as silence, and so does, in the features, the time at which a unit was not observed; its
+    counts are expected, and scored, only where it was.
 
     Parameters
     ----------
@@ -201,21 +202,25 @@ def _fit(glm: Glm, train: Windows, sample: Windows, held: Windows, setting: Choi
     not been costs nothing then, so that many features are fitted to that. Held-out windows choose.
     """
     shared_RF, groups = glm.standardise(sample, setting), range(len(glm.design.groups))
-    ways: list[tuple[list[torch.Tensor] | None, float]] = [(None, 0.0)]
+    ways: list[list[tuple[Tensor, Tensor]] | None] = [None]
     if len(sample) < len(train):
         for g in groups:  # the scales of their features must be known before all windows are read
             glm.scale_group(sample, g)
-        ways.append((_x_counts(glm, train), float(np.log(len(train) / len(sample)))))
+        ways.append(_x_counts(glm, train))
     found = []
-    for x_counts, more in ways:
+    for of_all in ways:
         fits = []
         for g in groups:
             x_RF = glm.standardise_group(shared_RF, sample, g)
             relative_F, allowed_FU = glm.relative(g)
-            here = x_RF.T @ glm.design.counts(sample, g) if x_counts is None else x_counts[g]
-            problem = PoissonProblem(
-                x_RF, here, glm.offset[slice(*glm.design.groups[g])] + more, relative_F, allowed_FU
-            )
+            hidden_RU, offset = glm.design.hidden(sample, g), glm.offset[slice(*glm.design.groups[g])]
+            if of_all is None:
+                here = x_RF.T @ glm.design.counts(sample, g)
+            else:  # a row of the sample stands for several, of a unit that the sample never saw for none
+                here, rows_U = of_all[g]
+                sampled_U = _rows(len(x_RF), offset, hidden_RU)
+                here, offset = here * (sampled_U > 0), offset + (rows_U / sampled_U.clamp_min(1)).clamp_min(1e-9).log()
+            problem = PoissonProblem(x_RF, here, offset_of(offset, hidden_RU), relative_F, allowed_FU)
             rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
             fits.append(problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE))
         glm.weights = [f.weight_FU for f in fits]
@@ -225,19 +230,27 @@ def _fit(glm: Glm, train: Windows, sample: Windows, held: Windows, setting: Choi
     return found[best][1], best == 1 or len(ways) == 1
 
 
-def _x_counts(glm: Glm, train: Windows) -> list[Tensor]:
-    """(F, U) features times counts of every group, summed over all training windows, some at a time."""
+def _rows(number: int, offset_U: Tensor, hidden_RU: Tensor | None) -> Tensor:
+    """(U,) rows of so many in which each unit was observed."""
+    return torch.full_like(offset_U, number) if hidden_RU is None else (~hidden_RU).sum(0).to(offset_U)
+
+
+def _x_counts(glm: Glm, train: Windows) -> list[tuple[Tensor, Tensor]]:
+    """(F, U) features times counts of every group, and (U,) rows in which each unit was observed, summed over all training
+    windows, some at a time."""
     out: list[Tensor] = []
+    rows = [torch.zeros(stop - start, dtype=torch.float64) for start, stop in glm.design.groups]
     for i in range(0, len(train), glm.design.chunk):
         part = train[i : i + glm.design.chunk]
         shared_RF = glm.shared(part)
         for g in range(len(glm.design.groups)):
             here = (glm.with_group(shared_RF, part, g).T @ glm.design.counts(part, g)).double()
+            rows[g] += _rows(len(shared_RF), rows[g], glm.design.hidden(part, g))
             if i == 0:
                 out.append(here)
             else:
                 out[g] += here
-    return [total.float() for total in out]
+    return [(total.float(), number.float()) for total, number in zip(out, rows, strict=True)]
 
 
 def _own_spikes(glm: Glm, train: Windows, valid: Windows) -> list[OwnSpikes] | None:
@@ -249,7 +262,7 @@ def _own_spikes(glm: Glm, train: Windows, valid: Windows) -> list[OwnSpikes] | N
     lines, gain = [], 0.0
     for g, weight_FU in enumerate(glm.weights):
         z_RU, valid_RU = (
-            glm.log_rates(glm.with_group(x_RF, windows, g), weight_FU, g)
+            glm.log_rates(glm.with_group(x_RF, windows, g), weight_FU, g, glm.design.hidden(windows, g))
             for x_RF, windows in zip(shared_RF, both, strict=True)
         )
         lines.append(OwnSpikes.fit(z_RU, glm.design.counts(both[0], g)))

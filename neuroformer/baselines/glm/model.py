@@ -73,17 +73,21 @@ class Glm:
         return out
 
     def log_likelihood(self, windows: Windows) -> tuple[float, float, float]:
-        """Nats of the windows' counts under the GLM and under constant rates, and their spikes. ``log k!`` included."""
+        """Nats of the windows' counts where units were observed, under the GLM and under constant rates, and their spikes.
+        ``log k!`` included.
+        """
         model = null = spikes = 0.0
-        for _, (start, stop), z_RU, counts_RU in self._each(windows, None):
-            counts = counts_RU.numpy()
-            rates = self.offset[start:stop].double().exp().numpy()
-            null += poisson_log_likelihood(counts, rates)
+        for rows, (start, stop), z_RU, counts_RU in self._each(windows, None):
+            group = self.design.groups.index((start, stop))
+            hidden_RU = self.design.hidden(windows[rows], group)
+            counts, rates = counts_RU.numpy(), self.offset[start:stop].double().exp()
+            null += poisson_log_likelihood(counts, none_hidden(rates, hidden_RU).numpy())
             spikes += float(counts.sum())
+            z_RU = z_RU if hidden_RU is None else z_RU.masked_fill_(hidden_RU, -torch.inf)
             if self.own_spikes is None:
                 model += poisson_log_likelihood(counts, z_RU.double().exp().numpy())
             else:
-                model += self.own_spikes[self.design.groups.index((start, stop))].log_likelihood(counts_RU, z_RU)
+                model += self.own_spikes[group].log_likelihood(counts_RU, z_RU)
         return model, null, spikes
 
     def _each(
@@ -99,11 +103,13 @@ class Glm:
                 counts_RU = self.design.counts(part, g)
                 yield slice(i, i + size), units, self.log_rates(x_RF, self.weights[g], g), counts_RU
 
-    def log_rates(self, x_RF: Tensor, weight_FU: Tensor, group: int) -> Tensor:
+    def log_rates(self, x_RF: Tensor, weight_FU: Tensor, group: int, hidden_RU: Tensor | None = None) -> Tensor:
+        """(R, U) log of the expected counts; none are expected where units were not observed (``hidden``)."""
         units = slice(*self.design.groups[group])
         z = torch.addmm(self.offset[units].expand(len(x_RF), -1), x_RF, weight_FU)
         # an unseen burst must not be answered by a rate beyond anything that training held
-        return torch.minimum(z, self.ceiling[units])
+        z = torch.minimum(z, self.ceiling[units])
+        return z if hidden_RU is None else z.masked_fill_(hidden_RU, -torch.inf)
 
     def relative(self, group: int) -> tuple[Tensor, Tensor | None]:
         """Relative penalties of a group's features, and which of its units may use them."""
@@ -171,6 +177,11 @@ class Glm:
             torch.cat(x, 1, out=out[i * bins : (i + size) * bins])
         assert out is not None
         return out
+
+
+def none_hidden(rates_U: Tensor, hidden_RU: Tensor | None) -> Tensor:
+    """(U,) constant expected counts, or (R, U) of them and none where units were not observed."""
+    return rates_U if hidden_RU is None else rates_U * ~hidden_RU
 
 
 def _scale(x_RF: Tensor, kinds: list[Block]) -> Scale:

@@ -34,19 +34,22 @@ class OwnSpikes:
 
     @classmethod
     def fit(cls, z_RU: Tensor, counts_RU: Tensor) -> OwnSpikes:
-        """Maximum a posteriori, by Newton's method on some units at a time."""
+        """Maximum a posteriori, by Newton's method on some units at a time. Where no count is expected (a log rate of minus
+        infinity), there is nothing to learn from."""
         each = [cls._fit(z, k) for z, k in _some_units(z_RU, counts_RU)]
         return cls(torch.cat([one.first_2U for one in each], 1), torch.cat([one.further_2U for one in each], 1))
 
     @classmethod
     def _fit(cls, z_RU: Tensor, counts_RU: Tensor) -> OwnSpikes:
-        fired = counts_RU > 0
+        fired, seen = counts_RU > 0, ~torch.isneginf(z_RU)
+        z_RU = z_RU.masked_fill(~seen, 0.0)
         start = lambda at: torch.tensor([[at], [1.0]], dtype=torch.float64).repeat(1, z_RU.shape[1])
 
         def of_first(eta: Tensor) -> tuple[Tensor, Tensor]:
             m = eta.exp()
             # d/d eta of log(1 - exp(-m)) is m / (exp(m) - 1)
             ratio = m / torch.expm1(m).clamp_min(1e-12)
+            m = m * seen
             return torch.where(fired, ratio, -m), torch.where(fired, ratio * (1 - m - ratio), -m)
 
         def of_further(eta: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +60,8 @@ class OwnSpikes:
         return cls(_newton(z_RU, of_first, start(0.0)), _newton(z_RU, of_further, start(half)))
 
     def log_likelihood(self, counts_RU: Tensor, z_RU: Tensor) -> float:
-        """Nats of all counts, as a distribution of whole numbers (no factorial is left out)."""
+        """Nats of all counts, as a distribution of whole numbers (no factorial is left out); none where no count is
+        expected."""
         total = 0.0
         for first_2U, further_2U, (z, k) in zip(
             *(line.split(_units_at_once(z_RU), 1) for line in (self.first_2U, self.further_2U)),
@@ -68,7 +72,9 @@ class OwnSpikes:
         return total
 
     def _log_likelihood(self, z: Tensor, counts: Tensor) -> float:
-        m = _line(self.first_2U, z).exp()
+        seen = ~torch.isneginf(z)
+        z = z.masked_fill(~seen, 0.0)
+        m = _line(self.first_2U, z).exp() * seen
         log_mean = _line(self.further_2U, z)
         further = (counts - 1).clamp_min(0)
         fired = torch.log(-torch.expm1(-m).clamp_max(-1e-300))

@@ -49,7 +49,7 @@ class PoissonProblem:
     ----------
     x_RF : float32, standardised; its last column is all ones
     x_counts_FU : ``x'k``, over all bins that count
-    offset_U : log of a rate per row
+    offset_U : log of a rate per row; (R, U) where it differs between rows, minus infinity where no count is expected
     relative_F : penalty of each feature relative to the others, above 0
     allowed_FU : 1 where a unit may use a feature, else 0; None: all may use all
     """
@@ -101,7 +101,7 @@ class _Units:
 
     def __init__(self, problem: PoissonProblem, units: slice, penalty: float):
         self.x, self.basis = problem.x, problem._basis
-        self.offset, self.x_counts = problem.offset[units], problem.x_counts[:, units]
+        self.offset, self.x_counts = problem.offset[..., units], problem.x_counts[:, units]
         self.allowed = None if problem.allowed is None else problem.allowed[:, units]
         self.num_spikes = float(problem.spikes[units].sum().clamp_min(1))
         self.penalty = penalty * problem.relative[:, None]
@@ -168,6 +168,12 @@ class _Units:
         step = torch.where(worse, 0.0, step)
         new_z = torch.addcmul(z, dz, step)
         return step, new_z, new_z.exp()
+
+
+def offset_of(offset_U: Tensor, hidden_RU: Tensor | None) -> Tensor:
+    """The offset of units (U,), or of their rows (R, U) where some were not observed: minus infinity there, so that no count
+    is expected of them."""
+    return offset_U if hidden_RU is None else offset_U.masked_fill(hidden_RU, -torch.inf)
 
 
 def _dot(a_FU: Tensor, b_FU: Tensor) -> Tensor:

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from neuroformer.baselines.glm.design import MOST_PATTERNS, Choice, Design
-from neuroformer.baselines.glm.model import Glm
-from neuroformer.baselines.glm.poisson_regression import PoissonProblem
+from neuroformer.baselines.glm.model import Glm, none_hidden
+from neuroformer.baselines.glm.poisson_regression import PoissonProblem, offset_of
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
 
@@ -46,8 +45,12 @@ class Search:
         self.groups = np.unique(np.linspace(0, number - 1, min(number, _SEARCHED_GROUPS)).astype(int)).tolist()
         counts = lambda windows: [glm.design.counts(windows, g) for g in self.groups]
         self.counts, self.valid_counts = counts(train), counts(valid)
-        rates = [glm.offset[slice(*glm.design.groups[g])].double().exp().numpy() for g in self.groups]
-        self.null = sum(poisson_log_likelihood(k.numpy(), r) for k, r in zip(self.valid_counts, rates, strict=True))
+        hidden = lambda windows: [glm.design.hidden(windows, g) for g in self.groups]
+        self.hidden, self.valid_hidden = hidden(train), hidden(valid)
+        self.null = 0.0
+        for g, counts_RU, hidden_RU in zip(self.groups, self.valid_counts, self.valid_hidden, strict=True):
+            rates = none_hidden(glm.offset[slice(*glm.design.groups[g])].double().exp(), hidden_RU)
+            self.null += poisson_log_likelihood(counts_RU.numpy(), rates.numpy())
         self.spikes = max(sum(float(k.sum()) for k in self.valid_counts), 1.0)
 
     def path(self, setting: Choice, penalties: Iterator[float]) -> tuple[float, float]:
@@ -67,9 +70,9 @@ class Search:
         glm, problems, held = self.glm, [], []
         shared_RF = glm.standardise(self.train, setting)
         shared_valid_RF = glm.shared(self.valid)
-        for g, counts_RU in zip(self.groups, self.counts, strict=True):
+        for g, counts_RU, hidden_RU in zip(self.groups, self.counts, self.hidden, strict=True):
             x_RF = glm.standardise_group(shared_RF, self.train, g)
-            offset = glm.offset[slice(*glm.design.groups[g])]
+            offset = offset_of(glm.offset[slice(*glm.design.groups[g])], hidden_RU)
             relative_F, allowed_FU = glm.relative(g)
             problems.append(PoissonProblem(x_RF, x_RF.T @ counts_RU, offset, relative_F, allowed_FU))
             held.append(glm.with_group(shared_valid_RF, self.valid, g))
@@ -77,10 +80,13 @@ class Search:
 
     def _score(self, held: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
         total = 0.0
-        for g, x_RF, weight_FU, counts_RU in zip(self.groups, held, weights, self.valid_counts, strict=True):
-            for rows in torch.arange(len(x_RF)).split(max(1, 2_000_000 // weight_FU.shape[1])):
-                rates = self.glm.log_rates(x_RF[rows[0] : rows[-1] + 1], weight_FU, g).exp()
-                total += poisson_log_likelihood(counts_RU[rows[0] : rows[-1] + 1].numpy(), rates.numpy())
+        for g, x_RF, weight_FU, counts_RU, hidden_RU in zip(
+            self.groups, held, weights, self.valid_counts, self.valid_hidden, strict=True
+        ):
+            size = max(1, 2_000_000 // weight_FU.shape[1])
+            for rows in (slice(i, i + size) for i in range(0, len(x_RF), size)):
+                rates = self.glm.log_rates(x_RF[rows], weight_FU, g, None if hidden_RU is None else hidden_RU[rows])
+                total += poisson_log_likelihood(counts_RU[rows].numpy(), rates.exp().numpy())
         return bits_per_spike(total, self.null, self.spikes)
 
 

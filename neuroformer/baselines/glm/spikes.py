@@ -53,5 +53,10 @@ def of_units(index: SpikeIndex, start: int, stop: int) -> SpikeIndex:
     """The spikes of units ``start`` to ``stop``, which are counted from 0 again."""
     mine = (index.unit >= start) & (index.unit < stop)
     return dataclasses.replace(
-        index, keys=index.keys[mine], unit=index.unit[mine] - np.int32(start), num_units=stop - start, offsets=None
+        index,
+        keys=index.keys[mine],
+        unit=index.unit[mine] - np.int32(start),
+        num_units=stop - start,
+        offsets=None,
+        observed=None if index.observed is None else index.observed.of_units(start, stop),
     )
