@@ -50,7 +50,9 @@ def test_bins_agree_with_the_intervals(seed):
     rng = np.random.default_rng(seed)
     origins, num_ticks, dt = np.array([0.0, 2.0, 4.5]), np.array([17, 21, 9]), 0.1
     base = np.r_[0, np.cumsum(num_ticks)[:-1]]
-    spans = [np.sort(rng.choice(np.arange(0, 60), 2 * rng.integers(0, 5), False)).reshape(-1, 2) / 10 for _ in range(11)]
+    spans = [
+        np.sort(rng.choice(np.arange(0, 60), 2 * rng.integers(0, 5), False)).reshape(-1, 2) / 10 for _ in range(11)
+    ]
     rec = replace(small_recording(num_units=11, seconds=6.0), observed=ObservedIntervals.from_units(spans))
     found = ObservedBins.of(rec, origins, num_ticks, base, dt)
     expected = np.zeros((num_ticks.sum(), 11), bool)
@@ -108,7 +110,9 @@ def test_the_mass_of_all_counts_of_observed_cells_is_one():
     config = without_frames(train={"batch_size": 8})
     config = replace(config, window=replace(config.window, current=0.02))
     rec = small_recording(num_units=2, seconds=4.0, rate=3.0, frames=False)
-    hidden = replace(rec, observed=ObservedIntervals.from_units([np.array([[0, 2.01], [2.02, 4]]), np.array([[0, 4.0]])]))
+    hidden = replace(
+        rec, observed=ObservedIntervals.from_units([np.array([[0, 2.01], [2.02, 4]]), np.array([[0, 4.0]])])
+    )
     split = Split.whole(rec.domain, 0.01)
     normalization = Prepared.of(rec, config, split).normalization
     torch.manual_seed(1)
@@ -120,7 +124,10 @@ def test_the_mass_of_all_counts_of_observed_cells_is_one():
         units = [u for (_, u), k in zip(cells, counts, strict=True) for _ in range(k)]
         order = np.argsort(times, kind="stable")
         spiking = replace(
-            hidden, spike_times=np.array(times)[order], spike_units=np.array(units, np.int32)[order], checked_spikes=None
+            hidden,
+            spike_times=np.array(times)[order],
+            spike_units=np.array(units, np.int32)[order],
+            checked_spikes=None,
         )
         prepared = Prepared.of(spiking, config, split, normalization)
         windows = prepared.windows("test")
@@ -158,7 +165,14 @@ def test_a_regression_learns_nothing_from_hidden_rows():
     own, cut = OwnSpikes.fit(z, counts), OwnSpikes.fit(z[:150, 1:], counts[:150, 1:])
     torch.testing.assert_close(own.first_2U[:, 1:], cut.first_2U)
     both = own.log_likelihood(counts, z)
-    assert abs(both - own.log_likelihood(counts[:150], z[:150]) - OwnSpikes.fit(z, counts).log_likelihood(counts[150:], z[150:])) < 1e-6
+    assert (
+        abs(
+            both
+            - own.log_likelihood(counts[:150], z[:150])
+            - OwnSpikes.fit(z, counts).log_likelihood(counts[150:], z[150:])
+        )
+        < 1e-6
+    )
     first = OwnSpikes(own.first_2U[:, :1], own.further_2U[:, :1]).log_likelihood(counts[150:, :1], z[150:, :1])
     assert abs(own.log_likelihood(counts[150:], z[150:]) - first) < 1e-6
 
