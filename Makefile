@@ -1,8 +1,8 @@
-# Two commands: `make demo` and `make test`. Both make .venv and install into it first.
+# Two commands to begin with: `make demo` and `make test`. Both make .venv and install into it first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test test-all gpu lint docs reference clean
+.PHONY: install demo demo-full test test-all gpu lint docs reference clean
 install: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -10,8 +10,12 @@ install: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# train, simulate and decode the built-in recording into runs/demo, and show it on one page
+# a small built-in recording, in about two minutes
 demo: install
+	$(BIN)/neuroformer demo
+
+# the whole one: train, simulate and decode it into runs/demo, and show it on one page. README quotes its numbers
+demo-full: install
 	$(BIN)/python train.py --config configs/demo.yaml --overwrite
 	$(BIN)/python generate.py --run runs/demo
 	$(BIN)/neuroformer decode --run runs/demo

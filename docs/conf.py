@@ -23,7 +23,11 @@ extensions = [
     "matplotlib.sphinxext.plot_directive",
 ]
 exclude_patterns = ["_build", "conf.py", "pictures"]
-suppress_warnings = ["myst.domains"]  # of sphinx-argparse, whose domain is not looked into
+suppress_warnings = [
+    "myst.domains",  # sphinx-argparse has one that is not looked into
+    "toc.not_included",
+]
+html_extra_path = ["llms.txt"]
 html_theme = "pydata_sphinx_theme"
 html_title = f"neuroformer {release}"
 html_theme_options = {

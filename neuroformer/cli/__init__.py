@@ -19,8 +19,8 @@ import re
 import sys
 
 from neuroformer import __version__
-from neuroformer.cli import bench
-from neuroformer.cli.recordings import audit, import_original, inspect
+from neuroformer.cli import bench, demo
+from neuroformer.cli.recordings import audit, doctor, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
 from neuroformer.cli.studies import ablate, compare, fewshot, finetune, folds, probe
 from neuroformer.cli.trained import attend, decode, embed, fields, generate, report
@@ -29,6 +29,7 @@ from neuroformer.recording.names import printable
 from neuroformer.training.stopping import Stopped
 
 COMMANDS = (
+    demo,
     audit,
     train,
     adapt,
@@ -46,6 +47,7 @@ COMMANDS = (
     embed,
     report,
     inspect,
+    doctor,
     bench,
     import_original,
 )

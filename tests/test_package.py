@@ -1,0 +1,61 @@
+"""What is said of the package in several places is the same in all."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import neuroformer
+from neuroformer.cli import parser
+
+ROOT = Path(__file__).parents[1]
+PROJECT = (ROOT / "pyproject.toml").read_text()
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def test_one_version():
+    (stated,) = re.findall(r'^version = "(.*)"$', PROJECT, re.M)
+    assert stated == neuroformer.__version__ == yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert f"## {stated}" in (ROOT / "CHANGELOG.md").read_text().split("\n", 3)[2]
+
+
+def test_the_workflow_tests_every_python_that_is_claimed():
+    claimed = re.findall(r"Python :: (3\.\d+)", PROJECT)
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["python"]["strategy"]["matrix"]
+    assert matrix["python"] == claimed and f'requires-python = ">={claimed[0]}"' in PROJECT
+    assert f"3.{sys.version_info.minor}" in claimed
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
+def test_workflows_call_what_is_there(path):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    commands = next(a.choices for a in parser()._actions if a.dest == "command")
+    steps = [s for job in yaml.safe_load(path.read_text())["jobs"].values() for s in job["steps"]]
+    lines = "\n".join(s.get("run", "") for s in steps)
+    assert set(re.findall(r"make ([\w-]+)", lines)) <= targets
+    assert set(re.findall(r"bin/neuroformer (\w+)", lines)) <= set(commands or ())
+    assert all(("run" in s) != ("uses" in s) for s in steps)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")), ids=lambda p: p.name)
+def test_issue_forms_are_forms(path):
+    form = yaml.safe_load(path.read_text())
+    assert form["name"] and form["description"] and all(b["attributes"]["label"] for b in form["body"])
+
+
+def test_the_image_copies_what_the_package_needs():
+    copied = (ROOT / "Dockerfile").read_text()
+    kept = (ROOT / ".dockerignore").read_text()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "neuroformer", "kernels"):
+        assert re.search(rf"^COPY .*\b{re.escape(name)}", copied, re.M) and f"!{name}\n" in kept
+
+
+def test_what_the_site_names_is_there():
+    """llms.txt is no page, so that no link checker reads it."""
+    text = (ROOT / "docs" / "llms.txt").read_text()
+    for name in re.findall(r"docs/[\w-]+\.md|`([\w./]+/)`", text):
+        assert not name or (ROOT / name).exists() or (ROOT / "neuroformer" / name).exists()
+    for name in re.findall(r"docs/[\w-]+\.md", text):
+        assert (ROOT / name).is_file()
