@@ -101,22 +101,24 @@ def bits_per_spike_rates(counts, rates) -> RateBits:
 
     Parameters
     ----------
-    counts, rates : (..., U) spikes and expected spikes per bin
+    counts, rates : (..., U) spikes and expected spikes per bin; counts that are NaN (not observed) are left out
 
     References
     ----------
     Pei et al., Neural Latents Benchmark '21, NeurIPS 2021, section 3.3 (co-smoothing).
     """
-    counts, rates = _counts(counts), np.asarray(rates, dtype=np.float64)
+    counts, rates = np.asarray(counts, dtype=np.float64), np.asarray(rates, dtype=np.float64)
     if counts.shape != rates.shape or counts.ndim < 2:
         raise ValueError(f"counts have shape {counts.shape} and rates {rates.shape}; expected equal (..., units)")
     counts, rates = counts.reshape(-1, counts.shape[-1]), rates.reshape(-1, rates.shape[-1])
+    known = ~np.isnan(counts)
+    counts, rates = _counts(np.where(known, counts, 0.0)), np.where(known, rates, 0.0)
     if not (np.isfinite(rates).all() and (rates >= 0).all()):
         raise ValueError("rates must be finite and 0 or more (expected spikes per bin, not their logarithm)")
     rates = np.maximum(rates, NLB_RATE_FLOOR)
-    mean_U = np.maximum(counts.mean(0), NLB_RATE_FLOOR)
+    mean_U = np.maximum(counts.sum(0) / np.maximum(known.sum(0), 1), NLB_RATE_FLOOR)
     # log k! is the same on both sides
-    gain_U = (xlogy(counts, rates) - rates - xlogy(counts, mean_U) + mean_U).sum(0)
+    gain_U = np.where(known, xlogy(counts, rates) - rates - xlogy(counts, mean_U) + mean_U, 0.0).sum(0)
     spikes_U = counts.sum(0)
     fired = spikes_U > 0
     if not fired.any():

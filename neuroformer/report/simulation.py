@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from neuroformer.report.figures import MODEL, OTHER, TRUE
-from neuroformer.simulation_scores.statistics import SPECTRUM_S, Statistics, pair_correlations
+from neuroformer.simulation_scores.statistics import SPECTRUM_S, Statistics, pair_correlations, unit_rates
 from neuroformer.simulation_scores.trials import Trials
 
 COLORS = {
@@ -36,8 +36,7 @@ def simulation_panel(scores: dict[str, Any], simulated: Trials, held_out: Trials
     axes = fig.subplots(2, 3)
     most = np.sort(np.argsort(-np.bincount(held_out.unit, minlength=held_out.num_units))[:100])
     a, b = (Statistics.of(t, most).total() for t in (simulated, held_out))
-    rate = lambda s: (s.counts_TU[0] + 0.5) / s.seconds_T[0]
-    _scatter(axes[0, 0], rate(b), rate(a), "rate of a unit (Hz)")
+    _scatter(axes[0, 0], unit_rates(b), unit_rates(a), "rate of a unit (Hz)")
     axes[0, 0].set(xscale="log", yscale="log")
     for axis in (axes[0, 0].xaxis, axes[0, 0].yaxis):
         axis.set_minor_formatter(NullFormatter())

@@ -110,7 +110,9 @@ def joined(legs: list[Trials]) -> Trials:
         before = before + leg.num_ticks
     trial, tick, unit = np.concatenate(parts, 1)
     order = np.lexsort((unit, tick, trial))
-    return replace(legs[0], trial=trial[order], tick=tick[order], unit=unit[order], num_ticks=before)
+    seen = [leg.seen_TU for leg in legs if leg.seen_TU is not None]
+    whole = replace(legs[0], trial=trial[order], tick=tick[order], unit=unit[order], num_ticks=before, seen_TU=None)
+    return whole.seen_as(np.logical_and.reduce(seen) if seen else None)
 
 
 def since_closed(chains: Chains) -> dict[str, list[float]]:

@@ -46,26 +46,26 @@ class PoissonSimulator:
         """Simulated trials with the lengths, sources and stimuli of ``like``."""
         rng = np.random.default_rng(seed)
         counts = [rng.poisson(self.rates(int(s), int(n))) for s, n in zip(like.stimulus, like.num_ticks, strict=True)]
-        return Trials.from_counts(counts, like.source, like.stimulus, like.dt)
+        return Trials.from_counts(counts, like.source, like.stimulus, like.dt).seen_as(like.seen_TU)
 
     def log_likelihood(self, trials: Trials, whole: int = 1) -> float:
         """In nats, with the factorial; of each trial only the bins that fill groups of ``whole``."""
-        return self.log_likelihood_of(trials.counts(), trials.stimulus, whole)
+        return self.log_likelihood_of(trials, trials.counts(), whole)
 
-    def log_likelihood_of(self, counts: list[np.ndarray], stimulus: np.ndarray, whole: int = 1) -> float:
-        """The same of (bins, units) counts, one matrix a trial."""
+    def log_likelihood_of(self, trials: Trials, counts: list[np.ndarray], whole: int = 1) -> float:
+        """The same, given the trials' counts."""
         total = 0.0
-        for s, x in zip(stimulus, counts, strict=True):
+        for s, x, weight_U in zip(trials.stimulus, counts, trials.weight_TU, strict=True):
             n = len(x) - len(x) % whole
-            total += poisson_log_likelihood(x[:n], self.rates(int(s), n))
+            total += poisson_log_likelihood(x[:n], self.rates(int(s), n) * weight_U)
         return total
 
     def bits_per_spike(self, trials: Trials, whole: int = 1) -> float:
         """Against the null of constant training rates, on the bins that windows of ``whole`` bins tile."""
         null, spikes = 0.0, 0.0
-        for x in trials.counts():
+        for x, weight_U in zip(trials.counts(), trials.weight_TU, strict=True):
             x = x[: len(x) - len(x) % whole]
-            null += null_log_likelihood(x, self.mean_U)
+            null += null_log_likelihood(x, self.mean_U * weight_U)
             spikes += float(x.sum())
         return bits_per_spike(self.log_likelihood(trials, whole), null, spikes)
 
@@ -73,7 +73,8 @@ class PoissonSimulator:
 def homogeneous(train: Trials) -> PoissonSimulator:
     """Every unit at its constant training rate."""
     counts = np.bincount(train.unit, minlength=train.num_units)
-    return PoissonSimulator((counts + 0.5) / max(int(train.num_ticks.sum()), 1))
+    ticks_U = train.num_ticks @ train.weight_TU
+    return PoissonSimulator((counts + 0.5) / np.where(ticks_U > 0, ticks_U, max(int(train.num_ticks.sum()), 1)))
 
 
 def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
@@ -92,7 +93,7 @@ def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
     mean_U = homogeneous(train).mean_U
     counts, held_out = train.counts(), valid.counts()
     raw = {
-        int(s): _mean_counts([counts[t] for t in np.flatnonzero(train.stimulus == s)])
+        int(s): _mean_counts(counts, train.weight_TU, np.flatnonzero(train.stimulus == s), mean_U)
         for s in np.unique(train.stimulus)
     }
     best: tuple[float, PoissonSimulator] | None = None
@@ -103,18 +104,18 @@ def psth_poisson(train: Trials, valid: Trials) -> PoissonSimulator | None:
         for floor in FLOORS:
             psth = {s: (1 - floor) * x + floor * mean_U for s, x in smooth.items()}
             one = PoissonSimulator(mean_U, psth, sigma, floor)
-            value = one.log_likelihood_of(held_out, valid.stimulus)
+            value = one.log_likelihood_of(valid, held_out)
             if best is None or value > best[0]:
                 best = (value, one)
     assert best is not None
     return best[1]
 
 
-def _mean_counts(counts: list[np.ndarray]) -> np.ndarray:
-    """(B, U) mean over repeats, as far as each goes."""
-    longest = max(len(x) for x in counts)
-    total, number = np.zeros((longest, counts[0].shape[1])), np.zeros((longest, 1))
-    for x in counts:
-        total[: len(x)] += x
-        number[: len(x)] += 1
-    return total / number
+def _mean_counts(counts: list[np.ndarray], weight_TU: np.ndarray, rows: np.ndarray, mean_U: np.ndarray) -> np.ndarray:
+    """(B, U) mean over repeats, as far as each goes; of a unit that was observed in none, its mean rate."""
+    longest = max(len(counts[t]) for t in rows)
+    total, number = np.zeros((2, longest, len(mean_U)))
+    for t in rows:
+        total[: len(counts[t])] += counts[t]
+        number[: len(counts[t])] += weight_TU[t]
+    return np.where(number > 0, total / np.maximum(number, 1), mean_U)

@@ -104,12 +104,16 @@ def stimulus_of_trials(rec: Recording) -> np.ndarray:
 
 
 def spike_counts(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
-    """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones."""
+    """(intervals, bins, units) float64 counts from each interval's start; NaN after the end of short ones, and where a
+    unit was not observed.
+    """
     index = SpikeIndex.from_recording(rec, intervals, width)
     out = np.full((len(intervals), int(index.num_ticks.max(initial=0)), rec.num_units), np.nan)
     counts = index.counts()
     for i, (base, n) in enumerate(zip(index.base, index.num_ticks, strict=True)):
         out[i, :n] = counts[base : base + n]
+        if index.observed is not None:
+            out[i, :n][~index.observed.at(np.arange(base, base + n))] = np.nan
     return out
 
 

@@ -45,7 +45,8 @@ def expected_counts(
 
     Parameters
     ----------
-    source_KBU : (K, B, U) sampled counts, or with ``readout`` (B, U) log of the expected counts
+    source_KBU : (K, B, U) sampled counts, NaN in samples that do not count; or with ``readout`` (B, U) log of the expected
+        counts. Without any sample the mean rate is expected, or nothing.
     prior : samples that the prior is worth
     mean_U : (U,) expected counts a bin of each unit, needed where ``prior > 0``
     join : so many bins are summed into one of the result; a rest is left out
@@ -66,11 +67,14 @@ def expected_counts(
     x = _joined(x, join)
     if prior > 0 and mean_U is None:
         raise ValueError(f"prior is {prior:g} samples; give mean_U, the rates that it pulls to")
-    num_samples = len(x)
+    known = np.isfinite(x)
+    number = known.sum(0)  # samples of each bin and unit
+    total = np.where(known, x, 0.0).sum(0)
     pull = 0.0 if mean_U is None else prior * join * np.asarray(mean_U)
-    spread = x.var(0, ddof=1) if num_samples > 1 else np.full(x.shape[1:], np.nan)
-    variance = spread * num_samples / (num_samples + prior) ** 2
-    return Rates((x.sum(0) + pull) / (num_samples + prior), variance, num_samples, prior)
+    around = np.where(known, x - total / np.maximum(number, 1), 0.0)
+    spread = np.where(number > 1, (around**2).sum(0) / np.maximum(number - 1, 1), np.nan)
+    variance = spread * number / np.maximum(number + prior, 1e-12) ** 2
+    return Rates((total + pull) / np.maximum(number + prior, 1e-12), variance, len(x), prior)
 
 
 def _joined(x: np.ndarray, join: int) -> np.ndarray:
@@ -115,13 +119,28 @@ def feve(recorded: list[np.ndarray], predicted: list[Rates], stimulus: np.ndarra
     bins = min(len(x) for x in recorded)
     y = np.stack([x[:bins] for x in recorded])
     wrong = [(x - p.expected_BU[:bins]) ** 2 - p.variance_BU[:bins] for x, p in zip(y, predicted, strict=True)]
-    noise = [y[stimulus == s].var(0, ddof=1) for s in np.unique(stimulus[stimulus >= 0]) if (stimulus == s).sum() > 1]
+    noise = [_variance(y[stimulus == s]) for s in np.unique(stimulus[stimulus >= 0]) if (stimulus == s).sum() > 1]
     if not noise:
         return float("nan"), 0
-    noise_U, error_U = np.mean(noise, axis=(0, 1)), np.mean(wrong, axis=(0, 1))
-    total_U = y.reshape(-1, y.shape[2]).var(0, ddof=1)
+    noise_U, error_U = _mean(np.stack(noise)), _mean(np.stack(wrong))
+    total_U = _variance(y.reshape(-1, y.shape[2]))
     some = (total_U > 0) & (1 - noise_U / np.maximum(total_U, 1e-12) >= MIN_EXPLAINABLE)
     if not some.any():
         return float("nan"), 0
     each = 1 - (error_U[some] - noise_U[some]) / (total_U[some] - noise_U[some])
     return float(each.mean()), int(some.sum())
+
+
+def _mean(x_TBU: np.ndarray) -> np.ndarray:
+    """(U,) mean of what is known."""
+    known = np.isfinite(x_TBU)
+    number = known.sum((0, 1))
+    return np.where(number > 0, np.where(known, x_TBU, 0.0).sum((0, 1)) / np.maximum(number, 1), np.nan)
+
+
+def _variance(x: np.ndarray) -> np.ndarray:
+    """Variance (ddof 1) of what is known along the first axis; NaN for less than two values."""
+    known = np.isfinite(x)
+    number = known.sum(0)
+    mean = np.where(known, x, 0.0).sum(0) / np.maximum(number, 1)
+    return np.where(number > 1, (np.where(known, x - mean, 0.0) ** 2).sum(0) / np.maximum(number - 1, 1), np.nan)

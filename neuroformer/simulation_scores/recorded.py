@@ -40,9 +40,12 @@ def recorded_trials(rec: Recording, split: Split, part: str, max_seconds: float 
 
 
 def simulated_trials(simulated: Recording, held_out: Trials) -> Trials:
-    """The sequences of a simulation of the held-out part, as imitations of its trials or blocks."""
+    """The sequences of a simulation of the held-out part, as imitations of its trials or blocks: of the units that were
+    observed in these.
+    """
     source = np.asarray(simulated.trials["source_block"], np.int64)
     kind = dict(zip(np.arange(len(held_out)), held_out.stimulus, strict=True))
-    return Trials.from_recording(
+    made = Trials.from_recording(
         simulated, simulated.trial_intervals, held_out.dt, held_out.source[source], [kind[s] for s in source]
     )
+    return made.seen_as(None if held_out.seen_TU is None else held_out.seen_TU[source])

@@ -157,9 +157,11 @@ def _rate_scores(name: str, trials: Trials, parts: RecordedTrials, simulators) -
     samples = _samples_of_each(name, trials, parts, join)
     if any(len(x) == 0 for x in samples):
         return {}
-    recorded = [y[: x.shape[1]] for x, y in zip(samples, held.counts(join), strict=True)]
+    recorded = [y[: x.shape[1]] for x, y in zip(samples, held.known_counts(join), strict=True)]
     samples = [x[:, : len(y)] for x, y in zip(samples, recorded, strict=True)]
     mean_U = join * simulators["homogeneous"].mean_U
+    for x, y in zip(samples, recorded, strict=True):  # what nothing is expected of cannot be scored
+        y[~np.isfinite(x).any(0)] = np.nan
     plain = [expected_counts(x) for x in samples]
     likely = [expected_counts(x, prior=PRIOR, mean_U=mean_U) for x in samples]
     return _scores_of_expected(recorded, plain, likely, held.stimulus)
@@ -168,7 +170,7 @@ def _rate_scores(name: str, trials: Trials, parts: RecordedTrials, simulators) -
 def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list[float]]:
     """The same of (bins, units) log expected counts a bin of each held-out trial, as far as they go."""
     predicted = [expected_counts(x, readout=True, join=_join(held)) for x in log_rates]
-    recorded = [y[: len(p.expected_BU)] for y, p in zip(held.counts(_join(held)), predicted, strict=True)]
+    recorded = [y[: len(p.expected_BU)] for y, p in zip(held.known_counts(_join(held)), predicted, strict=True)]
     return _scores_of_expected(recorded, predicted, predicted, held.stimulus)
 
 
@@ -203,7 +205,7 @@ def _samples_of_each(name: str, trials: Trials, parts: RecordedTrials, join: int
     wide = trials.counts(join)
     if name != "ceiling":
         return [np.stack([wide[t] for t in np.flatnonzero(trials.source == s)]) for s in parts.held_out.source]
-    recorded = [(parts.train, parts.train.counts(join)), (parts.held_out, parts.held_out.counts(join))]
+    recorded = [(side, side.known_counts(join)) for side in (parts.train, parts.held_out)]
     out = []
     for source, stimulus in zip(parts.held_out.source, parts.held_out.stimulus, strict=True):
         others = [

@@ -21,7 +21,9 @@ class Side:
     def __init__(self, trials: Trials, pair_units: np.ndarray):
         self.trials = trials
         self.statistics = Statistics.of(trials, pair_units)
-        self.wide_TBU = trials.dense(max(1, round(WIDTH_S / trials.dt)))
+        join = max(1, round(WIDTH_S / trials.dt))
+        self.wide_TBU = trials.dense(join)
+        self.ended_TB = np.arange(self.wide_TBU.shape[1]) >= trials.num_ticks[:, None] // join
         self.has_stimulus = bool((trials.stimulus >= 0).any())
 
     @classmethod
@@ -32,21 +34,23 @@ class Side:
         return cls(trials, units), units
 
     def psths(self, times_DT: np.ndarray) -> dict[int, np.ndarray]:
-        """(D, B, U) mean counts by stimulus; NaN where no trial was drawn, or one that had ended."""
+        """(D, B, U) mean counts by stimulus; NaN where no trial was drawn in which the unit was observed, or one that had
+        ended.
+        """
         stimulus = self.trials.stimulus
         return {
-            int(s): _means(self.wide_TBU[stimulus == s], times_DT[:, stimulus == s])
+            int(s): _means(self.wide_TBU[stimulus == s], self.ended_TB[stimulus == s], times_DT[:, stimulus == s])
             for s in np.unique(stimulus[stimulus >= 0])
         }
 
 
-def _means(x_TBU: np.ndarray, times_DT: np.ndarray) -> np.ndarray:
-    """(D, B, U) means over trials, each as often as it was drawn."""
-    ended_TB = np.isnan(x_TBU[:, :, 0])
+def _means(x_TBU: np.ndarray, ended_TB: np.ndarray, times_DT: np.ndarray) -> np.ndarray:
+    """(D, B, U) means over the trials in which each unit was observed, each as often as it was drawn."""
     sums = times_DT @ np.nan_to_num(x_TBU).reshape(len(x_TBU), -1)
-    number_DB = np.where(times_DT @ ended_TB > 0, 0.0, times_DT.sum(1)[:, None])
+    number_DU = times_DT @ np.isfinite(x_TBU[:, :1]).any(1)  # no trial ends before its first bin
+    number_DBU = np.where(times_DT @ ended_TB > 0, 0.0, 1.0)[:, :, None] * number_DU[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return sums.reshape(-1, *x_TBU.shape[1:]) / number_DB[:, :, None]
+        return sums.reshape(-1, *x_TBU.shape[1:]) / number_DBU
 
 
 def scores_of(a: Side, b: Side, times_a_DT: np.ndarray, times_b_DT: np.ndarray) -> list[dict[str, float]]:

@@ -27,25 +27,27 @@ class Statistics:
 
     Attributes
     ----------
-    seconds_T, counts_TU : duration and spikes
+    seconds_TU, counts_TU : duration and spikes; no second of a unit that was not observed
     fano_T3U : number, sum and sum of squares of the counts in windows of 1 s
     isi_T3U : number, sum and sum of squares of the interspike intervals in bins; isi_hist_THU : their histogram
-    pair_bins_T, pair_sum_TV, pair_product_TVV : counts in bins of 50 ms
-    lag_bins_T, lag_sum_TV, lag_square_TV, lag_product_TLVV : counts in single bins; ``[l, v, w]`` of unit v and
-        of unit w ``l + 1`` bins later
-    spectra_T, spectrum_TQ : number of stretches of 4 s, and the sum of their periodograms of the population count
+    pair_bins, pair_sum, pair_product_TVV : counts in bins of 50 ms; bins (T, 1, 1) and sums (T, V, 1), or where units were
+        not observed in all trials (T, V, V): those of unit v where w was observed too
+    lag_bins, lag_sum, lag_square_TV, lag_product_TLVV : likewise in single bins; ``[l, v, w]`` of unit v and of unit w
+        ``l + 1`` bins later
+    spectra_T, spectrum_TQ : number of stretches of 4 s, and the sum of their periodograms of the population count, in
+        trials in which all units were observed
     """
 
-    seconds_T: np.ndarray
+    seconds_TU: np.ndarray
     counts_TU: np.ndarray
     fano_T3U: np.ndarray
     isi_T3U: np.ndarray
     isi_hist_THU: np.ndarray
-    pair_bins_T: np.ndarray
-    pair_sum_TV: np.ndarray
+    pair_bins: np.ndarray
+    pair_sum: np.ndarray
     pair_product_TVV: np.ndarray
-    lag_bins_T: np.ndarray
-    lag_sum_TV: np.ndarray
+    lag_bins: np.ndarray
+    lag_sum: np.ndarray
     lag_square_TV: np.ndarray
     lag_product_TLVV: np.ndarray
     spectra_T: np.ndarray
@@ -53,12 +55,13 @@ class Statistics:
 
     @classmethod
     def of(cls, trials: Trials, pair_units: np.ndarray) -> Statistics:
-        parts = [_of_trial(x, trials.dt, pair_units) for x in trials.counts()]
+        seen = [None] * len(trials) if trials.seen_TU is None else trials.seen_TU
+        parts = [_of_trial(x, trials.dt, pair_units, u) for x, u in zip(trials.counts(), seen, strict=True)]
         return cls(*(np.array(column, np.float64) for column in zip(*parts, strict=True)))
 
     def total(self) -> Statistics:
         """Sums over trials, kept as a single row."""
-        return self.totals(np.ones((1, len(self.seconds_T))))[0]
+        return self.totals(np.ones((1, len(self.seconds_TU))))[0]
 
     def totals(self, times_DT: np.ndarray) -> list[Statistics]:
         """Of each draw, sums over trials, each as often as it was drawn; single rows."""
@@ -68,8 +71,9 @@ class Statistics:
         return [Statistics(*(x[d : d + 1] for x in sums)) for d in range(num_draws)]
 
 
-def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray) -> tuple:
+def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray, seen_U: np.ndarray | None) -> tuple:
     bins, num_units = x_BU.shape
+    weight_U = np.ones(num_units) if seen_U is None else seen_U.astype(np.float64)
     fano = _windows(x_BU, round(FANO_S / dt))
     intervals, histogram = _intervals(x_BU, dt)
     pair = _windows(x_BU[:, pair_units], max(1, round(WIDTH_S / dt))).astype(np.float64)
@@ -78,18 +82,19 @@ def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray) -> tuple:
     lagged = [
         fine[:-lag].T @ fine[lag:] * (bins / (bins - lag)) if bins > lag else empty for lag in range(1, NUM_LAGS + 1)
     ]
-    num_spectra, spectrum = _spectrum(x_BU.sum(1), dt)
+    num_spectra, spectrum = _spectrum(x_BU.sum(1) if weight_U.all() else x_BU[:0].sum(1), dt)
+    both_VV = np.ones((1, 1)) if seen_U is None else np.outer(weight_U[pair_units], weight_U[pair_units])
     return (
-        bins * dt,
+        bins * dt * weight_U,
         x_BU.sum(0),
-        np.stack([np.full(num_units, len(fano)), fano.sum(0), (fano**2).sum(0)]),
+        np.stack([len(fano) * weight_U, fano.sum(0), (fano**2).sum(0)]),
         intervals,
         histogram,
-        len(pair),
-        pair.sum(0),
+        len(pair) * both_VV,
+        pair.sum(0)[:, None] * both_VV,
         pair.T @ pair,
-        bins,
-        fine.sum(0),
+        bins * both_VV,
+        fine.sum(0)[:, None] * both_VV,
         (fine**2).sum(0),
         np.array(lagged),
         num_spectra,
@@ -135,6 +140,12 @@ def _spectrum(total_B: np.ndarray, dt: float) -> tuple[int, np.ndarray]:
 # -- from sums to scores -----------------------------------------------------------------------------
 
 
+def unit_rates(s: Statistics) -> np.ndarray:
+    """(U,) spikes per second, half a spike added; NaN for units that were not observed."""
+    seconds_U = s.seconds_TU[0]
+    return np.where(seconds_U > 0, (s.counts_TU[0] + 0.5) / np.maximum(seconds_U, 1e-9), np.nan)
+
+
 def fano_factors(s: Statistics) -> np.ndarray:
     """(U,) variance over mean of the counts in windows of 1 s; NaN for silent units."""
     return _variance_over(s.fano_T3U[0], power=1)
@@ -156,18 +167,19 @@ def _variance_over(moments_3U: np.ndarray, power: int) -> np.ndarray:
 
 def pair_correlations(s: Statistics) -> np.ndarray:
     """(V, V) Pearson correlation of counts in bins of 50 ms, over all bins of all trials."""
-    n = max(float(s.pair_bins_T[0]), 1)
-    mean = s.pair_sum_TV[0] / n
-    covariance = s.pair_product_TVV[0] / n - np.outer(mean, mean)
+    n = np.maximum(s.pair_bins[0], 1)
+    mean = s.pair_sum[0] / n
+    covariance = s.pair_product_TVV[0] / n - mean * mean.T
     return _correlation(covariance, np.diag(covariance))
 
 
 def lagged_correlations(s: Statistics) -> np.ndarray:
     """(L, V, V) correlation of unit v with unit w one to five bins later."""
-    n = max(float(s.lag_bins_T[0]), 1)
-    mean = s.lag_sum_TV[0] / n
-    variance = s.lag_square_TV[0] / n - mean**2
-    return _correlation(s.lag_product_TLVV[0] / n - np.outer(mean, mean), variance)
+    n = np.maximum(s.lag_bins[0], 1)
+    mean = s.lag_sum[0] / n
+    own = np.arange(len(mean)) if mean.shape[1] > 1 else np.zeros(len(mean), int)
+    variance = s.lag_square_TV[0] / n.diagonal() - mean[np.arange(len(mean)), own] ** 2
+    return _correlation(s.lag_product_TLVV[0] / n - mean * mean.T, variance)
 
 
 def _correlation(covariance: np.ndarray, variance_V: np.ndarray) -> np.ndarray:
@@ -190,20 +202,20 @@ def compare(a: Statistics, b: Statistics) -> dict[str, float]:
         and of ten steps a decade above. ``pair_r``, ``pair_error``: r and root mean square difference between
         the pair correlations of a and b. ``lagged_r``: r between the lagged ones, off the diagonal.
         ``spectrum_error``: root mean square over frequencies (0.25 Hz up) of the difference of the
-        log population spectra, in dB.
+        log population spectra, in dB. A unit counts in the trials in which it was observed throughout.
     """
-    rate = lambda s: (s.counts_TU[0] + 0.5) / s.seconds_T[0]
-    log_a, log_b = np.log2(rate(a)), np.log2(rate(b))
+    log_a, log_b = np.log2(unit_rates(a)), np.log2(unit_rates(b))
     fano_a, fano_b, cv_a, cv_b = fano_factors(a), fano_factors(b), interval_cv(a), interval_cv(b)
-    pairs = np.triu_indices(a.pair_sum_TV.shape[1], 1)
+    pairs = np.triu_indices(a.lag_square_TV.shape[1], 1)
     pair_a, pair_b = pair_correlations(a)[pairs], pair_correlations(b)[pairs]
-    apart = ~np.eye(a.pair_sum_TV.shape[1], dtype=bool)
+    apart = ~np.eye(a.lag_square_TV.shape[1], dtype=bool)
     lag_a, lag_b = lagged_correlations(a)[:, apart].ravel(), lagged_correlations(b)[:, apart].ravel()
-    population = lambda s: s.counts_TU[0].sum() / s.seconds_T[0]
+    shared = (a.seconds_TU[0] > 0) & (b.seconds_TU[0] > 0)
+    population = lambda s: (s.counts_TU[0] / np.maximum(s.seconds_TU[0], 1e-9))[shared].sum()
     return {
         "rate_ratio": float(population(a) / population(b)) if population(b) > 0 else float("nan"),
         "rate_r": correlation(log_a, log_b),
-        "rate_error": float(np.median(np.abs(log_a - log_b))),
+        "rate_error": _median(np.abs(log_a - log_b)),
         "fano": _median(fano_a),
         "fano_error": _median(np.abs(fano_a - fano_b)),
         "cv": _median(cv_a),

@@ -27,6 +27,8 @@ class Trials:
     stimulus : (T,) int64, which stimulus each showed; -1 where none is known to repeat
     dt : seconds a bin
     num_units : int
+    seen_TU : (T, U) bool, or None (all in all)
+        Which units were observed throughout each trial. Spikes of others are left out: such a unit says nothing in it.
     """
 
     trial: np.ndarray
@@ -37,6 +39,7 @@ class Trials:
     stimulus: np.ndarray
     dt: float
     num_units: int
+    seen_TU: np.ndarray | None = None
 
     @classmethod
     def from_recording(cls, rec: Recording, intervals: np.ndarray, dt: float, source, stimulus) -> Trials:
@@ -44,7 +47,7 @@ class Trials:
         index = SpikeIndex.from_recording(rec, np.asarray(intervals, np.float64).reshape(-1, 2), dt)
         trial = np.searchsorted(index.base, index.keys, side="right") - 1
         # trials of no bins share their base with the next one; the last of them holds the spikes
-        return cls(
+        made = cls(
             trial,
             index.keys - index.base[trial],
             index.unit.astype(np.int64),
@@ -54,6 +57,9 @@ class Trials:
             dt,
             rec.num_units,
         )
+        if index.observed is None:
+            return made
+        return made.seen_as(index.observed.throughout(index.base, index.base + index.num_ticks))
 
     @classmethod
     def from_counts(cls, counts: list[np.ndarray], source, stimulus, dt: float) -> Trials:
@@ -69,6 +75,21 @@ class Trials:
         return cls(
             trial, tick, unit, num_ticks, np.asarray(source, np.int64), np.asarray(stimulus, np.int64), dt, num_units
         )
+
+    def seen_as(self, seen_TU: np.ndarray | None) -> Trials:
+        """The same trials as if of the units only those (T, U) had been observed."""
+        if seen_TU is None:
+            return self
+        if self.seen_TU is not None:
+            seen_TU = seen_TU & self.seen_TU
+        keep = seen_TU[self.trial, self.unit]
+        return replace(self, trial=self.trial[keep], tick=self.tick[keep], unit=self.unit[keep], seen_TU=seen_TU)
+
+    @property
+    def weight_TU(self) -> np.ndarray:
+        """(T, U) 1 where a unit was observed throughout a trial, else 0."""
+        every = np.ones((len(self), self.num_units))
+        return every if self.seen_TU is None else every * self.seen_TU
 
     def __len__(self) -> int:
         return len(self.num_ticks)
@@ -93,11 +114,12 @@ class Trials:
             self.stimulus[which],
             self.dt,
             self.num_units,
+            None if self.seen_TU is None else self.seen_TU[which],
         )
 
     def counts(self, join: int = 1) -> list[np.ndarray]:
         """(bins, units) float32 counts of each trial, in bins of ``join`` ticks; an incomplete last bin is left
-        out.
+        out. 0 where a unit was not observed; :meth:`known_counts` has NaN there.
         """
         edges = np.searchsorted(self.trial, np.arange(len(self) + 1))
         out = []
@@ -109,9 +131,17 @@ class Trials:
             out.append(flat.reshape(int(n), self.num_units).astype(np.float32))
         return out
 
-    def dense(self, join: int) -> np.ndarray:
-        """(T, B, U) float64 of :meth:`counts`, NaN after the end of short trials."""
+    def known_counts(self, join: int = 1) -> list[np.ndarray]:
+        """The same with NaN for the units that were not observed throughout a trial."""
         each = self.counts(join)
+        if self.seen_TU is not None:
+            for x, seen_U in zip(each, self.seen_TU, strict=True):
+                x[:, ~seen_U] = np.nan
+        return each
+
+    def dense(self, join: int) -> np.ndarray:
+        """(T, B, U) float64 of :meth:`known_counts`, NaN after the end of short trials."""
+        each = self.known_counts(join)
         out = np.full((len(self), max((len(x) for x in each), default=0), self.num_units), np.nan)
         for t, x in enumerate(each):
             out[t, : len(x)] = x
@@ -142,4 +172,5 @@ class Trials:
             part.stimulus,
             part.dt,
             part.num_units,
+            part.seen_TU,
         )

@@ -54,12 +54,16 @@ class TwoSample:
         return max(balanced_accuracy(truth, p[kept_N]).score for p in self.predicted.values())
 
 
-def segment_features(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
+def segment_features(trials: Trials, units: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Square-root unit counts and population statistics of every 2 s.
 
     The statistics are, of the population count in 50 ms bins: mean, standard deviation, skewness, largest and
     share of silent bins, autocorrelation at one and two bins; of the units: the mean Fano factor, the mean
     correlation of a unit with the rest of the population, and the mean autocorrelation at one bin.
+
+    Parameters
+    ----------
+    units : rows of those that are looked at; None: all
 
     Returns
     -------
@@ -68,11 +72,12 @@ def segment_features(trials: Trials) -> tuple[np.ndarray, np.ndarray]:
     join = max(1, round(WIDTH_S / trials.dt))
     length = max(1, round(SEGMENT_S / (join * trials.dt)))
     rows, groups = [], []
+    units = np.arange(trials.num_units) if units is None else units
     for source, x in zip(trials.source, trials.counts(join), strict=True):
         for k in range(len(x) // length):
-            rows.append(_features(x[k * length : (k + 1) * length].astype(np.float64)))
+            rows.append(_features(x[k * length : (k + 1) * length, units].astype(np.float64)))
             groups.append(source)
-    num_features = trials.num_units + 10
+    num_features = len(units) + 10
     return np.array(rows).reshape(-1, num_features), np.array(groups, np.int64)
 
 
@@ -98,7 +103,8 @@ def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | No
     """Gradient boosting and logistic regression try to tell 2 s segments of ``simulated`` from those of ``real``.
 
     A trial and all its imitations are in one fold, so that no segment is recognised by its trial. Classes have
-    equal weight. None where there are fewer than two source trials, or no whole segment on either side.
+    equal weight, and only units that were observed in all trials count. None where there are fewer than two source
+    trials or no such unit, or no whole segment on either side.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression
@@ -107,7 +113,10 @@ def two_sample(real: Trials, simulated: Trials, seed: int = 0) -> TwoSample | No
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    (a, group_a), (b, group_b) = segment_features(real), segment_features(simulated)
+    units = np.flatnonzero(real.weight_TU.all(0) & simulated.weight_TU.all(0))
+    if len(units) == 0:
+        return None
+    (a, group_a), (b, group_b) = segment_features(real, units), segment_features(simulated, units)
     x, group = np.concatenate([a, b]), np.concatenate([group_a, group_b])
     y = np.arange(len(x)) >= len(a)
     folds = min(FOLDS, len(np.unique(group)))
