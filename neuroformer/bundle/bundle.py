@@ -218,10 +218,11 @@ def save_bundle(path: Path, config: Config, recordings: list[RecordingEntry], me
         "versions": versions(),
         "weights_sha256": digests,
     }
-    write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": _tree_digest(tree)}, indent=1).encode())
+    write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": tree_digest(tree)}, indent=1).encode())
 
 
-def _tree_digest(tree: dict[str, Any]) -> str:
+def tree_digest(tree: dict[str, Any]) -> str:
+    """SHA-256 of a bundle's JSON, without the digest itself."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
@@ -253,7 +254,7 @@ def read_bundle(path: str | Path) -> Bundle:
             raise BundleError(
                 f"{file} has format {tree['format']}, this version reads up to {FORMAT}; update neuroformer"
             )
-        if tree.pop("sha256") != _tree_digest(tree):
+        if tree.pop("sha256") != tree_digest(tree):
             raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
         return Bundle(
             path,

@@ -23,7 +23,7 @@ from neuroformer.report.fields import receptive_fields, stimuli
 from neuroformer.report.html import write_report
 from neuroformer.report.seeing import cluster_order
 from neuroformer.report.simulation import simulation_panel
-from neuroformer.report.summary import summary
+from neuroformer.report.summary import read_scores, summary
 from neuroformer.simulation_scores.psth import compare_psth
 from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
 
@@ -77,8 +77,7 @@ class RunView:
     @property
     def scores(self) -> dict[str, Any]:
         """Everything in summary.json."""
-        path = self.folder / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return read_scores(self.folder / "summary.json")
 
     @property
     def maps(self) -> dict[str, Map]:

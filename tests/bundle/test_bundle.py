@@ -105,24 +105,24 @@ def test_no_file_of_ours_runs_code(copy):
     """A pickle in the place of the weights, of which the JSON even has the digest, is refused unread."""
     import hashlib
 
-    from neuroformer.bundle.bundle import _tree_digest
+    from neuroformer.bundle.bundle import tree_digest
 
     path = copy / "weights" / "likelihood.safetensors"
     path.write_bytes(pickle.dumps(Harmful()))
     tree = json.loads((copy / "bundle.json").read_text())
     del tree["sha256"]
     tree["weights_sha256"]["likelihood"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (copy / "bundle.json").write_text(json.dumps(tree | {"sha256": _tree_digest(tree)}))
+    (copy / "bundle.json").write_text(json.dumps(tree | {"sha256": tree_digest(tree)}))
     with pytest.raises(BundleError, match=r"likelihood\.safetensors does not fit"):
         load_model(read_bundle(copy))
 
 
 def test_a_setting_that_this_version_does_not_have_names_the_bundle(copy):
-    from neuroformer.bundle.bundle import _tree_digest
+    from neuroformer.bundle.bundle import tree_digest
 
     tree = json.loads((copy / "bundle.json").read_text())
     del tree["sha256"]
     tree["config"]["train"]["gone"] = 1
-    (copy / "bundle.json").write_text(json.dumps(tree | {"sha256": _tree_digest(tree)}))
+    (copy / "bundle.json").write_text(json.dumps(tree | {"sha256": tree_digest(tree)}))
     with pytest.raises(BundleError, match=r"bundle\.json was written by another version.*train\.gone"):
         read_bundle(copy)
