@@ -105,7 +105,7 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path, monkeypatch):
     config = load_config(written(tmp_path, "recording: {path: data/a.npz, options: {video: v.mp4}}"))
     assert config.recording.path == str(tmp_path / "data" / "a.npz")
     assert config.recording.options == {"video": str(tmp_path / "v.mp4")}
-    assert open_only(load_config("../mine.yaml", ["recording.options={}"])).name == "a"
+    assert open_only(load_config("../mine.yaml", ["recording.options={}"]))[1].name == "a"
     given = load_config(tmp_path / "mine.yaml", ["recording.path=b.npz"])  # the command line: relative to where one is
     assert given.recording.path == str(tmp_path / "elsewhere" / "b.npz")
     for path in ("synthetic:demo", str(tmp_path / "c.npz")):
@@ -132,7 +132,7 @@ def test_a_path_of_windows_says_how_to_write_it(tmp_path):
     with pytest.raises(ConfigError, match="C: is a drive of Windows"):
         load_config(None, ["recording.path=C:\\data\\a.npz"])
     spikes(tmp_path / "data\\a.npz")  # a name that a POSIX system allows
-    assert open_only(load_config(file)).num_units == 4
+    assert open_only(load_config(file))[1].num_units == 4
 
 
 def test_no_recording_stands_in_for_one_that_is_not_named(tmp_path, capsys):

@@ -54,7 +54,7 @@ def test_it_is_short():
 
 
 def test_it_opens(session):
-    rec = open_only(load_config(session / "mine.yaml"))
+    rec = open_only(load_config(session / "mine.yaml"))[1]
     assert rec.num_units == 10 and rec.num_trials == 75
     assert rec.meta["clocks"]["wheel.csv"]["pulses"] == 57
     np.testing.assert_allclose(rec.behavior["wheel"].times, np.arange(0, 300, 0.02), atol=0.03)

@@ -56,7 +56,7 @@ def test_the_configuration_that_it_shows_is_one():
     (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert "# mine.yaml" in text
     config = from_dict(yaml.safe_load(text))
-    assert config.targets[0].name == "speed" and config.window.frames == 0
+    assert config.targets[0].name == "speed" and config.inputs[0].name == "pupil"
 
 
 def test_the_makefile_runs_what_the_readme_says():

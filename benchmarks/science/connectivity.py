@@ -98,7 +98,7 @@ def _one(config: Config, num_windows: int, folder: Path) -> dict[str, Any]:
     """The agreement of every map with the truth, and the validation bits/spike, of one seed."""
     from neuroformer.training.train import load_best, train
 
-    rec = open_only(config)
+    config, rec = open_only(config)
     prepared, metrics = train(rec, config, folder, progress=False, resume=True)
     model = load_best(folder)
     everything = prepared.windows("train")

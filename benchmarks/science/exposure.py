@@ -84,7 +84,7 @@ def _one(config: Config, folder: Path, samples: int) -> dict[str, Any]:
     done = folder / RESULT
     if done.exists():
         return json.loads(done.read_text())
-    rec = open_only(config)
+    config, rec = open_only(config)
     if not (folder / "bundle.json").exists():
         train(rec, config, folder, progress=False, resume=True)
     p, model = _prepared(rec, config, folder, samples), load_best(folder)

@@ -45,7 +45,7 @@ def run(
         A recording whose true inputs are not known, or ``folder`` holds a run of another configuration.
     """
     c = load_config(config, overrides or [])
-    rec = open_only(c)
+    c, rec = open_only(c)
     if "input_of_unit" not in rec.truth:
         raise ConfigError(f"'{rec.name}' does not say which input drives each unit; use synthetic:inputs")
     with tempfile.TemporaryDirectory() as temporary:

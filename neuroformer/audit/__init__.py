@@ -23,6 +23,7 @@ from neuroformer.audit.stimuli import stimulus_findings
 from neuroformer.audit.targets import target_findings
 from neuroformer.audit.windows import behavior_findings, grid_finding, token_findings, tokens_per_window
 from neuroformer.config import Config
+from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import Prepared, configured
 from neuroformer.data.splits import PARTS, Split, make_split
 from neuroformer.recording import Recording
@@ -64,11 +65,11 @@ def audit(
         rec, config, split, fitted = rec.rec, rec.config, rec.split, rec.normalization
     else:
         if config is None:
-            config = default_config(rec)
+            config = Config()
             parts = own_split(rec) if parts is None and split is None else parts
         elif split is None and parts is None:
             split = make_split(rec, config)
-        rec = configured(rec, config)
+        rec, config = configured(rec, config), settled(config, [rec])
     facts: dict[str, Any] = {"recording": spike_facts(rec)}
     findings: list[Finding | None] = [reader_notes(rec)]
     findings += [*spike_findings(rec, config.window.dt), *clock_findings(rec)]
@@ -102,9 +103,3 @@ def reader_notes(rec: Recording) -> Finding | None:
     if not notes:
         return None
     return Finding("reader_notes", "note", "; ".join(notes), values={"notes": notes})
-
-
-def default_config(rec: Recording) -> Config:
-    """The defaults, without frames if the recording has none."""
-    config = Config()
-    return config if rec.frames is not None else replace(config, window=replace(config.window, frames=0.0))

@@ -97,7 +97,7 @@ def _check_streams(c: Config) -> None:
     taken = ("neural", "current", "past", "frames")
     for i, v in enumerate(c.inputs):
         require(v.group not in taken, f"inputs[{i}].group", v.group, f"another name than {', '.join(taken)}")
-    frames = ["frames"] * (c.window.frames > 0)
+    frames = ["frames"] * (c.window.frames != 0)
     known = ["current"] + ["past"] * (c.window.past > 0) + frames + c.input_groups
     for i, block in enumerate(c.model.blocks):
         _one_of(known, f"model.blocks[{i}].attend", block.attend)

@@ -33,7 +33,11 @@ class WindowConfig:
         2.0, "how long before a decoded moment target heads see spikes; 0: as past", least=0, unit="seconds"
     )
     frames: float = setting(
-        0.2, "frames whose onset lies in [t + current - frames, t + current); 0: no frames", least=0, unit="seconds"
+        -1.0,
+        "frames whose onset lies in [t + current - frames, t + current); 0: no frames; -1: 0.2 s where there are frames",
+        least=0,
+        also=-1,
+        unit="seconds",
     )
     frames_until: Literal["stop", "start"] = setting("stop", '"start": no frame from inside the window')
     max_tokens: int = setting(
@@ -91,7 +95,12 @@ class SplitConfig:
     """Which data train, validate and test."""
 
     by: Literal["blocks", "trials"] = setting("blocks", "stretches of one length, or whole trials")
-    block: float = setting(60.0, "seconds per block (by: blocks)", above=0, unit="seconds")
+    block: float = setting(
+        0.0,
+        "seconds per block (by: blocks); 0: 60, less where the pattern would not go round twice",
+        least=0,
+        unit="seconds",
+    )
     pattern: tuple[str, ...] = setting(
         ("train", "train", "train", "valid", "test"), "repeated over blocks or trials; none: left out"
     )
@@ -191,8 +200,12 @@ class LossConfig:
 class TrainConfig:
     """Optimisation with AdamW, linear warm-up and cosine decay."""
 
-    steps: int = setting(2000, "most steps; early stopping may end before", least=1)
-    batch_size: int = setting(256, "windows per step, over all processes", least=1)
+    steps: int = setting(
+        0, "most steps; early stopping may end before; 0: 2,000, down to 500 where spikes are many", least=0
+    )
+    batch_size: int = setting(
+        0, "windows per step, over all processes; 0: 256, down to 32 where windows hold many spikes", least=0
+    )
     balance: Literal["windows", "equal"] = setting(
         "windows", "with several recordings, how often each is drawn: by its number of windows, or equally"
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from neuroformer.config import Config, GenerateConfig
+from neuroformer.data.automatic import settled
 from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.observed import ObservedBins
@@ -104,7 +105,7 @@ def prepare(
     """Read a recording as configured, split it (as configured, or as given), index and normalise it; with
     ``normalization`` (of a bundle), nothing is fitted.
     """
-    rec = configured(rec, config)
+    rec, config = configured(rec, config), settled(config, [rec])
     return Prepared.of(rec, config, make_split(rec, config) if split is None else split, normalization, lacks)
 
 

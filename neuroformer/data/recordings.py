@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from neuroformer.config import Config, ConfigError, RecordingConfig, to_dict
+from neuroformer.data.automatic import settled
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
 from neuroformer.recording.sources import add_source
@@ -67,8 +68,8 @@ def open_one(one: RecordingConfig) -> Recording:
     return replace(rec, name=one.name) if one.name else rec
 
 
-def open_only(config: Config) -> Recording:
-    """The only recording of a configuration.
+def open_only(config: Config) -> tuple[Config, Recording]:
+    """The only recording of a configuration, and the configuration with what follows the recording.
 
     Raises
     ------
@@ -80,11 +81,12 @@ def open_only(config: Config) -> Recording:
             f"this works on one recording, and the configuration names {len(config.recordings)}: "
             "give recording.path=... and recordings=[]"
         )
-    return open_one(config.recording)
+    rec = open_one(config.recording)
+    return settled(config, [rec]), rec
 
 
 def opening_yaml(one: RecordingConfig, rec: Recording) -> str:
-    """YAML of a run on a recording that was opened as ``one`` says: its entry, the names of its series, whether it has frames.
+    """YAML of a run on a recording that was opened as ``one`` says: its entry and the names of its series.
 
     Names in ``only`` are what it holds; those that are not needed can be deleted.
     """
@@ -97,13 +99,12 @@ def opening_yaml(one: RecordingConfig, rec: Recording) -> str:
     ]
     if series and not one.sources:
         entry["only"] = series
-    tree = {"recording": entry} | ({} if rec.frames is not None else {"window": {"frames": 0.0}})
-    lines = "# a run on it; names in `only` that it does not need can be deleted"
-    return f"{lines}\n{yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)}".rstrip()
+    text = yaml.safe_dump({"recording": entry}, sort_keys=False, default_flow_style=None, allow_unicode=True, width=110)
+    return f"# a run on it; names in `only` that it does not need can be deleted\n{text}".rstrip()
 
 
 def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
-    """Every recording of a run, and the configuration with the name of each.
+    """Every recording of a run, and the configuration with each path, and with what follows the recordings.
 
     Raises
     ------
@@ -123,7 +124,7 @@ def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
             )
         if "/" in name and len(names) > 1:
             raise ConfigError(f"recordings[{i}] is called '{name}'; give it a name without '/'")
-    return config, recs
+    return settled(config, recs), recs
 
 
 def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:

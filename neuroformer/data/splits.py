@@ -15,6 +15,7 @@ from neuroformer.recording.clock import joined, nanoseconds, num_bins
 from neuroformer.recording.names import natural
 
 PARTS = ("train", "valid", "test")
+BLOCK_S = 60.0  # seconds of a block where the recording is long enough
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +109,16 @@ def make_split(rec: Recording, config: Config) -> Split:
         for n, (part, ticks) in enumerate(zip(_parts_of_trials(rec, config), num_ticks.tolist(), strict=True)):
             blocks[part].append((n, 0, ticks))
     else:
-        blocks = _cut(nanoseconds(segments[:, 0]), num_ticks, config)
+        blocks = _cut(nanoseconds(segments[:, 0]), num_ticks, config, block_seconds(rec, config))
     arrays = {part: np.array(blocks[part], dtype=np.int64).reshape(-1, 3) for part in PARTS}
     for part in ("train", "valid"):
         arrays[part] = _first_share(arrays[part], config.recording.share)
     split = Split(segments, arrays, w.dt)
     for part in PARTS:
         if split.seconds(part) < w.current:
-            by_blocks = f"interval(s), split.block {s.block:g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
+            by_blocks = (
+                f"interval(s), split.block {block_seconds(rec, config):g} s, gaps of {_gap_ticks(config) * w.dt:g} s"
+            )
             by_value = f"trials, {_num_values(rec, s.hold_out)} values of '{s.hold_out}'" if s.hold_out else "trials"
             what = by_value if s.by == "trials" else by_blocks
             raise ConfigError(
@@ -125,10 +128,19 @@ def make_split(rec: Recording, config: Config) -> Split:
     return split
 
 
+def block_seconds(rec: Recording, config: Config) -> float:
+    """``split.block``, or what follows the recording: the pattern goes round twice, but a block is at least four gaps."""
+    if config.split.block:
+        return config.split.block
+    least = max(4 * _gap_ticks(config) * config.window.dt, 2 * config.window.current)
+    return min(BLOCK_S, max(least, rec.duration / (2 * len(config.split.pattern))))
+
+
 def _block_that_fits(rec: Recording, config: Config) -> str:
     """What to say of ``split.block`` where the recording is shorter than one turn of the pattern."""
     block = int(rec.duration / len(config.split.pattern))
-    fits = config.split.by == "blocks" and 2 * _gap_ticks(config) * config.window.dt < block < config.split.block
+    shorter = 2 * _gap_ticks(config) * config.window.dt < block < block_seconds(rec, config)
+    fits = config.split.by == "blocks" and shorter
     return f", say split.block={block}" if fits else ""
 
 
@@ -190,11 +202,13 @@ def _num_values(rec: Recording, column: str) -> int:
     return len(_values(rec.trials[column]))
 
 
-def _cut(origin_ns: np.ndarray, num_ticks: np.ndarray, config: Config) -> dict[str, list[tuple[int, int, int]]]:
+def _cut(
+    origin_ns: np.ndarray, num_ticks: np.ndarray, config: Config, block_s: float
+) -> dict[str, list[tuple[int, int, int]]]:
     """Blocks of each part, cut from segments that begin at ``origin_ns`` and have so many bins."""
     pattern, dt = config.split.pattern, config.window.dt
     dt_ns, gap_ns = int(nanoseconds(dt)), _gap_ticks(config) * int(nanoseconds(dt))
-    size = max(1, round(config.split.block / dt))
+    size = max(1, round(block_s / dt))
     edges = [block_edges(int(n), size) for n in num_ticks]
     pieces = [(n, a, b) for n, e in enumerate(edges) for a, b in zip(e[:-1], e[1:], strict=True) if b > a]
     blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}

@@ -16,6 +16,7 @@ from torch import Tensor
 from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
+from neuroformer.data.automatic import OPEN
 
 FORMAT = 2  # 1: the network of version 0.1
 FILE = CHECKPOINT
@@ -99,9 +100,13 @@ def load_checkpoint(path: Path, config: Config, data: dict[str, Any]) -> tuple[d
 
 
 def refuse_other_config(theirs: Config, ours: Config, path: Path) -> None:
-    """Raise a ConfigError that names the keys in which two configurations differ."""
+    """Raise a ConfigError that names the keys in which two configurations differ; what ours leaves open may be anything."""
     a, b = dict(_flat(to_dict(theirs))), dict(_flat(to_dict(ours)))
-    other = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in MAY_CHANGE]
+    other = [
+        k
+        for k in sorted(a.keys() | b.keys())
+        if a.get(k) != b.get(k) and k not in MAY_CHANGE and b.get(k) != OPEN.get(k)
+    ]
     if other:
         shown = "; ".join(f"{k} is {b.get(k)!r}, was {a.get(k)!r}" for k in other[:5])
         raise ConfigError(

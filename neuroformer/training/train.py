@@ -17,6 +17,7 @@ from neuroformer.audit import Audit, audit
 from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, read_bundle, save_bundle
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, member_config, to_dict
+from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.recordings import lacking
 from neuroformer.data.splits import PARTS
@@ -78,6 +79,7 @@ def train_several(
     Stopped
         A signal asked to stop; the run was saved.
     """
+    config = settled(config, recs)
     fabric = _launched(config)
     recordings = prepare_recordings(recs, config)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing

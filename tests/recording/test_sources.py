@@ -237,7 +237,7 @@ def test_paths_in_a_yaml_are_relative_to_it(tmp_path, monkeypatch):
         "recording:\n  path: s.npz\n  sources:\n    - {path: w.csv, sync: {ours: ours.npy, theirs: 'ttl.npz:up'}}\n"
     )
     monkeypatch.chdir(tmp_path)
-    rec = open_only(load_config(folder / "run.yaml"))
+    rec = open_only(load_config(folder / "run.yaml"))[1]
     np.testing.assert_allclose(rec.behavior["speed"].times, np.arange(40.0) + 7, atol=1e-9)
     with pytest.raises(ValueError, match="an offset is what sync finds"):
         from_dict({"recording": {"sources": [{"path": "a.csv", "offset": 1, "sync": {"ours": "a", "theirs": "b"}}]}})

@@ -122,7 +122,7 @@ def test_measures():
 def test_the_configuration_and_inspect_choose_units(tmp_path, capsys):
     path = write_recording(dataclasses.replace(full_recording(), truth={}), tmp_path / "mouse.npz")
     tree = {"recording": {"path": str(path), "units": {"where": "area == 'VISp'", "limit": 2}}}
-    assert open_only(from_dict(tree)).num_units == 2
+    assert open_only(from_dict(tree))[1].num_units == 2
     assert main(["inspect", str(path), "recording.units.where=area == 'VISp'"]) == 0
     assert "3 of 5 units are kept: 2 are not area == 'VISp'" in capsys.readouterr().out
     assert main(["inspect", str(path), "recording.units.where=are == 'VISp'"]) == 2

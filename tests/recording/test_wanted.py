@@ -114,8 +114,9 @@ def test_inspect_prints_a_run_that_opens_what_it_shows(tmp_path, kind, capsys):
     shown = capsys.readouterr().out
     (tmp_path / "mine.yaml").write_text(shown[shown.index("\n\n") :])
     config = load_config(tmp_path / "mine.yaml")
-    assert config.window.frames == 0 and config.recording.units.where == "depth < 4"
-    again = open_only(config)
+    assert config.recording.units.where == "depth < 4"
+    config, again = open_only(config)
+    assert config.window.frames == 0
     assert held(again) == held(open_recording(path)) - {"frames"}
     assert main(["inspect", str(tmp_path / "mine.yaml")]) == 0
     assert "4 of 5 units are kept" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import neuroformer
 from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
 from neuroformer.bundle.cohort import Cohort, own_names
 from neuroformer.config import ConfigError, from_dict, member_config
+from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import prepare
 from neuroformer.data.recordings import lacking, open_recordings
 from neuroformer.data.splits import make_split
@@ -188,7 +189,7 @@ def test_a_list_of_paths_a_glob_and_names(tmp_path):
         write_npz(dataclasses.replace(small_recording(i), name=f"mouse{i}"), tmp_path / f"mouse{i}.npz")
     c, recs = open_recordings(from_dict({"recordings": str(tmp_path / "mouse*.npz")}))
     assert [r.path for r in c.recordings] == [str(tmp_path / f"mouse{i}.npz") for i in range(3)]
-    assert from_dict({"recordings": [r.path for r in c.recordings]}) == c
+    assert settled(from_dict({"recordings": [r.path for r in c.recordings]}), recs) == c
     assert len({r.name for r in recs}) == 3
     with pytest.raises(ConfigError, match=r"recordings\[0\]\.path is .*; no file or folder matches"):
         open_recordings(from_dict({"recordings": [str(tmp_path / "rat*")]}))

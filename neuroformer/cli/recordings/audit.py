@@ -30,8 +30,6 @@ def run(args) -> int:
     is_config = Path(args.path).suffix.lower() in (".yaml", ".yml")
     config = load_config(args.path, args.override) if is_config else _of_recording(args.path, args.override)
     config, recs = open_recordings(config)
-    if not is_config and recs[0].frames is None:
-        config = _of_recording(args.path, ["window.frames=0", *args.override])
     # a recording's own split, where it has one, unless the user asks for another
     asked = is_config or any(o.startswith("split.") for o in args.override)
     found = []

@@ -39,14 +39,13 @@ def run(args) -> None:
 
     if args.seeds < 1:
         raise ConfigError(f"--seeds is {args.seeds}; expected 1 or more")
-    config = load_config(args.config, args.override)
+    config, rec = open_only(load_config(args.config, args.override))
     parts = parts_of(config) if args.parts == "all" else args.parts.split(",")
     todo = args.only.split(",") if args.only else [FULL, *parts]
     for part in (*parts, *todo):
         without(config, part)  # refuses now, not after hours, a part that the model does not have
     folder = args.run or Path("runs") / f"{config.name}_ablate"
     refuse_unwritable(folder, "--run")
-    rec = open_only(config)
     warn_only_ours()
     for part in todo:
         for seed in range(args.seeds):

@@ -62,7 +62,7 @@ def _decode(args, config: Config, folder: Path, only: list[int]) -> None:
     from neuroformer.data.recordings import open_only
     from neuroformer.studies.folds import decode_folds
 
-    rec = open_only(config)
+    config, rec = open_only(config)
     warn_only_ours()
     names = baseline_names(args.baselines)
     start = time.perf_counter()
