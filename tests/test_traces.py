@@ -27,6 +27,7 @@ from neuroformer.recording import Recording
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.simulation_scores.whatif import rate_changes
+from neuroformer.studies.forecast import forecast
 from neuroformer.training.scores import NLL, NULL, NUMBER, score
 
 KEEP = 0.9  # of an autoregression, which knows -log2(1 - 0.81) / 2 = 1.198 bits of each sample
@@ -308,6 +309,19 @@ def test_traces_of_a_stretch_from_a_given_past_and_of_a_new_stimulus():
 
 
 # -- the whole line ---------------------------------------------------------------------------------------
+
+
+def test_traces_are_forecast_beside_the_last_value():
+    """An autoregression of first order is forgotten at a known pace: squared error 1 - KEEP^2h, that of copying 2 - 2 KEEP^h."""
+    model, prepared = model_of(recording(), "gaussian", shaken=False)
+    found = forecast(model.float(), prepared, [0.1, 0.5], samples=2)
+    each = {name: [v[0] for v in scores["mse_over_copied"]] for name, scores in found.scores["candidates"].items()}
+    wanted = [(1 - KEEP ** (2 * h)) / (2 - 2 * KEEP**h) for h in (1, 5)]
+    np.testing.assert_allclose(each["autoregression"], wanted, rtol=0.1)
+    # an untrained network expects the mean at any time
+    mean = np.broadcast_to(prepared.normalization.traces.mean, found.expected["model"][:, 0].shape)
+    np.testing.assert_allclose(found.expected["model"][:, 0], mean, atol=1e-5)
+    assert each["last_value"][0] < each["model"][0] and "minus" not in found.scores
 
 
 def test_an_autoregression_is_learnt_scored_and_simulated(tmp_path, capsys):

@@ -127,6 +127,15 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
     print(f"all numbers in {path}" if unprinted else f"summary in {path}")
 
 
+def plain_json(tree: Any) -> Any:
+    """The same with null for NaN and infinity, for which JSON has no word."""
+    if isinstance(tree, dict):
+        return {k: plain_json(v) for k, v in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [plain_json(v) for v in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
 def _rounded(x: float) -> float | None:
     return round(x, 6) if math.isfinite(x) else None
 

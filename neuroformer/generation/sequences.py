@@ -12,7 +12,7 @@ from neuroformer.config import Config, ConfigError, block_plan
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
-from neuroformer.data.windows import SpikeIndex, WindowShape, nanoseconds, to_ticks
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds, to_ticks
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
@@ -49,6 +49,17 @@ def sequences_of(prepared: Prepared) -> Sequences:
     else:
         history = _own_history(prepared.index, segment, start, shape.past)
     return Sequences(segment, start, stop, repeat * SAMPLES + sample, known_from, history)
+
+
+def sequences_from(prepared: Prepared, windows: Windows, num_bins: int, samples: int) -> Sequences:
+    """``samples`` sequences from the start of each window on, after the true spikes before it; of so many bins, or as many as
+    the segment has."""
+    repeat = np.repeat(np.arange(len(windows)), samples)
+    segment, start = windows.segment[repeat], windows.tick[repeat]
+    stop = np.minimum(start + num_bins, prepared.index.num_ticks[segment])
+    history = _own_history(prepared.index, segment, start, prepared.builder.shape.past)
+    ident = repeat * SAMPLES + np.tile(np.arange(samples), len(windows))
+    return Sequences(segment, start, stop, ident, np.zeros(len(segment), np.int64), history)
 
 
 def _within(split: Split, interval: tuple[float, ...], shape: WindowShape) -> np.ndarray:

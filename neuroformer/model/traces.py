@@ -127,6 +127,12 @@ class TraceObservation(nn.Module):
         density = shape * log_rate - torch.lgamma(shape) + (shape - 1) * log_x - log_rate.exp() * x
         return torch.where(above, F.softplus(-logit) - density, F.softplus(logit))
 
+    def mean(self, parameters_WBUP: Tensor) -> Tensor:
+        """(W, B, U) expected samples."""
+        if self.likelihood == "gaussian":
+            return parameters_WBUP[..., 0]
+        return parameters_WBUP[..., 0].exp() * torch.sigmoid(parameters_WBUP[..., 2])
+
     def draw(self, parameters_WBUP: Tensor, uniform_WBU: Tensor) -> Tensor:
         """(W, B, U) float32 samples, by inverting the cumulative distribution."""
         from scipy.special import gammaincinv, ndtri

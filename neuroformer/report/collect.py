@@ -24,6 +24,7 @@ from neuroformer.data.scales import VariableScale
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.comparison import comparison
+from neuroformer.report.forecast import forecast_charts
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
@@ -258,6 +259,13 @@ def _decoding(run: Run) -> dict[str, Any]:
     return {"targets": targets}
 
 
+def _forecast(run: Run) -> dict[str, Any]:
+    path = run.folder / "forecast.json"
+    if not path.exists():
+        raise Missing("Nothing has been forecast yet.", f"neuroformer forecast --run {run.shell}")
+    return forecast_charts(path)
+
+
 def _fewshot(run: Run) -> dict[str, Any]:
     """Curves of every target with few-shot results; scores below -0.5 are cut off."""
     charts = []
@@ -389,6 +397,12 @@ PANELS = (
         "Statistics",
         "The simulation beside data against data (its ceiling) and two Poisson simulators. For the classifier, 0.5 is perfect.",
         _statistics,
+    ),
+    (
+        "forecast",
+        "Forecast",
+        "What is expected some time ahead, given the true past up to now: the model, simple predictors, and what repeats of a stimulus say. Bands are 95 % intervals.",
+        _forecast,
     ),
     (
         "decoding",

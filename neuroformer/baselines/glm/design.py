@@ -198,6 +198,10 @@ class Design:
         if self.variant == "past":
             # how much of a bin's history is hidden depends on its place in the window
             yield Block(choice.input_penalty, torch.eye(shape.current).repeat(len(windows), 1))
+        yield from self.exogenous(windows, choice)
+
+    def exogenous(self, windows: Windows, choice: Choice) -> Iterator[Block]:
+        """Behavior inputs and frames of the windows' own bins."""
         for x in self._inputs(windows, choice):
             yield Block(choice.input_penalty, x)
         if self.clips is not None:

@@ -14,6 +14,7 @@ from neuroformer.cli.options import KEYS, override_argument, run_argument
 from neuroformer.cli.shared import (
     only_process,
     open_asked,
+    plain_json,
     refuse_unwritable,
     save_figure,
     summarise,
@@ -198,7 +199,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     g = p.config.generate
     scores, closed, held_out = scored(model, p, simulated, progress=not args.quiet)
     path = args.folder / "simulation_scores.json"
-    write_atomic(path, json.dumps(_null_for_nan(scores), indent=1).encode())
+    write_atomic(path, json.dumps(plain_json(scores), indent=1).encode())
     _print_scores(scores["candidates"])
     _print_drift(scores["since_closed"], scores["late"])
     _print_bits(args.folder, scores["bits_per_spike"], whole_test=g.split == "test" and not g.max_seconds)
@@ -251,11 +252,3 @@ def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool)
     own = {"model": known["bits_per_spike"]} if "bits_per_spike" in known else {}
     if len(own | simulators) > 1:  # a score alone says nothing
         print("bits/spike      " + ", ".join(f"{n} {value:.3f}" for n, value in (own | simulators).items()))
-
-
-def _null_for_nan(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {k: _null_for_nan(v) for k, v in tree.items()}
-    if isinstance(tree, list):
-        return [_null_for_nan(v) for v in tree]
-    return None if isinstance(tree, float) and not np.isfinite(tree) else tree

@@ -194,7 +194,7 @@ PANELS.fewshot = (node, data) => {
   for (const chart of data.charts) {
     const part = el("div", {}, el("h3", { text: chart.name }));
     grid.append(part);
-    const kind = (name, i) => /pretrain/.test(name) ? COLORS.model : COLORS.list[(i + 1) % 7];
+    const kind = (name, i) => /pretrain|^model$/.test(name) ? COLORS.model : COLORS.list[(i + 1) % 7];
     lineChart(part, { xtick: (t) => tick(+(10 ** t).toPrecision(2)), xlabel: chart.xlabel, ylabel: chart.ylabel, label: chart.name, series: chart.series.map((s, i) => ({ ...s, color: kind(s.name, i), dots: true })) });
   }
 };
@@ -213,6 +213,8 @@ PANELS.comparison = (node, data) => {
     node.append(el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body))));
   }
 };
+
+PANELS.forecast = PANELS.fewshot;
 
 PANELS.setup = (node, data) => {
   node.append(el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, Object.entries(data.facts).map(([k, v]) =>
