@@ -9,6 +9,7 @@ from neuroformer.config.loader import apply_overrides, from_dict, load_config, t
 from neuroformer.config.members import block_plan, member_config
 from neuroformer.config.recording_sections import (
     RecordingConfig,
+    RenderConfig,
     SourceConfig,
     SpeedConfig,
     SyncConfig,
@@ -49,6 +50,7 @@ __all__ = [
     "ModelConfig",
     "MovingConfig",
     "RecordingConfig",
+    "RenderConfig",
     "SourceConfig",
     "SpeedConfig",
     "SplitConfig",

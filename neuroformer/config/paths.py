@@ -55,6 +55,13 @@ def _placed_entry(entry: Any, folder: Path, key: str) -> Any:
         entry["path"] = _placed(entry["path"], folder, f"{key}.path")
     if isinstance(options, dict) and isinstance(options.get("video"), str):
         entry["options"] = options | {"video": _placed(options["video"], folder, f"{key}.options.video")}
+    render = entry.get("render")
+    if isinstance(render, dict) and isinstance(render.get("images"), dict):
+        images = {
+            k: _placed(v, folder, f"{key}.render.images.{k}") if isinstance(v, str) else v
+            for k, v in render["images"].items()
+        }
+        entry["render"] = render | {"images": images}
     if isinstance(entry.get("sources"), (list, tuple)):
         entry["sources"] = [_placed_source(s, folder, f"{key}.sources[{i}]") for i, s in enumerate(entry["sources"])]
     return entry

@@ -65,6 +65,30 @@ class SourceConfig:
 
 
 @dataclass(frozen=True)
+class RenderConfig:
+    """Frames drawn from tables of presentations: gratings, flashes, dots, images of templates, gray between."""
+
+    size: tuple[int, ...] = setting((), "rows and columns of the frames; empty: nothing is drawn", least=1)
+    degrees: tuple[float, ...] = setting((), "height and width of the frames in degrees of visual angle", above=0)
+    rate_hz: float = setting(30.0, "frames per second", above=0, unit="hertz")
+    tables: tuple[str, ...] = setting((), "tables of presentations; empty: all that say what was shown")
+    columns: dict[str, Any] = setting(
+        {},
+        "our name: a column, or a number where none says it; orientation, spatial_frequency, temporal_frequency, phase, "
+        "contrast, x, y, size, sigma, color, start, stop",
+    )
+    images: dict[str, Any] = setting({}, "name of a stimulus or table: a stack, TIFF or video of its images")
+
+    def check(self, where: str) -> None:
+        require(len(self.size) in (0, 2), f"{where}.size", list(self.size), "[rows, columns], or nothing")
+        require(len(self.degrees) in (0, 2), f"{where}.degrees", list(self.degrees), "[height, width], or nothing")
+        on = bool(self.size) or not (self.degrees or self.tables or self.columns or self.images)
+        require(on, f"{where}.size", "nothing", "[rows, columns] of the frames")
+        files = all(isinstance(file, str) and file for file in self.images.values())
+        require(files, f"{where}.images", self.images, "the name of a file for each name")
+
+
+@dataclass(frozen=True)
 class RecordingConfig:
     """Which recording."""
 
@@ -79,6 +103,7 @@ class RecordingConfig:
     )
     without: tuple[str, ...] = setting((), "names that are not read; trials, too, can be left out")
     sources: tuple[SourceConfig, ...] = setting((), "files with behavior, trials or frames beside the recording's own")
+    render: RenderConfig = RenderConfig()
     units: UnitsConfig = UnitsConfig()
     speeds: tuple[SpeedConfig, ...] = setting((), "variables that are computed from recorded ones")
     share: float = setting(

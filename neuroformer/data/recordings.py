@@ -13,7 +13,9 @@ from neuroformer.config import Config, ConfigError, RecordingConfig, to_dict
 from neuroformer.data.automatic import settled
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
+from neuroformer.recording.open import fit_frames
 from neuroformer.recording.sources import add_source
+from neuroformer.recording.stimuli import render_frames
 from neuroformer.recording.units import choose_units
 
 
@@ -50,7 +52,8 @@ def open_one(one: RecordingConfig) -> Recording:
             "no recording is named; give recording.path=FILE, or recordings: [FILE, FILE] in the YAML file "
             "(recording.path=synthetic:demo is the built-in one)"
         )
-    rec = open_recording(one.path, only=one.only, without=one.without, **one.options)
+    options = {"frames_size": one.render.size, **one.options} if one.render.size else one.options
+    rec = open_recording(one.path, only=one.only, without=one.without, **options)
     for source in one.sources:
         sync = {"ours": source.sync.ours, "theirs": source.sync.theirs} if source.sync.ours else None
         rec = add_source(
@@ -64,6 +67,12 @@ def open_one(one: RecordingConfig) -> Recording:
             scale=source.scale,
             sync=sync,
         )
+    render = one.render
+    if render.size:
+        rec = render_frames(
+            rec, render.size, render.degrees, render.rate_hz, render.tables, render.columns, render.images
+        )
+    rec = fit_frames(rec, one.options.get("frames_size"), one.options.get("frame_cache_mb"))
     rec = choose_units(rec, one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec
 

@@ -170,6 +170,11 @@ class ResizedFrames(LazyFrames):
         return out
 
 
+def of_size(images: Any, size: Sequence[int]) -> Any:
+    """``images`` at a size (height, width), resized as they are read."""
+    return images if tuple(images.shape[1:]) == tuple(size) else ResizedFrames(images, (size[0], size[1]))
+
+
 class CachedFrames(LazyFrames):
     """Frames whose most recently used images are kept in memory, up to ``max_bytes``."""
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording.formats.npz import read_npz, write_npz
-from neuroformer.recording.frames import CachedFrames, ResizedFrames
+from neuroformer.recording.frames import CachedFrames, of_size
 from neuroformer.recording.recording import Recording, RecordingError
 from neuroformer.recording.wanted import FRAMES, Wanted
 
@@ -66,19 +66,27 @@ def open_recording(
     wanted = Wanted(_names("only", only), _names("without", without))
     if video is not None:
         wanted(FRAMES)  # there is something of that name
-    rec = wanted.applied(_read(source, options, wanted))
-    frames = rec.frames
+    asked = {"wanted": wanted, "frames_size": frames_size}
+    rec = wanted.applied(_read(source, options, asked))
     if video is not None:
         from neuroformer.recording.video import read_video
 
-        frames = read_video(video, video_times, video_rate_hz, video_start, frames_size)
-    elif frames is not None and frames_size is not None:
-        frames = replace(frames, images=ResizedFrames(frames.images, frames_size))
-    if frames is None and (frames_size is not None or frame_cache_mb is not None):
-        raise RecordingError(f"frames_size and frame_cache_mb were given, but {source} has no frames")
-    if frames is not None and frame_cache_mb is not None:
-        frames = replace(frames, images=CachedFrames(frames.images, int(frame_cache_mb * 1e6)))
-    return rec if frames is rec.frames else replace(rec, frames=frames)
+        rec = replace(rec, frames=read_video(video, video_times, video_rate_hz, video_start, frames_size))
+    return fit_frames(rec, frames_size, frame_cache_mb)
+
+
+def fit_frames(
+    rec: Recording, frames_size: Sequence[int] | None = None, frame_cache_mb: float | None = None
+) -> Recording:
+    """The recording whose frames, if it has any, are resized and cached as :func:`open_recording` says."""
+    if rec.frames is None:
+        return rec
+    images = rec.frames.images
+    if frames_size is not None:
+        images = of_size(images, frames_size)
+    if frame_cache_mb is not None and not isinstance(images, CachedFrames):
+        images = CachedFrames(images, int(frame_cache_mb * 1e6))
+    return rec if images is rec.frames.images else replace(rec, frames=replace(rec.frames, images=images))
 
 
 def write_recording(rec: Recording, path: str | Path) -> Path:
@@ -127,17 +135,17 @@ def _names(key: str, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _read(source: str | Path, options: dict[str, Any], wanted: Wanted) -> Recording:
+def _read(source: str | Path, options: dict[str, Any], asked: dict[str, Any]) -> Recording:
     if isinstance(source, str) and source.startswith(SYNTHETIC):
         from neuroformer.recording.synthetic import synthetic
 
-        return _call(synthetic, source.removeprefix(SYNTHETIC), options, wanted)
+        return _call(synthetic, source.removeprefix(SYNTHETIC), options, asked)
     if not isinstance(source, (str, Path)):
         raise RecordingError(f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}")
     path = Path(source).expanduser()
     if not path.exists():
         raise RecordingError(f"no file or folder at {path}; expected {_KNOWN}")
-    return _call(_reader(path), path, options, wanted)
+    return _call(_reader(path), path, options, asked)
 
 
 def _reader(path: Path) -> Callable[..., Recording]:
@@ -185,11 +193,12 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 
-def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any], wanted: Wanted) -> Recording:
+def _call(reader: Callable[..., Recording], source: Any, options: dict[str, Any], asked: dict[str, Any]) -> Recording:
     """Call a reader; an option it does not have is the user's mistake, not a TypeError from within."""
     parameters = dict(inspect.signature(reader).parameters)
-    if parameters.pop("wanted", None):  # not an option: what it need not read
-        reader = partial(reader, wanted=wanted)
+    for name, value in asked.items():  # which every source takes, and some readers can use
+        if parameters.pop(name, None):
+            reader = partial(reader, **{name: value})
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return reader(source, **options)
     known = list(parameters)[1:]

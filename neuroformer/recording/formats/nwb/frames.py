@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -10,15 +12,25 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
-from neuroformer.recording.frames import H5Frames, JoinedFrames
+from neuroformer.recording.frames import H5Frames, JoinedFrames, of_size
 from neuroformer.recording.names import natural
 from neuroformer.recording.series import FrameSeries
+from neuroformer.recording.stimuli.presentations import Template, describes_images, from_templates
 from neuroformer.recording.validation import RecordingError
 from neuroformer.recording.video import open_images
 
+Tables = Mapping[str, Mapping[str, np.ndarray]]
 
-def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
+
+def read_frames(
+    reader: OpenFile, name: str | None, tables: Tables, size: Sequence[int] | None = None
+) -> FrameSeries | None:
     """The stimulus called ``name``, or all stimuli of one image size joined; None without any.
+
+    Parameters
+    ----------
+    tables : of intervals; their rows may present the images of a template
+    size : (height, width) that all are resized to as they are read
 
     Raises
     ------
@@ -33,7 +45,8 @@ def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
             raise RecordingError(
                 f"{reader.path} has no image series '{name}'; it has: {', '.join(sorted(names)) or 'none'}"
             )
-        return _one(reader, chosen[0])
+        shown = _presented(reader, [chosen[0]], tables)
+        return next((frames for _, frames in shown), None) or _one(reader, chosen[0])
     stimuli = [s for s in reader.of_type("ImageSeries", "IndexSeries") if reader.file.stimulus.get(s.name) is s]
     found: list[tuple[str, FrameSeries]] = []
     for series in stimuli:
@@ -43,7 +56,38 @@ def read_frames(reader: OpenFile, name: str | None) -> FrameSeries | None:
             frames = _one(reader, series)
             if len(frames.times):
                 found.append((series.name, frames))
+    unused = [t for t in (reader.file.stimulus_template or {}).values() if id(t) not in reader.banks]
+    found += _presented(reader, unused, tables)
+    if size is not None:
+        found = [(n, replace(f, images=_resized(reader, f.images, size))) for n, f in found]
     return _join(reader, found)
+
+
+def _presented(reader: OpenFile, series: Sequence[Any], tables: Tables) -> list[tuple[str, FrameSeries]]:
+    """The frames of templates whose images rows of a table name."""
+    templates: dict[str, Template] = {}
+    for one in series:
+        if (reader.file.stimulus_template or {}).get(one.name) is one and any(map(describes_images, tables.values())):
+            with reader.leaving_out(f"template '{one.name}'"):
+                templates[one.name] = Template(_bank(reader, one), _image_names(one))
+    with reader.leaving_out("frames of templates"):
+        return list(from_templates(tables, templates).items())
+    return []
+
+
+def _image_names(series: Any) -> tuple[str, ...]:
+    """Names of single images: of a container of images, or those that an extension of Allen's describes."""
+    if type(series).__name__ == "Images":
+        return tuple(str(image.name) for image in _ordered(series))
+    described = getattr(series, "control_description", None)
+    return () if described is None else tuple(map(str, clean.plain(described[:])))
+
+
+def _resized(reader: OpenFile, images: Any, size: Sequence[int]) -> Any:
+    """A bank at a size; once for all who share it."""
+    if id(images) not in reader.banks:
+        reader.banks[id(images)] = of_size(images, size)
+    return reader.banks[id(images)]
 
 
 def _join(reader: OpenFile, found: list[tuple[str, FrameSeries]]) -> FrameSeries | None:
@@ -59,7 +103,7 @@ def _join(reader: OpenFile, found: list[tuple[str, FrameSeries]]) -> FrameSeries
     if others:
         reader.notes.append(
             f"frames of another size than {size[0]} x {size[1]} were left out: {', '.join(others)}; "
-            "open with frames='NAME' to take one of them"
+            "open with frames='NAME' to take one of them, or with frames_size=(height, width) to have all"
         )
     parts = [f for n, f in found if n not in others]
     if len(parts) == 1:
@@ -118,11 +162,8 @@ def _bank(reader: OpenFile, source: Any) -> Any:
 def _open_bank(reader: OpenFile, source: Any) -> Any:
     reader.seen.add(id(source))
     if type(source).__name__ == "Images":
-        order = source.order_of_images
-        if order is not None:
-            images = list(order.data[:])
-        else:
-            images = [source.images[name] for name in sorted(source.images, key=natural)]
+        images = _ordered(source)
+        if source.order_of_images is None:
             reader.notes.append(
                 f"the images of '{source.name}' have no order_of_images: an index counts them in the order of their "
                 f"names, {images[0].name if images else ''} to {images[-1].name if images else ''}, numbers as numbers"
@@ -137,6 +178,13 @@ def _open_bank(reader: OpenFile, source: Any) -> Any:
         return H5Frames(source.data.file.filename, source.data.name)
     parts = [open_images(_external(reader, source.name, entry)) for entry in clean.plain(source.external_file[:])]
     return parts[0] if len(parts) == 1 else JoinedFrames(parts)
+
+
+def _ordered(source: Any) -> list[Any]:
+    """The images of a container, in its order, else in that of their names."""
+    if source.order_of_images is not None:
+        return list(source.order_of_images.data[:])
+    return [source.images[name] for name in sorted(source.images, key=natural)]
 
 
 def _external(reader: OpenFile, name: str, entry: str) -> Path:

@@ -54,6 +54,7 @@ def read_nwb(
     analog: str | Sequence[str] = (),
     check: bool = True,
     wanted: Wanted | None = None,
+    frames_size: Sequence[int] | None = None,
 ) -> Recording:
     """Read an NWB file.
 
@@ -68,6 +69,7 @@ def read_nwb(
     analog : names of long series above 2 kHz to read as behavior as well; without, they are only named in a note
     check : check the file in a separate process first, so that a damaged file cannot crash this one
     wanted : what is not wanted is not read
+    frames_size : (height, width) at which stimuli of different size are joined
 
     Raises
     ------
@@ -90,7 +92,7 @@ def read_nwb(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
-                reader = _Reader(io.read(), path, wanted or Wanted())
+                reader = _Reader(io.read(), path, wanted or Wanted(), frames_size)
                 reader.notes += notes
                 return reader.recording(trials, frames, traces, units, events, analog)
     except RecordingError:
@@ -129,9 +131,9 @@ def _check_layout(path: Path) -> None:
 class _Reader(OpenFile):
     """One open file on its way to a Recording."""
 
-    def __init__(self, nwbfile: Any, path: Path, wanted: Wanted):
+    def __init__(self, nwbfile: Any, path: Path, wanted: Wanted, frames_size: Sequence[int] | None):
         super().__init__(nwbfile, path)
-        self.wanted = wanted
+        self.wanted, self.frames_size = wanted, frames_size
 
     def recording(
         self, trials: str, frames: str, traces: str, units: str, events: str, analog: Sequence[str]
@@ -167,7 +169,8 @@ class _Reader(OpenFile):
         trial_table = self.trials(tables, trials)
         images = None
         if frames != "none" and self.asks(FRAMES, "ImageSeries", "IndexSeries"):
-            images = read_frames(self, None if frames == "auto" else frames)
+            every = {**tables, trials: trial_table} if trial_table else tables
+            images = read_frames(self, None if frames == "auto" else frames, every, self.frames_size)
         domain, observed = self.domain(units_table, kept, trial_table, tables)
         if own_domain is not None:
             domain = np.stack([own_domain["start"], own_domain["stop"]], 1)
@@ -207,6 +210,8 @@ class _Reader(OpenFile):
 
     def tables(self, kept: Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
         """Every table of intervals by name that is wanted or of ``kept``: trials, epochs, stimuli, IntervalSeries."""
+        # presentations may be what is needed of a table
+        everything = bool(self.file.stimulus_template) and self.wanted(FRAMES)
         found = [t for t in self.of_type("TimeIntervals") if len(t.id)]
         series = self.of_type("IntervalSeries")
         names = clean.short_names([place(t).split("/") for t in found + series])
@@ -214,7 +219,7 @@ class _Reader(OpenFile):
         for name, source in zip(names, found + series, strict=True):
             name = self.own.get("intervals", {}).get(name, name)
             self.seen.add(id(source))
-            if name not in kept and not self.wanted(name):
+            if name not in kept and not self.wanted(name) and not everything:
                 continue
             with self.leaving_out(f"intervals {name}"):
                 columns = interval_series(source) if source in series else self.columns_of(source)
