@@ -5,20 +5,34 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from neuroformer.cli.options import KEYS, override_argument, parse_targets, run_argument, target_argument
-from neuroformer.cli.shared import open_asked, warn_only_ours
+from neuroformer.cli.options import KEYS, TARGET, override_argument, parse_targets, run_argument
+from neuroformer.cli.shared import open_asked, refuse_unwritable, results_folder, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 
 def add(command) -> None:
-    help = "Linear probes: R2 of a behavior variable from each representation inside a trained run."
+    help = "Linear probes of a trained run: of behavior in what it represents, of what is known of units in what it learnt."
     p = command("probe", run, help, KEYS)
     run_argument(p)
-    target_argument(p)
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--target",
+        action="append",
+        dest="targets",
+        metavar=TARGET,
+        help="a behavior variable: R2 from each representation inside the run; may be repeated",
+    )
+    what.add_argument(
+        "--unit",
+        metavar="COLUMN",
+        help="a column of the units table (area, cell_type, depth): how well what the run learnt of each unit tells it",
+    )
     override_argument(p, "e.g. decode.split=valid")
 
 
 def run(args) -> None:
+    if args.unit:
+        return _units(args)
     from neuroformer.bundle.bundle import load_model
     from neuroformer.decoding.finetune import extend
     from neuroformer.files import write_atomic
@@ -43,3 +57,35 @@ def run(args) -> None:
         print(
             f"{target.name}{note}\n{table(lines, ('representation', 'features', 'R2', '95 % interval'))}\nrows in {path}"
         )
+
+
+def _units(args) -> None:
+    from neuroformer.bundle.bundle import read_bundle
+    from neuroformer.files import write_atomic
+    from neuroformer.recording.names import variable_name
+    from neuroformer.report.collect import plain
+    from neuroformer.studies.unit_probes import probe_units, unit_table
+
+    refuse_unwritable(args.folder, "--run")
+    warn_only_ours()
+    units = unit_table(args.folder, args.unit, args.override, args.recording)
+    rows = probe_units(units)
+    bundle = read_bundle(args.folder)
+    folder = results_folder(bundle.of(args.recording)) if args.recording or len(bundle.recordings) == 1 else args.folder
+    path = folder / f"probe_unit_{variable_name(args.unit)}.json"
+    write_atomic(
+        path, json.dumps(plain({"column": args.unit, "rows": [dataclasses.asdict(r) for r in rows]}), indent=1).encode()
+    )
+    lines = [
+        (r.features, r.size, r.score, interval(r.low, r.high), r.null, interval(r.beyond_low, r.beyond_high))
+        for r in rows
+    ]
+    number = len(set(units.recording_N.tolist()))
+    what = "balanced accuracy" if units.is_class else "R2"
+    classes = f", chance {rows[0].chance:.3f}" if units.is_class else ""
+    held = "whole recordings" if number >= 3 else "units"
+    print(f"{args.unit} of {len(units.label_N)} units in {number} recording(s); folds hold out {held}{classes}")
+    if units.left_out:
+        print(f"{units.left_out} units have no value, or one of a class with too few units")
+    print(table(lines, ("features", "numbers", what, "95 % interval", "null 95 %", "beyond firing statistics")))
+    print(f"rows in {path}")
