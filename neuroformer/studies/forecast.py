@@ -104,6 +104,10 @@ def forecast(
     truth = np.stack([of.values(test, *span) for span in spans], 1)
     expected, seconds = _candidates(model, prepared, parts | {part: test}, part, spans, samples, baselines, say)
     say("scores and intervals")
+    kept = _observed(prepared, parts | {part: test}, spans)
+    if not kept.all():
+        say(f"{int(kept.sum())} of {len(kept)} units were observed throughout; the others are not scored")
+        truth, expected = truth[..., kept], {name: values[..., kept] for name, values in expected.items()}
     times = test.starts(prepared.index)
     scores = {
         "horizons_s": list(horizons),
