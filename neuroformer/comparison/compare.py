@@ -19,6 +19,7 @@ from neuroformer.bundle.opening import open_run
 from neuroformer.comparison.features import Layer, layers_of
 from neuroformer.comparison.measures import Measured, Target, predictivity, similarity
 from neuroformer.comparison.responses import Moments, moments_of
+from neuroformer.comparison.tuning import TuningRow, TuningTable
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.intervals import LEAST_TRIALS, SUBSETS
@@ -81,17 +82,20 @@ class Comparison:
     scores : list of Score
     facts : the part of the split and its claim, moments, their width, repeats, stimuli, units left out, latencies
     unit_ids : of the recording
+    tuning : rows of recorded units and of layers, where it was asked for
     per_unit : by (source, layer, metric, units), (U,) scores of single units of the recording; NaN outside the group
     """
 
     scores: list[Score]
     facts: dict[str, Any]
     unit_ids: list[str]
+    tuning: list[TuningRow] = field(default_factory=list)
     per_unit: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
-        return {"facts": self.facts, "scores": [dataclasses.asdict(s) for s in self.scores]}
+        rows = {"scores": self.scores, "tuning": self.tuning}
+        return {"facts": self.facts} | {k: [dataclasses.asdict(r) for r in v] for k, v in rows.items()}
 
 
 def compare(
@@ -104,6 +108,7 @@ def compare(
     split: str = "test",
     latencies: Sequence[float] = LATENCIES,
     by: str = "area",
+    tuning: str = "",
     seed: int = 0,
     say: Callable[[str], object] = lambda line: None,
 ) -> Comparison:
@@ -129,6 +134,8 @@ def compare(
     split : "test" or "valid"; "train" only without ``model``, whose weights were fitted there
     latencies : seconds, among which training folds choose
     by : a column of the units table; each of its values with five units or more is a group of its own, beside all
+    tuning : NAME or NAME:PERIOD of a behavior variable or a column of the trials, to which units and features are tuned
+        (:func:`neuroformer.comparison.tuning.tuning`), e.g. "speed" or "direction:360"
     say : called with a line for every layer that is done
 
     Raises
@@ -147,14 +154,29 @@ def compare(
     moments = moments_of(prepared, split, latencies)
     targets = _targets(prepared, moments, latencies, by)
     model = load_model(bundle)
+    tuned = TuningTable(tuning, prepared.rec, moments, _responses(prepared, moments, targets[0])) if tuning else None
     made = _Made(moments, targets, prepared.rec.num_units, tuple(latencies), seed)
     for source in sources:
         for layer in layers_of(source, model, prepared, moments, bundle.results / "simulated.npz"):
             made.add(layer, metrics)
+            if tuned is not None:
+                tuned.add(layer.source, layer.name, layer.x_ND)
             say(f"{layer.source}, {layer.name}: {layer.x_ND.shape[1]} features")
     return Comparison(
-        made.scores, _facts(prepared, moments, targets, split, latencies), prepared.rec.unit_ids, made.per_unit
+        made.scores,
+        _facts(prepared, moments, targets, split, latencies),
+        prepared.rec.unit_ids,
+        [] if tuned is None else tuned.rows,
+        made.per_unit,
     )
+
+
+def _responses(prepared: Prepared, moments: Moments, target: Target) -> np.ndarray:
+    """(N, U) mean responses of every unit, at the latency at which they repeat best."""
+    reliable = np.nan_to_num(target.reliability_LU).mean(1)
+    y_NU = np.zeros((len(moments), prepared.rec.num_units))
+    y_NU[:, target.rows] = target.mean_LNU[int(reliable.argmax())]
+    return y_NU
 
 
 def _targets(prepared: Prepared, moments: Moments, latencies: Sequence[float], by: str) -> list[Target]:

@@ -62,6 +62,26 @@ def _panel(ax, rows: list[dict[str, Any]], sources: list[str]) -> None:
     ax.legend(fontsize=6)
 
 
+def tuning_figure(found: dict[str, Any], name: str) -> Figure:
+    """Distributions of selectivity side by side: 10, 25, 50, 75 and 90 % of what is tuned, recorded units first."""
+    rows = found["tuning"]
+    circle = any(np.isfinite(r["orientation"][2]) for r in rows if r["orientation"][2] is not None)
+    keys = {"selectivity": "selectivity"} | ({"orientation": "orientation selectivity"} if circle else {})
+    fig = Figure(figsize=(max(4, 1 + 0.4 * len(rows)) * len(keys), 3.6), layout="constrained")
+    for ax, (key, title) in zip(fig.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
+        boxes = [dict(zip(("whislo", "q1", "med", "q3", "whishi"), r[key], strict=True)) | {"fliers": []} for r in rows]
+        ax.bxp(boxes, showfliers=False)
+        ax.set_xticks(
+            np.arange(len(rows)) + 1,
+            [f"{r['source']}: {r['layer']}" for r in rows],
+            rotation=60,
+            ha="right",
+            fontsize=7,
+        )
+        ax.set_title(f"{title} for {name}", fontsize=9)
+    return fig
+
+
 def comparison(folder: Path) -> dict[str, Any] | None:
     """What the page's panel shows of a run's ``compare.json``; None where there is none."""
     path = folder / "compare.json"

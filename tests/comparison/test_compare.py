@@ -48,7 +48,7 @@ def repeated_recording(seed: int = 0, num_units: int = 12) -> Recording:
         spike_units=units[order],
         units={"id": np.arange(num_units), "area": np.array(["V1", "LM"])[np.arange(num_units) % 2]},
         domain=np.stack([starts, starts + TRIAL_S], 1),
-        trials={"start": starts, "stop": starts + TRIAL_S, "movie": movie},
+        trials={"start": starts, "stop": starts + TRIAL_S, "movie": movie, "direction": movie * 60.0},
         frames=FrameSeries(images, at, (movie[:, None] * frames + np.arange(frames)).ravel()),
     )
 
@@ -220,8 +220,26 @@ def test_the_command(tmp_path, capsys):
     run = str(tmp_path / "run")
     assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
     capsys.readouterr()
-    assert main(["compare", "--run", run, "--with", "pixels,gabor", "--metric", "ridge", "--latencies", "0"]) == 0
+    assert (
+        main(
+            [
+                "compare",
+                "--run",
+                run,
+                "--with",
+                "pixels,gabor",
+                "--metric",
+                "ridge",
+                "--latencies",
+                "0",
+                "--tuning",
+                "direction:360",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
+    assert "tuning to direction:360" in out and (tmp_path / "run" / "compare_tuning.png").exists()
     assert "beyond pixels: frames" in out and "split.claim: stimuli holds them out" in out
     tree = json.loads((tmp_path / "run" / "compare.json").read_text())
     assert {s["source"] for s in tree["scores"]} == {"pixels", "gabor"} and (tmp_path / "run" / "compare.png").exists()
@@ -232,6 +250,8 @@ def test_the_command(tmp_path, capsys):
     for wrong, message in (
         (["--with", "pixel"], "no source of features"),
         (["--metric", "lasso"], "no metric"),
+        (["--tuning", "direction:x"], "NAME:PERIOD"),
+        (["--tuning", "direction", "--with", "nothing"], "no source"),
         (["--with", "model", "--split", "train"], "was fitted to the training part"),
     ):
         assert main(["compare", "--run", run, *wrong]) == 2

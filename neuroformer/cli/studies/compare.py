@@ -42,6 +42,12 @@ def add(command) -> None:
         help="delays of responses among which training folds choose (default: 0,0.05,0.1,0.15)",
     )
     p.add_argument("--by", default="area", metavar="COLUMN", help="column that groups the units (default: area)")
+    p.add_argument(
+        "--tuning",
+        default="",
+        metavar="NAME[:PERIOD]",
+        help="also how units and features are tuned to a behavior variable or a column of the trials (direction:360, speed)",
+    )
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -50,7 +56,7 @@ def run(args) -> None:
     from neuroformer.comparison.compare import LATENCIES, compare
     from neuroformer.files import save_npz, write_atomic
     from neuroformer.report.collect import plain
-    from neuroformer.report.comparison import layers_figure
+    from neuroformer.report.comparison import layers_figure, tuning_figure
 
     refuse_unwritable(args.folder, "--run")
     warn_only_ours()
@@ -63,11 +69,14 @@ def run(args) -> None:
         split=args.split,
         latencies=args.latencies or LATENCIES,
         by=args.by,
+        tuning=args.tuning,
         say=lambda line: None if args.quiet else print(line, flush=True),
     )
     folder = results_folder(read_bundle(args.folder).of(args.recording))
     for metric in dict.fromkeys(s.metric for s in found.scores):
         _print(metric, [s for s in found.scores if s.metric == metric])
+    if found.tuning:
+        _print_tuning(args.tuning, found.tuning)
     print(_facts(found.facts))
     write_atomic(folder / "compare.json", json.dumps(plain(found.as_dict()), indent=1).encode())
     if found.per_unit:
@@ -77,6 +86,8 @@ def run(args) -> None:
             {"unit_ids": found.unit_ids, "rows": names, "scores": list(found.per_unit.values())},
         )
     save_figure(layers_figure(found.as_dict()), folder / "compare.png")
+    if found.tuning:
+        save_figure(tuning_figure(found.as_dict(), args.tuning), folder / "compare_tuning.png")
     print(f"all numbers in {folder / 'compare.json'}")
 
 
@@ -101,6 +112,25 @@ def _print(metric: str, scores) -> None:
     first = f"{scores[0].source}: {scores[0].layer}"
     header = ("source", "layer", "sees", "units", "score", "95 % interval", "null 95 %", "ceiling", "of ceiling")
     print(f"\n{metric}\n{table(rows, (*header, '95 % interval', f'beyond {first}', 'latency ms'))}")
+
+
+def _print_tuning(name: str, rows) -> None:
+    lines = [
+        (r.source, r.layer, r.number, r.tuned, r.selectivity[2], r.orientation[2])
+        + ((r.agreement.get("preferred_apart", float("nan")), r.agreement.get("selectivity_r", float("nan"))))
+        for r in rows
+    ]
+    header = (
+        "source",
+        "layer",
+        "number",
+        "share tuned",
+        "selectivity",
+        "for orientation",
+        "preferred apart",
+        "r of selectivity",
+    )
+    print(f"\ntuning to {name} (medians over what is tuned, P < 0.05)\n{table(lines, header)}")
 
 
 def _facts(f: dict) -> str:
