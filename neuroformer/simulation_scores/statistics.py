@@ -18,6 +18,7 @@ FANO_S = 1.0  # windows of the Fano factor
 SPECTRUM_S = 4.0  # stretches of the population spectrum
 NUM_LAGS = 5  # of the trials' own bins
 MAX_PAIR_UNITS = 100  # pair statistics are of so many units, the most active ones
+MOST_COUNT = 2000  # of the population in one bin of the histogram; more count as so many
 MIN_INTERVALS = 20  # a unit with fewer interspike intervals has no interval statistics
 
 
@@ -36,6 +37,7 @@ class Statistics:
         ``l + 1`` bins later
     spectra_T, spectrum_TQ : number of stretches of 4 s, and the sum of their periodograms of the population count, in
         trials in which all units were observed
+    population_TK : single bins with so many spikes of the population, in the same trials
     """
 
     seconds_TU: np.ndarray
@@ -52,6 +54,7 @@ class Statistics:
     lag_product_TLVV: np.ndarray
     spectra_T: np.ndarray
     spectrum_TQ: np.ndarray
+    population_TK: np.ndarray
 
     @classmethod
     def of(cls, trials: Trials, pair_units: np.ndarray) -> Statistics:
@@ -82,7 +85,8 @@ def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray, seen_U: np.nd
     lagged = [
         fine[:-lag].T @ fine[lag:] * (bins / (bins - lag)) if bins > lag else empty for lag in range(1, NUM_LAGS + 1)
     ]
-    num_spectra, spectrum = _spectrum(x_BU.sum(1) if weight_U.all() else x_BU[:0].sum(1), dt)
+    population_B = x_BU.sum(1) if weight_U.all() else x_BU[:0].sum(1)
+    num_spectra, spectrum = _spectrum(population_B, dt)
     both_VV = np.ones((1, 1)) if seen_U is None else np.outer(weight_U[pair_units], weight_U[pair_units])
     return (
         bins * dt * weight_U,
@@ -99,6 +103,7 @@ def _of_trial(x_BU: np.ndarray, dt: float, pair_units: np.ndarray, seen_U: np.nd
         np.array(lagged),
         num_spectra,
         spectrum,
+        np.bincount(np.minimum(population_B, MOST_COUNT).astype(np.int64), minlength=MOST_COUNT + 1),
     )
 
 
@@ -202,7 +207,11 @@ def compare(a: Statistics, b: Statistics) -> dict[str, float]:
         and of ten steps a decade above. ``pair_r``, ``pair_error``: r and root mean square difference between
         the pair correlations of a and b. ``lagged_r``: r between the lagged ones, off the diagonal.
         ``spectrum_error``: root mean square over frequencies (0.25 Hz up) of the difference of the
-        log population spectra, in dB. A unit counts in the trials in which it was observed throughout.
+        log population spectra, in dB. With ``pair_error``, three more are the measures of LDNS: ``population_kl``,
+        Kullback-Leibler divergence in nats of the population's count in a single bin, a from b, half a bin added to every
+        count up to the largest; ``isi_mean_error`` and ``isi_std_error``, root mean square differences over units, in
+        seconds, of the mean and the standard deviation of interspike intervals, of units with 20 intervals or more on both
+        sides. A unit counts in the trials in which it was observed throughout.
     """
     log_a, log_b = np.log2(unit_rates(a)), np.log2(unit_rates(b))
     fano_a, fano_b, cv_a, cv_b = fano_factors(a), fano_factors(b), interval_cv(a), interval_cv(b)
@@ -225,7 +234,38 @@ def compare(a: Statistics, b: Statistics) -> dict[str, float]:
         "pair_error": _rms(pair_a - pair_b),
         "lagged_r": correlation(lag_a, lag_b),
         "spectrum_error": _spectrum_error(a, b),
+        "population_kl": population_kl(a.population_TK[0], b.population_TK[0]),
+        "isi_mean_error": _rms(interval_moments(a)[0] - interval_moments(b)[0]),
+        "isi_std_error": _rms(interval_moments(a)[1] - interval_moments(b)[1]),
     }
+
+
+def interval_moments(s: Statistics) -> np.ndarray:
+    """(2, U) mean and standard deviation of the interspike intervals in seconds; NaN below 20 intervals."""
+    n, total, square = s.isi_T3U[0]
+    bin_s = s.seconds_TU[0].max() / max(s.lag_bins[0].max(), 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / n
+        both = np.stack([mean, np.sqrt(np.maximum(square / n - mean**2, 0))]) * bin_s
+    return np.where(n >= MIN_INTERVALS, both, np.nan)
+
+
+def population_kl(simulated_K: np.ndarray, recorded_K: np.ndarray) -> float:
+    """``sum p log(p / q)`` in nats, p being how often recorded bins have each count and q simulated ones.
+
+    Half a bin is added to every count up to the largest of both sides, or a count that was only recorded would make it
+    infinite. NaN without a bin.
+
+    References
+    ----------
+    Kapoor, Schulz et al., Latent diffusion for neural spiking data, NeurIPS 2024, section 4 and table 1.
+    """
+    if not simulated_K.sum() or not recorded_K.sum():
+        return float("nan")
+    most = int(np.flatnonzero(simulated_K + recorded_K).max())
+    q, p = (x[: most + 1] + 0.5 for x in (simulated_K, recorded_K))
+    p, q = p / p.sum(), q / q.sum()
+    return float((p * np.log(p / q)).sum())
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:

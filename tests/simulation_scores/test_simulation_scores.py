@@ -18,8 +18,10 @@ from neuroformer.simulation_scores.statistics import (
     compare,
     fano_factors,
     interval_cv,
+    interval_moments,
     lagged_correlations,
     pair_correlations,
+    population_kl,
 )
 from neuroformer.simulation_scores.trials import Trials
 from neuroformer.simulation_scores.two_sample import segment_features, two_sample
@@ -99,6 +101,25 @@ def test_golden_comparison():
     assert twice["fano"] == pytest.approx(2 * same["fano"])
     assert twice["spectrum_error"] == pytest.approx(20 * np.log10(2))
     assert twice["pair_r"] == pytest.approx(1.0)
+
+
+def test_the_measures_of_ldns_golden():
+    # counts 0, 1, 2 in 1, 2, 1 of four bins against 3, 0, 1: with half a bin each, of 5.5
+    p, q = np.array([3.5, 0.5, 1.5]) / 5.5, np.array([1.5, 2.5, 1.5]) / 5.5
+    assert population_kl(np.array([1, 2, 1, 0]), np.array([3, 0, 1, 0])) == pytest.approx((p * np.log(p / q)).sum())
+    assert np.isnan(population_kl(np.zeros(3), np.ones(3)))
+    x = stats([[1, 1], [0, 0], [2, 1], [0, 0]])
+    assert x.population_TK[0, :4].tolist() == [2, 0, 1, 1]
+    # 25 gaps of 4 bins and of 8 bins against 25 gaps of 5 and of 2 and 10 in turn (mean 6, deviation 4)
+    train = lambda gaps: np.bincount(np.cumsum([0, *gaps]), minlength=300)[:300]
+    a = stats(np.stack([train([4] * 25), train([8] * 25)], 1))
+    b = stats(np.stack([train([5] * 25), train([2, 10] * 13)], 1))
+    np.testing.assert_allclose(interval_moments(b)[:, 1], [0.06, 0.04], rtol=1e-6)
+    found = compare(a, b)
+    assert found["isi_mean_error"] == pytest.approx(0.01 * np.sqrt((1 + 4) / 2))
+    assert found["isi_std_error"] == pytest.approx(0.01 * np.sqrt(16 / 2))
+    same = compare(a, a)
+    assert same["population_kl"] == same["isi_mean_error"] == same["isi_std_error"] == same["pair_error"] == 0
 
 
 def test_sums_over_trials_are_the_statistics_of_all_trials():

@@ -201,6 +201,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
     path = args.folder / "simulation_scores.json"
     write_atomic(path, json.dumps(plain_json(scores), indent=1).encode())
     _print_scores(scores["candidates"])
+    _print_floor(scores["candidates"])
     _print_drift(scores["since_closed"], scores["late"])
     _print_bits(args.folder, scores["bits_per_spike"], whole_test=g.split == "test" and not g.max_seconds)
     print(f"all scores in {path}")
@@ -243,6 +244,18 @@ def _print_scores(candidates: dict[str, dict[str, list[float]]]) -> None:
         print(f"{key:16}{value:>8.3f}{interval:>18}" + cells)
     if not any(np.isfinite(low) for _, low, _ in candidates["model"].values()):
         print(f"no 95 % intervals: they are over held-out trials, and fewer than {LEAST_TRIALS} tell too little")
+
+
+LDNS = ("population_kl", "pair_error", "isi_mean_error", "isi_std_error")
+
+
+def _print_floor(candidates: dict[str, dict[str, list[float]]]) -> None:
+    """The measures of LDNS over data against data, the least that a finite recording allows."""
+    floor = candidates.get("ceiling", {})
+    known = [k for k in LDNS if floor.get(k, [float("nan")])[0] > 0 and np.isfinite(candidates["model"][k][0])]
+    if known:
+        ratios = [f"{k} {candidates['model'][k][0] / floor[k][0]:.2f}" for k in known]
+        print("model over data against data: " + ", ".join(ratios))
 
 
 def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:
