@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import os
 import shutil
 import time
@@ -74,6 +75,53 @@ def write_once(path: Path, data: bytes) -> None:
         pass
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Wait until no other process holds ``path``, and hold it; the system lets go when this one ends.
+
+    Where the file system knows no locks, nothing is held.
+    """
+    path = Path(path)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(path.with_name(f".{path.name}.lock"), "w") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file of results; empty if there is no file.
+
+    Raises
+    ------
+    ValueError
+        It was cut off, or holds something else.
+    """
+    path = Path(path)
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is damaged (it is no JSON object: cut off, or changed); move it away, and the commands that gave its "
+            "numbers write them anew"
+        )
+    return found
+
+
+def merge_values(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Put values into a JSON file of results beside those that are there, also while other processes do so."""
+    with locked(path):
+        write_atomic(path, json.dumps(read_values(path) | dict(values), indent=1).encode())
 
 
 def save_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and a full disk ends in one sentence."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from helpers import small_recording
 
 from neuroformer import files
+from neuroformer.files import merge_values, read_values
 from neuroformer.recording import open_recording, write_recording
 
 
@@ -140,3 +142,30 @@ def test_a_disk_that_is_full_keeps_the_finished_part_of_a_simulation(tmp_path):
     assert out.returncode == 1, out.stderr
     assert len(out.stderr.strip().splitlines()) == 1 and "file too large; raise the limit" in out.stderr
     assert [p.name for p in sorted((tmp_path / "parts").iterdir())] == ["batch-0000-window-000000.h5", "plan.json"]
+
+
+def _merge(job):
+    path, who = job
+    for k in range(10):
+        merge_values(path, {f"{who}-{k}": k})
+
+
+def test_values_merged_by_several_processes_are_all_there(tmp_path):
+    path = tmp_path / "summary.json"
+    merge_values(path, {"before": 1.5})
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        pool.map(_merge, [(path, who) for who in "abc"])
+    found = read_values(path)
+    assert found.pop("before") == 1.5
+    assert found == {f"{who}-{k}": k for who in "abc" for k in range(10)}
+
+
+@pytest.mark.parametrize("text", ['{"bits": 0.5, "num', "[1, 2]", "", "\x00\xff", "[" * 20_000])
+def test_damaged_values_are_named_and_kept(tmp_path, text):
+    path = tmp_path / "summary.json"
+    path.write_text(text)
+    for act in (lambda: read_values(path), lambda: merge_values(path, {"a": 1})):
+        with pytest.raises(ValueError, match=r"summary\.json is damaged .*move it away"):
+            act()
+    assert path.read_text() == text
+    assert read_values(tmp_path / "none.json") == {}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.audit.findings import Finding
-from neuroformer.baselines.controls import control_predictions
+from neuroformer.baselines.controls import control_predictions, meaning, trial_wise
 from neuroformer.config import Config, ConfigError
 from neuroformer.data.splits import PARTS, Split
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, nanoseconds, tile
@@ -192,25 +192,29 @@ class SplitAudit:
             predicted = {k: p for k, p in predicted.items() if k != "mean"}
             scores = {k: _score(true, p, kind) for k, p in predicted.items()}
             tau = autocorrelation_time(self.rec, target.name, self.config.window.current)
+            strongest = max(scores, key=lambda k: np.nan_to_num(scores[k], nan=-np.inf), default="")
+            known = "; ".join(
+                filter(None, (meaning(strongest), trial_wise(self.rec.trial_intervals, ends[0], y, ends[1], true)))
+            )
             best = {"neighbors": _best(scores, _NEIGHBORS)}
             rolled = [k for k in scores if k not in _NEIGHBORS]
             best["autoregression or trial time"] = _best(scores, rolled)
             controls[target.name] = {"autocorrelation_s": tau, **best}
-            out.append(self._control_finding(target.name, kind, best, tau, gap))
+            out.append(self._control_finding(target.name, kind, best, tau, gap, known))
         if controls:
             self.facts["controls"] = controls
         return out
 
-    def _control_finding(self, name, kind, best, tau: float, gap: float) -> Finding | None:
+    def _control_finding(self, name, kind, best, tau: float, gap: float, known: str) -> Finding | None:
         score = max(best.values(), key=lambda v: v if np.isfinite(v) else -np.inf)
-        known = max(0.0, (score - 0.5) * 2) if kind == "classification" else score
+        better = max(0.0, (score - 0.5) * 2) if kind == "classification" else score
         values = {"target": name, "score": score, "autocorrelation_s": tau, "gap_s": gap}
-        if known > 0.5:
+        if better > 0.5:
             measure = "balanced accuracy" if kind == "classification" else "R2"
             return Finding(
                 "predictable_without_spikes",
                 "warning",
-                f"'{name}' is predicted with {measure} {score:.2f} without any neural data, from training labels alone",
+                f"'{name}' is predicted with {measure} {score:.2f} without any neural data, from training labels alone: {known}",
                 "a decoder is worth what it adds to that; longer blocks and gaps leave less to interpolate",
                 values,
             )

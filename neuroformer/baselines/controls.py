@@ -13,8 +13,19 @@ from typing import Literal
 import numpy as np
 
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
+from neuroformer.recording.clock import interval_of
 
 AUTOREGRESSION_ORDERS = (1, 4, 16)  # windows back
+MEANINGS = {
+    "mean": "the mean (the most common) training label",
+    "nearest": "the training label nearest in time",
+    "linear": "a line between the training labels around the moment",
+    "hold": "the last training label before the moment",
+    "trial_time": "the mean (the most common) training label at the same time since the trial's start",
+    "autoregression": "the training labels before the held-out stretch, carried on",
+    "shuffled": "ridge on spikes whose link to behavior is cut",
+    "model_without_spikes": "the same model, trained without a spike",
+}
 _RIDGE = 1e-6  # relative: labels that repeat would make the normal equations singular
 _MAX_STEPS = 20_000  # windows; whatever is left of a rollout by then no longer changes
 
@@ -74,6 +85,57 @@ def control_predictions(
             if rolled is not None:
                 out[f"autoregression_{lag}"] = rolled
     return out
+
+
+def meaning(name: str) -> str:
+    """What a control knows, in words."""
+    return MEANINGS["autoregression" if name.startswith("autoregression_") else name]
+
+
+def trial_wise(
+    trials: np.ndarray, at_W: np.ndarray, labels_WC: np.ndarray, at_V: np.ndarray, true_VC: np.ndarray
+) -> str:
+    """What to know of a variable with one value a trial whose held-out values its training labels tell; else empty.
+
+    Its value follows from the last training label before, if trials of one value come in a row, or if one trial lies in
+    both parts: then no decoder can be told from one that sees no spike.
+
+    Parameters
+    ----------
+    trials : (N, 2) start and stop
+    at_W, labels_WC : seconds and labels of training moments; NaN where missing
+    at_V, true_VC : of held-out ones
+    """
+    sides = []
+    for at, label in ((at_W, labels_WC), (at_V, true_VC)):
+        known = np.flatnonzero(np.isfinite(label).all(1))
+        known = known[np.argsort(at[known], kind="stable")]
+        # a label is that of its last instant: one on a border belongs to the trial that ends there
+        sides.append((at[known], label[known], interval_of(at[known] - 1e-6, trials)))
+    (at, label, trial), (held_at, true, held_trial) = sides
+    if len(at) == 0 or len(held_at) == 0 or not (_constant(trial, label) and _constant(held_trial, true)):
+        return ""
+    last = np.searchsorted(at, held_at, side="right") - 1
+    before = last >= 0
+    same = before & (label[last] == true).all(1)
+    if same.mean() < 0.9 or (true == true[0]).all():
+        return ""
+    within = (before & (trial[last] == held_trial)).mean()
+    why = "neighboring trials are alike" if within < 0.5 else f"{within:.0%} of these lie in the trial of that label"
+    return (
+        f"it has one value a trial, which for {same.mean():.0%} of the held-out moments is that of the last training label "
+        f"({why}): such a score needs no spike; hold out whole trials whose neighbors differ, or whole stretches of the session"
+    )
+
+
+def _constant(trial: np.ndarray, label_WC: np.ndarray) -> bool:
+    """Whether labels stay the same within trials, and trials have several of them."""
+    inside = trial >= 0
+    if inside.mean() < 0.9 or inside.sum() < 2 * len(np.unique(trial[inside])):
+        return False
+    trial, label_WC = trial[inside], label_WC[inside]
+    follows = np.diff(trial) == 0
+    return bool((np.diff(label_WC, axis=0)[follows] == 0).all())
 
 
 def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarray]:

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import neuroformer
+from neuroformer.bundle.checks import MOST_BYTES, check_tree
 from neuroformer.bundle.cohort import of_recording
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
 from neuroformer.data.scales import Normalization
@@ -232,7 +233,7 @@ def read_bundle(path: str | Path) -> Bundle:
     Raises
     ------
     BundleError
-        No bundle there, not JSON, changed since it was written, or of a newer format.
+        No bundle there, not JSON, changed since it was written, of a newer format, or with values that no run writes.
     """
     path = Path(path)
     file = path / "bundle.json"
@@ -242,6 +243,8 @@ def read_bundle(path: str | Path) -> Bundle:
                 f"the run in {path} has not ended; continue it with: neuroformer train --run {path} --resume"
             )
         raise BundleError(f"no bundle at {path} (looked for {file}); {_nearest_bundle(path)}")
+    if file.stat().st_size > MOST_BYTES:
+        raise BundleError(f"{file} has {file.stat().st_size >> 20:,} MB; no bundle has more than {MOST_BYTES >> 20} MB")
     try:
         tree = json.loads(file.read_text())
         if tree["format"] in READ_BY:
@@ -256,6 +259,7 @@ def read_bundle(path: str | Path) -> Bundle:
             )
         if tree.pop("sha256") != tree_digest(tree):
             raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
+        check_tree(tree)
         return Bundle(
             path,
             _config_of(tree["config"], file),
@@ -264,8 +268,14 @@ def read_bundle(path: str | Path) -> Bundle:
             tree["versions"],
             tree["weights_sha256"],
         )
+    except BundleError:
+        raise
+    except RecursionError:
+        raise BundleError(f"{file} is damaged: it is nested too deeply for a bundle") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
         raise BundleError(f"{file} is damaged: {type(e).__name__} {e}") from None
+    except ValueError as e:
+        raise BundleError(f"{file} is no bundle of a run: {e}") from None
 
 
 def _entry_of(tree: dict[str, Any]) -> RecordingEntry:
@@ -329,6 +339,7 @@ def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recordi
     """
     bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     file, one = weights_file(bundle, objective), bundle.of(recording)
+    _refuse_absurd(file, one)
     model = Neuroformer(one.config, len(one.units), one.normalization)
     try:
         tensors = load_file(file)
@@ -339,6 +350,16 @@ def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recordi
     except (SafetensorError, RuntimeError, KeyError) as e:
         raise BundleError(f"{file} does not fit the model that the bundle describes: {e}") from None
     return model.eval()
+
+
+def _refuse_absurd(file: Path, bundle: Bundle) -> None:
+    """Refuse a configuration whose matrices alone would not fit into the file of weights, before they take memory."""
+    width, size = bundle.config.model.width, file.stat().st_size
+    if 4 * width * max(width, len(bundle.units)) > size:
+        raise BundleError(
+            f"{file} does not fit the model that the bundle describes: model.width is {width:,} for {len(bundle.units):,} "
+            f"units, and the file holds {size / 1024:,.0f} KB"
+        )
 
 
 def check_units(bundle: Bundle, rec: Recording) -> None:

@@ -34,6 +34,13 @@ def run_argument(p: argparse.ArgumentParser) -> None:
     p.add_argument("--recording", default="", metavar="NAME", help="which recording, if the run has several")
 
 
+def results_argument(p: argparse.ArgumentParser) -> None:
+    """For commands that put results into the run they read."""
+    p.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="where results go, if not into the run (which may be read-only)"
+    )
+
+
 def override_argument(p: argparse.ArgumentParser, help: str) -> None:
     p.add_argument("override", nargs="*", metavar="key.sub=value", help=help)
 

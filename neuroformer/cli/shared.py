@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import json
 import logging
 import math
 import os
@@ -18,7 +17,7 @@ from typing import Any
 
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError
-from neuroformer.files import replacing, write_atomic
+from neuroformer.files import merge_values, read_values, replacing
 from neuroformer.training.stopping import Stopped
 
 STOPPED = 75  # the system's code for "try again later"
@@ -80,12 +79,21 @@ def only_process(folder: Path, doing: str, parts: Sequence[str] = ()):
 def open_asked(args: argparse.Namespace):
     """:func:`open_run` for the arguments of a command.
 
-    Sets ``args.folder`` to where the results go: in a run of several recordings, each has its own folder.
+    Sets ``args.folder`` to where the results go: to that of ``--results``, or to the run's, where each of several
+    recordings has its own.
     """
-    refuse_unwritable(args.folder, "--run")
+    refuse_results(args)
     bundle, prepared = open_run(args.folder, args.override, args.recording)
-    args.folder = results_folder(bundle)
+    args.folder = results_folder(bundle, args.results)
+    read_values(args.folder / "summary.json")
     return bundle, prepared
+
+
+def refuse_results(args: argparse.Namespace) -> None:
+    """Refuse a folder of results that cannot be written, or holds a damaged summary, before any time is spent."""
+    folder = args.folder if args.results is None else args.results
+    refuse_unwritable(folder, "--results")
+    read_values(folder / "summary.json")
 
 
 def refuse_unwritable(folder: Path, option: str) -> None:
@@ -106,10 +114,11 @@ def refuse_unwritable(folder: Path, option: str) -> None:
     raise ConfigError(f"cannot write into the folder {folder}: {why}; give another folder with {option}")
 
 
-def results_folder(bundle) -> Path:
-    """The bundle's folder of results, made if it is not there."""
-    bundle.results.mkdir(exist_ok=True)
-    return bundle.results
+def results_folder(bundle, asked: Path | None = None) -> Path:
+    """The folder of results that was asked for, or the bundle's, made if it is not there."""
+    folder = bundle.results if asked is None else asked
+    folder.mkdir(parents=asked is not None, exist_ok=True)
+    return folder
 
 
 def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | None = None) -> None:
@@ -118,9 +127,8 @@ def summarise(folder: Path, values: dict[str, Any], unprinted: dict[str, Any] | 
     NaN and infinity (the correlation with a constant, say) become null, since JSON has no word for them.
     """
     path = folder / "summary.json"
-    merged = json.loads(path.read_text()) if path.exists() else {}
-    merged |= {k: _rounded(v) if isinstance(v, float) else v for k, v in (values | (unprinted or {})).items()}
-    write_atomic(path, json.dumps(merged, indent=1).encode())
+    every = values | (unprinted or {})
+    merge_values(path, {k: _rounded(v) if isinstance(v, float) else v for k, v in every.items()})
     width = max((len(k) for k in values), default=0)
     for k, v in values.items():
         print(f"  {k:<{width}}  {v:.4g}" if isinstance(v, float) else f"  {k:<{width}}  {v}")

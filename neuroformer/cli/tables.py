@@ -75,7 +75,11 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
     missing = scores[f"decode_{decoded.name}_missing"]
     title += f" ({missing} more have no label)" if missing else ""
-    return "\n".join([title, table(rows, header), *_against_baselines(decoded, scores)])
+    lines = [title, table(rows, header), *_against_baselines(decoded, scores)]
+    if f"{main}_control" in scores:
+        name, known = (scores[f"decode_{decoded.name}_control_{what}"] for what in ("name", "meaning"))
+        lines.append(f"control {name}: {known}")
+    return "\n".join(lines)
 
 
 def _errors(scores: dict[str, Any], name: str, suffix: str) -> tuple[Any, ...]:

@@ -39,6 +39,7 @@ class Decoded:
     classes : what each class label that occurs in ``true_VC`` stands for; empty for other kinds
     chosen : by decoder, what it chose and cost: ``fits`` (how many models were fitted), ``seconds``, ``choice`` in words
     unit : of the variable; empty where the recording does not say
+    trial_wise : what to know of a variable with one value a trial (:func:`~neuroformer.baselines.controls.trial_wise`)
     """
 
     name: str
@@ -50,6 +51,7 @@ class Decoded:
     classes: dict[float, str] = field(default_factory=dict)
     chosen: dict[str, dict[str, Any]] = field(default_factory=dict)
     unit: str = ""
+    trial_wise: str = ""
 
 
 # -- moments and labels --------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.baselines.controls import control_predictions
+from neuroformer.baselines.controls import control_predictions, meaning, trial_wise
 from neuroformer.baselines.decoders import ALL, FAST, Baselines, fit_baseline, in_words
 from neuroformer.bundle.bundle import Bundle, load_model
 from neuroformer.config import Config, TargetConfig
@@ -179,6 +179,9 @@ def add_controls(
     ridge = fit_baseline("ridge", shuffled, at, y, sub, prepared.config, kind=kind)
     found["shuffled"] = ridge.predict(at_test)
     decoded.predicted |= {f"control_{name}": decode_labels(target, values) for name, values in found.items()}
+    ends = at.starts(index) + sub.current * sub.dt
+    labelled = (ends, labels[target.name].reshape(len(ends), -1), decoded.times, decoded.true_VC)
+    decoded.trial_wise = trial_wise(prepared.rec.trial_intervals, *labelled)
 
 
 def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIndex:
@@ -214,7 +217,7 @@ def shuffled_spikes(index: SpikeIndex, shape: WindowShape, seed: int) -> SpikeIn
 
 
 def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[str, Any]:
-    """Flat scores; of the controls only the best counts, and its name is given, likewise the best baseline's
+    """Flat scores; of the controls only the best counts, and its name and what it knows are given, likewise the best baseline's
     (:func:`~neuroformer.decoding.errors.against_baselines`). Errors are in the variable's unit
     (:func:`~neuroformer.decoding.errors.error_scores`), the control's those of the best one.
 
@@ -234,7 +237,8 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
         rank = lambda name: np.nan_to_num(each[name][f"{key}_control"], nan=-np.inf)
         best = max(each, key=rank)
         out |= {k: v for k, v in each[best].items() if k.endswith("_control")}
-        out[f"decode_{decoded.name}_control_name"] = best
+        said = "; ".join(filter(None, (meaning(best), decoded.trial_wise)))
+        out |= {f"decode_{decoded.name}_control_name": best, f"decode_{decoded.name}_control_meaning": said}
     for name, cost in decoded.chosen.items():
         out |= {f"decode_{decoded.name}_{key}_{name}": value for key, value in cost.items()}
     best = out.get(f"decode_{decoded.name}_control_name")

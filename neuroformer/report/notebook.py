@@ -16,6 +16,7 @@ from neuroformer.analysis.fields import centers
 from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.audit import audit
 from neuroformer.bundle.bundle import read_bundle
+from neuroformer.files import read_values
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
 from neuroformer.report.collect import open_parts
@@ -78,6 +79,7 @@ class RunView:
     def scores(self) -> dict[str, Any]:
         """Everything in summary.json."""
         return read_scores(self.folder / "summary.json")
+        return read_values(self.folder / "summary.json")
 
     @property
     def maps(self) -> dict[str, Map]:

@@ -147,6 +147,7 @@ def pool(parts: Sequence[Decoded]) -> Decoded:
         classes=classes,
         chosen={name: _of_folds([p.chosen[name] for p in parts if name in p.chosen]) for name in parts[0].chosen},
         unit=parts[0].unit,
+        trial_wise=next((p.trial_wise for p in parts if p.trial_wise), ""),
     )
 
 

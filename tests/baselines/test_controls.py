@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from neuroformer.baselines.controls import control_predictions
+from neuroformer.baselines.controls import control_predictions, meaning, trial_wise
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
 from neuroformer.metrics import r2
 
@@ -139,3 +139,31 @@ def test_classes_are_guessed_as_classes():
     assert out["hold"].ravel().tolist() == [3, 3] and out["nearest"].ravel().tolist() == [3, 3]
     assert set(out) == {"mean", "nearest", "hold", "trial_time"}
     assert np.isin(np.concatenate(list(out.values())), labels).all()
+
+
+def test_a_value_of_each_trial_that_the_neighbors_tell_is_said_to_be_so():
+    """Blocks of ten alike trials, every fifth trial held out: 'hold' is right but at a block's start. Random trials: no."""
+    trials = np.arange(100)[:, None] * 2.0 + np.array([0.0, 2.0])
+    at = np.arange(1, 2001) / 10
+    trial = np.ceil(at / 2).astype(int) - 1
+    held = trial % 5 == 3
+    rng = np.random.default_rng(0)
+    blocks, random = (np.arange(100) // 10 % 2).astype(float), rng.integers(0, 2, 100).astype(float)
+    found = lambda value: trial_wise(trials, at[~held], value[~held][:, None], at[held], value[held][:, None])
+    assert "neighboring trials are alike" in found(blocks[trial]) and "100% of the held-out moments" in found(
+        blocks[trial]
+    )
+    assert found(random[trial]) == "" and found(np.sin(at)) == "" and found(np.ones(len(at))) == ""
+    cut = at % 2 > 1  # each trial's second half is held out
+    within = trial_wise(trials, at[~cut], random[trial][~cut][:, None], at[cut], random[trial][cut][:, None])
+    assert "lie in the trial of that label" in within
+    assert (
+        trial_wise(np.zeros((0, 2)), at[~held], blocks[trial][~held][:, None], at[held], blocks[trial][held][:, None])
+        == ""
+    )
+
+
+def test_every_control_says_what_it_knows():
+    index, train = clock([400] * 4), windows(*[(s, 5 * k) for s in range(3) for k in range(60)])
+    out = control_predictions(index, train, np.arange(180.0)[:, None], windows((3, 0), (3, 5)), SHAPE)
+    assert len(out) > 6 and all(meaning(name) for name in [*out, "shuffled", "model_without_spikes"])

@@ -126,3 +126,67 @@ def test_a_setting_that_this_version_does_not_have_names_the_bundle(copy):
     (copy / "bundle.json").write_text(json.dumps(tree | {"sha256": tree_digest(tree)}))
     with pytest.raises(BundleError, match=r"bundle\.json was written by another version.*train\.gone"):
         read_bundle(copy)
+
+
+ODD = {
+    "units that are a number": ("recordings.0.units", 5),
+    "no unit": ("recordings.0.units", []),
+    "units that are numbers": ("recordings.0.units", [1, 2]),
+    "no recording": ("recordings", []),
+    "recordings that are one": ("recordings", {"name": "a"}),
+    "a rate of no unit": ("recordings.0.normalization.unit_rate", [0.1]),
+    "a rate below zero": ("recordings.0.normalization.unit_rate.0", -1.0),
+    "a rate that is no number": ("recordings.0.normalization.unit_rate.0", float("nan")),
+    "an enormous rate": ("recordings.0.normalization.unit_rate.0", 10**400),
+    "a split without a digest": ("recordings.0.split.sha256", None),
+    "parts that are no intervals": ("recordings.0.split.train", [[1.0]]),
+    "metrics that are a list": ("metrics", [1]),
+    "weights elsewhere": ("weights_sha256", {"../likelihood": "0"}),
+    "an absolute path": ("weights_sha256", {"/etc/passwd": "0"}),
+    "a name with a terminal's sequence": ("weights_sha256", {"a/\x1b[31m": "0"}),
+}
+
+
+def changed(folder, key, value):
+    """The bundle with one value replaced, and the digest that fits."""
+    from neuroformer.bundle.bundle import _tree_digest
+
+    tree = json.loads((folder / "bundle.json").read_text())
+    del tree["sha256"]
+    *parents, last = [int(k) if k.isdigit() else k for k in key.split(".")]
+    place = tree
+    for k in parents:
+        place = place[k]
+    place[last] = value
+    (folder / "bundle.json").write_text(json.dumps(tree | {"sha256": _tree_digest(tree)}))
+    return tree
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_values_that_no_run_writes_are_refused_by_name(copy, what):
+    key, value = ODD[what]
+    changed(copy, key, value)
+    named = key.removesuffix(".0").split(".")[-1]
+    with pytest.raises(BundleError, match=rf"bundle\.json is no bundle of a run: .*{named}") as found:
+        read_bundle(copy)
+    assert "\x1b" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../out", "/tmp/out", "a\\b", ""])
+def test_names_of_several_recordings_stay_within_the_run(copy, name):
+    entry = json.loads((copy / "bundle.json").read_text())["recordings"][0]
+    changed(copy, "recordings", [entry | {"name": "other"}, entry | {"name": name}])
+    with pytest.raises(BundleError, match=r"recordings\[1\]\.name is .*expected a name without '/'"):
+        read_bundle(copy)
+
+
+def test_a_network_that_the_weights_cannot_be_of_takes_no_memory(copy):
+    changed(copy, "config.model.width", 4_000_000)
+    with pytest.raises(BundleError, match=r"likelihood\.safetensors does not fit .*model\.width is 4,000,000"):
+        load_model(read_bundle(copy))
+
+
+def test_json_that_is_nested_without_end_is_refused(copy):
+    (copy / "bundle.json").write_text('{"format": 2, "config": ' + '{"a": ' * 100_000)
+    with pytest.raises(BundleError, match=r"bundle\.json is damaged: it is nested too deeply"):
+        read_bundle(copy)

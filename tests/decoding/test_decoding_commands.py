@@ -58,11 +58,20 @@ def test_the_commands(tmp_path, capsys):
     first = predict_targets(models[0], prepared, windows)["speed"]
     second = predict_targets(models[1], prepare(driven_recording(), models[1].config), windows)["speed"]
     np.testing.assert_allclose(first, second, atol=1e-5)
-    assert say("decode", "--run", run + "_sc", "--baselines", "ridge") == 0
+    before = sorted((tmp_path / "run_sc").rglob("*"))
+    decode = ("decode", "--run", run + "_sc", "--baselines", "ridge", "--results", str(tmp_path / "new" / "else"))
+    capsys.readouterr()
+    assert say(*decode) == 0
+    assert sorted((tmp_path / "run_sc").rglob("*")) == before  # the run is only read
+    assert json.loads((tmp_path / "new" / "else" / "summary.json").read_text())["decode_speed_r2"] <= 1
     out = capsys.readouterr().out
     assert "fine-tuned on" not in out
     assert all(name in out for name in ("kernel_on_states", "gru_on_states", "ensemble"))
     assert "choice:" in out and "balanced accuracy" in out and "control:" in out
+    with only_process(tmp_path / "new" / "else", "decoding into"):
+        assert say(*decode) == 2 and "another process is decoding into" in capsys.readouterr().err
+    (tmp_path / "new" / "else" / "summary.json").write_text('{"decode_speed_r2": 0.')
+    assert say(*decode) == 2 and "summary.json is damaged" in capsys.readouterr().err
     few = ("fewshot", "--run", run, "--target", "speed", "--draws", "1")
     assert say(*few, "--labels", "all", "--baselines", "ridge") == 0
     assert json.loads((tmp_path / "run" / "fewshot_speed.json").read_text())["rows"][-1]["method"] == "ridge"

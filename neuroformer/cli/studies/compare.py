@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import refuse_unwritable, results_folder, save_figure, warn_only_ours
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
+from neuroformer.cli.shared import refuse_results, results_folder, save_figure, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 SOURCES = ("pixels", "gabor", "model")
@@ -15,6 +15,7 @@ def add(command) -> None:
     help = "Which features explain the units: pixels, filters, the run's own stages, other networks, your own arrays."
     p = command("compare", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     p.add_argument(
         "--with",
         dest="sources",
@@ -58,7 +59,7 @@ def run(args) -> None:
     from neuroformer.report.collect import plain
     from neuroformer.report.comparison import layers_figure, tuning_figure
 
-    refuse_unwritable(args.folder, "--run")
+    refuse_results(args)
     warn_only_ours()
     found = compare(
         args.folder,
@@ -72,7 +73,7 @@ def run(args) -> None:
         tuning=args.tuning,
         say=lambda line: None if args.quiet else print(line, flush=True),
     )
-    folder = results_folder(read_bundle(args.folder).of(args.recording))
+    folder = results_folder(read_bundle(args.folder).of(args.recording), args.results)
     for metric in dict.fromkeys(s.metric for s in found.scores):
         _print(metric, [s for s in found.scores if s.metric == metric])
     if found.tuning:

@@ -14,6 +14,7 @@ from neuroformer.cli.options import (
     baselines_argument,
     override_argument,
     parse_targets,
+    results_argument,
     run_argument,
     target_argument,
 )
@@ -28,6 +29,7 @@ def add(command) -> None:
     help = "Decode behavior from few labels: a pretrained run against the same network from scratch and baselines."
     p = command("fewshot", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     target_argument(p)
     p.add_argument(
         "--labels",

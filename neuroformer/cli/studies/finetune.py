@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> None:
     if (out / "bundle.json").exists() and not args.overwrite:
         raise ConfigError(f"{out} already holds a trained run; give --out another folder, or --overwrite")
     refuse_unwritable(out, "--out")
+    args.results = out  # the run itself is only read
     bundle, trained = open_asked(args)
     warn_only_ours()
     model, prepared = extend(load_model(bundle), trained, targets)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from neuroformer.cli.options import KEYS, TARGET, override_argument, parse_targets, run_argument
-from neuroformer.cli.shared import open_asked, refuse_unwritable, results_folder, warn_only_ours
+from neuroformer.cli.options import KEYS, TARGET, override_argument, parse_targets, results_argument, run_argument
+from neuroformer.cli.shared import open_asked, refuse_results, results_folder, warn_only_ours
 from neuroformer.cli.tables import interval, table
 
 
@@ -14,6 +14,7 @@ def add(command) -> None:
     help = "Linear probes of a trained run: of behavior in what it represents, of what is known of units in what it learnt."
     p = command("probe", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--target",
@@ -66,12 +67,13 @@ def _units(args) -> None:
     from neuroformer.report.collect import plain
     from neuroformer.studies.unit_probes import probe_units, unit_table
 
-    refuse_unwritable(args.folder, "--run")
+    refuse_results(args)
     warn_only_ours()
     units = unit_table(args.folder, args.unit, args.override, args.recording)
     rows = probe_units(units)
     bundle = read_bundle(args.folder)
-    folder = results_folder(bundle.of(args.recording)) if args.recording or len(bundle.recordings) == 1 else args.folder
+    one = args.recording or len(bundle.recordings) == 1
+    folder = results_folder(bundle.of(args.recording), args.results) if one else args.results or args.folder
     path = folder / f"probe_unit_{variable_name(args.unit)}.json"
     write_atomic(
         path, json.dumps(plain({"column": args.unit, "rows": [dataclasses.asdict(r) for r in rows]}), indent=1).encode()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
-from neuroformer.cli.shared import refuse_unwritable, results_folder, summarise
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
+from neuroformer.cli.shared import refuse_results, results_folder, summarise
 from neuroformer.files import save_npz
 
 
@@ -13,6 +13,7 @@ def add(command) -> None:
     help = "Map who acts on whom in a trained run: knock-out, gradients, attention, pairwise baselines, with nulls."
     p = command("attend", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     where = p.add_mutually_exclusive_group()
     where.add_argument(
         "--split", choices=["train", "valid", "test"], default="test", help="part to look at (default: test)"
@@ -65,7 +66,7 @@ def run(args) -> None:
     from neuroformer.bundle.bundle import read_bundle
     from neuroformer.runs import attend
 
-    refuse_unwritable(args.folder, "--run")
+    refuse_results(args)
     found = attend(
         args.folder,
         args.override,
@@ -80,7 +81,7 @@ def run(args) -> None:
         surrogates=args.surrogates,
         reliability=args.reliability,
     )
-    args.folder = results_folder(read_bundle(args.folder).of(args.recording))
+    args.folder = results_folder(read_bundle(args.folder).of(args.recording), args.results)
     save_maps(args.folder / "maps.npz", found.maps)
     print("\n".join(repr(m) for m in found.maps))
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")

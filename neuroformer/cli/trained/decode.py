@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuroformer.cli.options import KEYS, baseline_names, baselines_argument, override_argument, run_argument
-from neuroformer.cli.shared import open_asked, save_error_figure, save_figure, summarise, warn_only_ours
+from neuroformer.cli.options import (
+    KEYS,
+    baseline_names,
+    baselines_argument,
+    override_argument,
+    results_argument,
+    run_argument,
+)
+from neuroformer.cli.shared import only_process, open_asked, save_error_figure, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import score_table
 from neuroformer.files import save_npz
 
@@ -14,19 +21,27 @@ def add(command) -> None:
     help = "Decode the declared behavior targets on held-out data, beside tuned baselines and controls."
     p = command("decode", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     baselines_argument(p)
     override_argument(p, "e.g. decode.split=valid")
 
 
 def run(args) -> None:
-    from neuroformer.decoding.run import sees_more
-    from neuroformer.report import figures
-    from neuroformer.runs import decode_opened, refuse_without_targets
+    from neuroformer.runs import refuse_without_targets
 
     names = baseline_names(args.baselines)
     bundle, prepared = open_asked(args)
     refuse_without_targets(bundle, prepared)
     warn_only_ours()
+    with only_process(args.folder, "decoding into"):
+        _decode(args, bundle, prepared, names)
+
+
+def _decode(args, bundle, prepared, names) -> None:
+    from neuroformer.decoding.run import sees_more
+    from neuroformer.report import figures
+    from neuroformer.runs import decode_opened
+
     beside = [*names, "controls"] + ["the same model trained without spikes"] * sees_more(prepared.config)
     print(
         f"decoding {', '.join(t.name for t in prepared.config.targets)} beside {', '.join(beside)}",

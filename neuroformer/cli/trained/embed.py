@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import open_asked, open_run, save_figure, summarise, warn_only_ours
 from neuroformer.config import ConfigError
 from neuroformer.files import save_npz
@@ -17,6 +17,7 @@ def add(command) -> None:
     help = "Latent features along a recording: how well they align, how well two runs agree, a figure."
     p = command("embed", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     p.add_argument(
         "--features",
         choices=["state", "contrast"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import open_asked, save_figure, summarise
 from neuroformer.config import ConfigError
 from neuroformer.files import save_npz
@@ -14,6 +14,7 @@ def add(command) -> None:
     help = "What each unit of a trained run sees: receptive fields, most exciting inputs, an animation over the frames."
     p = command("fields", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     p.add_argument(
         "--windows",
         type=int,

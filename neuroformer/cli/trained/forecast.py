@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import open_asked, plain_json, save_figure, summarise, warn_only_ours
 from neuroformer.cli.tables import interval, table
 from neuroformer.config import ConfigError
@@ -19,6 +19,7 @@ def add(command) -> None:
     help = "Score what the model expects some time ahead, given the true past up to now, beside simple predictors."
     p = command("forecast", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     p.add_argument(
         "--horizon",
         default="0.05,0.1,0.25,0.5,1.0",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import (
     only_process,
     open_asked,
@@ -21,11 +21,13 @@ from neuroformer.cli.shared import (
     warn_only_ours,
 )
 from neuroformer.config import ConfigError
+from neuroformer.files import read_values
 
 
 def add(command) -> None:
     p = command("generate", run, "Simulate in closed loop, and compare with held-out data.", KEYS)
     run_argument(p)
+    results_argument(p)
     p.add_argument(
         "--out",
         type=Path,
@@ -261,7 +263,7 @@ def _print_floor(candidates: dict[str, dict[str, list[float]]]) -> None:
 def _print_bits(folder: Path, simulators: dict[str, float], *, whole_test: bool) -> None:
     """Likelihood of the held-out spikes under the Poisson simulators, beside what training found for the model."""
     summary = folder / "summary.json"
-    known = json.loads(summary.read_text()) if summary.exists() and whole_test else {}
+    known = read_values(summary) if whole_test else {}
     own = {"model": known["bits_per_spike"]} if "bits_per_spike" in known else {}
     if len(own | simulators) > 1:  # a score alone says nothing
         print("bits/spike      " + ", ".join(f"{n} {value:.3f}" for n, value in (own | simulators).items()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuroformer.bundle.opening import absent_recording
-from neuroformer.cli.options import override_argument, run_argument
+from neuroformer.cli.options import override_argument, results_argument, run_argument
 from neuroformer.cli.shared import refuse_unwritable, results_folder
 
 
@@ -14,6 +14,7 @@ def add(command) -> None:
     epilog = "The recording is read again; if it has moved, give recording.path=..."
     p = command("report", run, help, epilog)
     run_argument(p)
+    results_argument(p)
     p.add_argument("--out", type=Path, metavar="FILE", help="where the page goes (default: <run>/report.html)")
     override_argument(p, "e.g. recording.path=moved.npz")
 
@@ -24,7 +25,7 @@ def run(args) -> None:
     from neuroformer.report.html import write_report
 
     bundle = read_bundle(args.folder).of(args.recording)
-    args.folder = results_folder(bundle)
+    args.folder = results_folder(bundle, args.results)
     config = from_dict(apply_overrides(to_dict(bundle.config), args.override))
     out = args.out or args.folder / "report.html"
     refuse_unwritable(out.parent, "--out")

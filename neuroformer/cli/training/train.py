@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from neuroformer.cli.shared import (
     warn_only_ours,
 )
 from neuroformer.config import Config, ConfigError, load_config
+from neuroformer.files import read_values
 
 
 def add(command) -> None:
@@ -181,7 +181,7 @@ def _is_scored(folder: Path) -> bool:
     summary = folder / "summary.json"
     if not (folder / "bundle.json").exists() or not summary.exists():
         return False
-    return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(json.loads(summary.read_text()))
+    return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(read_values(summary))
 
 
 def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool) -> None:
