@@ -15,9 +15,9 @@ from neuroformer.bundle.bundle import Bundle, BundleError, RecordingEntry, read_
 from neuroformer.bundle.export import SCORES, check, export
 from neuroformer.config import ConfigError
 from neuroformer.data.splits import PARTS
-from neuroformer.files import replacing
+from neuroformer.files import read_values, replacing
 from neuroformer.recording.clean import optional
-from neuroformer.report.summary import read_scores, summary
+from neuroformer.report.summary import summary
 
 FILES = ["bundle.json", SCORES, "README.md", "weights/*.safetensors"]  # nothing else is asked for
 
@@ -57,7 +57,7 @@ def push(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "bundle"
         export(bundle, folder)
-        (folder / "README.md").write_text(card(bundle, name, licence.strip(), read_scores(bundle.path / SCORES)))
+        (folder / "README.md").write_text(card(bundle, name, licence.strip(), read_values(bundle.path / SCORES)))
         try:
             made = api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(repo_id=name, folder_path=folder, commit_message="A bundle of neuroformer")

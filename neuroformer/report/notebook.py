@@ -24,7 +24,7 @@ from neuroformer.report.fields import receptive_fields, stimuli
 from neuroformer.report.html import write_report
 from neuroformer.report.seeing import cluster_order
 from neuroformer.report.simulation import simulation_panel
-from neuroformer.report.summary import read_scores, summary
+from neuroformer.report.summary import summary
 from neuroformer.simulation_scores.psth import compare_psth
 from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
 
@@ -78,7 +78,6 @@ class RunView:
     @property
     def scores(self) -> dict[str, Any]:
         """Everything in summary.json."""
-        return read_scores(self.folder / "summary.json")
         return read_values(self.folder / "summary.json")
 
     @property

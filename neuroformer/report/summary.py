@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 KINDS = {"model": "model", "baseline": "other", "control": "control", "ceiling": "ceiling"}
@@ -58,11 +56,6 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
     if rows[-1]:
         rows[-1]["points"].append({"kind": "ceiling", "name": "recorded", "value": 1.0})
     return {"rows": [r for r in rows if r], "cards": _cards(v, targets), "all": values}
-
-
-def read_scores(path: Path) -> dict[str, Any]:
-    """A run's summary.json; empty where nothing has been scored."""
-    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def _row(name: str, v: dict[str, float], key: str, others: list[tuple[str, str, str]]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import neuroformer
-from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
+from neuroformer.bundle.bundle import BundleError, load_model, read_bundle, tree_digest
 from neuroformer.data.batch import Around, Batch, Clips
 from neuroformer.ops import Ragged
 
@@ -105,8 +105,6 @@ def test_no_file_of_ours_runs_code(copy):
     """A pickle in the place of the weights, of which the JSON even has the digest, is refused unread."""
     import hashlib
 
-    from neuroformer.bundle.bundle import tree_digest
-
     path = copy / "weights" / "likelihood.safetensors"
     path.write_bytes(pickle.dumps(Harmful()))
     tree = json.loads((copy / "bundle.json").read_text())
@@ -118,8 +116,6 @@ def test_no_file_of_ours_runs_code(copy):
 
 
 def test_a_setting_that_this_version_does_not_have_names_the_bundle(copy):
-    from neuroformer.bundle.bundle import tree_digest
-
     tree = json.loads((copy / "bundle.json").read_text())
     del tree["sha256"]
     tree["config"]["train"]["gone"] = 1
@@ -149,8 +145,6 @@ ODD = {
 
 def changed(folder, key, value):
     """The bundle with one value replaced, and the digest that fits."""
-    from neuroformer.bundle.bundle import _tree_digest
-
     tree = json.loads((folder / "bundle.json").read_text())
     del tree["sha256"]
     *parents, last = [int(k) if k.isdigit() else k for k in key.split(".")]
@@ -158,7 +152,7 @@ def changed(folder, key, value):
     for k in parents:
         place = place[k]
     place[last] = value
-    (folder / "bundle.json").write_text(json.dumps(tree | {"sha256": _tree_digest(tree)}))
+    (folder / "bundle.json").write_text(json.dumps(tree | {"sha256": tree_digest(tree)}))
     return tree
 
 
