@@ -100,7 +100,9 @@ def tuning(
         mean = (_positive(curve_AU) * np.exp(1j * angle_A)[:, None]).sum(0)
         preferred = np.angle(mean) % (2 * np.pi) * period / (2 * np.pi)
     nothing = lambda x: np.where(flat, np.nan, x)
-    return Tuning(values_A[points], curve_AU, *map(nothing, (direction, orientation, preferred, trend)), p_U)
+    return Tuning(
+        values_A[points], curve_AU, nothing(direction), nothing(orientation), nothing(preferred), nothing(trend), p_U
+    )
 
 
 def _points(value: np.ndarray, period: float) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +153,7 @@ def values_at(rec: Recording, name: str, moments: Moments) -> np.ndarray:
         raise ConfigError(f"'{name}' is no single number, so nothing can be tuned to it; name one that is")
     at = (moments.start_RN + moments.width / 2).ravel()
     value_RN = variable.hold(at)[:, 0].reshape(moments.start_RN.shape).astype(np.float64)
-    differ = (np.ptp(value_RN, axis=0) > 1e-6) if name in rec.trials else np.zeros(value_RN.shape[1], bool)
+    differ = (np.ptp(value_RN, axis=0) > 1e-6) if name in rec.trials else np.zeros(len(moments), bool)
     return np.where(differ, np.nan, value_RN.mean(0))
 
 
@@ -227,5 +229,13 @@ class TuningTable:
         quantiles = lambda x: (
             np.quantile(x[tuned], [0.1, 0.25, 0.5, 0.75, 0.9]).tolist() if tuned.any() else [np.nan] * 5
         )
-        parts = (quantiles(x) for x in (found.selectivity_U, found.orientation_U, found.preferred_U))
-        return TuningRow(source, layer, len(found.p_U), found.tuned, *parts, both)
+        return TuningRow(
+            source,
+            layer,
+            len(found.p_U),
+            found.tuned,
+            quantiles(found.selectivity_U),
+            quantiles(found.orientation_U),
+            quantiles(found.preferred_U),
+            both,
+        )
