@@ -6,6 +6,7 @@ Scoring is :func:`neuroformer.training.evaluation.evaluate`, simulation :class:`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from neuroformer.config import Config, ConfigError, TargetConfig, load_config
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.recordings import open_recordings
 from neuroformer.decoding.after_training import fit_heads_on
-from neuroformer.decoding.decode import Decoded, at_samples
+from neuroformer.decoding.decode import Decoded, at_samples, measure
 from neuroformer.decoding.run import decode_run
 from neuroformer.recording import Recording
+from neuroformer.shown import Shown, labelled
 from neuroformer.training.adapt import Start
 from neuroformer.training.train import is_first_process, train_several
 
@@ -33,6 +35,11 @@ class Trained(NamedTuple):
 
     prepared: list[Prepared]
     metrics: dict[str, Any]
+
+    def __repr__(self) -> str:
+        names = ", ".join(p.rec.name for p in self.prepared)
+        said = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
+        return f"Trained on {names}\n" + "\n".join(f"  {k}: {said(v)}" for k, v in self.metrics.items())
 
 
 def train(
@@ -114,13 +121,35 @@ def clear(folder: Path) -> None:
 # -- decoding ------------------------------------------------------------------------------------------------
 
 
-class DecodedTarget(NamedTuple):
+@dataclass(repr=False)
+class DecodedTarget(Shown):
     """A target of a run, decoded: its values by decoder, its flat scores, and everything as arrays to be saved."""
 
     target: TargetConfig
     decoded: Decoded
     scores: dict[str, Any]
     arrays: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        what = measure(self.target)
+        said = {"r2": "R2", "accuracy": "balanced accuracy"}[what]
+        lines = [f"Decoded '{self.target.name}': {len(self.decoded.times):,} held-out values; {said} (95 % interval)"]
+        main = f"decode_{self.target.name}_{what}"
+        for name in (*self.decoded.predicted, "control"):
+            key = main if name == "model" else f"{main}_{name}"
+            if key in self.scores:
+                low, high = (self.scores.get(f"{key}_{end}", np.nan) for end in ("low", "high"))
+                interval = f" ({low:.3f} to {high:.3f})" if np.isfinite(low) and np.isfinite(high) else ""
+                lines.append(f"  {name:<12} {self.scores[key]:.3f}{interval}")
+        return "\n".join(lines)
+
+    def to_xarray(self) -> Any:
+        """The values as an ``xarray.DataArray`` (decoder, time, column), the recorded ones among them; needs the extra ``xarray``."""
+        d = self.decoded
+        values = {"recorded": d.true_VC} | d.predicted
+        columns = [str(c) for c in range(d.true_VC.shape[1])]
+        coords = {"decoder": list(values), "time": d.times, "column": columns}
+        return labelled(np.stack(list(values.values())), coords, d.name, {"unit": d.unit})
 
 
 def decode(

@@ -57,6 +57,9 @@ class Simulator:
         self.bundle, self.prepared = open_run(Path(folder), overrides, recording)
         self.model = load_model(self.bundle).to(simulation_device(accelerator))
 
+    def __repr__(self) -> str:
+        return f"Simulator of {self.bundle.path} on {self.model.device}: {self.prepared!r}"
+
     def simulate(
         self,
         stimulus: Stimulus | None = None,

@@ -18,13 +18,14 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
+from neuroformer.shown import Shown
 
 ARRAYS = 12  # of units x units x lags that exist at once, in 8 bytes each
 NUM_FRAME_WINDOWS = 200  # windows whose attention to frames is kept one by one
 
 
 @dataclass
-class Attended:
+class Attended(Shown):
     """Maps of a model, and their numbers.
 
     Attributes
@@ -38,6 +39,23 @@ class Attended:
     maps: list[Map]
     summary: dict[str, Any] = field(default_factory=dict)
     frames: dict[str, np.ndarray] | None = None
+
+    def __repr__(self) -> str:
+        numbers = [f"  {k}: {v:.4g}" if isinstance(v, float) else f"  {k}: {v}" for k, v in self.summary.items()]
+        return "\n".join([f"{len(self.maps)} maps of who acts on whom", *(f"  {m!r}" for m in self.maps), *numbers])
+
+    def named(self, name: str) -> Map:
+        """The map of that name.
+
+        Raises
+        ------
+        ValueError
+            There is none; the message lists what there is.
+        """
+        found = next((m for m in self.maps if m.name == name), None)
+        if found is None:
+            raise ValueError(f"there is no map '{name}'; there are: {', '.join(m.name for m in self.maps)}")
+        return found
 
 
 def windows_between(prepared: Prepared, start: float, stop: float) -> Windows:

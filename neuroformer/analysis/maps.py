@@ -9,16 +9,19 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from neuroformer.files import save_npz
+from neuroformer.shown import Shown, labelled
 
 
 @dataclass(frozen=True, eq=False)
-class Map:
+class Map(Shown):
     """How much each column acts on each row, according to one method.
 
     Attributes
@@ -130,14 +133,18 @@ class Map:
             text += f"; {self.passing()}"
         return text
 
-    def _repr_html_(self) -> str:
-        from html import escape
-
+    def _html(self) -> str:
         top = "".join(
             f"<tr><td>{escape(self.columns[c])}</td><td>{escape(self.rows[r])}</td><td>{v:.3g}</td></tr>"
             for r, c, v in self.strongest(5)
         )
         return f"<p>{escape(repr(self))}</p><table><tr><th>acts</th><th>on</th><th>{escape(self.unit)}</th></tr>{top}</table>"
+
+    def to_xarray(self) -> Any:
+        """The values as an ``xarray.DataArray`` (acted_on, acts[, lag_s]); needs the extra ``xarray``."""
+        coords = {"acted_on": list(self.rows), "acts": list(self.columns)}
+        lags = {} if self.lags_s is None else {"lag_s": self.lags_s}
+        return labelled(self.values, coords | lags, self.name, {"unit": self.unit})
 
     def strongest(self, num: int) -> list[tuple[int, int, float]]:
         """(row, column, value) of the largest values, without a square map's diagonal."""

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from neuroformer.shown import Shown
+
 Severity = Literal["leak", "warning", "note"]
 _SIGNS = {"train": "#", "valid": "v", "test": "t"}
 SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
@@ -35,7 +37,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Shown):
     """The findings on a recording and its split.
 
     Attributes
@@ -80,7 +82,7 @@ class Audit:
             line[inside] = sign
         return "".join(line) + "  (# train, v valid, t test)"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         counts = ", ".join(f"{len(self.of(s))} {s}(s)" for s in SEVERITIES)
         lines = [f"Audit of '{self.recording}': {counts}"]
         for section, values in self.facts.items():

@@ -31,6 +31,7 @@ from neuroformer.data.scales import Normalization
 from neuroformer.files import replacing, write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.shown import Shown
 
 FORMAT = 2
 READ_BY = {1: "0.1"}  # formats that this version does not read, and the version that does
@@ -63,7 +64,7 @@ class RecordingEntry:
 
 
 @dataclass
-class Bundle:
+class Bundle(Shown):
     """The content of a bundle's JSON, and its folder.
 
     If there are several recordings, :meth:`of` gives the bundle of one: ``place`` is its index, and ``config`` is as

@@ -21,12 +21,13 @@ from neuroformer.data.splits import Split, make_split
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.recording import Recording
 from neuroformer.recording.derive import with_speed
+from neuroformer.shown import Shown
 
 MOST_CELLS = 2**23  # (window, bin, unit) of a batch: a table of them has 32 MB
 
 
 @dataclass
-class Prepared:
+class Prepared(Shown):
     """A recording prepared for one configuration: split, index, normalisation, batch builder; and what it lacks of
     the inputs of the whole run. :func:`prepare` makes it.
     """
@@ -87,6 +88,15 @@ class Prepared:
         builder = copy.copy(self.builder)
         builder.index = index
         return dataclasses.replace(self, index=index, builder=builder)
+
+    def __repr__(self) -> str:
+        w, s = self.config.window, self.split
+        parts = ", ".join(f"{part} {s.seconds(part):,.0f} s ({len(self.windows(part)):,} windows)" for part in s.blocks)
+        lacks = f"\n  lacks     {', '.join(self.lacks)}" if self.lacks else ""
+        return (
+            f"Prepared '{self.rec.name}': windows of {w.current:g} s in bins of {w.dt:g} s\n"
+            f"  split     {parts}; by {self.config.split.by}, claims {self.config.split.claim}{lacks}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Plain values that identify the training data: the units, and the split with its digest."""

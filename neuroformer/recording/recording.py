@@ -13,15 +13,16 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import describe, names, validation
-from neuroformer.recording.clock import NANOSECONDS, closed_up, nanoseconds
+from neuroformer.recording.clock import NANOSECONDS, closed_up, nanoseconds, num_bins
 from neuroformer.recording.series import BehaviorVariable, FrameSeries, ObservedIntervals, Traces, words_as_numbers
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
+from neuroformer.shown import Shown, labelled
 
 __all__ = ["BehaviorVariable", "FrameSeries", "ObservedIntervals", "Recording", "RecordingError", "Traces"]
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class Recording(Shown):
     """One session of one animal.
 
     Parameters
@@ -319,5 +320,25 @@ class Recording:
         lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
         return "\n".join(map(names.printable, lines))
 
-    def _repr_html_(self) -> str:
+    def _html(self) -> str:
         return describe.html(repr(self))
+
+    def to_xarray(self, dt: float = 0.05) -> Any:
+        """Spike counts as an ``xarray.DataArray`` (time, unit): bins of ``dt`` seconds, none across an interval of the domain.
+
+        Columns of the units table become coordinates of ``unit``; ``time`` is the start of a bin. Needs the extra ``xarray``.
+        """
+        nums = num_bins(self.domain, dt).tolist()
+        counts = np.concatenate([self._counts(a, n, dt) for a, n in zip(self.domain[:, 0], nums, strict=True)])
+        times = np.concatenate([a + dt * np.arange(n) for a, n in zip(self.domain[:, 0], nums, strict=True)])
+        coords = {"time": times, "unit": self.unit_ids}
+        columns = {k: ("unit", v) for k, v in self.units.items() if k != "id" and np.ndim(v) == 1}
+        return labelled(counts, coords, "counts", {"recording": self.name, "dt_s": dt}, columns)
+
+    def _counts(self, start: float, num: int, dt: float) -> np.ndarray:
+        """(num, units) spikes in bins of ``dt`` seconds from ``start`` on."""
+        lo, hi = np.searchsorted(self.spike_times, [start - dt, start + (num + 1) * dt])
+        bins = nanoseconds(self.spike_times[lo:hi] - start) // nanoseconds(dt)
+        inside = (bins >= 0) & (bins < num)
+        flat = bins[inside] * self.num_units + self.spike_units[lo:hi][inside]
+        return np.bincount(flat, minlength=num * self.num_units).reshape(num, self.num_units)

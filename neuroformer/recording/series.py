@@ -13,6 +13,7 @@ from neuroformer.recording.clock import NANOSECONDS, nanoseconds
 from neuroformer.recording.frames import in_native_order
 from neuroformer.recording.names import printable
 from neuroformer.recording.validation import RecordingError, numbers
+from neuroformer.shown import labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +50,13 @@ class BehaviorVariable:
         infinite = np.isinf(values)
         values = np.where(infinite, np.float32(np.nan), values) if infinite.any() else values
         object.__setattr__(self, "values", values[:, None] if values.ndim == 1 else values)
+
+    def to_xarray(self, name: str = "") -> Any:
+        """The samples as an ``xarray.DataArray`` (time, column) with their unit; needs the extra ``xarray``."""
+        columns = self.columns or [str(c) for c in range(self.num_columns)]
+        coords = {"time": self.times, "column": list(columns)}
+        attributes = {"unit": self.unit} | ({"classes": list(self.classes)} if self.classes else {})
+        return labelled(self.values, coords, name, attributes)
 
     @property
     def num_columns(self) -> int:

@@ -12,10 +12,11 @@ from scipy.special import stdtrit
 from scipy.stats import rankdata
 
 from neuroformer.recording import Recording
+from neuroformer.shown import Shown
 
 
 @dataclass(frozen=True, eq=False)
-class RateChanges:
+class RateChanges(Shown):
     """Rates before and after, in Hz (of traces, mean samples), and the paired change with its 95 % interval over sequences.
 
     Attributes
@@ -31,6 +32,16 @@ class RateChanges:
     low_U: np.ndarray
     high_U: np.ndarray
     z_U: np.ndarray
+
+    def __repr__(self) -> str:
+        known = np.isfinite(self.low_U)
+        up, down = (self.low_U > 0) & known, (self.high_U < 0) & known
+        largest = int(np.abs(self.change_U).argmax())
+        return (
+            f"Rate changes of {len(self.change_U)} units: mean {self.before_U.mean():.3g} to {self.after_U.mean():.3g} Hz\n"
+            f"  {int(up.sum())} rise and {int(down.sum())} fall, with a 95 % interval beyond 0\n"
+            f"  largest: unit {largest}, {self.before_U[largest]:.3g} to {self.after_U[largest]:.3g} Hz"
+        )
 
 
 def rate_changes(before: Recording, after: Recording) -> RateChanges:

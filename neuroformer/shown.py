@@ -1,0 +1,56 @@
+"""How what a call returns shows itself in a notebook: its text, and its figure where the report draws one; and arrays with names."""
+
+from __future__ import annotations
+
+import base64
+import importlib
+import io
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+
+class Shown:
+    """Gives a notebook the text of ``__repr__`` as HTML, with the figure that :mod:`neuroformer.report.pictures` has for it."""
+
+    def _html(self) -> str:
+        first, _, rest = repr(self).partition("\n")
+        return f"<p>{escape(first)}</p>" + (f"<pre>{escape(rest)}</pre>" if rest else "")
+
+    def _repr_html_(self) -> str:
+        # by name: what draws lies above what is drawn, and importing a recording must not load Matplotlib
+        figure = importlib.import_module("neuroformer.report.pictures").picture(self)
+        if figure is None:
+            return self._html()
+        out = io.BytesIO()
+        figure.savefig(out, format="png", dpi=90)
+        return f'{self._html()}<img src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+
+
+def labelled(
+    values: Any,
+    coords: Mapping[str, Sequence[Any] | Any],
+    name: str,
+    attributes: Mapping[str, Any] | None = None,
+    beside: Mapping[str, tuple[str, Any]] | None = None,
+) -> Any:
+    """An ``xarray.DataArray``.
+
+    Parameters
+    ----------
+    values : array
+    coords : by name of each axis, in order, its labels
+    beside : further coordinates: by name, the axis and a label for each of its places
+
+    Raises
+    ------
+    ValueError
+        xarray is not installed.
+    """
+    try:
+        import xarray
+    except ImportError:
+        raise ValueError("to_xarray needs the package 'xarray'; pip install 'neuroformer[xarray]'") from None
+    return xarray.DataArray(
+        values, dict(coords) | dict(beside or {}), list(coords), name or None, dict(attributes or {})
+    )

@@ -1,0 +1,136 @@
+"""What a call returns shows itself: as short text, as HTML with its figure, and as an array with names."""
+
+import base64
+import dataclasses
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import small_config, small_model, small_recording
+
+import neuroformer
+from neuroformer.analysis.attend import Attended
+from neuroformer.analysis.maps import Map
+from neuroformer.audit import audit
+from neuroformer.config import TargetConfig
+from neuroformer.decoding.decode import Decoded
+from neuroformer.report.pictures import picture
+from neuroformer.runs import DecodedTarget, Trained
+from neuroformer.simulation_scores.whatif import RateChanges
+
+
+def a_map(name="knock-out", lags=None):
+    rng = np.random.default_rng(0)
+    units = ["u0", "u1", "u2"]
+    shape = (3, 3) if lags is None else (3, 3, len(lags))
+    return Map(name, rng.normal(size=shape), "change of log-odds", units, units, np.ones((3, 3)), lags)
+
+
+def decoded():
+    times = np.arange(40) * 0.1
+    values = {"model": np.sin(times)[:, None], "ridge": np.cos(times)[:, None]}
+    d = Decoded("speed", times, np.zeros(40, int), np.sin(times)[:, None], values, unit="cm/s")
+    scores = {"decode_speed_r2": 1.0, "decode_speed_r2_low": 0.9, "decode_speed_r2_high": 1.0}
+    scores |= {"decode_speed_r2_ridge": -0.5, "decode_speed_r2_control": 0.01}
+    return DecodedTarget(TargetConfig("speed"), d, scores, {})
+
+
+def rate_changes():
+    before, change = np.full(5, 4.0), np.array([-3.0, 0.0, 0.1, 2.0, 0.0])
+    return RateChanges(before, before + change, change, change - 0.5, change + 0.5, change / 0.25)
+
+
+@pytest.fixture(scope="module")
+def things():
+    rec, config = small_recording(), small_config()
+    _, prepared = small_model(rec, config)
+    return {
+        "recording": rec,
+        "audit": audit(rec, config),
+        "prepared": prepared,
+        "map": a_map(),
+        "attended": Attended([a_map(), a_map("attention")], {"attend_windows": 20, "coupling_auroc": 0.9}),
+        "decoded": decoded(),
+        "changes": rate_changes(),
+        "trained": Trained([prepared], {"train_steps": 4, "train_seconds": 1.25}),
+    }
+
+
+NAMES = ["recording", "audit", "prepared", "map", "attended", "decoded", "changes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_shows_its_figure(things, name):
+    html = things[name]._repr_html_()
+    image = base64.b64decode(re.search(r'<img src="data:image/png;base64,([^"]+)"', html)[1])
+    assert image.startswith(b"\x89PNG") and len(html) < 400_000
+    first = repr(things[name]).splitlines()[0]
+    assert first[:12] in html.replace("&#x27;", "'")
+
+
+@pytest.mark.parametrize("name", [*NAMES, "trained"])
+def test_its_text_is_short_enough_to_read(things, name):
+    text = repr(things[name])
+    assert max(map(len, text.splitlines())) < 250 and len(text.splitlines()) < 80 and "array(" not in text
+
+
+def test_the_texts_say_what_was_found(things):
+    assert "model        1.000 (0.900 to 1.000)" in repr(things["decoded"])
+    assert "control      0.010" in repr(things["decoded"]) and "ridge        -0.500" in repr(things["decoded"])
+    assert "1 rise and 1 fall" in repr(things["changes"]) and "unit 0, 4 to 1 Hz" in repr(things["changes"])
+    assert "train_seconds: 1.25" in repr(things["trained"])
+    assert "split" in repr(things["prepared"]) and "claims time" in repr(things["prepared"])
+    assert things["attended"].named("attention").name == "attention"
+    with pytest.raises(ValueError, match="there is no map 'x'; there are: knock-out, attention"):
+        things["attended"].named("x")
+
+
+def test_text_of_a_file_is_not_markup():
+    rec = dataclasses.replace(small_recording(), name="<script>alert(1)</script>", meta={"notes": ["<b>"]})
+    assert "<script>" not in rec._repr_html_() and "<b>" not in rec._repr_html_().replace("</b>", "")
+
+
+def test_what_has_no_figure_shows_its_text_alone(things):
+    assert picture(3) is None and picture(Attended([])) is None
+    assert "<img" not in Attended([])._repr_html_()
+
+
+def test_a_raster_of_many_spikes_is_cut(things):
+    rec = small_recording(num_units=50, rate=100.0)
+    assert len(picture(rec).axes[0].collections[0].get_offsets()) <= 20_000
+
+
+def test_arrays_have_names(things):
+    pytest.importorskip("xarray")
+    counts = things["recording"].to_xarray(0.5)
+    assert counts.dims == ("time", "unit") and int(counts.sum()) == things["recording"].num_spikes
+    assert counts.sel(unit="u3").shape == (80,)
+    speed = things["recording"].behavior["gaze"].to_xarray("gaze")
+    assert list(speed.column.values) == ["gaze_x", "gaze_y"] and speed.attrs["unit"] == "deg"
+    lags = a_map(lags=np.array([0.01, 0.02])).to_xarray()
+    assert lags.dims == ("acted_on", "acts", "lag_s") and lags.sel(lag_s=0.02, acts="u1").shape == (3,)
+    d = decoded().to_xarray()
+    np.testing.assert_allclose(d.sel(decoder="recorded", column="0"), d.sel(decoder="model", column="0"))
+
+
+def test_counts_are_those_of_the_nanosecond_clock():
+    pytest.importorskip("xarray")
+    rec = small_recording()
+    edge = dataclasses.replace(
+        rec,
+        spike_times=np.array([0.29, 0.3, 0.3, 0.58]),
+        spike_units=np.zeros(4, np.int32),
+        domain=np.array([[0.0, 0.5], [0.55, 0.6]]),
+    )
+    counts = edge.to_xarray(0.01).sel(unit="u0")
+    assert counts.sel(time=0.29, method="nearest") == 1 and counts.sel(time=0.3, method="nearest") == 2
+    assert len(counts) == 55 and int(counts.sum()) == 4
+
+
+def test_showing_text_loads_no_drawing():
+    code = "import sys, neuroformer; repr(neuroformer.open_recording('synthetic:demo', num_trials=15, num_units=8, trial_s=2.0)); print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+    assert neuroformer.Recording.__mro__[1].__name__ == "Shown"
