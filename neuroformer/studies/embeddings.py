@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
+from neuroformer.analysis.nulls import shifted
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
@@ -19,6 +21,8 @@ from neuroformer.metrics import r2
 from neuroformer.model.network import Neuroformer
 
 CANDIDATES = 100  # windows among which one is to be found
+SURROGATES = 5  # recordings in which every unit is shifted in time
+MOST_NULL = 4000  # windows of a part that are embedded for each of them, evenly spread
 
 
 @torch.no_grad()
@@ -179,6 +183,85 @@ def consistency_across(
                 "features; reduce them (--components)"
             )
     return consistency(*means["train"], *means["test"])
+
+
+Side = tuple[Neuroformer, Prepared]
+
+
+def agreement(ours: Side, theirs: Side, features: str, components: int = 0, color: str | None = None) -> dict[str, Any]:
+    """Consistency of two runs, and that of the same runs where every unit is shifted in time.
+
+    Window by window where both have the same recording and split (:func:`consistency`), else along the variable ``color``
+    (:func:`consistency_across`). In the null each side reads a recording whose units keep their rates and rhythms but are
+    each moved around their segment by a time of their own: what two runs still share then, they share because of frames,
+    behavior and the course of a trial, not because of what units do together.
+
+    Parameters
+    ----------
+    features : as in :func:`embed`
+    components : principal components that features are reduced to; 0: all
+
+    Returns
+    -------
+    dict
+        ``a_to_b``, ``b_to_a``; ``_null``: the largest of :data:`SURROGATES`; ``_reached_by_null``: whether one of these is as
+        large.
+
+    Raises
+    ------
+    ConfigError
+        Runs with different windows, and no variable.
+    """
+    same = np.array_equal(theirs[1].rec.spike_times, ours[1].rec.spike_times)  # two animals may be split alike
+    same = same and theirs[1].split.sha256() == ours[1].split.sha256()
+    if not same and color is None:
+        raise ConfigError("the runs have different windows; name a variable of both with --color")
+    agree = lambda a, b, most=0: _agree(a, b, features, components, None if same else color, most)
+    out = agree(ours, theirs)
+    moved = lambda side, seed: (side[0], side[1].with_spikes(shifted(side[1].index, seed)))
+    null = [agree(moved(ours, 2 * k), moved(theirs, 2 * k + 1), MOST_NULL) for k in range(SURROGATES)]
+    for key, value in list(out.items()):
+        out[f"{key}_null"] = max(n[key] for n in null)
+        out[f"{key}_reached_by_null"] = bool(out[f"{key}_null"] >= value)
+    return out
+
+
+def _agree(ours: Side, theirs: Side, features: str, components: int, color: str | None, most: int) -> dict[str, Any]:
+    parts = ("train", ours[1].config.decode.split)
+    sides = []
+    for model, prepared in (ours, theirs):
+        windows = {p: _spread(prepared.windows(p), most) for p in parts}
+        x = {p: embed(model, prepared, w, features) for p, w in windows.items()}
+        if components:
+            pca = PCA(components).fit(x["train"])
+            x = {p: pca.transform(v) for p, v in x.items()}
+        sides.append((prepared, windows, x))
+    if color is None:
+        (_, _, a), (_, _, b) = sides
+        return consistency(a["train"], b["train"], a[parts[1]], b[parts[1]])
+    along = []
+    for prepared, windows, x in sides:
+        at = {p: w.starts(prepared.index) + prepared.config.window.current for p, w in windows.items()}
+        value = prepared.rec.variable(color)
+        along.append({("train" if p == "train" else "test"): (x[p], value.interpolate(at[p])[:, 0]) for p in parts})
+    return consistency_across(along[0], along[1])
+
+
+def _spread(windows: Windows, most: int) -> Windows:
+    """At most so many, evenly spread; 0: all."""
+    if not most or len(windows) <= most:
+        return windows
+    return windows[np.unique(np.linspace(0, len(windows) - 1, most).astype(int))]
+
+
+def bits_beside_null(model: Neuroformer, prepared: Prepared, windows: Windows) -> dict[str, Any]:
+    """:func:`alignment_bits`, and the largest of :data:`SURROGATES` recordings in which every unit is shifted in time
+    (``_null``): what the alignment knows of rates alone."""
+    out: dict[str, Any] = dict(alignment_bits(model, prepared, windows))
+    few = _spread(windows, MOST_NULL)
+    moved = [prepared.with_spikes(shifted(prepared.index, k)) for k in range(SURROGATES if out else 0)]
+    null = [alignment_bits(model, p, few) for p in moved]
+    return out | {f"{key}_null": max(n[key] for n in null) for key in out}
 
 
 def _aligned(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from neuroformer.config import ConfigError, TargetConfig, to_dict
 from neuroformer.decoding.finetune import extend
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.studies import embeddings as embedding
-from neuroformer.studies.embeddings import alignment_bits, consistency, consistency_across
+from neuroformer.studies.embeddings import agreement, alignment_bits, bits_beside_null, consistency, consistency_across
 from neuroformer.studies.probes import probe, representations
 
 SECTIONS = {
@@ -96,7 +96,23 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     across = []
     monkeypatch.setattr(embedding, "consistency_across", lambda *sides: across.append(sides) or {"a_to_b": 0.0})
     assert main(["embed", "--run", run, "--against", other, *more[2:]]) == 0
-    assert len(across) == 1
+    assert len(across) == 1 + embedding.SURROGATES
+
+
+def test_a_consistency_that_comes_from_inputs_is_reached_by_its_null():
+    """Without past spikes, states are functions of frames and behavior, whatever units do; with them, units matter."""
+    rec = driven_recording()
+    blind = small_model(
+        rec, small_config(**SECTIONS | {"window": {"past": 0.0, "frames": 0.0}, "loss": {"contrast": []}})
+    )
+    found = agreement(blind, blind, "state")
+    assert found["a_to_b_reached_by_null"] and found["a_to_b_null"] == pytest.approx(1)
+    seeing = small_model(rec, small_config(**SECTIONS))
+    found = agreement(seeing, seeing, "state")
+    assert found["a_to_b"] == pytest.approx(1) and found["a_to_b_null"] < 0.9
+    assert not found["a_to_b_reached_by_null"]
+    bits = bits_beside_null(*seeing, seeing[1].windows("test"))
+    assert set(bits) == {"contrast_neural_behavior_bits", "contrast_neural_behavior_bits_null"}
 
 
 def test_recordings_of_two_animals_agree_along_a_behavior():

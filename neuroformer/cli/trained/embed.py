@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import open_asked, open_run, save_figure, summarise, warn_only_ours
-from neuroformer.config import ConfigError
 from neuroformer.files import save_npz
 
 
@@ -50,21 +47,22 @@ def run(args) -> None:
 
     from neuroformer.bundle.bundle import load_model
     from neuroformer.report.behavior import embedding_scatter
-    from neuroformer.studies.embeddings import alignment_bits, embed, retrieval
+    from neuroformer.studies.embeddings import agreement, bits_beside_null, embed, retrieval
 
     bundle, prepared = open_asked(args)
     warn_only_ours()
     model, split = load_model(bundle), prepared.config.decode.split
     windows = {p: prepared.windows(p) for p in ("train", split)}
     x = {p: embed(model, prepared, w, args.features) for p, w in windows.items()}
-    summary: dict[str, Any] = {f"embed_{k}": v for k, v in alignment_bits(model, prepared, windows[split]).items()}
+    summary: dict[str, Any] = {f"embed_{k}": v for k, v in bits_beside_null(model, prepared, windows[split]).items()}
     summary |= {f"embed_{k}": v for k, v in retrieval(model, prepared, windows[split]).items()}
     pca = PCA(args.components or 2).fit(x["train"])
     low = pca.transform(x[split])
     targets = prepared.config.targets
     color = args.color or (targets[0].name if targets else None)
     if args.against is not None:
-        agree = _agreement(args, prepared, windows, x, color)
+        other, theirs = open_run(args.against, [], args.recording)
+        agree = agreement((model, prepared), (load_model(other), theirs), args.features, args.components, color)
         summary |= {f"embed_consistency_{k}": v for k, v in agree.items()}
     summary["embed_variance_explained"] = float(pca.explained_variance_ratio_.sum())
     times = windows[split].starts(prepared.index) + prepared.config.window.current
@@ -73,34 +71,3 @@ def run(args) -> None:
         values = prepared.rec.variable(color).interpolate(times)[:, 0]
         save_figure(embedding_scatter(low, values, color), args.folder / "embedding.png")
     summarise(args.folder, summary)
-
-
-def _agreement(args, prepared, windows, x, color: str | None) -> dict[str, float]:
-    """Consistency with another run: window by window where it has the same recording and split, else along a behavior variable."""
-    from sklearn.decomposition import PCA
-
-    from neuroformer.bundle.bundle import load_model
-    from neuroformer.studies.embeddings import consistency, consistency_across, embed
-
-    other, theirs = open_run(args.against, [], args.recording)
-    split, model = prepared.config.decode.split, load_model(other)
-    reduced = lambda y: (
-        {p: PCA(args.components).fit(y["train"]).transform(v) for p, v in y.items()} if args.components else y
-    )
-    same = np.array_equal(theirs.rec.spike_times, prepared.rec.spike_times)  # two animals may be split alike
-    if same and theirs.split.sha256() == prepared.split.sha256():
-        y = {p: embed(model, theirs, w, args.features) for p, w in windows.items()}
-        x, y = reduced(x), reduced(y)
-        return consistency(x["train"], y["train"], x[split], y[split])
-    if color is None:
-        raise ConfigError(f"{args.against} has other windows than {args.folder}; name a variable of both with --color")
-    others = {p: theirs.windows(p) for p in windows}
-    y = {p: embed(model, theirs, w, args.features) for p, w in others.items()}
-    sides = []
-    for ready, where, features in ((prepared, windows, reduced(x)), (theirs, others, reduced(y))):
-        at = {p: w.starts(ready.index) + ready.config.window.current for p, w in where.items()}
-        value = ready.rec.variable(color)
-        sides.append(
-            {("train" if p == "train" else "test"): (features[p], value.interpolate(at[p])[:, 0]) for p in where}
-        )
-    return consistency_across(*sides)
