@@ -52,7 +52,7 @@ def choose_units(rec: Recording, where: str = "", limit: int = 0) -> Recording:
     if keep.all():
         return rec
     told = f"{int(keep.sum())} of {rec.num_units} units are kept: {'; '.join(notes)}"
-    return _with_units(rec, np.flatnonzero(keep), told)
+    return with_units(rec, np.flatnonzero(keep), told)
 
 
 def presence(rec: Recording) -> np.ndarray:
@@ -113,7 +113,7 @@ def _reasons(terms: list[str], holds: np.ndarray) -> list[str]:
     return [f"{count} more are not {term}" if i else f"{count} are not {term}" for i, (count, term) in enumerate(taken)]
 
 
-def _with_units(rec: Recording, rows: np.ndarray, note: str) -> Recording:
+def with_units(rec: Recording, rows: np.ndarray, note: str) -> Recording:
     """The recording with some rows of its units table."""
     place = np.full(rec.num_units, -1, np.int32)
     place[rows] = np.arange(len(rows), dtype=np.int32)
