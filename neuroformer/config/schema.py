@@ -228,7 +228,7 @@ class TrainConfig:
     evaluate_every: int = setting(
         0, "steps; 0: two passes through the training data, between 20 and 200 steps", least=0
     )
-    patience: int = setting(10, "evaluations without any better validation score before stopping; 0: never", least=0)
+    patience: int = setting(10, "evaluations in which no validation score gains 1 % before stopping; 0: never", least=0)
     threads: int = setting(0, "CPU threads; 0: PyTorch's choice", least=0)
     workers: int = setting(0, "extra processes that build batches", least=0)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = setting(

@@ -46,7 +46,8 @@ class Progress:
     spikes: int = 0
     seconds: float = 0.0  # of training, evaluation included
     best: dict[str, float] = field(default_factory=dict)  # by objective, on validation
-    stale: int = 0  # evaluations since any score was best
+    marked: dict[str, float] = field(default_factory=dict)  # by objective, its score when one last gained enough
+    stale: int = 0  # evaluations since any score gained enough
     scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
     pieces: int = 0  # of a step's batch; 0: not planned yet
     run_id: str = ""  # under which Weights & Biases continues the run

@@ -25,6 +25,7 @@ def evaluate(
     recording: str = "",
     baselines: bool = True,
     tell: Callable[[str], object] = lambda line: None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
     """Score a model on the test part of a recording, beside baselines that are fitted on its training part.
 
@@ -35,6 +36,7 @@ def evaluate(
     recording : the name of one recording, in a run of several; without it, the scores are the means over all
     baselines : also fit the GLMs (or, for Gaussian traces, the autoregression)
     tell : called with a line on each score that is left out
+    say : called with a line before each step that may take long
 
     Returns
     -------
@@ -54,13 +56,16 @@ def evaluate(
     if isinstance(run, (str, Path)):
         names = [m.name for m in read_bundle(run).recordings]
         if prepared is None and len(names) > 1 and not recording:
-            return mean_scores([evaluate(run, recording=name, baselines=baselines, tell=tell) for name in names])
+            return mean_scores(
+                [evaluate(run, recording=name, baselines=baselines, tell=tell, say=say) for name in names]
+            )
         bundle, opened = open_run(Path(run), recording=recording or (prepared.rec.name if prepared else ""))
         prepared, model = prepared or opened, load_model(bundle)
     elif prepared is None:
         raise ValueError("a model alone cannot be scored; give the prepared recording too, or the folder of a run")
     else:
         model = run
+    say("scoring held-out windows")
     scores = score(model, prepared, "test")
     if prepared.config.traces.likelihood != "none":
         return _trace_scores(prepared, scores, baselines)
@@ -75,7 +80,7 @@ def evaluate(
             out["bits_per_spike_oracle"] = oracle_bits_per_spike(prepared, prepared.windows("test"))
         except ValueError as e:  # bins of another width: the other scores count all the same
             tell(f"bits_per_spike_oracle is left out: {e}")
-    return out | (glm_scores(prepared, seed=prepared.config.seed) if baselines else {})
+    return out | (glm_scores(prepared, seed=prepared.config.seed, say=say) if baselines else {})
 
 
 def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from neuroformer.files import write_atomic
 
+LONGEST_SILENCE_S = 10.0
+
 
 class Log:
     """Rows of ``log/metrics.csv``, also sent to Weights & Biases if the run asks for it.
 
-    Rows reach the disk with :meth:`flush`, which comes before every checkpoint; resuming drops the rows after the
+    Rows reach the disk within ten seconds, and with :meth:`flush`, which comes before every checkpoint; resuming drops the rows after the
     checkpoint's step, so that none is lost or duplicated.
 
     Parameters
@@ -39,15 +44,62 @@ class Log:
         writer.writerows(rows)
         write_atomic(path, text.getvalue().encode())
         self.waiting: list[dict[str, Any]] = []
+        self.added_at = self.flushed_at = time.monotonic()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last row."""
+        return time.monotonic() - self.added_at
 
     def add(self, step: int, values: Mapping[str, float | str]) -> None:
         """A row for the step with this number, counted from 0."""
         self.waiting.append({"step": step, **values})
+        self.added_at = time.monotonic()
+        if self.added_at - self.flushed_at >= LONGEST_SILENCE_S:
+            self.flush()
         if self.wandb is not None:
             self.wandb.log(dict(values), step=step)
 
     def flush(self) -> None:
+        self.flushed_at = time.monotonic()
         if self.waiting:
             with open(self.path, "a", newline="") as f:
                 csv.DictWriter(f, self.columns).writerows(self.waiting)
             self.waiting = []
+
+
+@contextlib.contextmanager
+def told(path: Path, show: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
+    """Yield a function that tells what is done now; it is said again, with the seconds, every ten until something else is.
+
+    Every line goes to a file as well, so that a quiet command leaves a trace.
+
+    Parameters
+    ----------
+    path : of the file, which is continued
+    show : called with each line
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    now, done = {"line": "", "since": time.monotonic()}, threading.Event()
+
+    def write(line: str) -> None:
+        with open(path, "a") as f:
+            f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        show(line)
+
+    def tell(line: str) -> None:
+        now.update(line=line, since=time.monotonic())
+        write(line)
+
+    def repeat() -> None:
+        while not done.wait(LONGEST_SILENCE_S):
+            if now["line"]:
+                write(f"{now['line']}: {time.monotonic() - now['since']:.0f} s")
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield tell
+    finally:
+        done.set()
+        thread.join()

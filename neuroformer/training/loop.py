@@ -31,7 +31,7 @@ from neuroformer.training.checkpoint import (
     save_checkpoint,
     state_tensors,
 )
-from neuroformer.training.log import Log
+from neuroformer.training.log import LONGEST_SILENCE_S, Log
 from neuroformer.training.memory import step_memory
 from neuroformer.training.module import (
     Average,
@@ -47,6 +47,7 @@ from neuroformer.training.steps import StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
 VALID_STEPS = 16  # an evaluation is over at most so many batches
+LEAST_GAIN = 0.01  # of a validation score, for which training goes on
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
 
 
@@ -187,7 +188,7 @@ class Trainer:
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
         p.spikes += int(self.totals[OBSERVED])
         last = p.step == t.steps
-        if p.step % self._log_every() == 0:
+        if p.step % self._log_every() == 0 or self.log_is_due():
             which = {"train/recording": rec.name} if len(self.recordings) > 1 else {}
             self._log({f"train/{name}": value for name, value in terms.items()} | which)
             self._show(terms)
@@ -279,6 +280,10 @@ class Trainer:
             columns += [f"valid/{name}/{m.rec.name}" for m in self.recordings for name in scores]
         return columns
 
+    def log_is_due(self) -> bool:
+        """Whether nothing was logged for long: steps may be slow."""
+        return self.fabric.is_global_zero and self.log.silent_s >= LONGEST_SILENCE_S
+
     def _log(self, values: Mapping[str, float | str]) -> None:
         if self.fabric.is_global_zero:
             self.log.add(self.progress.step - 1, values)
@@ -307,7 +312,8 @@ class Trainer:
             unknown = math.isnan(value)
             if likelier if unknown else not p.best.get(objective, math.nan) >= value:
                 p.best[objective] = value
-                p.stale = p.stale if unknown else 0
+                if not unknown and gains_enough(value, p.marked.get(objective, math.nan)):
+                    p.marked[objective], p.stale = value, 0
                 tensors = self.scored.tensors()
                 if self.fabric.is_global_zero:
                     save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)
@@ -342,6 +348,14 @@ class Trainer:
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)
         return found
+
+
+def gains_enough(score: float, marked: float) -> bool:
+    """Whether a score is so much better than when training was last seen to gain that it should go on for it: by 1 %.
+
+    Smaller gains add up until they are. Without a score before (NaN), any is enough.
+    """
+    return not score < marked + LEAST_GAIN * abs(marked)
 
 
 def _mix(*numbers: int) -> int:

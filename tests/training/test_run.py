@@ -22,6 +22,7 @@ from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.formats.npz import write_npz
+from neuroformer.training import log
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.loop import NonFiniteLoss, Trainer
 from neuroformer.training.train import train
@@ -130,6 +131,43 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
     evaluated = [int(r["step"]) + 1 for r in rows if r["valid/likelihood"]]
     assert evaluated == [2 * num_batches * n for n in (1, 2, 3)]
     assert f"stopped after {evaluated[-1]} of 400 steps" in capsys.readouterr().out
+
+
+def test_small_gains_end_training_unless_they_add_up(tmp_path, monkeypatch):
+    """Gains of 0.4 % count once three of them are 1 %; then gains of 0.1 % do not. The best weights are kept all the same."""
+    found = iter([1.0, 1.004, 1.008, 1.012, 1.013, 1.014, 1.015, 1.016, 1.017])
+
+    def scores(self, place):
+        same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
+        return same | {"speed_score": 0.0, "gaze_score": 0.0}
+
+    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    config = small_config(train={"steps": 100, "evaluate_every": 1, "patience": 3})
+    metrics = train(small_recording(), config, tmp_path, progress=False)[1]
+    assert metrics["train_steps"] == 7 and metrics["valid_best_likelihood"] == 1.015
+
+
+def test_what_is_done_is_said_again_and_kept_in_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "LONGEST_SILENCE_S", 0.05)
+    shown = []
+    with log.told(tmp_path / "log" / "progress.txt", shown.append) as say:
+        say("fitting")
+        time.sleep(0.3)
+        say("scoring")
+    assert shown[0] == "fitting" and shown[-1] == "scoring" and sum(line.startswith("fitting: ") for line in shown) >= 2
+    assert len((tmp_path / "log" / "progress.txt").read_text().splitlines()) == len(shown)
+    number = len(shown)
+    time.sleep(0.15)
+    assert len(shown) == number  # nothing goes on in the background
+
+
+def test_rows_of_slow_steps_reach_the_log(tmp_path, monkeypatch):
+    """With steps of a minute, every one is a row, and on the disk at once."""
+    monkeypatch.setattr(log, "LONGEST_SILENCE_S", 0.0)
+    rows = log.Log(tmp_path / "metrics.csv", ["train/loss"], 0)
+    assert rows.silent_s >= 0
+    rows.add(0, {"train/loss": 1.0})
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[-1] == "0,1.0"
 
 
 def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(tmp_path, monkeypatch):

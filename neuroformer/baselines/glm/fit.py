@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,11 +64,18 @@ class Budget:
         return max(self.least_rows, int(min(work / (features * units), self.cells / (features * groups))))
 
 
-def fit_glms(prepared: Prepared, *, seed: int = 0, budget: Budget = Budget()) -> dict[str, Glm]:
-    """All three variants, each starting from what the one before has found."""
+def fit_glms(
+    prepared: Prepared,
+    *,
+    seed: int = 0,
+    budget: Budget = Budget(),
+    say: Callable[[str], object] = lambda line: None,
+) -> dict[str, Glm]:
+    """All three variants, each starting from what the one before has found; ``say`` is called with a line before each."""
     glms: dict[str, Glm] = {}
     glm = None
-    for variant in VARIANTS:
+    for n, variant in enumerate(VARIANTS):
+        say(f"fitting the GLM '{variant}' ({n + 1} of {len(VARIANTS)})")
         glms[variant] = glm = fit_glm(prepared, variant=variant, seed=seed, like=glm, budget=budget)
     return glms
 
@@ -143,8 +151,10 @@ def glm_bits_per_spike(glm: Glm, prepared: Prepared, part: str = "test") -> floa
     return bits_per_spike(*glm.log_likelihood(prepared.windows(part)))
 
 
-def glm_scores(prepared: Prepared, *, seed: int = 0) -> dict[str, Any]:
-    """Flat scores of all variants on held-out windows.
+def glm_scores(
+    prepared: Prepared, *, seed: int = 0, say: Callable[[str], object] = lambda line: None
+) -> dict[str, Any]:
+    """Flat scores of all variants on held-out windows; ``say`` as of :func:`fit_glms`.
 
     Returns
     -------
@@ -156,7 +166,7 @@ def glm_scores(prepared: Prepared, *, seed: int = 0) -> dict[str, Any]:
         each other one by one) or "patterns" (a large population); ``glm_seconds``.
     """
     start = time.perf_counter()
-    glms = fit_glms(prepared, seed=seed)
+    glms = fit_glms(prepared, seed=seed, say=say)
     bits = {variant: glm_bits_per_spike(glm, prepared) for variant, glm in glms.items()}
     out: dict[str, Any] = {f"bits_per_spike_glm_{variant}": value for variant, value in bits.items()}
     out["bits_per_spike_glm"] = max(bits.values())

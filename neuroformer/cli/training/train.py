@@ -144,7 +144,7 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
             print(f"stopped by {e}; continue with: {again}")
         return exit_code(e)
     if first:
-        score_recordings(folder, prepared, metrics, baselines=not args.no_baselines)
+        score_recordings(folder, prepared, metrics, baselines=not args.no_baselines, quiet=args.quiet)
     return 0
 
 
@@ -184,7 +184,7 @@ def _is_scored(folder: Path) -> bool:
     return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(read_values(summary))
 
 
-def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool) -> None:
+def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool, quiet: bool) -> None:
     """Held-out scores of every recording beside their baselines, and the learning curve.
 
     With several recordings, each has its scores in its own folder, and the run's scores are their means.
@@ -195,18 +195,18 @@ def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, basel
     train = recordings[0].config.train
     if metrics["train_steps"] < train.steps:
         print(
-            f"stopped after {metrics['train_steps']:,} of {train.steps:,} steps: no validation score was better in the "
+            f"stopped after {metrics['train_steps']:,} of {train.steps:,} steps: no validation score gained 1 % in the "
             f"last {train.patience} evaluations (train.patience); the best weights of each are kept"
         )
     if len(recordings) == 1:
-        scores = _scores(folder, recordings[0], baselines)
+        scores = _scores(folder, recordings[0], baselines, quiet)
         summarise(folder, metrics | scores)
         _say_if_below_baseline(scores)
         return _learning_curve(folder)
     every = []
     for prepared in recordings:
         print(f"{prepared.rec.name}:")
-        every.append(_scores(folder, prepared, baselines))
+        every.append(_scores(folder, prepared, baselines, quiet))
         of_one = results_folder(read_bundle(folder).of(prepared.rec.name))
         summarise(of_one, every[-1])
         _say_if_below_baseline(every[-1])
@@ -215,14 +215,16 @@ def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, basel
     _learning_curve(folder)
 
 
-def _scores(folder: Path, prepared, baselines: bool) -> dict[str, Any]:
+def _scores(folder: Path, prepared, baselines: bool, quiet: bool) -> dict[str, Any]:
     from neuroformer.training.evaluation import evaluate
+    from neuroformer.training.log import told
     from neuroformer.training.train import load_best
 
     _print_split(prepared)
-    print("scoring held-out windows" + (", and fitting GLMs beside them" if baselines else ""), flush=True)
     model = load_best(folder, recording=prepared.rec.name)
-    return evaluate(model, prepared, baselines=baselines, tell=print)
+    show = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
+    with told(folder / "log" / "progress.txt", show) as say:
+        return evaluate(model, prepared, baselines=baselines, tell=print, say=say)
 
 
 def _say_if_below_baseline(scores: dict[str, Any]) -> None:
