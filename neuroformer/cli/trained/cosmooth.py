@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuroformer.cli.options import KEYS, override_argument, run_argument
+from neuroformer.cli.options import KEYS, override_argument, results_argument, run_argument
 from neuroformer.cli.shared import open_asked, summarise, warn_only_ours
 
 
@@ -10,6 +10,7 @@ def add(command) -> None:
     help = "Score what a run says of the units that recording.units left out (co-smoothing), and of what comes next."
     p = command("cosmooth", run, help, KEYS)
     run_argument(p)
+    results_argument(p)
     override_argument(p, "e.g. window.dt=0.005")
 
 
