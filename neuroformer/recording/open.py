@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.formats.npz import read_npz, write_npz
+from neuroformer.recording.formats.npz import names_in, read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, of_size
 from neuroformer.recording.recording import Recording, RecordingError
 from neuroformer.recording.wanted import FRAMES, Wanted
@@ -20,7 +20,9 @@ SYNTHETIC = "synthetic:"
 
 _KNOWN = (
     "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
-    "a folder of Kilosort or phy (spike_times.npy), an ALF folder (spikes.times.npy), a suite2p folder (F.npy, spks.npy), the original Neuroformer's folder (spikerates_dt_0.01.npy), "
+    "a table of spikes (.csv, .parquet), a MATLAB file (.mat), a folder of Kilosort or phy (spike_times.npy), of SpikeInterface "
+    "(spikes.npy), of ALF (spikes.times.npy), of suite2p (F.npy, spks.npy), of pynapple (.npz), the original Neuroformer's folder "
+    "(spikerates_dt_0.01.npy), "
     "or 'synthetic:NAME'"
 )
 
@@ -154,7 +156,11 @@ def _reader(path: Path) -> Callable[..., Recording]:
     if path.is_dir():
         return _folder_reader(path)
     if suffix == ".npz":
-        return read_npz
+        return _npz_reader(path)
+    if suffix in (".csv", ".tsv", ".txt", ".parquet", ".pqt", ".mat"):
+        from neuroformer.recording.formats.sorted.spike_tables import read_spike_table
+
+        return read_spike_table
     if suffix == ".nwb":
         from neuroformer.recording.formats.nwb.reader import read_nwb
 
@@ -171,17 +177,30 @@ def _reader(path: Path) -> Callable[..., Recording]:
     raise RecordingError(f"{path} is {what} that no reader knows; expected {_KNOWN}")
 
 
+def _npz_reader(path: Path) -> Callable[..., Recording]:
+    from neuroformer.recording.formats.pynapple_files import is_pynapple, read_pynapple
+    from neuroformer.recording.formats.sorted.spikeinterface import is_packed, read_spikeinterface
+
+    if is_pynapple(path):
+        return read_pynapple
+    return read_spikeinterface if is_packed(names_in(path)) else read_npz
+
+
 def _folder_reader(path: Path) -> Callable[..., Recording]:
-    from neuroformer.recording.formats.alf import is_alf, read_alf
     from neuroformer.recording.formats.folder import is_store, read_store
     from neuroformer.recording.formats.original import is_original, read_original
-    from neuroformer.recording.formats.phy import is_phy, read_phy
+    from neuroformer.recording.formats.pynapple_files import is_pynapple, read_pynapple
+    from neuroformer.recording.formats.sorted.alf import is_alf, read_alf
+    from neuroformer.recording.formats.sorted.phy import is_phy, read_phy
+    from neuroformer.recording.formats.sorted.spikeinterface import is_spikeinterface, read_spikeinterface
     from neuroformer.recording.formats.suite2p import is_suite2p, read_suite2p
 
     if is_store(path):
         return read_store
     if is_phy(path):
         return read_phy
+    if is_spikeinterface(path):
+        return read_spikeinterface
     if is_suite2p(path):
         return read_suite2p
     if is_original(path):
@@ -190,6 +209,8 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
         raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
     if is_alf(path):
         return read_alf
+    if is_pynapple(path):
+        return read_pynapple
     raise RecordingError(f"{path} is a folder that no reader knows; expected {_KNOWN}")
 
 

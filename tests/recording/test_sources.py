@@ -1,6 +1,7 @@
 """Second sources: the same numbers from every kind of file, on the spikes' clock."""
 
 import csv
+import pickle
 
 import numpy as np
 import pytest
@@ -155,6 +156,38 @@ def test_pose_tables(tmp_path):
     rec = add_source(spikes(), tmp_path / "sleap.h5", rate_hz=10)
     assert list(rec.behavior) == ["nose", "ear", "tail"]
     np.testing.assert_allclose(rec.behavior["ear"].values, tracks[0, :, 1].T, rtol=1e-6)
+
+
+def write_pandas_table(path, columns, values):
+    """As pandas writes a table through PyTables: a record with a block of values, whose names are a pickle."""
+    import h5py
+
+    with h5py.File(path, "w") as f:
+        record = np.zeros(len(values), [("index", "i8"), ("values_block_0", "f8", (values.shape[1],))])
+        record["index"], record["values_block_0"] = np.arange(len(values)), values
+        table = f.create_dataset("df_with_missing/table", data=record)
+        table.attrs["values_block_0_kind"] = np.bytes_(pickle.dumps(columns, 0))
+
+
+@pytest.mark.parametrize("who", [(), ("mouse",)])
+@pytest.mark.parametrize("own", [True, False])
+def test_pose_tables_in_hdf5(tmp_path, who, own):
+    columns = [("net", *who, part, axis) for part in ("nose", "tail") for axis in ("x", "y", "likelihood")]
+    values = np.random.default_rng(0).uniform(0, 1, (40, 6))
+    if own:
+        pytest.importorskip("tables")
+        pd = pytest.importorskip("pandas")
+        frame = pd.DataFrame(values, columns=pd.MultiIndex.from_tuples(columns))
+        frame.to_hdf(tmp_path / "a.h5", key="df_with_missing", format="table", mode="w")
+    else:
+        write_pandas_table(tmp_path / "a.h5", columns, values)
+    rec = add_source(spikes(), tmp_path / "a.h5", rate_hz=1)
+    names = ["_".join((*who, part)) for part in ("nose", "tail")]
+    assert list(rec.behavior) == names
+    for i, name in enumerate(names):
+        x, y, likelihood = values[:, 3 * i : 3 * i + 3].T
+        want = np.where(likelihood[:, None] < 0.6, np.nan, np.stack([x, y], 1))
+        np.testing.assert_array_equal(rec.behavior[name].values, want.astype(np.float32))
 
 
 def test_shared_pulses_give_the_clock(tmp_path):

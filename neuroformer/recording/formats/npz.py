@@ -9,10 +9,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from neuroformer.files import save_npz
+from neuroformer.recording.formats import plain_pickle
 from neuroformer.recording.formats.array_names import unwanted
 from neuroformer.recording.formats.arrays import from_arrays, to_arrays
 from neuroformer.recording.recording import Recording, RecordingError
@@ -57,13 +59,14 @@ def read_npz(path: str | Path, wanted: Wanted | None = None) -> Recording:
 
 
 def load_arrays(
-    path: str | Path, without: Callable[[list[str]], Collection[str]] = lambda names: ()
-) -> dict[str, np.ndarray]:
+    path: str | Path, without: Callable[[list[str]], Collection[str]] = lambda names: (), objects: bool = False
+) -> dict[str, Any]:
     """The arrays of a ``.npz`` file.
 
     Parameters
     ----------
     without : which of the names are not read
+    objects : arrays of objects are read as the texts, numbers and arrays that they hold, and nothing of them is run
 
     Raises
     ------
@@ -76,7 +79,7 @@ def load_arrays(
             _check_directory(path, len(z.files))
             _check_size(path, [] if z.zip is None else z.zip.infolist())
             left = without(list(z.files))
-            return {k: z[k] for k in z.files if k not in left}
+            return {k: _plain_member(z, k) if objects else z[k] for k in z.files if k not in left}
     except FileNotFoundError:
         raise RecordingError(f"no file at {path}") from None
     except RecordingError:
@@ -86,6 +89,27 @@ def load_arrays(
         if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
             more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
         raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
+
+
+def _plain_member(z: Any, name: str) -> Any:
+    try:
+        return z[name]
+    except ValueError as e:
+        if "allow_pickle" not in str(e):
+            raise
+    with z.zip.open(f"{name}.npy") as f:
+        version = np.lib.format.read_magic(f)
+        (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(f)
+        return plain_pickle.loads(f.read(plain_pickle.MOST_BYTES + 1))
+
+
+def names_in(path: str | Path) -> list[str]:
+    """The names of the arrays of a ``.npz`` file; none where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as z:
+            return [name.removesuffix(".npy") for name in z.namelist()]
+    except UNREADABLE:
+        return []
 
 
 def read_npy(path: str | Path, mmap: bool = False) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from neuroformer.recording.recording import (
     Traces,
 )
 
-_UNIT_ID = "unit_id"
+UNIT_ID = "unit_id"
 _OBSERVED = "observed_intervals"  # JSON: a TsGroup has one support for all of its units
 
 
@@ -57,7 +57,7 @@ def to_pynapple(rec: Recording, frames: bool = True) -> dict[str, Any]:
         support = nap.IntervalSet(every[0, 0] - 1.0, every[0, 1] + 1.0)
         order = np.argsort(rec.spike_units, kind="stable")
         parts = np.split(rec.spike_times[order], np.cumsum(np.bincount(rec.spike_units, minlength=rec.num_units))[:-1])
-        columns: dict[str, Any] = {k: v for k, v in rec.units.items() if k != "id"} | {_UNIT_ID: rec.units["id"]}
+        columns: dict[str, Any] = {k: v for k, v in rec.units.items() if k != "id"} | {UNIT_ID: rec.units["id"]}
         if rec.observed is not None:
             columns[_OBSERVED] = [json.dumps(rec.observed.of(u).tolist()) for u in range(rec.num_units)]
         out: dict[str, Any] = {
@@ -107,46 +107,71 @@ def from_pynapple(data: Any, name: str = "recording", units: str | None = None) 
             "expected one TsGroup of spikes (units='NAME' picks one); got: "
             + (", ".join(f"{k} ({type(v).__name__})" for k, v in objects.items()) or "nothing")
         )
-    notes: list[str] = []
-    group = groups[chosen]
-    times, index, columns = _units(group, notes)
-    seen = columns.pop(_OBSERVED, None)
-    tables: dict[str, dict[str, np.ndarray]] = {}
-    behavior: dict[str, BehaviorVariable] = {}
-    frames: FrameSeries | None = None
-    traces: Traces | None = None
+    group, found = groups[chosen], Objects()
     for key, obj in objects.items():
         if isinstance(obj, nap.IntervalSet):
-            if (found := clean.table(key, _interval_columns(obj), notes, disjoint=False)) is not None:
-                tables[key] = found
+            found.add_intervals(key, _interval_columns(obj))
         elif isinstance(obj, (nap.Tsd, nap.TsdFrame)):
-            labels = [str(c) for c in getattr(obj, "columns", ())]
-            labels = [] if labels == [str(i) for i in range(len(labels))] else labels
-            var = clean.variable(key, obj.index.values, np.asarray(obj.values), notes, columns=labels)
-            if var is not None and key == "traces" and var.num_columns == len(columns["id"]):
-                traces = Traces(var.times, var.values)
-            elif var is not None:
-                behavior[key] = var
-        elif isinstance(obj, nap.TsdTensor) and obj.ndim == 3 and (frames is None or key == "frames"):
-            frames = FrameSeries(obj.values, obj.index.values, np.arange(len(obj)))
+            found.add_series(key, obj.index.values, np.asarray(obj.values), getattr(obj, "columns", ()))
+        elif isinstance(obj, nap.TsdTensor) and obj.ndim == 3:
+            found.add_images(key, obj.index.values, obj.values)
         elif obj is not group:
-            notes.append(f"{key} ({type(obj).__name__}) was left out")
-    trials = tables.pop("trials", {})
-    domain = tables.pop("domain", None) or _interval_columns(group.time_support)
-    return Recording(
-        name=name,
-        spike_times=times,
-        spike_units=index,
-        units=columns,
-        domain=np.stack([domain["start"], domain["stop"]], 1),
-        trials=trials,
-        frames=frames,
-        behavior=behavior,
-        traces=traces,
-        intervals=tables,
-        observed=None if seen is None else ObservedIntervals.from_units([np.array(json.loads(s)) for s in seen]),
-        meta={"notes": notes} if notes else {},
-    )
+            found.notes.append(f"{key} ({type(obj).__name__}) was left out")
+    return found.recording(name, *_units(group, found.notes), _interval_columns(group.time_support))
+
+
+class Objects:
+    """What lies beside the units, by name and as a recording has it."""
+
+    def __init__(self):
+        self.tables: dict[str, dict[str, np.ndarray]] = {}
+        self.series: dict[str, BehaviorVariable] = {}
+        self.frames: FrameSeries | None = None
+        self.notes: list[str] = []
+
+    def add_intervals(self, key: str, columns: Mapping[str, np.ndarray]) -> None:
+        if (found := clean.table(key, columns, self.notes, disjoint=False)) is not None:
+            self.tables[key] = found
+
+    def add_series(self, key: str, times: np.ndarray, values: np.ndarray, columns: Iterable[Any]) -> None:
+        labels = [str(c) for c in columns]
+        labels = [] if labels == [str(i) for i in range(len(labels))] else labels
+        if (var := clean.variable(key, times, values, self.notes, columns=labels)) is not None:
+            self.series[key] = var
+
+    def add_images(self, key: str, times: np.ndarray, values: Any) -> None:
+        if self.frames is None or key == "frames":
+            self.frames = FrameSeries(values, times, np.arange(len(times)))
+
+    def recording(
+        self,
+        name: str,
+        times: np.ndarray,
+        index: np.ndarray,
+        columns: dict[str, np.ndarray],
+        support: Mapping[str, np.ndarray],
+    ) -> Recording:
+        """The recording of these objects and of spikes (times, rows of the units, their columns) with a time support."""
+        seen, traces = columns.pop(_OBSERVED, None), self.series.get("traces")
+        if traces is not None and traces.num_columns == len(columns["id"]):
+            del self.series["traces"]
+        else:
+            traces = None
+        trials, domain = self.tables.pop("trials", {}), self.tables.pop("domain", None) or support
+        return Recording(
+            name=name,
+            spike_times=times,
+            spike_units=index,
+            units=columns,
+            domain=np.stack([domain["start"], domain["stop"]], 1),
+            trials=trials,
+            frames=self.frames,
+            behavior=self.series,
+            traces=None if traces is None else Traces(traces.times, traces.values),
+            intervals=self.tables,
+            observed=None if seen is None else ObservedIntervals.from_units([np.array(json.loads(s)) for s in seen]),
+            meta={"notes": self.notes} if self.notes else {},
+        )
 
 
 def _mapping(data: Any) -> dict[str, Any]:
@@ -161,13 +186,19 @@ def _units(group: Any, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[s
     rows = np.repeat(np.arange(len(keys)), [len(p) for p in parts])
     times, index = clean.spikes(np.concatenate(parts) if parts else np.zeros(0), rows, notes)
     columns = {str(c): clean.plain(group.get_info(c)) for c in group.metadata_columns if c != "rate"}
-    ids = columns.pop(_UNIT_ID, np.asarray(keys))
+    ids = columns.pop(UNIT_ID, np.asarray(keys))
     return times, index, {"id": ids, **columns}
 
 
 def _interval_columns(intervals: Any) -> dict[str, np.ndarray]:
     start, stop = np.array(intervals.start), np.array(intervals.end)
-    touching = np.abs(start[1:] - stop[:-1] - 1e-6) < 1e-9
-    stop[:-1][touching] = start[1:][touching]
     extra = {str(c): clean.plain(intervals.get_info(c)) for c in intervals.metadata_columns}
-    return {"start": start, "stop": stop, **extra}
+    return {"start": start, "stop": touching(start, stop), **extra}
+
+
+def touching(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    """``stop`` where pynapple shortened an interval by a microsecond since the next one begins there."""
+    stop = stop.copy()
+    close = np.abs(start[1:] - stop[:-1] - 1e-6) < 1e-9
+    stop[:-1][close] = start[1:][close]
+    return stop

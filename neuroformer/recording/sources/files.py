@@ -9,8 +9,9 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.hdf5 import check_links, look_first, reason
-from neuroformer.recording.formats.npz import UNREADABLE, load_arrays, read_npy
-from neuroformer.recording.sources.pose import has_body_parts, read_pose_csv, read_sleap
+from neuroformer.recording.formats.matlab import flattened, read_matlab
+from neuroformer.recording.formats.npz import UNREADABLE, load_arrays, names_in, read_npy
+from neuroformer.recording.sources.pose import has_body_parts, read_pose_csv, read_pose_h5, read_sleap
 from neuroformer.recording.sources.text import first_rows, read_text
 from neuroformer.recording.validation import RecordingError
 
@@ -45,18 +46,20 @@ def read_arrays(path: str | Path, notes: list[str]) -> Arrays:
         rows = first_rows(path, 4)
         return Arrays(*read_pose_csv(path, rows, notes)) if has_body_parts(rows) else Arrays(read_text(path))
     if suffix in (".parquet", ".pqt"):
-        return Arrays(_parquet(path))
+        return Arrays(read_parquet(path))
     if suffix == ".npy":
         return Arrays({VALUES: read_npy(path, mmap=True)})
     if suffix == ".npz":
-        return Arrays(load_arrays(path))
-    if suffix == ".mat" and not _is_hdf5(path):
-        return Arrays(_matlab(path, notes))
-    if suffix in (".mat", ".h5", ".hdf5"):
+        return Arrays(_npz(path))
+    if suffix == ".mat":
+        return Arrays(flattened(read_matlab(path, notes), notes))
+    if suffix in (".h5", ".hdf5"):
+        look_first(path)
+        check_links(path, notes)
+        if (pose := read_pose_h5(path, notes)) is not None:
+            return Arrays(*pose)
         found = _hdf5(path, notes)
-        if suffix != ".mat" and {"tracks", "node_names"} <= found.keys():
-            return Arrays(*read_sleap(path, found, notes))
-        return Arrays(found)
+        return Arrays(*read_sleap(path, found, notes)) if {"tracks", "node_names"} <= found.keys() else Arrays(found)
     raise RecordingError(f"{path} is not read beside spikes; expected one of {', '.join(TABLES + ARRAYS)}, or a video")
 
 
@@ -88,13 +91,23 @@ def split_reference(reference: str) -> tuple[str, str]:
     return (file, name) if Path(file).suffix.lower() in TABLES + ARRAYS else ("", reference)
 
 
-def _parquet(path: Path) -> dict[str, np.ndarray]:
+def read_parquet(path: Path, lists: bool = False) -> dict[str, Any]:
+    """Columns of a Parquet table; with ``lists`` one whose rows are lists is a list of arrays.
+
+    Raises
+    ------
+    RecordingError
+    """
     parquet = clean.optional("pyarrow.parquet", "parquet", "reading Parquet files")
     try:
         table = parquet.read_table(path)
-        out = {}
+        out: dict[str, Any] = {}
         for name in table.column_names:
-            values = table.column(name).to_numpy()
+            column = table.column(name)
+            if lists and "list" in str(column.type):
+                out[name] = [np.asarray([] if v is None else v) for v in column.to_pylist()]
+                continue
+            values = column.to_numpy()
             if values.dtype.kind == "M":
                 raise RecordingError(f"{path}: '{name}' holds dates; expected seconds")
             out[name] = clean.plain(["" if v is None else v for v in values] if values.dtype.kind == "O" else values)
@@ -103,68 +116,29 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
     return out
 
 
-def _is_hdf5(path: Path) -> bool:
-    """Whether a .mat file is of version 7.3; it begins with a text of 512 bytes."""
-    with open(path, "rb") as f:
-        head = f.read(520)
-    return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520])
-
-
-def _matlab(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, simplify_cells=True)
-    except (*UNREADABLE, NotImplementedError, ArithmeticError, AssertionError) as e:
-        raise RecordingError(f"{path} is not a readable MATLAB file: {e}") from None
-    except Exception as e:
-        if not type(e).__module__.startswith("scipy"):
-            raise
-        raise RecordingError(f"{path} is not a readable MATLAB file: {e}") from None
-    out: dict[str, np.ndarray] = {}
-    _flatten({k: v for k, v in content.items() if not k.startswith("__")}, "", out, notes)
-    return out
-
-
-def _flatten(value: Any, name: str, out: dict[str, np.ndarray], notes: list[str]) -> None:
-    if isinstance(value, dict):
-        for key, one in value.items():
-            _flatten(one, f"{name}.{key}" if name else str(key), out, notes)
-        return
-    array = np.asarray(value) if not isinstance(value, list) else _listed(value)
-    if array is None or (array.dtype.kind == "O" and not all(isinstance(v, str) for v in array.ravel())):
-        notes.append(f"'{name}' is neither numbers nor texts, and was left out")
-    else:
-        out[name] = clean.plain(array)
-
-
-def _listed(values: list) -> np.ndarray | None:
-    try:
-        return np.array(values)
-    except ValueError:  # of different lengths
-        return None
+def _npz(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a ``.npz`` file; of one of pynapple's, its values under the file's name, with their times."""
+    if "type" not in names_in(path):
+        return load_arrays(path)
+    arrays = {k: v for k, v in load_arrays(path, objects=True).items() if isinstance(v, np.ndarray)}
+    if "d" in arrays and "t" in arrays:
+        return {"t": arrays["t"], path.stem: arrays["d"]}
+    return {"start": arrays["start"], "stop": arrays["end"]} if {"start", "end"} <= arrays.keys() else arrays
 
 
 def _hdf5(path: Path, notes: list[str]) -> dict[str, np.ndarray]:
-    """Datasets by their place; MATLAB's axes are turned back, and its texts are texts."""
+    """Datasets by their place."""
     import h5py
 
-    look_first(path)
-    check_links(path, notes)
     out: dict[str, np.ndarray] = {}
 
     def see(place: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or place.startswith("#"):
+        if not isinstance(item, h5py.Dataset):
             return
         name = place.replace("/", ".")
-        kind = item.attrs.get("MATLAB_class", b"")
         try:
-            if kind == b"char":
-                out[name] = np.array("".join(map(chr, np.ravel(item[()].T))))
-            elif item.dtype.kind in "fiubS" or h5py.check_string_dtype(item.dtype):
-                values = clean.plain(item[()])
-                values = values.T if kind else values
-                out[name] = values.reshape(-1) if kind and values.ndim == 2 and 1 in values.shape else values
+            if item.dtype.kind in "fiubS" or h5py.check_string_dtype(item.dtype):
+                out[name] = clean.plain(item[()])
             else:
                 notes.append(f"'{name}' is neither numbers nor texts, and was left out")
         except UNREADABLE as e:

@@ -1,12 +1,15 @@
-"""Pose estimates: tables of DeepLabCut (.csv) and analysis files of SLEAP (.h5); one variable (x, y) a body part."""
+"""Pose estimates: tables of DeepLabCut (.csv, .h5) and analysis files of SLEAP (.h5); one variable (x, y) a body part."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.formats import plain_pickle
+from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.sources.text import read_text
 from neuroformer.recording.validation import RecordingError
 
@@ -26,6 +29,39 @@ def read_pose_csv(path: Path, rows: Sequence[Sequence[str]], notes: list[str]) -
     levels = 4 if rows[1][0] == "individuals" else 3
     table = list(read_text(path, levels).values())[1:]  # the first column counts images
     head = [tuple(parts) for parts in zip(*(row[1:] for row in rows[1:levels]), strict=False)]
+    return _of_columns(path, head, table, notes)
+
+
+def read_pose_h5(path: Path, notes: list[str]) -> Pose | None:
+    """As :func:`read_pose_csv`, of the table that DeepLabCut writes through pandas; None where a file has no such table.
+
+    The names of its columns are a pickle, of which nothing is run.
+
+    Raises
+    ------
+    RecordingError
+        Such a table without body parts, or a damaged one.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as f:
+            found = [g["table"] for g in f.values() if isinstance(g, h5py.Group) and "table" in g]
+            found = [t for t in found if isinstance(t, h5py.Dataset) and "values_block_0_kind" in t.attrs]
+            if not found:
+                return None
+            names: Any = found[0].attrs["values_block_0_kind"]
+            head, values = plain_pickle.loads(bytes(names)), found[0]["values_block_0"]
+        columns = [tuple(map(str, parts))[1:] for parts in head]  # the first is the scorer
+        if values.ndim != 2 or values.shape[1] != len(columns) or not all(columns):
+            raise ValueError(f"{len(columns)} names for values of {values.shape}")
+    except UNREADABLE as e:
+        raise RecordingError(f"{path} is not a readable table of DeepLabCut: {e}") from None
+    return _of_columns(path, columns, list(values.T), notes)
+
+
+def _of_columns(path: Path, head: Sequence[Sequence[str]], table: Sequence[np.ndarray], notes: list[str]) -> Pose:
+    """Positions of columns, whose names are (individual,) body part and axis."""
     parts: dict[str, dict[str, np.ndarray]] = {}
     for (*who, axis), values in zip(head, table, strict=True):
         if values.dtype.kind in "fi":

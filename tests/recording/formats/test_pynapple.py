@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from samples import assert_same, full_recording
 
-from neuroformer.recording import RecordingError
+from neuroformer.recording import RecordingError, open_recording
+from neuroformer.recording.sources import add_source
 
 nap = pytest.importorskip("pynapple")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -67,3 +68,32 @@ def test_overlaps_and_missing_groups_are_refused():
     assert from_pynapple({"a": group, "b": group}, units="a").num_units == 1
     with pytest.raises(RecordingError, match="got a int; expected a TsGroup or a mapping"):
         from_pynapple(3)
+
+
+def test_its_own_files(tmp_path):
+    """What pynapple saves, file by file, opens as the objects do, also where metadata are a pickle."""
+    rng = np.random.default_rng(0)
+    trains = {3: nap.Ts(np.sort(rng.uniform(0, 9, 30))), 7: nap.Ts(np.sort(rng.uniform(0, 9, 20)))}
+    support = nap.IntervalSet([0, 5], [4, 10])
+    group = nap.TsGroup(trains, time_support=support, metadata={"area": ["a", "bb"], "depth": [1.0, 2]})
+    objects = {
+        "units": group,
+        "place": nap.TsdFrame(np.arange(9.0), rng.normal(size=(9, 2)), columns=["x", "y"]),
+        "speed": nap.Tsd(np.arange(9.0), rng.normal(size=9)),
+        "trials": nap.IntervalSet([0, 5], [3, 8], metadata={"kind": ["u", "v"]}),
+        "frames": nap.TsdTensor(np.arange(4.0), rng.normal(size=(4, 2, 3))),
+    }
+    for name, one in objects.items():
+        one.save(str(tmp_path / f"{name}.npz"))
+    alone = open_recording(tmp_path / "units.npz")
+    whole, want = open_recording(tmp_path), from_pynapple(objects)
+    for rec in (alone, whole):
+        np.testing.assert_array_equal(rec.spike_times, want.spike_times)
+        np.testing.assert_array_equal(rec.spike_units, want.spike_units)
+        np.testing.assert_array_equal(rec.domain, want.domain)
+        assert list(rec.units["id"]) == [3, 7] and list(rec.units["area"]) == ["a", "bb"]
+        assert list(rec.units["depth"]) == [1, 2]
+    assert whole.sha256() == want.sha256() and whole.behavior["place"].columns == ("x", "y")
+    assert list(whole.trials["kind"]) == ["u", "v"] and not alone.behavior
+    source = add_source(alone, tmp_path / "speed.npz")
+    np.testing.assert_array_equal(source.behavior["speed"].values, want.behavior["speed"].values)
