@@ -94,8 +94,6 @@ except OSError as e:
 
 @pytest.mark.parametrize("name", ["a.npz", "a.nwb", "a.h5", "a.recording"])
 def test_a_disk_that_is_full_keeps_the_recording_that_was_there(tmp_path, name):
-    if name == "a.h5":
-        pytest.importorskip("temporaldata")
     rec = small_recording()
     write_recording(rec, tmp_path / "good.npz")
     write_recording(rec, tmp_path / name)

@@ -110,7 +110,7 @@ def write_recording(rec: Recording, path: str | Path) -> Path:
 
         return write_nwb(rec, path)
     if suffix in (".h5", ".hdf5"):
-        from neuroformer.recording.formats.torch_brain import write_torch_brain
+        from neuroformer.recording.formats.torch_brain_writer import write_torch_brain
 
         return write_torch_brain(rec, path)
     from neuroformer.recording.formats.folder import write_store

@@ -49,7 +49,7 @@ def test_synthetic_by_name(monkeypatch, npz):
 @pytest.mark.parametrize("suffix", [".npz", ".nwb", ".h5", ".recording"])
 @pytest.mark.filterwarnings("ignore")
 def test_write_by_suffix(tmp_path, npz, suffix):
-    pytest.importorskip({".nwb": "pynwb", ".h5": "temporaldata"}.get(suffix, "numpy"))
+    pytest.importorskip({".nwb": "pynwb"}.get(suffix, "numpy"))
     rec = open_recording(npz)
     back = open_recording(write_recording(rec, tmp_path / f"b{suffix}"))
     assert back.sha256() == rec.sha256() and back.name == rec.name

@@ -14,7 +14,7 @@ KINDS = [".npz", ".nwb", ".h5", ".recording"]
 
 
 def write(kind, folder):
-    for module in {".nwb": ["pynwb"], ".h5": ["temporaldata"]}.get(kind, []):
+    for module in {".nwb": ["pynwb"]}.get(kind, []):
         pytest.importorskip(module)
     return write_recording(full_recording(), folder / f"a{kind}")
 

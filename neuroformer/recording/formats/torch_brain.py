@@ -1,4 +1,4 @@
-"""torch_brain / brainsets HDF5 files: read with h5py, written with the library's own ``temporaldata``.
+"""torch_brain / brainsets HDF5 files, read; :mod:`neuroformer.recording.formats.torch_brain_writer` writes them.
 
 Names in a file are the library's: ``spikes`` (``timestamps``, ``unit_index``), ``units`` (``id`` and other
 columns), ``domain``, ``train_domain``, ``valid_domain``, ``test_domain``, ``trials`` and other Intervals, and
@@ -14,12 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
-from neuroformer.files import replacing_hdf5
 from neuroformer.recording import clean
 from neuroformer.recording.calcium import spikes_from_traces
-from neuroformer.recording.clean import distinct, optional, safe_name
 from neuroformer.recording.formats import spike_index
 from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
 from neuroformer.recording.formats.npz import UNREADABLE
@@ -37,20 +36,6 @@ from neuroformer.recording.wanted import TRACES, Wanted
 
 _SERIES = ("IrregularTimeSeries", "RegularTimeSeries")
 _CALCIUM = ("calcium", "df_over_f", "dff", "fluorescence", "traces")
-_OWN_NAMES = (
-    "spikes",
-    "units",
-    "domain",
-    "trials",
-    "neuroformer",
-    "truth",
-    "frames",
-    "frame_images",
-    "calcium_traces",
-    "brainset",
-    "session",
-    "subject",
-)
 _TIME_KEYS = ("timestamps", "timestamp_indices_1s", "domain")
 
 
@@ -71,7 +56,6 @@ def read_torch_brain(
     RecordingError
         Not a readable file of that kind, or neither spikes nor traces in it.
     """
-    h5py = optional("h5py", "torch-brain", "reading HDF5 files")
     path = Path(path)
     if check:
         look_first(path)
@@ -260,108 +244,3 @@ def _ids(f: Any) -> dict[str, str]:
 
 def _texts(dataset: Any) -> list[str]:
     return [str(v) for v in clean.plain(dataset[:])]
-
-
-# -- out ----------------------------------------------------------------------------------------------
-
-
-def write_torch_brain(rec: Recording, path: str | Path) -> Path:
-    """Write a recording as the library's ``Data``; :func:`read_torch_brain` gives the same recording back.
-
-    Raises
-    ------
-    RecordingError
-        ``temporaldata`` is not installed, or a text column is not ASCII, which the format cannot hold.
-    """
-    td = optional("temporaldata", "torch-brain", "writing torch_brain files")
-    data, own = _to_data(rec, td)
-    try:
-        with replacing_hdf5(path) as f:
-            data.to_hdf5(f)
-            own_json = td.ArrayDict(json=np.array([json.dumps(own)]))
-            own_json.to_hdf5(f.create_group("neuroformer"))
-            if rec.frames is not None:
-                _write_bank(f, rec.frames.images)
-    except NotImplementedError as e:
-        raise RecordingError(f"the recording cannot be written for torch_brain: {e}") from None
-    return Path(path)
-
-
-def _to_data(rec: Recording, td: Any) -> tuple[Any, dict[str, Any]]:
-    reserved = {*dir(td.Data), *_OWN_NAMES}
-    own: dict[str, Any] = {"name": rec.name, "meta": dict(rec.meta)}
-    own |= {k: {} for k in ("behavior", "intervals", "columns", "truth")}
-    own["integer_ids"] = rec.units["id"].dtype.kind in "iuf"
-    own["id_type"] = rec.units["id"].dtype.name
-    interval = lambda name, columns: _interval(td, name, columns, own)
-    domain = interval("domain", {"start": rec.domain[:, 0], "stop": rec.domain[:, 1]})
-    units = dict(rec.units) | {"id": np.array(rec.unit_ids)}
-    parts: dict[str, Any] = {
-        "spikes": td.IrregularTimeSeries(
-            timestamps=np.array(rec.spike_times), unit_index=rec.spike_units.astype(np.int64), domain=domain
-        ),
-        "units": td.ArrayDict(**units),
-        "session": td.Data(id=rec.name),
-        "domain": domain,
-    }
-    if rec.observed is not None:
-        own["observed"] = True
-        start, stop = rec.observed.intervals.T
-        # units overlap in time, and the library cuts every Interval that it takes a slice of
-        parts["observed"] = td.ArrayDict(start=start, end=stop, unit_index=rec.observed.units.astype(np.int64))
-    if rec.trials:
-        parts["trials"] = interval("trials", rec.trials)
-    for name, columns in rec.intervals.items():
-        safe = distinct(safe_name(name), reserved | set(parts))
-        own["intervals"][safe] = name
-        parts[safe] = interval(safe, columns)
-    for name, var in rec.behavior.items():
-        safe = distinct(safe_name(name), reserved | set(parts))
-        own["behavior"][safe] = {"name": name, "unit": var.unit, "columns": list(var.columns)}
-        values = var.values[:, 0] if var.num_columns == 1 else var.values
-        parts[safe] = td.IrregularTimeSeries(timestamps=var.times, values=values, domain="auto")
-    if rec.traces is not None:
-        own["traces_unit"] = rec.traces.unit
-        parts["calcium_traces"] = td.IrregularTimeSeries(
-            timestamps=rec.traces.times, df_over_f=rec.traces.values, domain="auto"
-        )
-    if rec.frames is not None:
-        parts["frames"] = td.IrregularTimeSeries(
-            timestamps=rec.frames.times, image_index=rec.frames.index, domain="auto"
-        )
-    if rec.truth:
-        texts = [k for k, v in rec.truth.items() if np.asarray(v).dtype.kind == "U"]
-        if texts:
-            raise RecordingError(f"truth '{texts[0]}' is text, which torch_brain files cannot hold; leave it out")
-        own["truth"] = {f"truth_{i}": k for i, k in enumerate(rec.truth)}
-        own["scalars"] = [k for k, v in own["truth"].items() if np.asarray(rec.truth[v]).ndim == 0]
-        # the library reads arrays of one dimension or more only
-        parts["truth"] = td.Data(**{k: np.atleast_1d(rec.truth[v]) for k, v in own["truth"].items()})
-    return td.Data(**parts), own
-
-
-def _interval(td: Any, name: str, columns: Any, own: dict[str, Any]) -> Any:
-    reserved = set(dir(td.Interval)) | {"end", "timestamps"}
-    names: dict[str, str] = {}
-    for k in columns:
-        if k not in ("start", "stop"):
-            names[distinct(safe_name(k), reserved | set(names))] = k
-    own["columns"][name] = names
-    extra = {safe: np.asarray(columns[k]) for safe, k in names.items()}
-    start, end = (np.asarray(columns[k], dtype=np.float64) for k in ("start", "stop"))
-    if (start[1:] < end[:-1]).any():
-        # the library cuts every Interval when it takes a slice, and overlapping ones stop it there
-        return td.ArrayDict(start=start, end=end, **extra)
-    return td.Interval(start=start, end=end, timekeys=["start", "end"], **extra)
-
-
-def _write_bank(f: Any, images: Any) -> None:
-    """The images as an ArrayDict of the library, but in pieces, so that lazy frames stay lazy."""
-    group = f.create_group("frame_images")
-    group.attrs["object"] = "ArrayDict"
-    group.attrs["_unicode_keys"] = np.array([], dtype="S")
-    shape = tuple(images.shape)
-    out = group.create_dataset("images", shape, dtype=np.dtype(images.dtype))
-    rows = max(1, (1 << 24) // max(1, int(np.prod(shape[1:]))))
-    for start in range(0, shape[0], rows):
-        out[start : start + rows] = images[start : start + rows]

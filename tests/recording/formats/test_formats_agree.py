@@ -131,8 +131,7 @@ def through_nwb(rec, folder):
 
 
 def through_torch_brain(rec, folder):
-    pytest.importorskip("temporaldata")
-    from neuroformer.recording.formats.torch_brain import write_torch_brain
+    from neuroformer.recording.formats.torch_brain_writer import write_torch_brain
 
     return open_recording(write_torch_brain(rec, folder / "a.h5"), check=False)
 

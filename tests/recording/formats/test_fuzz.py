@@ -107,8 +107,7 @@ def sample_nwb(folder):
 
 
 def sample_h5(folder):
-    pytest.importorskip("temporaldata")
-    from neuroformer.recording.formats.torch_brain import write_torch_brain
+    from neuroformer.recording.formats.torch_brain_writer import write_torch_brain
 
     return write_torch_brain(full_recording(), folder / "a.h5")
 

@@ -24,8 +24,7 @@ def write(rec, path):
         from neuroformer.recording.formats.nwb.writer import write_nwb
 
         return write_nwb(rec, path)
-    pytest.importorskip("temporaldata")
-    from neuroformer.recording.formats.torch_brain import write_torch_brain
+    from neuroformer.recording.formats.torch_brain_writer import write_torch_brain
 
     return write_torch_brain(rec, path)
 

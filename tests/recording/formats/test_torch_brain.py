@@ -7,11 +7,12 @@ import pytest
 from samples import assert_same, full_recording
 
 from neuroformer.recording import RecordingError, open_recording
+from neuroformer.recording.formats import torch_brain_writer
 
 h5py = pytest.importorskip("h5py")
 td = pytest.importorskip("temporaldata")
 
-from neuroformer.recording.formats.torch_brain import write_torch_brain  # noqa: E402
+from neuroformer.recording.formats.torch_brain_writer import write_torch_brain  # noqa: E402
 
 
 def test_round_trip_loses_nothing(tmp_path):
@@ -37,6 +38,12 @@ def test_the_library_reads_what_we_write(tmp_path, lazy):
     np.testing.assert_array_equal(part.speed.values[:], speed.values[keep, 0])
     if lazy:
         data.close()
+
+
+def test_no_name_of_ours_hides_one_of_the_librarys():
+    public = lambda kind: {name for name in dir(kind) if not name.startswith("_")}
+    assert public(td.Data) <= torch_brain_writer._OF_DATA | torch_brain_writer._OWN_NAMES
+    assert public(td.Interval) <= torch_brain_writer._OF_INTERVAL
 
 
 def brainset(path, **extra):
