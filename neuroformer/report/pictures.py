@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from neuroformer.report import figures
+from neuroformer.report.behavior import fewshot_curve
 from neuroformer.report.figures import MODEL, OTHER, TRUE
 from neuroformer.report.notebook import matrix
 
@@ -85,6 +86,10 @@ def decoded(found) -> Figure:
     return figures.decode_trace(d.times, d.true_VC, beside, d.name, columns, period=target.period)
 
 
+def few_labels(found) -> Figure:
+    return fewshot_curve(found.rows(), found.target.name)
+
+
 def rate_changes(found) -> Figure:
     """Every unit's change with its interval, sorted."""
     order = np.argsort(found.change_U)
@@ -108,5 +113,6 @@ PICTURES: dict[str, Callable[[Any], Figure | None]] = {
     "neuroformer.analysis.maps.Map": a_map,
     "neuroformer.analysis.attend.Attended": attended,
     "neuroformer.runs.DecodedTarget": decoded,
+    "neuroformer.studies.fewshot.FewShot": few_labels,
     "neuroformer.simulation_scores.whatif.RateChanges": rate_changes,
 }

@@ -33,14 +33,15 @@ from neuroformer.decoding.readouts import KERNEL
 from neuroformer.decoding.run import add_baselines, add_readouts, start_decoded
 from neuroformer.intervals import Estimate, over_time
 from neuroformer.model.network import Neuroformer
+from neuroformer.shown import Shown
 from neuroformer.studies.folds import labelled_windows, pool
 
 CHUNK_S = 1.0
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 
 
-@dataclass
-class FewShot:
+@dataclass(repr=False)
+class FewShot(Shown):
     """A curve: predictions of every method for every amount of labels and draw, on the same held-out values.
 
     Attributes
@@ -57,6 +58,13 @@ class FewShot:
     share: list[float] = field(default_factory=list)
     decoded: dict[tuple[int, int], Decoded] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        amounts = ", ".join(f"{s:.3g}" for s in self.seconds)
+        return (
+            f"Decoding of '{self.target.name}' from {amounts} s of labels, {self.num_draws} draw(s): {', '.join(self.methods)}"
+            + "".join(f"\n  {note}" for note in self.notes)
+        )
 
     @property
     def methods(self) -> list[str]:
