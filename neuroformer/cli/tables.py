@@ -102,3 +102,22 @@ def _against_baselines(decoded: Decoded, scores: dict[str, Any]) -> list[str]:
                 value, low, high = (scores[f"{key}{suffix}{end}"] for end in ("", "_low", "_high"))
                 lines.append(f"{what}{own} minus {scores[other]}: {value:.3f} {interval(low, high)}, paired")
     return lines
+
+
+def image_table(decoded: Decoded, scores: dict[str, Any]) -> str:
+    """Decoded frames: how like they are to those that were shown."""
+    rows = []
+    for name in (
+        "model",
+        *(k for k in decoded.predicted if k != "model" and not k.startswith("control_")),
+        "mean_frame",
+    ):
+        s = "" if name == "model" else f"_{name}"
+        key = lambda what, s=s: f"decode_frames_{what}{s}"
+        if key("ssim") in scores:
+            both = [
+                (scores[key(w)], interval(scores[f"{key(w)}_low"], scores[f"{key(w)}_high"])) for w in ("ssim", "r")
+            ]
+            rows.append((name, *both[0], *both[1], scores[key("psnr")], scores[key("mse")]))
+    header = ("decoder", "SSIM", "95 % interval", "r over pixels", "95 % interval", "PSNR (dB)", "MSE")
+    return f"frames as images\n{table(rows, header)}"

@@ -86,7 +86,11 @@ def _check_variables(c: Config) -> None:
         for i, name in enumerate(names):
             require(name not in names[:i], f"{what}[{i}].name", name, "a variable that is not already in the list")
     inputs, num_bins = [v.name for v in c.inputs], round(c.window.current / c.window.dt)
+    for i, name in enumerate(inputs):
+        require(name != "frames", f"inputs[{i}].name", name, "a behavior variable (frames are seen with window.frames)")
     for i, target in enumerate(c.targets):
+        what = "nothing, where window.frames is above 0: a network that sees frames has nothing to decode"
+        require(target.name != "frames" or c.window.frames == 0, f"targets[{i}].name", "frames", what)
         require(target.name not in inputs, f"targets[{i}].name", target.name, "a variable that is not also an input")
         expected = f"a divisor of the window's {num_bins} bins"
         require(num_bins % target.samples == 0, f"targets[{i}].samples", target.samples, expected)

@@ -34,6 +34,7 @@ from neuroformer.decoding.decode import (
     true_values,
 )
 from neuroformer.decoding.errors import against_baselines, error_scores
+from neuroformer.decoding.images import image_scores
 from neuroformer.decoding.readouts import READOUTS, RECURRENT, fit_readout
 from neuroformer.model.network import Neuroformer
 from neuroformer.training.train import load_best, train
@@ -244,6 +245,8 @@ def scores(decoded: Decoded, target: TargetConfig, prepared: Prepared) -> dict[s
     best = out.get(f"decode_{decoded.name}_control_name")
     shown = ours | ({"control": decoded.predicted[f"control_{best}"]} if best else {})
     out |= error_scores(dataclasses.replace(decoded, predicted=shown), target)
+    if target.name == "frames" and prepared.rec.frames is not None:
+        out |= image_scores(dataclasses.replace(decoded, predicted=shown), prepared)
     return out | against_baselines(decoded, target, key, out)
 
 

@@ -204,7 +204,8 @@ class Recording(Shown):
 
         Where there are trials, ``trial_time`` is one (seconds since trial start), and so is each of their columns of
         numbers or words, held from a trial's start to its stop, missing between trials. Words are numbered in
-        alphabetical order (see ``classes``); an empty one is missing.
+        alphabetical order (see ``classes``); an empty one is missing. ``frames`` are the pixels of what is shown, to be
+        decoded (:meth:`FrameSeries.as_variable`).
 
         Raises
         ------
@@ -215,6 +216,8 @@ class Recording(Shown):
             return replace(self.behavior[name], starts=self.starts)
         if name == "trial_time" and self.trials:
             return self._within_trials("s")
+        if name == "frames" and self.frames is not None:
+            return replace(self.frames.as_variable(), starts=self.starts)
         others = {k: v for k, v in self.trials.items() if k not in ("start", "stop")}
         columns = {k: v for k, v in others.items() if v.ndim == 1 and v.dtype.kind in "biufUS"}
         if name in columns:
@@ -226,6 +229,7 @@ class Recording(Shown):
                 "expected one number or word a trial"
             )
         known = sorted([*self.behavior, *columns]) + (["trial_time"] if self.trials else [])
+        known += ["frames"] if self.frames is not None else []
         raise RecordingError(
             f"recording '{self.name}' has no behavior variable '{name}'; it has: {', '.join(known) or 'none'}"
         )

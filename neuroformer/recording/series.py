@@ -15,6 +15,9 @@ from neuroformer.recording.names import printable
 from neuroformer.recording.validation import RecordingError, numbers
 from neuroformer.shown import labelled
 
+MOST_DECODED = 16  # pixels along the longer side of frames that are decoded from spikes
+MOST_PIXELS = 2**28  # of all shown frames
+
 
 @dataclass(frozen=True, eq=False)
 class BehaviorVariable:
@@ -187,6 +190,40 @@ class FrameSeries:
                 "np.nan_to_num, or leave out the times at which these images are shown"
             )
         return images
+
+    @property
+    def decoded_shape(self) -> tuple[int, int]:
+        """Rows and columns in which frames are decoded: averaged down to :data:`MOST_DECODED` along the longer side."""
+        height, width = self.images.shape[1:3]
+        shrink = -(-max(height, width) // MOST_DECODED)
+        return -(-height // shrink), -(-width // shrink)
+
+    def as_variable(self) -> BehaviorVariable:
+        """The pixels of every shown frame in ``decoded_shape``, row by row, as a variable with a column a pixel.
+
+        Raises
+        ------
+        RecordingError
+            More frames than fit into 1 GB.
+        """
+        height, width = self.images.shape[1:3]
+        rows, columns = self.decoded_shape
+        if len(self.times) * rows * columns > MOST_PIXELS:
+            raise RecordingError(
+                f"{len(self.times):,} frames of {rows} x {columns} pixels are too many to be decoded at once (at most "
+                f"{MOST_PIXELS:,} pixels); give a part of the recording"
+            )
+        shrink = -(-max(height, width) // MOST_DECODED)
+        bank, place = np.unique(self.index, return_inverse=True)
+        small = np.empty((len(bank), rows * columns), np.float32)
+        for part in np.array_split(np.arange(len(bank)), -(-len(bank) // 256)):
+            x = self.pixels(bank[part]).astype(np.float32)
+            for axis, size in ((1, height), (2, width)):
+                edges = np.arange(0, size, shrink)
+                number = np.diff(np.append(edges, size)).reshape([-1 if a == axis else 1 for a in range(3)])
+                x = np.add.reduceat(x, edges, axis=axis) / number
+            small[part] = x.reshape(len(part), -1)
+        return BehaviorVariable(self.times, small[place])
 
     @classmethod
     def from_presentations(

@@ -93,6 +93,21 @@ def decode_trace(
     return fig
 
 
+def decoded_frames(
+    true_VC: np.ndarray, predicted: dict[str, np.ndarray], shape: tuple[int, int], number: int = 10
+) -> Figure:
+    """Frames as they were shown and as they were decoded, evenly spread over the held-out part, each on its own gray scale."""
+    rows = {"shown": true_VC, **predicted}
+    which = np.linspace(0, len(true_VC) - 1, min(number, len(true_VC))).astype(int)
+    fig = Figure(figsize=(0.9 * len(which), 0.95 * len(rows)), layout="constrained")
+    for line, (name, values) in zip(fig.subplots(len(rows), len(which), squeeze=False), rows.items(), strict=True):
+        for ax, v in zip(line, which, strict=True):
+            ax.imshow(values[v].reshape(shape), cmap="gray")
+            ax.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=7)
+    return fig
+
+
 def learning_curve(log: Path) -> Figure:
     """Training loss terms and validation bits/spike from a run's ``metrics.csv``."""
     with open(log) as f:

@@ -13,7 +13,7 @@ from neuroformer.cli.options import (
     run_argument,
 )
 from neuroformer.cli.shared import only_process, open_asked, save_error_figure, save_figure, summarise, warn_only_ours
-from neuroformer.cli.tables import score_table
+from neuroformer.cli.tables import image_table, score_table
 from neuroformer.files import save_npz
 
 
@@ -59,9 +59,13 @@ def _decode(args, bundle, prepared, names) -> None:
         scale = prepared.normalization.targets[target.name]
         columns = scale.columns or [scale.titled(target.name)]
         shown = {k: v for k, v in decoded.predicted.items() if k in ("model", "ridge")}
-        fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=scale.period)
+        if target.name == "frames":
+            tables.append(image_table(decoded, one.scores))
+            fig = figures.decoded_frames(decoded.true_VC, shown, prepared.rec.frames.decoded_shape)
+        else:
+            fig = figures.decode_trace(decoded.times, decoded.true_VC, shown, target.name, columns, period=scale.period)
+            save_error_figure(decoded, target, columns, one.scores, args.folder)
         save_figure(fig, args.folder / f"decode_{target.name}.png")
-        save_error_figure(decoded, target, columns, one.scores, args.folder)
         save_npz(args.folder / f"decode_{target.name}.npz", one.arrays)
     print("\n".join(tables))
     summarise(args.folder, {}, summary)
