@@ -31,7 +31,7 @@ from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split
 from neuroformer.data.windows import Windows, nanoseconds, to_ticks
 from neuroformer.decoding.decode import predict_targets
-from neuroformer.decoding.finetune import extend, finetune
+from neuroformer.decoding.finetune import TRUNK_LR, extend, finetune
 from neuroformer.metrics import target_score
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable, Recording
@@ -191,10 +191,10 @@ class NeuroformerDecoder(_Estimator):
             raise ValueError(f"there are {len(moments)} moments but {len(y)} labels; give one label a moment")
         label = TargetConfig(_LABEL, self.kind, period=self.period)  # pyright: ignore[reportArgumentType]
         rec = _labelled(moments, y)
-        model, prepared, tune = self._start(rec, moments)
+        model, prepared, tune, trunk_lr = self._start(rec, moments)
         model, prepared = extend(model, prepared, [label], prepared.split)
         windows = _windows(moments, prepared)
-        self.model_, self.info_ = finetune(model, prepared, windows, [label], tune, self.seed)
+        self.model_, self.info_ = finetune(model, prepared, windows, [label], tune, self.seed, trunk_lr)
         self.prepared_ = prepared
         self.one_column_ = y.ndim == 1
         return self
@@ -239,14 +239,14 @@ class NeuroformerDecoder(_Estimator):
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 model = Neuroformer(config, rec.num_units, prepared.normalization)
-            tune = dataclasses.replace(config.tune, train="all", trunk_lr=1.0, steps=self.steps)
-            return model, prepared, tune
+            tune = dataclasses.replace(config.tune, train="all", steps=self.steps)
+            return model, prepared, tune, 1.0
         bundle = read_bundle(self.run)
         check_units(bundle, rec)
         moving = dataclasses.replace(config.decode.moving, variable="")  # the caller's labels say which count
         config = dataclasses.replace(config, decode=dataclasses.replace(config.decode, moving=moving))
         tune = dataclasses.replace(config.tune, train=self.train, steps=self.steps)
-        return load_model(bundle), _whole(rec, config, bundle.normalization), tune
+        return load_model(bundle), _whole(rec, config, bundle.normalization), tune, TRUNK_LR
 
 
 class NeuroformerEmbedding(_Estimator):

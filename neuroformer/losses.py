@@ -84,7 +84,7 @@ def contrast_name(contrast: ContrastConfig) -> str:
 
 def total_loss(config: Config, terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum that is minimised."""
-    weights = {"dt": config.loss.dt, "id": config.loss.id, "rates": config.loss.rates, "traces": 1.0}
+    weights = dict.fromkeys(("dt", "id", "traces"), config.loss.likelihood) | {"rates": config.loss.rates}
     weights |= {t.name: t.weight for t in config.targets}
     weights |= {contrast_name(c): c.weight for c in config.loss.contrast}
     return torch.stack([weights[name] * term for name, term in terms.items()]).sum()

@@ -77,7 +77,7 @@ def small_config(**sections) -> Config:
             "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
         },
         "loss": {"contrast": [{"pair": ["neural", "frames"]}]},
-        "train": {"steps": 4, "batch_size": 32, "warmup": 2, "evaluate_every": 2, "accelerator": "cpu", "threads": 1},
+        "train": {"steps": 4, "batch_size": 32, "evaluate_every": 2, "accelerator": "cpu"},
         "generate": {"max_seconds": 0.5},
         "decode": {"lags": [0.1, 0.2]},
     }

@@ -150,7 +150,7 @@ window: {past: 0.1, target_past: 0.1, frames: 0}
 targets: [{name: speed}]
 split: {block: 12}
 model: {width: 16, heads: 2}
-train: {steps: 2, batch_size: 16, evaluate_every: 2, accelerator: cpu, threads: 1}
+train: {steps: 2, batch_size: 16, evaluate_every: 2, accelerator: cpu}
 generate: {max_seconds: 0.2}
 decode: {lags: [0.1]}
 """

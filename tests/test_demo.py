@@ -13,7 +13,7 @@ from neuroformer.recording.synthetic import DemoParameters
 SMALL = {
     "recording": {"path": "synthetic:demo", "options": {"num_units": 8, "num_trials": 15, "trial_s": 4.0}},
     "model": {"width": 16, "frame_encoder": {"channels": 4}},
-    "train": {"steps": 4, "batch_size": 16, "evaluate_every": 2, "warmup": 1, "threads": 1},
+    "train": {"steps": 4, "batch_size": 16, "evaluate_every": 2},
     "generate": {"samples": 1, "max_seconds": 1.0},
 }
 

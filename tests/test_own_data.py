@@ -61,7 +61,7 @@ def test_it_opens(session):
 
 
 def test_it_trains(session, tmp_path, capsys):
-    small = ["model.width=16", "train.steps=2", "train.evaluate_every=2", "train.warmup=1", "train.threads=1"]
+    small = ["model.width=16", "train.steps=2", "train.evaluate_every=2"]
     argv = ["--config", str(session / "mine.yaml"), "--run", str(tmp_path / "run"), "--quiet", *small]
     assert main(["train", *argv]) == 0
     assert "bits_per_spike" in json.loads((tmp_path / "run" / "summary.json").read_text())

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
         small_config(
             split={"by": "trials", "claim": "repeats"},
             targets=[],
-            train={"steps": 1, "warmup": 1},
+            train={"steps": 1},
             generate={"max_seconds": 0.0},
         )
     )

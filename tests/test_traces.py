@@ -63,11 +63,9 @@ def config(likelihood="gaussian", **train):
             "train": {
                 "steps": 120,
                 "batch_size": 128,
-                "warmup": 5,
                 "lr": 0.02,
                 "evaluate_every": 40,
                 "accelerator": "cpu",
-                "threads": 1,
             }
             | train,
         }

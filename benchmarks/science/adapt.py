@@ -156,7 +156,6 @@ def _one(rec, config: Config, steps: int, folder: Path, start: Start | None) -> 
         config.train,
         steps=steps,
         evaluate_every=max(1, steps // 10),
-        warmup=min(config.train.warmup, steps // 4),
     )
     config = dataclasses.replace(config, train=train)
     (prepared,), _ = train_several([rec], config, folder, progress=False, resume=True, start=start)

@@ -32,7 +32,6 @@ SETTINGS = {
     "train": {
         "steps": 200,
         "batch_size": 128,
-        "warmup": 20,
         "average": 0.0,
         "evaluate_every": 200,
         "accelerator": "cpu",

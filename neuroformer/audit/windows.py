@@ -49,24 +49,19 @@ def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) ->
         "empty": float((tokens == 0).mean()),
     }
     out: list[Finding | None] = []
-    cap, guard = config.window.max_tokens, config.generate.max_tokens
-    for key, most, what in (
-        ("window.max_tokens", cap, "drops"),
-        ("generate.max_tokens", guard, "would stop a simulation short of"),
-    ):
-        lost = int(np.maximum(tokens - most, 0).sum())
-        if most and lost:
-            over = int((tokens > most).sum())
-            share = lost / max(int(tokens.sum()), 1)
-            out.append(
-                Finding(
-                    "tokens_dropped",
-                    "warning",
-                    f"{key} = {most} {what} {lost:,} spikes ({share:.2%}) of {over:,} windows",
-                    f"raise {key} to {int(tokens.max())}" + (", or 0 for no cap" if key == "window.max_tokens" else ""),
-                    {"key": key, "dropped": lost, "windows": over},
-                )
+    most = config.generate.max_tokens
+    lost = int(np.maximum(tokens - most, 0).sum())
+    if lost:
+        over, share = int((tokens > most).sum()), lost / max(int(tokens.sum()), 1)
+        out.append(
+            Finding(
+                "tokens_dropped",
+                "warning",
+                f"generate.max_tokens = {most} would stop a simulation short of {lost:,} spikes ({share:.2%}) of {over:,} windows",
+                f"raise generate.max_tokens to {int(tokens.max())}",
+                {"key": "generate.max_tokens", "dropped": lost, "windows": over},
             )
+        )
     return out
 
 

@@ -101,9 +101,9 @@ def scheduled() -> Iterator[None]:
 
 
 def _windows(
-    model: Neuroformer, prepared: Prepared, what: Sequences, lengths: np.ndarray, cuda_graph: bool
+    model: Neuroformer, prepared: Prepared, what: Sequences, lengths: np.ndarray, replay: bool | None
 ) -> Iterator[Spikes]:
-    windows = rollout_windows(SpikeLoop(model, prepared.asking(GenerateConfig(cuda_graph=cuda_graph), SEED), what))
+    windows = rollout_windows(SpikeLoop(model, prepared.asking(GenerateConfig(), SEED), what, replay=replay))
     for number in lengths:
         Scheduled.lengths_W = ScheduledFixed.lengths_W = torch.from_numpy(number).to(model.device)
         yield next(windows).made
@@ -115,12 +115,12 @@ def ours(
     what: Sequences,
     lengths: np.ndarray,
     *,
-    cuda_graph: bool = True,
+    replay: bool | None = None,
 ) -> tuple[Spikes, float]:
     """The spikes of all windows, and the seconds that took."""
     with scheduled():
         begin = time.perf_counter()
-        parts = list(_windows(model, prepared, what, lengths, cuda_graph))
+        parts = list(_windows(model, prepared, what, lengths, replay))
         return Spikes.join(parts), time.perf_counter() - begin
 
 
@@ -130,7 +130,7 @@ def pace(
     what: Sequences,
     lengths: np.ndarray,
     *,
-    cuda_graph: bool,
+    replay: bool | None,
     start: int,
 ) -> tuple[float, float]:
     """Tokens/s after the first ``start`` windows, and the seconds that those took: a long simulation compiles and
@@ -138,7 +138,7 @@ def pace(
     """
     with scheduled():
         begin, times = time.perf_counter(), []
-        for _ in _windows(model, prepared, what, lengths, cuda_graph):
+        for _ in _windows(model, prepared, what, lengths, replay):
             times.append(time.perf_counter() - begin)
     return float(lengths[start:].sum() / (times[-1] - times[start - 1])), times[start - 1]
 
@@ -170,7 +170,7 @@ def graph_agrees(model: Neuroformer, prepared: Prepared, num_sequences: int = 24
     """In float64, do replayed steps give the spikes of the others, over three windows?"""
     double = model.double()
     what, lengths = sequences(num_sequences // 2, 2, 3, prepared.builder.shape), schedule(num_sequences, 3)
-    same = _same(*(ours(double, prepared, what, lengths, cuda_graph=on)[0] for on in (True, False)))
+    same = _same(*(ours(double, prepared, what, lengths, replay=on)[0] for on in (True, False)))
     model.float()
     return same
 
@@ -244,7 +244,7 @@ def run_gpu(num_sequences: int = 512, windows: int = 40, start: int = 6, device:
         try:
             if on:
                 out["checked_graph"] = graph_agrees(model, p)
-            found = [pace(model, p, what, lengths, cuda_graph=on, start=start) for _ in range(3)]
+            found = [pace(model, p, what, lengths, replay=on, start=start) for _ in range(3)]
         except Exception as error:  # noqa: BLE001  # one way that fails says nothing about the other
             out |= {f"failed{name}": f"{type(error).__name__}: {error}"[:2000], "checked": False}
             continue

@@ -65,7 +65,6 @@ _SAME = {
     "batch_size": "train.batch_size",
     "learning_rate": "train.lr",
     "weight_decay": "train.weight_decay",
-    "clip_norm": "train.clip",
     "num_workers": "train.workers",
 }
 # the beginning of an old name: why it has no counterpart
@@ -98,7 +97,8 @@ _GONE = {
     "start_prune": "nothing is pruned",
     "selection": "which neurons is the recording's matter: hand over those that you want",
     "max_epochs": "training is counted in steps (train.steps)",
-    "grad_norm_clip": "train.clip is the one norm that is clipped",
+    "clip_norm": "the norm of the gradient is clipped at 1",
+    "grad_norm_clip": "the norm of the gradient is clipped at 1",
     "patience": "counted in epochs there, in evaluations here (train.patience)",
 }
 

@@ -40,9 +40,6 @@ class WindowConfig:
         unit="seconds",
     )
     frames_until: Literal["stop", "start"] = setting("stop", '"start": no frame from inside the window')
-    max_tokens: int = setting(
-        0, "most spikes in a window, 0: no limit; dropped spikes are counted and reported", least=0
-    )
 
 
 @dataclass(frozen=True)
@@ -187,8 +184,7 @@ class ContrastConfig:
 class LossConfig:
     """Weights; every term is logged unweighted."""
 
-    dt: float = setting(1.0, "of the times of spikes, in nats per token", least=0)
-    id: float = setting(1.0, "of the units of spikes, in nats per spike", least=0)
+    likelihood: float = setting(1.0, "of spikes (when, then who) or traces, in nats per spike or sample", least=0)
     rates: float = setting(0.2, "Poisson NLL of the rate readout, in nats per spike", least=0)
     contrast: tuple[ContrastConfig, ...] = setting((), "what is aligned with what")
 
@@ -215,9 +211,7 @@ class TrainConfig:
         least=0,
     )
     lr: float = setting(2e-3, "largest learning rate", above=0)
-    warmup: int = setting(100, "steps", least=0)
     weight_decay: float = setting(0.05, "AdamW's", least=0)
-    clip: float = setting(1.0, "largest norm of the gradient; 0: any", least=0)
     average: float = setting(
         0.99, "decay of the moving average of weights, which is then evaluated and kept; 0: none", least=0, below=1
     )
@@ -229,14 +223,9 @@ class TrainConfig:
         0, "steps; 0: two passes through the training data, between 20 and 200 steps", least=0
     )
     patience: int = setting(10, "evaluations in which no validation score gains 1 % before stopping; 0: never", least=0)
-    threads: int = setting(0, "CPU threads; 0: PyTorch's choice", least=0)
     workers: int = setting(0, "extra processes that build batches", least=0)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = setting(
         "32", "of the network; losses and weights keep 32 bits"
-    )
-    backbone_lr: float = setting(0.02, "times lr, for a fine-tuned backbone", least=0)
-    features_gb: float = setting(
-        10.0, "disk space for features of frozen backbones, in the user's cache folder (gigabytes)", least=0
     )
     accelerator: Literal["auto", "cpu", "gpu"] = setting("auto", "auto: a GPU where there is one")
     devices: int = setting(1, "processes per node, one for each GPU", least=1)
@@ -295,18 +284,13 @@ class GenerateConfig:
     )
     interventions: tuple[InterventionConfig, ...] = setting((), "changes of the experiment")
     samples: int = setting(1, "simulated copies of each trial", least=1)
-    temperature_dt: float = setting(1.0, "of the times of spikes; 0: the likeliest", least=0)
-    temperature_id: float = setting(1.0, "of the units of spikes; 0: the likeliest", least=0)
-    top_p_dt: float = setting(1.0, "only the likeliest values that together have this probability", above=0, most=1)
-    top_p_id: float = setting(1.0, "likewise for units", above=0, most=1)
+    temperature: float = setting(1.0, "of times and units of spikes; 0: the likeliest", least=0)
+    top_p: float = setting(1.0, "only the likeliest values that together have this probability", above=0, most=1)
     max_tokens: int = setting(1000, "most spikes in a window, as a guard; hits are counted and reported", least=1)
-    top_k_dt: int = setting(0, "only this many of the likeliest values; 0: all", least=0)
-    top_k_id: int = setting(0, "likewise for units", least=0)
     batch_size: int = setting(0, "sequences at once; 0: as many as fit into memory, at most 512", least=0)
     max_seconds: float = setting(
         0.0, "most seconds to simulate of each interval; 0: all of it", least=0, unit="seconds"
     )
-    cuda_graph: bool = setting(True, "on a GPU: capture the kernels of a step once and replay them")
 
     def check(self, where: str) -> None:
         ordered = len(self.interval) in (0, 2) and list(self.interval) == sorted(self.interval)
@@ -343,17 +327,8 @@ class TuneConfig:
     """How a trained model learns behavior from labels: `neuroformer finetune`, `fewshot`, `folds`."""
 
     train: Literal["head", "top", "all", "adapters"] = setting("head", "what is trained beside the heads")
-    blocks: int = setting(2, "number of fusion blocks that train (top)", least=1)
-    rank: int = setting(4, "rank of the adapters", least=1)
     steps: int = setting(400, "most steps; early stopping decides", least=0)
-    batch_size: int = setting(64, "windows", least=1)
     lr: float = setting(2e-3, "learning rate of the heads and adapters", above=0)
-    trunk_lr: float = setting(0.1, "times lr, for the trained parts of the trunk", least=0)
-    weight_decay: float = setting(0.1, "AdamW's", least=0)
-    average: float = setting(0.95, "decay of the moving average of weights, which is kept", least=0, below=1)
-    evaluate_every: int = setting(20, "steps", least=1)
-    patience: int = setting(5, "evaluations without a better score before stopping", least=0)
-    valid: float = setting(0.2, "share of the labels, in contiguous stretches, for early stopping", above=0, below=1)
     after_training: bool = setting(
         False, "`train` ends by training the heads alone for `steps`, and keeps those that validation prefers"
     )

@@ -31,6 +31,7 @@ from neuroformer.files import replacing
 # what networks on photographs were trained with: standardised frames are given this mean and spread
 PHOTO_MEAN, PHOTO_STD = 0.45, 0.225
 AT_ONCE = 32
+LIMIT_GB = 10.0  # of the features on disk
 IN_MEMORY = 256 << 20  # bytes of features that a process keeps
 
 
@@ -205,10 +206,9 @@ class FrameFeatures:
     c : FrameEncoderConfig
     scale : FrameScale
         With a backbone.
-    limit_gb : float
     """
 
-    def __init__(self, images: Any, c: FrameEncoderConfig, scale: FrameScale, limit_gb: float):
+    def __init__(self, images: Any, c: FrameEncoderConfig, scale: FrameScale, limit_gb: float = LIMIT_GB):
         self.images, self.c, self.scale, self.limit = images, c, scale, int(limit_gb * 1e9)
         assert scale.backbone is not None
         self.of = scale.backbone

@@ -168,8 +168,7 @@ class BatchBuilder:
         encoder = config.model.frame_encoder
         self.features = None
         if self.frames is not None and encoder.kind == "backbone" and not encoder.finetune:
-            limit = config.train.features_gb
-            self.features = FrameFeatures(self.frames.images, encoder, scale, limit)
+            self.features = FrameFeatures(self.frames.images, encoder, scale)
 
     def __call__(
         self, windows: Windows, past: tokens.Tokens | None = None, past_traces: np.ndarray | None = None
@@ -183,7 +182,7 @@ class BatchBuilder:
         if self.traces is not None:
             current = past = tokens.no_spikes(len(windows))
         elif past is None:
-            current = tokens.encode_current(self.index, windows, self.shape, self.config.window.max_tokens)
+            current = tokens.encode_current(self.index, windows, self.shape)
             past = tokens.encode_past(self.index, windows, self.shape)
         else:
             current = tokens.no_spikes(len(windows))

@@ -44,20 +44,10 @@ def _slice(index: SpikeIndex, first: np.ndarray, stop: np.ndarray, start: np.nda
     return Tokens(offsets, index.keys[flat] - np.repeat(start, lengths), index.unit[flat].astype(np.int64))
 
 
-def encode_current(index: SpikeIndex, windows: Windows, shape: WindowShape, max_tokens: int = 0) -> Tokens:
-    """The spikes of ``[t, t + current)`` of each window, ordered by (bin, unit).
-
-    ``max_tokens`` keeps only the first spikes of a window (0: all); compare offsets to count the dropped ones.
-    """
+def encode_current(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Tokens:
+    """The spikes of ``[t, t + current)`` of each window, ordered by (bin, unit)."""
     start = windows.bins(index)
-    tokens = _slice(index, start, start + shape.current, start)
-    if max_tokens <= 0:
-        return tokens
-    lengths = np.diff(tokens.offsets)
-    place = np.arange(tokens.offsets[-1]) - np.repeat(tokens.offsets[:-1], lengths)
-    keep = place < max_tokens
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(lengths, max_tokens))])
-    return Tokens(offsets, tokens.tick[keep], tokens.unit[keep])
+    return _slice(index, start, start + shape.current, start)
 
 
 def encode_past(index: SpikeIndex, windows: Windows, shape: WindowShape) -> Tokens:

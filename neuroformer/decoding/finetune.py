@@ -28,6 +28,15 @@ from neuroformer.ops import Ragged
 
 CLOSED = "closed form"
 STARTS = ("as is", CLOSED)
+TRUNK_LR = 0.1  # times tune.lr, for the trained parts of a pretrained trunk
+TOP_BLOCKS = 2  # fusion blocks that train (tune.train: top)
+RANK = 4  # of the adapters
+BATCH_SIZE = 256  # windows
+WEIGHT_DECAY = 0.05  # AdamW's
+AVERAGE = 0.95  # decay of the moving average of weights, which is kept
+EVALUATE_EVERY = 20  # steps
+PATIENCE = 5  # evaluations without a better score before stopping
+HELD = 0.2  # share of the labels, in contiguous stretches, for early stopping
 STRETCHES = 5  # into which the labels are cut; a share in the middle of each is set aside
 
 
@@ -90,10 +99,11 @@ def finetune(
     targets: Sequence[TargetConfig],
     tune: TuneConfig,
     seed: int = 0,
+    trunk_lr: float = TRUNK_LR,
 ) -> tuple[Neuroformer, dict[str, Any]]:
     """Train heads for targets on labelled windows, and as much of the trunk as ``tune.train`` says.
 
-    1. A share of the labels (``tune.valid``) is set aside. On the rest, gradient descent starts once from each head's
+    1. A share of the labels (``HELD``) is set aside. On the rest, gradient descent starts once from each head's
        ridge in closed form (:func:`fit_ridge`), and once from the head as it is; the start and the step with
        the best score on the share set aside are found. They count where they are better than the ridge alone
        and the 95 % interval of the difference (Student's t over stretches) says so too: a few seconds often do by chance.
@@ -106,6 +116,7 @@ def finetune(
     model : its config names the targets, see :func:`extend`; it is not changed
     windows : in time order; labels that are missing are left out
     targets : trained together
+    trunk_lr : times ``tune.lr``, for the trained parts of the trunk; 1 where it is not pretrained
 
     Returns
     -------
@@ -119,17 +130,19 @@ def finetune(
     if not tune.steps:
         run = _Run(model, prepared, windows, targets, tune, seed, CLOSED)
         return run.go(0, None)[0], {"start": CLOSED, "steps": 0, "ridges": run.ridges}
-    fit, held = _set_aside(windows, prepared, targets, tune.valid)
+    fit, held = _set_aside(windows, prepared, targets, HELD)
     curves, ridges = {}, {}
     for start in STARTS:
-        ridges, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start).go(tune.steps, held)
+        ridges, curves[start] = _Run(model, prepared, fit, targets, tune, seed, start, trunk_lr=trunk_lr).go(
+            tune.steps, held
+        )
     closed = curves[CLOSED][0]
     start, steps = max(((s, k) for s in STARTS for k in curves[s]), key=lambda c: curves[c[0]][c[1]].mean())
     gain = curves[start][steps] - closed
     least = float(student.ppf(0.975, max(1, len(gain) - 1)) * gain.std() / math.sqrt(max(1, len(gain) - 1)))
     if gain.mean() <= least:
         start, steps = CLOSED, 0
-    tuned, _ = _Run(model, prepared, windows, targets, tune, seed, start).go(steps, None)
+    tuned, _ = _Run(model, prepared, windows, targets, tune, seed, start, trunk_lr=trunk_lr).go(steps, None)
     info = {"start": start, "steps": steps, "valid_score": float(curves[start][steps].mean())}
     info |= {"closed_valid_score": float(closed.mean()), "gain": float(gain.mean()), "least_gain": least}
     return tuned, info | {"ridges": ridges}
@@ -171,7 +184,9 @@ class _Run:
         seed: int,
         start: str,
         anneal: bool = False,
+        trunk_lr: float = TRUNK_LR,
     ):
+        self.trunk_lr = trunk_lr
         self.prepared, self.targets, self.tune, self.anneal = prepared, targets, tune, anneal
         self.rng = np.random.default_rng(seed)
         with torch.random.fork_rng():
@@ -198,14 +213,14 @@ class _Run:
         """Parameter groups: heads and adapters at the full rate, the trunk at ``trunk_lr`` times it."""
         tune, trunk = self.tune, []
         heads = [p for head in self.heads.values() for p in head.parameters()]
-        rate = tune.trunk_lr
+        rate = self.trunk_lr
         if tune.train == "all":
             trunk = [p for n, p in self.model.named_parameters() if not n.startswith("targets.")]
         elif tune.train == "top":
-            blocks = list(self.model.blocks)[-tune.blocks :]
+            blocks = list(self.model.blocks)[-TOP_BLOCKS:]
             trunk = [p for part in (*blocks, self.model.norm) for p in part.parameters()]
         elif tune.train == "adapters":
-            trunk, rate = add_adapters(self.model, tune.rank), 1.0
+            trunk, rate = add_adapters(self.model, RANK), 1.0
         for p in heads + trunk:
             p.requires_grad_(True)
         groups = [{"params": heads, "lr": tune.lr}]
@@ -227,9 +242,8 @@ class _Run:
         return self.model.requires_grad_(True).eval(), curve
 
     def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, np.ndarray]]:
-        tune = self.tune
         # AdamW keeps the dicts that it is given, and writes the rates of every step into them
-        optimizer = torch.optim.AdamW([dict(g) for g in self.trainable], weight_decay=tune.weight_decay)
+        optimizer = torch.optim.AdamW([dict(g) for g in self.trainable], weight_decay=WEIGHT_DECAY)
         average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
         check = None if held is None else self._stretches(held)
         curve = {} if check is None else {0: self._score(check)}
@@ -247,14 +261,14 @@ class _Run:
                 nn.utils.clip_grad_norm_(group["params"], 1.0)
             optimizer.step()
             with torch.no_grad():
-                decay = min(tune.average, (1 + step) / (10 + step))
+                decay = min(AVERAGE, (1 + step) / (10 + step))
                 for group, values in zip(self.trainable, average, strict=True):
                     for p, v in zip(group["params"], values, strict=True):
                         v.lerp_(p, 1 - decay)
-            if check is not None and (step % tune.evaluate_every == 0 or step == steps):
+            if check is not None and (step % EVALUATE_EVERY == 0 or step == steps):
                 curve[step] = self._averaged_score(check, average)
                 best = max(curve, key=lambda s: curve[s].mean())
-                if step - best >= tune.patience * tune.evaluate_every:
+                if step - best >= PATIENCE * EVALUATE_EVERY:
                     break
         return average, curve
 
@@ -273,7 +287,7 @@ class _Run:
 
     def _forever(self) -> Iterator[_LabelledBatch]:
         order = self.rng.permutation(len(self.windows))
-        pieces = self._pieces(self.windows[order], max(1, round(len(order) / self.tune.batch_size)))
+        pieces = self._pieces(self.windows[order], max(1, round(len(order) / BATCH_SIZE)))
         while True:
             for i in self.rng.permutation(len(pieces)):
                 yield pieces[i]

@@ -32,6 +32,7 @@ from neuroformer.decoding.closed_form import (
     ridge_path,
 )
 from neuroformer.decoding.decode import target_head
+from neuroformer.decoding.finetune import AVERAGE, BATCH_SIZE, WEIGHT_DECAY
 from neuroformer.model.counts import SpikeCounts
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.streams import Encoded
@@ -300,12 +301,12 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        pieces = _pieces(prepared, windows, target.name, tune.batch_size, seed, model.device, seen)
+        pieces = _pieces(prepared, windows, target.name, BATCH_SIZE, seed, model.device, seen)
         (bins_VUB, state_VD), _ = first = next(pieces)
         mean_U, spread_U = bins_VUB.mean((0, 2)), bins_VUB.std((0, 2), correction=0)
         outputs = head.skip.out_features
         net = Recurrent(mean_U, spread_U, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=tune.weight_decay)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=WEIGHT_DECAY)
         average = [p.detach().clone() for p in net.parameters()]
         for step in range(1, tune.steps + 1):
             rate = min(1.0, step / 10) * 0.5 * (1 + math.cos(math.pi * step / tune.steps))
@@ -317,7 +318,7 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)
             optimizer.step()
-            decay = min(tune.average, (1 + step) / (10 + step))
+            decay = min(AVERAGE, (1 + step) / (10 + step))
             with torch.no_grad():
                 for value, p in zip(average, net.parameters(), strict=True):
                     value.lerp_(p, 1 - decay)

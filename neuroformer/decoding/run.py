@@ -261,13 +261,12 @@ def _without_spikes(prepared: Prepared, folder: Path, progress: bool) -> dict[st
     steps = max(1, round(BLIND_SHARE * config.train.steps))
     silent = dataclasses.replace(
         config,
-        loss=dataclasses.replace(config.loss, dt=0.0, id=0.0, rates=0.0, contrast=()),
+        loss=dataclasses.replace(config.loss, likelihood=0.0, rates=0.0, contrast=()),
         targets=tuple(dataclasses.replace(t, weight=1.0) for t in config.targets),
         train=dataclasses.replace(
             config.train,
             steps=steps,
             evaluate_every=max(1, steps // 4),
-            warmup=min(config.train.warmup, steps // 4),
         ),
     )
     train(prepared.rec.without_spikes(), silent, folder, progress=progress)

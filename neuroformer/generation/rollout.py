@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from neuroformer.config import GenerateConfig
 from neuroformer.data import tokens
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
@@ -91,11 +90,12 @@ def rollout_windows(loop: Loop, first: int = 0) -> Iterator[WindowResult]:
 
 
 class Sampler:
-    """Draws the spikes of windows; on a GPU by steps that are replayed (``generate.cuda_graph``)."""
+    """Draws the spikes of windows; on a GPU by steps that are replayed."""
 
-    def __init__(self, model: Neuroformer, prepared: Prepared):
+    def __init__(self, model: Neuroformer, prepared: Prepared, replay: bool | None = None):
         self.model, self.config, self.seed = model, prepared.config.generate, prepared.config.seed
-        self.graphed = GraphedWindows(model, self.config, self.seed) if _graphed(model, self.config) else None
+        replay = _replays(model) if replay is None else replay
+        self.graphed = GraphedWindows(model, self.config, self.seed) if replay else None
 
     def rows(self, alive: np.ndarray) -> np.ndarray:
         """These sequences, padded where steps are replayed."""
@@ -118,6 +118,7 @@ class SpikeLoop:
     Parameters
     ----------
     done : the spikes of the windows before the first that is simulated
+    replay : whether steps are captured and replayed; None: on a GPU
     """
 
     def __init__(
@@ -127,9 +128,10 @@ class SpikeLoop:
         sequences: Sequences,
         done: Spikes | None = None,
         units: UnitInterventions | None = None,
+        replay: bool | None = None,
     ):
         self.prepared, self.sequences, self.units = prepared, sequences, units
-        self.num_units, self.sampler = model.num_units, Sampler(model, prepared)
+        self.num_units, self.sampler = model.num_units, Sampler(model, prepared, replay)
         self.recent = Spikes.join([sequences.history] + ([] if done is None else [done]))
 
     def rows(self, alive: np.ndarray) -> np.ndarray:
@@ -179,8 +181,8 @@ def rollout(
     return Rollout(spikes, sum(p.guard_hits for p in parts))
 
 
-def _graphed(model: Neuroformer, config: GenerateConfig) -> bool:
-    return config.cuda_graph and model.device.type == "cuda"
+def _replays(model: Neuroformer) -> bool:
+    return model.device.type == "cuda"
 
 
 @torch.inference_mode()

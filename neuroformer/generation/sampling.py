@@ -49,9 +49,7 @@ def _follow(x: Tensor, *parts: Tensor | int) -> Tensor:
     return x
 
 
-def draw(
-    logits_NC: Tensor, uniform_N: Tensor, *, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
-) -> Tensor:
+def draw(logits_NC: Tensor, uniform_N: Tensor, *, temperature: float = 1.0, top_p: float = 1.0) -> Tensor:
     """(N,) classes, by inverting the cumulative distribution at ``uniform_N``.
 
     Parameters
@@ -59,15 +57,10 @@ def draw(
     logits_NC : -inf where a class is impossible; such a class is never drawn
     temperature : 0 takes the likeliest class
     top_p : smallest set of likeliest classes whose probability reaches it (Holtzman et al. 2020)
-    top_k : only this many of the likeliest classes; 0: all
     """
     if temperature == 0:
         return logits_NC.argmax(1)
-    logits = logits_NC.double() / temperature
-    if top_k and top_k < logits.shape[1]:
-        least = logits.topk(top_k, 1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, float("-inf"))
-    p = logits.softmax(1)
+    p = (logits_NC.double() / temperature).softmax(1)
     if top_p < 1:
         ordered, order = p.sort(1, descending=True)
         drop = ordered.cumsum(1) - ordered >= top_p

@@ -114,9 +114,9 @@ class Scan:
         following = self.stepper.after(which, tick, unit, count)
         u_dt, u_id = uniforms_of(at(self.stream), draws, self.kinds)
         put(self.draws, draws + 1)
-        dt = draw(following.dt_logits(), u_dt, temperature=c.temperature_dt, top_p=c.top_p_dt, top_k=c.top_k_dt)
+        dt = draw(following.dt_logits(), u_dt, temperature=c.temperature, top_p=c.top_p)
         logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of those that end: drawn in vain
-        drawn = draw(logits, u_id, temperature=c.temperature_id, top_p=c.top_p_id, top_k=c.top_k_id)
+        drawn = draw(logits, u_id, temperature=c.temperature, top_p=c.top_p)
         end = num_bins * num_units
         cell = torch.where(dt < num_bins, dt * num_units + drawn, end)
         forced = self._forced(which, cell)

@@ -286,6 +286,6 @@ def _add_models(decoded: Decoded, model, prepared: Prepared, target, few: Window
     with torch.random.fork_rng():
         torch.manual_seed(1000 + seed)
         fresh = Neuroformer(prepared.config, model.num_units, known.normalization).to(model.first)
-    whole = dataclasses.replace(tune, train="all", trunk_lr=1.0)
-    tuned, _ = finetune(fresh, known, few, [target], whole, seed)
+    whole = dataclasses.replace(tune, train="all")
+    tuned, _ = finetune(fresh, known, few, [target], whole, seed, trunk_lr=1.0)
     decoded.predicted[SCRATCH] = predict_targets(tuned, known, test)[target.name]

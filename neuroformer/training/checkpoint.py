@@ -27,7 +27,6 @@ MAY_CHANGE = (
     "train.wandb",
     "train.devices",
     "train.nodes",
-    "train.features_gb",
 )
 
 

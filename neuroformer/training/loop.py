@@ -46,6 +46,7 @@ from neuroformer.training.scores import Scores
 from neuroformer.training.steps import StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, listen
 
+CLIP = 1.0  # largest norm of the gradient
 VALID_STEPS = 16  # an evaluation is over at most so many batches
 LEAST_GAIN = 0.01  # of a validation score, for which training goes on
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
@@ -223,9 +224,7 @@ class Trainer:
                 fabric.backward(terms["loss"] * fabric.world_size)
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
-        norm: Any = fabric.clip_gradients(
-            self.losses, self.stepper, max_norm=t.clip or math.inf, error_if_nonfinite=False
-        )
+        norm: Any = fabric.clip_gradients(self.losses, self.stepper, max_norm=CLIP, error_if_nonfinite=False)
         names, values = list(total), torch.stack(list(total.values()))
         *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
         found = dict(zip(names, values, strict=True))

@@ -18,7 +18,9 @@ from neuroformer.model.network import Neuroformer
 from neuroformer.model.units import UnitRows
 
 LAST = 0.02  # share of the learning rate at the end
+WARMUP = 0.05  # share of the steps in which it rises
 BETAS = (0.9, 0.98)
+BACKBONE = 0.02  # a pretrained network's learning rate, times train.lr
 
 
 class Share:
@@ -65,9 +67,10 @@ def load_pretrained(model: Neuroformer) -> None:
 
 def learning_rate(step: int, t: TrainConfig) -> float:
     """Share of ``train.lr`` at a step: linear warm-up, then a cosine down to ``LAST``."""
-    if step < t.warmup:
-        return (step + 1) / t.warmup
-    done = min(1.0, (step - t.warmup) / max(1, t.steps - t.warmup))
+    warmup = round(WARMUP * t.steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, t.steps - warmup))
     return LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * done))
 
 
@@ -87,7 +90,7 @@ def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
         elif isinstance(module, FrameEncoder):
             pace |= {id(p): module.pace for p in module.parameters()}
             backbone = module.backbone.parameters() if module.backbone is not None else ()
-            pace |= {id(p): t.backbone_lr for p in backbone}
+            pace |= {id(p): BACKBONE for p in backbone}
     members: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in cohort.parameters():
         if p.requires_grad:

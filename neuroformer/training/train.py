@@ -114,8 +114,6 @@ def _launched(config: Config) -> Fabric:
     """The engine, with its processes started."""
     fabric = make_fabric(config)
     fabric.launch()
-    if config.train.threads:
-        torch.set_num_threads(config.train.threads)
     return fabric
 
 

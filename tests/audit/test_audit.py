@@ -213,7 +213,7 @@ def test_spikes_outside_the_domain_and_drift():
 
 def test_tokens_that_a_cap_drops():
     rec = small_recording(rate=20.0)
-    config = small_config(window={"max_tokens": 8})
+    config = small_config(generate={"max_tokens": 8})
     found = of_config(rec, config)
     dropped = found.named("tokens_dropped").values["dropped"]
     assert dropped == np.maximum(found.series["tokens"] - 8, 0).sum() > 0

@@ -35,7 +35,6 @@ def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
 def test_the_benchmark_of_a_gpu_runs_but_for_the_gpu(monkeypatch, capsys):
     net, p = plain_model()
     monkeypatch.setattr(module.reference_size, "prepared", lambda seconds: (net, p))
-    monkeypatch.setattr(module.module, "_graphed", lambda model, config: config.cuda_graph)
     result = module.run_gpu(num_sequences=3, windows=3, start=1, device="cpu")
     assert result is not None and result["checked"] and result["checked_graph"]
     assert result["tokens_per_second"] > 0 and result["tokens_per_second_without_graph"] > 0

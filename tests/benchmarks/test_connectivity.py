@@ -10,9 +10,7 @@ SMALL = [
     "split.block=6",
     "train.steps=4",
     "train.batch_size=64",
-    "train.warmup=1",
     "train.evaluate_every=4",
-    "train.threads=1",
     "train.accelerator=cpu",
     "model.width=16",
 ]

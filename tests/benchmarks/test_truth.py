@@ -14,7 +14,6 @@ def test_a_hundred_inputs_find_their_neurons(tmp_path):
     small = [
         "recording.options={num_units: 100, duration_s: 600.0}",
         "train.steps=150",
-        "train.threads=1",
         "train.accelerator=cpu",
         "train.evaluate_every=150",
     ]

@@ -83,15 +83,6 @@ def test_windows_never_cross_an_origin():
     assert tokens.available_past(windows, shape).tolist() == [0, 10]
 
 
-def test_a_cap_keeps_the_first_and_can_be_counted():
-    rec = make(np.arange(10) * 0.01, np.zeros(10, int), stop=0.1)
-    index = SpikeIndex.from_recording(rec, rec.domain, 0.01)
-    shape = WindowShape(0.01, 5, 0)
-    windows = tile(np.array([[0, 0, 10]]), shape)
-    capped = tokens.encode_current(index, windows, shape, max_tokens=3)
-    assert np.diff(capped.offsets).tolist() == [3, 3] and capped.tick.tolist() == [0, 1, 2, 0, 1, 2]
-
-
 @given(times=st.lists(st.floats(0, 3, width=32), max_size=60), chunk=st.integers(1, 20), seed=st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_an_index_in_pieces_is_the_index_in_one(times, chunk, seed):

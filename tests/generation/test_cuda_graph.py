@@ -14,6 +14,7 @@ from neuroformer.generation import rollout as module
 from neuroformer.generation.interventions import UnitInterventions
 from neuroformer.generation.rollout import rollout, rollout_true_past
 from neuroformer.generation.sequences import sequences_of
+from neuroformer.generation.spikes import Spikes
 from neuroformer.model import fixed_stepper
 
 CONFIG = GenerateConfig(samples=3, max_seconds=0.5)
@@ -25,7 +26,7 @@ def replayed(monkeypatch):
 
     def run(function, *args):
         with monkeypatch.context() as m:
-            m.setattr(module, "_graphed", lambda model, config: True)
+            m.setattr(module, "_replays", lambda model: True)
             return function(*args)
 
     return run
@@ -61,9 +62,7 @@ def test_replayed_steps_draw_the_same_spikes(model, replayed):
     assert again.guard_hits == made.guard_hits
 
 
-@pytest.mark.parametrize(
-    "options", [{"top_k_dt": 3, "top_k_id": 2}, {"top_p_dt": 0.8, "top_p_id": 0.7}, {"temperature_dt": 0.0}]
-)
+@pytest.mark.parametrize("options", [{"top_p": 0.7}, {"temperature": 0.0}])
 def test_however_they_are_drawn(options, replayed):
     net, p = small()
     config = dataclasses.replace(CONFIG, max_tokens=30, **options)
@@ -76,7 +75,7 @@ def test_room_grows_and_the_guard_counts_alike(replayed, monkeypatch):
     net, p = small()
     what = unequal(p)
     monkeypatch.setattr(fixed_stepper, "ROOM", 2)
-    config = dataclasses.replace(CONFIG, temperature_dt=3.0)
+    config = dataclasses.replace(CONFIG, temperature=3.0)
     most = int(np.bincount(rollout(net, p.asking(config, 0), what).spikes.sequence).max())
     for max_tokens in (3, 1000):
         config = dataclasses.replace(config, max_tokens=max_tokens)
@@ -160,7 +159,7 @@ class Capturable(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k_dt": 3, "top_p_id": 0.7}, {"interventions": INTERVENTIONS}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.7}, {"interventions": INTERVENTIONS}], ids=str)
 def test_a_step_waits_for_nothing_and_lives_in_its_places(options, replayed, monkeypatch):
     """What a graph needs: no question to the device, no shape that depends on values, and from window to window no
     memory from outside but the places, the weights and what the captured step keeps."""
@@ -211,5 +210,7 @@ def test_a_captured_graph_draws_the_same_spikes():
     what = unequal(p)
     made = rollout(net, p.asking(CONFIG, 3), what)
     net.to("cuda")
-    for config in (CONFIG, dataclasses.replace(CONFIG, cuda_graph=False)):
-        assert cells(rollout(net, p.asking(config, 3), what).spikes) == cells(made.spikes)
+    for replay in (True, False):
+        loop = module.SpikeLoop(net, p.asking(CONFIG, 3), what, replay=replay)
+        spikes = Spikes.join([part.made for part in module.rollout_windows(loop)]).ordered()
+        assert cells(spikes) == cells(made.spikes)

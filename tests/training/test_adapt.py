@@ -30,7 +30,6 @@ TRAIN = {
     "evaluate_every": 3,
     "average": 0.9,
     "accelerator": "cpu",
-    "threads": 1,
     "checkpoint_every": 1e6,
 }
 
@@ -162,10 +161,8 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
         "train.steps=4",
         "train.batch_size=32",
         "train.evaluate_every=2",
-        "train.threads=1",
         "generate.max_seconds=0.5",
         "decode.lags=[0.1]",
-        "train.warmup=2",
     ]
     config, run = tmp_path / "two.yaml", tmp_path / "run"
     config.write_text(f"recordings: {tmp_path}/m[01].npz\n")
@@ -228,7 +225,6 @@ def test_the_benchmark_trains_adapts_and_pairs(tmp_path):
         "train.steps=4",
         "train.evaluate_every=2",
         "model.width=16",
-        "train.threads=1",
     ]
     result = bench.run(SHARED, 2, overrides, steps=2, tries=((1, -1.0), (2, 0.4)), folder=tmp_path)
     assert set(result["minus"]) >= {"adapt_new - scratch", "adapt_all - scratch_best"}

@@ -21,7 +21,6 @@ TRAIN = {
     "batch_size": 33,
     "evaluate_every": 4,
     "accelerator": "cpu",
-    "threads": 1,
     "average": 0.9,
 }
 

@@ -31,7 +31,6 @@ def config(steps=24, **settings):
         "evaluate_every": 7,
         "average": 0.9,
         "accelerator": "cpu",
-        "threads": 1,
         "checkpoint_every": 0.0,
     } | settings
     return small_config(model={"dropout": 0.2}, train=settings)

@@ -78,8 +78,8 @@ def test_a_sweep_goes_on_and_keeps_the_best_on_validation(asked, tmp_path, capsy
         assert not (folder / t["folder"] / "summary.json").exists()  # nobody looked at test data
     best = load_config(folder / "best.yaml")
     assert best.train == read_bundle(folder / trials[0]["folder"]).config.train
-    assert main(swept(asked, tmp_path, 4, "train.clip=0.5")) == 2
-    assert "train.clip is 0.5, was 1.0" in capsys.readouterr().err
+    assert main(swept(asked, tmp_path, 4, "train.weight_decay=0.5")) == 2
+    assert "train.weight_decay is 0.5, was 0.05" in capsys.readouterr().err
     assert main(swept(asked, tmp_path, 4, space="train.lr: [1e-3, 1e-2]")) == 2
     assert "holds a sweep over" in capsys.readouterr().err
 

@@ -33,7 +33,6 @@ TRAIN = {
     "evaluate_every": 5,
     "average": 0.9,
     "accelerator": "cpu",
-    "threads": 1,
     "checkpoint_every": 1e6,
 }
 

@@ -34,7 +34,6 @@ def test_memory_stays_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
         "average": 0.9,
         "checkpoint_every": 3.0,
         "accelerator": "cpu",
-        "threads": 1,
     }
     seen, advance = {}, Trainer._advance
 

@@ -49,7 +49,7 @@ def add(command) -> None:
         help="folder of the new run (default: <run>[_<recording>]_<targets>)",
     )
     overwrite_argument(p)
-    override_argument(p, "e.g. tune.train=top tune.rank=8")
+    override_argument(p, "e.g. tune.train=top tune.steps=200")
 
 
 def run(args: argparse.Namespace) -> None:
