@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.public import command as public
 from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, nulls, whatif
 
 Result = dict[str, Any]
@@ -60,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
     b = benchmark("nulls", _nulls, "how often a pair passes by chance where units are independent, or share a drift")
     b.add_argument("--recordings", type=int, default=20, help="of each kind, each with a training of its own")
     _keeps(b, "recording")
+    b = benchmark("public", _public, "a public recording: where to get it, and what comes out on your copy of it")
+    b.add_argument(
+        "dataset", choices=public.NAMES, help="without --data: where to get it, its licence, published numbers"
+    )
+    b.add_argument("--data", type=Path, help="folder of your copy")
+    b.add_argument("--run", type=Path, dest="folder", help="folder of the runs (default: runs/public/NAME)")
+    b.add_argument("--lookahead", type=float, default=0.0, help="seconds after a decoded moment, for all sides")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
     return top
@@ -110,6 +119,10 @@ def _inputs(args) -> Result:
 def _nulls(args) -> Result:
     result = nulls.run(args.recordings, args.folder)
     return result | {"table": nulls.table(result)}
+
+
+def _public(args) -> Result:
+    return public.run(args.dataset, args.data, args.folder, args.lookahead, args.override)
 
 
 def _whatif(args) -> Result:

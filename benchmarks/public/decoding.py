@@ -28,14 +28,18 @@ def measure(
     file = folder / SCORES
     if file.exists():
         return json.loads(file.read_text())
-    config = from_dict(apply_overrides(tree, list(overrides)))
-    if not (folder / "bundle.json").exists():
-        runs.train(config, folder)
+    train_once(tree, folder, overrides)
     scores: dict[str, Any] = {}
     for one in runs.decode(folder, baselines=baselines).values():
         scores |= one.scores
     write_atomic(file, json.dumps(scores, indent=1).encode())
     return scores
+
+
+def train_once(tree: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> None:
+    """Train a configuration into a folder, unless the folder holds a run."""
+    if not (folder / "bundle.json").exists():
+        runs.train(from_dict(apply_overrides(tree, list(overrides))), folder)
 
 
 def table(scores_by_name: dict[str, dict[str, Any]], target: str, what: str, unit: str = "") -> str:

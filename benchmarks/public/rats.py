@@ -24,6 +24,7 @@ ABOUT = Source(
 )
 NAMES = ("achilles", "buddy", "cicero", "gatsby")
 BIN_S = 0.025
+LEAST_S = 1.0  # of a stretch between two jumps
 JUMP_M = 0.05  # between neighbouring bins: 2 m/s, so laps were joined there
 
 
@@ -34,13 +35,15 @@ def read(path: Path) -> dict[str, np.ndarray]:
     place_T = behavior_TC[:, 0].astype(np.float64)
     cuts = np.flatnonzero(np.abs(np.diff(place_T)) > JUMP_M) + 1
     edges = np.concatenate([[0], cuts, [len(place_T)]]) * BIN_S
+    # stretches that touch would be one again: one bin is left out
+    domain = np.stack([edges[:-1], edges[1:] - BIN_S], 1)
     return {
         "spikes": np.rint(counts_TU.T).astype(np.int64),
         "spikes_dt": np.array(BIN_S),
         "position": 100 * place_T,
         "position_times": (np.arange(len(place_T)) + 0.5) * BIN_S,
         "position_unit": np.array("cm"),
-        "domain": np.stack([edges[:-1], edges[1:]], 1),
+        "domain": domain[np.diff(domain)[:, 0] >= LEAST_S],
     }
 
 

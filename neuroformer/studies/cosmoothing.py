@@ -84,10 +84,15 @@ class Readout:
         self._fit()
 
     def windows(self, part: str) -> Windows:
-        """Windows whose bins have counts on both sides within their block."""
-        shape = self.prepared.builder.shape
-        both = dataclasses.replace(shape, ahead=max(shape.ahead, self.reach))
-        return tile(self.prepared.split.blocks[part], both, reach=max(shape.reach, self.reach))
+        """Windows whose bins have counts on both sides within their block; at the end of a trial there is nothing after them."""
+        shape, blocks = self.prepared.builder.shape, self.prepared.split.blocks[part]
+        ends = blocks[:, 2] + shape.current > self.prepared.index.num_ticks[blocks[:, 0]]
+        found = [
+            tile(some, dataclasses.replace(shape, ahead=ahead), reach=max(shape.reach, self.reach))
+            for some, ahead in ((blocks[~ends], max(shape.ahead, self.reach)), (blocks[ends], 0))
+        ]
+        every = Windows(*(np.concatenate([getattr(w, n) for w in found]) for n in ("segment", "tick")))
+        return every[np.lexsort((every.tick, every.segment))]
 
     def counts(self, windows: Windows) -> np.ndarray:
         """(R, U) of the held-out units."""
