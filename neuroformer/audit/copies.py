@@ -11,9 +11,12 @@ import numpy as np
 from scipy import sparse
 
 from neuroformer.audit.findings import Finding
+from neuroformer.data.grid import spike_grid
 from neuroformer.recording import Recording
 
 MIN_SPIKES = 100  # with fewer, coincidences of a unit say nothing
+NARROW_S = 2.5e-4
+WIDEST_S = 0.01
 LAGS = 5  # bins within which a copy is looked for
 BESIDE = (8, 9, 10)  # lags, from which coincidences by chance are counted
 SHARED = 0.5  # of the spikes of the unit that has fewer
@@ -29,7 +32,8 @@ def duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray, dt: f
 
     Coincidences are counted in bins of a quarter of a millisecond, as a share of the spikes of the unit that has fewer, and
     in bins of ``dt``, of the one that has more; at lags up to five bins, of two neighboring bins together. What bins a
-    little farther away have counts as chance, so that rates that rise together are none.
+    little farther away have counts as chance, so that rates that rise together are none. Where times lie on a grid, no bin is
+    narrower than it, and bins above 10 ms say nothing: units that the animal drives together meet in them.
     """
     if not 2 <= rec.num_units <= MOST_UNITS or len(times) < 2:
         return None
@@ -37,9 +41,11 @@ def duplicated_units(rec: Recording, times: np.ndarray, units: np.ndarray, dt: f
     keep = counts[units] >= MIN_SPIKES
     times, units = times[keep][:MOST_SPIKES], units[keep][:MOST_SPIKES]
     found: dict[tuple[int, int], tuple[float, float]] = {}
-    for width, of in ((2.5e-4, np.minimum), (dt, np.maximum)):
-        for one, other, share, lag in _copies(times, units, width, of):
-            found.setdefault((min(one, other), max(one, other)), (share, lag))
+    finest = max(NARROW_S, spike_grid(rec) or 0.0)
+    for width, of in ((finest, np.minimum), (max(dt, finest), np.maximum)):
+        if width <= WIDEST_S:
+            for one, other, share, lag in _copies(times, units, width, of):
+                found.setdefault((min(one, other), max(one, other)), (share, lag))
     if not found:
         return None
     pairs = [[rec.unit_ids[i], rec.unit_ids[j]] for i, j in found]

@@ -12,7 +12,7 @@ from helpers import shared_recording, small_config, small_recording
 from neuroformer.audit import audit
 from neuroformer.audit.clocks import frame_lag
 from neuroformer.cli import main
-from neuroformer.config import load_config, to_dict
+from neuroformer.config import from_dict, load_config, to_dict
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
 from neuroformer.recording.formats.arrays import from_arrays, from_counts
 from neuroformer.recording.formats.npz import write_npz
@@ -339,3 +339,19 @@ def test_training_refuses_a_leak_unless_it_is_allowed(folder, capsys):
     capsys.readouterr()
     assert main(["inspect", str(folder / "run")]) == 0
     assert "THE SPLIT LEAKS (shared_stimulus)" in capsys.readouterr().out
+
+
+def test_units_that_the_animal_drives_together_are_no_copies_in_wide_bins():
+    """Counts of 50 ms: spikes of one bin share its time, and units of one drive share its bins."""
+    rng = np.random.default_rng(0)
+    drive = np.repeat(rng.uniform(0, 2, 300), 4)
+    counts = rng.poisson(drive[:, None] * np.ones(5))
+    bins, unit = np.nonzero(counts)
+    rec = Recording(
+        name="counts",
+        spike_times=(bins + 0.5) * 0.05,
+        spike_units=unit.astype(np.int32),
+        units={"id": np.array(list("abcde"))},
+        domain=np.array([[0.0, 60.0]]),
+    )
+    assert "duplicated_units" not in names(audit(rec, from_dict({"window": {"dt": 0.05, "past": 0.5}})))
