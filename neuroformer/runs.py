@@ -67,7 +67,8 @@ def train(
     resume : continue the run in the folder
     start : initial weights in place of random ones
     tell : called with the audit of each recording, in the first process
-    say : called with a line for each head that is fitted after training (``tune.after_training``)
+    say : called with a line on what the network starts from, and for each head that is fitted after training
+        (``tune.after_training``)
 
     Returns
     -------
@@ -95,7 +96,7 @@ def train(
     if is_first_process() and not resume:
         clear(folder)
     prepared, metrics = train_several(
-        recordings, config, folder, progress=progress, resume=resume, start=start, tell=tell
+        recordings, config, folder, progress=progress, resume=resume, start=start, tell=tell, say=say
     )
     if is_first_process() and fits_heads:
         metrics = metrics | fit_heads_on(folder, prepared[0], say)

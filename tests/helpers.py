@@ -74,7 +74,7 @@ def small_config(**sections) -> Config:
             "width": 16,
             "heads": 2,
             "dropout": 0.0,
-            "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
+            "frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
         },
         "loss": {"contrast": [{"pair": ["neural", "frames"]}]},
         "train": {"steps": 4, "batch_size": 32, "evaluate_every": 2, "accelerator": "cpu"},

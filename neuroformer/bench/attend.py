@@ -25,7 +25,7 @@ DEMO = {
     "split": {"by": "trials", "claim": "repeats"},
     "model": {
         "width": 64,
-        "frame_encoder": {"kernel": [1, 9, 9], "stride": [1, 3, 3], "channels": 64},
+        "frame_encoder": {"kind": "conv3d", "kernel": [1, 9, 9], "stride": [1, 3, 3], "channels": 64},
         "blocks": [{"attend": a} for a in ("past", "frames", "behavior", "current", "current")],
     },
 }

@@ -29,7 +29,7 @@ def config(frames: bool = True, dropout: float = 0.2) -> Config:
                 "heads": 8,
                 "dropout": dropout,
                 "blocks": blocks,
-                "frame_encoder": {"kernel": [3, 5, 5], "stride": [3, 5, 5], "layers": 6},
+                "frame_encoder": {"kind": "conv3d", "kernel": [3, 5, 5], "stride": [3, 5, 5], "layers": 6},
             },
             "loss": {"rates": 0.0},
             "train": {"batch_size": 32},

@@ -20,6 +20,7 @@ from neuroformer.model.units import UnitRows
 
 _PLACE = re.compile(r"(blocks|alignment\.(?:projections|log_scale))\.(\d+)")
 POSITION = "streams.frames.encoder.position."
+FILTER = "streams.frames.encoder.filter."
 _ALIKE = 0.01  # relative difference below which two frame periods are one
 
 
@@ -82,10 +83,13 @@ class Cohort(nn.Module):
     def _differing(self, model: Neuroformer, names: Iterable[str]) -> Iterable[str]:
         """What is a recording's own because its frames or its classes are not those of the first that has any."""
         first = next((m for m in self.members if isinstance(m, Neuroformer) and "frames" in m.streams), model)
+        alike = "frames" not in model.streams or first.frames.encoder.features == model.frames.encoder.features
         where = {axis for axis in range(3) if not _same_axis(first, model, axis)}
         for name in names:
             parts = name.split(".")
             if name.startswith(POSITION) and int(parts[-1]) in where:
+                yield name
+            if name.startswith(FILTER) and not alike:
                 yield name
             if parts[0] == "targets" and self._classes(parts[1]) != _classes(model, parts[1]):
                 yield name

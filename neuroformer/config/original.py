@@ -223,6 +223,8 @@ def _frames(keys: dict[str, Any], out: Translation) -> None:
     kernel = keys.get("frame_encoder.kernel_size")
     if kernel is not None:
         out.put("frame_encoder.kernel_size", "model.frame_encoder.kernel", list(kernel))
+        if conv is None:
+            out.put("frame_encoder.kernel_size", "model.frame_encoder.kind", "conv3d")
         stride = keys.get("frame_encoder.stride_size", kernel)  # without one, the original strides by the kernel
         out.put("frame_encoder.stride_size", "model.frame_encoder.stride", list(stride))
     for key, value in keys.items():

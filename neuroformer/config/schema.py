@@ -125,7 +125,10 @@ class SplitConfig:
 class FrameEncoderConfig:
     """How frames (frames, height, width) become tokens."""
 
-    kind: Literal["conv3d", "patches", "backbone"] = setting("conv3d", "backbone: a pretrained network")
+    kind: Literal["energy", "conv3d", "patches", "backbone"] = setting(
+        "energy",
+        "energy: fixed space-time Gabor energies; conv3d and patches are learnt; backbone: a pretrained network",
+    )
     kernel: tuple[int, ...] = setting((2, 6, 6), "frames, rows, columns (conv3d)", least=1)
     stride: tuple[int, ...] = setting((1, 4, 4), "likewise; for patches this is the patch", least=1)
     channels: int = setting(0, "channels of a second, pointwise layer after the convolution; 0: none", least=0)
@@ -144,6 +147,15 @@ class FrameEncoderConfig:
         require(len(self.resize) in (0, 2), f"{where}.resize", self.resize, "[rows, columns], or nothing")
         for name in ("kernel", "stride"):
             require(len(getattr(self, name)) == 3, f"{where}.{name}", getattr(self, name), "three numbers")
+        if self.kind == "energy":
+            for name in ("kernel", "stride", "channels"):
+                default = getattr(FrameEncoderConfig, name)
+                require(
+                    getattr(self, name) == default,
+                    f"{where}.{name}",
+                    getattr(self, name),
+                    "kind: conv3d or patches with it",
+                )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""From the frames of a clip to tokens: a 3-D convolution, raw patches or a pretrained network, with space-time position.
+"""From the frames of a clip to tokens: a fixed energy pyramid, a 3-D convolution, raw patches or a pretrained network, with
+space-time position.
 
 Shape suffixes: G clips, F frames, H rows, W columns, N tokens of a clip, D width.
 """
@@ -23,12 +24,14 @@ from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.streams import Encoded
 from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged, linear
+from neuroformer.ops.energy import EnergyPyramid, Feature, component_count
 
 # A place is found by moving logits far, and an optimiser's step is small: the logits are this many times
 # the parameter.
 SHARPNESS = 30.0
 READ = 32  # local features that each unit reads at its place
 PACE = 2.5  # places and what is seen there end far from where they start
+POOL = 2  # places of the energy pyramid along a side that become one token
 CACHED_TOKENS = 1024  # tokens whose activations fit into a processor's cache
 
 
@@ -54,9 +57,11 @@ class FrameEncoder(nn.Module):
         kernel, stride = _three(c.stride if c.kind == "patches" else c.kernel), _three(c.stride)
         self.kernel: tuple[float, ...] = kernel  # frames, rows and columns that a token stands for
         self.stride: tuple[float, ...] = stride
-        self.backbone, self.pace = None, PACE
+        self.backbone, self.pyramid, self.pace = None, None, PACE
         self.point = nn.Identity()
-        if c.kind == "backbone":
+        if c.kind == "energy":
+            self._set_up_pyramid(config.width, size)
+        elif c.kind == "backbone":
             assert scale.backbone is not None
             self._set_up_backbone(config, scale.backbone, size)
         else:
@@ -77,6 +82,19 @@ class FrameEncoder(nn.Module):
         self.mean: Tensor
         self.std: Tensor
 
+    @property
+    def features(self) -> list[Feature]:
+        """What the energy pyramid measures, if there is one."""
+        return [] if self.pyramid is None else self.pyramid.features
+
+    def _set_up_pyramid(self, width: int, size: tuple[int, ...]) -> None:
+        self.pyramid = EnergyPyramid(*size)
+        _, h, w = self.pyramid.grid
+        self.pooled = (-(-h // POOL), -(-w // POOL))
+        self.grid = (size[0], *self.pooled)
+        self.kernel = self.stride = (1, *(n / g for n, g in zip(size[1:], self.pooled, strict=True)))
+        self.filter = Linear(len(self.pyramid.features), width)
+
     def _set_up_backbone(self, config: ModelConfig, found: BackboneScale, size: tuple[int, ...]) -> None:
         c = config.frame_encoder
         self.grid = tuple(found.grid)
@@ -90,7 +108,7 @@ class FrameEncoder(nn.Module):
 
     def local(self, images_GFHW: Tensor, num_missing_G: Tensor) -> Tensor:
         """(G, t, h, w, D) features of every place of the grid, without position. The input may be features of a
-        frozen backbone.
+        frozen backbone. Of an energy pyramid, its own features, at every place of its own grid.
         """
         if images_GFHW.ndim == 5:
             return self._project(images_GFHW.to(self.mean.dtype), num_missing_G)
@@ -98,6 +116,8 @@ class FrameEncoder(nn.Module):
         # a frame that was not shown is gray
         shown = torch.arange(x.shape[1], device=x.device) >= num_missing_G[:, None]
         x = x * shown[:, :, None, None]
+        if self.pyramid is not None:
+            return self.pyramid(x)
         if self.backbone is not None:
             return self._project(self.backbone(x), num_missing_G)
         # of one channel and a few places, a convolution is one product of matrices
@@ -118,7 +138,8 @@ class FrameEncoder(nn.Module):
         once if it knows the numbers of missing frames (``host_missing_G``).
         """
         time, row, column = self.position
-        x = local_GthwD + time[:, None, None] + row[:, None] + column
+        x = local_GthwD if self.pyramid is None else self.filter(self._pooled(local_GthwD))
+        x = x + time[:, None, None] + row[:, None] + column
         x = self.dropout(rearrange(x, "g t h w d -> (g t h w) d"))
         layout = self._layout(len(local_GthwD), x.device)
         host_missing_G = num_missing_G.cpu().numpy() if host_missing_G is None else host_missing_G
@@ -126,6 +147,12 @@ class FrameEncoder(nn.Module):
             x, layout = self._drop_missing(x, num_missing_G, torch.from_numpy(host_missing_G))
         x = self._among_each_other(x, layout)
         return prepend(x, layout, self.null.expand(len(layout), -1))
+
+    def _pooled(self, x_GthwC: Tensor) -> Tensor:
+        """Means over ``POOL`` x ``POOL`` places: tokens are fewer than the places that units read."""
+        x = rearrange(x_GthwC, "g t h w c -> (g t) c h w")
+        x = F.avg_pool2d(x, POOL, ceil_mode=True, count_include_pad=False)
+        return rearrange(x, "(g t) c h w -> g t h w c", t=self.grid[0])
 
     def _among_each_other(self, x: Tensor, layout: Ragged) -> Tensor:
         """Self-attention over each clip's tokens. Without gradients, and if clips have equal lengths, a few clips at
@@ -199,6 +226,27 @@ class FactorizedReadout(nn.Module):
         return torch.einsum("gtru,utr->gu", seen_GtRU, self.what.weight)
 
 
+class EnergyReadout(nn.Module):
+    """What each unit sees in the energies of a clip: a weight for each of their principal components.
+
+    The components are those of the training clips, and the weights start as a Poisson regression on them whose shrinkage
+    validation has chosen (:mod:`neuroformer.baselines.energy`): few images then cost nothing but what they cannot tell.
+    """
+
+    def __init__(self, pyramid: EnergyPyramid, num_units: int):
+        super().__init__()
+        size = math.prod(pyramid.grid) * len(pyramid.features)
+        self.register_buffer("basis", torch.zeros(size, component_count(size)))
+        self.register_buffer("shift", torch.zeros(component_count(size)))
+        self.basis: Tensor
+        self.shift: Tensor
+        self.weight = UnitRows(num_units, component_count(size))
+
+    def forward(self, local_GthwC: Tensor) -> Tensor:
+        """(G, U) additions to the log rates."""
+        return linear(local_GthwC.flatten(1), self.basis.T, -self.shift) @ self.weight.weight.T
+
+
 class FrameStream(nn.Module):
     """Frames: their tokens, how old the last of them is, and what each unit sees in them.
 
@@ -214,7 +262,10 @@ class FrameStream(nn.Module):
         super().__init__()
         m = config.model
         self.encoder = FrameEncoder(m, scale)
-        self.readout = FactorizedReadout(self.encoder, num_units, m)
+        pyramid = self.encoder.pyramid
+        self.readout = (
+            FactorizedReadout(self.encoder, num_units, m) if pyramid is None else EnergyReadout(pyramid, num_units)
+        )
         self.age = Linear(2, m.width, bias=False)
         self.period = scale.period
 

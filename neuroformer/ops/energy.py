@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LONGEST = 16  # places along the longer side of the grid, at most
+LONGEST = 12  # places along the longer side of the grid, at most
 MOST_PIXELS = 256  # along the longer side that are filtered; larger frames are averaged down first
 SHORTEST = 4.0  # pixels of a wavelength
-SCALES = 4  # octaves, from the shorter side's half down
+SCALES = 5  # octaves, from the shorter side's half down
 SIGMA = 0.5  # of the envelope, in wavelengths: a bandwidth of about one octave
 SEMI_SATURATION = 0.1  # contrast, in standard deviations of the frames, at which normalisation sets in
 TEMPORAL = (0.125, 0.25)  # cycles per frame
+_PHASES: tuple[Literal["even", "odd"], ...] = ("even", "odd")
 CELLS = 2**22  # numbers of the largest intermediate, for as many clips at once as fit
+
+
+COMPONENTS, BASIS = 256, 2**23  # principal components of a clip's features, and numbers of their basis, at most
+
+
+def component_count(num_features: int) -> int:
+    """How many principal components of so many features (all places and frames of a clip) are kept at most."""
+    return max(1, min(COMPONENTS, num_features, BASIS // num_features))
 
 
 @dataclass(frozen=True)
@@ -29,14 +39,13 @@ class Feature:
 
     Attributes
     ----------
-    kind : ``"luminance"`` (signed), ``"contrast"`` (of the surround), ``"even"`` and ``"odd"`` (signed phases),
-        ``"energy"`` (of any phase)
+    kind : luminance (signed), contrast (of the surround), even and odd (signed phases), energy (of any phase)
     wavelength : pixels; 0: no spatial modulation
     orientation : radians, direction of modulation, from x (columns) towards y (rows, downwards)
     frequency : cycles per frame; positive: a pattern that drifts along ``orientation``
     """
 
-    kind: str
+    kind: Literal["luminance", "contrast", "even", "odd", "energy"]
     wavelength: float = 0.0
     orientation: float = 0.0
     frequency: float = 0.0
@@ -119,7 +128,7 @@ class EnergyPyramid(nn.Module):
         for wavelength, signed in zip(wavelengths, self.signed, strict=True):
             for a in self.angles:
                 found += [Feature("energy", wavelength, a, f) for f in signs]
-                found += [Feature(kind, wavelength, a) for kind in ("even", "odd")] if signed else []
+                found += [Feature(kind, wavelength, a) for kind in _PHASES] if signed else []
         return found + ([Feature("contrast")] if wavelengths else [])
 
     def forward(self, images: Tensor) -> Tensor:

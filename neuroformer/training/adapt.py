@@ -25,6 +25,7 @@ from neuroformer.config import (
 )
 from neuroformer.data.recordings import absent
 from neuroformer.data.scales import VariableScale
+from neuroformer.model.frames import FrameEncoder
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.recording import Recording
@@ -127,10 +128,13 @@ class Start:
                 f"the run was trained on a frame every {scale.period:g} s, the new recording shows one every "
                 f"{frames.period:g} s, and model.frame_encoder takes {encoder.kernel[0]} at once: resample the frames"
             )
-        if not name.startswith(POSITION):
+        filters = filters and encoder.pyramid is not None
+        if not filters and not name.startswith(POSITION):
             return True
-        size = (scale.count, *scale.shape)
-        grid = [(n - k) // s + 1 for n, k, s in zip(size, encoder.kernel, encoder.stride, strict=True)]
+        trained = FrameEncoder(self.bundle.config.model, scale)
+        if filters:
+            return trained.features == encoder.features
+        grid = trained.grid
         return same_axis(frames, grid, scale.period, int(parts[-1]))
 
 

@@ -21,6 +21,7 @@ from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.losses import OBSERVED, denominators
+from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
@@ -155,6 +156,8 @@ class Trainer:
         # a short recording is learnt by heart within a few passes
         self.evaluate_every = t.evaluate_every or min(max(2 * sum(steps.deck), FEWEST_STEPS), MOST_STEPS)
         hidden = not bar or not self.fabric.is_global_zero
+        if self.progress.step == 0 and self._starts_fitted():
+            self._evaluate()  # what was fitted before may be the best there is: few images are soon learnt by heart
         self.losses.train()
         with (
             listen(self),
@@ -168,6 +171,14 @@ class Trainer:
         if self.fabric.is_global_zero:
             self.log.flush()
         return self.progress
+
+    def _starts_fitted(self) -> bool:
+        models = [self.cohort[i] for i in range(len(self.cohort))]
+        return any(
+            isinstance(m.frames.readout, EnergyReadout) and m.frames.readout.weight.weight.any()
+            for m in models
+            if "frames" in m.streams
+        )
 
     def _planned_pieces(self) -> int:
         """In how many pieces a step's batch is computed; told where it is more than one."""
@@ -285,7 +296,7 @@ class Trainer:
 
     def _log(self, values: Mapping[str, float | str]) -> None:
         if self.fabric.is_global_zero:
-            self.log.add(self.progress.step - 1, values)
+            self.log.add(max(0, self.progress.step - 1), values)
 
     def _show(self, terms: dict[str, float]) -> None:
         spikes = self.progress.spikes / max(self._seconds(), 1e-9)

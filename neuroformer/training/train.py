@@ -27,6 +27,7 @@ from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE, Progress
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
+from neuroformer.training.start import start_from_energies
 
 
 def train(
@@ -46,6 +47,7 @@ def train_several(
     resume: bool = False,
     start: Start | None = None,
     tell: Callable[[Audit], None] | None = None,
+    say: Callable[[str], object] = lambda line: None,
 ) -> tuple[list[Prepared], dict[str, Any]]:
     """Train on recordings that share a trunk; the bundle lies in ``folder`` afterwards, and the checkpoint is gone.
 
@@ -60,6 +62,8 @@ def train_several(
         Initial weights, in place of random ones.
     tell : optional
         Called with the audit of each recording before the first step, in the first process.
+    say : optional
+        Called with a line on what the network starts from.
 
     Returns
     -------
@@ -87,6 +91,8 @@ def train_several(
     audits = _audited(recordings, tell if fabric.is_global_zero else None)
     cohort = initial_cohort(recordings, config)
     origin = start.begin(cohort) if start is not None else None
+    if not (resume and (folder / FILE).exists()):
+        start_from_energies(recordings, cohort, say if fabric.is_global_zero else lambda line: None)
     trainer = Trainer(fabric, recordings, cohort, folder, origin)
     if resume and (folder / FILE).exists():
         trainer.resume()

@@ -27,7 +27,7 @@ def small():
             "heads": 2,
             "blocks": blocks,
             "dropout": 0.0,
-            "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]},
+            "frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 2, 2]},
         }
     }
     model, prepared = small_model(small_recording(), small_config(**tree))

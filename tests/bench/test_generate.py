@@ -14,7 +14,7 @@ from neuroformer.model.stepper import Stepper
 
 def plain_model():
     """Without behavior, which the naive loop lacks."""
-    model = {"frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2}}
+    model = {"frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 2}}
     return small_model(config=small_config(model=model, inputs=[], targets=[], loss={"contrast": [], "rates": 0.0}))
 
 

@@ -17,6 +17,7 @@ from neuroformer.ops import Ragged
 VARIANTS = [
     {},
     {"blocks": [{"attend": "past"}, {"attend": "current", "layers": 2}, {"attend": "frames"}]},
+    {"frame_encoder": {"kind": "energy"}},
     {"frame_encoder": {"kind": "patches", "stride": [1, 4, 4]}},
 ]
 

@@ -157,7 +157,7 @@ def test_the_command_line_of_several_recordings(tmp_path, capsys):
         "window.past=0.1",
         "model.width=16",
         "model.heads=2",
-        "model.frame_encoder.kernel=[2,4,4]",
+        "model.frame_encoder={kind: conv3d, kernel: [2,4,4]}",
         "train.steps=4",
         "train.batch_size=32",
         "train.evaluate_every=2",

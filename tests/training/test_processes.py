@@ -31,7 +31,7 @@ def settings(**more):
         "width": 16,
         "heads": 2,
         "dropout": 0.0,
-        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
+        "frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 2, 2], "layers": 1},
     }
     return {"model": model, "train": TRAIN | more}
 

@@ -53,7 +53,7 @@ def config(**train):
             "dropout": 0.1,
             "width": 16,
             "heads": 2,
-            "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 2, 2]},
+            "frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 2, 2]},
         },
         train=TRAIN | train,
     )

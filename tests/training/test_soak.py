@@ -25,7 +25,7 @@ def test_memory_stays_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
         "width": 8,
         "heads": 1,
         "dropout": 0.1,
-        "frame_encoder": {"kernel": [2, 4, 4], "stride": [1, 4, 4]},
+        "frame_encoder": {"kind": "conv3d", "kernel": [2, 4, 4], "stride": [1, 4, 4]},
     }
     settings = {
         "steps": 10_000,

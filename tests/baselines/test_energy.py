@@ -1,0 +1,129 @@
+"""What regressions on the energies of frames know, on recordings whose units follow them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from neuroformer.baselines.energy import EnergyComponents, Responses, fit_poisson, fit_ridge
+from neuroformer.bundle.cohort import Cohort
+from neuroformer.config import from_dict
+from neuroformer.data.prepared import prepare
+from neuroformer.model.network import Neuroformer
+from neuroformer.recording import FrameSeries, Recording
+from neuroformer.training.rates import held_out_rates
+from neuroformer.training.start import start_from_energies
+
+SLOT = 0.1
+
+
+def gratings(count, side, rng):
+    """(count, side, side) noise with a grating of random orientation at two contrasts, and its orientation."""
+    angle, contrast = rng.integers(0, 4, count) * np.pi / 4, rng.choice([20, 60], count)
+    y, x = np.mgrid[:side, :side]
+    phase = rng.uniform(0, 2 * np.pi, count)[:, None, None]
+    along = x * np.cos(angle)[:, None, None] + y * np.sin(angle)[:, None, None]
+    images = 128 + contrast[:, None, None] * np.cos(2 * np.pi * along / 8 + phase)
+    return np.clip(images + rng.normal(0, 8, images.shape), 0, 255).astype(np.uint8), angle
+
+
+def recording(side=16, count=40, repeats=12, seed=0):
+    """Three units: two tuned to orientation, one to nothing. Images come in ten groups."""
+    rng = np.random.default_rng(seed)
+    if side > 1:
+        images, angle = gratings(count, side, rng)
+        drive = np.cos(angle[:, None] - [0.0, np.pi / 2]) ** 2
+    else:
+        images = rng.integers(0, 255, (count, 1, 1), np.uint8)
+        drive = images[:, 0] / 255 * [1.0, -1.0] + [0, 1.0]
+    rate = np.concatenate([1 + 5 * drive, np.full((count, 1), 2.0)], 1)
+    index = rng.permutation(np.tile(np.arange(count), repeats))
+    start = np.arange(len(index)) * SLOT
+    trial, unit = np.nonzero(number := rng.poisson(rate[index]))
+    each = number[trial, unit]
+    times = np.repeat(start[trial], each) + rng.uniform(0.001, SLOT - 0.001, each.sum())
+    order = np.argsort(times)
+    return Recording(
+        name="gratings",
+        spike_times=times[order],
+        spike_units=np.repeat(unit, each)[order].astype(np.int32),
+        units={"id": np.array(["a", "b", "c"])},
+        domain=np.array([[0.0, len(index) * SLOT]]),
+        trials={"start": start, "stop": start + SLOT, "image": index % 10},
+        frames=FrameSeries(images, start, index),
+    )
+
+
+def config(**train):
+    tree = {
+        "window": {"dt": SLOT, "current": SLOT, "past": 0.0, "frames": SLOT},
+        "split": {"by": "trials", "hold_out": "image", "claim": "stimuli"},
+        "model": {"width": 16, "heads": 2},
+        "train": {"steps": 2, "batch_size": 16, "threads": 1, "accelerator": "cpu"} | train,
+    }
+    return from_dict(tree)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    return prepare(recording(), config())
+
+
+def test_units_that_follow_energies_are_predicted_on_images_never_shown(prepared):
+    components = EnergyComponents(prepared)
+    train, valid, test = (components.responses(prepared, part) for part in ("train", "valid", "test"))
+    assert len(train.x_GK) == 24 and len(test.x_GK) == 8
+    assert not set(map(tuple, train.x_GK.tolist())) & set(map(tuple, test.x_GK.tolist()))
+    for fit in (fit_poisson(train, valid), fit_ridge(train, valid)):
+        r = test.r(fit.expected(test.x_GK))
+        assert r[:2].min() > 0.8, r
+
+
+def test_means_and_noise_are_those_of_the_repeats(prepared):
+    held = EnergyComponents(prepared).responses(prepared, "test")
+    assert held.seen_GU[:, 0].tolist() == [12] * 8
+    batch = prepared.builder(held.windows)
+    counts_WU = np.zeros((batch.num_windows, 3))
+    np.add.at(counts_WU, (batch.current.row_T.numpy(), batch.unit_T.numpy()), 1)
+    one = held.clip_W == 3
+    np.testing.assert_allclose(held.mean_GU[3], counts_WU[one].mean(0))
+    np.testing.assert_allclose(held.noise_GU()[3], counts_WU[one].var(0, ddof=1) / one.sum(), rtol=1e-5)
+    np.testing.assert_allclose(held.averaged(counts_WU), held.mean_GU)
+
+
+def test_shrinkage_takes_all_where_frames_say_nothing(prepared):
+    components = EnergyComponents(prepared)
+    train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
+    torch.manual_seed(0)
+    mixed = [
+        dataclasses.replace(x, counts_GU=torch.poisson(torch.full_like(x.counts_GU, 24.0))) for x in (train, valid)
+    ]
+    found = fit_poisson(*mixed)
+    clips = torch.cat([train.x_GK, valid.x_GK])
+    assert np.log(found.expected(clips)).std(0).max() < 0.1
+
+
+def test_the_folds_of_one_stimulus_stay_together(prepared):
+    components = EnergyComponents(prepared)
+    train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
+    both = Responses.join(train, valid)
+    assert len(np.unique(train.group_G)) == 6 and len(np.unique(both.group_G)) == 8
+    assert not set(both.group_G[: len(train.x_GK)]) & set(both.group_G[len(train.x_GK) :])
+
+
+@pytest.mark.parametrize("side", [16, 1])
+def test_a_network_starts_from_them(side):
+    prepared = prepare(recording(side), config())
+    torch.manual_seed(0)
+    cohort = Cohort([Neuroformer(prepared.config, 3, prepared.normalization)])
+    said = []
+    start_from_energies([prepared], cohort, said.append)
+    assert len(said) == 1 and "24 distinct clips" in said[0]
+    held = held_out_rates(cohort[0], prepared)
+    scores = held.scores()
+    assert scores["model"][:2].min() > 0.8 and set(scores) == {
+        "model", "energy_ridge", "energy_poisson", "ceiling", "feve"
+    }  # fmt: skip
+    np.testing.assert_allclose(scores["model"], scores["energy_poisson"], atol=0.1)
+    assert (scores["ceiling"][:2] > 0.85).all() and (scores["feve"][:2] > 0.5).all()
