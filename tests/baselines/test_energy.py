@@ -60,7 +60,7 @@ def config(**train):
         "window": {"dt": SLOT, "current": SLOT, "past": 0.0, "frames": SLOT},
         "split": {"by": "trials", "hold_out": "image", "claim": "stimuli"},
         "model": {"width": 16, "heads": 2},
-        "train": {"steps": 2, "batch_size": 16, "threads": 1, "accelerator": "cpu"} | train,
+        "train": {"steps": 2, "batch_size": 16, "accelerator": "cpu"} | train,
     }
     return from_dict(tree)
 
