@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public import command as public
-from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, nulls, whatif
+from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, leaks, nulls, whatif
 
 Result = dict[str, Any]
 
@@ -58,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
         dest="folder",
         help="keep the run in this folder, and read it again if it is there",
     )
+    b = benchmark("leaks", _leaks, "whether the audit names planted leaks, and nothing where there are none")
+    b.add_argument("--recordings", type=int, default=20, help="of each kind")
     b = benchmark("nulls", _nulls, "how often a pair passes by chance where units are independent, or share a drift")
     b.add_argument("--recordings", type=int, default=20, help="of each kind, each with a training of its own")
     _keeps(b, "recording")
@@ -114,6 +116,11 @@ def _exposure(args) -> Result:
 def _inputs(args) -> Result:
     result = inputs.run(args.config, args.override, folder=args.folder)
     return result | {"table": inputs.table(result)}
+
+
+def _leaks(args) -> Result:
+    result = leaks.run(args.recordings)
+    return result | {"table": leaks.table(result)}
 
 
 def _nulls(args) -> Result:

@@ -287,7 +287,11 @@ def _recall_terms(true_N: np.ndarray, predicted_NR: np.ndarray, classes: Sequenc
 
 
 def ratio_terms(over_NR: np.ndarray, under_NR: np.ndarray, factor: float = 1.0, scale: Scale = "plain") -> Terms:
-    """``factor`` times the sum of one series over that of another; of (N, R) repeats, the mean over repeats."""
+    """``factor`` times the sum of one series over that of another; of (N, R) repeats, the mean over repeats.
+
+    Blocks must be long against both: where the lower one (spikes) comes in slow waves, a ratio that holds all along is of
+    few of them.
+    """
     over, under = (np.asarray(x, np.float64) for x in (over_NR, under_NR))
     over, under = (x[:, None] if x.ndim == 1 else x for x in (over, under))
     repeats = over.shape[1]
@@ -295,7 +299,8 @@ def ratio_terms(over_NR: np.ndarray, under_NR: np.ndarray, factor: float = 1.0, 
     def value(sums: np.ndarray) -> np.ndarray:
         return factor * _ratio(sums[..., :repeats], sums[..., repeats:]).mean(-1, keepdims=True)
 
-    return Terms(np.concatenate([over, under], 1), value, np.zeros((len(over), 0)), scale)
+    both_NM = np.concatenate([over, under], 1)
+    return Terms(both_NM, value, both_NM, scale)
 
 
 def error_terms(error_N: np.ndarray, true_NC: np.ndarray) -> Terms:

@@ -33,8 +33,9 @@ def test_nominal_95_percent_holds_the_truth_in_90_or_more(kind, seconds, time_co
 @pytest.mark.parametrize("seconds", [60, 120])
 def test_where_little_is_independent_there_is_no_interval(seconds):
     """With 7 or 15 time constants even the variance of the labels is unknown."""
-    given, _ = coverage.cell(coverage.KINDS["R2"], seconds, 8.0, 100)
-    assert given <= 0.05
+    for kind in ("R2", "bits/spike, difference", "balanced accuracy"):
+        given, _ = coverage.cell(coverage.KINDS[kind], seconds, 8.0, 100)
+        assert given <= 0.12, kind
 
 
 def test_a_recording_that_is_too_short_says_so():
@@ -106,7 +107,7 @@ def test_trials_are_left_out_a_third_at_a_time():
 @pytest.mark.slow
 def test_scores_of_simulations_hold_over_trials():
     found = coverage.trial_cell(9, 60)
-    for name in ("psth_r", "rate_ratio", "pair_r"):
+    for name in ("psth_r", "rate_ratio", "pair_r", "fano"):
         assert found[name][0] == 1.0 and found[name][1] >= 0.9, (name, found[name])
 
 

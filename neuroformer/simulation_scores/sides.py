@@ -110,6 +110,6 @@ def over_held_out(value: dict[str, float], without: list[dict[str, float]], tria
 
 def scale_of(score: str) -> Scale:
     """The scale on which a score's error is closest to a normal one."""
-    if score == "rate_ratio":
+    if score in ("rate_ratio", "fano", "cv"):
         return "positive"
     return "correlation" if score.endswith("_r") else "plain"

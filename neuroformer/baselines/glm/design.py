@@ -171,6 +171,11 @@ class Design:
         return self.shape.past > 0 or (self.variant != "past" and self.shape.current > 1)
 
     @property
+    def has_own(self) -> bool:
+        """Whether groups of units have features of their own (:meth:`of_group`)."""
+        return self.variant == "same_bin" or (self.has_history and self.form == "patterns")
+
+    @property
     def has_fourier(self) -> bool:
         return any(v.encoding == "fourier" for v, _, _ in self.inputs)
 

@@ -49,7 +49,7 @@ class Budget:
     search_work : bins x features x units of the second search
     fit_work : likewise of the final fit. Where it allows fewer than all training bins, the fit is to as many, or takes the
         spikes of all bins and only the expected counts from these, whichever validation prefers
-    cells : bins x features that are in memory at once
+    cells : bins x features that are in memory at once, of all matrices together
     least_rows : bins that are always looked at
     """
 
@@ -57,11 +57,12 @@ class Budget:
     tune_counts: int = 600_000
     search_work: float = 4e9
     fit_work: float = 1e10
-    cells: int = 72_000_000
+    cells: int = 80_000_000
     least_rows: int = 8_000
 
-    def rows(self, work: float, features: int, units: int, groups: int) -> int:
-        return max(self.least_rows, int(min(work / (features * units), self.cells / (features * groups))))
+    def rows(self, work: float, features: int, units: int, matrices: int) -> int:
+        """Bins of each of so many matrices of features that exist at a time."""
+        return max(self.least_rows, int(min(work / (features * units), self.cells / (features * matrices))))
 
 
 def fit_glms(
@@ -121,7 +122,10 @@ def fit_glm(
     glm = Glm(design, offset, torch.tensor(prepared.normalization.unit_peak).log())
     rng = np.random.default_rng(seed)
     setting, tried, tried_on_all = _chosen(glm, train, valid, rng, like, budget)
-    rows = budget.rows(budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1)
+    # features that only a group has are made beside those of all units
+    rows = budget.rows(
+        budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1 + design.has_own
+    )
     sample, held = _some(rng, train, rows, design), _some(rng, valid, rows, design)
     fits, from_all = _fit(glm, train, sample, held, setting)
     glm.own_spikes = _own_spikes(glm, sample, held) if variant == "same_bin" else None
@@ -191,7 +195,8 @@ def _chosen(
     # few bins favour few features: with all of them, more may be better
     more = [name for name in options if name in _CAPACITY]
     units = sum(stop - start for start, stop in (design.groups[g] for g in search.groups))
-    rows = budget.rows(budget.search_work, num_features(glm, train, setting), units, len(search.groups))
+    matrices = 2 * (len(search.groups) + design.has_own)  # of training and of validation windows
+    rows = budget.rows(budget.search_work, num_features(glm, train, setting), units, matrices)
     search = Search(glm, _some(rng, train, rows, design), _some(rng, valid, rows, design))
     setting, tried_on_all = tune(search, more, setting, setting.penalty * STEP, (1,))
     return setting, tried, tried_on_all
