@@ -123,9 +123,7 @@ def fit_glm(
     rng = np.random.default_rng(seed)
     setting, tried, tried_on_all = _chosen(glm, train, valid, rng, like, budget)
     # features that only a group has are made beside those of all units
-    rows = budget.rows(
-        budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1 + design.has_own
-    )
+    rows = budget.rows(budget.fit_work, num_features(glm, train, setting), prepared.index.num_units, 1 + design.has_own)
     sample, held = _some(rng, train, rows, design), _some(rng, valid, rows, design)
     fits, from_all = _fit(glm, train, sample, held, setting)
     glm.own_spikes = _own_spikes(glm, sample, held) if variant == "same_bin" else None
