@@ -20,6 +20,8 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.network import Neuroformer
 
+MOST_AMPLITUDE = 4.0  # of a frequency, times that of natural clips: what is structured has fewer of them
+
 
 @dataclass(frozen=True)
 class MostExciting:
@@ -48,6 +50,7 @@ def most_exciting(
     smooth: float = 1.0,
     steps: int = 60,
     starts: int = 2,
+    spectrum_FHX: np.ndarray | None = None,
     seed: int = 0,
 ) -> MostExciting:
     """For every unit, the clip that maximises its rate readout.
@@ -59,6 +62,9 @@ def most_exciting(
     3. Smoothness prior: gradients are blurred by a Gaussian of ``smooth`` pixels before each step.
     4. Norm constraint: after each step the clip has zero mean and the root mean square ``contrast``, in standard
        deviations of the training frames; pixels stay within what the training frames' type can hold.
+    5. Spectrum constraint, where ``spectrum_FHX`` is given (amplitudes of a clip with the same root mean square, in space
+       and time; :func:`neuroformer.analysis.next_stimuli.natural_spectrum`): no amplitude is more than :data:`MOST_AMPLITUDE`
+       times that. Clips then have no high frequencies that a rig or an eye would not pass on.
 
     Raises
     ------
@@ -68,7 +74,7 @@ def most_exciting(
     if "frames" not in model.streams:
         raise ValueError("this model sees no frames, so no image excites its units")
     rng = np.random.default_rng(seed)
-    climb = _Climb(model, prepared, windows, contrast, smooth, rng)
+    climb = _Climb(model, prepared, windows, contrast, smooth, rng, spectrum_FHX)
     best, score = None, None
     for _ in range(starts):
         x = climb.run(steps)
@@ -87,7 +93,16 @@ def most_exciting(
 class _Climb:
     """Gradient ascent of all units at once: window u shows the clip of unit u."""
 
-    def __init__(self, model: Neuroformer, prepared: Prepared, windows: Windows, contrast: float, smooth: float, rng):
+    def __init__(
+        self,
+        model: Neuroformer,
+        prepared: Prepared,
+        windows: Windows,
+        contrast: float,
+        smooth: float,
+        rng,
+        spectrum_FHX: np.ndarray | None = None,
+    ):
         assert prepared.rec.frames is not None
         self.model, self.prepared, self.windows, self.rng = model, prepared, windows, rng
         encoder = model.frames.encoder
@@ -103,6 +118,7 @@ class _Climb:
         )
         self.low, self.high = (low - self.mean) / self.std, (high - self.mean) / self.std
         self.kernel = _gaussian(smooth, model.first)
+        self.most = None if spectrum_FHX is None else torch.from_numpy(MOST_AMPLITUDE * spectrum_FHX).to(model.first)
 
     def run(self, steps: int) -> Tensor:
         noise = torch.from_numpy(self.rng.standard_normal(self.shape)).to(self.model.first)
@@ -150,6 +166,10 @@ class _Climb:
 
     def constrained(self, x: Tensor) -> Tensor:
         x = x - x.mean((1, 2, 3), keepdim=True)
+        if self.most is not None:
+            x = x * (self.norm / x.flatten(1).norm(dim=1).clamp_min(1e-12))[:, None, None, None]
+            z = torch.fft.fftn(x, dim=(1, 2, 3))
+            x = torch.fft.ifftn(z * (self.most / z.abs().clamp_min(1e-12)).clamp(max=1), dim=(1, 2, 3)).real
         x = x * (self.norm / x.flatten(1).norm(dim=1).clamp_min(1e-12))[:, None, None, None]
         return x.clamp(self.low, self.high)
 

@@ -23,7 +23,7 @@ from neuroformer.cli import bench, demo
 from neuroformer.cli.recordings import audit, doctor, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
 from neuroformer.cli.studies import ablate, compare, fewshot, finetune, folds, probe
-from neuroformer.cli.trained import attend, cosmooth, decode, embed, fields, forecast, generate, hub, report
+from neuroformer.cli.trained import attend, cosmooth, decode, embed, fields, forecast, generate, hub, report, stimuli
 from neuroformer.cli.training import adapt, sweep, train
 from neuroformer.recording.names import printable
 from neuroformer.training.stopping import Stopped
@@ -43,6 +43,7 @@ COMMANDS = (
     fewshot,
     attend,
     fields,
+    stimuli,
     probe,
     compare,
     ablate,
