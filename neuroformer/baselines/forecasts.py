@@ -31,7 +31,7 @@ AVERAGED_S = (0.25, 0.5, 1.0, 2.0)  # seconds of a running mean, as far as the m
 PENALTIES = (1e6, 1e5, 1e4, 1e3, 1e2, 1e1)
 RIDGE_PENALTIES = tuple(10.0**k for k in range(-4, 2))
 NUM_BASIS = 5
-_MOST_ROWS = 12_000
+_MOST_ROWS, _LEAST_ROWS, _CELLS = 12_000, 1_000, 12_000_000  # moments that choices and fits see, and moments x units
 _PATTERNS = 64
 _CHUNK = 20_000_000  # cells of the past that are counted at once
 
@@ -105,7 +105,7 @@ def naive(prepared: Prepared, train: Windows, test: Windows, spans: Sequence[Spa
     """``last_value`` and ``running_mean``, (N, H, U): a share of what was just seen, the rest the training mean. Share, and
     seconds that are averaged, are those of least loss on training moments, a choice for each span."""
     of, dt, reach = activity(prepared), prepared.split.dt, max(1, prepared.builder.shape.reach)
-    train = _some(train)
+    train = _some(train, prepared.index.num_units)
     averaged = sorted({min(reach, max(1, round(s / dt))) for s in AVERAGED_S})
     out = {"last_value": [], "running_mean": []}
     for start, stop in spans:
@@ -134,8 +134,9 @@ def _mixed(seen_NU: np.ndarray, mean_U: np.ndarray, share: float) -> np.ndarray:
     return share * seen_NU + (1 - share) * mean_U
 
 
-def _some(windows: Windows) -> Windows:
-    return windows[:: max(1, -(-len(windows) // _MOST_ROWS))]
+def _some(windows: Windows, units: int) -> Windows:
+    most = int(np.clip(_CELLS // units, _LEAST_ROWS, _MOST_ROWS))
+    return windows[:: max(1, -(-len(windows) // most))]
 
 
 # -- autoregressions -------------------------------------------------------------------------------------------
@@ -148,7 +149,7 @@ def autoregressive_glm(
     of the lag, and behavior inputs and frames of the span, as the model has them. The penalty is chosen on validation
     moments. Above 256 units the population enters through its leading patterns.
     """
-    of, (train, valid) = Counts(prepared), (_some(train), _some(valid))
+    of, (train, valid) = Counts(prepared), (_some(windows, prepared.index.num_units) for windows in (train, valid))
     history = [_history(prepared, windows) for windows in (train, valid, test)]
     out = []
     for start, stop in spans:
@@ -231,7 +232,7 @@ def autoregression(
         parts = [of.values(windows, -int(hi), -int(lo)) for lo, hi in zip(edges[:-1], edges[1:], strict=True)]
         return np.nan_to_num(np.concatenate([p - of.mean_U for p in parts], 1))
 
-    train, valid = _some(train), _some(valid)
+    train, valid = (_some(windows, prepared.index.num_units) for windows in (train, valid))
     x = [features(windows) for windows in (train, valid, test)]
     scale = x[0].std(0) + 1e-9
     out = []

@@ -19,6 +19,23 @@ from neuroformer.generation.traces import TraceInterventions, TraceLoop, TraceSa
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.traces import TraceObservation
 
+MOST_DRAWN = 2_000_000  # spikes (or samples of traces) that forecasts draw, some minutes of one core
+SAMPLES, LEAST_SAMPLES, LEAST_MOMENTS = 16, 4, 200
+
+
+def affordable(prepared: Prepared, moments: int, spans: Sequence[tuple[int, int]], samples: int = 0) -> tuple[int, int]:
+    """How many of so many moments, and how many continuations of each, stay within :data:`MOST_DRAWN`.
+
+    Continuations go first, from 16 down to 4, then moments, down to 200. ``samples`` asks for so many; 0: as many as there may be.
+    """
+    current = prepared.builder.shape.current
+    bins = (-(-max(stop for _, stop in spans) // current) - 1) * current  # of the windows that are drawn
+    rate = prepared.index.num_units if prepared.builder.traces is not None else sum(prepared.normalization.unit_rate)
+    each = max(rate * bins, 1e-9)  # drawn by a continuation
+    if not samples:
+        samples = int(np.clip(MOST_DRAWN / (each * max(moments, 1)), LEAST_SAMPLES, SAMPLES))
+    return min(moments, max(LEAST_MOMENTS, int(MOST_DRAWN / (each * samples)))), samples
+
 
 @torch.inference_mode()
 def expected_ahead(

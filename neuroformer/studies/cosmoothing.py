@@ -27,7 +27,7 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.recordings import open_one
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.decoding.readouts import later_state
-from neuroformer.generation.forecast import expected_ahead
+from neuroformer.generation.forecast import affordable, expected_ahead
 from neuroformer.intervals import over_time
 from neuroformer.metrics import bits_per_spike_rates
 from neuroformer.model.network import Neuroformer
@@ -239,8 +239,9 @@ def forward_bits(model: Neuroformer, prepared: Prepared, windows: Windows, secon
     length = prepared.index.num_ticks[windows.segment]
     current = prepared.builder.shape.current
     windows = windows[windows.tick + -(-bins // current) * current <= length]
-    windows = windows[:: max(1, len(windows) // 500)]
     spans = [(b, b + 1) for b in range(bins)]
-    expected = expected_ahead(model, prepared, windows, spans)
+    number, samples = affordable(prepared, min(500, len(windows)), spans)
+    windows = windows[:: max(1, -(-len(windows) // max(1, number)))]
+    expected = expected_ahead(model, prepared, windows, spans, samples)
     true = np.stack([Counts(prepared).values(windows, *span) for span in spans], 1)
     return bits_per_spike_rates(true, expected).pooled

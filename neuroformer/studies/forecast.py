@@ -17,7 +17,7 @@ from neuroformer.baselines.forecasts import Activity, activity, autoregression, 
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, tile
-from neuroformer.generation.forecast import expected_ahead
+from neuroformer.generation.forecast import affordable, expected_ahead
 from neuroformer.intervals import over_time
 from neuroformer.model.network import Neuroformer
 from neuroformer.simulation_scores.forecasts import bits_terms, by_group, trace_scores, unit_statistics, with_intervals
@@ -55,7 +55,7 @@ def forecast(
     prepared: Prepared,
     horizons: Sequence[float] = HORIZONS,
     *,
-    samples: int = 16,
+    samples: int = 0,
     part: str = "test",
     baselines: bool = True,
     say: Callable[[str], object] = lambda line: None,
@@ -73,7 +73,8 @@ def forecast(
     Parameters
     ----------
     horizons : seconds, whole multiples of ``window.dt``
-    samples : continuations of each moment that later windows are averaged over
+    samples : continuations of each moment that later windows are averaged over; 0: 16, or fewer where the population is so
+        active that these would take long (:func:`neuroformer.generation.forecast.affordable`; moments may be fewer then, too)
     part : of the split
     baselines : whether the GLM (or autoregression) is fitted; the others cost nothing
     say : called with a line before each step
@@ -94,7 +95,8 @@ def forecast(
     """
     spans = _spans(prepared, horizons)
     parts = {p: _moments(prepared, spans, p) for p in ("train", "valid", part)}
-    test = parts[part][:: max(1, -(-len(parts[part]) // MOST_MOMENTS))]
+    number, samples = affordable(prepared, min(MOST_MOMENTS, len(parts[part])), spans, samples)
+    test = parts[part][:: max(1, -(-len(parts[part]) // max(1, number)))]
     if len(test) == 0:
         raise ConfigError(
             f"the longest horizon is {max(horizons):g} s, and no block of the '{part}' part is long enough for it behind a "

@@ -87,6 +87,19 @@ def test_counts_of_spans_golden(some):
     np.testing.assert_array_equal(counts.values(at, 1, 4), [[0, 1], [0, 0]])
 
 
+def test_a_very_active_population_is_continued_less_often(some, monkeypatch):
+    from neuroformer.generation import forecast as module
+
+    _, prepared = some
+    spikes = sum(prepared.normalization.unit_rate) * 15  # drawn by a continuation of three windows
+    for budget, wanted in ((1e9, (1000, 16)), (spikes * 1000 * 8, (1000, 8)), (spikes * 2000, (500, 4)), (1, (200, 4))):
+        monkeypatch.setattr(module, "MOST_DRAWN", budget * 1.001)
+        assert module.affordable(prepared, 1000, SPANS) == wanted
+    monkeypatch.setattr(module, "MOST_DRAWN", spikes * 6000.01)
+    assert module.affordable(prepared, 1000, SPANS, samples=10) == (600, 10)
+    assert module.affordable(prepared, 1000, [(0, 5)]) == (1000, 16)  # the first window is not drawn
+
+
 def drifting(seconds=200.0, num_units=4):
     """Units that follow a variable which is forgotten over half a second."""
     rng = np.random.default_rng(0)
