@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
             if entry["key"] == "file":
                 content = base64.b64decode(entry["value"]["content"])
                 self.server.repositories[name][entry["value"]["path"]] = content
-        url = f"{self.server.url}/{name}/commit/{COMMIT}"
+        url = f"https://huggingface.co/{name}/commit/{COMMIT}"  # versions before 1.0 take it apart, at this place only
         self._json({"commitUrl": url, "commitOid": COMMIT, "hookOutput": ""})
 
     def do_GET(self):

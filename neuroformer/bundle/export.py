@@ -9,8 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from neuroformer.bundle.bundle import Bundle, BundleError, read_bundle, tree_digest, weights_file
-from neuroformer.recording.names import printable
+from neuroformer.bundle.bundle import Bundle, read_bundle, tree_digest, weights_file
 
 SCORES = "summary.json"
 
@@ -67,14 +66,9 @@ def check(folder: Path) -> Bundle:
     Raises
     ------
     BundleError
-        Names the file that is missing or not as it was saved; or a name in it that would lead out of its folder.
+        Names the file that is missing or not as it was saved.
     """
     bundle = read_bundle(folder)
-    for name in (*bundle.digests, *(r.name for r in bundle.recordings)):
-        if name in ("", ".", "..") or name != printable(name) or set(name) & set("/\\"):
-            raise BundleError(
-                f"{folder / 'bundle.json'} has the name {name!r}, which would lead out of its folder; do not use it"
-            )
     for objective in bundle.digests:
         weights_file(bundle, objective)
     return bundle
