@@ -48,6 +48,7 @@ nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
 nb_execution_mode = os.environ.get(
     "NEUROFORMER_DOCS_RUN", "off"
 )  # "force": run the notebooks, as the deployed site does
+nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 
