@@ -75,8 +75,8 @@ def ablation_bars(rows: list[dict[str, Any]]) -> Figure:
 def error_by_value(
     true_VC: np.ndarray, error_by_decoder: dict[str, np.ndarray], name: str, columns: list[str], unit: str = ""
 ) -> Figure:
-    """Absolute error against the true value, such as the position on a track: of one column the median and quartiles in 20
-    equal parts of the range, a line a decoder; of two a map of the median a decoder. Further columns are not shown.
+    """Absolute error against the true value, such as the position on a track: of one column the median in 20
+    equal parts of the range, a line a decoder, and the model's quartiles; of two a map of the median a decoder. Further columns are not shown.
 
     Parameters
     ----------
@@ -94,7 +94,8 @@ def error_by_value(
         for (decoder, error), color in zip(errors.items(), COLORS, strict=False):
             low, median, high = (_quantiles(error, cell, len(middle), q) for q in (0.25, 0.5, 0.75))
             ax.plot(middle, median, c=color, marker="o", ms=3, label=decoder)
-            ax.fill_between(middle, low, high, color=color, alpha=0.15, lw=0)
+            if decoder == "model":  # of more than one they could not be told apart
+                ax.fill_between(middle, low, high, color=color, alpha=0.2, lw=0)
         ax.set(xlabel=columns[0] if columns else name, ylabel=said, ylim=(0, None))
         ax.legend(fontsize=8)
         return fig
