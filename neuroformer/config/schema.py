@@ -53,7 +53,11 @@ class InputConfig:
     period: float = setting(
         0.0, "period of the slowest Fourier feature, in the variable's unit; 0: the training range", least=0
     )
-    frequencies: int = setting(16, "number of Fourier features, harmonics of the period", least=1)
+    frequencies: int = setting(
+        0,
+        "number of Fourier features, harmonics of the period; 0: 16, and of trial_time as many as tell windows apart",
+        least=0,
+    )
 
     def check(self, where: str) -> None:
         require(bool(self.name), f"{where}.name", "nothing", "the name of a behavior variable")

@@ -17,6 +17,7 @@ from neuroformer.model.layers import Linear
 from neuroformer.model.units import UnitRows
 
 FEATURES = 16  # sines and cosines of a time
+FEWEST_HARMONICS, MOST_HARMONICS = 16, 256  # of an input, where the configuration leaves them open
 
 
 class FourierTime(nn.Module):
@@ -68,6 +69,13 @@ class SpikeEmbedding(nn.Module):
         return self.unit(unit) + table.index_select(0, tick + self.past)
 
 
+def _harmonics(config: InputConfig, period: float, current_s: float) -> int:
+    """So many that what happens in one window of a trial can be told from the next; 16 of what does not run with time."""
+    if config.name != "trial_time":
+        return FEWEST_HARMONICS
+    return min(max(FEWEST_HARMONICS, math.ceil(period / (2 * current_s))), MOST_HARMONICS)
+
+
 class InputEmbedding(nn.Module):
     """One behavior variable: its value (linear or Fourier features) plus the time of the sample.
 
@@ -82,7 +90,8 @@ class InputEmbedding(nn.Module):
             period = torch.full_like(low, config.period) if config.period > 0 else (high - low).clamp_min(1e-9)
             self.register_buffer("offset", low)
             self.register_buffer("scale", period)
-            size = 2 * config.frequencies * len(low)
+            self.harmonics = config.frequencies or _harmonics(config, float(period.max()), current_s)
+            size = 2 * self.harmonics * len(low)
         else:
             self.register_buffer("offset", torch.tensor(scale.mean))
             self.register_buffer("scale", torch.tensor(scale.std))
@@ -100,7 +109,7 @@ class InputEmbedding(nn.Module):
         x = (value - self.offset) / self.scale
         if self.config.encoding == "linear":
             return x
-        k = torch.arange(1, self.config.frequencies + 1, device=x.device, dtype=x.dtype)
+        k = torch.arange(1, self.harmonics + 1, device=x.device, dtype=x.dtype)
         angle = 2 * math.pi * x[..., None] * k
         return torch.cat([angle.sin(), angle.cos()], -1).flatten(-2)
 

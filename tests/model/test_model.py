@@ -8,9 +8,12 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.config import InputConfig
+from neuroformer.data.scales import VariableScale
 from neuroformer.data.windows import Windows
 from neuroformer.losses import info_nce_sum, loss_terms, total_loss
 from neuroformer.model import streams
+from neuroformer.model.embed import InputEmbedding
 from neuroformer.model.stepper import Stepper
 from neuroformer.ops import Ragged
 
@@ -199,3 +202,16 @@ def test_infonce_masks_windows_of_the_same_clip():
         info_nce_sum(a, a, torch.tensor(5.0), None, keep),
         info_nce_sum(a[:5], a[:5], torch.tensor(5.0), None, None),
     )
+
+
+def test_the_features_of_trial_time_tell_one_window_from_the_next():
+    """Of a movie of 18 s in windows of 50 ms: neighbors differ as much as distant ones do with few features."""
+    scale = VariableScale(mean=[9.0], std=[5.0], low=[0.0], high=[18.0])
+    made = lambda name, **more: InputEmbedding(InputConfig(name, encoding="fourier", **more), scale, 8, 0.05)
+    assert made("trial_time").size == 360 and made("place").size == 32
+    assert made("trial_time", frequencies=7).size == 14
+    at = torch.arange(0, 18, 0.05)[:, None, None]
+    alike = lambda one: torch.nn.functional.cosine_similarity(
+        *(one.features(at)[i:][:100] for i in (0, 1)), dim=-1
+    ).mean()
+    assert alike(made("trial_time")) < 0.7 < alike(made("trial_time", frequencies=16))
