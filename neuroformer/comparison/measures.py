@@ -74,15 +74,18 @@ class Measured:
 
 
 def predictivity(x_ND: np.ndarray, targets: list[Target], method: str) -> Iterator[tuple[Target, Measured]]:
-    """Median over units of r on held-out stimuli; normalised: the median of ``r |r| / reliability``.
+    """Of every target (the first one is all units): median over units of r on held-out stimuli; normalised: the median of ``r |r| / reliability``.
 
     The share of the explainable variance that is explained (Schoppe et al. 2016), which Brain-Score calls ceiled. Units
     whose reliability is below 0.1 have no meaningful share, and are left out of that median.
     """
     moments = targets[0].moments
     predictor = Predictor(reduced(x_ND), moments, method)
+    every = predictor(targets[0].mean_LNU)
     for target in targets:
-        found = predictor(target.mean_LNU)
+        # units of a ridge do not know of each other; components are those of a group
+        place = np.searchsorted(targets[0].rows, target.rows)
+        found = every.of(place) if method == "ridge" or target is targets[0] else predictor(target.mean_LNU)
         yield target, _regression(predictor, found, target, method)
 
 

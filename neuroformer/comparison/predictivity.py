@@ -26,11 +26,15 @@ def reduced(x_ND: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     x = x_ND.astype(np.float64) - x_ND.mean(0, dtype=np.float64)
     x /= np.sqrt((x * x).mean()) + 1e-12
-    if x.shape[1] <= COMPONENTS or len(x) <= COMPONENTS:
+    if x.shape[1] <= min(COMPONENTS, len(x)):
         return x
-    return PCA(COMPONENTS, svd_solver="randomized", random_state=seed).fit_transform(x) * np.sqrt(
-        COMPONENTS / x.shape[1]
-    )
+    size = min(COMPONENTS, len(x))
+    if size == len(x):  # all of them: nothing is lost
+        values, vectors = np.linalg.eigh(x @ x.T)
+        z = vectors * np.sqrt(np.maximum(values, 0))
+    else:
+        z = PCA(size, svd_solver="randomized", random_state=seed).fit_transform(x)
+    return z * np.sqrt(size / x.shape[1])
 
 
 class RidgeFit:
@@ -126,6 +130,12 @@ class Predicted:
     latency_FU: np.ndarray
     setting_FU: np.ndarray
 
+    def of(self, units: np.ndarray) -> Predicted:
+        """Of some of the units."""
+        return Predicted(
+            self.predicted_NU[:, units], self.true_NU[:, units], self.latency_FU[:, units], self.setting_FU[:, units]
+        )
+
 
 class Predictor:
     """Features whose decompositions are kept, so that true and shuffled responses cost one pass each.
@@ -156,7 +166,7 @@ class Predictor:
     def shuffled(self, y_LNU: np.ndarray, like: Predicted, rows: np.ndarray) -> Predicted:
         """The same with responses in another order and the choices as they were."""
         choice_FU = like.latency_FU * len(self.kind.settings) + like.setting_FU
-        return self._predicted(y_LNU[:, rows], choice_FU)
+        return self._predicted(y_LNU, choice_FU, rows)
 
     def _choose(self, fold: int, y_LNU: np.ndarray) -> np.ndarray:
         """(U,) latency and setting, as one number, by r over the inner folds."""
@@ -177,7 +187,7 @@ class Predictor:
             return np.full(num_units, int(np.median(total[:, 0], axis=1).argmax()))
         return total.reshape(-1, num_units).argmax(0)
 
-    def _predicted(self, y_LNU: np.ndarray, choice_FU: np.ndarray) -> Predicted:
+    def _predicted(self, y_LNU: np.ndarray, choice_FU: np.ndarray, order: np.ndarray | None = None) -> Predicted:
         units = np.arange(y_LNU.shape[2])
         latency_FU, setting_FU = np.divmod(choice_FU, len(self.kind.settings))
         predicted_NU, true_NU = (np.zeros(y_LNU.shape[1:]) for _ in range(2))
@@ -185,6 +195,7 @@ class Predictor:
             rows, fit = self.outer[fold]
             held = np.flatnonzero(self.moments.fold_N == fold)
             y_NU = y_LNU[latency_FU[place], :, units].T
+            y_NU = y_NU if order is None else y_NU[order]
             true_NU[held] = y_NU[held]
             for s, guess in enumerate(fit.predict(y_NU[rows], self.x_NK[held])):
                 mine = setting_FU[place] == s

@@ -24,7 +24,7 @@ BLOCK_S, BLOCK_S_ONCE = (
     2.0,
     10.0,
 )  # stretches that are left out or shuffled together: of a repeated stimulus, of a session
-MOST_MOMENTS = 20_000
+MOST_MOMENTS = 10_000
 LEAST_MOMENTS = 30
 
 

@@ -48,6 +48,7 @@ NAMES = {
     "observation.rates.bias": "level of the rate",
     "streams.frames.readout.where": "place in the frames",
     "streams.frames.readout.what": "features in the frames",
+    "streams.frames.readout.weight": "energies in the frames",
 }
 
 

@@ -65,7 +65,7 @@ def repeated_config(**more):
             "claim": "repeats",
             "hold_out": "",
         },
-        "model": {"frame_encoder": {"kernel": [1, 2, 2], "stride": [1, 1, 1], "layers": 0}},
+        "model": {"frame_encoder": {"kind": "conv3d", "kernel": [1, 2, 2], "stride": [1, 1, 1], "layers": 0}},
     }
     return small_config(**sections | more)
 
@@ -122,7 +122,7 @@ def test_a_single_image_is_one_moment():
     config = repeated_config(
         split=split,
         window={"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.5},
-        model={"frame_encoder": {"kernel": [1, 2, 2], "stride": [1, 1, 1]}},
+        model={"frame_encoder": {"kind": "conv3d", "kernel": [1, 2, 2], "stride": [1, 1, 1]}},
     )
     moments = moments_of(small_model(rec, config)[1], "test", (0.0,))
     assert (len(moments), moments.repeats, moments.num_windows) == (60, 2, 4)

@@ -61,6 +61,10 @@ def test_components_of_features_keep_distances():
     centred = (x - x.mean(0)) / np.sqrt(x.var(0).mean())
     np.testing.assert_allclose(z @ z.T, centred @ centred.T * 512 / 900, atol=1e-6 * 512)
     np.testing.assert_allclose((reduced(x[:, :30]) ** 2).mean(), 1)
+    few = x[:100] - x[:100].mean(0)
+    z = reduced(x[:100])
+    assert z.shape == (100, 100)
+    np.testing.assert_allclose(z @ z.T, few @ few.T / few.var() * 100 / 900, atol=1e-6 * 100)
 
 
 def test_similarity_is_that_of_rsatoolbox(patterns):
