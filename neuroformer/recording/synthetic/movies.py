@@ -18,7 +18,7 @@ class MovieParameters(Protocol):
     @property
     def frame_rate_hz(self) -> float: ...
     @property
-    def frame_size(self) -> int: ...
+    def frame_size(self) -> int | tuple[int, int]: ...
     @property
     def photo_scale(self) -> int: ...
     @property
@@ -50,9 +50,9 @@ def _photographs(p: MovieParameters) -> list[np.ndarray]:
 
 
 def pan_movies(rng: np.random.Generator, p: MovieParameters) -> np.ndarray:
-    """(movies, frames, size, size) uint8: shots of a few seconds, each a smooth walk over a turned photograph."""
-    photos, size = _photographs(p), p.frame_size
-    clips = np.zeros((p.num_movies, p.num_frames, size, size), np.uint8)
+    """(movies, frames, height, width) uint8: shots of a few seconds, each a smooth walk over a turned photograph."""
+    photos, size = _photographs(p), np.broadcast_to(p.frame_size, 2)
+    clips = np.zeros((p.num_movies, p.num_frames, *size), np.uint8)
     for clip in clips:
         at = 0
         while at < p.num_frames:
@@ -70,8 +70,8 @@ def pan_movies(rng: np.random.Generator, p: MovieParameters) -> np.ndarray:
     return clips
 
 
-def _bilinear(image: np.ndarray, corner: np.ndarray, size: int) -> np.ndarray:
+def _bilinear(image: np.ndarray, corner: np.ndarray, size: np.ndarray) -> np.ndarray:
     (y, x), (fy, fx) = corner.astype(int), corner % 1
-    a = image[y : y + size + 1, x : x + size + 1]
+    a = image[y : y + size[0] + 1, x : x + size[1] + 1]
     rows = (1 - fy) * a[:-1] + fy * a[1:]
     return np.round((1 - fx) * rows[:, :-1] + fx * rows[:, 1:], 9)
