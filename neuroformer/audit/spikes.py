@@ -35,6 +35,7 @@ def spike_findings(rec: Recording, dt: float) -> list[Finding | None]:
         duplicated_units(rec, times, units, dt),
         _refractory(rec, times, units),
         _outside(rec, times),
+        _unobserved(rec, times, units),
         _silence(rec, times),
         _drift(rec, times, units),
     ]
@@ -192,6 +193,29 @@ def _outside(rec: Recording, times: np.ndarray) -> Finding | None:
     )
 
 
+def _unobserved(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
+    """Spikes of units outside of the intervals in which they are said to have been observed."""
+    if rec.observed is None or len(times) == 0:
+        return None
+    order = np.argsort(units, kind="stable")
+    edges = np.searchsorted(units[order], np.arange(rec.num_units + 1))
+    lost = np.zeros(rec.num_units, np.int64)
+    for unit, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if high > low:
+            lost[unit] = (interval_of(times[order[low:high]], rec.observed.of(unit)) < 0).sum()
+    share = float(lost.sum() / len(times))
+    if share < 0.001:
+        return None
+    return Finding(
+        "spikes_outside_observed",
+        "warning",
+        f"{share:.1%} of the spikes lie outside the intervals in which their unit was observed (obs_intervals), and are not "
+        f"used; most are of unit '{rec.unit_ids[int(lost.argmax())]}'",
+        "check the intervals, or the clock of the spikes",
+        {"share": share, "units": [rec.unit_ids[u] for u in np.flatnonzero(lost)]},
+    )
+
+
 def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
     """The longest stretch of the domain without any spike, where it is too long for the population's rate."""
     if len(times) < MIN_SPIKES or rec.num_spikes > SAMPLE:
@@ -216,7 +240,7 @@ def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
 
 
 def _drift(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | None:
-    """Units whose rate changes more than threefold between the first and the last quarter."""
+    """Units whose rate, while they were observed, changes more than threefold between the first and the last quarter."""
     if len(times) < MIN_SPIKES or len(times) < rec.num_spikes:
         return None
     start, stop = rec.domain[0, 0], rec.domain[-1, 1]
@@ -225,13 +249,17 @@ def _drift(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding | No
     for low, high in ((start, start + quarter), (stop - quarter, stop)):
         lo, hi = np.searchsorted(times, [low, high])
         counts.append(np.bincount(units[lo:hi], minlength=rec.num_units))
-        inside = np.minimum(rec.domain[:, 1], high) - np.maximum(rec.domain[:, 0], low)
-        seconds.append(np.clip(inside, 0, None).sum())
-    if min(seconds) <= 0:
+        inside = np.stack([np.maximum(rec.domain[:, 0], low), np.minimum(rec.domain[:, 1], high)], 1)
+        inside = inside[inside[:, 1] > inside[:, 0]]
+        whole = np.full(rec.num_units, (inside[:, 1] - inside[:, 0]).sum())
+        seconds.append(whole if rec.observed is None else rec.observed.seconds(rec.num_units, inside))
+    known = np.minimum(*seconds) > 0.1 * quarter
+    if not known.any():
         return None
+    seconds = [np.where(known, s, 1.0) for s in seconds]
     early, late = counts
     a, b = (early + 0.5) / seconds[0], (late + 0.5) / seconds[1]
-    moved = (np.maximum(a, b) > 3 * np.minimum(a, b)) & (early + late >= MIN_SPIKES)
+    moved = known & (np.maximum(a, b) > 3 * np.minimum(a, b)) & (early + late >= MIN_SPIKES)
     if not moved.any():
         return None
     return Finding(

@@ -13,7 +13,7 @@ from neuroformer.audit import audit
 from neuroformer.audit.clocks import frame_lag
 from neuroformer.cli import main
 from neuroformer.config import from_dict, load_config, to_dict
-from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording
+from neuroformer.recording import BehaviorVariable, FrameSeries, ObservedIntervals, Recording, open_recording
 from neuroformer.recording.formats.arrays import from_arrays, from_counts
 from neuroformer.recording.formats.npz import write_npz
 
@@ -209,6 +209,17 @@ def test_spikes_outside_the_domain_and_drift():
     drifted = replace(rec, spike_times=rec.spike_times[~late], spike_units=rec.spike_units[~late])
     assert audit(drifted).named("drift").values["units"] == ["u0"]
     assert audit(rec).named("drift") is None
+
+
+def test_units_that_were_observed_for_a_part_drift_no_more_than_while_they_were():
+    rec = small_recording(seconds=80.0, doubles=0.0)
+    late = (rec.spike_units == 0) & (rec.spike_times < 40)
+    half = ObservedIntervals.from_units([np.array([[40, 80.0]])] + [np.array([[0, 80.0]])] * 5)
+    cut = replace(rec, spike_times=rec.spike_times[~late], spike_units=rec.spike_units[~late], observed=half)
+    assert not names(audit(cut), "warning", "note") & {"drift", "spikes_outside_observed"}
+    found = audit(replace(rec, observed=half)).named("spikes_outside_observed")
+    assert found.severity == "warning" and found.values["units"] == ["u0"]
+    assert abs(found.values["share"] - late.mean()) < 1e-9
 
 
 def test_tokens_that_a_cap_drops():
