@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, to_dict
+from neuroformer.recording.remote import is_remote
 
 if TYPE_CHECKING:
     from neuroformer.bundle.bundle import Bundle
@@ -43,7 +44,7 @@ def absent_recording(config: Config) -> str:
     path = config.recording.path
     if not path:
         return "the run was trained on a recording that was handed over in Python; say where it is: recording.path=FILE"
-    if path.startswith("synthetic:") or Path(path).expanduser().exists():
+    if path.startswith("synthetic:") or is_remote(path) or Path(path).expanduser().exists():
         return ""
     looked = "" if Path(path).is_absolute() else f" (looked from {Path.cwd()})"
     return f"the run's recording is not at {path}{looked}; say where it is: recording.path=FILE"

@@ -10,6 +10,7 @@ from typing import Any
 from neuroformer.config.errors import ConfigError
 
 SYNTHETIC = "synthetic:"
+ADDRESSES = ("http://", "https://", "dandi://")
 
 
 def place(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def _placed_reference(text: str, folder: Path, key: str) -> str:
 
 
 def _placed(path: str, folder: Path, key: str) -> str:
-    if not path or path.startswith(SYNTHETIC):
+    if not path or path.startswith((SYNTHETIC, *ADDRESSES)):
         return path
     if any(ord(c) < 32 for c in path):
         raise ConfigError(

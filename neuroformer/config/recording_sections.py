@@ -93,7 +93,8 @@ class RecordingConfig:
     """Which recording."""
 
     path: str = setting(
-        "", "a file, a folder, or synthetic:NAME; in `recordings`, also a glob; paths in a YAML file are relative to it"
+        "",
+        "a file, a folder, an address (https://, dandi://), or synthetic:NAME; in `recordings`, also a glob; paths in a YAML file are relative to it",
     )
     name: str = setting("", "its name in the model; empty: as in the file")
     options: dict[str, Any] = setting({}, "options of the reader or generator")

@@ -14,6 +14,7 @@ from neuroformer.data.automatic import settled
 from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.recording.names import natural
 from neuroformer.recording.open import fit_frames
+from neuroformer.recording.remote import is_remote
 from neuroformer.recording.sources import add_source
 from neuroformer.recording.stimuli import render_frames
 from neuroformer.recording.units import choose_units
@@ -29,7 +30,12 @@ def expanded(config: Config) -> Config:
     """
     out: list[RecordingConfig] = []
     for i, one in enumerate(config.recordings):
-        if not glob.has_magic(one.path) or Path(one.path).exists() or one.path.startswith("synthetic:"):
+        if (
+            not glob.has_magic(one.path)
+            or one.path.startswith("synthetic:")
+            or is_remote(one.path)
+            or Path(one.path).exists()
+        ):
             out.append(one)
             continue
         paths = sorted(glob.glob(str(Path(one.path).expanduser()), recursive=True), key=natural)

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.recording.clean import optional
 from neuroformer.recording.recording import RecordingError, Traces
+from neuroformer.recording.validation import optional
 
 MAX_FALSE_HZ = 0.02  # events a second that a threshold may let through in noise alone
 METHODS = ("auto", "oasis", "deconvolved", "none")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,22 +34,6 @@ _GENERIC = {
     "y",
     "z",
 }
-
-
-def optional(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency.
-
-    Raises
-    ------
-    RecordingError
-        It is not installed; the message names the extra that installs it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as e:
-        raise RecordingError(
-            f"{purpose} needs the package '{module.split('.')[0]}' ({e}); pip install 'neuroformer[{extra}]'"
-        ) from None
 
 
 def short_names(paths: Sequence[Sequence[str]]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.remote import open_hdf5
 from neuroformer.recording.validation import RecordingError
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as video decoders and image readers weigh colors
@@ -68,17 +69,15 @@ class H5Frames(LazyFrames):
 
     Parameters
     ----------
-    path : path
+    path : path or address
     datasets : names inside the file; exactly one for a stack
     """
 
     def __init__(self, path: str | Path, datasets: str | Sequence[str]):
-        import h5py
-
         self.path, self.stack = str(path), isinstance(datasets, str)
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
         self._open_files: dict[int, Any] = {}
-        with h5py.File(self.path, "r") as f:
+        with open_hdf5(self.path) as f:
             shapes = {f[name].shape for name in self.datasets}  # pyright: ignore[reportAttributeAccessIssue]
             self.dtype = f[self.datasets[0]].dtype  # pyright: ignore[reportAttributeAccessIssue]
         if len(shapes) != 1:
@@ -94,12 +93,10 @@ class H5Frames(LazyFrames):
         return {**self.__dict__, "_open_files": {}}
 
     def _file(self):
-        import h5py
-
         # an HDF5 handle must not be used on both sides of a fork
         pid = os.getpid()
         if pid not in self._open_files:
-            self._open_files = {pid: h5py.File(self.path, "r")}
+            self._open_files = {pid: open_hdf5(self.path)}
         return self._open_files[pid]
 
     def read(self, index: np.ndarray) -> np.ndarray:

@@ -14,6 +14,8 @@ import numpy as np
 from neuroformer.recording.formats.npz import names_in, read_npz, write_npz
 from neuroformer.recording.frames import CachedFrames, of_size
 from neuroformer.recording.recording import Recording, RecordingError
+from neuroformer.recording.remote import is_remote
+from neuroformer.recording.remote import suffix as suffix_of
 from neuroformer.recording.wanted import FRAMES, Wanted
 
 SYNTHETIC = "synthetic:"
@@ -22,7 +24,7 @@ _KNOWN = (
     "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
     "a table of spikes (.csv, .parquet), a MATLAB file (.mat), a folder of Kilosort or phy (spike_times.npy), of SpikeInterface "
     "(spikes.npy), of ALF (spikes.times.npy), of suite2p (F.npy, spks.npy), of pynapple (.npz), the original Neuroformer's folder "
-    "(spikerates_dt_0.01.npy), "
+    "(spikerates_dt_0.01.npy), the address of an NWB file (https://..., dandi://DANDISET/PATH), "
     "or 'synthetic:NAME'"
 )
 
@@ -45,7 +47,8 @@ def open_recording(
     Parameters
     ----------
     source : path or str
-        ``synthetic:NAME`` names a generator; everything else is a path.
+        ``synthetic:NAME`` names a generator; ``https://...`` and ``dandi://DANDISET/PATH`` are addresses of NWB files, of
+        which only what is needed is fetched; everything else is a path.
     only, without : names, with ``*`` for any letters
         Which behavior variables, tables of intervals, ``frames`` and ``traces`` are read, and which are not. Trials are
         left out only by ``without``.
@@ -142,6 +145,8 @@ def _read(source: str | Path, options: dict[str, Any], asked: dict[str, Any]) ->
         from neuroformer.recording.synthetic import synthetic
 
         return _call(synthetic, source.removeprefix(SYNTHETIC), options, asked)
+    if is_remote(source):
+        return _call(_remote_reader(str(source)), source, options, asked)
     if not isinstance(source, (str, Path)):
         raise RecordingError(f"cannot open a {type(source).__name__} as a recording; expected a path: {_KNOWN}")
     path = Path(source).expanduser()
@@ -175,6 +180,14 @@ def _reader(path: Path) -> Callable[..., Recording]:
         refuse_pickle(path)
     what = f"a '{path.suffix}' file" if suffix else "a file without suffix"
     raise RecordingError(f"{path} is {what} that no reader knows; expected {_KNOWN}")
+
+
+def _remote_reader(address: str) -> Callable[..., Recording]:
+    if suffix_of(address) != ".nwb":
+        raise RecordingError(f"{address} is no NWB file (.nwb), and nothing else is read from an address; download it")
+    from neuroformer.recording.formats.nwb.reader import read_nwb
+
+    return read_nwb
 
 
 def _npz_reader(path: Path) -> Callable[..., Recording]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,22 @@ class CheckedSpikes:
             and len(a) <= count
             for a, (at, count, dtype) in zip((times, units), self._proof, strict=True)
         )
+
+
+def optional(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency.
+
+    Raises
+    ------
+    RecordingError
+        It is not installed; the message names the extra that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as e:
+        raise RecordingError(
+            f"{purpose} needs the package '{module.split('.')[0]}' ({e}); pip install 'neuroformer[{extra}]'"
+        ) from None
 
 
 def numbers(what: str, values: Any, dtype: Any) -> np.ndarray:

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.clean import optional
 from neuroformer.recording.frames import LazyFrames, ResizedFrames, gray
 from neuroformer.recording.series import FrameSeries
-from neuroformer.recording.validation import RecordingError
+from neuroformer.recording.validation import RecordingError, optional
 
 VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
 TIFF = (".tif", ".tiff")

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from neuroformer.recording.remote import is_remote, open_hdf5
 from neuroformer.recording.validation import RecordingError
 
 STALL_S = 10  # whole seconds at one object, after which the check gives up
@@ -58,8 +59,8 @@ def look_first(path: str | Path) -> None:
     RecordingError
         That process crashed, or stalled at one object for ``STALL_S`` seconds.
     """
-    if not sys.executable or not hasattr(signal, "alarm"):
-        return  # no other process can be started, or none can be ended by an alarm
+    if not sys.executable or not hasattr(signal, "alarm") or is_remote(path):
+        return  # no other process can be started, or none can be ended by an alarm; or it would have to be fetched twice
     command = [sys.executable, "-c", _LOOK, str(path), str(STALL_S)]
     quiet = subprocess.DEVNULL
     code = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode
@@ -100,6 +101,14 @@ def check_links(path: str | Path, notes: list[str]) -> None:
     """
     import h5py
 
+    if is_remote(path):
+        with open_hdf5(path) as f:
+            found = next((place for place, _, kind in _elsewhere(f) if kind != "object"), None)
+        if found is not None:
+            raise RecordingError(
+                f"{path}: {found} lies in another file, which is not read from an address; download both"
+            )
+        return
     path = Path(path)
     home, todo, seen = Path(os.path.abspath(path)).parent, [path], set()
     while todo:

@@ -24,6 +24,7 @@ from neuroformer.recording.recording import (
     RecordingError,
     Traces,
 )
+from neuroformer.recording.validation import optional
 
 UNIT_ID = "unit_id"
 _OBSERVED = "observed_intervals"  # JSON: a TsGroup has one support for all of its units
@@ -50,7 +51,7 @@ def to_pynapple(rec: Recording, frames: bool = True) -> dict[str, Any]:
     RecordingError
         pynapple is not installed, or intervals overlap.
     """
-    nap = clean.optional("pynapple", "pynapple", "pynapple objects")
+    nap = optional("pynapple", "pynapple", "pynapple objects")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # touching intervals: see the top of this module
         every = clean.span(rec.spike_times, rec.domain.ravel())
@@ -98,7 +99,7 @@ def from_pynapple(data: Any, name: str = "recording", units: str | None = None) 
     RecordingError
         No TsGroup, several without ``units``, or objects that pynapple does not have.
     """
-    nap = clean.optional("pynapple", "pynapple", "pynapple objects")
+    nap = optional("pynapple", "pynapple", "pynapple objects")
     objects = {"units": data} if isinstance(data, nap.TsGroup) else _mapping(data)
     groups = {k: v for k, v in objects.items() if isinstance(v, nap.TsGroup)}
     chosen = units or next((k for k in ("units", "spikes") if k in groups), next(iter(groups), None))

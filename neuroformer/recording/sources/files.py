@@ -13,7 +13,7 @@ from neuroformer.recording.formats.matlab import flattened, read_matlab
 from neuroformer.recording.formats.npz import UNREADABLE, load_arrays, names_in, read_npy
 from neuroformer.recording.sources.pose import has_body_parts, read_pose_csv, read_pose_h5, read_sleap
 from neuroformer.recording.sources.text import first_rows, read_text
-from neuroformer.recording.validation import RecordingError
+from neuroformer.recording.validation import RecordingError, optional
 
 TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pqt")
 ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5")
@@ -98,7 +98,7 @@ def read_parquet(path: Path, lists: bool = False) -> dict[str, Any]:
     ------
     RecordingError
     """
-    parquet = clean.optional("pyarrow.parquet", "parquet", "reading Parquet files")
+    parquet = optional("pyarrow.parquet", "parquet", "reading Parquet files")
     try:
         table = parquet.read_table(path)
         out: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
 from neuroformer.recording.frames import H5Frames, JoinedFrames, of_size
 from neuroformer.recording.names import natural
+from neuroformer.recording.remote import is_remote
 from neuroformer.recording.series import FrameSeries
 from neuroformer.recording.stimuli.presentations import Template, describes_images, from_templates
 from neuroformer.recording.validation import RecordingError
@@ -171,11 +172,11 @@ def _open_bank(reader: OpenFile, source: Any) -> Any:
         if not images:
             raise RecordingError(f"the images of '{source.name}' are missing")
         datasets = [image.data for image in images]
-        return H5Frames(datasets[0].file.filename, [d.name for d in datasets])
+        return H5Frames(reader.home(datasets[0]), [d.name for d in datasets])
     if source.external_file is None:
         if len(source.data) == 0:
             raise RecordingError(f"'{source.name}' holds no images")
-        return H5Frames(source.data.file.filename, source.data.name)
+        return H5Frames(reader.home(source.data), source.data.name)
     parts = [open_images(_external(reader, source.name, entry)) for entry in clean.plain(source.external_file[:])]
     return parts[0] if len(parts) == 1 else JoinedFrames(parts)
 
@@ -192,6 +193,8 @@ def _external(reader: OpenFile, name: str, entry: str) -> Path:
 
     A path that leads elsewhere could name any file of this machine; only its last part is looked for, beside.
     """
+    if is_remote(reader.path):
+        raise RecordingError(f"its external file {entry} is not read from an address; download both")
     folder = Path(os.path.abspath(reader.path)).parent
     parts = PureWindowsPath(entry)  # which knows both kinds of separators
     inside = Path(os.path.normpath(folder / parts.as_posix()))

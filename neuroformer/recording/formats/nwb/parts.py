@@ -13,6 +13,7 @@ import numpy as np
 from neuroformer.recording import clean
 from neuroformer.recording.formats.hdf5 import reason
 from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.remote import is_remote, stem
 
 # the scratch entry of neuroformer.recording.formats.nwb.writer: what NWB has no place for
 OWN = "neuroformer"
@@ -22,14 +23,19 @@ _GROUPS = ("processing", "acquisition", "stimulus", "stimulus_template", "analys
 class OpenFile:
     """One open file, the notes on what was left out of it, and the images that were opened in it."""
 
-    def __init__(self, nwbfile: Any, path: Path):
+    def __init__(self, nwbfile: Any, path: str | Path):
         self.file, self.path = nwbfile, path
+        self.stem = stem(str(path)) if is_remote(path) else Path(path).stem
         self.notes: list[str] = []
         self.banks: dict[int, Any] = {}  # by the identity of what holds them
         self.seen: set[int] = set()  # identities of what was read, or has a note of its own
         self.objects = list(nwbfile.objects.values())
         scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
         self.own: dict[str, Any] = json.loads(_text(scratch.data)) if scratch is not None else {}
+
+    def home(self, data: Any) -> str | Path:
+        """The path or address of the file that a dataset lies in."""
+        return self.path if is_remote(self.path) else data.file.filename
 
     @contextmanager
     def leaving_out(self, name: str) -> Iterator[None]:

@@ -39,8 +39,9 @@ from neuroformer.recording.formats.nwb.parts import (
 from neuroformer.recording.formats.nwb.units import SortedUnits, observed_intervals, read_units
 from neuroformer.recording.names import natural
 from neuroformer.recording.recording import Recording
+from neuroformer.recording.remote import is_remote, open_hdf5
 from neuroformer.recording.series import ObservedIntervals, Traces
-from neuroformer.recording.validation import RecordingError
+from neuroformer.recording.validation import RecordingError, optional
 from neuroformer.recording.wanted import FRAMES, TRACES, Wanted
 
 
@@ -56,7 +57,7 @@ def read_nwb(
     wanted: Wanted | None = None,
     frames_size: Sequence[int] | None = None,
 ) -> Recording:
-    """Read an NWB file.
+    """Read an NWB file, at a path or an address.
 
     Parameters
     ----------
@@ -76,8 +77,8 @@ def read_nwb(
     RecordingError
         Not a readable NWB file, no units in it, or a name that it does not contain.
     """
-    pynwb = clean.optional("pynwb", "nwb", "reading NWB files")
-    path = Path(path)
+    pynwb = optional("pynwb", "nwb", "reading NWB files")
+    path = path if is_remote(path) else Path(path)
     if units not in ("auto", "spikes", "rois"):
         raise RecordingError(f"units is '{units}'; expected 'auto', 'spikes' or 'rois'")
     if check:
@@ -91,7 +92,7 @@ def read_nwb(
         # files that carry older copies of a schema warn on every load; what matters ends in notes
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True) as io:
+            with open_hdf5(path) as f, pynwb.NWBHDF5IO(file=f, mode="r", load_namespaces=True) as io:
                 reader = _Reader(io.read(), path, wanted or Wanted(), frames_size)
                 reader.notes += notes
                 return reader.recording(trials, frames, traces, units, events, analog)
@@ -104,11 +105,11 @@ def read_nwb(
         raise RecordingError(f"{path} cannot be read as NWB: {reason(e)}{damaged}") from e
 
 
-def _check_layout(path: Path) -> None:
+def _check_layout(path: str | Path) -> None:
     """Refuse what pynwb would stumble over: what is no NWB 2, and spikes that belong to nobody."""
     import h5py
 
-    with suppress(OSError, RuntimeError), h5py.File(path, "r") as f:  # which pynwb reports
+    with suppress(OSError, RuntimeError), open_hdf5(path) as f:  # which pynwb reports
         if isinstance(f.get("nwb_version"), h5py.Dataset):
             version = clean.plain(f["nwb_version"][()]).item()  # pyright: ignore[reportIndexIssue]
             raise RecordingError(
@@ -131,7 +132,7 @@ def _check_layout(path: Path) -> None:
 class _Reader(OpenFile):
     """One open file on its way to a Recording."""
 
-    def __init__(self, nwbfile: Any, path: Path, wanted: Wanted, frames_size: Sequence[int] | None):
+    def __init__(self, nwbfile: Any, path: str | Path, wanted: Wanted, frames_size: Sequence[int] | None):
         super().__init__(nwbfile, path)
         self.wanted, self.frames_size = wanted, frames_size
 
@@ -176,7 +177,7 @@ class _Reader(OpenFile):
             domain = np.stack([own_domain["start"], own_domain["stop"]], 1)
         self.name_the_rest()
         return Recording(
-            name=self.own.get("name", self.path.stem),
+            name=self.own.get("name", self.stem),
             spike_times=units_table.times,
             spike_units=units_table.units,
             units=units_table.columns,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from neuroformer.recording import clean
 from neuroformer.recording.formats import spike_index
 from neuroformer.recording.formats.hdf5 import reason
 from neuroformer.recording.formats.nwb.parts import OpenFile, is_unreadable, place, simple_columns
+from neuroformer.recording.remote import is_remote
 from neuroformer.recording.series import ObservedIntervals
 from neuroformer.recording.validation import CheckedSpikes, RecordingError
 
@@ -46,9 +48,13 @@ def read_units(reader: OpenFile) -> SortedUnits | None:
     table, proof = found[0], None
     try:
         flat, ends = _spikes(reader, table)
+        if ends[-1:] > spike_index.LARGE and is_remote(reader.path):
+            raise RecordingError(
+                f"{reader.path} has {ends[-1]:,} spikes, more than are sorted in memory; download the file"
+            )
         if ends[-1:] > spike_index.LARGE:
             pieces = spike_index.by_unit(flat, ends)
-            times, units, proof = spike_index.indexed_spikes(reader.path, pieces, len(ends), reader.notes)
+            times, units, proof = spike_index.indexed_spikes(Path(reader.path), pieces, len(ends), reader.notes)
         else:
             rows = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
             times, units = clean.spikes(flat[: len(rows)], rows, reader.notes)

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from neuroformer.files import replacing_hdf5
-from neuroformer.recording.clean import distinct, optional, safe_name
+from neuroformer.recording.clean import distinct, safe_name
 from neuroformer.recording.formats.nwb.parts import OWN
 from neuroformer.recording.recording import FrameSeries, Recording, RecordingError
+from neuroformer.recording.validation import optional
 
 _UNIT_COLUMNS = {
     "id",

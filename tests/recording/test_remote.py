@@ -1,0 +1,215 @@
+"""NWB files at an address, from a server on this machine: with ranges, slow, cut, expired, and through an archive."""
+
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from samples import assert_same, full_recording
+
+from neuroformer.cli import main
+from neuroformer.config import load_config
+from neuroformer.recording import RecordingError, open_recording, write_recording
+from neuroformer.recording.remote import RemoteFile, ranges
+from neuroformer.recording.remote.cache import BlockCache
+
+pytest.importorskip("requests")
+
+
+class Server(BaseHTTPRequestHandler):
+    """Serves one body by ranges at /file.nwb; ``manners`` say what goes wrong, and are used up one a request."""
+
+    body, etag, manners, sent, asked = b"", '"1"', [], 0, Counter()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        cls = type(self)
+        cls.asked[self.path.split("?")[0]] += 1
+        if self.path.startswith("/api/") and not self.path.endswith("/download/"):
+            return self.answer(200, json.dumps(self.archive()).encode(), {"Content-Type": "application/json"})
+        if self.path == "/moves.nwb" or self.path.endswith("/download/"):
+            return self.answer(302, b"", {"Location": f"/file.nwb?token={cls.asked[self.path]}"})
+        manner = cls.manners.pop(0) if cls.manners else ""
+        if self.path not in ("/file.nwb", f"/file.nwb?token={cls.asked['/moves.nwb']}") and "token" not in self.path:
+            return self.answer(404, b"")
+        if manner == "expired":
+            return self.answer(403, b"expired")
+        if manner == "no ranges":
+            return self.answer(200, self.body)
+        if manner == "slow":
+            time.sleep(0.6)
+        first, _, last = self.headers["Range"].removeprefix("bytes=").partition("-")
+        part = self.body[int(first) : int(last) + 1]
+        head = {"Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(self.body)}", "ETag": self.etag}
+        return self.answer(206, part, head, cut=manner == "cut")
+
+    def archive(self):
+        if "assets" in self.path:
+            return {"results": [{"path": "sub-1/file.nwb", "asset_id": "abc"}, {"path": "sub-1/file.nwb2"}]}
+        return {"most_recent_published_version": {"version": "0.1"}, "draft_version": {"version": "draft"}}
+
+    def answer(self, status, body, headers=None, cut=False):
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        sent = body[: len(body) // 2] if cut else body
+        type(self).sent += len(sent)
+        self.wfile.write(sent)
+        if cut:
+            self.wfile.flush()
+            self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def serving(body, *manners):
+    fresh = {"body": body, "manners": list(manners), "sent": 0, "asked": Counter()}
+    handler = type("Handler", (Server,), fresh)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def quick(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEUROFORMER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ranges, "_PAUSE_S", 0.01)
+
+
+BODY = np.random.default_rng(0).integers(0, 255, 3_000_017, dtype=np.uint8).tobytes()
+
+
+def some_reads(file, seed=0, count=25):
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        at, size = int(rng.integers(0, len(BODY) + 100)), int(rng.choice([1, 5000, 300_000]))
+        file.seek(at)
+        assert file.read(size) == BODY[at : at + size], (at, size)
+
+
+@pytest.mark.parametrize("manners", [(), ("cut",) * 3, ("", "cut", "slow", "cut"), ("", "expired", "", "expired")])
+def test_what_is_read_is_what_is_there(manners):
+    with serving(BODY, *manners) as (url, _):
+        where = "/moves.nwb" if "expired" in manners else "/file.nwb"
+        file = RemoteFile(url + where)
+        assert file.size == len(BODY)
+        some_reads(file)
+
+
+def test_blocks_are_fetched_once_and_kept():
+    with serving(BODY) as (url, server):
+        for _ in range(2):  # the second from disk
+            file = RemoteFile(f"{url}/file.nwb")
+            some_reads(file, count=60)
+            assert file.read(0) == b"" and file.tell() <= len(BODY) + 300_000
+        assert server.sent <= len(BODY) + ranges.BLOCK * 2
+        before = server.sent
+        server.etag = '"2"'  # another file at the same address
+        with pytest.raises(RecordingError, match="changed while it was read"):
+            file._fetch(0, 10)
+        RemoteFile(f"{url}/file.nwb").read(10)
+        assert server.sent >= before + ranges.BLOCK
+
+
+def test_the_cache_keeps_to_its_size(tmp_path):
+    home = tmp_path / "blocks"
+    for key in ("a", "b"):
+        cache = BlockCache(key, 1_000_000, home)
+        for i in range(30):
+            cache.put(i, bytes(50_000))
+            assert sum(f.stat().st_size for f in home.glob("*/*")) <= 1_000_000
+    assert cache.get(29, 50_000) == bytes(50_000) and BlockCache("a", 1_000_000, home).get(0, 50_000) is None
+    assert cache.get(29, 49_999) is None
+
+
+@pytest.mark.parametrize(
+    "path, manners, told",
+    [
+        ("/nothing.nwb", [], "cannot be read: 404"),
+        ("/file.nwb", ["expired"] * 9, "cannot be read: 403"),
+        ("/moves.nwb", ["expired"] * 9, "cannot be read: 403"),
+        ("/file.nwb", ["no ranges"], "serves no ranges .it answers 200.; download the file"),
+        ("/file.nwb", ["cut"] * 40, "broke off|ConnectionError|ChunkedEncodingError"),
+        ("/file.csv", [], "nothing else is read from an address"),
+    ],
+)
+def test_what_cannot_be_read_says_why(path, manners, told):
+    with serving(BODY, *manners) as (url, _), pytest.raises(RecordingError, match=told):
+        open_recording(url + path)
+    if path == "/file.nwb" and not manners:
+        with pytest.raises(RecordingError, match="ConnectionError"):
+            open_recording(url + path)
+
+
+def test_no_answer_in_time(monkeypatch):
+    monkeypatch.setattr(ranges, "TIMEOUT_S", 0.1)
+    with serving(BODY, *["slow"] * 9) as (url, _), pytest.raises(RecordingError, match="no answer for 0.1 s"):
+        RemoteFile(f"{url}/file.nwb")
+
+
+def nwb(tmp_path):
+    pytest.importorskip("pynwb")
+    return write_recording(full_recording(), tmp_path / "file.nwb")
+
+
+def test_a_recording_at_an_address_is_that_of_the_file(tmp_path, monkeypatch, capsys):
+    path = nwb(tmp_path)
+    whole = open_recording(path)
+    with serving(path.read_bytes(), "", "cut", "", "slow") as (url, server):
+        rec = open_recording(f"{url}/file.nwb")
+        assert_same(rec, whole)  # frames are read later, and lazily
+        monkeypatch.setenv("DANDI_API", f"{url}/api")
+        assert_same(open_recording("dandi://000017/sub-1/file.nwb"), whole)
+        assert server.asked["/api/dandisets/000017/versions/0.1/assets/"]
+        with pytest.raises(RecordingError, match="no file 'sub-2/file.nwb'; near it: sub-1/file.nwb"):
+            open_recording("dandi://000017@draft/sub-2/file.nwb")
+        with pytest.raises(RecordingError, match="expected dandi://"):
+            open_recording("dandi://sub-2/file.nwb")
+        (tmp_path / "mine.yaml").write_text(f"recording: {{path: '{url}/file.nwb'}}\n")
+        assert load_config(tmp_path / "mine.yaml").recording.path == f"{url}/file.nwb"
+        assert main(["inspect", str(tmp_path / "mine.yaml")]) == 0
+        assert "Recording 'mouse/1: day a'" in capsys.readouterr().out
+
+
+def test_a_connection_that_ends_within_the_file_is_an_error_that_says_so(tmp_path):
+    path = nwb(tmp_path)
+    with serving(path.read_bytes()) as (url, server):
+        server.body = path.read_bytes() + bytes(1_000_000)
+        file = RemoteFile(f"{url}/file.nwb")
+        server.manners = ["cut"] * 40
+        with pytest.raises(RecordingError, match="cannot be read"):
+            file.seek(900_000)
+            file.read(10)
+    with pytest.raises(RecordingError, match="ConnectionError"):
+        open_recording(f"{url}/file.nwb")
+
+
+def test_of_a_large_file_little_is_fetched(tmp_path):
+    """Raw channels are most of an archive's file, and nothing of them is needed."""
+    pynwb = pytest.importorskip("pynwb")
+    path = nwb(tmp_path)
+    with pynwb.NWBHDF5IO(str(path), "a") as io:
+        file = io.read()
+        count = len(file.electrodes)
+        raw = np.random.default_rng(0).integers(-99, 99, (4_000_000 // count, count), dtype=np.int16)
+        region = file.create_electrode_table_region(list(range(count)), "all")
+        data = pynwb.H5DataIO(raw, chunks=(10_000, 1))
+        file.add_acquisition(pynwb.ecephys.ElectricalSeries(name="raw", data=data, electrodes=region, rate=30000.0))
+        io.write(file)
+    body = path.read_bytes()
+    assert len(body) > 8_000_000
+    with serving(body) as (url, server):
+        open_recording(f"{url}/file.nwb")
+        assert server.sent < 2_000_000
