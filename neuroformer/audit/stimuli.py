@@ -15,6 +15,7 @@ from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.clock import nanoseconds
 
 _MOST_BYTES = 512 << 20  # of images that are hashed; of a larger bank, images spread evenly over it
+ENOUGH_TO_LEARN, ENOUGH_FOR_ENERGIES = 5000, 200  # distinct images
 STIMULUS_COLUMNS = (
     "movie",
     "stimulus",
@@ -45,7 +46,7 @@ def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[
                 near = nearest_distance(rec.frames, shown["train"], shown["test"][~same])
                 stimuli["distance_of_the_others"] = near
                 out.append(_near(near, config))
-        out += [_within_window(config), moves_stimulus(rec, config)]
+        out += [_within_window(config), moves_stimulus(rec, config), _few_images(shown["train"], config)]
     shared |= {f"trials' {k}": v for k, v in _shared_trials(rec, train, test).items()}
     if "trial_time" in [v.name for v in config.inputs] and "frames" not in shared and len(shared) == 0:
         shared["trial_time, the only stimulus that the model is told"] = 1.0
@@ -171,6 +172,31 @@ def _near(distance: float, config: Config) -> Finding | None:
         f"held-out images are {distance:.2f} of the usual distance from their nearest training image",
         "neighboring frames of one movie are no new stimuli; hold out whole movies",
         {"distance": distance},
+    )
+
+
+def _few_images(train: np.ndarray, config: Config) -> Finding | None:
+    """Whether the distinct images that train can teach what reads them: a fixed encoder needs hundreds, a learnt one tens of
+    thousands (Klindt et al. 2017 and Lurz et al. 2021 train theirs on 5,000 and more, with thousands of units)."""
+    encoder, distinct = config.model.frame_encoder, len(np.unique(train))
+    learns = encoder.kind in ("conv3d", "patches") or encoder.finetune
+    enough = ENOUGH_TO_LEARN if learns else ENOUGH_FOR_ENERGIES
+    few = distinct < enough
+    how = f"model.frame_encoder.kind: {encoder.kind} " + ("learns its filters" if learns else "has fixed filters")
+    advice = f"{how}, for which {enough:,} are about enough"
+    if few:
+        advice = f"{how} and wants about {enough:,}; " + (
+            "use kind: energy, whose filters are fixed"
+            if learns
+            else "expect known images to be predicted, and little of new ones"
+        )
+    severity = "warning" if few and config.split.claim == "stimuli" else "note"
+    return Finding(
+        "distinct_images",
+        severity,
+        f"{distinct:,} distinct images train",
+        advice,
+        {"distinct": distinct, "enough": enough},
     )
 
 

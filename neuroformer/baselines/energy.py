@@ -24,6 +24,7 @@ from neuroformer.ops.energy import EnergyPyramid, component_count
 
 _SAMPLE, _SAMPLE_CELLS = 2000, 2**26  # clips that components are learnt from, and features x clips
 _MOST_WINDOWS, _MOST_CELLS = 40_000, 2**24  # windows that a fit looks at, and windows x units
+_MOST_PIXELS = 150_000_000  # of clips that a fit looks at, where each is seen once
 _SHARE = {"luminance": 0.3, "even": 0.3, "odd": 0.3}  # prior variance that features of a kind share; energies share 1
 _FLOOR = 0.1  # a place where hardly anything varied is not blown up: of the feature's usual deviation
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.01, -0.5)).tolist())  # a presentation
@@ -84,7 +85,7 @@ class EnergyComponents:
         """Features (or, with ``basis``, components) of the clips of a batch that are not known yet; the clip of each window."""
         clips = batch.clips
         assert clips is not None
-        key_W, index_W = clips.key_W.numpy(), clips.index_W.numpy()
+        key_W, index_W = _keys(batch), clips.index_W.numpy()
         key_of = np.empty(len(clips.images_GFHW), np.int64)
         key_of[index_W] = key_W
         new = torch.tensor([g for g, key in enumerate(key_of.tolist()) if key not in known], dtype=torch.int64)
@@ -97,9 +98,14 @@ class EnergyComponents:
         return key_W
 
     def responses(self, prepared: Prepared, part: str) -> Responses:
-        """What units answered to each distinct clip of a part, in at most some ten thousand windows of it."""
+        """What units answered to each distinct clip of a part, in at most some ten thousand windows of it; fewer where
+        nearly every window shows a clip of its own, and clips are large."""
         most = min(_MOST_WINDOWS, max(256, _MOST_CELLS // prepared.rec.num_units))
-        windows = _evenly(prepared.windows(part), most)
+        windows = prepared.windows(part)
+        few = _evenly(windows, 256)
+        if len({key for b in prepared.batches(few) for key in _keys(b).tolist()}) > 0.9 * len(few):
+            most = min(most, max(1000, _MOST_PIXELS // int(np.prod(self.pyramid.size))))
+        windows = _evenly(windows, most)
         known: dict[int, Tensor] = {}
         keys, counts, seen = [], [], []
         for batch in prepared.batches(windows):
@@ -285,6 +291,12 @@ def _chosen(
     best = int(np.argmax([clip_r(mean_GU, x).mean() for x in together]))
     chosen = paths[0][best] if len(paths) == 1 else next(itertools.islice(path(train), best, None))
     return chosen, [(p[best], h) for p, h in zip(paths, held, strict=True)]
+
+
+def _keys(batch: Batch) -> np.ndarray:
+    """(W,) which clip each window saw, the same in all batches."""
+    assert batch.clips is not None
+    return batch.clips.key_W.numpy()
 
 
 def _counts(batch: Batch, num_units: int) -> Tensor:

@@ -15,6 +15,7 @@ from neuroformer.bundle.bundle import load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
 from neuroformer.model.network import Neuroformer
+from neuroformer.training.rates import rate_scores
 from neuroformer.training.scores import Scores, score
 
 
@@ -45,6 +46,11 @@ def evaluate(
         :class:`neuroformer.training.scores.Scores`), ``test_spikes``, ``test_windows``; ``bits_per_spike_oracle`` of a
         recording whose true rates are known; ``bits_per_spike_glm_past``, ``bits_per_spike_glm_every``,
         ``bits_per_spike_glm`` (the stronger one) and ``glm_seconds``.
+        With frames, medians over units of the correlation between counts and expected counts over distinct clips, both
+        averaged over the windows that saw a clip: ``stimulus_r`` of the model, ``stimulus_r_energy_ridge`` and
+        ``stimulus_r_energy_poisson`` of regressions on the Gabor energies of the same frames, and where clips repeat
+        ``stimulus_r_ceiling`` of the true expectation and the model's ``stimulus_feve``
+        (:class:`neuroformer.training.rates.HeldOutRates`).
         For traces: ``bits_per_sample`` with its interval, ``test_samples``, ``bits_per_sample_autoregression``.
         Of several recordings: the means of all bits, and ``recordings``, how many.
 
@@ -80,7 +86,16 @@ def evaluate(
             out["bits_per_spike_oracle"] = oracle_bits_per_spike(prepared, prepared.windows("test"))
         except ValueError as e:  # bins of another width: the other scores count all the same
             tell(f"bits_per_spike_oracle is left out: {e}")
-    return out | (glm_scores(prepared, seed=prepared.config.seed, say=say) if baselines else {})
+    return out | (_beside_spikes(model, prepared, say) if baselines else {})
+
+
+def _beside_spikes(model: Neuroformer, prepared: Prepared, say: Callable[[str], object]) -> dict[str, Any]:
+    """Scores of regressions on frames and of the GLMs, which are fitted for them."""
+    out: dict[str, Any] = {}
+    if prepared.normalization.frames is not None:
+        say("fitting regressions on the energies of frames")
+        out |= rate_scores(model, prepared)
+    return out | glm_scores(prepared, seed=prepared.config.seed, say=say)
 
 
 def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:

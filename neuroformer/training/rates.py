@@ -83,3 +83,14 @@ def held_out_rates(model: Neuroformer, prepared: Prepared, *, part: str = "test"
         "energy_poisson": fit_poisson(train, valid).expected(held.x_GK),
     }
     return HeldOutRates(held.mean_GU, held.noise_GU(), expected)
+
+
+def rate_scores(model: Neuroformer, prepared: Prepared, *, part: str = "test") -> dict[str, float]:
+    """Medians over units of :meth:`HeldOutRates.scores`, as flat scores: ``stimulus_r`` is the model's."""
+    found = held_out_rates(model, prepared, part=part).scores()
+    names = {"model": "stimulus_r", "feve": "stimulus_feve"}
+    return {
+        names.get(name, f"stimulus_r_{name}"): float(np.nanmedian(x))
+        for name, x in found.items()
+        if np.isfinite(x).any()
+    }

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from neuroformer.audit import audit
 from neuroformer.baselines.energy import EnergyComponents, Responses, fit_poisson, fit_ridge
 from neuroformer.bundle.cohort import Cohort
-from neuroformer.config import from_dict
+from neuroformer.config import from_dict, to_dict
 from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import FrameSeries, Recording
-from neuroformer.training.rates import held_out_rates
+from neuroformer.training.rates import held_out_rates, rate_scores
 from neuroformer.training.start import start_from_energies
 
 SLOT = 0.1
@@ -126,4 +127,20 @@ def test_a_network_starts_from_them(side):
         "model", "energy_ridge", "energy_poisson", "ceiling", "feve"
     }  # fmt: skip
     np.testing.assert_allclose(scores["model"], scores["energy_poisson"], atol=0.1)
+    flat = rate_scores(cohort[0], prepared)
+    assert flat["stimulus_r"] == np.median(scores["model"]) and "stimulus_r_ceiling" in flat
     assert (scores["ceiling"][:2] > 0.85).all() and (scores["feve"][:2] > 0.5).all()
+
+
+@pytest.mark.parametrize("kind", ["energy", "conv3d"])
+def test_the_audit_says_how_few_images_train(kind):
+    rec = recording()
+    encoder = {"kind": kind} | ({"kernel": [1, 6, 6]} if kind == "conv3d" else {})
+    tree = to_dict(config())
+    tree["model"]["frame_encoder"] = encoder
+    found = audit(prepare(rec, from_dict(tree))).named("distinct_images")
+    assert found is not None and found.values["distinct"] == 24 and found.severity == "warning"
+    assert ("use kind: energy" in found.advice) == (kind == "conv3d")
+    tree["split"]["claim"] = "time"
+    found = audit(prepare(rec, from_dict(tree))).named("distinct_images")
+    assert found is not None and found.severity == "note"
