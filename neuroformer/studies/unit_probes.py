@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ NUM_FOLDS = 5
 LEAST_UNITS = 5  # of a class
 MOST_CLASSES = 40
 NULLS = 20
-STRENGTHS = (1e-3, 1e-2, 1e-1)  # C of scikit-learn
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn
 PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 EDGES_S = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)  # of the autocorrelogram
 COUNTS_S = (0.1, 1.0)  # windows of Fano factors
@@ -130,6 +130,8 @@ class UnitTable:
     recording_N : which recording
     features : by what they are, (N, D); the last one is :data:`FIRING`
     left_out : units without a label, or of a class that is too small
+    weights : by what they are, (D,) of each standardised column; by default 1. All that was learnt is weighed so that each
+        kind of parameters counts alike, however many numbers it has
     """
 
     column: str
@@ -137,6 +139,7 @@ class UnitTable:
     recording_N: np.ndarray
     features: dict[str, np.ndarray]
     left_out: int = 0
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def is_class(self) -> bool:
@@ -172,7 +175,8 @@ def unit_table(run: str | Path, column: str, overrides: Sequence[str] = (), reco
     table = {k: np.concatenate([f[k] for f in features]) for k in shared}
     own = [v for k, v in table.items() if k != FIRING]
     table = {k: v for k, v in table.items() if k != FIRING} | {LEARNT: np.concatenate(own, 1), FIRING: table[FIRING]}
-    return _cleaned(column, np.concatenate(labels), np.concatenate(groups), table)
+    weight = np.concatenate([np.full(v.shape[1], v.shape[1] ** -0.5) for v in own])
+    return replace(_cleaned(column, np.concatenate(labels), np.concatenate(groups), table), weights={LEARNT: weight})
 
 
 def _cleaned(column: str, label_N: np.ndarray, recording_N: np.ndarray, features: dict[str, np.ndarray]) -> UnitTable:
@@ -225,14 +229,15 @@ def probe_units(table: UnitTable, seed: int = 0, nulls: int = NULLS) -> list[Uni
     Folds hold out whole recordings where there are three or more, else units at random; the strength is chosen by inner
     folds. Features are standardised on training units, and classes are balanced.
     """
-    scored = {name: _Scored.of(table, x, seed) for name, x in table.features.items()}
+    scored = {name: _Scored.of(table, name, seed) for name in table.features}
     rng = np.random.default_rng(seed)
     orders = [_shuffled(table.recording_N, rng) for _ in range(nulls)]
     out = []
     for name, x in table.features.items():
         mine = scored[name]
-        null = [mine.again(x, table, order) for order in orders]
+        null = [mine.again(table, name, order) for order in orders]
         low, high = mine.ends(mine.without)
+        high = min(high, 1.0)
         beyond = scored[FIRING]
         beyond_low, beyond_high = mine.ends(mine.without - beyond.without, mine.score - beyond.score)
         chance = 1 / len(np.unique(table.label_N)) if table.is_class else 0.0
@@ -265,9 +270,9 @@ class _Scored:
     folds: list[tuple[np.ndarray, np.ndarray]]
 
     @classmethod
-    def of(cls, table: UnitTable, x_ND: np.ndarray, seed: int) -> _Scored:
+    def of(cls, table: UnitTable, name: str, seed: int) -> _Scored:
         folds = list(_folds(table, seed))
-        guess_N, settings = _held_out(table, x_ND, table.label_N, folds, seed)
+        guess_N, settings = _held_out(table, name, table.label_N, folds, seed)
         places = np.unique(table.recording_N)
         by_recording = len(places) >= LEAST_TRIALS
         independent = len(places) if by_recording else len(table.label_N)
@@ -277,9 +282,9 @@ class _Scored:
             without.append(_score(table, table.label_N[keep], guess_N[keep]))
         return cls(_score(table, table.label_N, guess_N), np.array(without), independent, settings, folds)
 
-    def again(self, x_ND: np.ndarray, table: UnitTable, order: np.ndarray) -> float:
+    def again(self, table: UnitTable, name: str, order: np.ndarray) -> float:
         """With labels in another order, and the settings as they were."""
-        guess_N, _ = _held_out(table, x_ND, table.label_N[order], self.folds, 0, self.settings)
+        guess_N, _ = _held_out(table, name, table.label_N[order], self.folds, 0, self.settings)
         return _score(table, table.label_N[order], guess_N)
 
     def ends(self, without: np.ndarray, value: float | None = None) -> tuple[float, float]:
@@ -304,10 +309,11 @@ def _folds(table: UnitTable, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _held_out(
-    table: UnitTable, x_ND: np.ndarray, label_N: np.ndarray, folds, seed: int, settings: Sequence[float] = ()
+    table: UnitTable, name: str, label_N: np.ndarray, folds, seed: int, settings: Sequence[float] = ()
 ) -> tuple[np.ndarray, list[float]]:
     """(N,) what each unit is taken for, by a model that has not seen it; and the setting of every fold."""
     guess_N, chosen = np.empty_like(label_N), []
+    x_ND, weight = table.features[name], table.weights.get(name)
     for k, (train, test) in enumerate(folds):
         if table.is_class:
             model, key, grid = (
@@ -317,7 +323,7 @@ def _held_out(
             )
         else:
             model, key, grid = Ridge(), "ridge__alpha", PENALTIES
-        x_N, seen = _turned(x_ND[train], x_ND[test])
+        x_N, seen = _turned(x_ND[train], x_ND[test], weight)
         pipe = make_pipeline(model)
         if len(np.unique(label_N[train])) == 1:
             guess_N[test] = label_N[train][0]
@@ -339,11 +345,13 @@ def _held_out(
     return guess_N, chosen
 
 
-def _turned(x_ND: np.ndarray, seen_MD: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both standardised by the first; of more features than units, their coordinates in the space of these units: penalties of
+def _turned(x_ND: np.ndarray, seen_MD: np.ndarray, weight_D: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Both standardised by the first, and weighed; of more features than units, their coordinates in the space of these units: penalties of
     squared weights are blind to the rest."""
     scale = StandardScaler().fit(x_ND)
     x, seen = (np.asarray(scale.transform(v)) for v in (x_ND, seen_MD))
+    if weight_D is not None:
+        x, seen = x * weight_D, seen * weight_D
     if x.shape[1] <= len(x):
         return x, seen
     basis = np.linalg.svd(x, full_matrices=False)[2]
