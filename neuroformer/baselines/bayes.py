@@ -17,11 +17,11 @@ from neuroformer.baselines.linear import Predict
 PLACES = {1: (120,), 2: (64, 48, 36, 28, 22, 18)}  # of the grid along each column; the first that is not too fine
 MOST_PLACES = 320  # visited ones: a step of the random walk is a product with (places x places)
 BANDWIDTHS = (0.04, 0.08, 0.02, 0.15, 0.01)  # of rate maps, in ranges of the variable
-SHARPNESS = (1.0, 0.5, 0.25)  # of the likelihood: counts of units that share noise say less than they seem to
+SHARPNESS = (1.0, 0.5, 0.25, 0.12)  # of the likelihood: counts of units that share noise say less than they seem to
 SPEEDS = (2.0, 1.0, 4.0)  # of the random walk, times the root mean square step of the training labels
 _JUMP = 1e-3  # of the walk's mass goes anywhere at each step: no place is lost for good
 _PRIOR_MOMENTS = 1.0  # moments' worth of the mean rate in every place, so that no rate is zero
-_CHUNK = 4096  # values that are decoded at once
+_CHUNK = 2048  # values that are decoded at once
 _FARTHEST = 2  # times a bin's width: labels further apart do not tell the walk's step
 
 
@@ -50,13 +50,12 @@ class BayesMethod:
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]:
         grid = _Grid(train, params["bandwidth"])
         walks = num_before(train) > 1
-        settings = [(sharp, speed) for sharp in SHARPNESS for speed in SPEEDS] if walks else SHARPNESS
-        for setting in settings:
-            yield setting, grid.decode(held, setting, self.mode)
+        settings = [(sharp, speed) for sharp in SHARPNESS for speed in SPEEDS] if walks else list(SHARPNESS)
+        yield from zip(settings, grid.decode(held, settings, self.mode), strict=True)
 
     def fit(self, train: Samples, kind: str, params: dict, setting: Any) -> Predict:
         grid = _Grid(train, params["bandwidth"])
-        return lambda samples: grid.decode(samples, setting, self.mode)
+        return lambda samples: grid.decode(samples, [setting], self.mode)[0]
 
 
 def num_before(samples: Samples) -> int:
@@ -92,13 +91,25 @@ class _Grid:
         self.place_GC = low + place_GC * span
         self.step_C = _step(train, unit_VC, self.before)
 
-    def decode(self, samples: Samples, setting: Any, mode: bool) -> np.ndarray:
-        """(V, C) posterior mean or mode."""
-        parts = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
+    def decode(self, samples: Samples, settings: list[Any], mode: bool) -> list[np.ndarray]:
+        """Of each setting, (V, C) posterior mean or mode."""
         find = self._walked if self.before > 1 else self._at_once
-        posteriors = (find(part, setting) for part in parts)
         read = lambda p_VG: self.place_GC[p_VG.argmax(1)] if mode else p_VG @ self.place_GC
-        return np.concatenate([read(p) for p in posteriors]) if parts else np.zeros((0, self.place_GC.shape[1]))
+        found: list[list[np.ndarray]] = [[np.zeros((0, self.place_GC.shape[1]))] for _ in settings]
+        for i in range(0, len(samples), _CHUNK):
+            evidence = self.evidence(samples[i : i + _CHUNK])
+            for each, setting in zip(found, settings, strict=True):
+                each.append(read(find(evidence, setting)))
+        return [np.concatenate(each) for each in found]
+
+    def evidence(self, samples: Samples) -> list[np.ndarray]:
+        """(V, G) log-likelihoods of the places: of all counts together, or where the place walks of each bin."""
+        if self.before == 1:
+            return [self._log_likelihood(_reference_counts(samples, 1))]
+        assert samples.edges is not None
+        width_B = np.diff(samples.edges)
+        relative_B = width_B / width_B[self.before - 1]
+        return [self._log_likelihood(samples.x_VBU[:, b] ** 2, relative_B[b]) for b in range(len(width_B))]
 
     def _log_likelihood(self, counts_VU: np.ndarray, width: float = 1.0) -> np.ndarray:
         """(V, G) of Poisson counts, up to a constant; units that were not observed (NaN) say nothing."""
@@ -110,29 +121,22 @@ class _Grid:
             counts_VU = np.where(seen_VU, counts_VU, 0.0)
         return counts_VU.astype(np.float32) @ self.log_rate_UG - expected
 
-    def _at_once(self, samples: Samples, sharpness: float) -> np.ndarray:
+    def _at_once(self, evidence: list[np.ndarray], sharpness: float) -> np.ndarray:
         """(V, G) posterior of all counts together."""
-        z = sharpness * self._log_likelihood(_reference_counts(samples, 1)) + self.log_prior_G
+        z = sharpness * evidence[0] + self.log_prior_G
         return np.exp(z - logsumexp(z, axis=1, keepdims=True))
 
-    def _walked(self, samples: Samples, setting: tuple[float, float]) -> np.ndarray:
+    def _walked(self, evidence: list[np.ndarray], setting: tuple[float, float]) -> np.ndarray:
         """(V, G) posterior at the latest bin before the moment, of all bins before it and those after it."""
         sharpness, speed = setting
-        assert samples.edges is not None
-        width_B = np.diff(samples.edges)
-        relative_B = width_B / width_B[self.before - 1]
         move_GG = self.transitions(speed)
-
-        def likelihood(b: int) -> np.ndarray:
-            z_VG = sharpness * self._log_likelihood(samples.x_VBU[:, b] ** 2, relative_B[b])
-            return np.exp(z_VG - z_VG.max(1, keepdims=True))
-
-        p_VG = np.repeat(np.exp(self.log_prior_G).astype(np.float32)[None], len(samples), 0)
+        likely = lambda z_VG: np.exp(sharpness * (z_VG - z_VG.max(1, keepdims=True)))
+        p_VG = np.repeat(np.exp(self.log_prior_G).astype(np.float32)[None], len(evidence[0]), 0)
         for b in range(self.before):
-            p_VG = _normal((p_VG @ move_GG if b else p_VG) * likelihood(b))
+            p_VG = _normal((p_VG @ move_GG if b else p_VG) * likely(evidence[b]))
         later_VG = np.ones_like(p_VG)
-        for b in range(len(width_B) - 1, self.before - 1, -1):
-            later_VG = _normal((later_VG * likelihood(b)) @ move_GG.T)
+        for b in range(len(evidence) - 1, self.before - 1, -1):
+            later_VG = _normal((later_VG * likely(evidence[b])) @ move_GG.T)
         return _normal(p_VG * later_VG).astype(np.float64)
 
     def transitions(self, speed: float) -> np.ndarray:

@@ -40,13 +40,13 @@ def test_the_posterior_is_bayes_rule_over_every_path():
     train = samples(index, place, binning, ahead=2, part=slice(100, 3000, 50))
     grid = _Grid(train, 0.1)
     rows = train[np.arange(4)]
-    found = grid._walked(rows, (0.5, 1.0))
+    found = grid._walked(grid.evidence(rows), (0.5, 1.0))
     move, rate = grid.transitions(1.0), np.exp(grid.log_rate_UG.T)
     counts = np.rint(rows.x_VBU.astype(float) ** 2)
     keep = np.argsort(-found.sum(0))[:6]  # too many paths otherwise: a world of six places
     grid.log_rate_UG, grid.total_G = grid.log_rate_UG[:, keep], grid.total_G[keep]
     grid.log_prior_G, grid.apart_GGC = grid.log_prior_G[keep], grid.apart_GGC[np.ix_(keep, keep)]
-    found, move, rate = grid._walked(rows, (0.5, 1.0)), grid.transitions(1.0).astype(float), rate[keep]
+    found, move, rate = grid._walked(grid.evidence(rows), (0.5, 1.0)), grid.transitions(1.0).astype(float), rate[keep]
     log_likelihood = 0.5 * (counts @ np.log(rate).T - rate.sum(1))  # (rows, bins, places)
     for row, one in enumerate(log_likelihood):
         wanted = np.zeros(6)
@@ -87,8 +87,8 @@ def test_the_mode_is_a_place_and_the_mean_lies_between():
     index, place, _ = place_cells()
     train = samples(index, place, Binning((5,)))
     grid = _Grid(train, 0.04)
-    assert np.isin(grid.decode(train, 1.0, True), grid.place_GC).all()
-    assert not np.isin(grid.decode(train, 1.0, False), grid.place_GC).all()
+    assert np.isin(grid.decode(train, [1.0], True)[0], grid.place_GC).all()
+    assert not np.isin(grid.decode(train, [1.0], False)[0], grid.place_GC).all()
     mode = BayesMethod("bayes_mode")
     true = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
     assert mode.score(true, true) == pytest.approx(1) and mode.score(true, true * 0 + 2) == pytest.approx(0, abs=1e-9)
