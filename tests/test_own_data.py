@@ -42,8 +42,8 @@ def session(tmp_path_factory):
     theirs = 1000 * (at - CLOCK[0]) / CLOCK[1]
     table = np.stack([theirs, np.cumsum(rng.normal(size=len(at))), ttl], 1)
     np.savetxt(folder / "wheel.csv", table, delimiter=",", header="t,position,ttl", comments="", fmt="%.9g")
-    rows = [f"{4 * i},2,{45 * (i % 8)}\n" for i in range(seconds // 4)]
-    (folder / "gratings.csv").write_text("onset,duration,orientation\n" + "".join(rows))
+    rows = [f"{4 * i},2,{45 * (i % 8)},0.05,2\n" for i in range(seconds // 4)]
+    (folder / "gratings.csv").write_text("onset,duration,orientation,sf,tf\n" + "".join(rows))
     (folder / "mine.yaml").write_text(configuration())
     return folder
 
@@ -58,6 +58,17 @@ def test_it_opens(session):
     assert rec.num_units == 10 and rec.num_trials == 75
     assert rec.meta["clocks"]["wheel.csv"]["pulses"] == 57
     np.testing.assert_allclose(rec.behavior["wheel"].times, np.arange(0, 300, 0.02), atol=0.03)
+
+
+def test_the_gratings_are_drawn(session):
+    (line,) = re.findall(r"```\n(  render:.*?\n)```", (ROOT / "docs/own-data.md").read_text())
+    text = configuration().replace("  sources:\n", line + "  sources:\n")
+    (session / "pixels.yaml").write_text(text)
+    rec = open_only(load_config(session / "pixels.yaml"))[1]
+    assert rec.frames is not None and rec.frames.images.shape[1:] == (24, 32)
+    shown = lambda t: np.asarray(rec.frames.images[rec.frames.index[[rec.frames.times.searchsorted(t)]]])[0]
+    assert shown(9.0).std() > 50 and shown(11.0).std() == 0  # 90 degrees, and nothing
+    assert len(text.splitlines()) <= 15
 
 
 def test_it_trains(session, tmp_path, capsys):

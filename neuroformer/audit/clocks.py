@@ -1,7 +1,7 @@
 """Whether spikes, frames and behavior run on one clock, in one unit of time.
 
-Two checks: where each series begins and ends, overall and in every trial; and, for frames, the lag at which
-spikes follow what was shown. Cells follow a picture by 0 to 0.6 s. A peak elsewhere means that
+Three checks: how well shared pulses agree, where a clock was fitted to them; where each series begins and ends, overall
+and in every trial; and, for frames, the lag at which spikes follow what was shown. Cells follow a picture by 0 to 0.6 s. A peak elsewhere means that
 one of the clocks is off.
 """
 
@@ -17,6 +17,8 @@ from neuroformer.recording import FrameSeries, Recording
 
 LATENCY_S = (-0.025, 0.6)  # a lag from frame to spike that needs no explanation
 MAX_LAG_S = 3.0
+APART_S = 0.005  # between shared pulses, in the median: cameras stamp them so well; ten times that for one of them
+FEW_PULSES = 5
 _MOST_FRAMES = 12_000  # frames looked at for the lag
 _MOST_UNITS = 64
 _SURE = 8.0  # robust standard deviations; frames that nothing follows reach 3 to 4
@@ -27,7 +29,7 @@ def clock_findings(rec: Recording) -> list[Finding | None]:
     """All findings on clocks."""
     offsets = [_trial_offset(rec, name, t) for name, t in _series(rec).items()]
     known = any(f is not None for f in offsets)
-    return [*time_findings(rec), *offsets, None if known else _lag_finding(rec)]
+    return [*time_findings(rec), *_pulses(rec), *offsets, None if known else _lag_finding(rec)]
 
 
 def time_findings(rec: Recording) -> list[Finding | None]:
@@ -41,6 +43,31 @@ def _series(rec: Recording) -> dict[str, np.ndarray]:
     out = {"frames": rec.frames.times} if rec.frames is not None else {}
     out |= {f"behavior '{name}'": v.times for name, v in rec.behavior.items()}
     return {k: t for k, t in out.items() if len(t) > 2}
+
+
+def _pulses(rec: Recording) -> list[Finding | None]:
+    """Clocks fitted to pulses that do not lie on a line, or to few of them."""
+    out: list[Finding | None] = []
+    for name, facts in rec.meta.get("clocks", {}).items():
+        median, most, count = facts["residual_s_median"], facts["residual_s_max"], facts["pulses"]
+        if median <= APART_S and most <= 10 * APART_S and count >= FEW_PULSES:
+            continue
+        why = (
+            "pulses were taken for others, or a clock jumped: look at both trains, and sync the parts by themselves"
+            if count >= FEW_PULSES
+            else "so few pulses fit a line whatever they are: record more, or compare with an event that both clocks saw"
+        )
+        out.append(
+            Finding(
+                "pulses_apart",
+                "warning",
+                f"{name} is on the spikes' clock by {count} shared pulses, which differ by {1e3 * median:.3g} ms in the "
+                f"median and {1e3 * most:.3g} ms at most",
+                why,
+                {"source": name, **facts},
+            )
+        )
+    return out
 
 
 # -- seconds and milliseconds ---------------------------------------------------------------------------

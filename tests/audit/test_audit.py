@@ -10,12 +10,13 @@ from audited import demo, names, of_config
 from helpers import shared_recording, small_config, small_recording
 
 from neuroformer.audit import audit
-from neuroformer.audit.clocks import frame_lag
+from neuroformer.audit.clocks import clock_findings, frame_lag
 from neuroformer.cli import main
 from neuroformer.config import from_dict, load_config, to_dict
 from neuroformer.recording import BehaviorVariable, FrameSeries, ObservedIntervals, Recording, open_recording
 from neuroformer.recording.formats.arrays import from_arrays, from_counts
 from neuroformer.recording.formats.npz import write_npz
+from neuroformer.recording.sources import add_source
 
 # -- nothing wrong ------------------------------------------------------------------------------------------
 
@@ -129,6 +130,22 @@ def test_behavior_on_another_clock():
     assert audit(late).named("clock_offset").values["offset_s"] == pytest.approx(3.0, abs=0.1)
     lost = replace(rec, behavior={"speed": BehaviorVariable(speed.times + 500.0, speed.values)})
     assert "clock_mismatch" in names(audit(lost))
+
+
+def test_pulses_that_do_not_lie_on_a_line(tmp_path):
+    rng = np.random.default_rng(0)
+    rec = small_recording()
+    pulses = np.cumsum(rng.uniform(0.5, 1.5, 60))
+    np.savetxt(tmp_path / "ours.txt", pulses)
+    for spread, count, told in ((0.001, 60, False), (0.02, 60, True), (0.0, 4, True)):
+        theirs = (pulses + rng.normal(0, spread, 60))[:count] + 100
+        np.savetxt(tmp_path / "ours.txt", pulses[:count])
+        np.savez(tmp_path / "w.npz", t=pulses + 100, wheel=np.sin(pulses), up=theirs)
+        sync = {"ours": str(tmp_path / "ours.txt"), "theirs": f"{tmp_path}/w.npz:up"}
+        moved = add_source(rec, tmp_path / "w.npz", columns={"wheel": "wheel"}, sync=sync)
+        found = [f for f in clock_findings(moved) if f is not None and f.name == "pulses_apart"]
+        assert bool(found) == told, (spread, count)
+    assert found[0].values["pulses"] == 4 and found[0].values["source"] == "w.npz"
 
 
 def test_milliseconds_taken_for_seconds():

@@ -1,4 +1,4 @@
-"""Opens the paths that come in on standard input, one a line; says how each ended.
+"""Opens the paths that come in on standard input, one a line; says how each ended. A path after + is a source.
 
 A process of its own: HDF5's C library can fault on damaged files, and a test must outlive that.
 """
@@ -8,8 +8,12 @@ import sys
 import traceback
 import warnings
 
-from neuroformer.recording import Recording, RecordingError, open_recording
+import numpy as np
 
+from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.recording.sources import add_source
+
+SPIKES = Recording("m", np.arange(0, 50, 0.5), np.zeros(100, int), {"id": np.arange(1)}, np.array([[0.0, 50.0]]))
 MEMORY = 6 << 30  # a damaged header that asks for more is an error, not a dead machine
 
 
@@ -18,7 +22,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for line in sys.stdin:
         try:
-            rec = open_recording(line.rstrip("\n"))
+            path = line.rstrip("\n")
+            rec = add_source(SPIKES, path[1:], rate_hz=1.0) if path.startswith("+") else open_recording(path)
             repr(rec)
             if rec.frames is not None and len(rec.frames.index):
                 rec.frames.images[rec.frames.index[:2]]
