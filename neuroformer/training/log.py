@@ -70,7 +70,8 @@ class Log:
 
 @contextlib.contextmanager
 def told(path: Path, show: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
-    """Yield a function that tells what is done now; it is said again, with the seconds, every ten until something else is.
+    """Yield a function that tells what is done now; it is said again, with the seconds, every ten until something else is,
+    or nothing (an empty line).
 
     Every line goes to a file as well, so that a quiet command leaves a trace.
 
@@ -89,7 +90,8 @@ def told(path: Path, show: Callable[[str], object]) -> Iterator[Callable[[str], 
 
     def tell(line: str) -> None:
         now.update(line=line, since=time.monotonic())
-        write(line)
+        if line:
+            write(line)
 
     def repeat() -> None:
         while not done.wait(LONGEST_SILENCE_S):

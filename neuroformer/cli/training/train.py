@@ -118,6 +118,7 @@ def train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, 
 def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start) -> int:
     from neuroformer.audit import time_findings
     from neuroformer.runs import train
+    from neuroformer.training.log import told as keep_telling
     from neuroformer.training.stopping import Stopped
     from neuroformer.training.train import is_first_process
 
@@ -128,17 +129,32 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
         print(*recs, sep="\n")
         # now, since the audit takes very long where milliseconds are taken for seconds
         print_warnings(told)
+    what, audited = "preparing and auditing", []
+    # of what is soon done, nothing is shown
+    show = lambda line: None if args.quiet or line == what else print(line, flush=True)
+    progress = (
+        keep_telling(folder / "log" / "progress.txt", show) if first else contextlib.nullcontext(lambda line: None)
+    )
     try:
-        prepared, metrics = train(
-            config,
-            folder,
-            recordings=recs,
-            resume=goes_on,
-            progress=not args.quiet,
-            start=start,
-            tell=lambda found: print_warnings([f for f in found.of("warning") if f not in told]),
-            say=print,
-        )
+        with progress as say:
+
+            def tell(found) -> None:
+                print_warnings([f for f in found.of("warning") if f not in told])
+                audited.append(found)
+                if len(audited) == len(recs):
+                    say("")  # from here on there is a bar
+
+            say(what)
+            prepared, metrics = train(
+                config,
+                folder,
+                recordings=recs,
+                resume=goes_on,
+                progress=not args.quiet,
+                start=start,
+                tell=tell,
+                say=print,
+            )
     except Stopped as e:
         if first:
             print(f"stopped by {e}; continue with: {again}")
