@@ -21,24 +21,18 @@ import numpy as np
 
 import neuroformer
 from neuroformer.analysis.connectivity import agreement
+from neuroformer.cli.demo import CONFIG
 from neuroformer.report.notebook import matrix
 
 # %% [markdown]
 # ## Neurons with known wiring
 #
-# `synthetic:hubs`: leaky integrate-and-fire neurons, three of which drive twelve others each, with delays of 1 to 10 ms. Windows of one millisecond let every spike
-# of the past act at every lag.
+# What `neuroformer demo` trains on: model neurons that watch movies while an animal runs. Two of them are hubs, each of which drives six others after 10 to 40 ms. All
+# share the movie, and most fire more when the animal runs, so that many pairs that are not connected fire together.
 
 # %%
-Path("hubs.yaml").write_text("""
-recording: {path: synthetic:hubs, options: {num_units: 60, targets_per_hub: 12, num_stretches: 10}}
-window: {dt: 0.001, current: 0.001, past: 0.012, frames: 0}
-split: {block: 30}
-model: {width: 32, heads: 2, dropout: 0.0, blocks: [{attend: past, layers: 1}]}
-train: {steps: 200, batch_size: 2048, lr: 2.0e-3, warmup: 30, weight_decay: 0.05, evaluate_every: 200}
-""")
-run = Path("runs/hubs")
-neuroformer.train("hubs.yaml", run)
+run = Path("runs/wiring")
+neuroformer.train(CONFIG, run, ["targets=[]"])
 
 # %% [markdown]
 # Is the model good enough to be asked? Below its baseline, its maps would be maps of nothing.
@@ -54,7 +48,7 @@ scores = neuroformer.evaluate(run)
 # pairwise baselines need no model; their null is spikes that were moved within half a second, so that slow changes that units share are in it.
 
 # %%
-maps = neuroformer.attend(run, split="train", num_windows=4000, num_knock_out=4000)
+maps = neuroformer.attend(run, split="train", num_windows=400, num_knock_out=400)
 maps
 
 # %% [markdown]
@@ -63,7 +57,7 @@ maps
 #
 # ## Beside the truth
 #
-# AUROC: does the map find who drives whom? Squared r: does it find how strongly?
+# AUROC: does the map find who drives whom? Squared r: does it find how strongly? Look at the baselines, too: where one of them is better, it is the one to use.
 
 # %%
 coupling = neuroformer.open_run(run)[1].rec.truth["coupling"]
@@ -73,10 +67,9 @@ for one in maps.maps:
         print(f"{one.name:<40} AUROC {found['auroc']:.3f}   r2 {found['r2']:.3f}")
 
 # %%
-knock_out = maps.named("knock-out")
 order = np.argsort(-np.abs(coupling).sum(0), kind="stable").tolist()  # the hubs first
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
-matrix(knock_out, order, ax=left)
+matrix(maps.named("knock-out"), order, ax=left)
 image = right.imshow(coupling[np.ix_(order, order)], cmap="cividis", vmin=0)
 fig.colorbar(image, ax=right, label="true coupling")
 right.set(title="the truth", xlabel="acts", ylabel="is acted on")
