@@ -16,7 +16,7 @@ from neuroformer.bundle.export import SCORES, check, export
 from neuroformer.config import ConfigError
 from neuroformer.data.splits import PARTS
 from neuroformer.files import read_values, replacing
-from neuroformer.recording.clean import optional
+from neuroformer.recording.validation import optional
 from neuroformer.report.summary import summary
 
 FILES = ["bundle.json", SCORES, "README.md", "weights/*.safetensors"]  # nothing else is asked for
