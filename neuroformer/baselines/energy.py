@@ -20,16 +20,16 @@ from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import pearson
-from neuroformer.ops.energy import EnergyPyramid, component_count
+from neuroformer.ops.energy import EnergyPyramid, Feature, component_count
 
 _SAMPLE, _SAMPLE_CELLS = 2000, 2**26  # clips that components are learnt from, and features x clips
-_MOST_WINDOWS, _MOST_CELLS = 40_000, 2**24  # windows that a fit looks at, and windows x units
+_MOST_WINDOWS, _MOST_CELLS = 65_536, 2**24  # windows that a fit looks at, and windows x units
 _MOST_PIXELS = 150_000_000  # of clips that a fit looks at, where each is seen once
 _SHARE = {"luminance": 0.3, "even": 0.3, "odd": 0.3}  # prior variance that features of a kind share; energies share 1
 _FLOOR = 0.1  # a place where hardly anything varied is not blown up: of the feature's usual deviation
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.01, -0.5)).tolist())  # a presentation
-MOST = 3.0  # above its mean, in nats, no log rate is believed
-GAINS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3, 0.2)
+MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
+CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
 FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
 
 
@@ -71,8 +71,8 @@ class EnergyComponents:
 
     def _weights(self) -> Tensor:
         """(F,) square root of each standardised feature's prior variance."""
-        kinds = [f.kind for f in self.pyramid.features]
-        each = [_SHARE.get(k, 1.0) / sum(_SHARE.get(k, 1.0) == _SHARE.get(o, 1.0) for o in kinds) for k in kinds]
+        shares = [_share(f) for f in self.pyramid.features]
+        each = [share / shares.count(share) for share in shares]
         places = int(np.prod(self.pyramid.grid))
         return (torch.tensor(each) / places).sqrt().repeat(places)
 
@@ -199,38 +199,77 @@ class EnergyRegression:
     ----------
     weight_KU, intercept_U
     penalty : of squared weights a presentation (of a ridge: a clip)
-    rate_U : mean counts a window in training, where the values are log rates; None: they are the counts themselves
-    gain : factor on the weights that has been applied
+    curve : what a static nonlinearity makes of the values, so that they are log rates; None: they are counts
     """
 
     weight_KU: Tensor
     intercept_U: Tensor
     penalty: float
-    rate_U: Tensor | None = None
-    gain: float = 1.0
+    curve: Curve | None = None
+
+    def values(self, x_GK: Tensor) -> Tensor:
+        return x_GK @ self.weight_KU + self.intercept_U
 
     def expected(self, x_GK: Tensor) -> np.ndarray:
         """(G, U) expected counts a window."""
-        z_GU = x_GK @ self.weight_KU + self.intercept_U
-        return (z_GU if self.rate_U is None else z_GU.minimum(self.rate_U.log() + MOST).exp()).numpy()
+        values_GU = self.values(x_GK)
+        return (values_GU if self.curve is None else self.curve(values_GU).exp()).numpy()
 
-    def damped(self, gain: float) -> EnergyRegression:
-        """With log rates drawn towards the mean rate by a factor."""
-        assert self.rate_U is not None
-        intercept_U = torch.lerp(self.rate_U.log(), self.intercept_U, gain)
-        return dataclasses.replace(self, weight_KU=gain * self.weight_KU, intercept_U=intercept_U, gain=gain)
 
-    def log_likelihood(self, held: Responses) -> float:
-        """Nats of counts, less what does not depend on the rates."""
-        expected_GU = torch.from_numpy(self.expected(held.x_GK))
-        return float((held.counts_GU * expected_GU.log() - held.seen_GU * expected_GU).sum())
+@dataclass
+class Curve:
+    """Log rates as cubic polynomials of a unit's values, in units of their spread and held still beyond three of these.
+
+    A log link alone is expansive, and units saturate.
+
+    Attributes
+    ----------
+    center_U, spread_U : of the values
+    coefficient_4U : of the powers 0 to 3
+    """
+
+    center_U: Tensor
+    spread_U: Tensor
+    coefficient_4U: Tensor
+
+    @classmethod
+    def straight(cls, center_U: Tensor) -> Curve:
+        """Values that are log rates already, none of which is believed far from its mean."""
+        one, none = torch.ones_like(center_U), torch.zeros_like(center_U)
+        return cls(center_U, one, torch.stack([center_U, one, none, none]))
+
+    def __call__(self, values_GU: Tensor) -> Tensor:
+        return (self.powers(values_GU) * self.coefficient_4U).sum(1)
+
+    def powers(self, values_GU: Tensor) -> Tensor:
+        """(G, 4, U)."""
+        s = ((values_GU - self.center_U) / self.spread_U).clamp(-MOST, MOST)
+        return torch.stack([torch.ones_like(s), s, s**2, s**3], 1)
+
+    @classmethod
+    def fit(cls, values_GU: Tensor, counts_GU: Tensor, seen_GU: Tensor) -> Curve:
+        """Newton's method for the Poisson likelihood of counts, all units at once, lightly penalised."""
+        rate_U = (counts_GU.sum(0) + 0.5) / seen_GU.sum(0).clamp_min(1)
+        spread_U = values_GU.std(0).clamp_min(1e-3)
+        found = cls(values_GU.mean(0), spread_U, torch.zeros(4, len(rate_U)))
+        found.coefficient_4U[0] = rate_U.log()
+        x_G4U = found.powers(values_GU)
+        pull = torch.tensor([1e-3, *[CURVE_PENALTY] * 3])[:, None]
+        for _ in range(25):
+            rate_GU = seen_GU * (x_G4U * found.coefficient_4U).sum(1).clamp_max(rate_U.log() + 2 * MOST).exp()
+            less = torch.cat([torch.zeros(1, len(rate_U)), found.coefficient_4U[1:]])
+            slope_4U = torch.einsum("gku,gu->ku", x_G4U, counts_GU - rate_GU) - pull * less
+            bend_U44 = torch.einsum("gku,gu,glu->ukl", x_G4U, rate_GU, x_G4U) + torch.diag(pull[:, 0])
+            step_4U = torch.linalg.solve(bend_U44, slope_4U.T).T
+            found.coefficient_4U = found.coefficient_4U + step_4U.clamp(-1.0, 1.0)
+        return found
 
 
 def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
     """Poisson regression with a log link on the components.
 
-    The penalty is chosen by correlation (:func:`_chosen`), which a common factor on all log rates leaves alone; the likelihood
-    of the same held-out clips then chooses that factor.
+    Its penalty is chosen by :func:`_chosen`. What it says of the same held-out clips is then calibrated, unit by unit, by a
+    :class:`Curve`: how far to believe it, and where a unit saturates.
     """
 
     def path(fitted: Responses) -> Iterator[EnergyRegression]:
@@ -244,11 +283,14 @@ def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
         for penalty in PENALTIES:
             if np.isfinite(penalty):
                 weight_FU = problem.fit(penalty * presentations, weight_FU, 1e-4).weight_FU
-            yield EnergyRegression(weight_FU[:-1], weight_FU[-1] + rate_U.log(), penalty, rate_U)
+            straight = Curve.straight(rate_U.log())
+            yield EnergyRegression(weight_FU[:-1], weight_FU[-1] + rate_U.log(), penalty, straight)
 
     chosen, held_out = _chosen(path, train, valid)
-    score = [sum(one.damped(gain).log_likelihood(held) for one, held in held_out) for gain in GAINS]
-    return chosen.damped(GAINS[int(np.argmax(score))])
+    values_GU = torch.cat([one.values(held.x_GK) for one, held in held_out])
+    counts_GU, seen_GU = (torch.cat([getattr(held, name) for _, held in held_out]) for name in ("counts_GU", "seen_GU"))
+    some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
+    return dataclasses.replace(chosen, curve=Curve.fit(values_GU[some], counts_GU[some], seen_GU[some]))
 
 
 def fit_ridge(train: Responses, valid: Responses) -> EnergyRegression:
@@ -291,6 +333,13 @@ def _chosen(
     best = int(np.argmax([clip_r(mean_GU, x).mean() for x in together]))
     chosen = paths[0][best] if len(paths) == 1 else next(itertools.islice(path(train), best, None))
     return chosen, [(p[best], h) for p, h in zip(paths, held, strict=True)]
+
+
+def _share(feature: Feature) -> float:
+    """The prior variance that all features like this one have together."""
+    if feature.kind == "energy" and not feature.wavelength:
+        return 0.1  # flicker
+    return _SHARE.get(feature.kind, 1.0)
 
 
 def _keys(batch: Batch) -> np.ndarray:

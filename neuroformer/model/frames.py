@@ -227,7 +227,8 @@ class FactorizedReadout(nn.Module):
 
 
 class EnergyReadout(nn.Module):
-    """What each unit sees in the energies of a clip: a weight for each of their principal components.
+    """What each unit sees in the energies of a clip: a weight for each of their principal components, and a static nonlinearity
+    of the sum, a cubic polynomial that is held still beyond three spreads.
 
     The components are those of the training clips, and the weights start as a Poisson regression on them whose shrinkage
     validation has chosen (:mod:`neuroformer.baselines.energy`): few images then cost nothing but what they cannot tell.
@@ -241,10 +242,20 @@ class EnergyReadout(nn.Module):
         self.basis: Tensor
         self.shift: Tensor
         self.weight = UnitRows(num_units, component_count(size))
+        self.curve = UnitRows(num_units, 3)
+        with torch.no_grad():
+            self.curve.weight[:, 0] = 1.0
+        self.register_buffer("center", torch.zeros(num_units))
+        self.register_buffer("spread", torch.ones(num_units))
+        self.center: Tensor
+        self.spread: Tensor
 
     def forward(self, local_GthwC: Tensor) -> Tensor:
         """(G, U) additions to the log rates."""
-        return linear(local_GthwC.flatten(1), self.basis.T, -self.shift) @ self.weight.weight.T
+        z_GU = linear(local_GthwC.flatten(1), self.basis.T, -self.shift) @ self.weight.weight.T
+        s_GU = ((z_GU - self.center) / self.spread).clamp(-3.0, 3.0)
+        first, second, third = self.curve.weight.unbind(1)
+        return s_GU * (first + s_GU * (second + s_GU * third))
 
 
 class FrameStream(nn.Module):

@@ -34,10 +34,15 @@ def start_from_energies(
         train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
         fit = fit_poisson(train, valid)
         with torch.no_grad():
+            curve = fit.curve
+            assert curve is not None
             readout.weight.weight[:, :few] = fit.weight_KU.T
-            bins = model.observation.num_bins
-            model.observation.rates.bias.weight.copy_(fit.intercept_U - torch.tensor(float(bins)).log())
+            readout.center.copy_(curve.center_U - fit.intercept_U)
+            readout.spread.copy_(curve.spread_U)
+            readout.curve.weight.copy_(curve.coefficient_4U[1:].T)
+            bins = torch.tensor(float(model.observation.num_bins))
+            model.observation.rates.bias.weight.copy_(curve.coefficient_4U[0] - bins.log())
         say(
             f"frames of {prepared.rec.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
-            f"{fit.penalty:.2g} a presentation and damped by {fit.gain:g}"
+            f"{fit.penalty:.2g} a presentation"
         )
