@@ -19,6 +19,7 @@ from tqdm import tqdm
 from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
+from neuroformer.data.noise import noisy_past
 from neuroformer.data.prepared import Prepared
 from neuroformer.losses import OBSERVED, denominators
 from neuroformer.model.frames import EnergyReadout
@@ -41,7 +42,6 @@ from neuroformer.training.module import (
     make_optimizer,
     set_learning_rate,
 )
-from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.steps import StepPiece, StepSampler, step_loader
