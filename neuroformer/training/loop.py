@@ -291,8 +291,9 @@ class Trainer:
         return columns
 
     def log_is_due(self) -> bool:
-        """Whether nothing was logged for long: steps may be slow."""
-        return self.fabric.is_global_zero and self.log.silent_s >= LONGEST_SILENCE_S
+        """Whether nothing was logged for long since steps are slow, not because the machine paused."""
+        slow = self._seconds() > self.progress.step * LONGEST_SILENCE_S / self._log_every()
+        return self.fabric.is_global_zero and slow and self.log.silent_s >= LONGEST_SILENCE_S
 
     def _log(self, values: Mapping[str, float | str]) -> None:
         if self.fabric.is_global_zero:
