@@ -40,6 +40,11 @@ def words(values: Any) -> np.ndarray:
         values = values.astype(values.dtype.newbyteorder("="))
     if values.dtype.kind == "U" and values.nbytes:
         codes = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint32)
+        if codes.max() > 0x10FFFF:  # of a damaged file; Python cannot make a text of them
+            values = (
+                np.where(codes > 0x10FFFF, 0xFFFD, codes).astype(np.uint32).view(values.dtype).reshape(values.shape)
+            )
+            codes = np.frombuffer(values.tobytes(), np.uint32)
         if ((codes < 0x20) & (codes > 0)).any() or (codes >= 0x7F).any():
             values = np.array([printable(v) for v in values.ravel()], dtype=np.str_).reshape(values.shape)
     return values

@@ -51,8 +51,8 @@ except Exception:
 """
 
 
-def look_first(path: str | Path) -> None:
-    """Let another process read the file's structure.
+def look_first(path: str | Path, look: str = _LOOK, library: str = "HDF5") -> None:
+    """Let another process read the file's structure: ``look`` is Python's text of what it does, with a path and seconds.
 
     Raises
     ------
@@ -61,17 +61,17 @@ def look_first(path: str | Path) -> None:
     """
     if not sys.executable or not hasattr(signal, "alarm") or is_remote(path):
         return  # no other process can be started, or none can be ended by an alarm; or it would have to be fetched twice
-    command = [sys.executable, "-c", _LOOK, str(path), str(STALL_S)]
+    command = [sys.executable, "-c", look, str(path), str(STALL_S)]
     quiet = subprocess.DEVNULL
     code = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode
     if code == -signal.SIGALRM:
         raise RecordingError(
-            f"{path} is damaged: HDF5 stalled on it for {STALL_S} s; copy the file again from its source "
+            f"{path} is damaged: {library} stalled on it for {STALL_S} s; copy the file again from its source "
             "(check=False opens it all the same)"
         )
     if code < 0:
         raise RecordingError(
-            f"{path} is damaged: HDF5 crashed on it (signal {-code}); copy the file again from its source"
+            f"{path} is damaged: {library} crashed on it (signal {-code}); copy the file again from its source"
         )
 
 

@@ -12,6 +12,15 @@ from neuroformer.recording.formats.hdf5 import check_links, look_first, reason
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.validation import RecordingError
 
+_LOOK = """
+import signal, sys
+signal.alarm(int(sys.argv[2]) + 20)
+try:
+    from scipy.io import loadmat
+    loadmat(sys.argv[1], simplify_cells=True)
+except Exception:
+    pass
+"""
 _DEEPEST = 20  # structures in structures
 _MOST_CELLS = 5_000_000
 
@@ -68,6 +77,7 @@ def _is_hdf5(path: Path) -> bool:
 def _classic(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
+    look_first(path, _LOOK, "SciPy")  # whose reader can fault on damaged files
     try:
         content = loadmat(path, simplify_cells=True)
     except Exception as e:
