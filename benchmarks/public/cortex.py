@@ -18,8 +18,7 @@ ABOUT = Source(
     citation="Stevenson et al. 2011 (motor); Benjamin et al., Frontiers in Computational Neuroscience 2018; Glaser et al., eNeuro 2020",
     split="one stretch in five (the defaults), with gaps; validation another one in five",
     published=(
-        "Glaser et al., eNeuro 2020, figure 4, other recordings of the same laboratory: velocity R2 of motor cortex about "
-        "0.75 (Wiener) to 0.87 (LSTM, ensemble), somatosensory cortex 0.75 to 0.85",
+        "Glaser et al., eNeuro 2020, figure 4, has velocity R2 of ten decoders on other recordings of the same laboratory",
     ),
 )
 NAMES = ("motor_cortex", "somatosensory_cortex")

@@ -30,7 +30,7 @@ ABOUT = Source(
     split="the benchmark's: its eval trials, whose held-out units only its server knows; of the train trials one in five "
     "validates and one in five is scored here",
     published=(
-        "MC_Maze, test split, co-bps: smoothed spikes 0.211, GPFA 0.187, SLDS 0.219, NDT 0.329, AutoLFADS 0.346 (Pei et al., table 2)",
+        "Pei et al., NeurIPS 2021 (datasets and benchmarks), table 2, has co-bps of smoothed spikes, GPFA, SLDS, NDT and AutoLFADS",
     ),
 )
 PARTS = ("train", "train", "train", "valid", "test")  # of the train trials; eval trials come behind them

@@ -22,7 +22,7 @@ ABOUT = Source(
     citation="Turishcheva et al., NeurIPS 2023 (datasets and benchmarks)",
     split="its tiers: training videos train, oracle videos (ten repeats) are scored, the rest validates",
     published=(
-        "Turishcheva et al., live test: baseline single-trial correlation 0.106 (GRU), winners 0.291; on its own hidden videos",
+        "Turishcheva et al. 2024 have the single-trial correlations of the competition, on its own hidden videos",
     ),
 )
 RATE_HZ = 30.0
