@@ -67,9 +67,7 @@ def test_nlb_tensors_become_a_recording_and_a_run_its_submission(tmp_path):
             "model.width=16",
             "model.heads=2",
             "train.steps=4",
-            "train.warmup=2",
             "train.evaluate_every=2",
-            "train.threads=1",
             "train.accelerator=cpu",
         ],
     )
