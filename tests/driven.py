@@ -11,7 +11,7 @@ from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable
 
-TUNE = TuneConfig(steps=10, evaluate_every=5, batch_size=64)
+TUNE = TuneConfig(steps=10)
 SPEED, PLACE, CHOICE = TargetConfig("speed"), TargetConfig("place"), TargetConfig("choice", "classification")
 
 

@@ -18,7 +18,7 @@ SMALL = [
     "train.batch_size=16",
     "train.steps=10",
     "model.width=16",
-    "model.frame_encoder.channels=8",
+    "model.frame_encoder={kind: conv3d, channels: 8}",
 ]
 
 

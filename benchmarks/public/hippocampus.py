@@ -35,7 +35,7 @@ def configuration(path: Path, lookahead: float) -> dict[str, Any]:
         "targets": [{"name": "position"}],
         "decode": {"moving": {"variable": "speed", "above": 10.0}},
         "model": {"dropout": 0.2},
-        "tune": {"steps": 1000, "batch_size": 256, "lr": 4.0e-3, "weight_decay": 0.02},
+        "tune": {"steps": 1000, "lr": 4.0e-3},
     }
 
 

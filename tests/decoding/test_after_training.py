@@ -29,7 +29,7 @@ def config(**tune):
         loss={"contrast": []},
         train={"steps": 8, "lr": 1e-3},
         decode={"lags": [0.2]},
-        tune={"steps": 40, "batch_size": 64, "lr": 1e-2, **tune},
+        tune={"steps": 40, "lr": 1e-2, **tune},
     )
 
 

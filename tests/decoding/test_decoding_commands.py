@@ -28,7 +28,7 @@ def test_the_commands(tmp_path, capsys):
             targets=[],
             loss={"contrast": []},
             split={"gap": 0.2},
-            tune={"steps": 5, "evaluate_every": 5},
+            tune={"steps": 5},
             decode={"lags": [0.2]},
         )
     )
