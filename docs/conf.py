@@ -22,7 +22,7 @@ extensions = [
     "sphinxarg.ext",
     "matplotlib.sphinxext.plot_directive",
 ]
-exclude_patterns = ["_build", "conf.py", "pictures"]
+exclude_patterns = ["_build", "jupyter_execute", "conf.py", "pictures"]
 suppress_warnings = [
     "myst.domains",  # sphinx-argparse has one that is not looked into
     "toc.not_included",
