@@ -30,6 +30,5 @@ def test_healthy_and_unreadable_files_pass(tmp_path):
 )
 def test_a_process_that_stalls_or_dies(tmp_path, monkeypatch, code, message):
     monkeypatch.setattr(hdf5, "STALL_S", 1)
-    monkeypatch.setattr(hdf5, "_LOOK", code)
     with pytest.raises(RecordingError, match=message):
-        look_first(tmp_path / "a.h5")
+        look_first(tmp_path / "a.h5", code)
