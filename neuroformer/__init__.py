@@ -17,6 +17,8 @@ Readers of files (``open_recording`` knows them all) and ``write_recording`` are
 
 import importlib
 
+from neuroformer.shown import draw_with
+
 __version__ = "0.2.0"
 
 _LAZY = {
@@ -35,6 +37,10 @@ _LAZY = {
     "write_recording": "neuroformer.recording",
 }
 __all__ = [*_LAZY, "__version__"]
+
+
+# by name: importing the package must not load Matplotlib
+draw_with(lambda shown: importlib.import_module("neuroformer.report.pictures").picture(shown))
 
 
 def __getattr__(name: str):

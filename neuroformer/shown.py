@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import base64
-import importlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+_draw: list[Callable[[Any], Any]] = []
+
+
+def draw_with(function: Callable[[Any], Any]) -> None:
+    """Figures of what is shown are drawn by ``function``: it takes the object and gives a Matplotlib figure, or None.
+
+    What draws lies above what is drawn, and hands itself down.
+    """
+    _draw[:] = [function]
+
 
 class Shown:
-    """Gives a notebook the text of ``__repr__`` as HTML, with the figure that :mod:`neuroformer.report.pictures` has for it."""
+    """Gives a notebook the text of ``__repr__`` as HTML, with the figure that is drawn of it (:func:`draw_with`), if any."""
 
     def _html(self) -> str:
         first, _, rest = repr(self).partition("\n")
         return f"<p>{escape(first)}</p>" + (f"<pre>{escape(rest)}</pre>" if rest else "")
 
     def _repr_html_(self) -> str:
-        # by name: what draws lies above what is drawn, and importing a recording must not load Matplotlib
-        figure = importlib.import_module("neuroformer.report.pictures").picture(self)
+        figure = _draw[0](self) if _draw else None
         if figure is None:
             return self._html()
         out = io.BytesIO()
