@@ -38,7 +38,7 @@ def sequences(p, config=CONFIG):
 def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
     """So the past is built of what was generated, of all of it, and by what builds the past in training."""
     net, p = small_model(small_recording(num_trials=10), small_config(split={"by": by}))
-    config = dataclasses.replace(CONFIG, samples=1)
+    config = dataclasses.replace(CONFIG, samples=1, max_seconds=0.8)
     what = sequences(p, config)
     made = rollout(net, p.asking(config, 3), what).spikes
     s, h = p.split, what.history
@@ -53,7 +53,7 @@ def test_a_closed_loop_is_the_loop_that_reads_its_own_output_as_a_recording(by):
         s.dt,
     )
     again = rollout_true_past(net, p.asking(config, 3).with_spikes(index), what).spikes
-    assert len(made.tick) > 10 and cells(again) == cells(made)
+    assert len(made.tick) > 20 and cells(again) == cells(made)
     other = dataclasses.replace(index, unit=(index.unit + 1) % net.num_units)
     assert cells(rollout_true_past(net, p.asking(config, 3).with_spikes(other), what).spikes) != cells(made)
 
