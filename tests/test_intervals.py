@@ -33,9 +33,9 @@ def test_nominal_95_percent_holds_the_truth_in_90_or_more(kind, seconds, time_co
 @pytest.mark.parametrize("seconds", [60, 120])
 def test_where_little_is_independent_there_is_no_interval(seconds):
     """With 7 or 15 time constants even the variance of the labels is unknown."""
-    for kind in ("R2", "bits/spike, difference", "balanced accuracy"):
+    for kind, most in (("R2", 0.05), ("bits/spike, difference", 0.12), ("balanced accuracy", 0.12)):
         given, _ = coverage.cell(coverage.KINDS[kind], seconds, 8.0, 100)
-        assert given <= 0.12, kind
+        assert given <= most, kind
 
 
 def test_a_recording_that_is_too_short_says_so():

@@ -102,11 +102,8 @@ def load_checkpoint(path: Path, config: Config, data: dict[str, Any]) -> tuple[d
 def refuse_other_config(theirs: Config, ours: Config, path: Path) -> None:
     """Raise a ConfigError that names the keys in which two configurations differ; what ours leaves open may be anything."""
     a, b = dict(_flat(to_dict(theirs))), dict(_flat(to_dict(ours)))
-    other = [
-        k
-        for k in sorted(a.keys() | b.keys())
-        if a.get(k) != b.get(k) and k not in MAY_CHANGE and b.get(k) != OPEN.get(k)
-    ]
+    may_change = {*MAY_CHANGE, *(k for k, left_open in OPEN.items() if b[k] == left_open)}
+    other = [k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k) and k not in may_change]
     if other:
         shown = "; ".join(f"{k} is {b.get(k)!r}, was {a.get(k)!r}" for k in other[:5])
         raise ConfigError(

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from helpers import small_recording
 
-from neuroformer.config import from_dict
+from neuroformer.config import ConfigError, from_dict
 from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import prepare
 from neuroformer.data.splits import make_split
 from neuroformer.recording import Recording
+from neuroformer.training.checkpoint import refuse_other_config
 
 
 def poisson(num_units: int, hz: float, seconds: float) -> Recording:
@@ -55,3 +56,14 @@ def test_the_default_split_fits_four_minutes_and_a_day(seconds):
     assert turns >= (1 if seconds == 60 else 2)
     for part, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
         assert split.seconds(part) == pytest.approx(share * seconds, rel=0.25)
+
+
+def test_only_what_is_left_open_may_differ_on_resuming(tmp_path):
+    rec = poisson(30, 2, 20.0)
+    asked = from_dict({"targets": [{"name": "speed"}, {"name": "gaze"}]})
+    refuse_other_config(settled(asked, [rec]), asked, tmp_path)
+    for changed in ({"targets": [{"name": "speed"}]}, {"train": {"steps": 7}}):
+        with pytest.raises(ConfigError, match="belongs to a run with another configuration"):
+            refuse_other_config(
+                settled(asked, [rec]), from_dict({"targets": [{"name": "speed"}, {"name": "gaze"}]} | changed), tmp_path
+            )
