@@ -1,4 +1,4 @@
-"""Parameters of ``synthetic:demo``, and helpers for the parameters of all built-in recordings."""
+"""Parameters of ``synthetic:demo``, and what all built-in recordings are made with."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def check_above(name: str, parameters: Any, fields: Sequence[str], least: float)
 def stream(seed: int, part: str) -> np.random.Generator:
     """A separate random stream for each part, so that changing the size of one does not change another."""
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *part.encode()])))
+
+
+def ornstein_uhlenbeck(rng: np.random.Generator, shape: tuple[int, ...], samples: int, tau: float) -> np.ndarray:
+    """(*shape, samples) stationary, zero mean, unit variance, correlation time of ``tau`` samples."""
+    keep = np.exp(-1 / tau)
+    x = rng.standard_normal((*shape, samples))
+    for k in range(1, samples):
+        x[..., k] = keep * x[..., k - 1] + np.sqrt(1 - keep**2) * x[..., k]
+    return x
 
 
 @dataclass(frozen=True)

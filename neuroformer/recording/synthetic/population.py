@@ -22,7 +22,13 @@ import numpy as np
 
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording, RecordingError
 from neuroformer.recording.synthetic.movies import pan_movies
-from neuroformer.recording.synthetic.parameters import check_above, check_numbers, from_overrides, stream
+from neuroformer.recording.synthetic.parameters import (
+    check_above,
+    check_numbers,
+    from_overrides,
+    ornstein_uhlenbeck,
+    stream,
+)
 
 POPULATION_SHA256 = "9779625193c9975b346950e0799ff789db025ee0f17c4a3ee7c139b9a9388063"
 _MOST_PER_BIN = 1.0
@@ -122,7 +128,7 @@ def population(seed: int = 0, **overrides) -> Recording:
     units = _units(stream(seed, "units"), p)
     drive_MFU = _drive(clips, units, p)
     behavior = _behavior(stream(seed, "behavior"), p)
-    drift = _smooth_noise(stream(seed, "drift"), p.num_trials * p.num_bins, p.drift_tau_s / p.dt_s)
+    drift = ornstein_uhlenbeck(stream(seed, "drift"), (), p.num_trials * p.num_bins, p.drift_tau_s / p.dt_s).round(6)
     counts, rate = _simulate(stream(seed, "spikes"), drive_MFU, movie, behavior, drift, units, p)
     starts = np.round(np.arange(p.num_trials) * p.trial_s, 9)
     stops = np.round(starts + p.trial_s, 9)
@@ -196,28 +202,18 @@ def _drive(clips: np.ndarray, u: dict[str, np.ndarray], p: PopulationParameters)
     return np.round(out / (out + scale), 4).astype(np.float32)
 
 
-def _smooth_noise(rng: np.random.Generator, num: int, tau: float) -> np.ndarray:
-    """(num,) Ornstein-Uhlenbeck of unit variance with a correlation time in samples, rounded to 1e-6."""
-    from scipy.signal import lfilter
-
-    keep = np.exp(-1 / tau)
-    noise = rng.standard_normal(num)
-    noise[1:] *= np.sqrt(1 - keep**2)
-    return np.round(lfilter([1.0], [1.0, -keep], noise), 6)
-
-
 def _behavior(rng: np.random.Generator, p: PopulationParameters) -> dict[str, np.ndarray]:
     """Of each trial and frame: speed (bouts of running), azimuth and elevation (fixations that drift a little)."""
     from scipy.ndimage import gaussian_filter1d
 
     num = p.num_trials * p.num_frames
     running = ((rng.random(num) < 1 / (p.bout_s * p.frame_rate_hz)).cumsum() + rng.integers(2)) % 2
-    effort = running * p.run_speed * (1 + 0.3 * _smooth_noise(rng, num, 1.5 * p.frame_rate_hz))
+    effort = running * p.run_speed * (1 + 0.3 * ornstein_uhlenbeck(rng, (), num, 1.5 * p.frame_rate_hz).round(6))
     out = {"speed": gaussian_filter1d(np.maximum(effort, 0), 0.3 * p.frame_rate_hz)}
     fixation = (rng.random(num) < 1 / (p.fixation_s * p.frame_rate_hz)).cumsum()
     for name, share in (("azimuth", 1.0), ("elevation", 0.6)):
         places = share * p.gaze_deg * np.clip(rng.standard_normal(fixation[-1] + 1), -2.5, 2.5)
-        out[name] = places[fixation] + 0.2 * _smooth_noise(rng, num, 0.5 * p.frame_rate_hz)
+        out[name] = places[fixation] + 0.2 * ornstein_uhlenbeck(rng, (), num, 0.5 * p.frame_rate_hz).round(6)
     return {k: np.round(v, 4).reshape(p.num_trials, p.num_frames) for k, v in out.items()}
 
 

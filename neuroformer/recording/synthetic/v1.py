@@ -26,7 +26,7 @@ from scipy.special import gammaln
 
 from neuroformer.recording.recording import BehaviorVariable, FrameSeries, Recording
 from neuroformer.recording.synthetic.movies import pan_movies
-from neuroformer.recording.synthetic.parameters import DemoParameters, from_overrides, stream
+from neuroformer.recording.synthetic.parameters import DemoParameters, from_overrides, ornstein_uhlenbeck, stream
 from neuroformer.recording.synthetic.receptive_fields import (
     draw_units,
     mean_baseline,
@@ -114,27 +114,18 @@ def _movie_order(rng: np.random.Generator, p: DemoParameters) -> tuple[np.ndarra
 # -- behavior ---------------------------------------------------------------------------------------
 
 
-def _ornstein_uhlenbeck(rng, shape: tuple[int, ...], samples: int, tau_s: float, p: DemoParameters):
-    """(*shape, samples) stationary, zero mean, unit variance, correlation time ``tau_s``."""
-    keep = np.exp(-1 / (tau_s * p.frame_rate_hz))
-    x = rng.standard_normal((*shape, samples))
-    for k in range(1, samples):
-        x[..., k] = keep * x[..., k - 1] + np.sqrt(1 - keep**2) * x[..., k]
-    return x
-
-
 def _behavior(rng: np.random.Generator, p: DemoParameters) -> dict[str, np.ndarray]:
     """speed (trials, samples), gaze (trials, samples, 2), pupil (trials, samples); every trial drawn afresh."""
     n, burn = p.num_trials, int(10 * p.frame_rate_hz)
     samples = p.num_frames + burn
     switch = rng.random((n, samples)) < 1 / (p.bout_s * p.frame_rate_hz)
     running = (switch.cumsum(1) + rng.integers(2, size=(n, 1))) % 2
-    effort = running * p.run_speed * (1 + 0.4 * _ornstein_uhlenbeck(rng, (n,), samples, 1.5, p))
+    effort = running * p.run_speed * (1 + 0.4 * ornstein_uhlenbeck(rng, (n,), samples, 1.5 * p.frame_rate_hz))
     speed = np.maximum(effort, 0)
     smooth = np.exp(-1 / (0.4 * p.frame_rate_hz))  # inertia
     for k in range(1, samples):
         speed[:, k] = smooth * speed[:, k - 1] + (1 - smooth) * speed[:, k]
-    pupil = 1.5 + 0.3 * _ornstein_uhlenbeck(rng, (n,), p.num_frames, p.pupil_tau_s, p)
+    pupil = 1.5 + 0.3 * ornstein_uhlenbeck(rng, (n,), p.num_frames, p.pupil_tau_s * p.frame_rate_hz)
     out = {"speed": speed[:, burn:], "gaze": _gaze(rng, p), "pupil": pupil}
     return {k: np.round(v, 4).astype(np.float32).astype(np.float64) for k, v in out.items()}
 
