@@ -13,9 +13,9 @@ from neuroformer.recording import Recording
 OPEN = {"window.frames": -1.0, "train.batch_size": 0, "train.steps": 0}  # what leaves a setting open
 FRAMES_S = 0.2  # seconds of frames that a window sees, and never fewer than FEWEST_FRAMES
 FEWEST_FRAMES = 3
-SPIKES_A_STEP = 8_000  # gradients of more are hardly less noisy, and every spike costs its time
+SPIKES_A_STEP = 8_000  # at most: memory and time of a step grow with them
 WINDOWS = (32, 256)
-SPIKES = 6e6  # in all steps: some ten minutes of one CPU core
+SPIKES = 6e6  # at most in all steps, whose time grows with them
 STEPS = (500, 2000)
 
 
