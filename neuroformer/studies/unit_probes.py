@@ -126,7 +126,7 @@ class UnitTable:
     Attributes
     ----------
     column : its name
-    label_N : words, or float64
+    label_N : words, or float64; of places, (N, C)
     recording_N : which recording
     features : by what they are, (N, D); the last one is :data:`FIRING`
     left_out : units without a label, or of a class that is too small
@@ -157,10 +157,8 @@ def unit_table(run: str | Path, column: str, overrides: Sequence[str] = (), reco
     ConfigError
         No recording has the column, or it does not vary.
     """
-    bundle = read_bundle(run)
-    names = [recording] if recording or len(bundle.recordings) == 1 else [m.name for m in bundle.recordings]
     labels, groups, features, known = [], [], [], set()
-    for place, name in enumerate(names):
+    for place, name in enumerate(names_of(run, recording)):
         bundle, prepared = open_run(Path(run), overrides, name)
         units = prepared.rec.units
         known |= set(units) - {"id"}
@@ -171,12 +169,23 @@ def unit_table(run: str | Path, column: str, overrides: Sequence[str] = (), reco
         features.append(learnt(load_model(bundle)) | {FIRING: firing(prepared)})
     if not labels:
         raise ConfigError(f"no units table has a column '{column}'; there are: {', '.join(sorted(known)) or 'none'}")
+    table, weights = stacked(features)
+    return replace(_cleaned(column, np.concatenate(labels), np.concatenate(groups), table), weights=weights)
+
+
+def names_of(run: str | Path, recording: str = "") -> list[str]:
+    """The recordings of a run, or the one that was asked for."""
+    members = read_bundle(run).recordings
+    return [recording] if recording or len(members) == 1 else [m.name for m in members]
+
+
+def stacked(features: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What recordings share in kind, (N, D) each, with everything learnt together before firing statistics; and weights."""
     shared = [k for k in features[0] if all(k in f and f[k].shape[1] == features[0][k].shape[1] for f in features)]
     table = {k: np.concatenate([f[k] for f in features]) for k in shared}
     own = [v for k, v in table.items() if k != FIRING]
     table = {k: v for k, v in table.items() if k != FIRING} | {LEARNT: np.concatenate(own, 1), FIRING: table[FIRING]}
-    weight = np.concatenate([np.full(v.shape[1], v.shape[1] ** -0.5) for v in own])
-    return replace(_cleaned(column, np.concatenate(labels), np.concatenate(groups), table), weights={LEARNT: weight})
+    return table, {LEARNT: np.concatenate([np.full(v.shape[1], v.shape[1] ** -0.5) for v in own])}
 
 
 def _cleaned(column: str, label_N: np.ndarray, recording_N: np.ndarray, features: dict[str, np.ndarray]) -> UnitTable:
@@ -289,12 +298,17 @@ class _Scored:
 
     def ends(self, without: np.ndarray, value: float | None = None) -> tuple[float, float]:
         value = self.score if value is None else value
-        if self.independent < LEAST_TRIALS or not np.isfinite(without).all() or np.ptp(without) == 0:
-            return float("nan"), float("nan")
-        gone = self.independent // 3
-        error = np.sqrt((self.independent - gone) / gone) * without.std(ddof=1)
-        half = float(stdtrit(self.independent - 1, 0.975) * error)
-        return value - half, value + half
+        return jackknife(value, without, self.independent)
+
+
+def jackknife(value: float, without: np.ndarray, independent: int) -> tuple[float, float]:
+    """The 95 % interval from values without a third of what is independent; NaN of too few."""
+    if independent < LEAST_TRIALS or not np.isfinite(without).all() or np.ptp(without) == 0:
+        return float("nan"), float("nan")
+    gone = independent // 3
+    error = np.sqrt((independent - gone) / gone) * without.std(ddof=1)
+    half = float(stdtrit(independent - 1, 0.975) * error)
+    return value - half, value + half
 
 
 def _folds(table: UnitTable, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

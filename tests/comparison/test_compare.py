@@ -168,6 +168,42 @@ def test_stages_of_the_network(repeated, tmp_path):
     np.testing.assert_allclose(layers["rates"].x_ND, rates, rtol=1e-4, atol=1e-5)
 
 
+def test_simulated_counts_are_a_stage(repeated, tmp_path):
+    """Means over samples and repeats, at the moments that the loop was simulated for; nothing where some were not."""
+    model, prepared = repeated
+    moments, rec = moments_of(prepared, "test"), prepared.rec
+    held = np.unique(moments.start_RN[:, moments.place_N == 0])
+    source = np.tile(held, 2)  # two samples of every trial, on a clock of their own
+    begins = np.arange(len(source)) * 10.0
+    rng = np.random.default_rng(0)
+    per_trial = rng.poisson(30, len(source))
+    times = np.concatenate([b + np.sort(rng.uniform(0, TRIAL_S, n)) for b, n in zip(begins, per_trial, strict=True)])
+    made = Recording(
+        name="simulated",
+        spike_times=times,
+        spike_units=rng.integers(0, 12, len(times)).astype(np.int32),
+        units={"id": rec.units["id"]},
+        domain=np.stack([begins, begins + TRIAL_S], 1),
+        trials={"start": begins, "stop": begins + TRIAL_S, "source_start": source},
+    )
+    path = write_npz(made, tmp_path / "simulated.npz")
+    layers = {x.name: x for x in layers_of("model", model, prepared, moments, path)}
+    found = layers["simulated counts"]
+    assert found.sees == "frames and behavior" and "simulated counts" == list(layers)[-1]
+    n = 70
+    expected = np.zeros(12)
+    for r in range(moments.repeats):
+        for begin in begins[np.abs(source - (moments.start_RN[r, n] - moments.place_N[n])) < 1e-6]:
+            at = begin + moments.place_N[n]
+            inside = (times >= at) & (times < at + moments.width)
+            expected += np.bincount(made.spike_units[inside], minlength=12) / (2 * moments.repeats)
+    np.testing.assert_allclose(found.x_ND[n], expected, atol=1e-6)
+    assert found.x_ND.sum() * 2 * moments.repeats == pytest.approx(len(times), abs=0.1)
+    some = dataclasses.replace(made, trials={**made.trials, "source_start": np.full(len(source), held[0])})
+    path = write_npz(some, tmp_path / "some.npz")
+    assert "simulated counts" not in {x.name for x in layers_of("model", model, prepared, moments, path)}
+
+
 def test_own_features(repeated, tmp_path):
     _, prepared = repeated
     moments = moments_of(prepared, "test")
@@ -202,6 +238,12 @@ def test_layers_of_a_vision_network(repeated, tmp_path):
     assert [x.name for x in layers] == ["layer 0", "layer 1", "layer 2"]
     assert layers[2].x_ND.shape == (len(moments), 2 * 4 * 8)
     assert not np.allclose(layers[1].x_ND, layers[2].x_ND)
+    shape = {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic", "num_channels": 3}
+    network = transformers.AutoModel.from_config(transformers.ResNetConfig(**shape))
+    network.save_pretrained(tmp_path / "resnet")
+    layers = list(layers_of(f"resnet:{tmp_path / 'resnet'}", model, prepared, moments, tmp_path / "none"))
+    sizes = [x.x_ND.shape[1] for x in layers]  # a convolutional network's layers differ in places and channels
+    assert len(sizes) == 3 and len(set(sizes)) > 1
 
 
 def test_few_units_have_no_interval():

@@ -26,7 +26,8 @@ def add(command) -> None:
     what.add_argument(
         "--unit",
         metavar="COLUMN",
-        help="a column of the units table (area, cell_type, depth): how well what the run learnt of each unit tells it",
+        help="a column of the units table (area, cell_type, depth): how well what the run learnt of each unit tells it; "
+        "with commas between, coordinates (x,y): whether units that lie near each other see near places",
     )
     override_argument(p, "e.g. decode.split=valid")
 
@@ -65,12 +66,18 @@ def _units(args) -> None:
     from neuroformer.files import write_atomic
     from neuroformer.recording.names import variable_name
     from neuroformer.report.collect import plain
+    from neuroformer.studies.retinotopy import position_table, probe_distances
     from neuroformer.studies.unit_probes import probe_units, unit_table
 
     refuse_results(args)
     warn_only_ours()
-    units = unit_table(args.folder, args.unit, args.override, args.recording)
-    rows = probe_units(units)
+    columns = args.unit.split(",")
+    if len(columns) > 1:
+        units = position_table(args.folder, columns, args.override, args.recording)
+        rows = probe_distances(units)
+    else:
+        units = unit_table(args.folder, args.unit, args.override, args.recording)
+        rows = probe_units(units)
     bundle = read_bundle(args.folder)
     one = args.recording or len(bundle.recordings) == 1
     folder = results_folder(bundle.of(args.recording), args.results) if one else args.results or args.folder
@@ -83,10 +90,10 @@ def _units(args) -> None:
         for r in rows
     ]
     number = len(set(units.recording_N.tolist()))
-    what = "balanced accuracy" if units.is_class else "R2"
+    what = "r of distances" if len(columns) > 1 else "balanced accuracy" if units.is_class else "R2"
     classes = f", chance {rows[0].chance:.3f}" if units.is_class else ""
-    held = "whole recordings" if number >= 3 else "units"
-    print(f"{args.unit} of {len(units.label_N)} units in {number} recording(s); folds hold out {held}{classes}")
+    held = "; folds hold out " + ("whole recordings" if number >= 3 else "units") if len(columns) == 1 else ""
+    print(f"{args.unit} of {len(units.label_N)} units in {number} recording(s){held}{classes}")
     if units.left_out:
         print(f"{units.left_out} units have no value, or one of a class with too few units")
     print(table(lines, ("features", "numbers", what, "95 % interval", "null 95 %", "beyond firing statistics")))
