@@ -189,7 +189,7 @@ def test_simulated_counts_are_a_stage(repeated, tmp_path):
     path = write_npz(made, tmp_path / "simulated.npz")
     layers = {x.name: x for x in layers_of("model", model, prepared, moments, path)}
     found = layers["simulated counts"]
-    assert found.sees == "frames and behavior" and "simulated counts" == list(layers)[-1]
+    assert found.sees == "frames and behavior" and list(layers)[-1] == "simulated counts"
     n = 70
     expected = np.zeros(12)
     for r in range(moments.repeats):
