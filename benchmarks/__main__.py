@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public import command as public
-from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, leaks, nulls, whatif
+from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, leaks, nulls, reconstruction, whatif
 
 Result = dict[str, Any]
 
@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--run", type=Path, dest="folder", help="folder of the runs (default: runs/public/NAME)")
     b.add_argument("--lookahead", type=float, default=0.0, help="seconds after a decoded moment, for all sides")
     b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace")
+    b = benchmark(
+        "reconstruction", _reconstruction, "whether an encoder that also reconstructs images predicts neurons better"
+    )
+    b.add_argument("--seeds", type=int, default=5, help="trainings of each of the three ways, paired")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace, e.g. train.steps=100")
+    _keeps(b, "training")
     b = benchmark("whatif", _whatif, "whom silencing a hub of synthetic:demo hits")
     b.add_argument("--run", type=Path, required=True, dest="folder", help="a run trained on synthetic:demo")
     return top
@@ -130,6 +136,11 @@ def _nulls(args) -> Result:
 
 def _public(args) -> Result:
     return public.run(args.dataset, args.data, args.folder, args.lookahead, args.override)
+
+
+def _reconstruction(args) -> Result:
+    result = reconstruction.run(args.folder, args.seeds, args.override)
+    return result | {"table": reconstruction.table(result)}
 
 
 def _whatif(args) -> Result:
