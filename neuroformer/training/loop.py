@@ -23,6 +23,7 @@ from neuroformer.data.noise import noisy_past
 from neuroformer.data.prepared import Prepared
 from neuroformer.losses import OBSERVED, denominators
 from neuroformer.model.frames import EnergyReadout
+from neuroformer.model.layers import set_dropout
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
@@ -39,6 +40,7 @@ from neuroformer.training.module import (
     Average,
     Losses,
     Share,
+    learning_rate,
     make_optimizer,
     set_learning_rate,
 )
@@ -167,6 +169,7 @@ class Trainer:
         ):
             while self.progress.step < t.steps and not (t.patience and self.progress.stale >= t.patience):
                 self._advance(next(batches))
+        set_dropout(self.cohort, 1.0)
         self.progress.seconds = self._seconds()
         if self.fabric.is_global_zero:
             self.log.flush()
@@ -225,6 +228,9 @@ class Trainer:
         ]
         self.totals = self.processes.add_up([denominators(self.cohort[p.recording], b) for p, b in moved])
         set_learning_rate(self.optimizer, p.step, t)
+        # Layer norm gives an input with noise the same size as one without: a network that trains with dropout to the end
+        # moves rates too far once there is none, and a closed loop amplifies that
+        set_dropout(self.cohort, learning_rate(p.step, t))
         total: dict[str, Tensor] = {}
         for i, (piece, batch) in enumerate(moved):
             with fabric.no_backward_sync(self.losses, enabled=i + 1 < len(moved)):

@@ -14,8 +14,11 @@ from neuroformer.data.windows import Windows
 from neuroformer.losses import info_nce_sum, loss_terms, total_loss
 from neuroformer.model import streams
 from neuroformer.model.embed import InputEmbedding
+from neuroformer.model.layers import Dropout, set_dropout
 from neuroformer.model.stepper import Stepper
 from neuroformer.ops import Ragged
+from neuroformer.training import loop
+from neuroformer.training.train import train
 
 VARIANTS = [
     {},
@@ -215,3 +218,20 @@ def test_the_features_of_trial_time_tell_one_window_from_the_next():
         *(one.features(at)[i:][:100] for i in (0, 1)), dim=-1
     ).mean()
     assert alike(made("trial_time")) < 0.7 < alike(made("trial_time", frequencies=16))
+
+
+def test_dropout_fades_while_it_trains_and_is_whole_afterwards(monkeypatch, tmp_path):
+    """What is dropped follows the learning rate, so that the last steps see what will be scored; and the class drops what it
+    says."""
+    strengths = []
+    monkeypatch.setattr(loop, "set_dropout", lambda model, x: strengths.append(x) or set_dropout(model, x))
+    config = small_config(model={"dropout": 0.3}, train={"steps": 40, "batch_size": 8, "accelerator": "cpu"})
+    trained = train(small_recording(seconds=60.0), config, tmp_path, progress=False)
+    assert max(strengths[:-1]) > 0.9 and strengths[-2] < 0.1 and strengths[-1] == 1.0
+    assert len(strengths) == 41 and trained is not None
+
+    layer, x = Dropout(0.4), torch.ones(100_000)
+    for strength, share in ((1.0, 0.4), (0.5, 0.2), (0.0, 0.0)):
+        set_dropout(layer, strength)
+        y = layer(x)
+        assert abs((y == 0).float().mean() - share) < 0.01 and abs(y.mean() - 1) < 0.01
