@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ SIZES = ((50, 2.0), (200, 2.0), (2000, 2.0), (8000, 1.0))  # units, spikes per s
 SEQUENCES, GENERATED = 8, 8000  # simulated side by side, and about how many spikes of them all
 SECONDS = 60.0  # of the recording
 REPEATS = 3
+FEWER = 16  # windows of a step where a default batch does not fit into memory
 
 
 def run(checkout: Path | None = None, sizes: tuple[tuple[int, float], ...] = SIZES) -> dict[str, Any]:
@@ -28,10 +30,11 @@ def run(checkout: Path | None = None, sizes: tuple[tuple[int, float], ...] = SIZ
     Returns
     -------
     dict
-        ``units``, and in its order lists of ``us_per_spike`` (microseconds of one core in a training step of the default
+        ``units``, and in its order lists of ``microseconds_per_spike`` (microseconds of one core in a training step of the default
         batch, the median of three), ``peak_gb`` (of the whole process, up to the end of the steps) and
         ``tokens_per_second_generate`` (of eight sequences side by side); of the other checkout the same under
-        ``other_*``. None where a size failed, which ``failed`` tells why.
+        ``other_*``. Where a default batch does not fit into the free memory, a step of 16 windows is measured, and
+        ``windows`` says so. None where a size failed, which ``failed`` tells why.
 
     Raises
     ------
@@ -46,16 +49,18 @@ def run(checkout: Path | None = None, sizes: tuple[tuple[int, float], ...] = SIZ
     for (units, rate), (side, root) in itertools.product(sizes, sides.items()):
         command = [sys.executable, str(Path(__file__)), str(units), str(rate)]
         done = subprocess.run(command, env=environment(root), capture_output=True, text=True)
+        if done.returncode != 0:
+            done = subprocess.run([*command, str(FEWER)], env=environment(root), capture_output=True, text=True)
         found = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
         if not found:
             failed[f"{side}{units}"] = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        for key in ("us_per_spike", "peak_gb", "tokens_per_second_generate"):
+        for key in ("windows", "microseconds_per_spike", "peak_gb", "tokens_per_second_generate"):
             out.setdefault(side + key, []).append(found.get(key))
     return out | ({"failed": failed, "checked": False} if failed else {})
 
 
-def measure(units: int, rate: float) -> dict[str, float]:
-    """What one worker measures."""
+def measure(units: int, rate: float, most_windows: int = 0) -> dict[str, float]:
+    """What one worker measures, with so many windows in a step (0: the default's)."""
     import torch
 
     from neuroformer.bundle.cohort import Cohort
@@ -65,7 +70,7 @@ def measure(units: int, rate: float) -> dict[str, float]:
     torch.manual_seed(0)
     prepared = _prepared(units, rate)
     model = _network()(prepared.config, units, prepared.normalization)
-    batch = prepared.builder(prepared.windows("train")[: prepared.config.train.batch_size])
+    batch = prepared.builder(prepared.windows("train")[: most_windows or prepared.config.train.batch_size])
     losses = Losses(Cohort([model]))
     optimizer = make_optimizer(Cohort([model]), prepared.config.train)
     seconds = []
@@ -78,10 +83,18 @@ def measure(units: int, rate: float) -> dict[str, float]:
         seconds.append(time.process_time() - start)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
-        "us_per_spike": 1e6 * statistics.median(seconds[1:]) / batch.num_spikes,
+        "windows": batch.num_windows,
+        "microseconds_per_spike": 1e6 * statistics.median(seconds[1:]) / batch.num_spikes,
         "peak_gb": peak / 1e9,
         "tokens_per_second_generate": _generate(prepared),
     }
+
+
+def _stay_within_free_memory() -> None:
+    """A batch that does not fit ends in a MemoryError, before the system ends some process that it chooses."""
+    with suppress(OSError), open("/proc/meminfo") as lines:
+        free = next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+        resource.setrlimit(resource.RLIMIT_AS, (free, resource.RLIM_INFINITY))
 
 
 def _generate(prepared) -> float:
@@ -129,4 +142,5 @@ def _network():
 
 if __name__ == "__main__":
     del sys.path[0]  # this folder, whose modules are no top-level ones
-    print(json.dumps(measure(int(sys.argv[1]), float(sys.argv[2]))))
+    _stay_within_free_memory()
+    print(json.dumps(measure(int(sys.argv[1]), float(sys.argv[2]), *map(int, sys.argv[3:]))))

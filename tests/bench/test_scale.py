@@ -9,8 +9,9 @@ from neuroformer.cli import main
 def test_a_size_is_measured(monkeypatch):
     monkeypatch.setattr(scale, "GENERATED", 50)
     monkeypatch.setattr(scale, "REPEATS", 1)
-    found = scale.measure(6, 5.0)
-    assert set(found) == {"us_per_spike", "peak_gb", "tokens_per_second_generate"}
+    found = scale.measure(6, 5.0, 3)
+    assert set(found) == {"windows", "microseconds_per_spike", "peak_gb", "tokens_per_second_generate"}
+    assert found["windows"] == 3
     assert all(x > 0 for x in found.values())
 
 
@@ -21,16 +22,21 @@ def test_every_size_has_a_process_and_one_that_fails_is_named(monkeypatch, tmp_p
 
     def answer(command, env, **_):
         other = env["PYTHONPATH"].startswith(str(tmp_path))
-        asked.append((command[-2], other))
-        if command[-2] == "9" and other:
+        asked.append((command[2], other, command[4:]))
+        if command[2] == "9" and other or command[2] == "5" and other and not command[4:]:
             return subprocess.CompletedProcess(command, 1, "", "Traceback\nMemoryError")
-        line = '{"us_per_spike": 2.0, "peak_gb": 1.0, "tokens_per_second_generate": 3.0}'
+        line = '{"windows": 16, "microseconds_per_spike": 2.0, "peak_gb": 1.0, "tokens_per_second_generate": 3.0}'
         return subprocess.CompletedProcess(command, 0, f"a remark\n{line}\n", "")
 
     monkeypatch.setattr(subprocess, "run", answer)
     found = scale.run(tmp_path, ((5, 2.0), (9, 1.0)))
-    assert asked == [("5", False), ("5", True), ("9", False), ("9", True)]
-    assert found["us_per_spike"] == [2.0, 2.0] and found["other_peak_gb"] == [1.0, None]
+    few = ["16"]  # windows, where a default batch does not fit
+    assert asked == [
+        *(("5", False, []), ("5", True, []), ("5", True, few)),
+        *(("9", False, []), ("9", True, []), ("9", True, few)),
+    ]
+    assert found["other_windows"] == [16, None]
+    assert found["microseconds_per_spike"] == [2.0, 2.0] and found["other_peak_gb"] == [1.0, None]
     assert found["failed"] == {"other_9": "MemoryError"} and not found["checked"]
 
 
