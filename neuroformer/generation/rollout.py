@@ -6,6 +6,7 @@ Shape suffixes: Q sequences.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -22,6 +23,8 @@ from neuroformer.generation.scan import sample_window
 from neuroformer.generation.spikes import Sequences, Spikes
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.stepper import Stepper
+
+ENOUGH = 64  # sequences side by side, from which on several threads are of use
 
 
 @dataclass
@@ -108,8 +111,21 @@ class Sampler:
         batch = batch.to(self.model.device)
         if self.graphed is not None:
             return self.graphed.sample_window(batch, ident_Q, number_Q, num_real, changes)
-        stepper = Stepper(self.model, batch)
-        return sample_window(self.model, stepper, ident_Q, number_Q, self.config, self.seed, changes)
+        with _threads(batch.num_windows):
+            stepper = Stepper(self.model, batch)
+            return sample_window(self.model, stepper, ident_Q, number_Q, self.config, self.seed, changes)
+
+
+@contextmanager
+def _threads(num_sequences: int) -> Iterator[None]:
+    """One thread for steps of few sequences: threads would wait for each other longer than they work, and far longer where
+    another process uses the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if num_sequences >= ENOUGH else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class SpikeLoop:
