@@ -25,6 +25,7 @@ from neuroformer.decoding.decode import target_head, true_values
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
+from neuroformer.training.stopping import gains_enough
 
 CLOSED = "closed form"
 STARTS = ("as is", CLOSED)
@@ -35,7 +36,7 @@ BATCH_SIZE = 256  # windows
 WEIGHT_DECAY = 0.05  # AdamW's
 AVERAGE = 0.95  # decay of the moving average of weights, which is kept
 EVALUATE_EVERY = 20  # steps
-PATIENCE = 5  # evaluations without a better score before stopping
+PATIENCE = 5  # evaluations in which the score gains less than 1 % before stopping
 HELD = 0.2  # share of the labels, in contiguous stretches, for early stopping
 STRETCHES = 5  # into which the labels are cut; a share in the middle of each is set aside
 
@@ -247,7 +248,7 @@ class _Run:
         average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
         check = None if held is None else self._stretches(held)
         curve = {} if check is None else {0: self._score(check)}
-        best = 0
+        marked = 0  # step from which on gains are counted
         batches = self._forever()
         for step in range(1, steps + 1):
             for g, base in zip(optimizer.param_groups, self.trainable, strict=True):
@@ -267,8 +268,9 @@ class _Run:
                         v.lerp_(p, 1 - decay)
             if check is not None and (step % EVALUATE_EVERY == 0 or step == steps):
                 curve[step] = self._averaged_score(check, average)
-                best = max(curve, key=lambda s: curve[s].mean())
-                if step - best >= PATIENCE * EVALUATE_EVERY:
+                if gains_enough(curve[step].mean(), curve[marked].mean()):
+                    marked = step
+                elif step - marked >= PATIENCE * EVALUATE_EVERY:
                     break
         return average, curve
 

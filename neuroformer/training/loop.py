@@ -47,11 +47,10 @@ from neuroformer.training.module import (
 from neuroformer.training.processes import Processes
 from neuroformer.training.scores import Scores
 from neuroformer.training.steps import StepPiece, StepSampler, step_loader
-from neuroformer.training.stopping import Stopped, listen
+from neuroformer.training.stopping import Stopped, gains_enough, listen
 
 CLIP = 1.0  # largest norm of the gradient
 VALID_STEPS = 16  # an evaluation is over at most so many batches
-LEAST_GAIN = 0.01  # of a validation score, for which training goes on
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
 
 
@@ -365,14 +364,6 @@ class Trainer:
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)
         return found
-
-
-def gains_enough(score: float, marked: float) -> bool:
-    """Whether a score is so much better than when training was last seen to gain that it should go on for it: by 1 %.
-
-    Smaller gains add up until they are. Without a score before (NaN), any is enough.
-    """
-    return not score < marked + LEAST_GAIN * abs(marked)
 
 
 def _mix(*numbers: int) -> int:

@@ -1,4 +1,7 @@
-"""How a signal stops a run: the step is finished, the run is saved, and :class:`Stopped` is raised."""
+"""What ends training early: scores that gain too little, or a signal.
+
+At a signal the step is finished, the run is saved, and :class:`Stopped` is raised.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import signal
 import threading
 from typing import Any, Protocol
 
+LEAST_GAIN = 0.01  # of a validation score, for which training goes on
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")  # what a cluster sends before it takes a node back; Ctrl-C
 
 
@@ -54,3 +58,11 @@ class listen:
     def __exit__(self, *error: object) -> None:
         for number, handler in self.old.items():
             signal.signal(number, handler)
+
+
+def gains_enough(score: float, marked: float) -> bool:
+    """Whether a score is so much better than when training was last seen to gain that it should go on for it: by 1 %.
+
+    Smaller gains add up until they are. Without a score before (NaN), any is enough.
+    """
+    return not score < marked + LEAST_GAIN * abs(marked)

@@ -12,7 +12,16 @@ from neuroformer.config import TargetConfig
 from neuroformer.data.prepared import prepare
 from neuroformer.decoding.closed_form import fit_ridge, linear_features, start_from
 from neuroformer.decoding.decode import predict_spreads, predict_targets, true_values
-from neuroformer.decoding.finetune import TOP_BLOCKS, extend, finetune, know_only, with_targets
+from neuroformer.decoding.finetune import (
+    EVALUATE_EVERY,
+    PATIENCE,
+    TOP_BLOCKS,
+    _Run,
+    extend,
+    finetune,
+    know_only,
+    with_targets,
+)
 from neuroformer.metrics import r2
 from neuroformer.recording import BehaviorVariable
 from neuroformer.studies.fewshot import draw_labels, fewshot
@@ -143,3 +152,15 @@ def test_heads_may_look_farther_back_than_the_gaps_of_a_run_without_heads():
     assert ready.split.sha256() == prepare(rec, config).split.sha256()
     first = ready.split.blocks["test"][0, 1]
     assert first > 0 and ready.windows("test").tick[0] >= first + 99  # a spike of the last bin before it is the 100th
+
+
+@pytest.mark.parametrize("gain, evaluations", [(0.001, PATIENCE), (0.02, PATIENCE + 3)])
+def test_descent_does_not_go_on_for_next_to_nothing(extended, monkeypatch, gain, evaluations):
+    """A loss of 1 that falls by 0.1 % at each evaluation ends it; one that falls by 2 % three times does not before."""
+    model, prepared, windows = extended
+    scores = iter([-1.0] + [-1.0 + gain * min(i, 3) if gain > 0.01 else -1.0 + gain * i for i in range(1, 100)])
+    monkeypatch.setattr(_Run, "_score", lambda self, stretches: np.full(4, next(scores)))
+    tune = dataclasses.replace(TUNE, train="head")
+    run = _Run(model, prepared, windows[:60], [SPEED], tune, 0, "as is")
+    _, curve = run.go(60 * EVALUATE_EVERY, windows[60:80])
+    assert max(curve) == evaluations * EVALUATE_EVERY
