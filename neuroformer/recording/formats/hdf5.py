@@ -21,15 +21,16 @@ from typing import Any
 from neuroformer.recording.remote import is_remote, open_hdf5
 from neuroformer.recording.validation import RecordingError
 
-STALL_S = 10  # whole seconds at one object, after which the check gives up
+STALL_S = 10  # seconds of computing at one object, after which the check gives up
 
-# The alarm is not caught, so it ends that process even inside HDF5, and also when this one is gone.
+# The alarm is not caught, so it ends that process even inside HDF5, and also when this one is gone. It counts seconds of that
+# process's own, not of the clock: a busy machine or a slow drive is no damage.
 _LOOK = """
 import signal, sys
 import h5py
 
 def see(name, obj):
-    signal.alarm(int(sys.argv[2]))
+    signal.setitimer(signal.ITIMER_PROF, int(sys.argv[2]))
     try:
         for key in list(obj.attrs):
             obj.attrs[key]
@@ -42,7 +43,7 @@ def see(name, obj):
         pass  # an error that Python sees is the reader's to report
 
 try:
-    signal.alarm(int(sys.argv[2]))
+    signal.setitimer(signal.ITIMER_PROF, int(sys.argv[2]))
     with h5py.File(sys.argv[1], "r") as f:
         see("/", f)
         f.visititems(see)
@@ -59,15 +60,19 @@ def look_first(path: str | Path, look: str = _LOOK, library: str = "HDF5") -> No
     RecordingError
         That process crashed, or stalled at one object for ``STALL_S`` seconds.
     """
-    if not sys.executable or not hasattr(signal, "alarm") or is_remote(path):
+    if not sys.executable or not hasattr(signal, "setitimer") or is_remote(path):
         return  # no other process can be started, or none can be ended by an alarm; or it would have to be fetched twice
     command = [sys.executable, "-c", look, str(path), str(STALL_S)]
     quiet = subprocess.DEVNULL
     code = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode
-    if code == -signal.SIGALRM:
+    if code == -signal.SIGPROF:
         raise RecordingError(
-            f"{path} is damaged: {library} stalled on it for {STALL_S} s; copy the file again from its source "
-            "(check=False opens it all the same)"
+            f"{path} is damaged: {library} stalled on it for {STALL_S} s; copy the file again from its source"
+        )
+    if code in (-signal.SIGKILL, -signal.SIGTERM):
+        raise RecordingError(
+            f"{path} could not be opened: the system ended the process that looked at it (signal {-code}), as it does where "
+            "memory runs out; close other programs and try again"
         )
     if code < 0:
         raise RecordingError(

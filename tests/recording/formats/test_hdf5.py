@@ -22,13 +22,24 @@ def test_healthy_and_unreadable_files_pass(tmp_path):
     "code, message",
     [
         (
-            "import signal, sys; signal.alarm(int(sys.argv[2]))\nwhile True: pass",
+            "import signal, sys; signal.setitimer(signal.ITIMER_PROF, int(sys.argv[2]))\nwhile True: pass",
             "HDF5 stalled on it for 1 s",
         ),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "HDF5 crashed on it .signal 11."),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "is damaged: HDF5 crashed on it .signal 11."),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "could not be opened: the system ended .* memory"),
     ],
 )
 def test_a_process_that_stalls_or_dies(tmp_path, monkeypatch, code, message):
     monkeypatch.setattr(hdf5, "STALL_S", 1)
     with pytest.raises(RecordingError, match=message):
         look_first(tmp_path / "a.h5", code)
+
+
+def test_a_slow_drive_is_no_damage(tmp_path, monkeypatch):
+    """Or a busy machine: seconds of waiting do not count."""
+    monkeypatch.setattr(hdf5, "STALL_S", 1)
+    slow = hdf5._LOOK.replace('see("/", f)', "import time; time.sleep(1.5)")
+    assert slow != hdf5._LOOK
+    with h5py.File(tmp_path / "a.h5", "w") as f:
+        f["a"] = [1.0]
+    look_first(tmp_path / "a.h5", slow)
