@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.public import command as public
-from benchmarks.science import adapt, connectivity, coverage, exposure, inputs, leaks, nulls, reconstruction, whatif
+from benchmarks.science import (
+    adapt,
+    connectivity,
+    coverage,
+    exposure,
+    inputs,
+    leaks,
+    long,
+    nulls,
+    reconstruction,
+    whatif,
+)
 
 Result = dict[str, Any]
 
@@ -60,6 +71,9 @@ def parser() -> argparse.ArgumentParser:
     )
     b = benchmark("leaks", _leaks, "whether the audit names planted leaks, and nothing where there are none")
     b.add_argument("--recordings", type=int, default=20, help="of each kind")
+    b = benchmark("long", _long, "memory of training with baselines on a day of 20 units, an hour of 150; their time")
+    b.add_argument("--sizes", nargs="+", choices=sorted(long.SIZES), default=list(long.SIZES), help="which of the two")
+    b.add_argument("--set", nargs="*", default=[], dest="override", metavar="key.sub=value", help="settings to replace")
     b = benchmark("nulls", _nulls, "how often a pair passes by chance where units are independent, or share a drift")
     b.add_argument("--recordings", type=int, default=20, help="of each kind, each with a training of its own")
     _keeps(b, "recording")
@@ -127,6 +141,11 @@ def _inputs(args) -> Result:
 def _leaks(args) -> Result:
     result = leaks.run(args.recordings)
     return result | {"table": leaks.table(result)}
+
+
+def _long(args) -> Result:
+    result = long.run(args.sizes, args.override)
+    return result | {"table": long.table(result)}
 
 
 def _nulls(args) -> Result:
