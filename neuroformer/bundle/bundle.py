@@ -31,6 +31,7 @@ from neuroformer.data.scales import Normalization
 from neuroformer.files import replacing, write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.recording.names import natural
 from neuroformer.shown import Shown
 
 FORMAT = 2
@@ -289,7 +290,7 @@ def _nearest_bundle(path: Path) -> str:
     above = path.absolute().parent / "bundle.json"
     if path.is_dir() and above.is_file():
         return f"the run is {path.parent}, its recordings are named by --recording"
-    seeds = sorted(file.parent for file in path.glob("seed_*/bundle.json"))
+    seeds = sorted((file.parent for file in path.glob("seed_*/bundle.json")), key=natural)
     if seeds:
         return f"give one of its {len(seeds)} seeds, say {seeds[0]}"
     return "train one with: neuroformer train --config ..."

@@ -131,6 +131,24 @@ def variable(
     return BehaviorVariable(times, values, unit, tuple(columns))
 
 
+# a longer series is a recorder's channel if it is faster than any behavior, or simply too long to hold
+_LONG, _FAST_HZ, _VERY_LONG = 1_000_000, 2000.0, 50_000_000
+
+
+def channel_rate(shape: Sequence[int], rate_hz: float) -> float:
+    """The rate of a series that is a recorder's channel, which nobody asked for: long, and faster than behavior; else 0."""
+    count = float(np.prod(shape))
+    return rate_hz if count >= _LONG and (rate_hz > _FAST_HZ or count > _VERY_LONG) else 0.0
+
+
+def of_a_recorder(name: str, shape: Sequence[int], rate_hz: float, ask: str) -> str:
+    """The note on such a series."""
+    return (
+        f"{name} was not read, since it is a recorder's channel ({tuple(shape)} at {rate_hz:,.0f} Hz); open with {ask} to "
+        "have it"
+    )
+
+
 def coarse(what: str, times: np.ndarray, notes: list[str]) -> None:
     """Note that the times' own type of numbers knows them to less than a millisecond."""
     step = step_s(times[np.isfinite(times)]) if times.dtype.kind == "f" else 0.0

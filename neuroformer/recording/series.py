@@ -295,7 +295,10 @@ class ObservedIntervals:
     units: np.ndarray
 
     def __post_init__(self):
-        object.__setattr__(self, "intervals", numbers("observed intervals", self.intervals, np.float64).reshape(-1, 2))
+        intervals = numbers("observed intervals", self.intervals, np.float64)
+        if intervals.size and (intervals.ndim not in (1, 2) or intervals.shape[-1] != 2):
+            raise RecordingError(f"observed has shape {intervals.shape}; expected (intervals, 2), start and stop")
+        object.__setattr__(self, "intervals", intervals.reshape(-1, 2))
         object.__setattr__(self, "units", numbers("the observed units", self.units, np.int32))
 
     @classmethod

@@ -99,8 +99,8 @@ def test_files_of_other_objects_are_not_read(tmp_path):
 
 def test_a_recorder_channel_that_only_names_is_read(tmp_path, monkeypatch):
     path = write(".nwb", tmp_path)
-    monkeypatch.setattr("neuroformer.recording.formats.nwb.behavior._LONG", 10)
-    monkeypatch.setattr("neuroformer.recording.formats.nwb.behavior._FAST_HZ", 1.0)
+    monkeypatch.setattr("neuroformer.recording.clean._LONG", 10)
+    monkeypatch.setattr("neuroformer.recording.clean._FAST_HZ", 1.0)
     assert "speed" not in open_recording(path).behavior
     assert list(open_recording(path, only=["speed"]).behavior) == ["speed"]
     assert "speed" not in open_recording(path, only=["s*"]).behavior

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import clean
-from neuroformer.recording.formats.hdf5 import check_links, look_first, reason
+from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.validation import RecordingError
 
 _LOOK = """
 import signal, sys
-signal.alarm(int(sys.argv[2]) + 20)
+signal.setitimer(signal.ITIMER_PROF, int(sys.argv[2]) + 20)
 try:
     from scipy.io import loadmat
     loadmat(sys.argv[1], simplify_cells=True)
@@ -99,10 +99,18 @@ def _hdf5(path: Path, notes: list[str]) -> dict[str, Any]:
     import h5py
 
     look_first(path)
+    use_plugins()
     check_links(path, notes)
     with h5py.File(path, "r") as f:
-        budget = [_MOST_CELLS]
-        return {str(k): _value(f, f[k], 0, budget) for k in f if not str(k).startswith("#")}
+        budget, out = [_MOST_CELLS], {}
+        for name in (str(k) for k in f if not str(k).startswith("#")):
+            try:
+                out[name] = _value(f, f[name], 0, budget)
+            except UNREADABLE as e:
+                if isinstance(e, RecordingError):
+                    raise
+                notes.append(f"'{name}' was left out: {reason(e)}")
+        return out
 
 
 def _value(f: Any, item: Any, depth: int, budget: list[int]) -> Any:

@@ -8,6 +8,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ UNREADABLE = (
 )
 
 
+_NEEDED = ("spike", "unit_ids", "domain", "n_", "trial_duration", "events")
+
+
 def read_npz(path: str | Path, wanted: Wanted | None = None) -> Recording:
     """Read a ``.npz`` file; its stem is the recording's name.
 
@@ -54,8 +58,29 @@ def read_npz(path: str | Path, wanted: Wanted | None = None) -> Recording:
     RecordingError
         Not a readable ``.npz``, or arrays that contradict each other.
     """
-    wanted = wanted or Wanted()
-    return from_arrays(load_arrays(path, lambda names: unwanted(names, wanted)), name=Path(path).stem)
+    wanted, objects = wanted or Wanted(), _beside_the_spikes(path)
+    rec = from_arrays(load_arrays(path, lambda names: unwanted(names, wanted) | objects), name=Path(path).stem)
+    if not objects:
+        return rec
+    note = f"left out, since they hold Python objects: {', '.join(sorted(objects))}; store plain numbers or strings"
+    return replace(rec, meta={**rec.meta, "notes": [*rec.meta.get("notes", ()), note]})
+
+
+def _beside_the_spikes(path: str | Path) -> set[str]:
+    """Arrays of objects, which are not read, of which the recording can do without."""
+    try:
+        with zipfile.ZipFile(path) as z:
+            names = [n.removesuffix(".npy") for n in z.namelist() if n.endswith(".npy")]
+            return {n for n in names if not n.startswith(_NEEDED) and _holds_objects(z, n)}
+    except UNREADABLE:  # which is said where the arrays are read
+        return set()
+
+
+def _holds_objects(z: zipfile.ZipFile, name: str) -> bool:
+    with z.open(f"{name}.npy") as f:
+        version = np.lib.format.read_magic(f)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(f)[2].hasobject
 
 
 def load_arrays(

@@ -24,7 +24,7 @@ from neuroformer.recording.recording import (
     RecordingError,
     Traces,
 )
-from neuroformer.recording.validation import optional
+from neuroformer.recording.validation import optional, validate_frames
 
 UNIT_ID = "unit_id"
 _OBSERVED = "observed_intervals"  # JSON: a TsGroup has one support for all of its units
@@ -141,8 +141,15 @@ class Objects:
             self.series[key] = var
 
     def add_images(self, key: str, times: np.ndarray, values: Any) -> None:
-        if self.frames is None or key == "frames":
-            self.frames = FrameSeries(values, times, np.arange(len(times)))
+        if self.frames is not None and key != "frames":
+            self.notes.append(f"{key} was left out: there are other frames already")
+            return
+        try:
+            frames = FrameSeries(values, times, np.arange(len(times)))
+            validate_frames(frames.images.shape, frames.images.dtype, frames.times, frames.index)
+            self.frames = frames
+        except RecordingError as e:
+            self.notes.append(f"{key} was left out: {e}")
 
     def recording(
         self,
@@ -188,7 +195,7 @@ def _units(group: Any, notes: list[str]) -> tuple[np.ndarray, np.ndarray, dict[s
     times, index = clean.spikes(np.concatenate(parts) if parts else np.zeros(0), rows, notes)
     columns = {str(c): clean.plain(group.get_info(c)) for c in group.metadata_columns if c != "rate"}
     ids = columns.pop(UNIT_ID, np.asarray(keys))
-    return times, index, {"id": ids, **columns}
+    return times, index, {"id": clean.distinct_ids(ids, notes), **columns}
 
 
 def _interval_columns(intervals: Any) -> dict[str, np.ndarray]:

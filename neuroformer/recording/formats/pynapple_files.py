@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import clean
+from neuroformer.recording.formats.hdf5 import reason
 from neuroformer.recording.formats.npz import UNREADABLE, load_arrays, names_in
 from neuroformer.recording.formats.pynapple import UNIT_ID, Objects, touching
 from neuroformer.recording.recording import Recording, RecordingError
@@ -38,7 +39,15 @@ def read_pynapple(path: str | Path, units: str | None = None) -> Recording:
     """
     path = Path(path)
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-    objects = {file.stem: load_arrays(file, objects=True) for file in files}
+    found = Objects()
+    objects: dict[str, dict[str, Any]] = {}
+    for file in files:
+        try:
+            objects[file.stem] = load_arrays(file, objects=True)
+        except RecordingError as e:
+            if len(files) == 1:
+                raise
+            found.notes.append(f"{file.name} was left out: {e}")
     kinds = {name: _kind(arrays) for name, arrays in objects.items()}
     groups = [name for name, kind in kinds.items() if kind == "TsGroup"]
     chosen = units or next((k for k in ("units", "spikes") if k in groups), groups[0] if len(groups) == 1 else "")
@@ -46,12 +55,15 @@ def read_pynapple(path: str | Path, units: str | None = None) -> Recording:
         told = ", ".join(f"{name} ({kind or 'not of pynapple'})" for name, kind in kinds.items())
         raise RecordingError(
             f"{path}: expected one TsGroup of spikes (units: NAME picks one); got: {told or 'nothing'}"
+            + "".join(f"; {note}" for note in found.notes)
         )
-    found = Objects()
-    try:
-        for name, arrays in objects.items():
+    for name, arrays in objects.items():
+        try:
             if name != chosen:
                 _add(found, name, kinds[name], arrays)
+        except UNREADABLE as e:
+            found.notes.append(f"{name} was left out: {e if isinstance(e, RecordingError) else reason(e)}")
+    try:
         spikes = _units(objects[chosen], found.notes)
         return found.recording(path.resolve().stem, *spikes, _span(objects[chosen]))
     except RecordingError:
@@ -104,4 +116,4 @@ def _units(arrays: dict[str, Any], notes: list[str]) -> tuple[np.ndarray, np.nda
         )
     columns = _metadata(arrays, len(keys))
     ids = columns.pop(UNIT_ID, keys)
-    return (*clean.spikes(times, order[place], notes), {"id": ids, **columns})
+    return (*clean.spikes(times, order[place], notes), {"id": clean.distinct_ids(ids, notes), **columns})

@@ -112,8 +112,8 @@ def _planes(folder: Path) -> list[Path]:
 
 
 def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
-    fluorescence, spks = read_npy(folder / "F.npy"), read_npy(folder / "spks.npy")
-    neuropil = read_npy(folder / "Fneu.npy") if (folder / "Fneu.npy").exists() else np.zeros_like(fluorescence)
+    fluorescence, spks = _values(folder / "F.npy"), _values(folder / "spks.npy")
+    neuropil = _values(folder / "Fneu.npy") if (folder / "Fneu.npy").exists() else np.zeros_like(fluorescence)
     if not fluorescence.shape == spks.shape == neuropil.shape or fluorescence.ndim != 2:
         raise RecordingError(
             f"{folder}: F {fluorescence.shape}, Fneu {neuropil.shape} and spks {spks.shape} differ in shape; "
@@ -125,8 +125,10 @@ def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
     keep = np.ones(len(fluorescence), bool)
     if cells_only and (folder / "iscell.npy").exists():
         iscell = read_npy(folder / "iscell.npy")
-        if len(iscell) != len(keep):
-            raise RecordingError(f"{folder}: iscell has {len(iscell)} rows for {len(keep)} regions")
+        if iscell.ndim not in (1, 2) or len(iscell) != len(keep) or iscell.size == 0:
+            raise RecordingError(
+                f"{folder}: iscell has shape {iscell.shape}; expected a row for each of {len(keep)} regions"
+            )
         keep = (iscell[:, 0] if iscell.ndim == 2 else iscell) > 0
     return {
         "traces": (fluorescence - coefficient * neuropil)[keep],
@@ -136,6 +138,10 @@ def _plane(folder: Path, cells_only: bool) -> dict[str, Any]:
         "rate": _number(ops.get("fs")),
         "neuropil": coefficient,
     }
+
+
+def _values(path: Path) -> np.ndarray:
+    return read_npy(path).astype(np.float32, copy=False)
 
 
 def _settings(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from neuroformer.recording.formats import spike_index
 from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
 from neuroformer.recording.formats.npz import UNREADABLE
 from neuroformer.recording.frames import H5Frames
+from neuroformer.recording.names import natural
 from neuroformer.recording.recording import (
     BehaviorVariable,
     FrameSeries,
@@ -73,13 +74,15 @@ def read_torch_brain(
     except RecordingError:
         raise
     except UNREADABLE as e:
-        raise RecordingError(f"{path} cannot be read as torch_brain HDF5: {reason(e)}; it may be damaged") from e
+        damaged = "; it may be damaged or cut short" if isinstance(e, (OSError, RuntimeError, EOFError)) else ""
+        damaged = "" if "hdf5plugin" in reason(e) else damaged
+        raise RecordingError(f"{path} cannot be read as torch_brain HDF5: {reason(e)}{damaged}") from e
 
 
 def _read(f: Any, path: Path, events: str, wanted: Wanted, notes: list[str]) -> Recording:
     proof: CheckedSpikes | None = None
     own = json.loads(_texts(f["neuroformer/json"])[0]) if "neuroformer/json" in f else {}
-    units = _columns(f["units"]) if "units" in f else {}
+    units = _columns(f["units"], notes) if "units" in f else {}
     behavior, traces, sources = _series(f, own, len(units.get("id", ())), wanted, notes)
     if "spikes" in f:
         missing = [k for k in ("timestamps", "unit_index") if k not in f["spikes"]]
@@ -115,6 +118,8 @@ def _read(f: Any, path: Path, events: str, wanted: Wanted, notes: list[str]) -> 
         else np.stack([domain["start"], domain["stop"]], 1)
     )
     meta = dict(own["meta"]) if own else {"format": "torch_brain", "sources": sources, **_ids(f)}
+    if not own:
+        _note_the_rest(f, notes)
     if notes:
         meta["notes"] = [*meta.get("notes", ()), *notes]
     return Recording(
@@ -159,8 +164,19 @@ def _series(f: Any, own: dict, num_units: int, wanted: Wanted, notes: list[str])
         needed = calcium and "spikes" not in f  # its events are the spikes
         if not needed and not wanted(TRACES if calcium else name):
             continue
-        values, about = group[key][:], (mine.get("unit", ""), mine.get("columns", ()))
-        var = clean.variable(name, _times(group, len(values)), values, notes, *about)
+        try:
+            asked = needed or mine or wanted.names(TRACES if calcium else name)
+            rate = 0.0 if asked else _channel_rate(group, group[key])
+            if rate:
+                notes.append(clean.of_a_recorder(name, group[key].shape, rate, "its name in recording.only"))
+                continue
+            values, about = group[key][:], (mine.get("unit", ""), mine.get("columns", ()))
+            var = clean.variable(name, _times(group, len(values)), values, notes, *about)
+        except UNREADABLE as e:
+            if needed:
+                raise
+            notes.append(f"{name} was left out: {reason(e)}")
+            continue
         if var is None:
             continue
         if calcium and num_units in (0, var.num_columns):
@@ -168,6 +184,15 @@ def _series(f: Any, own: dict, num_units: int, wanted: Wanted, notes: list[str])
         else:
             behavior[name], sources[name] = var, "/".join([*parts, key] if parts[-1] != key else parts)
     return behavior, traces, sources
+
+
+def _channel_rate(group: Any, values: Any) -> float:
+    """Samples a second of a series that is a recorder's channel; 0 for any other."""
+    if "timestamps" not in group:
+        return clean.channel_rate(values.shape, float(group.attrs.get("sampling_rate", 0.0)))
+    times = group["timestamps"]
+    span = float(times[-1]) - float(times[0]) if len(times) > 1 else 0.0
+    return clean.channel_rate(values.shape, (len(times) - 1) / span if span > 0 else 0.0)
 
 
 def _groups(f: Any, parts: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -195,7 +220,7 @@ def _tables(f: Any, own: dict, notes: list[str]) -> dict[str, dict[str, np.ndarr
     found = [(p, g) for p, g in _groups(f) if _kind(g) == "Interval" or p[0] in mine]
     out = {}
     for name, (parts, group) in zip(clean.short_names([p for p, _ in found]), found, strict=True):
-        columns = _columns(group)
+        columns = _columns(group, notes)
         if "start" not in columns or "end" not in columns:
             notes.append(f"intervals {name} were left out: they need start and end")
             continue
@@ -203,6 +228,19 @@ def _tables(f: Any, own: dict, notes: list[str]) -> dict[str, dict[str, np.ndarr
         columns["stop"] = columns.pop("end")
         out[mine.get(parts[0], name)] = {names.get(k, k): v for k, v in columns.items()}
     return out
+
+
+def _note_the_rest(f: Any, notes: list[str]) -> None:
+    """Name the groups that no part of a recording was made of."""
+    read = (*_SERIES, "Interval")
+    left = [
+        "/".join(parts)
+        for parts, group in _groups(f)
+        if parts[0] not in ("spikes", "units") and (_kind(group) not in read or parts[0] == "frames")
+    ]
+    left += [name for name, item in f.items() if isinstance(item, h5py.Dataset)]
+    if left:
+        notes.append(f"not read, since no part of a recording holds it: {', '.join(sorted(left, key=natural))}")
 
 
 def _observed(f: Any) -> ObservedIntervals:
@@ -224,8 +262,15 @@ def _truth(f: Any, own: dict) -> dict[str, np.ndarray]:
     return {own["truth"][k]: v[0] if k in own["scalars"] else v for k, v in arrays.items()}
 
 
-def _columns(group: Any) -> dict[str, np.ndarray]:
-    return {k: clean.plain(v[:]) for k, v in group.items() if hasattr(v, "shape") and v.ndim}
+def _columns(group: Any, notes: list[str]) -> dict[str, np.ndarray]:
+    out: dict[str, np.ndarray] = {}
+    for key, values in group.items():
+        try:
+            if hasattr(values, "shape") and values.ndim:
+                out[key] = clean.plain(values[:])
+        except UNREADABLE as e:
+            notes.append(f"{group.name.strip('/')}/{key} was left out: {reason(e)}")
+    return out
 
 
 def _kind(group: Any) -> str:

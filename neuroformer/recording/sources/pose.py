@@ -64,7 +64,7 @@ def _of_columns(path: Path, head: Sequence[Sequence[str]], table: Sequence[np.nd
     """Positions of columns, whose names are (individual,) body part and axis."""
     parts: dict[str, dict[str, np.ndarray]] = {}
     for (*who, axis), values in zip(head, table, strict=True):
-        if values.dtype.kind in "fi":
+        if values.dtype.kind in "fiu":
             parts.setdefault("_".join(w for w in who if w not in ("", "single")), {})[axis] = values
     found = positions(path.name, parts, notes)
     if not found:

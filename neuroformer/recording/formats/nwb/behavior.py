@@ -26,8 +26,6 @@ _NOT_BEHAVIOR = (
     "OptogeneticSeries",
 )
 _PLAIN_FIELDS = ("data", "timestamps", "control", "control_description")
-# a longer series is a recorder's channel if it is faster than any behavior, or simply too long to hold
-_LONG, _FAST_HZ, _VERY_LONG = 1_000_000, 2000.0, 50_000_000
 
 
 def read_behavior(
@@ -56,13 +54,10 @@ def read_behavior(
         with reader.leaving_out(name):
             keys = {name: "data", **{f"{name}_{key}": key for key in _beside(series)}}
             keys = {key: what for key, what in keys.items() if wanted(key)}
-            asked = not keys or name in analog or place(series) in analog or wanted.names(name)
+            asked = not keys or own or name in analog or place(series) in analog or wanted.names(name)
             rate = 0.0 if asked else _fast(series)
             if rate:
-                reader.notes.append(
-                    f"{name} was not read, since it is a recorder's channel ({np.shape(series.data)} at {rate:,.0f} Hz); "
-                    f"open with analog=['{name}'] to have it"
-                )
+                reader.notes.append(clean.of_a_recorder(name, np.shape(series.data), rate, f"analog=['{name}']"))
                 continue
             for key, values in _samples(reader, name, series, own, keys).items():
                 key = key if own else clean.distinct(key, out)
@@ -117,13 +112,9 @@ def _beside(series: Any) -> list[str]:
 
 
 def _fast(series: Any) -> float:
-    """Samples a second of a long series that is too fast for behavior; 0 for any other."""
-    count = int(np.prod(np.shape(series.data)))
-    if count < _LONG:
-        return 0.0
-    if series.timestamps is None:
-        rate = float(series.rate or 0.0)
-    else:
+    """Samples a second of a series that is a recorder's channel; 0 for any other."""
+    rate = float(series.rate or 0.0)
+    if series.timestamps is not None and len(series.timestamps) > 1:
         first, last = (float(series.timestamps[i]) for i in (0, -1))
         rate = (len(series.timestamps) - 1) / (last - first) if last > first else 0.0
-    return rate if rate > _FAST_HZ or count > _VERY_LONG else 0.0
+    return clean.channel_rate(np.shape(series.data), rate)

@@ -180,7 +180,7 @@ def _read_probe(session: _Session, collection: str) -> tuple[np.ndarray, np.ndar
     for attribute, file in objects.get("clusters", {}).items():
         if attribute != "waveforms" and (found := _try(session, file)) is not None:
             columns |= {k: v for k, v in _of_clusters(attribute, found, ids).items() if k != "id"}
-    if "channels" in columns and columns["channels"].dtype.kind in "if":
+    if "channels" in columns and columns["channels"].dtype.kind in "iuf":
         columns = _of_channels(session, objects.get("channels", {}), columns["channels"]) | columns
     if "depths" in columns:
         columns.setdefault("depth", columns.pop("depths"))
@@ -198,10 +198,10 @@ def _of_clusters(attribute: str, found: Any, ids: np.ndarray) -> dict[str, np.nd
     for name, values in table.items():
         if name == "cluster_id" or values.ndim != 1:
             continue
-        rows = known if known is not None and known.dtype.kind in "iu" else np.arange(len(values))
-        place = {int(cluster): row for row, cluster in enumerate(rows)}
-        if all(int(i) in place for i in ids):
-            out[name] = values[[place[int(i)] for i in ids]]
+        rows = np.arange(len(values)) if known is None or known.dtype.kind not in "iuf" else known
+        place = {float(cluster): row for row, cluster in enumerate(rows)}
+        if all(float(i) in place for i in ids):
+            out[name] = values[[place[float(i)] for i in ids]]
     return out
 
 
@@ -212,10 +212,10 @@ def _of_channels(session: _Session, files: Object, channels: np.ndarray) -> dict
         values = _try(session, files[attribute]) if attribute in files else None
         if isinstance(values, dict):
             values = next(iter(values.values()), None)
-        if values is not None and values.ndim == 1 and np.isfinite(channels).all() and channels.min() >= 0:
-            rows = channels.astype(np.int64)
-            if rows.max() < len(values):
-                out[attribute] = values[rows]
+        if values is None or values.ndim != 1 or not np.isfinite(channels).all():
+            continue
+        if 0 <= channels.min() <= channels.max() < len(values):
+            out[attribute] = values[channels.astype(np.int64)]
     return out
 
 
@@ -316,7 +316,7 @@ def _variables(session: _Session, name: str, found: dict[str, Any]) -> dict[str,
         values[name] = (np.ones(len(times)), ())
     out = {}
     for label, (samples, columns) in values.items():
-        at = _sample_times(times, len(samples))
+        at = _sample_times(times, len(samples) if samples.ndim else 0)
         variable = clean.variable(label, at, samples, session.notes, columns=columns)
         if variable is not None:
             out[label] = variable

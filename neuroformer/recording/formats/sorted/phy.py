@@ -220,7 +220,7 @@ def _peak_channels(folder: Path) -> np.ndarray:
         raise RecordingError(f"the templates' channels have shape {places.shape} for templates of {templates.shape}")
     width = templates.shape[2] if places is None else int(places.max(initial=-1)) + 1
     if unwhiten is not None:
-        width = max(width, len(unwhiten))
+        width = max(width, unwhiten.shape[0] if unwhiten.ndim == 2 else 0)
     if not 0 < width <= clean.MAX_UNITS or (unwhiten is not None and unwhiten.shape != (width, width)):
         raise RecordingError(f"templates of {width} channels do not fit whitening_mat_inv.npy")
     out = np.zeros(len(templates), np.int64)

@@ -65,24 +65,30 @@ def read_spike_table(
         raise RecordingError(f"{path}: scale is {scale:g} and dt {dt:g}; expected seconds above 0")
     content = _content(path, notes)
     name = spikes or _likely(path, content)
-    found, given = _find(path, content, name), {k: str(v) for k, v in (columns or {}).items()}
+    found = _find(path, content, name)
+    given = {k: str(v) for k, v in (columns or {}).items()}
+    label = units or next((u for u in _UNITS if u in content), "")
+    meta: dict[str, Any] = {"format": path.suffix[1:].lower(), "notes": notes}
     if isinstance(found, list):
         times, rows, ids = _cells(path, name, found)
         times = times * scale
     elif found.ndim == 2:
         times, rows, ids = _counts(path, name, found, dt, notes)
+        meta["spike_grid_s"] = dt
         dt *= found.shape[found.shape[0] <= found.shape[1]]
     else:
-        label = units or next((u for u in _UNITS if u in content), "")
         times, rows, ids = _labelled(path, name, found, _find(path, content, label) if label else None, notes)
         times = times * scale
-    own = {k: _find(path, content, v) for k, v in given.items()}
-    if path.suffix.lower() != ".mat" and isinstance(found, np.ndarray):
-        own = _of_units({k: v for k, v in content.items() if k not in (name, units, *_UNITS)}, rows, len(ids)) | own
-    elif path.suffix.lower() != ".mat":
-        own = {k: v for k, v in content.items() if k != name} | own
-        ids = own.pop(next((u for u in (units, *_UNITS) if u in own), ""), ids)
-    table = {"id": ids, **_columns(path, own, given, len(ids), notes)}
+    own: dict[str, Any] = {}
+    others = {k: v for k, v in content.items() if k not in (name, units, *_UNITS)}
+    if path.suffix.lower() == ".mat":
+        _note_unread(content, [name, label, *given.values()], notes)
+    elif isinstance(found, np.ndarray):
+        own = _of_units(others, given, rows, len(ids), notes)
+    else:
+        own, ids = others, content.get(label, ids)
+    own |= {k: _find(path, content, v) for k, v in given.items()}
+    table = {"id": clean.distinct_ids(ids, notes), **_columns(path, own, given, len(ids), notes)}
     is_counts = isinstance(found, np.ndarray) and found.ndim == 2
     times, rows = clean.spikes(times, rows, notes)
     return Recording(
@@ -91,7 +97,7 @@ def read_spike_table(
         spike_units=rows,
         units=table,
         domain=np.array([[0.0, dt]]) if is_counts else clean.span(times),
-        meta={"format": path.suffix[1:].lower(), "notes": notes},
+        meta=meta,
     )
 
 
@@ -100,6 +106,15 @@ def _content(path: Path, notes: list[str]) -> dict[str, Any]:
     if suffix == ".mat":
         return read_matlab(path, notes)
     return dict(read_parquet(path, lists=True)) if suffix in (".parquet", ".pqt") else dict(read_text(path))
+
+
+def _note_unread(content: Mapping[str, Any], read: list[str], notes: list[str]) -> None:
+    """Name the variables of a MATLAB file that nothing was read of."""
+    left = sorted(k for k in content if not any(name == k or name.startswith(f"{k}.") for name in read))
+    if left:
+        notes.append(
+            f"not read: {', '.join(left)}; recording.sources takes behavior and trials from a file, also this one"
+        )
 
 
 # -- names --------------------------------------------------------------------------------------------
@@ -201,14 +216,19 @@ def _labelled(
 # -- columns of the units -----------------------------------------------------------------------------
 
 
-def _of_units(columns: Mapping[str, np.ndarray], rows: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Columns of spikes that have one value a unit, as columns of the units."""
+def _of_units(
+    columns: Mapping[str, np.ndarray], given: Mapping[str, str], rows: np.ndarray, count: int, notes: list[str]
+) -> dict[str, np.ndarray]:
+    """Columns of spikes that have one value a unit, as columns of the units; others get a note."""
     out = {}
     first = np.zeros(count, np.int64)
     first[rows[::-1]] = np.arange(len(rows))[::-1]
     for name, values in columns.items():
         if len(values) == len(rows) and ((values == values[first][rows]) | (values != values)).all():
             out[name] = values[first]
+    left = [k for k in columns if k not in out and k not in given.values()]
+    if left:
+        notes.append(f"columns left out, since they have no one value a unit: {', '.join(left)}")
     return out
 
 

@@ -122,7 +122,10 @@ def _recording(
         name=name,
         spike_times=times,
         spike_units=units,
-        units={"id": ids, **{k: v for k, v in columns.items() if k not in wrong and k != "id"}},
+        units={
+            "id": clean.distinct_ids(ids, notes),
+            **{k: v for k, v in columns.items() if k not in wrong and k != "id"},
+        },
         domain=domain,
         meta={"format": "spikeinterface", "sample_rate_hz": rate, "notes": notes},
     )
@@ -168,14 +171,31 @@ def _packed(path: Path) -> tuple[np.ndarray, float, tuple[np.ndarray, np.ndarray
         count = int(arrays["num_segment"].reshape(-1)[0])
         if not 0 < count <= len(arrays):
             raise ValueError(f"{count} segments")
-        place = {str(i): row for row, i in enumerate(ids)}
         samples = [arrays[f"spike_indexes_seg{s}"] for s in range(count)]
-        rows = [np.array([place[str(u)] for u in arrays[f"spike_labels_seg{s}"]], np.int64) for s in range(count)]
+        rows = [_rows(ids, clean.plain(arrays[f"spike_labels_seg{s}"])) for s in range(count)]
         segments = np.repeat(np.arange(count), [len(s) for s in samples])
         spikes = np.concatenate(samples).astype(np.int64), np.concatenate(rows), segments
     except UNREADABLE as e:
         raise RecordingError(f"{path} is no sorting's: {type(e).__name__}: {e}") from None
     return _checked(path, ids, rate, spikes)
+
+
+def _rows(ids: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(spikes,) place of each label among the ids, whatever types of numbers or words the two are.
+
+    Raises
+    ------
+    ValueError
+        A label that is no id.
+    """
+    if "U" in (ids.dtype.kind, labels.dtype.kind):
+        ids, labels = ids.astype(np.str_), labels.astype(np.str_)
+    order = np.argsort(ids, kind="stable")
+    place = order[np.searchsorted(ids[order], labels).clip(0, len(ids) - 1)]
+    other = ids[place] != labels
+    if other.any():
+        raise ValueError(f"spikes of unit {labels[other][0]}, which is not among the ids")
+    return place
 
 
 def _checked(path: Path, ids: np.ndarray, rate: float, spikes: Any) -> Any:
