@@ -119,15 +119,15 @@ class AttentionCapture:
 
     def labels(self, batch: Batch) -> Labels:
         """Labels of every query and every key of a batch; -1 for SOS, null tokens and tokens without a label."""
-        device = batch.unit_T.device
+        device = batch.unit_S.device
         spikes = batch.current
         count = torch.arange(len(spikes) + 1, device=device)
         first = spikes.offsets[:-1] + count[:-1]
         place = torch.arange(spikes.total, device=device) + spikes.row_T
         own = torch.full((spikes.total + len(spikes),), -1, dtype=torch.int64, device=device)
-        own[place + 1] = batch.unit_T
+        own[place + 1] = batch.unit_S
         following = torch.full_like(own, -1)
-        following[place] = batch.unit_T
+        following[place] = batch.unit_S
         assert bool((own[first] == -1).all())
         key = {"current": own}
         if "past" in self.model.streams:

@@ -121,14 +121,14 @@ def without(batch: Batch, window_V: Tensor, unit_V: Tensor) -> Batch:
     kept, rows = place[keep], row[keep]
     layout = Ragged.from_lengths(torch.bincount(rows, minlength=len(window_V)))
     none = torch.zeros(len(window_V) + 1, dtype=torch.int64, device=row.device)
-    empty = batch.tick_T[:0]
+    empty = batch.tick_S[:0]
     c = batch.clips
     if c is not None:
         c = dataclasses.replace(c, index_W=c.index_W[window_V], key_W=c.key_W[window_V], age_W=c.age_W[window_V])
     return Batch(
         current=Ragged(none, 0, 0),
-        tick_T=empty,
-        unit_T=empty,
+        tick_S=empty,
+        unit_S=empty,
         past=layout,
         past_tick_P=batch.past_tick_P[kept],
         past_unit_P=batch.past_unit_P[kept],

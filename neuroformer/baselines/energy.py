@@ -350,7 +350,7 @@ def _keys(batch: Batch) -> np.ndarray:
 
 def _counts(batch: Batch, num_units: int) -> Tensor:
     """(W, U) spikes of the windows."""
-    place = batch.current.row_T * num_units + batch.unit_T
+    place = batch.current.row_T * num_units + batch.unit_S
     out = torch.zeros(batch.num_windows * num_units)
     return out.index_add_(0, place, torch.ones(len(place))).view(-1, num_units)
 

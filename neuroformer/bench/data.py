@@ -171,7 +171,7 @@ def _agree(builder: BatchBuilder, rec: Recording, windows: Windows) -> bool:
     batch = builder(windows)
     for w in range(len(windows)):
         lo, hi = batch.current.offsets[w : w + 2].tolist()
-        ours = list(zip(batch.tick_T[lo:hi].tolist(), batch.unit_T[lo:hi].tolist(), strict=True))
+        ours = list(zip(batch.tick_S[lo:hi].tolist(), batch.unit_S[lo:hi].tolist(), strict=True))
         if ours != _plain(rec, windows[w : w + 1], builder):
             return False
     return True

@@ -71,8 +71,8 @@ class ScheduledNext(Next):
         super().__init__(stepper, which, tick, unit, count)
         self.over = over
 
-    def dt_logits(self) -> Tensor:
-        logits = super().dt_logits()
+    def dt_log_p(self) -> Tensor:
+        logits = super().dt_log_p()
         end = torch.where(self.over, 0.0, float("-inf")).to(logits.dtype)
         return torch.cat([logits[:, :-1].masked_fill(self.over[:, None], float("-inf")), end[:, None]], 1)
 

@@ -30,7 +30,7 @@ def padded_loss(model: Neuroformer, batch: Batch, dropout: float) -> Tensor:
     alike.
     """
     drop = lambda x: F.dropout(x, dropout, model.training)
-    tick_WL, unit_WL = (_pad(x, batch.current, CURRENT - 1) for x in (batch.tick_T, batch.unit_T))
+    tick_WL, unit_WL = (_pad(x, batch.current, CURRENT - 1) for x in (batch.tick_S, batch.unit_S))
     past_stream = model.streams["past"]
     assert isinstance(past_stream, PastSpikes)
     missing = model.embedding.time_table().index_select(0, model.past_bins - batch.available_W)
@@ -106,12 +106,12 @@ def _loss(
     observation, num_bins = model.observation, model.num_bins
     assert isinstance(observation, SpikeObservation)
     base_WBU, drive_WBU = observation.before(batch, h_WLD[:, 0], terms_WBU)
-    drive_WBU = observation.own(drive_WBU, batch.current, batch.tick_T, batch.unit_T)
+    drive_WBU = observation.own(drive_WBU, batch.current, batch.tick_S, batch.unit_S)
     rate_WBU = observation.moved(base_WBU, drive_WBU).exp()
     table = BinTable(rate_WBU.flatten(0, 1))
 
     place, lengths = torch.arange(CURRENT), batch.current.lengths_B[:, None]
-    count_WL = _pad(cell_counts(batch.current, batch.tick_T, batch.unit_T), batch.current, CURRENT - 1)
+    count_WL = _pad(cell_counts(batch.current, batch.tick_S, batch.unit_S), batch.current, CURRENT - 1)
     last_tick, last_count = (F.pad(x, (1, 0)).flatten() for x in (tick_WL, count_WL))
     last_unit = F.pad(unit_WL, (1, 0), value=-1).flatten()
     tick, unit = F.pad(tick_WL, (0, 1)), F.pad(unit_WL, (0, 1))

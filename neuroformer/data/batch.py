@@ -1,6 +1,6 @@
 """From windows to tensors: whole batches by vectorised NumPy on sorted arrays.
 
-Shape suffixes: W windows, T current spikes, P past spikes, G distinct clips, F frames a clip, C columns.
+Shape suffixes: W windows, S current spikes, P past spikes, G distinct clips, F frames a clip, C columns.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Batch:
     Attributes
     ----------
     current, past : Ragged layouts of spikes; lengths may be zero
-    tick_T, unit_T : int64, bin within the window and unit of each current spike
+    tick_S, unit_S : int64, bin within the window and unit of each current spike
     past_tick_P, past_unit_P : int64; bins are negative, counted from the window's first
     available_W : int64, number of past bins that exist
     clips : Clips, if the recording has frames and the configuration uses them
@@ -77,8 +77,8 @@ class Batch:
     """
 
     current: Ragged
-    tick_T: Tensor
-    unit_T: Tensor
+    tick_S: Tensor
+    unit_S: Tensor
     past: Ragged
     past_tick_P: Tensor
     past_unit_P: Tensor
@@ -105,8 +105,8 @@ class Batch:
         """Window, bin and unit of all spikes; past spikes come first."""
         return (
             torch.cat([self.past.row_T, self.current.row_T]),
-            torch.cat([self.past_tick_P, self.tick_T]),
-            torch.cat([self.past_unit_P, self.unit_T]),
+            torch.cat([self.past_tick_P, self.tick_S]),
+            torch.cat([self.past_unit_P, self.unit_S]),
         )
 
     def to(self, device, non_blocking: bool = False) -> Batch:
@@ -190,8 +190,8 @@ class BatchBuilder:
         stop_ns = start_ns + self.shape.current * self._dt_ns
         return Batch(
             current=_ragged(current.offsets),
-            tick_T=_tensor(current.tick),
-            unit_T=_tensor(current.unit),
+            tick_S=_tensor(current.tick),
+            unit_S=_tensor(current.unit),
             past=_ragged(past.offsets),
             past_tick_P=_tensor(past.tick),
             past_unit_P=_tensor(past.unit),

@@ -154,6 +154,7 @@ def _first_share(blocks: np.ndarray, share: float) -> np.ndarray:
 
 
 def _gap_ticks(config: Config) -> int:
+    """The gap of a split, in bins: ``split.gap``, or the reach of a window where that is not given (-1)."""
     reach, gap, dt = reach_seconds(config), config.split.gap, config.window.dt
     if gap < 0:
         return int(np.ceil(reach / dt - 1e-9))

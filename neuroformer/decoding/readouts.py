@@ -112,9 +112,9 @@ def later_state(model: Neuroformer, batch: Batch, encoded: dict[str, Encoded], e
 
 def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
     """The batch whose past reaches up to bin ``end`` of each window."""
-    before = batch.tick_T < end
-    tick_P = torch.cat([batch.past_tick_P, batch.tick_T[before]]) - end
-    unit_P = torch.cat([batch.past_unit_P, batch.unit_T[before]])
+    before = batch.tick_S < end
+    tick_P = torch.cat([batch.past_tick_P, batch.tick_S[before]]) - end
+    unit_P = torch.cat([batch.past_unit_P, batch.unit_S[before]])
     row_P = torch.cat([batch.past.row_T, batch.current.row_T[before]])
     order = torch.argsort(row_P, stable=True)
     order = order[tick_P[order] >= -past_bins]

@@ -114,7 +114,7 @@ class Scan:
         following = self.stepper.after(which, tick, unit, count)
         u_dt, u_id = uniforms_of(at(self.stream), draws, self.kinds)
         put(self.draws, draws + 1)
-        dt = draw(following.dt_logits(), u_dt, temperature=c.temperature, top_p=c.top_p)
+        dt = draw(following.dt_log_p(), u_dt, temperature=c.temperature, top_p=c.top_p)
         logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of those that end: drawn in vain
         drawn = draw(logits, u_id, temperature=c.temperature, top_p=c.top_p)
         end = num_bins * num_units

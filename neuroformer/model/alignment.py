@@ -54,7 +54,8 @@ class NeuralFeatures(nn.Module):
 
 
 class Alignment(nn.Module):
-    """Both sides of every pair of ``loss.contrast``, pooled and projected."""
+    """Both sides of every pair of ``loss.contrast``, pooled and projected: ``neural`` (roots of spike counts of the past and the
+    window), ``frames``, or a group of behavior variables."""
 
     def __init__(self, config: Config, num_units: int):
         super().__init__()

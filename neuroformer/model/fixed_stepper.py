@@ -140,6 +140,7 @@ class FixedStepper(Stepper):
         return _StoredKeys(self, name, k, v, self.places.put(f"start {name}", start_A), most)
 
     def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
+        # fills the KV cache as well: one kernel reads it where it lies
         room, own = self.room, self.places.stored.get(f"own{place}")
         if own is None or own.shape[1:] != new_A2HE.shape[1:] or len(own) != len(self.every) * room:
             own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])

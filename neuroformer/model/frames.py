@@ -287,8 +287,8 @@ class FrameStream(nn.Module):
         x_SD, layout = self.encoder(local_GthwD, clips.num_missing_G, clips.host_missing_G)
         age_W = clips.age_W / self.period
         first_WD = self.age(torch.stack([age_W, age_W.square()], 1).to(x_SD.dtype))
-        log_rate_WU = self.readout(local_GthwD).index_select(0, clips.index_W)
-        return Encoded(Context(x_SD, layout, clips.index_W), first_WD, log_rate_WU[:, None])
+        linear_WU = self.readout(local_GthwD).index_select(0, clips.index_W)
+        return Encoded(Context(x_SD, layout, clips.index_W), first_WD, linear_WU[:, None])
 
 
 def _three(x: tuple[int, ...]) -> tuple[int, int, int]:

@@ -44,14 +44,15 @@ class Output:
 class Neuroformer(nn.Module):
     """P(spikes of a window | past, frames, behavior), spike by spike; or, of traces, sample by sample.
 
-    1. Streams: past spikes, frames and groups of behavior variables are encoded. Each gives what tokens attend to, what it
-       adds to the first token, and what it adds to the log rates.
+    1. Streams: past spikes, frames and groups of behavior variables are encoded. Each gives what tokens attend to, what that
+       cannot tell to the first token, and a linear term of the log rates.
     2. Tokens: the first one, then the window's own spikes (unit + time); of traces the first one only.
     3. Fusion: blocks of causal self-attention over the tokens and of attention to one stream each, in the configuration's
        order. Queries are few and keys are many.
     4. Observation: expected counts from the first token, then the next spike's bin and unit from each token.
     5. Behavior: each target is decoded at moments of the window, from the tokens before the moment and the spikes around it.
-    6. Alignment: features are pooled before any token has attended to anything, so that no stream leaks into another.
+    6. Alignment: features are pooled before any token of the window has attended to a stream (frames after their own
+       self-attention), so that no stream leaks into another.
 
     Parameters
     ----------
@@ -68,7 +69,7 @@ class Neuroformer(nn.Module):
         self.embedding = SpikeEmbedding(num_units, m.width, w.dt, self.num_bins, self.past_bins)
         self.first = nn.Parameter(torch.randn(m.width) * 0.1)
         self.streams = nn.ModuleDict()
-        self.observation = self._observe(normalization)
+        self.observation = self._past_frames_and_observation(normalization)
         for group in config.input_groups:
             self.streams[group] = BehaviorGroup(config, group, num_units, self.num_bins, normalization.inputs)
         self.blocks = nn.ModuleList(Block(a, m.width, m.heads, m.dropout) for a in block_plan(config))
@@ -79,8 +80,8 @@ class Neuroformer(nn.Module):
         self.alignment = Alignment(config, num_units)
         self.dropout = Dropout(m.dropout)
 
-    def _observe(self, normalization: Normalization) -> SpikeObservation | TraceObservation:
-        """Streams of the past and of frames, and what is observed."""
+    def _past_frames_and_observation(self, normalization: Normalization) -> SpikeObservation | TraceObservation:
+        """Adds the streams of the past and of frames, as far as there are any; returns what is observed."""
         config, num_units = self.config, self.num_units
         if normalization.traces is not None:
             scaling = TraceScaling(config.traces.likelihood, normalization.traces)
@@ -147,21 +148,21 @@ class Neuroformer(nn.Module):
         return {name: stream(batch, self.embedding) for name, stream in self.streams.items()}
 
     def first_token(self, batch: Batch, encoded: dict[str, Encoded]) -> Tensor:
-        """(W, D)."""
+        """(W, D) a learnt vector, and what streams add to it."""
         return self.first.expand(batch.num_windows, -1) + sum(e.first_WD for e in encoded.values())
 
     def terms(self, encoded: dict[str, Encoded]) -> Tensor | float:
-        """(W, B, U) what streams add to the log rates."""
-        return sum(e.log_rate_WBU for e in encoded.values())
+        """(W, B or 1, U) what streams add to the log rates."""
+        return sum(e.linear_WBU for e in encoded.values())
 
     def tokens(self, batch: Batch, encoded: dict[str, Encoded]) -> tuple[Tensor, Ragged]:
         """(T, D) the first token of each window and its spikes behind it, and their layout."""
-        x_SD = self.embedding(batch.tick_T, batch.unit_T)
+        x_SD = self.embedding(batch.tick_S, batch.unit_S)
         x_TD, layout = prepend(x_SD, batch.current, self.first_token(batch, encoded))
         return self.dropout(x_TD), layout
 
     def fuse(self, x_TD: Tensor, layout: Ragged, encoded: dict[str, Encoded]) -> Tensor:
         for block in self.blocks:
-            stream = encoded.get(str(block.attend))
-            x_TD = block(x_TD, layout, stream.context if stream else None)
+            context = None if block.attend == "current" else encoded[str(block.attend)].context
+            x_TD = block(x_TD, layout, context)
         return self.norm(x_TD)

@@ -1,8 +1,8 @@
 """Spikes as what is observed: the likelihood of a window's counts, bin by bin and unit by unit.
 
-The tokens of a window come ordered by (bin, unit). So the rates of a bin may depend on all spikes of earlier bins, and
-one table of rates, (bins x units) a window, serves all tokens: nothing here is as large as tokens x units but one piece of
-the logits at a time.
+The tokens of a window come ordered by (bin, unit). So the rates of a bin may depend on the unit's own spikes in earlier bins,
+and one table of rates, (bins x units) a window, serves all tokens; other units act through the states of tokens. Memory grows
+with bins x units. The logits of the unit are tokens x units products, of which one piece exists at a time.
 
 Shape suffixes: W windows, T tokens (the first one included), S spikes, B bins of a window, U units, D width.
 """
@@ -34,7 +34,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def bounded(x: Tensor, high: float = MOST_UP, low: float = MOST_DOWN) -> Tensor:
-    """x near zero, never above ``high`` nor below ``-low``.
+    """A learnt shift of a log rate or of log odds: x near zero, never above ``high`` nor below ``-low``.
 
     What spikes do to a rate must not run away when these spikes are simulated; refractoriness may go further.
     """
@@ -48,13 +48,13 @@ def log1mexp(x: Tensor) -> Tensor:
 
 @dataclass
 class Cells:
-    """The last spike of each token, and its cell (bin, unit) of the window.
+    """At each token the spike that it is (the first token: none), and that spike's cell (bin, unit) of the window.
 
     Attributes
     ----------
     row_T : which window
-    tick_T, unit_T : bin and unit of the last spike; 0 and -1 before the first
-    count_T : spikes of its cell so far
+    tick_T, unit_T : bin and unit of the spike; 0 and -1 at the first token
+    count_T : spikes of its cell so far, itself included; 0 at the first token
     """
 
     row_T: Tensor
@@ -65,12 +65,12 @@ class Cells:
     @classmethod
     def of(cls, batch: Batch, layout: Ragged) -> Cells:
         """At every token of a batch."""
-        count_S = cell_counts(batch.current, batch.tick_T, batch.unit_T)
+        count_S = cell_counts(batch.current, batch.tick_S, batch.unit_S)
         has_spike = torch.ones(layout.total, dtype=torch.bool, device=count_S.device)
         has_spike[layout.first()] = False
         none = torch.zeros_like(layout.row_T)
         put = lambda empty, x: empty.masked_scatter(has_spike, x)
-        return cls(layout.row_T, put(none, batch.tick_T), put(none - 1, batch.unit_T), put(none, count_S))
+        return cls(layout.row_T, put(none, batch.tick_S), put(none - 1, batch.unit_S), put(none, count_S))
 
     def __getitem__(self, which: Tensor) -> Cells:
         return Cells(self.row_T[which], self.tick_T[which], self.unit_T[which], self.count_T[which])
@@ -97,7 +97,8 @@ class BinTable:
     the bin unit by unit.
 
     If counts were Poisson with these rates, what is left to scan would say whether another spike follows in the bin, and the
-    rates of the units that are left which unit fires. Both heads start from these logits and learn the rest.
+    rates of the units that are left which unit fires (for a cell's second spike on, roughly). Both heads start from these
+    logits and learn the rest.
     """
 
     def __init__(self, rate_nU: Tensor):
@@ -105,7 +106,8 @@ class BinTable:
         self.upto_nU = rate_nU.cumsum(1)
 
     def cell(self, row_T: Tensor, unit_T: Tensor, count_T: Tensor) -> tuple[Tensor, Tensor]:
-        """(T,) expected spikes that are left in a cell, and in the bin up to the cell (included) before any fell."""
+        """(T,) expected spikes that are left in a cell after ``count``; and the bin's expected counts summed over units up to this
+        one, as if none had fallen."""
         place = row_T * self.rate_nU.shape[1] + unit_T.clamp_min(0)
         rate_T = self.rate_nU.flatten().index_select(0, place)
         return again(rate_T, count_T), self.upto_nU.flatten().index_select(0, place)
@@ -124,6 +126,7 @@ class BinTable:
     def again_logit(self, row_T: Tensor, unit_T: Tensor, count_T: Tensor) -> Tensor:
         """(T,) the same of the last spike's own unit, that it fires once more."""
         again_T, upto_T = self.cell(row_T, unit_T, count_T)
+        # the units behind it leave out that this cell stays as it is, exp(-again), and carry exp(-upto): so does it
         return log1mexp(again_T) + again_T - upto_T
 
 
@@ -208,7 +211,8 @@ class SpikeObservation(nn.Module):
     3. From each token on, bin by bin: is there another spike in this bin? The log odds start from what is left to scan of
        it; what the token's state adds is bounded, so that a closed loop does not run away where there were no data. A window
        ends when no bin has one.
-    4. Which unit: logits start from the table, and the token's state adds to them.
+    4. Which unit: logits start from the table, and the token's state adds to them, without a bound. Those of all units sum to
+       one, so the window's likelihood is normalised.
 
     Parameters
     ----------
@@ -239,26 +243,26 @@ class SpikeObservation(nn.Module):
         log_rate_WBU = self.moved(base_WBU, drive_WBU)
         # 2 given the spikes of earlier bins
         cells = Cells.of(batch, layout)
-        drive_WBU = self.own(drive_WBU, batch.current, batch.tick_T, batch.unit_T)
+        drive_WBU = self.own(drive_WBU, batch.current, batch.tick_S, batch.unit_S)
         rate_WBU = observed_only(batch, self.moved(base_WBU, drive_WBU).exp())
         table, bin_T = BinTable(rate_WBU.flatten(0, 1)), cells.row_T * self.num_bins + cells.tick_T
         # 3 another spike, or none: the token before each spike predicts it; each window's last token predicts the end
         before_S = torch.arange(batch.num_spikes, device=h_TD.device) + batch.current.row_T
-        next_T = torch.full_like(cells.tick_T, self.num_bins).index_copy(0, before_S, batch.tick_T)
+        next_T = torch.full_like(cells.tick_T, self.num_bins).index_copy(0, before_S, batch.tick_S)
         left_TB = rate_WBU.sum(2).index_select(0, cells.row_T)
         left_TB = left_TB.scatter(1, cells.tick_T[:, None], table.left(bin_T, cells.unit_T, cells.count_T)[:, None])
         dt_nll_T = -self.dt_log_p(h_TD, left_TB, cells.tick_T).gather(1, next_T[:, None]).squeeze(1)
         # 4 its unit
         last, h_SD = cells[before_S], h_TD.index_select(0, before_S)
-        begun_S = (last.tick_T == batch.tick_T) & (last.unit_T >= 0)
+        begun_S = (last.tick_T == batch.tick_S) & (last.unit_T >= 0)
         id_nll_S = marked_cross_entropy(
-            self.unit_state(h_SD, batch.tick_T),
+            self.unit_state(h_SD, batch.tick_S),
             self.unit.weight,
             self.bias.weight,
-            batch.unit_T,
+            batch.unit_S,
             low_N=torch.where(begun_S, last.unit_T, -1),
             base_RC=table.unit_logits(),
-            row_N=batch.current.row_T * self.num_bins + batch.tick_T,
+            row_N=batch.current.row_T * self.num_bins + batch.tick_S,
             first_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
         )
         return Observed(dt_nll_T, id_nll_S, log_rate_WBU)
@@ -276,8 +280,10 @@ class SpikeObservation(nn.Module):
 
     def dt_log_p(self, h_TD: Tensor, left_TB: Tensor, tick_T: Tensor) -> Tensor:
         """(T, B + 1) log-probability of the next spike's bin (last: none). From the last spike's bin on, each bin in turn
-        holds another spike or does not; earlier ones cannot."""
+        holds another spike or does not; earlier ones cannot. A product of such choices, so that the probabilities sum to one
+        by construction."""
         left_TB = left_TB.clamp_min(LEAST_MASS)
+        # the log odds of a spike where ``left`` are expected, log(exp(left) - 1), and what the state adds
         odds_TB = log1mexp(left_TB) + left_TB + bounded(at_least_float32(self.dt(h_TD)))
         earlier = torch.arange(self.num_bins, device=h_TD.device) < tick_T[:, None]
         one_TB = -F.softplus(-odds_TB).masked_fill(earlier, float("inf"))
@@ -325,7 +331,7 @@ class SpikeObservation(nn.Module):
     def null_nll(self, batch: Batch) -> Tensor:
         """(W,) nats of the null model, homogeneous Poisson units with their training rates."""
         rate = self.unit_rate.double()
-        log_p = rate.log().index_select(0, batch.unit_T)
+        log_p = rate.log().index_select(0, batch.unit_S)
         total = log_p.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_p)
         expected = self.num_bins * rate.sum()
         if batch.observed_WBU is not None:
@@ -335,14 +341,14 @@ class SpikeObservation(nn.Module):
     @staticmethod
     def _log_factorials(batch: Batch) -> Tensor:
         """(W,) sum of log k! over the cells of each window: that of log j over the j-th spikes of a cell."""
-        log_j = cell_counts(batch.current, batch.tick_T, batch.unit_T).double().log()
+        log_j = cell_counts(batch.current, batch.tick_S, batch.unit_S).double().log()
         return log_j.new_zeros(batch.num_windows).index_add(0, batch.current.row_T, log_j)
 
 
 def poisson_nll(batch: Batch, log_rate_WBU: Tensor) -> Tensor:
     """(W,) Poisson negative log-likelihood of the batch's counts where units were observed, without ``log k!`` (constant in the model)."""
     row = batch.current.row_T
-    hit = log_rate_WBU[row, batch.tick_T, batch.unit_T]
+    hit = log_rate_WBU[row, batch.tick_S, batch.unit_S]
     return observed_only(batch, log_rate_WBU.exp()).sum((1, 2)).index_add(0, row, -hit)
 
 

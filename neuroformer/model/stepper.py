@@ -1,4 +1,4 @@
-"""One window of many sequences, token by token, with keys and values kept.
+"""One window of many sequences, token by token, with keys and values kept (the KV cache).
 
 Shape suffixes: W windows, A sequences still active, L cached tokens, H heads, E head width, D width, B bins,
 U units.
@@ -40,7 +40,7 @@ class Stepper:
         self.blocks = [b for b in model.blocks if isinstance(b, Block)]
         self.weights = [_Weights(b) for b in self.blocks]
         self.time_table = model.embedding.time_table()
-        self.own: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values
+        self.kept: list[Tensor | None] = [None] * len(self.blocks)  # (A, room, 2, H, E) keys and values of own tokens
         self.length = 0  # so many tokens of them are filled
         self.cross = [
             None if block.attend == "current" else self._keys(i, block, encoded[block.attend].context)
@@ -66,7 +66,7 @@ class Stepper:
         """Keep only the active sequences ``which``."""
         for name in ("rows", "cell_A", "h_AD", "base_ABU", "drive_ABU", "mass_AB"):
             setattr(self, name, getattr(self, name)[which])
-        self.own = [None if c is None else c[which] for c in self.own]
+        self.kept = [None if c is None else c[which] for c in self.kept]
 
     def feed(self, tick: Tensor, unit: Tensor) -> None:
         """Append one spike to every active sequence."""
@@ -114,13 +114,14 @@ class Stepper:
         return F.scaled_dot_product_attention(q_AHE[:, :, None], k, v)[:, :, 0]
 
     def _remember(self, block: int, new_A2HE: Tensor) -> Tensor:
-        """(A, L, 2, H, E) keys and values of a block's tokens so far, the new ones written behind them in place."""
-        own = self.own[block]
-        if own is None or own.shape[1] == self.length:  # double the room
+        """(A, L, 2, H, E) keys and values of a block's tokens so far, the new ones written behind them in place: here the KV
+        cache is filled."""
+        kept = self.kept[block]
+        if kept is None or kept.shape[1] == self.length:  # double the room
             more = new_A2HE.new_empty(len(new_A2HE), max(16, self.length), *new_A2HE.shape[1:])
-            own = self.own[block] = more if own is None else torch.cat([own, more], 1)
-        own[:, self.length] = new_A2HE
-        return own[:, : self.length + 1]
+            kept = self.kept[block] = more if kept is None else torch.cat([kept, more], 1)
+        kept[:, self.length] = new_A2HE
+        return kept[:, : self.length + 1]
 
 
 class _Weights:
@@ -148,7 +149,7 @@ class Next:
         self.tables = stepper.base_ABU, stepper.drive_ABU
         self.each = torch.arange(len(which), device=which.device)
 
-    def dt_logits(self) -> Tensor:
+    def dt_log_p(self) -> Tensor:
         """(n, B + 1) log-probability of the next bin; the last class ends the window."""
         here = BinTable(self.rates(self.tick)).left(self.each, self.unit, self.count)
         left_nB = self.mass_nB.scatter(1, self.tick[:, None], here[:, None])
@@ -160,14 +161,14 @@ class Next:
         base, drive = (x.flatten(0, 1).index_select(0, place) for x in self.tables)
         return self.observation.moved(base, drive).exp()
 
-    def id_logits(self, dt: Tensor) -> Tensor:
-        """(n, U) logits of the unit at bin ``dt``; in the last spike's bin, units before its own are excluded."""
-        begun = (self.tick == dt) & (self.unit >= 0)
-        table = BinTable(self.rates(dt))
-        units = torch.arange(self.stepper.model.num_units, device=dt.device)
+    def id_logits(self, tick: Tensor) -> Tensor:
+        """(n, U) logits of the unit at bin ``tick``; in the last spike's bin, units before its own are excluded."""
+        begun = (self.tick == tick) & (self.unit >= 0)
+        table = BinTable(self.rates(tick))
+        units = torch.arange(self.stepper.model.num_units, device=tick.device)
         own = begun[:, None] & (units == self.unit[:, None])
         base_nU = torch.where(own, table.again_logit(self.each, self.unit, self.count)[:, None], table.unit_logits())
-        logits = self.observation.unit_logits(self.h_nD, dt, base_nU)
+        logits = self.observation.unit_logits(self.h_nD, tick, base_nU)
         return logits.masked_fill(begun[:, None] & (units < self.unit[:, None]), float("-inf"))
 
 

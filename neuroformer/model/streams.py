@@ -31,13 +31,15 @@ class Encoded:
     Attributes
     ----------
     context : what tokens attend to
-    first_WD : what it adds to the first token
-    log_rate_WBU : what it adds to the log rates, as in a generalised linear model
+    first_WD : what it adds to the first token: what its keys cannot tell, such as how far the past reaches and how old the last
+        frame is. The rest is attended to
+    linear_WBU : (W, B or 1, U) what it adds to the log rates, as in a generalised linear model (of traces to their first
+        parameter). The past adds nothing here: what a unit's own spikes do is part of the observation
     """
 
     context: Context
     first_WD: Tensor | float = 0.0
-    log_rate_WBU: Tensor | float = 0.0
+    linear_WBU: Tensor | float = 0.0
 
     def pooled(self) -> Tensor:
         """(W, D) mean of what tokens attend to, before any of them does."""
@@ -50,8 +52,8 @@ class Encoded:
 class PastSpikes(nn.Module):
     """Spikes before the window.
 
-    Tokens attend to each spike (unit + time), or, where a window's past holds more than ``MOST_KEYS`` of them, to one
-    vector a bin, the sum of its spikes.
+    Tokens attend to each spike (unit + time), or, if windows' pasts hold more than ``MOST_KEYS`` of them on average (which is
+    decided once, when the network is made), to one vector a bin, the sum of its spikes.
 
     Parameters
     ----------
@@ -112,7 +114,7 @@ def past_exists(batch: Batch, num_bins: int) -> Tensor:
 
 class BehaviorGroup(nn.Module):
     """A group of behavior variables that condition the model: one vector a sample of each variable, and a linear term of
-    the log rates; a bin takes the nearest sample."""
+    the log rates; a bin takes the sample that was the last at its start."""
 
     def __init__(self, config: Config, group: str, num_units: int, num_bins: int, scales: dict[str, VariableScale]):
         super().__init__()
@@ -125,13 +127,13 @@ class BehaviorGroup(nn.Module):
         self.num_bins = num_bins
 
     def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
-        vectors, exist, log_rate_WBU = [], [], 0.0
+        vectors, exist, linear_WBU = [], [], 0.0
         for name, embed in self.variables.items():
             x_WND, exists_WN, features_WNF = embed(batch.inputs[name].to(self.null.dtype))
             vectors.append(x_WND)
             exist.append(exists_WN)
-            nearest = torch.arange(self.num_bins, device=x_WND.device) * x_WND.shape[1] // self.num_bins
-            log_rate_WBU = log_rate_WBU + (features_WNF @ self.linear[name].weight.T).index_select(1, nearest)
+            latest = torch.arange(self.num_bins, device=x_WND.device) * x_WND.shape[1] // self.num_bins
+            linear_WBU = linear_WBU + (features_WNF @ self.linear[name].weight.T).index_select(1, latest)
         x_WND = self.dropout(torch.cat(vectors, 1))
         null_WD = self.null.expand(batch.num_windows, -1)
-        return Encoded(Context(*prepend(*packed(x_WND, torch.cat(exist, 1)), null_WD)), log_rate_WBU=log_rate_WBU)
+        return Encoded(Context(*prepend(*packed(x_WND, torch.cat(exist, 1)), null_WD)), linear_WBU=linear_WBU)

@@ -119,7 +119,7 @@ class TargetHead(nn.Module):
 
     def features(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> tuple[Tensor, Tensor, Tensor]:
         """(V, 3 D) pooled states, the first state and counts; the latter two also apart, counts (V, U K) as they are."""
-        pooled_VD, first_VD = self.pool(h_TD, layout, batch.tick_T)
+        pooled_VD, first_VD = self.pool(h_TD, layout, batch.tick_S)
         counts_VF = self.dropout(self.counted(batch).flatten(1).to(h_TD.dtype))
         together = torch.cat([pooled_VD, first_VD, counts_VF @ self.rows.weight.flatten(0, 1)], 1)
         return together, first_VD, counts_VF

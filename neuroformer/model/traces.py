@@ -61,8 +61,8 @@ class TraceObservation(nn.Module):
 
     Samples of a window are independent given what came before it (with one bin a window that is a full autoregression).
     Each parameter is the training marginal's, moved by the unit's own past at exact lags and by the first state, which has
-    seen the past of all units, frames and behavior. Both start at zero, so that an untrained model equals the marginal, the
-    null model of bits/sample.
+    seen the past of all units, frames and behavior, and by the streams' linear terms. Without frames all start at zero, so that
+    an untrained model equals the marginal, the null model of bits/sample.
 
     - ``gaussian``: mean and log standard deviation.
     - ``gamma``: zero-inflated gamma for deconvolved activity (Wei, Zhou, Grosenick, Paninski et al., "A

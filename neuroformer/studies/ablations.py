@@ -126,7 +126,7 @@ def measure_windows(
     for some in windows.pieces(batch_size):
         batch = prepared.builder(some).to(model.device)
         observed, num = model(batch).observed, batch.num_windows
-        row, unit = batch.current.row_T.cpu().numpy(), batch.unit_T.cpu().numpy()
+        row, unit = batch.current.row_T.cpu().numpy(), batch.unit_S.cpu().numpy()
         null = of.null_nll(batch)
         nats = [null - nll for nll in (of.nll(batch, observed), of.rates_nll(batch, observed))]
         fired = np.zeros((num, model.num_units), bool)

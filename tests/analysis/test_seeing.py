@@ -80,7 +80,7 @@ def test_a_past_of_many_spikes_is_seen_bin_by_bin(monkeypatch):
     found = by_name(attention_maps(model, prepared, windows))["attention to past"]
     assert found.values.shape == (6, 1, 10) and found.lags_s[0] == 0.01
     batch = prepared.builder(windows)
-    spikes = np.bincount(batch.unit_T.numpy(), minlength=6)
+    spikes = np.bincount(batch.unit_S.numpy(), minlength=6)
     np.testing.assert_array_equal(found.count, np.tile(spikes[:, None, None], (1, 1, 10)))
     assert (found.values.sum(2) < 1).all() and not found.square
     apart = ~np.eye(6, dtype=bool)
@@ -94,7 +94,7 @@ def test_counts_are_the_pairs_that_could_attend(small):
     maps = by_name(attention_maps(model, prepared, windows, rows="spike"))
     past, current = np.zeros((2, 6, 6))
     for w in range(len(windows)):
-        now = batch.unit_T[batch.current.offsets[w] : batch.current.offsets[w + 1]].tolist()
+        now = batch.unit_S[batch.current.offsets[w] : batch.current.offsets[w + 1]].tolist()
         then = batch.past_unit_P[batch.past.offsets[w] : batch.past.offsets[w + 1]].tolist()
         for i, u in enumerate(now):
             for v in then:
@@ -111,7 +111,7 @@ def test_rows_are_the_unit_that_is_predicted_or_the_spike_itself(small):
     predicted = AttentionCapture(model, UNITS).labels(batch).query_T
     own = AttentionCapture(model, UNITS, rows="spike").labels(batch).query_T
     lo, hi = (batch.current.offsets[:2] + torch.arange(2)).tolist()  # the first window's tokens, SOS included
-    spikes = batch.unit_T[: batch.current.offsets[1]].tolist()
+    spikes = batch.unit_S[: batch.current.offsets[1]].tolist()
     assert predicted[lo:hi].tolist() == [*spikes, -1] and own[lo:hi].tolist() == [-1, *spikes]
 
 

@@ -86,7 +86,7 @@ def test_means_and_noise_are_those_of_the_repeats(prepared):
     assert held.seen_GU[:, 0].tolist() == [12] * 8
     batch = prepared.builder(held.windows)
     counts_WU = np.zeros((batch.num_windows, 3))
-    np.add.at(counts_WU, (batch.current.row_T.numpy(), batch.unit_T.numpy()), 1)
+    np.add.at(counts_WU, (batch.current.row_T.numpy(), batch.unit_S.numpy()), 1)
     one = held.clip_W == 3
     np.testing.assert_allclose(held.mean_GU[3], counts_WU[one].mean(0))
     np.testing.assert_allclose(held.noise_GU()[3], counts_WU[one].var(0, ddof=1) / one.sum(), rtol=1e-5)

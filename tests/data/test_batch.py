@@ -74,4 +74,4 @@ def test_batches_do_not_depend_on_what_is_beside_a_window():
     whole = builder(at([20, 50, 90]))
     alone = builder(at([50]))
     lo, hi = whole.current.offsets[1:3]
-    assert torch.equal(whole.unit_T[lo:hi], alone.unit_T) and torch.equal(whole.tick_T[lo:hi], alone.tick_T)
+    assert torch.equal(whole.unit_S[lo:hi], alone.unit_S) and torch.equal(whole.tick_S[lo:hi], alone.tick_S)

@@ -40,7 +40,7 @@ def test_a_noisy_past_is_a_past(batch):
     key = (row * 10 + tick + 10) * 6 + noisy.past_unit_P
     assert (key.diff() >= 0).all()
     assert noisy.past.max_length == int(noisy.past.lengths_B.max())
-    assert noisy.tick_T is batch.tick_T and noisy.current is batch.current and noisy.around is batch.around
+    assert noisy.tick_S is batch.tick_S and noisy.current is batch.current and noisy.around is batch.around
 
 
 def test_it_follows_from_the_seed_and_none_is_none(batch):

@@ -99,7 +99,7 @@ def test_the_history_and_what_was_generated_matter():
         windows = Windows(sequences.segment[:1], sequences.start[:1] + 5)
         stepper = Stepper(net, prepared.builder(windows, past=past))
         zero = torch.zeros(1, dtype=torch.int64)
-        return stepper.after(zero, zero, zero - 1, zero + 1).dt_logits()
+        return stepper.after(zero, zero, zero - 1, zero + 1).dt_log_p()
 
     with torch.no_grad():
         assert not torch.allclose(logits(a), logits(b))

@@ -169,7 +169,7 @@ def test_bins_and_units_are_drawn_as_likely_as_the_settings_say(small, how):
     (tick, unit), following = first_spikes(net, p, **how, max_tokens=3)
     base = first_spikes(net, p)[0]
     assert len(set(base[0])) > 3 and not np.array_equal(unit, base[1])
-    bins = following.dt_logits().argmax(1).numpy()
+    bins = following.dt_log_p().argmax(1).numpy()
     assert np.array_equal(tick, np.where(bins < net.num_bins, bins, -1))
     fired = tick >= 0
     with torch.no_grad():
@@ -213,7 +213,7 @@ def test_draws_follow_the_stated_probabilities():
         one = Stepper(net, p.builder(windows[:1], past=no_spikes(1)))
         zero = torch.zeros(1, dtype=torch.int64)
         following = one.after(zero, zero, zero - 1, zero + 1)
-        dt = following.dt_logits().softmax(1)[0]
+        dt = following.dt_log_p().softmax(1)[0]
         first = torch.stack([dt[b] * following.id_logits(zero + b).softmax(1)[0] for b in range(net.num_bins)])
         stepper = Stepper(net, p.builder(windows, past=no_spikes(num)))
         spikes, _ = sample_window(net, stepper, np.arange(num), np.zeros(num, int), GenerateConfig(), 0)
@@ -227,7 +227,7 @@ def test_draws_follow_the_stated_probabilities():
     tick, unit = (torch.tensor([x]) for x in divmod(cell, net.num_units))
     with torch.no_grad():
         one.feed(tick, unit)
-        end = float(one.after(zero, tick, unit, zero + 1).dt_logits().softmax(1)[0, -1])
+        end = float(one.after(zero, tick, unit, zero + 1).dt_log_p().softmax(1)[0, -1])
     these = sequence[spikes.tick[place] * net.num_units + spikes.unit[place] == cell]
     alone = (np.bincount(spikes.sequence, minlength=num)[these] == 1).mean()
     assert len(these) > 200 and abs(alone - end) < 5 * np.sqrt(0.25 / len(these))

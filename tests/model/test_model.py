@@ -82,8 +82,8 @@ def test_the_future_changes_no_earlier_output():
         cut = dataclasses.replace(
             one,
             current=Ragged.from_lengths(torch.tensor([keep])),
-            tick_T=one.tick_T[:keep],
-            unit_T=one.unit_T[:keep],
+            tick_S=one.tick_S[:keep],
+            unit_S=one.unit_S[:keep],
         )
         part = net(cut).observed
         assert torch.allclose(part.dt_nll_T[:keep], full.dt_nll_T[:keep], atol=1e-10)
@@ -113,8 +113,8 @@ def test_finished_mass_plus_live_mass_is_one(model):
         many = dataclasses.replace(
             many,
             current=Ragged.from_lengths(torch.full((num,), length)),
-            tick_T=cells[:, 0],
-            unit_T=cells[:, 1],
+            tick_S=cells[:, 0],
+            unit_S=cells[:, 1],
         )
         output = net(many).observed
         last = many.current.offsets[1:] + torch.arange(num)  # each sequence's end-of-window term
@@ -137,16 +137,16 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model, most_keys):
     tick, unit, count = torch.zeros(10, dtype=torch.int64), torch.full((10,), -1), torch.ones(10)
     for i in range(batch.current.max_length + 1):
         following = stepper.after(torch.arange(len(tick)), tick, unit, count)
-        logp = following.dt_logits().log_softmax(1)
+        logp = following.dt_log_p().log_softmax(1)
         done = batch.current.lengths_B[stepper.rows] == i
         nll[stepper.rows[done]] -= logp[done, -1]
         going = torch.nonzero(~done).squeeze(1)
         if len(going) == 0:
             break
         place = batch.current.offsets[stepper.rows[going]] + i
-        again = (batch.tick_T[place] == tick[going]) & (batch.unit_T[place] == unit[going])
+        again = (batch.tick_S[place] == tick[going]) & (batch.unit_S[place] == unit[going])
         count = torch.where(again, count[going] + 1, 1)
-        tick, unit = batch.tick_T[place], batch.unit_T[place]
+        tick, unit = batch.tick_S[place], batch.unit_S[place]
         nll[stepper.rows[going]] -= logp[going, tick]
         at = torch.zeros(len(done), dtype=torch.int64).index_copy(0, going, tick)
         id_logp = following.id_logits(at)[going].log_softmax(1)
