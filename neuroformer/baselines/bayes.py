@@ -6,7 +6,7 @@ Shape suffixes: V values, B count bins, U units, G places of a grid, C columns.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import logsumexp
@@ -25,6 +25,13 @@ _CHUNK = 2048  # values that are decoded at once
 _FARTHEST = 2  # times a bin's width: labels further apart do not tell the walk's step
 
 
+class Reading(NamedTuple):
+    """Mean and maximum of posteriors, (V, C) each."""
+
+    mean_VC: np.ndarray
+    mode_VC: np.ndarray
+
+
 class BayesMethod:
     """Poisson counts given the place, rates smoothed over a grid of the training places.
 
@@ -32,10 +39,16 @@ class BayesMethod:
     the place walks at random from bin to bin and each bin's counts enter in turn, forwards up to the moment; where there is
     lookahead, backwards from its end, so that the value is smoothed. The posterior's mean, or as ``bayes_mode`` its maximum,
     whose choices are made by median error in place of R2.
+
+    Parameters
+    ----------
+    name : "bayes" or "bayes_mode"
+    kept : what a search has decoded, so that the other one, on the same moments, need not decode it again
     """
 
-    def __init__(self, name: str = "bayes"):
+    def __init__(self, name: str = "bayes", kept: dict[tuple, list[Reading]] | None = None):
         self.name, self.mode = name, name == "bayes_mode"
+        self.kept = {} if kept is None else kept
 
     def candidates(self, kind: str) -> list[dict]:
         return [{"bandwidth": bandwidth} for bandwidth in BANDWIDTHS]
@@ -48,14 +61,26 @@ class BayesMethod:
         return 1 - distance(predicted_VC - true_VC) / (distance(true_VC - np.median(true_VC, 0)) + 1e-12)
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]:
-        grid = _Grid(train, params["bandwidth"])
         walks = num_before(train) > 1
         settings = [(sharp, speed) for sharp in SHARPNESS for speed in SPEEDS] if walks else list(SHARPNESS)
-        yield from zip(settings, grid.decode(held, settings, self.mode), strict=True)
+        key = (params["bandwidth"], *_moments(train), *_moments(held))
+        if key not in self.kept:
+            self.kept[key] = _Grid(train, params["bandwidth"]).decode(held, settings)
+        yield from ((setting, self._of(read)) for setting, read in zip(settings, self.kept[key], strict=True))
 
     def fit(self, train: Samples, kind: str, params: dict, setting: Any) -> Predict:
         grid = _Grid(train, params["bandwidth"])
-        return lambda samples: grid.decode(samples, [setting], self.mode)[0]
+        return lambda samples: self._of(grid.decode(samples, [setting])[0])
+
+    def _of(self, read: Reading) -> np.ndarray:
+        return read.mode_VC if self.mode else read.mean_VC
+
+
+def _moments(samples: Samples) -> tuple:
+    """What tells moments and bins of one recording apart."""
+    w, edges = samples.windows, samples.edges
+    ends = (int(w.segment[0]), int(w.tick[0]), int(w.segment[-1]), int(w.tick[-1])) if len(w) else ()
+    return (len(w), ends, None if edges is None else tuple(edges.tolist()))
 
 
 def num_before(samples: Samples) -> int:
@@ -91,16 +116,17 @@ class _Grid:
         self.place_GC = low + place_GC * span
         self.step_C = _step(train, unit_VC, self.before)
 
-    def decode(self, samples: Samples, settings: list[Any], mode: bool) -> list[np.ndarray]:
-        """Of each setting, (V, C) posterior mean or mode."""
+    def decode(self, samples: Samples, settings: list[Any]) -> list[Reading]:
+        """The posteriors of each setting, read both ways."""
         find = self._walked if self.before > 1 else self._at_once
-        read = lambda p_VG: self.place_GC[p_VG.argmax(1)] if mode else p_VG @ self.place_GC
-        found: list[list[np.ndarray]] = [[np.zeros((0, self.place_GC.shape[1]))] for _ in settings]
+        nothing = np.zeros((0, self.place_GC.shape[1]))
+        found: list[list[Reading]] = [[Reading(nothing, nothing)] for _ in settings]
         for i in range(0, len(samples), _CHUNK):
             evidence = self.evidence(samples[i : i + _CHUNK])
             for each, setting in zip(found, settings, strict=True):
-                each.append(read(find(evidence, setting)))
-        return [np.concatenate(each) for each in found]
+                p_VG = find(evidence, setting)
+                each.append(Reading(p_VG @ self.place_GC, self.place_GC[p_VG.argmax(1)]))
+        return [Reading(*(np.concatenate(x) for x in zip(*each, strict=True))) for each in found]
 
     def evidence(self, samples: Samples) -> list[np.ndarray]:
         """(V, G) log-likelihoods of the places: of all counts together, or where the place walks of each bin."""

@@ -10,17 +10,17 @@ Shape suffixes: V values, U units, C columns.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from neuroformer.baselines.bayes import BayesMethod
+from neuroformer.baselines.bayes import BayesMethod, Reading
 from neuroformer.baselines.features import MOST_CELLS, Binning, Samples, SpikeCounts, binnings, contiguous_folds
 from neuroformer.baselines.kalman import KalmanMethod
 from neuroformer.baselines.kernel_ridge import KernelRidgeMethod
 from neuroformer.baselines.linear import GlmMethod, LassoMethod, Predict, RidgeMethod, WienerCascadeMethod
-from neuroformer.baselines.networks import GruMethod, MlpMethod
+from neuroformer.baselines.networks import GruMethod, MlpMethod, Network
 from neuroformer.config import Config
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.metrics import target_score
@@ -35,7 +35,7 @@ _SEARCH_WORK = 6e9  # moments x features squared that a search sees in one fit
 _LEAST_MOMENTS = 2_000  # that a search sees in any case, if there are as many
 _BAYES_MOMENTS = 8_000  # that a search of a Bayesian decoder sees; its work does not grow with features squared
 _BAYES_CELLS = 8_000  # bins x units of its random walk
-_FINEST_S = 0.05  # seconds; the bin before the moment, where lags have several resolutions
+FINEST_S = 0.05  # seconds; the bin before the moment, where lags have several resolutions
 
 
 class Method(Protocol):
@@ -114,10 +114,11 @@ class Baselines:
         self.counts = SpikeCounts.for_windows(index, shape, self.windows)
         self.reach = round(max(config.decode.lags) / shape.dt) + shape.ahead
         self._ridge: dict[Binning, float] = {}
+        self._posteriors: dict[tuple, list[Reading]] = {}  # of the Bayesian decoder, which is read in two ways
         self._fits = 0
 
-    def fit(self, name: str) -> Baseline:
-        """Tune one of :data:`ALL` by nested cross-validation, and fit it on all moments.
+    def fit(self, name: str, binnings: Sequence[Binning] = ()) -> Baseline:
+        """Tune one of :data:`ALL` by nested cross-validation, and fit it on all moments; with ``binnings``, of those alone.
 
         Raises
         ------
@@ -127,8 +128,8 @@ class Baselines:
         method, self._fits, start = self._method(name), 0, time.perf_counter()
         # every binning with the usual parameters, then the other parameters on the best binning
         usual, *others = method.candidates(self.kind)
-        found = [self._searched(method, binning, [usual]) for binning in self._binnings(name)]
-        if name == "ridge":
+        found = [self._searched(method, binning, [usual]) for binning in binnings or self._binnings(name)]
+        if name == "ridge" and not binnings:
             self._ridge = {binning: score for score, binning, _, _ in found}
         best = max(found, key=lambda one: one[0])
         if others:
@@ -167,8 +168,8 @@ class Baselines:
             "lasso": LassoMethod,
             "glm": GlmMethod,
             "wiener_cascade": WienerCascadeMethod,
-            "bayes": BayesMethod,
-            "bayes_mode": lambda: BayesMethod("bayes_mode"),
+            "bayes": lambda: BayesMethod("bayes", self._posteriors),
+            "bayes_mode": lambda: BayesMethod("bayes_mode", self._posteriors),
             "kalman": lambda: KalmanMethod(self.shape.current, self.shape.ahead),
             "kernel_ridge": lambda: KernelRidgeMethod(self.seed),
             "mlp": lambda: MlpMethod(self.seed),
@@ -180,7 +181,7 @@ class Baselines:
         fine ones; the others ridge's two best."""
         shape, lags = self.shape, sorted(self.config.decode.lags)
         tick = lambda seconds: max(1, round(seconds / shape.dt))
-        finest = tick(_FINEST_S)
+        finest = tick(FINEST_S)
         if name == "kalman":
             return [Binning((width,)) for width in dict.fromkeys(max(1, f * shape.current) for f in (1, 2, 4, 8))]
         if name in BAYES:
@@ -244,14 +245,26 @@ class Baselines:
 
     def _cross_validate(self, method: Method, samples: Samples, folds, params: dict) -> tuple[float, Any]:
         """Best (mean score over folds, setting). A fold whose labels do not vary is left out."""
-        scores: dict[Any, list[float]] = {}
-        for train, held in folds:
-            for setting, predicted in method.path(samples[train], samples[held], self.kind, params):
-                scores.setdefault(setting, []).append(method_score(method, self.kind, samples.y_VC[held], predicted))
-                self._fits += 1
-        means = {s: float(np.mean([v for v in each if np.isfinite(v)] or [0.0])) for s, each in scores.items()}
+        means = {}
+        for setting, scores in self._scores(method, samples, folds, params):
+            means[setting] = float(np.mean([v for v in scores if np.isfinite(v)] or [0.0]))
+            if isinstance(method, Network) and means[setting] < max(means.values()):
+                break
         setting = max(means, key=lambda s: means[s])
         return means[setting], setting
+
+    def _scores(self, method: Method, samples: Samples, folds, params: dict) -> Iterator[tuple[Any, list[float]]]:
+        """(setting, score of each fold); the folds of a network are trained beside each other, those of others in turn."""
+
+        def of_fold(train: np.ndarray, held: np.ndarray) -> Iterator[tuple[Any, float]]:
+            for setting, predicted in method.path(samples[train], samples[held], self.kind, params):
+                yield setting, method_score(method, self.kind, samples.y_VC[held], predicted)
+
+        each_fold = (of_fold(train, held) for train, held in folds)
+        together = zip(*(each_fold if isinstance(method, Network) else map(list, each_fold)), strict=True)
+        for each in together:
+            self._fits += len(each)
+            yield each[0][0], [value for _, value in each]
 
 
 def method_score(method: Method, kind: str, true_VC: np.ndarray, predicted_VC: np.ndarray) -> float:

@@ -107,9 +107,7 @@ class SpikeCounts:
         """(V, B, U) float32, the latest bin last; 0 outside the segment. In bins in which a unit was not always observed,
         what a Poisson unit of its rate has on average. ``whole`` keeps the units in any case, with NaN there.
         """
-        edges = self.edges(binning)
-        low, high, units = int(edges[0]), int(edges[-1]), self.index.num_units
-        of_tick = np.searchsorted(edges, np.arange(low, high), side="right") - 1
+        edges, units = self.edges(binning), self.index.num_units
         bins = len(edges) - 1
         project = None
         if not whole and self.pattern_UQ is not None and bins * units > MOST_FEATURES:
@@ -118,13 +116,28 @@ class SpikeCounts:
         size = max(1, _CHUNK // (bins * units))
         for i in range(0, len(windows), size):
             part = windows[i : i + size]
-            row, place, unit = spikes_around(self.index, part, -self.shape.current - low, self.shape.current + high)
-            cells = (row * bins + of_tick[place]) * units + unit
-            counts = np.bincount(cells, minlength=len(part) * bins * units).reshape(len(part), bins, units)
-            x = np.sqrt(counts, dtype=np.float32)
+            x = np.sqrt(self._counted(part, edges), dtype=np.float32)
             self._fill(x, part, edges, np.nan if whole else None)
             out[i : i + size] = x if project is None else x @ project
         return out
+
+    def _counted(self, windows: Windows, edges: np.ndarray) -> np.ndarray:
+        """(V, B, U) counts between edges: spikes are counted up once, however many windows see them."""
+        index, units = self.index, self.index.num_units
+        origin_V = index.base[windows.segment]
+        at_VE = (origin_V + windows.tick + self.shape.current)[:, None] + edges
+        at_VE = np.clip(at_VE, origin_V[:, None], (origin_V + index.num_ticks[windows.segment])[:, None])
+        border_N, place = np.unique(at_VE, return_inverse=True)
+        place_VE, cells = place.reshape(at_VE.shape), max(1, len(border_N) - 1) * units
+        first, last = (int(x) for x in index.find(border_N[[0, -1]]))
+        between = np.zeros(cells, np.int64)
+        for i in range(first, last, _CHUNK):
+            piece = slice(i, min(i + _CHUNK, last))
+            gap = np.searchsorted(border_N, index.keys[piece], side="right") - 1
+            between += np.bincount(gap * units + index.unit[piece], minlength=cells)
+        upto_NU = np.zeros((len(border_N), units), np.int32)
+        upto_NU[1:] = between.reshape(-1, units)[: len(border_N) - 1].cumsum(0)
+        return upto_NU[place_VE[:, 1:]] - upto_NU[place_VE[:, :-1]]
 
     def _fill(self, x_VBU: np.ndarray, windows: Windows, edges: np.ndarray, fill: float | None) -> None:
         """Put what stands for unobserved counts in their place."""

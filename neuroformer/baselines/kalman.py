@@ -95,13 +95,14 @@ def _filter(x, follows, move, moved, see, noise, spread) -> _States:
     evidence = x @ (see / noise[:, None])
     out, age_V = np.empty((len(x), len(move))), np.empty(len(x), int)
     gains = [_gain(spread, information)]
-    mean, age = np.zeros(len(move)), 0
+    mean, age, settled = np.zeros(len(move)), 0, False
     for v in range(len(x)):
         age = age + 1 if follows[v] else 0
-        if age == len(gains):
+        if age == len(gains) and not settled:
             gains.append(_gain(move @ gains[-1][0] @ move.T + moved, information))
             if np.allclose(gains[-1][0], gains[-2][0], rtol=1e-12, atol=1e-14):
-                gains.pop()  # it has settled
+                gains.pop()
+                settled = True
         age = min(age, len(gains) - 1)
         cov, keep = gains[age]
         mean = keep @ (move @ mean) + cov @ evidence[v] if follows[v] else cov @ evidence[v]

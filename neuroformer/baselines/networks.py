@@ -1,13 +1,14 @@
 """Networks on the same counts: scikit-learn's multilayer perceptron, and a recurrent network.
 
 Both are scored on the held-out stretch after so many updates; how many the final fit runs is chosen like any other
-hyperparameter.
+hyperparameter, up to where it does not get better.
 
 Shape suffixes: V values, B count bins, U units, C columns.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterator
 
@@ -28,8 +29,9 @@ MLP_GRID = tuple(
 GRU_GRID = ({"hidden": 32, "dropout": 0.2}, {"hidden": 64, "dropout": 0.4})
 
 
-class _Network:
-    """Trained batch by batch: after how many is a setting to choose from."""
+class Network:
+    """Trained batch by batch: after how many is a setting to choose from. A search ends where more of them, twice as many, are no
+    better."""
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[int, np.ndarray]]:
         yield from ((updates, predict(held)) for updates, predict in self._train(train, kind, params))
@@ -42,7 +44,7 @@ class _Network:
         raise NotImplementedError
 
 
-class MlpMethod(_Network):
+class MlpMethod(Network):
     """One or two hidden layers on all lags of all units, Adam, weight decay."""
 
     name = "mlp"
@@ -104,7 +106,7 @@ class Recurrent(nn.Module):
         return self.out(self.dropout(last.transpose(0, 1).flatten(1)))
 
 
-class GruMethod(_Network):
+class GruMethod(Network):
     """A gated recurrent network over the bins: causal, or bidirectional where there is lookahead; AdamW, dropout."""
 
     name = "gru"
@@ -116,33 +118,38 @@ class GruMethod(_Network):
         return list(GRU_GRID)
 
     def _train(self, train: Samples, kind: str, params: dict) -> Iterator[tuple[int, Predict]]:
+        classes = np.unique(train.y_VC[:, 0]) if kind == "classification" else None
+        scale = Standard(train)
+        shape = train.x_VBU.shape[1:]
+        x_of = lambda s: torch.from_numpy(scale.x(s).astype(np.float32)).view(-1, *shape)
+        x = x_of(train)
+        if classes is None:
+            y, outputs = torch.from_numpy(scale.y(train)).float(), train.y_VC.shape[1]
+            loss = nn.functional.mse_loss
+        else:
+            y, outputs = torch.from_numpy(np.searchsorted(classes, train.y_VC[:, 0])), len(classes)
+            loss = nn.functional.cross_entropy
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            classes = np.unique(train.y_VC[:, 0]) if kind == "classification" else None
-            scale = Standard(train)
-            shape = train.x_VBU.shape[1:]
-            x_of = lambda s: torch.from_numpy(scale.x(s).astype(np.float32)).view(-1, *shape)
-            x = x_of(train)
-            if classes is None:
-                y, outputs = torch.from_numpy(scale.y(train)).float(), train.y_VC.shape[1]
-                loss = nn.functional.mse_loss
-            else:
-                y, outputs = torch.from_numpy(np.searchsorted(classes, train.y_VC[:, 0])), len(classes)
-                loss = nn.functional.cross_entropy
             model = Recurrent(shape[1], params["hidden"], outputs, self.both_ways, params["dropout"])
-            optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+            drawn = torch.get_rng_state()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
 
-            @torch.no_grad()
-            def predict(samples: Samples) -> np.ndarray:
-                model.eval()
-                out = torch.cat([model(part) for part in x_of(samples).split(4096)]).numpy()
-                return scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
+        @torch.no_grad()
+        def predict(samples: Samples) -> np.ndarray:
+            model.eval()
+            out = torch.cat([model(part) for part in x_of(samples).split(4096)]).numpy()
+            return scale.back(out.astype(np.float64)) if classes is None else classes[out.argmax(1)][:, None]
 
-            for update, rows in enumerate(_batches(np.random.default_rng(self.seed), len(x)), 1):
+        batches, done = _batches(np.random.default_rng(self.seed), len(x)), 0
+        for mark in UPDATES:
+            with torch.random.fork_rng():  # other folds are trained between two marks
+                torch.set_rng_state(drawn)
                 model.train()
-                optimizer.zero_grad()
-                loss(model(x[rows]), y[rows]).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                if update in UPDATES:
-                    yield update, predict
+                for rows in itertools.islice(batches, mark - done):
+                    optimizer.zero_grad()
+                    loss(model(x[rows]), y[rows]).backward()
+                    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                    optimizer.step()
+                drawn, done = torch.get_rng_state(), mark
+            yield mark, predict

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from neuroformer.baselines.controls import control_predictions, meaning, trial_wise
-from neuroformer.baselines.decoders import ALL, FAST, Baselines, fit_baseline, in_words
+from neuroformer.baselines.decoders import ALL, FAST, FINEST_S, Baselines, in_words
+from neuroformer.baselines.features import Binning
 from neuroformer.bundle.bundle import Bundle, load_model
 from neuroformer.config import Config, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
@@ -177,8 +178,10 @@ def add_controls(
     y = encode_labels(target, labels[target.name])
     found = control_predictions(index, at, y, at_test, sub, kind=kind)
     shuffled = shuffled_spikes(index, sub, prepared.config.seed)
-    ridge = fit_baseline("ridge", shuffled, at, y, sub, prepared.config, kind=kind)
-    found["shuffled"] = ridge.predict(at_test)
+    longest = Binning.graded(max(1, round(max(prepared.config.decode.lags) / sub.dt)), max(1, round(FINEST_S / sub.dt)))
+    found["shuffled"] = (
+        Baselines(shuffled, at, y, sub, prepared.config, kind=kind).fit("ridge", [longest]).predict(at_test)
+    )
     decoded.predicted |= {f"control_{name}": decode_labels(target, values) for name, values in found.items()}
     ends = at.starts(index) + sub.current * sub.dt
     labelled = (ends, labels[target.name].reshape(len(ends), -1), decoded.times, decoded.true_VC)

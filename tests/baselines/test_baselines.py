@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from helpers import shared_recording
 from sklearn.linear_model import Ridge
 
@@ -107,6 +108,59 @@ def test_counts_golden():
     ahead = SpikeCounts(index, WindowShape(DT, 5, 10, ahead=3))(at, Binning((2,))).reshape(2, -1)
     # [3, 5), then the lookahead in bins of about two: [5, 6), [6, 8) or [5, 7), [7, 8)
     assert ahead.shape == (2, 3 * 2) and ahead[0, 2:].sum() == 1 and ahead[1, 2:].sum() == 0
+
+
+def test_counts_are_those_of_a_plain_loop(monkeypatch):
+    """Windows that overlap, leave gaps and reach over the ends of segments; in pieces of a few."""
+    monkeypatch.setattr(features, "_CHUNK", 40)
+    rng = np.random.default_rng(0)
+    num_ticks = np.array([50, 70])
+    segment = np.sort(rng.integers(0, 2, 300))
+    tick = rng.integers(0, num_ticks[segment])
+    index = SpikeIndex.from_ticks(segment, tick, rng.integers(0, 3, 300), np.array([0.0, 1.0]), num_ticks, 3, DT)
+    at = Windows(np.array([0, 0, 0, 0, 1, 1]), np.array([0, 1, 2, 45, 0, 60]))
+    counts = SpikeCounts(index, WindowShape(DT, 5, 10, ahead=7))
+    edges, keys = counts.edges(Binning((3, 8))), index.keys - index.base[np.searchsorted([50], index.keys, "right")]
+    mine = np.searchsorted([50], index.keys, "right")
+    for row, x in enumerate(counts(at, Binning((3, 8)))):
+        for b, (low, high) in enumerate(itertools.pairwise(edges + at.tick[row] + 5)):
+            seen = (mine == at.segment[row]) & (keys >= low) & (keys < high)
+            np.testing.assert_allclose(x[b] ** 2, np.bincount(index.unit[seen], minlength=3), rtol=1e-6)
+
+
+def test_both_readings_of_a_posterior_are_those_of_a_search_of_their_own(data):
+    index, windows, targets = data
+    both = Baselines(index, windows["train"], targets["train"], SHAPE, CONFIG)
+    both.fit("bayes")
+    for name in ("bayes", "bayes_mode"):
+        here, alone = both.fit(name), fit(data, name)
+        assert {k: v for k, v in here.choice.items() if k != "seconds"} == {
+            k: v for k, v in alone.choice.items() if k != "seconds"
+        }
+        np.testing.assert_array_equal(here.predict(windows["test"]), alone.predict(windows["test"]))
+
+
+def test_folds_of_a_network_beside_each_other_are_folds_in_turn(data, monkeypatch):
+    """Nor does their dropout draw from anybody else's stream; and a search ends where more updates are no better."""
+    index, windows, targets = data
+    monkeypatch.setattr(networks, "UPDATES", (10, 20, 40))
+    train = Samples(SpikeCounts(index, SHAPE)(windows["train"], Binning((5, 5))), windows["train"], targets["train"])
+    method, params = networks.GruMethod(False), {"hidden": 8, "dropout": 0.3}
+    halves = train[:800], train[800:]
+    in_turn = [[x for _, x in method.path(a, b, "regression", params)] for a, b in (halves, halves[::-1])]
+    torch.manual_seed(5)
+    wanted = torch.rand(3)
+    torch.manual_seed(5)
+    pair = zip(*(method.path(a, b, "regression", params) for a, b in (halves, halves[::-1])), strict=True)
+    beside = [[x for _, x in each] for each in pair]
+    np.testing.assert_array_equal(np.array(in_turn[0]), np.array([x for x, _ in beside]))
+    np.testing.assert_array_equal(np.array(in_turn[1]), np.array([x for _, x in beside]))
+    assert torch.equal(torch.rand(3), wanted)
+    found = iter([[0.1], [0.5], [0.4], [0.9]])
+    baselines = Baselines(index, windows["train"], targets["train"], SHAPE, CONFIG)
+    monkeypatch.setattr(baselines, "_scores", lambda *_: zip((50, 100, 200, 400), found, strict=True))
+    assert baselines._cross_validate(method, train, [], params) == (0.5, 100)
+    assert next(found) == [0.9]
 
 
 def test_the_search_agrees_with_scikit_learn(data):
