@@ -112,6 +112,13 @@ def error_by_value(
     return fig
 
 
+def median_by_value(true_V: np.ndarray, error_V: np.ndarray, number: int = 20) -> tuple[np.ndarray, np.ndarray]:
+    """(number,) middles of equal parts of the range of a value, and the median error in each; NaN in parts without three."""
+    known = np.isfinite(true_V) & np.isfinite(error_V)
+    edges, cell = _cells(true_V[known], number)
+    return (edges[1:] + edges[:-1]) / 2, _quantiles(error_V[known], cell, number, 0.5)
+
+
 def _cells(x_V: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
     """Edges of equal parts of the range, and the part of each value."""
     low, high = (float(x_V.min()), float(x_V.max())) if len(x_V) else (0.0, 1.0)

@@ -4,7 +4,6 @@ makes it.
 
 from __future__ import annotations
 
-import csv
 import json
 import shlex
 import zipfile
@@ -20,9 +19,9 @@ from neuroformer.analysis.maps import load_maps
 from neuroformer.bundle.bundle import Bundle
 from neuroformer.config import ConfigError, to_dict
 from neuroformer.data.recordings import open_one
-from neuroformer.data.scales import VariableScale
 from neuroformer.data.splits import Split
 from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.report.charts import decoded_charts, fewshot_charts, learning_charts
 from neuroformer.report.comparison import comparison
 from neuroformer.report.forecast import forecast_charts
 from neuroformer.report.pack import pack, pack_rounded
@@ -132,28 +131,7 @@ def _learning(run: Run) -> dict[str, Any]:
     path = run.bundle.path / "log" / "metrics.csv"
     if not path.exists():
         raise Missing("No training log in this run.", "neuroformer train --config ...")
-    with open(path) as f:
-        rows = list(csv.DictReader(f))
-    columns = [k for k in rows[0] if "/" in k] if rows else []
-    charts = {
-        "Training loss terms, unweighted": [
-            k for k in columns if k.startswith("train/") and k not in ("train/loss", "train/recording")
-        ],
-        "Validation bits/spike": [k for k in columns if k.startswith("valid/bits")],
-        "Validation scores of the targets": [k for k in columns if k.startswith("valid/") and k.endswith("_score")],
-    }
-    made = []
-    for name, keys in charts.items():
-        series = [_series(rows, k) for k in keys]
-        made.append({"name": name, "series": [s for s in series if s["x"]]})
-    return {"charts": [c for c in made if c["series"]]}
-
-
-def _series(rows: list[dict[str, str]], key: str) -> dict[str, Any]:
-    known = [(int(r["step"]) + 1, float(r[key])) for r in rows if r.get(key)]
-    every = max(1, len(known) // 400)
-    points = [p for p in known[::every] if np.isfinite(p[1])]
-    return {"name": key.split("/", 1)[1].replace("_", " "), "x": [p[0] for p in points], "y": [p[1] for p in points]}
+    return learning_charts(path)
 
 
 def _simulated(run: Run) -> Recording:
@@ -235,60 +213,22 @@ def _statistics(run: Run) -> dict[str, Any]:
 
 
 def _decoding(run: Run) -> dict[str, Any]:
-    targets = []
-    for target in run.bundle.config.targets:
-        path = run.folder / f"decode_{target.name}.npz"
-        if not path.exists():
-            continue
-        with np.load(path) as file:
-            names = {"true": ("recorded", "true"), "model": ("model", "model"), "ridge": ("ridge", "other")}
-            lines = [
-                {"name": name, "kind": kind, "y": pack_rounded(file[key])}
-                for key, (name, kind) in names.items()
-                if key in file.files
-            ]
-            width = file["true"].shape[1]
-            times = file["times"]
-        scale = run.bundle.normalization.targets.get(target.name, VariableScale())
-        columns = list(scale.columns) or [scale.titled(target.name)]
-        columns = columns if len(columns) == width else [f"{target.name} {c}" for c in range(width)]
-        period = scale.period
-        targets.append(
-            {"name": target.name, "columns": columns, "period": period, "lines": lines, "times": pack(times)}
-        )
-    if not targets:
+    found = decoded_charts(run.folder, run.bundle, run.values)
+    if not found["targets"]:
         why = "Nothing has been decoded yet." if run.bundle.config.targets else "This run declares no targets."
         raise Missing(why, f"neuroformer decode --run {run.shell}" if run.bundle.config.targets else "")
-    return {"targets": targets}
+    return plain(found)
 
 
 def _forecast(run: Run) -> dict[str, Any]:
     path = run.folder / "forecast.json"
     if not path.exists():
         raise Missing("Nothing has been forecast yet.", f"neuroformer forecast --run {run.shell}")
-    return forecast_charts(path)
+    return plain(forecast_charts(path))
 
 
 def _fewshot(run: Run) -> dict[str, Any]:
-    """Curves of every target with few-shot results; scores below -0.5 are cut off."""
-    charts = []
-    for path in sorted(run.folder.glob("fewshot_*.json")):
-        tree = json.loads(path.read_text())
-        rows = [r for r in tree["rows"] if r["seconds"] > 0]
-        series = []
-        for method in dict.fromkeys(r["method"] for r in rows):
-            mine = [r for r in rows if r["method"] == method]
-            cut = lambda key, mine=mine: [max(-0.5, r[key]) for r in mine]
-            x = np.log10([r["seconds"] for r in mine]).tolist()
-            series.append({"name": method, "x": x, "y": cut("score"), "low": cut("low"), "high": cut("high")})
-        charts.append(
-            {
-                "name": f"Held-out score of {tree['target']}",
-                "xlabel": "labelled seconds",
-                "ylabel": "score",
-                "series": series,
-            }
-        )
+    charts = fewshot_charts(run.folder)
     if not charts:
         if run.bundle.config.targets:
             why = "This run saw the labels; a few-shot curve is of one that was pretrained without them."
@@ -410,7 +350,7 @@ PANELS = (
     (
         "decoding",
         "Decoding",
-        "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression.",
+        "Behavior along the held-out stretches: recorded, decoded by the model, decoded by ridge regression. Below, how large the error is where.",
         _decoding,
     ),
     (

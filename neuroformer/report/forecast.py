@@ -20,6 +20,14 @@ COLORS = {
     "psth": "#009E73",
     "repeats": TRUE,
 }
+GROUPS = {  # of the units of an area
+    "units": "number",
+    "r": "r, nearest bin",
+    "r_error": "standard error",
+    "rate_hz": "Hz",
+    "fano": "Fano factor",
+    "ceiling": "Poisson ceiling of r",
+}
 SAID = {
     "bits_per_spike": "bits/spike",
     "bits_per_spike_per_unit": "bits/spike, mean over units",
@@ -64,7 +72,7 @@ def forecast_curves(scores: dict[str, Any]) -> Figure:
 
 
 def forecast_charts(file: Path) -> dict[str, Any]:
-    """The curves of ``forecast.json`` for the page; bits below -0.5 are cut off."""
+    """The curves of ``forecast.json`` for the page, and its table by area; bits below -0.5 are cut off."""
     scores = json.loads(file.read_text())
     x = np.log10(scores["horizons_s"]).tolist()
     charts = []
@@ -77,5 +85,15 @@ def forecast_charts(file: Path) -> dict[str, Any]:
             value, low, high = (list(column) for column in zip(*ends, strict=True))
             one = {"name": name.replace("_", " "), "x": x, "y": value}
             series.append(one | ({"low": low, "high": high} if name == "model" and None not in low + high else {}))
-        charts.append({"name": SAID.get(key, key), "xlabel": "seconds ahead", "ylabel": "", "series": series})
-    return {"charts": charts}
+        charts.append(
+            {"name": SAID.get(key, key), "xlabel": "seconds ahead", "ylabel": "", "log": True, "series": series}
+        )
+    return {"charts": charts, "groups": _group_rows(scores)}
+
+
+def _group_rows(scores: dict[str, Any]) -> dict[str, Any] | None:
+    """How well the units of each area are predicted, beside their rate and Fano factor; None where units have no groups."""
+    if not scores.get("groups"):
+        return None
+    head = ["units of", *GROUPS.values()]
+    return {"head": head, "rows": [[row[key] for key in ("group", *GROUPS)] for row in scores["groups"]]}

@@ -14,7 +14,7 @@ from browser import Browser
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis.maps import Map, save_maps
-from neuroformer.bundle.bundle import RecordingEntry, save_bundle, save_weights
+from neuroformer.bundle.bundle import RecordingEntry, read_bundle, save_bundle, save_weights
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz
@@ -137,6 +137,16 @@ def fill(folder):
         for m, v in (("pretrained", 0.02), ("ridge", -1.0))
         for x in (1.0, 10.0)
     ]
+    ends = [[0.5, 0.4, 0.6], [0.3, 0.2, 0.4]]
+    forecast = {
+        "horizons_s": [0.05, 0.5],
+        "candidates": {"model": {"bits_per_spike": ends}, "glm": {"bits_per_spike": ends[::-1]}},
+        "groups": [
+            {"group": "LM", "units": 3, "r": 0.31, "r_error": 0.1, "rate_hz": 4.0, "fano": 1.2, "ceiling": 0.4},
+            {"group": "V1", "units": 1, "r": 0.2, "r_error": None, "rate_hz": 2.0, "fano": 0.9, "ceiling": 0.0},
+        ],
+    }
+    (run / "forecast.json").write_text(json.dumps(forecast))
     (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
     assert main(["report", "--run", str(run)]) == 0
     return run
@@ -208,6 +218,19 @@ def test_a_recording_that_moved_is_asked_for(run, tmp_path, capsys):
     assert "say where it is: recording.path=FILE" in capsys.readouterr().err
 
 
+def test_errors_lie_over_the_true_value(run):
+    """Of the sine that is decoded as nine tenths of itself, a tenth of its height; ridge's cosine is off by one where it is 0."""
+    from neuroformer.report.charts import decoded_charts
+
+    found = decoded_charts(run, read_bundle(run).of(""), {"decode_speed_nearest_baseline": "ridge"})
+    (chart,) = found["charts"]
+    model, ridge = chart["series"]
+    assert (model["name"], ridge["name"]) == ("model", "ridge") and "speed" in chart["name"]
+    np.testing.assert_allclose(model["y"], 0.1 * np.abs(model["x"]), atol=0.006)
+    middle = int(np.abs(ridge["x"]).argmin())
+    assert ridge["y"][middle] == pytest.approx(1, abs=0.1)
+
+
 def test_a_line_is_not_drawn_across_the_turn_of_a_circle(page):
     path = "path([0, 1, 2, 3], [350, 355, 5, 350], (x) => x, (y) => y, 0, 4, {turn})"
     assert page.js(path.format(turn=180)) == "M0.0 350.0h0L1.0 355.0M2.0 5.0h0M3.0 350.0h0"
@@ -241,9 +264,12 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
         "Comparison",
         "Setup",
     ]
-    # neither command was run
+    # compare was not run
     missing = page.js("[...document.querySelectorAll('.missing')].map(m => m.closest('section').id)")
-    assert missing == ["forecast", "comparison"]
+    assert missing == ["comparison"]
+    text = lambda name: page.js(f"document.getElementById('{name}').textContent")
+    assert "Median error of speed" in text("decoding")
+    assert "Predictability by group of units" in text("forecast") and "0.31" in text("forecast")
     assert "3 of 3 <stimuli>" in page.js("document.querySelector('.finding').textContent")
 
 

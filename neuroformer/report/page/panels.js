@@ -186,18 +186,21 @@ PANELS.decoding = (node, data) => {
   node.append(el("div", { class: "controls" }, targetLabel, slider("From", 990, (v) => { view.from = v; build(); })[0],
     select("Show", [[60, "1 min"], [20, "20 s"], [300, "5 min"]], (v) => { view.span = +v; build(); })[0]), charts);
   build();
+  curves(node, data.charts);
 };
 
-PANELS.fewshot = (node, data) => {
+const curves = (node, charts) => {
   const grid = el("div", { class: "grid" });
   node.append(grid);
-  for (const chart of data.charts) {
+  for (const chart of charts) {
     const part = el("div", {}, el("h3", { text: chart.name }));
     grid.append(part);
     const kind = (name, i) => /pretrain|^model$/.test(name) ? COLORS.model : COLORS.list[(i + 1) % 7];
-    lineChart(part, { xtick: (t) => tick(+(10 ** t).toPrecision(2)), xlabel: chart.xlabel, ylabel: chart.ylabel, label: chart.name, series: chart.series.map((s, i) => ({ ...s, color: kind(s.name, i), dots: true })) });
+    lineChart(part, { xtick: chart.log ? (t) => tick(+(10 ** t).toPrecision(2)) : tick, xlabel: chart.xlabel, ylabel: chart.ylabel, label: chart.name, series: chart.series.map((s, i) => ({ ...s, color: kind(s.name, i), dots: true })) });
   }
 };
+
+PANELS.fewshot = (node, data) => curves(node, data.charts);
 
 PANELS.comparison = (node, data) => {
   const between = (low, high) => Number.isFinite(low) ? el("small", { text: ` ${show(low)} to ${show(high)}` }) : null;
@@ -214,7 +217,13 @@ PANELS.comparison = (node, data) => {
   }
 };
 
-PANELS.forecast = PANELS.fewshot;
+PANELS.forecast = (node, data) => {
+  curves(node, data.charts);
+  if (!data.groups) return;
+  const head = data.groups.head.map((text) => el("th", { scope: "col", text }));
+  const body = data.groups.rows.map(([name, ...values]) => el("tr", {}, el("th", { scope: "row", text: name }), values.map((v) => el("td", { class: "n", text: show(v) }))));
+  node.append(el("h3", { text: "Predictability by group of units" }), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body))));
+};
 
 PANELS.setup = (node, data) => {
   node.append(el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, Object.entries(data.facts).map(([k, v]) =>
