@@ -9,6 +9,7 @@ Shape suffixes: W windows, B bins of a window, R = W * B rows, L bins around a w
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,8 @@ class Cosmoothing:
     glm_RU : the same regression on counts alone
     scores : ``co_bps`` (pooled over units) with ``_low`` and ``_high``, ``co_bps_per_unit``, ``co_bps_glm``,
         ``co_bps_glm_per_unit``, ``co_bps_difference`` with its paired interval, ``fp_bps`` of the network's own units in the
-        200 ms after a window's start
+        200 ms after a window's start; ``co_bps_fits`` and ``co_bps_seconds``, how many regressions were fitted and how long that
+        and their scoring took, ``co_bps_fits_glm`` and ``co_bps_seconds_glm`` likewise
     """
 
     unit_ids: list[str]
@@ -71,7 +73,13 @@ class Readout:
     Parameters
     ----------
     with_network : whether the network's states and rates are features beside the counts
+
+    Attributes
+    ----------
+    fits : how many regressions were fitted, each of all held-out units
     """
+
+    fits = len(PENALTIES)
 
     def __init__(self, model: Neuroformer, prepared: Prepared, held_out: SpikeIndex, with_network: bool):
         self.model, self.prepared, self.held_out, self.with_network = model, prepared, held_out, with_network
@@ -214,11 +222,16 @@ def cosmooth(model: Neuroformer, prepared: Prepared, part: str = "test") -> Cosm
         raise ConfigError("co-smoothing is of spikes; this run models traces")
     rec = held_out_units(prepared)
     index = SpikeIndex.from_recording(rec, prepared.split.segments, prepared.split.dt)
-    ours, glm = (Readout(model, prepared, index, with_network) for with_network in (True, False))
-    windows = ours.observed(ours.windows(part))
-    counts_RU = ours.counts(windows)
-    rates_RU, glm_RU = ours.rates(windows), glm.rates(windows)
     scores: dict[str, Any] = {}
+    found, windows, counts_RU = [], Windows(np.zeros(0, int), np.zeros(0, int)), np.zeros((0, rec.num_units))
+    for suffix, with_network in (("", True), ("_glm", False)):
+        began = time.perf_counter()
+        readout = Readout(model, prepared, index, with_network)
+        windows = readout.observed(readout.windows(part))
+        counts_RU = readout.counts(windows)
+        found.append(readout.rates(windows))
+        scores |= {f"co_bps_fits{suffix}": readout.fits, f"co_bps_seconds{suffix}": time.perf_counter() - began}
+    rates_RU, glm_RU = found
     for name, rates in (("co_bps", rates_RU), ("co_bps_glm", glm_RU)):
         bits = bits_per_spike_rates(counts_RU, rates)
         low, high = over_time(bits_terms(counts_RU, rates), name).ends()[:, 0]

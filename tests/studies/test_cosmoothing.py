@@ -56,6 +56,8 @@ def test_units_that_share_a_drive_are_known_and_others_are_not(run, capsys):
     assert found[True]["co_bps_glm"] > 0.1 and found[True]["co_bps"] > 0.1
     assert abs(found[False]["co_bps_glm"]) < 0.03
     assert found[True]["co_bps_low"] < found[True]["co_bps"] < found[True]["co_bps_high"]
+    assert found[True]["co_bps_fits"] == found[True]["co_bps_fits_glm"] == 6
+    assert min(found[True]["co_bps_seconds"], found[True]["co_bps_seconds_glm"]) > 0
     assert found[True]["co_bps_units"] == 2 and np.isfinite(found[True]["fp_bps"])
     assert read_bundle(run / "run_True").of("").units == ["u0", "u1", "u2", "u3"]
 
