@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.public.decoding import measure, table
+from benchmarks.public.decoding import likelihood_table, measure, table
 from benchmarks.public.source import Source
 from neuroformer.baselines.decoders import ALL
 
@@ -24,11 +24,11 @@ ABOUT = Source(
 NAMES = ("motor_cortex", "somatosensory_cortex")
 
 
-def configuration(path: Path, lookahead: float) -> dict[str, Any]:
+def configuration(path: Path) -> dict[str, Any]:
     """No more than the recording, its bin and its target."""
     return {
         "recording": {"path": str(path)},
-        "window": {"frames": 0.0, "dt": 0.05, "lookahead": lookahead},
+        "window": {"frames": 0.0, "dt": 0.05},
         "targets": [{"name": "velocity"}],
     }
 
@@ -38,9 +38,9 @@ def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[st
     scores = {}
     for name in NAMES:
         if (data / f"{name}.npz").exists():
-            tree = configuration(data / f"{name}.npz", lookahead)
-            scores[name] = measure(tree, folder / f"{name}_{lookahead:g}", overrides, baselines=ALL)
+            tree = configuration(data / f"{name}.npz")
+            scores[name] = measure(tree, folder / name, overrides, lookahead=lookahead, baselines=ALL)
     if not scores:
         raise FileNotFoundError(f"{data} holds none of {', '.join(f'{n}.npz' for n in NAMES)}; {ABOUT.where}")
     tables = [table(scores, "velocity", "r2"), table(scores, "velocity", "median_error")]
-    return {"scores": scores, "table": "\n\n".join([str(ABOUT), *tables])}
+    return {"scores": scores, "table": "\n\n".join([str(ABOUT), *tables, likelihood_table(scores)])}

@@ -3,37 +3,84 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from neuroformer import runs
+from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, save_bundle, save_weights
+from neuroformer.bundle.opening import open_run
 from neuroformer.config import apply_overrides, from_dict
+from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.files import write_atomic
+from neuroformer.studies.folds import labelled_windows
+from neuroformer.training.evaluation import evaluate
 
 SCORES = "decoding.json"  # of one recording, in the folder of its run
+BITS_FILE = "likelihood.json"  # likewise
+BITS = ("bits_per_spike", "bits_per_spike_rate_readout", "bits_per_spike_glm_past", "bits_per_spike_glm_every")
 SHOWN = ("model", "ensemble", "bayes", "bayes_mode", "kalman", "ridge", "wiener_cascade", "kernel_ridge", "mlp", "gru")
 
 
 def measure(
-    tree: dict[str, Any], folder: Path, overrides: Sequence[str] = (), *, baselines: Sequence[str] = runs.FAST
+    tree: dict[str, Any],
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    lookahead: float = 0.0,
+    baselines: Sequence[str] = runs.FAST,
 ) -> dict[str, Any]:
     """Train a configuration into a folder and decode its targets; what the folder already holds is not done again.
+
+    The network is trained once, causally: with ``lookahead``, heads that see so many seconds after a moment are fitted on it
+    (:func:`look_ahead`), and everybody else sees them, too.
 
     Returns
     -------
     dict
-        The flat scores of ``neuroformer decode`` of every target.
+        The flat scores of ``neuroformer decode`` of every target, and those of ``neuroformer train``.
     """
-    file = folder / SCORES
-    if file.exists():
-        return json.loads(file.read_text())
     train_once(tree, folder, overrides)
+    scores = _kept(folder / BITS_FILE, lambda: evaluate(folder))
+    if lookahead:
+        place = folder / f"ahead_{lookahead:g}"
+        if not (place / "bundle.json").exists():
+            look_ahead(folder, place, lookahead)
+        folder = place
+    return scores | _kept(folder / SCORES, lambda: _decoded(folder, baselines))
+
+
+def look_ahead(run: Path, folder: Path, lookahead: float) -> None:
+    """A run with the network of another one, and heads for its targets that see ``lookahead`` seconds after a moment.
+
+    They are fitted as ``neuroformer finetune`` fits heads, on the labels of the training and validation parts.
+    """
+    bundle, prepared = open_run(run)
+    began, targets = time.perf_counter(), prepared.config.targets
+    model, ready = extend(load_model(bundle), prepared, targets, lookahead=lookahead)
+    windows, _ = labelled_windows(ready)
+    ready = know_only(model, ready, windows, targets)
+    tuned, _ = finetune(model, ready, windows, targets, ready.config.tune)
+    for objective in (LIKELIHOOD, *(t.name for t in targets)):
+        save_weights(folder / "weights" / f"{objective}.safetensors", tuned)
+    entry = RecordingEntry(ready.rec.name, list(ready.rec.unit_ids), ready.normalization, bundle.split)
+    seconds = bundle.metrics["train_seconds"] + time.perf_counter() - began
+    save_bundle(folder, ready.config, [entry], {"train_seconds": seconds})
+
+
+def _decoded(folder: Path, baselines: Sequence[str]) -> dict[str, Any]:
     scores: dict[str, Any] = {}
     for one in runs.decode(folder, baselines=baselines).values():
         scores |= one.scores
-    write_atomic(file, json.dumps(scores, indent=1).encode())
     return scores
+
+
+def _kept(file: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The scores in a file, made and written if they are not there."""
+    if not file.exists():
+        write_atomic(file, json.dumps(make(), indent=1).encode())
+    return json.loads(file.read_text())
 
 
 def train_once(tree: dict[str, Any], folder: Path, overrides: Sequence[str] = ()) -> None:
@@ -60,6 +107,20 @@ def table(scores_by_name: dict[str, dict[str, Any]], target: str, what: str, uni
         key = f"decode_{target}_{difference}"
         pairs = [_interval(scores, key), _interval(scores, f"{key}_ensemble")]
         lines.append("| " + " | ".join([name, *cells, str(scores.get(f"decode_{target}_{other}")), *pairs]) + " |")
+    return "\n".join(lines)
+
+
+def likelihood_table(scores_by_name: dict[str, dict[str, Any]]) -> str:
+    """Markdown: bits/spike of held-out windows, a row a recording."""
+    lines = [
+        "bits per spike",
+        "",
+        "| recording | network | its rates | GLM, past | GLM, every bin |",
+        "|---|---|---|---|---|",
+    ]
+    for name, scores in scores_by_name.items():
+        cells = [f"{scores.get(key, float('nan')):.3f}" for key in BITS]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines)
 
 

@@ -20,6 +20,7 @@ from neuroformer.bundle.bundle import load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.windows import SpikeIndex, Windows, tile
 from neuroformer.files import replacing_hdf5, save_npz
+from neuroformer.simulation_scores.nlb import behavior_r2
 from neuroformer.studies.cosmoothing import Readout, cosmooth, held_out_units
 
 ABOUT = Source(
@@ -138,6 +139,21 @@ def _own_rates(model, prepared, windows: Windows) -> np.ndarray:
     return np.concatenate([model.expected(b).exp().flatten(0, 1).double().cpu().numpy() for b in batches])
 
 
+def behavior_score(model, prepared) -> float:
+    """The benchmark's behavior R2: ridge from the rates of all units, fitted on the training trials, scored on the last ones."""
+    index = SpikeIndex.from_recording(held_out_units(prepared), prepared.split.segments, prepared.split.dt)
+    readout, bins = Readout(model, prepared, index, True), prepared.builder.shape.current
+    variable, sides = prepared.rec.variable("behavior"), []
+    for part in ("train", "test"):
+        windows = readout.windows(part)
+        middle = (windows.starts(prepared.index)[:, None] + (np.arange(bins) + 0.5) * prepared.split.dt).ravel()
+        near = np.clip(np.searchsorted(variable.times, middle - 0.5 * prepared.split.dt), 0, len(variable.times) - 1)
+        known = np.abs(variable.times[near] - middle) < 0.5 * prepared.split.dt
+        behavior = np.where(known[:, None], variable.values[near], np.nan)
+        sides += [np.concatenate([_own_rates(model, prepared, windows), readout.rates(windows)], 1), behavior]
+    return behavior_r2(*sides)
+
+
 def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Train on ``train.h5`` of a folder and score held-out units of its last train trials; with ``eval.h5`` beside it, write
     ``submission.h5``. The bin is 5 ms, or that of ``window.dt`` among the overrides."""
@@ -147,7 +163,10 @@ def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[st
     save_npz(folder / "recording.npz", read(data / "train.h5", evaluation if evaluation.exists() else None, bin_s))
     train_once(configuration(folder / "recording.npz", bin_s, evaluation.exists()), folder / "run", overrides)
     bundle, prepared = open_run(folder / "run")
-    scores = cosmooth(load_model(bundle), prepared).scores
+    model = load_model(bundle)
+    scores = cosmooth(model, prepared).scores
+    if "behavior" in prepared.rec.behavior:
+        scores["behavior_r2"] = behavior_score(model, prepared)
     if evaluation.exists():
         submission(folder / "run", data.name, folder / "submission.h5")
     lines = [str(ABOUT), "", *(f"{key}: {value:.4g}" for key, value in scores.items())]

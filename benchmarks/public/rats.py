@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.public.decoding import measure, table
+from benchmarks.public.decoding import likelihood_table, measure, table
 from benchmarks.public.source import Source
 from neuroformer.files import save_npz
 
@@ -47,11 +47,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def configuration(path: Path, lookahead: float) -> dict[str, Any]:
+def configuration(path: Path) -> dict[str, Any]:
     """No more than the recording and its target: everything else is a default, but the bin, which is the recording's."""
     return {
         "recording": {"path": str(path)},
-        "window": {"frames": 0.0, "dt": BIN_S, "lookahead": lookahead},
+        "window": {"frames": 0.0, "dt": BIN_S},
         "targets": [{"name": "position"}],
     }
 
@@ -63,11 +63,12 @@ def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[st
         source = data / f"{name}.npz"
         if not source.exists():
             continue
-        place = folder / f"{name}_{lookahead:g}"
+        place = folder / name
         place.mkdir(parents=True, exist_ok=True)
         save_npz(place / "recording.npz", read(source))
-        scores[name] = measure(configuration(place / "recording.npz", lookahead), place / "run", overrides)
+        tree = configuration(place / "recording.npz")
+        scores[name] = measure(tree, place / "run", overrides, lookahead=lookahead)
     if not scores:
         raise FileNotFoundError(f"{data} holds none of {', '.join(f'{n}.npz' for n in NAMES)}; {ABOUT.where}")
     tables = [table(scores, "position", "median_error", "cm"), table(scores, "position", "r2")]
-    return {"scores": scores, "table": "\n\n".join([str(ABOUT), *tables])}
+    return {"scores": scores, "table": "\n\n".join([str(ABOUT), *tables, likelihood_table(scores)])}

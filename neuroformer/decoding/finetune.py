@@ -59,13 +59,16 @@ def extend(
     targets: Sequence[TargetConfig],
     split: Split | None = None,
     seed: int = 0,
+    lookahead: float | None = None,
 ) -> tuple[Neuroformer, Prepared]:
     """A copy of a model with fresh heads for these targets, and its recording prepared with them, split as configured or
-    as given.
+    as given; with ``lookahead``, heads that see so many seconds after a decoded moment (then all targets must be given).
 
-    Weights that fit are kept: the trunk's all, and those of heads for other targets.
+    Weights that fit are kept: the trunk's all, since no lookahead changes it, and those of heads for other targets.
     """
     config = with_targets(prepared.config, targets)
+    if lookahead is not None:
+        config = dataclasses.replace(config, window=dataclasses.replace(config.window, lookahead=lookahead))
     rec, scale = prepared.rec, copy.deepcopy(prepared.normalization)
     scale.targets |= fit_targets(rec, prepared.split, targets)
     ready = prepare(rec, config, scale, split=split)

@@ -9,7 +9,9 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.public import nlb, rats
 from benchmarks.public.command import NAMES
-from benchmarks.public.decoding import table
+from benchmarks.public.decoding import measure, table
+from neuroformer.bundle.bundle import load_model
+from neuroformer.bundle.opening import open_run
 from neuroformer.files import save_npz
 from neuroformer.recording import open_recording
 
@@ -33,6 +35,27 @@ def test_rats_are_cut_where_the_position_jumps(tmp_path):
     assert rec.variable("position").unit == "cm" and rec.variable("position").values.max() == pytest.approx(150)
     with pytest.raises(FileNotFoundError, match="holds none of achilles.npz"):
         rats.run(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_lookahead_takes_the_causal_network_and_new_heads(tmp_path):
+    rng = np.random.default_rng(0)
+    place = np.abs((np.cumsum(0.3 + 0.05 * rng.normal(size=4000)) % 200) - 100)
+    rate = 0.02 + 0.5 * np.exp(-0.5 * ((place[:, None] - [20, 50, 80]) / 15) ** 2)
+    arrays = {"spikes": rng.poisson(rate).T, "spikes_dt": np.array(0.025), "position": place}
+    save_npz(tmp_path / "r.npz", arrays | {"position_times": (np.arange(4000) + 0.5) * 0.025})
+    tree = rats.configuration(tmp_path / "r.npz") | {"split": {"block": 10.0}, "decode": {"lags": [0.25]}}
+    tree["window"] |= {"target_past": 0.5, "past": 0.25}
+    small = ["train.steps=5", "model.width=16", "tune.steps=5", "train.batch_size=32"]
+    causal, ahead = (
+        measure(tree, tmp_path / "run", small, lookahead=seconds, baselines=("ridge",)) for seconds in (0.0, 0.5)
+    )
+    assert causal["bits_per_spike"] == ahead["bits_per_spike"] and np.isfinite(causal["bits_per_spike_glm_past"])
+    first, second = (open_run(p) for p in (tmp_path / "run", tmp_path / "run" / "ahead_0.5"))
+    assert second[1].config.window.lookahead == 0.5 and first[1].split.sha256() == second[1].split.sha256()
+    old, new = (load_model(bundle).state_dict() for bundle, _ in (first, second))
+    for name, weights in old.items():
+        assert name.startswith("targets.") or (new[name] == weights).all(), name
+    assert ahead["decode_position_median_error_ridge"] < causal["decode_position_median_error_ridge"]
 
 
 def tensors(folder, rng, number=10, evaluated=4, bins=20):
@@ -71,7 +94,7 @@ def test_nlb_tensors_become_a_recording_and_a_run_its_submission(tmp_path):
             "train.accelerator=cpu",
         ],
     )
-    assert np.isfinite(out["scores"]["co_bps"]) and "co_bps" in out["table"]
+    assert np.isfinite([out["scores"][k] for k in ("co_bps", "behavior_r2")]).all() and "co_bps" in out["table"]
     with h5py.File(tmp_path / "runs" / "submission.h5") as f:
         found = {key: np.asarray(f[tmp_path.name][key]) for key in f[tmp_path.name]}
     shapes = {key: values.shape for key, values in found.items()}
