@@ -26,6 +26,17 @@ def test_animals_of_a_circuit_share_its_network_and_nothing_else():
     assert syn.shared(0, circuit=0, **SMALL).sha256() == a.sha256()
 
 
+def test_types_read_variables_of_their_own():
+    plain, rec = syn.shared(2, **SMALL), syn.shared(2, cell_types=2, **SMALL)
+    assert "cell_type" not in plain.units and np.array_equal(plain.truth["latent"], rec.truth["latent"])
+    words, loading = rec.units["cell_type"], rec.truth["loading"]
+    assert sorted(words.tolist()) == ["type 0"] * 4 + ["type 1"] * 4
+    read = loading > 0
+    assert (loading >= 0).all() and not (read[words == "type 0"].any(0) & read[words == "type 1"].any(0)).any()
+    with pytest.raises(RecordingError, match="at most num_latents"):
+        syn.shared(0, cell_types=13)
+
+
 def test_spikes_are_poisson_with_the_true_rate():
     rec = syn.shared(3, **SMALL)
     bins = len(rec.truth["rate"])

@@ -9,6 +9,9 @@ holds
 - ``rate`` (bins, units) float32: expected count of each bin given the stimulus and all earlier spikes;
   ``rate_times`` (bins,): onsets of those bins, each ``meta["rate_dt_s"]`` wide
 - ``latent`` (bins, variables), ``loading`` (units, variables), ``recurrent``, ``drive``
+
+With ``cell_types`` above 1, units have a column ``cell_type``: those of a type read, with positive weights, a share of the variables
+of their own. What type a unit is then shows in what it follows, and hardly in how it fires.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroformer.recording.recording import FrameSeries, Recording
+from neuroformer.recording.recording import FrameSeries, Recording, RecordingError
 from neuroformer.recording.synthetic.parameters import check_above, check_numbers, from_overrides, stream
 
 SHARED_SHA256 = "363575f0e9d2b6a845d987a046433d785cfc2c1a602cbd85da327f444a06b0f9"
@@ -46,11 +49,16 @@ class SharedParameters:
     rate_hz: float = 5.0
     rate_spread: float = 0.3  # standard deviation of log rate across units
     loading: float = 1.0  # standard deviation of log rate that the network gives a unit
+    cell_types: int = 1  # each of which reads other variables
     self_history: tuple[float, ...] = (-2.0, -1.0, -0.5)  # log rate in the bins after an own spike
 
     def __post_init__(self):
         check_numbers("synthetic:shared", self)
-        check_above("synthetic:shared", self, ("num_units", "frame_size", "num_latents"), 1)
+        check_above("synthetic:shared", self, ("num_units", "frame_size", "num_latents", "cell_types"), 1)
+        if self.cell_types > self.num_latents:
+            raise RecordingError(
+                f"synthetic:shared: cell_types is {self.cell_types}; expected at most num_latents, {self.num_latents}"
+            )
         positive = ("duration_s", "dt_s", "frame_rate_hz", "pixel_tau_s", "tau_s", "rate_hz")
         check_above("synthetic:shared", self, positive, 0)
 
@@ -82,7 +90,8 @@ def shared(seed: int = 0, **overrides) -> Recording:
     recurrent, drive = _network(stream(p.circuit, "network"), p)
     pixels = _pixels(stream(seed, "pixels"), p)
     latent = _latents(pixels, recurrent, drive, p)
-    loading, baseline = _units(stream(seed, "units"), latent, p)
+    kind = stream(seed, "types").permutation(p.num_units) % p.cell_types
+    loading, baseline = _units(stream(seed, "units"), latent, kind, p)
     log_rate = np.round(latent @ loading.T + baseline, 9)
     counts, rate = _spikes(stream(seed, "spikes"), log_rate, p)
     b, unit = np.nonzero(counts)
@@ -96,7 +105,8 @@ def shared(seed: int = 0, **overrides) -> Recording:
         name=name,
         spike_times=times[order],
         spike_units=unit[order].astype(np.int32),
-        units={"id": np.array([f"{name}_u{i:03d}" for i in range(p.num_units)])},
+        units={"id": np.array([f"{name}_u{i:03d}" for i in range(p.num_units)])}
+        | ({"cell_type": np.array([f"type {k}" for k in kind])} if p.cell_types > 1 else {}),
         domain=np.array([[0.0, p.duration_s]]),
         frames=FrameSeries(
             np.clip(np.rint(128 + 45 * pixels), 0, 255).astype(np.uint8).reshape(-1, p.frame_size, p.frame_size),
@@ -142,9 +152,13 @@ def _latents(pixels: np.ndarray, recurrent: np.ndarray, drive: np.ndarray, p: Sh
     return z
 
 
-def _units(rng: np.random.Generator, latent: np.ndarray, p: SharedParameters) -> tuple[np.ndarray, np.ndarray]:
+def _units(
+    rng: np.random.Generator, latent: np.ndarray, kind: np.ndarray, p: SharedParameters
+) -> tuple[np.ndarray, np.ndarray]:
     """(units, variables) weights, and (units,) log count a bin that gives each unit about its mean rate."""
     loading = rng.standard_normal((p.num_units, p.num_latents))
+    if p.cell_types > 1:
+        loading = np.abs(loading) * (np.arange(p.num_latents) % p.cell_types == kind[:, None])
     loading *= p.loading / np.maximum((latent @ loading.T).std(0), 1e-9)[:, None]
     rate = p.rate_hz * np.exp(p.rate_spread * np.clip(rng.standard_normal(p.num_units), -2, 2))
     mean = rate * p.dt_s
