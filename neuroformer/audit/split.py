@@ -120,6 +120,16 @@ class SplitAudit:
             lengths = blocks[:, 1] - blocks[:, 0]
             near = distances(blocks, self.split.intervals("train"))
             if np.median(lengths) <= size and np.median(near) <= size:
+                measured = {"part": part, "median_block_s": float(np.median(lengths)), "blocks": len(blocks)}
+                c = self.config
+                if c.split.hold_out and c.split.claim == "stimuli" and not c.targets:
+                    return Finding(
+                        "random_windows",
+                        "note",
+                        f"held-out stimuli stand among training ones, {np.median(near):.3g} s apart",
+                        "the score is of other stimuli, as split.claim says, and says nothing of other times",
+                        measured,
+                    )
                 return Finding(
                     "random_windows",
                     "leak",
@@ -127,7 +137,7 @@ class SplitAudit:
                     f"{np.median(near):.3g} s beside it: windows are shuffled into parts",
                     "split by blocks of a minute or by whole trials; behavior and firing hardly change within "
                     "a window, so neighbors in training give the answer away",
-                    {"part": part, "median_block_s": float(np.median(lengths)), "blocks": len(blocks)},
+                    measured,
                 )
         return None
 

@@ -46,6 +46,21 @@ def test_trials_that_are_windows():
     assert "random_windows" in names(of_config(short, demo_config()), "leak")
 
 
+def test_held_out_images_among_others_are_no_leak_of_stimuli():
+    """Images in random order, whole images held out: what is claimed holds, unless behavior is decoded or time is claimed."""
+    rec, edges = small_recording(seconds=40.0), np.arange(0, 40, 0.25)
+    movie = np.arange(len(edges)) * 7 % 10
+    rec = replace(rec, trials={"start": edges, "stop": edges + 0.25, "movie": movie})
+    window = {"dt": 0.25, "current": 0.25, "past": 0.0, "target_past": 0.25, "frames": 0.25}
+    split = {"by": "trials", "hold_out": "movie", "claim": "stimuli"}
+    images = {"window": window, "split": split, "inputs": [], "loss": {"contrast": []}}
+    encoder = {"model": {"frame_encoder": {"kind": "energy"}}}
+    found = lambda **more: of_config(rec, small_config(**images | encoder | more))
+    assert "random_windows" in names(found(targets=[]), "note")
+    assert "random_windows" in names(found(targets=[{"name": "speed"}]), "leak")
+    assert "random_windows" in names(found(targets=[], split=split | {"hold_out": "", "claim": "time"}), "leak")
+
+
 def test_a_gap_shorter_than_the_window():
     rec = small_recording(seconds=60.0)
     config = small_config(window={"past": 0.4})
