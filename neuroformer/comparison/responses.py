@@ -41,7 +41,8 @@ class Moments:
     place_N : seconds since the stimulus began (where nothing repeats: of the recording)
     block_N : stretches that are left out together, or shuffled, counted from 0
     fold_N : the fold that holds out each moment
-    by_stimulus : folds hold out whole stimuli; else they are contiguous, with gaps of ``GAP_S``
+    by_stimulus : folds hold out whole stimuli, and together those that have one value in the column that the split holds out
+        by, where there are three or more values; else they are contiguous, with gaps of ``GAP_S``
     """
 
     start_RN: np.ndarray
@@ -179,7 +180,18 @@ def _repeated(prepared: Prepared, part: str) -> Moments | None:
     start_RN = np.concatenate([start[m][:, None] + p for m, p in zip(members, place, strict=True)], 1)
     stimulus_N = np.repeat(np.arange(len(numbers)), numbers)
     place_N = np.concatenate(place)
-    return _with_folds(prepared, start_RN, each // shape.current, stimulus_N, place_N, BLOCK_S)
+    group = _held_together(prepared, [int(trials[m[0]]) for m in members])
+    return _with_folds(prepared, start_RN, each // shape.current, stimulus_N, place_N, BLOCK_S, group)
+
+
+def _held_together(prepared: Prepared, trials: list[int]) -> np.ndarray:
+    """(stimuli,) the value of each stimulus in the column ``split.hold_out``, counted from 0; by itself where these are too few."""
+    column = prepared.rec.trials.get(prepared.config.split.hold_out)
+    if column is not None:
+        group = np.unique(column[trials], return_inverse=True)[1]
+        if group.max() + 1 >= LEAST_STIMULI:
+            return group
+    return np.arange(len(trials))
 
 
 def _once(prepared: Prepared, part: str) -> Moments:
@@ -188,7 +200,9 @@ def _once(prepared: Prepared, part: str) -> Moments:
     return _with_folds(prepared, start[None], 1, np.zeros(len(start), np.int64), start, BLOCK_S_ONCE)
 
 
-def _with_folds(prepared: Prepared, start_RN, each: int, stimulus_N, place_N, block_s: float) -> Moments:
+def _with_folds(
+    prepared: Prepared, start_RN, each: int, stimulus_N, place_N, block_s: float, group: np.ndarray | None = None
+) -> Moments:
     dt, current = prepared.split.dt, prepared.builder.shape.current
     starts = (start_RN[..., None] + np.arange(each) * current * dt).ravel()
     origins = prepared.index.origins
@@ -196,8 +210,8 @@ def _with_folds(prepared: Prepared, start_RN, each: int, stimulus_N, place_N, bl
     windows = Windows(segment.astype(np.int64), to_ticks(starts, origins[segment], dt))
     number = int(stimulus_N.max(initial=-1)) + 1
     by_stimulus = number >= LEAST_STIMULI
-    if by_stimulus:
-        fold_N = stimulus_N % NUM_FOLDS
+    if by_stimulus and group is not None:
+        fold_N = group[stimulus_N] % NUM_FOLDS
     else:  # contiguous pieces of every stimulus
         fold_N = np.zeros(len(place_N), np.int64)
         for s in range(number):

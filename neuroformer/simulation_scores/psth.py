@@ -88,19 +88,42 @@ def psth_r(a_BU, b_BU) -> PsthCorrelation:
 def stimulus_of_trials(rec: Recording) -> np.ndarray:
     """(trials,) which stimulus each trial showed, counted from 0.
 
-    Taken from a trials column ``stimulus`` or ``movie``; otherwise trials with the same sequence of frames have
-    the same stimulus; without frames, all trials have.
+    Taken from a trials column ``stimulus`` or ``movie``, unless the frames say otherwise (each trial shows one image of the movie
+    that the column names: then most trials of a value have few images in common); otherwise trials with the same sequence of
+    frames have the same stimulus; without frames, all trials have.
     """
+    shown = _shown(rec)
     for column in ("stimulus", "movie"):
         if column in rec.trials:
-            return np.unique(rec.trials[column], return_inverse=True)[1]
-    if rec.frames is None:
+            named = np.unique(rec.trials[column], return_inverse=True)[1]
+            if shown is None or _alike(named, shown):
+                return named
+    if shown is None:
         return np.zeros(rec.num_trials, np.int64)
-    keys, shown_ns = [], nanoseconds(rec.frames.times)
-    for start, stop in rec.trial_intervals:
-        lo, hi = np.searchsorted(shown_ns, nanoseconds([start, stop]))
-        keys.append(hashlib.sha256(rec.frames.index[lo:hi].tobytes()).hexdigest())
+    keys = [hashlib.sha256(each.tobytes()).hexdigest() for each in shown]
     return np.unique(keys, return_inverse=True)[1]
+
+
+def _shown(rec: Recording) -> list[np.ndarray] | None:
+    """The images of every trial, in order; None without frames."""
+    if rec.frames is None:
+        return None
+    lo, hi = (np.searchsorted(nanoseconds(rec.frames.times), nanoseconds(t)) for t in rec.trial_intervals.T)
+    return [rec.frames.index[a:b] for a, b in zip(lo, hi, strict=True)]
+
+
+def _alike(named: np.ndarray, shown: list[np.ndarray]) -> bool:
+    """Whether most repeats of a stimulus share at least half of their images with its first trial."""
+    first: dict[int, np.ndarray] = {}
+    same = []
+    for name, each in zip(named.tolist(), shown, strict=True):
+        images = np.unique(each)
+        if name in first:
+            both = len(np.intersect1d(images, first[name], assume_unique=True))
+            same.append(2 * both >= len(images) + len(first[name]) - both)
+        else:
+            first[name] = images
+    return not same or np.mean(same) >= 0.5
 
 
 def spike_counts(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:

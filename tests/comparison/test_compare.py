@@ -104,29 +104,83 @@ def test_contiguous_folds_keep_a_gap():
         assert np.abs(train[:, None] - held).min() > 1.0
 
 
-def test_a_single_image_is_one_moment():
+def stills(images: int, repeats: int, seconds: float = 0.5, units: int = 5, **trials) -> Recording:
+    """Images in random order, each alone in its trials; units follow pixels of their own."""
     rng = np.random.default_rng(0)
-    starts = np.arange(240) * 0.5
-    images = np.tile(np.arange(60), 4)
-    times = np.sort(rng.uniform(0, 120, 9000))
-    rec = Recording(
+    order = np.concatenate([rng.permutation(images) for _ in range(repeats)])
+    starts = np.arange(len(order)) * seconds
+    bank = rng.integers(0, 255, (images, 4, 4), dtype=np.uint8)
+    rate = 6 * np.exp((bank.reshape(images, -1)[:, :units].astype(float) - 127) / 127)
+    trial, unit = np.nonzero(counts := rng.poisson(rate[order] * seconds))
+    trial, unit = (np.repeat(x, counts[trial, unit]) for x in (trial, unit))
+    times = starts[trial] + rng.uniform(0, seconds, len(trial))
+    sort = np.argsort(times)
+    return Recording(
         name="stills",
-        spike_times=times,
-        spike_units=rng.integers(0, 5, 9000),
-        units={"id": np.arange(5)},
-        domain=np.array([[0.0, 121.0]]),
-        trials={"start": starts, "stop": starts + 0.2, "image": images},
-        frames=FrameSeries(rng.integers(0, 255, (60, 4, 4), dtype=np.uint8), starts, images),
+        spike_times=times[sort],
+        spike_units=unit[sort].astype(np.int32),
+        units={"id": np.arange(units)},
+        domain=np.array([[0.0, len(order) * seconds + 1]]),
+        trials={"start": starts, "stop": starts + seconds} | {k: np.asarray(v)[order] for k, v in trials.items()},
+        frames=FrameSeries(bank, starts, order),
     )
+
+
+def test_a_single_image_is_one_moment():
     split = {"by": "trials", "pattern": ["train"] * 60 + ["valid"] * 60 + ["test"] * 120}
     config = repeated_config(
         split=split,
         window={"dt": 0.01, "current": 0.05, "past": 0.1, "frames": 0.5},
         model={"frame_encoder": {"kind": "conv3d", "kernel": [1, 2, 2], "stride": [1, 1, 1]}},
     )
+    moments = moments_of(small_model(stills(60, 4, image=np.arange(60)), config)[1], "test", (0.0,))
+    assert (len(moments), moments.repeats, moments.num_windows) == (60, 2, 10)
+    assert moments.width == pytest.approx(0.5) and len(np.unique(moments.block_N)) == 60
+
+
+def test_images_of_a_movie_are_no_repeats_of_it():
+    """Trials that name the movie of their image: each image is a stimulus, and a movie's images are held out together."""
+    movie = np.arange(120) // 12
+    split = {
+        "by": "trials",
+        "hold_out": "movie",
+        "claim": "stimuli",
+        "pattern": ["train", "valid", "test", "test", "test"],
+    }
+    config = repeated_config(
+        split=split,
+        window={"dt": 0.5, "current": 0.5, "past": 0.0, "frames": 0.5},
+        model={"frame_encoder": {"kind": "conv3d", "kernel": [1, 2, 2], "stride": [1, 1, 1]}},
+    )
+    rec = stills(120, 3, movie=movie)
     moments = moments_of(small_model(rec, config)[1], "test", (0.0,))
-    assert (len(moments), moments.repeats, moments.num_windows) == (60, 2, 4)
-    assert moments.width == pytest.approx(0.2) and len(np.unique(moments.block_N)) == 60
+    assert (len(moments), moments.repeats) == (72, 3)
+    shown = rec.frames.index[np.searchsorted(rec.frames.times, moments.start_RN + 1e-6) - 1]
+    assert (shown == shown[0]).all() and len(np.unique(shown[0])) == 72
+    for fold in range(5):
+        held = np.unique(movie[shown[0][moments.fold_N == fold]])
+        assert not np.isin(movie[shown[0][moments.training(fold)]], held).any()
+
+
+def test_five_lines_compare_images_that_were_held_out(tmp_path, capsys):
+    rec = stills(90, 6, movie=np.arange(90) // 6)
+    write_npz(rec, tmp_path / "images.npz")
+    (tmp_path / "c.yaml").write_text(
+        "recording: {path: images.npz}\n"
+        "window: {dt: 0.5, current: 0.5, past: 0, frames: 0.5}\n"
+        "split: {by: trials, hold_out: movie, pattern: [train, train, valid, test, test], claim: stimuli}\n"
+        "train: {steps: 2}\n"
+    )
+    run = str(tmp_path / "run")
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "--run", run, "--no-baselines", "--quiet"]) == 0
+    capsys.readouterr()
+    few = ["--with", "pixels,model", "--metric", "ridge,cka", "--latencies", "0"]
+    assert main(["compare", "--run", run, *few]) == 0
+    out = capsys.readouterr().out
+    assert "6 repeats of 36 stimuli" in out and "folds: stimuli" in out and "the run's claim is" not in out
+    tree = json.loads((tmp_path / "run" / "compare.json").read_text())
+    pixels = next(s for s in tree["scores"] if s["source"] == "pixels" and s["metric"] == "ridge")
+    assert pixels["score"] > 0.3 > pixels["null"] and pixels["ceiling"] > pixels["score"]
 
 
 def test_what_drives_units_is_found_and_what_does_not_is_not(repeated, tmp_path):
