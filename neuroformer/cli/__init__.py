@@ -22,7 +22,7 @@ from neuroformer import __version__
 from neuroformer.cli import bench, demo
 from neuroformer.cli.recordings import audit, doctor, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
-from neuroformer.cli.studies import ablate, compare, fewshot, finetune, folds, probe
+from neuroformer.cli.studies import ablate, compare, domains, fewshot, finetune, folds, probe
 from neuroformer.cli.trained import attend, cosmooth, decode, embed, fields, forecast, generate, hub, report, stimuli
 from neuroformer.cli.training import adapt, sweep, train
 from neuroformer.recording.names import printable
@@ -39,6 +39,7 @@ COMMANDS = (
     forecast,
     cosmooth,
     folds,
+    domains,
     finetune,
     fewshot,
     attend,

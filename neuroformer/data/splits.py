@@ -106,7 +106,7 @@ def make_split(rec: Recording, config: Config) -> Split:
         )
     if s.by == "trials":
         blocks: dict[str, list[tuple[int, int, int]]] = {part: [] for part in (*PARTS, "none")}
-        for n, (part, ticks) in enumerate(zip(_parts_of_trials(rec, config), num_ticks.tolist(), strict=True)):
+        for n, (part, ticks) in enumerate(zip(parts_of_trials(rec, config), num_ticks.tolist(), strict=True)):
             blocks[part].append((n, 0, ticks))
     else:
         blocks = _cut(nanoseconds(segments[:, 0]), num_ticks, config, block_seconds(rec, config))
@@ -175,7 +175,7 @@ def block_edges(num_ticks: int, block: int) -> list[int]:
     return edges
 
 
-def _parts_of_trials(rec: Recording, config: Config) -> list[str]:
+def parts_of_trials(rec: Recording, config: Config) -> list[str]:
     """The part of each trial: the pattern runs over the trials, or over the values of the column that is held out."""
     pattern, column = config.split.pattern, config.split.hold_out
     if not column:
