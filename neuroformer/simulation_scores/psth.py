@@ -123,7 +123,7 @@ def _alike(named: np.ndarray, shown: list[np.ndarray]) -> bool:
             same.append(2 * both >= len(images) + len(first[name]) - both)
         else:
             first[name] = images
-    return not same or np.mean(same) >= 0.5
+    return not same or bool(np.mean(same) >= 0.5)
 
 
 def spike_counts(rec: Recording, intervals: np.ndarray, width: float) -> np.ndarray:
