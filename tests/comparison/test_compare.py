@@ -15,6 +15,7 @@ from neuroformer.comparison.responses import moments_of
 from neuroformer.config import ConfigError, to_dict
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.formats.npz import write_npz
+from neuroformer.report.comparison import comparison
 
 MOVIES, REPEATS, TRIAL_S = 6, 8, 3.0
 
@@ -341,7 +342,11 @@ def test_the_command(tmp_path, capsys):
     assert {s["source"] for s in tree["scores"]} == {"pixels", "gabor"} and (tmp_path / "run" / "compare.png").exists()
     with np.load(tmp_path / "run" / "compare_units.npz") as file:
         assert file["scores"].shape == (len(file["rows"]), 12)
+    panel = comparison(tmp_path / "run")  # of the page
+    assert [c["name"] for c in panel["charts"]] == ["ridge: r, median over units"]
+    assert [s["name"] for s in panel["charts"][0]["series"]] == ["pixels", "gabor", "ceiling", "null, 95 %"]
     assert main(["report", "--run", run]) == 0
+    assert "has not been compared" not in (tmp_path / "run" / "report.html").read_text()
     capsys.readouterr()
     for wrong, message in (
         (["--with", "pixel"], "no source of features"),
