@@ -17,7 +17,7 @@ from neuroformer.recording.open import fit_frames
 from neuroformer.recording.remote import is_remote
 from neuroformer.recording.sources import add_source
 from neuroformer.recording.stimuli import render_frames
-from neuroformer.recording.units import choose_units
+from neuroformer.recording.units import choose_units, needs_spikes
 
 
 def expanded(config: Config) -> Config:
@@ -45,8 +45,10 @@ def expanded(config: Config) -> Config:
     return replace(config, recordings=tuple(out))
 
 
-def open_one(one: RecordingConfig) -> Recording:
+def open_one(one: RecordingConfig, look: bool = False) -> Recording:
     """A recording with the sources and the units that its entry asks for, under the name that it gives.
+
+    With ``look``, what lies at an address is counted and not read, as far as it is needed only to show what there is.
 
     Raises
     ------
@@ -59,7 +61,9 @@ def open_one(one: RecordingConfig) -> Recording:
             "(recording.path=synthetic:demo is the built-in one)"
         )
     options = {"frames_size": one.render.size, **one.options} if one.render.size else one.options
-    rec = open_recording(one.path, only=one.only, without=one.without, **options)
+    # shared pulses are looked for in all of a variable
+    look = look and not needs_spikes(one.units.where) and not any(source.sync.ours for source in one.sources)
+    rec = open_recording(one.path, only=one.only, without=one.without, look=look, **options)
     for source in one.sources:
         sync = {"ours": source.sync.ours, "theirs": source.sync.theirs} if source.sync.ours else None
         rec = add_source(
@@ -118,8 +122,10 @@ def opening_yaml(one: RecordingConfig, rec: Recording) -> str:
     return f"# a run on it; names in `only` that it does not need can be deleted\n{text}".rstrip()
 
 
-def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
+def open_recordings(config: Config, look: bool = False) -> tuple[Config, list[Recording]]:
     """Every recording of a run, and the configuration with each path, and with what follows the recordings.
+
+    ``look`` as in :func:`open_one`.
 
     Raises
     ------
@@ -129,7 +135,7 @@ def open_recordings(config: Config) -> tuple[Config, list[Recording]]:
         One that cannot be read.
     """
     config = expanded(config)
-    recs = [open_one(one) for one in config.recordings or (config.recording,)]
+    recs = [open_one(one, look) for one in config.recordings or (config.recording,)]
     names = [rec.name for rec in recs]
     for i, name in enumerate(names):
         if name in names[:i]:

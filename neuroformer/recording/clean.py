@@ -88,6 +88,11 @@ def distinct_ids(ids: np.ndarray, notes: list[str]) -> np.ndarray:
     return np.array(out)
 
 
+def some(names: Sequence[str]) -> str:
+    """The first five names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
 def distinct(name: str, taken: Iterable[str]) -> str:
     """``name``, with a number if it is already taken."""
     taken, number, out = set(taken), 2, name

@@ -77,9 +77,9 @@ class H5Frames(LazyFrames):
         self.path, self.stack = str(path), isinstance(datasets, str)
         self.datasets = [datasets] if isinstance(datasets, str) else list(datasets)
         self._open_files: dict[int, Any] = {}
-        with open_hdf5(self.path) as f:
-            shapes = {f[name].shape for name in self.datasets}  # pyright: ignore[reportAttributeAccessIssue]
-            self.dtype = f[self.datasets[0]].dtype  # pyright: ignore[reportAttributeAccessIssue]
+        with self._open() as f:
+            shapes = {f[name].shape for name in self.datasets}
+            self.dtype = f[self.datasets[0]].dtype
         if len(shapes) != 1:
             raise RecordingError(f"{path}: images of one set differ in shape ({sorted(shapes)[:3]} ...)")
         shape = shapes.pop() if self.stack else (len(self.datasets), *shapes.pop())
@@ -96,8 +96,11 @@ class H5Frames(LazyFrames):
         # an HDF5 handle must not be used on both sides of a fork
         pid = os.getpid()
         if pid not in self._open_files:
-            self._open_files = {pid: open_hdf5(self.path)}
+            self._open_files = {pid: self._open()}
         return self._open_files[pid]
+
+    def _open(self) -> Any:
+        return open_hdf5(self.path)
 
     def read(self, index: np.ndarray) -> np.ndarray:
         try:
@@ -109,6 +112,20 @@ class H5Frames(LazyFrames):
             return gray(np.concatenate([data[run[0] : run[-1] + 1] for run in runs]))
         except (OSError, RuntimeError, KeyError) as e:
             raise RecordingError(f"{self.path}: frames cannot be read, the file is damaged: {e}") from None
+
+
+class ZarrFrames(H5Frames):
+    """Frames in a Zarr store, as :class:`H5Frames` in a file."""
+
+    def __init__(self, path: str | Path, datasets: str | Sequence[str]):
+        super().__init__(path, datasets)
+        if self.dtype.kind not in "uifb":
+            raise RecordingError(f"{path}: images are {self.dtype}; expected numbers")
+
+    def _open(self) -> Any:
+        import zarr
+
+        return zarr.open_group(self.path, mode="r")
 
 
 class NativeFrames(LazyFrames):

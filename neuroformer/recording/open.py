@@ -21,7 +21,7 @@ from neuroformer.recording.wanted import FRAMES, Wanted
 SYNTHETIC = "synthetic:"
 
 _KNOWN = (
-    "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb), a torch_brain file (.h5), "
+    "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb) or Zarr store (.nwb.zarr), a torch_brain file (.h5), "
     "a table of spikes (.csv, .parquet), a MATLAB file (.mat), a folder of Kilosort or phy (spike_times.npy), of SpikeInterface "
     "(spikes.npy), of ALF (spikes.times.npy), of suite2p (F.npy, spks.npy), of pynapple (.npz), the original Neuroformer's folder "
     "(spikerates_dt_0.01.npy), the address of an NWB file (https://..., dandi://DANDISET/PATH), "
@@ -40,6 +40,7 @@ def open_recording(
     video_start: float = 0.0,
     frames_size: tuple[int, int] | None = None,
     frame_cache_mb: float | None = None,
+    look: bool = False,
     **options: Any,
 ) -> Recording:
     """A recording from a path, or from ``synthetic:NAME``.
@@ -59,6 +60,9 @@ def open_recording(
         Frames are shrunk to this size as they are read.
     frame_cache_mb : float
         The most recently used images stay in memory, up to this many megabytes.
+    look : bool
+        Of a file at an address, count the spikes and look at the beginning of long series, to show what there is
+        (:class:`neuroformer.recording.glance.Glance`); every other source is read as ever.
     options
         Options of the reader of this format.
 
@@ -71,7 +75,7 @@ def open_recording(
     wanted = Wanted(_names("only", only), _names("without", without))
     if video is not None:
         wanted(FRAMES)  # there is something of that name
-    asked = {"wanted": wanted, "frames_size": frames_size}
+    asked = {"wanted": wanted, "frames_size": frames_size, "look": look}
     rec = wanted.applied(_read(source, options, asked))
     if video is not None:
         from neuroformer.recording.video import read_video
@@ -201,6 +205,7 @@ def _npz_reader(path: Path) -> Callable[..., Recording]:
 
 def _folder_reader(path: Path) -> Callable[..., Recording]:
     from neuroformer.recording.formats.folder import is_store, read_store
+    from neuroformer.recording.formats.nwb.files import is_zarr
     from neuroformer.recording.formats.original import is_original, read_original
     from neuroformer.recording.formats.pynapple_files import is_pynapple, read_pynapple
     from neuroformer.recording.formats.sorted.alf import is_alf, read_alf
@@ -210,6 +215,10 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
 
     if is_store(path):
         return read_store
+    if is_zarr(path):
+        from neuroformer.recording.formats.nwb.reader import read_nwb
+
+        return read_nwb
     if is_phy(path):
         return read_phy
     if is_spikeinterface(path):
@@ -218,8 +227,6 @@ def _folder_reader(path: Path) -> Callable[..., Recording]:
         return read_suite2p
     if is_original(path):
         return read_original
-    if path.suffix.lower() == ".zarr" or any((path / n).exists() for n in (".zgroup", "zarr.json")):
-        raise RecordingError(f"{path} is a Zarr store; export it to an HDF5 file (.nwb) with hdmf-zarr first")
     if is_alf(path):
         return read_alf
     if is_pynapple(path):

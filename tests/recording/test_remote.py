@@ -213,3 +213,71 @@ def test_of_a_large_file_little_is_fetched(tmp_path):
     with serving(body) as (url, server):
         open_recording(f"{url}/file.nwb")
         assert server.sent < 2_000_000
+
+
+def session(path, num_units, spikes, raw_bytes=0, samples=400_000):
+    """A file as archives have them: spikes by unit, running at 1 kHz, trials, raw channels; observed: not said."""
+    pynwb = pytest.importorskip("pynwb")
+    import datetime
+
+    rng, span = np.random.default_rng(0), samples / 1000
+    file = pynwb.NWBFile("a session", "one", datetime.datetime(2026, 1, 1, tzinfo=datetime.timezone.utc))
+    file.add_unit_column("quality", "curated")
+    counts = rng.multinomial(spikes, rng.dirichlet(np.ones(num_units)))
+    for i, count in enumerate(counts):
+        file.add_unit(spike_times=np.sort(rng.uniform(0, span, count)), quality="good" if i % 2 else "mua")
+    for i in range(20):
+        file.add_trial(float(i * span / 20), float((i + 0.9) * span / 20))
+    times = np.arange(samples) / 1000
+    file.add_acquisition(pynwb.TimeSeries(name="running", data=rng.normal(size=samples), timestamps=times, unit="cm/s"))
+    if raw_bytes:
+        piece = rng.integers(-99, 99, 1 << 20, dtype=np.int16)
+        data = pynwb.H5DataIO(
+            pynwb.DataChunkIterator((piece for _ in range(raw_bytes // piece.nbytes)), buffer_size=1),
+            chunks=(1, len(piece)),
+        )
+        file.add_acquisition(pynwb.TimeSeries(name="raw", data=data, rate=30000.0, unit="V"))
+    with pynwb.NWBHDF5IO(str(path), "w") as io:
+        io.write(file)
+    return counts
+
+
+def test_inspect_counts_the_spikes_of_a_remote_file(tmp_path, monkeypatch, capsys):
+    """Units, rates, trials and how long it is, without the spikes; what needs these fetches them."""
+    path = tmp_path / "file.nwb"
+    counts = session(path, 20, 600_000)
+    whole = open_recording(path)
+    with serving(path.read_bytes()) as (url, server):
+        rec = open_recording(f"{url}/file.nwb", look=True)
+        large = 8 * (600_000 + 2 * 400_000)  # bytes of spikes, and of running with its times
+        assert server.sent < path.stat().st_size - large + 3_000_000
+        assert (rec.unit_spikes() == counts).all() and rec.num_spikes == 600_000 and len(rec.spike_times) == 0
+        assert rec.duration == pytest.approx(whole.duration, rel=1e-3)
+        np.testing.assert_allclose(rec.rates(), whole.rates(), rtol=1e-3)
+        assert rec.num_trials == 20 and list(rec.behavior) == ["running"]
+        assert main(["inspect", f"{url}/file.nwb", "recording.units.where=quality == 'good' and rate > 1"]) == 0
+        assert server.sent < path.stat().st_size - large + 3_000_000
+        shown = capsys.readouterr().out
+        assert "spikes were counted and not fetched" in shown and "the first 20,000 of 400,000 samples" in shown
+        kept = int(((whole.units["quality"] == "good") & (whole.rates() > 1)).sum())
+        assert f"{kept} of 20 units are kept" in shown and f"from {kept} units" in shown
+        assert main(["inspect", f"{url}/file.nwb", "recording.units.where=presence > 0.5"]) == 0
+        assert "counted" not in capsys.readouterr().out and server.sent > large
+
+
+@pytest.mark.slow
+def test_inspect_of_two_gigabytes_fetches_less_than_twenty_megabytes(tmp_path, capsys):
+    import mmap
+
+    path = tmp_path / "file.nwb"
+    session(path, 300, 3_300_000, raw_bytes=2_000_000_000, samples=3_600_000)
+    assert path.stat().st_size > 2_000_000_000
+    with (
+        open(path, "rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as body,
+        serving(body) as (url, server),
+    ):
+        assert main(["inspect", f"{url}/file.nwb"]) == 0
+        assert "3,300,000 from 300 units" in capsys.readouterr().out
+        print(f"{server.sent:,} bytes of {len(body):,}")
+        assert server.sent < 20_000_000

@@ -30,9 +30,9 @@ def run(args) -> None:
         print(read_bundle(args.path))
         return
     if Path(args.path).suffix in (".yaml", ".yml"):
-        config, recs = open_recordings(load_config(args.path, args.override))
+        config, recs = open_recordings(load_config(args.path, args.override), look=True)
         print("\n\n".join(map(str, recs)))
         return
     config = from_dict(apply_overrides({"recording": {"path": args.path}}, args.override))
-    [rec] = open_recordings(config)[1]
+    [rec] = open_recordings(config, look=True)[1]
     print(f"{rec}\n\n{opening_yaml(config.recording, rec)}")

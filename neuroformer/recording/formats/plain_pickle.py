@@ -1,6 +1,6 @@
 """What a pickle holds, if that is texts, numbers, lists, dictionaries and NumPy arrays; nothing of it is run.
 
-pandas keeps the names of columns so, and pynapple the columns of units. A pickle names functions, which Python would call:
+pandas keeps the names of columns so, pynapple the columns of units, and hdmf-zarr texts and references. A pickle names functions, which Python would call:
 here the few that arrays are made of have stand-ins, which only keep what they were given, and every other name is refused.
 """
 
@@ -70,6 +70,7 @@ _KNOWN = {
     ("numpy", "dtype"): _Dtype,
     ("_codecs", "encode"): _encode,
     ("__builtin__", "bytes"): lambda: b"",  # how the oldest pickles write empty bytes
+    ("hdmf_zarr.utils", "ZarrReference"): dict,  # which it is, with names for its entries
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroformer.recording.glance import Glance
 from neuroformer.recording.recording import Recording
 from neuroformer.recording.series import ObservedIntervals, Traces
 from neuroformer.recording.units.conditions import Condition
@@ -53,6 +54,11 @@ def choose_units(rec: Recording, where: str = "", limit: int = 0) -> Recording:
         return rec
     told = f"{int(keep.sum())} of {rec.num_units} units are kept: {'; '.join(notes)}"
     return with_units(rec, np.flatnonzero(keep), told)
+
+
+def needs_spikes(where: str) -> bool:
+    """Whether a condition asks for more than columns of the units table and numbers of spikes."""
+    return bool(where.strip()) and any(name in MEASURES and name != "rate" for name in Condition(where).columns())
 
 
 def presence(rec: Recording) -> np.ndarray:
@@ -124,6 +130,8 @@ def with_units(rec: Recording, rows: np.ndarray, note: str) -> Recording:
         changed["traces"] = Traces(rec.traces.times, rec.traces.values[:, rows], rec.traces.unit)
     if rec.observed is not None:
         changed["observed"] = ObservedIntervals.from_units([rec.observed.of(r) for r in rows])
+    if isinstance(rec, Glance):
+        changed["counted"] = rec.counted[rows]
     notes = [*rec.meta.get("notes", ()), note]
     if rec.truth:
         notes.append("what the generator knows (truth) was left out: it is about all units")

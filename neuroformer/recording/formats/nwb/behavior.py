@@ -9,6 +9,7 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, oriented, place, sample_times, scaled
+from neuroformer.recording.glance import LOOK
 from neuroformer.recording.series import BehaviorVariable
 from neuroformer.recording.validation import RecordingError
 from neuroformer.recording.wanted import Wanted
@@ -74,8 +75,9 @@ def _samples(
     """The variables of a series by name: its ``data``, and what an extension stores beside them for each sample."""
     out: dict[str, BehaviorVariable] = {}
     count = len(series.data) if np.shape(series.data) else 0
+    first = _looked_at(reader, name, series)
     if name in keys:
-        data, turned = oriented(np.asarray(series.data[:]), series)
+        data, turned = oriented(np.asarray(series.data[:first]), series)
         if turned:
             reader.notes.append(f"{name} is stored as (columns, samples) {data.T.shape}, and was turned round")
         values = scaled(series, data)
@@ -84,19 +86,28 @@ def _samples(
             return {}
         count, unit = len(values), own.get("unit", str(series.unit or ""))
         columns = own.get("columns") or _column_names(series, values)
-        var = clean.variable(name, sample_times(series, count), values, reader.notes, unit, columns)
+        var = clean.variable(name, sample_times(series, count, first), values, reader.notes, unit, columns)
         out |= {} if var is None else {name: var}
     for label, key in keys.items():
         if label == name:
             continue
-        more, times, var = series.fields[key], sample_times(series, count), None
-        if len(more) == len(times):
-            var = clean.variable(label, times, np.asarray(more[:]), reader.notes)
+        more, times, var = series.fields[key], sample_times(series, count, first), None
+        if len(more) == (count if first else len(times)):
+            var = clean.variable(label, times, np.asarray(more[:first]), reader.notes)
         if var is not None:
             out[label] = var
         else:
             reader.notes.append(f"{name}: its further data '{key}' {tuple(more.shape)} were left out")
     return out
+
+
+def _looked_at(reader: OpenFile, name: str, series: Any) -> int | None:
+    """How many samples of a long series are looked at for a glance; None: all."""
+    count = len(series.data) if np.shape(series.data) else 0
+    if not reader.glance or count <= LOOK or (series.timestamps is not None and len(series.timestamps) != count):
+        return None
+    reader.notes.append(f"{name}: the first {LOOK:,} of {count:,} samples were looked at")
+    return LOOK
 
 
 def _column_names(series: Any, values: np.ndarray) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats.nwb.parts import OpenFile, place, sample_times
-from neuroformer.recording.frames import H5Frames, JoinedFrames, of_size
+from neuroformer.recording.frames import JoinedFrames, of_size
 from neuroformer.recording.names import natural
 from neuroformer.recording.remote import is_remote
 from neuroformer.recording.series import FrameSeries
@@ -172,11 +172,11 @@ def _open_bank(reader: OpenFile, source: Any) -> Any:
         if not images:
             raise RecordingError(f"the images of '{source.name}' are missing")
         datasets = [image.data for image in images]
-        return H5Frames(reader.home(datasets[0]), [d.name for d in datasets])
+        return reader.images(datasets)
     if source.external_file is None:
         if len(source.data) == 0:
             raise RecordingError(f"'{source.name}' holds no images")
-        return H5Frames(reader.home(source.data), source.data.name)
+        return reader.images(source.data)
     parts = [open_images(_external(reader, source.name, entry)) for entry in clean.plain(source.external_file[:])]
     return parts[0] if len(parts) == 1 else JoinedFrames(parts)
 

@@ -13,6 +13,8 @@ import numpy as np
 from neuroformer.recording import clean
 from neuroformer.recording.formats.hdf5 import reason
 from neuroformer.recording.formats.npz import UNREADABLE
+from neuroformer.recording.formats.nwb.files import is_zarr
+from neuroformer.recording.frames import H5Frames, LazyFrames, ZarrFrames
 from neuroformer.recording.remote import is_remote, stem
 
 # the scratch entry of neuroformer.recording.formats.nwb.writer: what NWB has no place for
@@ -27,15 +29,21 @@ class OpenFile:
         self.file, self.path = nwbfile, path
         self.stem = stem(str(path)) if is_remote(path) else Path(path).stem
         self.notes: list[str] = []
+        self.glance = False  # count spikes, and look at the beginning of long series
         self.banks: dict[int, Any] = {}  # by the identity of what holds them
         self.seen: set[int] = set()  # identities of what was read, or has a note of its own
         self.objects = list(nwbfile.objects.values())
         scratch = nwbfile.scratch.get(OWN) if nwbfile.scratch else None
         self.own: dict[str, Any] = json.loads(_text(scratch.data)) if scratch is not None else {}
 
-    def home(self, data: Any) -> str | Path:
-        """The path or address of the file that a dataset lies in."""
-        return self.path if is_remote(self.path) else data.file.filename
+    def images(self, datasets: Any) -> LazyFrames:
+        """The images of a dataset (images, height, width), or of a list of datasets with one image each, read lazily."""
+        one, names = datasets, getattr(datasets, "name", None)
+        if names is None:
+            one, names = datasets[0], [d.name for d in datasets]
+        if is_zarr(self.path):
+            return ZarrFrames(self.path, names)
+        return H5Frames(self.path if is_remote(self.path) else one.file.filename, names)
 
     @contextmanager
     def leaving_out(self, name: str) -> Iterator[None]:
@@ -55,7 +63,9 @@ class OpenFile:
 
 def is_unreadable(error: Exception) -> bool:
     """Whether an error says something about the file, and not about this program."""
-    return isinstance(error, UNREADABLE) or type(error).__module__.startswith(("hdmf", "pynwb", "h5py"))
+    return isinstance(error, UNREADABLE) or type(error).__module__.startswith(
+        ("hdmf", "pynwb", "h5py", "zarr", "numcodecs")
+    )
 
 
 def _text(value: Any) -> str:
@@ -89,10 +99,10 @@ def oriented(values: Any, series: Any, columns: int | None = None) -> tuple[Any,
     return (values.T, True) if turned and not fits else (values, False)
 
 
-def sample_times(series: Any, count: int) -> np.ndarray:
-    """(count,) seconds of a TimeSeries, from its timestamps or its rate."""
+def sample_times(series: Any, count: int, first: int | None = None) -> np.ndarray:
+    """(count,) seconds of a TimeSeries, from its timestamps (the ``first`` of them, if given) or its rate."""
     if series.timestamps is not None:
-        return np.asarray(series.timestamps[:], dtype=np.float64)
+        return np.asarray(series.timestamps[:first], dtype=np.float64)
     if not series.rate or not np.isfinite(series.rate):
         return np.zeros(0)
     return float(series.starting_time or 0.0) + np.arange(count) / float(series.rate)

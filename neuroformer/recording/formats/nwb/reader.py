@@ -1,4 +1,4 @@
-"""NWB files (Neurodata Without Borders 2), read through pynwb, in the layouts that occur in archives.
+"""NWB (Neurodata Without Borders 2) in HDF5 and Zarr, read through pynwb, in the layouts that occur in archives.
 
 What is looked for, and what it becomes:
 
@@ -17,17 +17,16 @@ What is looked for, and what it becomes:
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from neuroformer.recording import clean
-from neuroformer.recording.formats.hdf5 import check_links, look_first, reason, use_plugins
+from neuroformer.recording.formats.hdf5 import reason
 from neuroformer.recording.formats.nwb.behavior import read_behavior
+from neuroformer.recording.formats.nwb.files import opened
 from neuroformer.recording.formats.nwb.frames import read_frames
 from neuroformer.recording.formats.nwb.ophys import Ophys, read_ophys
 from neuroformer.recording.formats.nwb.parts import (
@@ -37,11 +36,12 @@ from neuroformer.recording.formats.nwb.parts import (
     simple_columns,
 )
 from neuroformer.recording.formats.nwb.units import SortedUnits, observed_intervals, read_units
+from neuroformer.recording.glance import glance
 from neuroformer.recording.names import natural
 from neuroformer.recording.recording import Recording
-from neuroformer.recording.remote import is_remote, open_hdf5
+from neuroformer.recording.remote import is_remote
 from neuroformer.recording.series import ObservedIntervals, Traces
-from neuroformer.recording.validation import RecordingError, optional
+from neuroformer.recording.validation import RecordingError
 from neuroformer.recording.wanted import FRAMES, TRACES, Wanted
 
 
@@ -56,6 +56,7 @@ def read_nwb(
     check: bool = True,
     wanted: Wanted | None = None,
     frames_size: Sequence[int] | None = None,
+    look: bool = False,
 ) -> Recording:
     """Read an NWB file, at a path or an address.
 
@@ -68,34 +69,27 @@ def read_nwb(
     events : how spikes come from traces where the regions are the units, see
         :func:`neuroformer.recording.calcium.spikes_from_traces`
     analog : names of long series above 2 kHz to read as behavior as well; without, they are only named in a note
-    check : check the file in a separate process first, so that a damaged file cannot crash this one
+    check : check an HDF5 file in a separate process first, so that a damaged one cannot crash this one
     wanted : what is not wanted is not read
     frames_size : (height, width) at which stimuli of different size are joined
+    look : of a file at an address, count spikes and look at the beginning of long series, to show what there is
 
     Raises
     ------
     RecordingError
         Not a readable NWB file, no units in it, or a name that it does not contain.
     """
-    pynwb = optional("pynwb", "nwb", "reading NWB files")
     path = path if is_remote(path) else Path(path)
     if units not in ("auto", "spikes", "rois"):
         raise RecordingError(f"units is '{units}'; expected 'auto', 'spikes' or 'rois'")
-    if check:
-        look_first(path)
-    use_plugins()
     notes: list[str] = []
-    check_links(path, notes)
-    _check_layout(path)
     analog = [analog] if isinstance(analog, str) else analog
     try:
-        # files that carry older copies of a schema warn on every load; what matters ends in notes
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with open_hdf5(path) as f, pynwb.NWBHDF5IO(file=f, mode="r", load_namespaces=True) as io:
-                reader = _Reader(io.read(), path, wanted or Wanted(), frames_size)
-                reader.notes += notes
-                return reader.recording(trials, frames, traces, units, events, analog)
+        with opened(path, check, notes) as file:
+            reader = _Reader(file, path, wanted or Wanted(), frames_size)
+            reader.glance = look and is_remote(path)
+            reader.notes += notes
+            return reader.recording(trials, frames, traces, units, events, analog)
     except RecordingError:
         raise
     except Exception as e:  # pynwb and hdmf raise many kinds on damaged files
@@ -103,30 +97,6 @@ def read_nwb(
             raise
         damaged = "; it may be damaged or cut short" if isinstance(e, (OSError, RuntimeError, EOFError)) else ""
         raise RecordingError(f"{path} cannot be read as NWB: {reason(e)}{damaged}") from e
-
-
-def _check_layout(path: str | Path) -> None:
-    """Refuse what pynwb would stumble over: what is no NWB 2, and spikes that belong to nobody."""
-    import h5py
-
-    with suppress(OSError, RuntimeError), open_hdf5(path) as f:  # which pynwb reports
-        if isinstance(f.get("nwb_version"), h5py.Dataset):
-            version = clean.plain(f["nwb_version"][()]).item()  # pyright: ignore[reportIndexIssue]
-            raise RecordingError(
-                f"{path} is in the older format NWB {str(version).removeprefix('NWB-')}, which shares only its name with "
-                "NWB 2; take the release of these data in NWB 2, or store the spikes as .npz"
-            )
-        if "nwb_version" not in f.attrs:
-            raise RecordingError(
-                f"{path} is an HDF5 file without 'nwb_version', so no NWB; it has: {_some(list(f)) or 'nothing'}"
-            )
-        found: list[Any] = [f.get(f"units/{name}") for name in ("spike_times", "id")]
-        times, ids = found
-        if times is not None and ids is not None and "units/spike_times_index" not in f and len(times) != len(ids):
-            raise RecordingError(
-                f"{path}: units/spike_times holds {len(times)} times for {len(ids)} units and has no spike_times_index "
-                "that says which are whose; write the file again, with pynwb's add_unit"
-            )
 
 
 class _Reader(OpenFile):
@@ -147,6 +117,7 @@ class _Reader(OpenFile):
         needed = units_table is None  # the regions are the units
         if (
             traces != "none"
+            and not (self.glance and not needed)
             and (units != "spikes" or traces != "auto")
             and (needed or self.asks(TRACES, "RoiResponseSeries"))
         ):
@@ -159,7 +130,11 @@ class _Reader(OpenFile):
         kept: Traces | None = None
         if units_table is None:
             assert ophys is not None
-            units_table, kept = SortedUnits(*ophys.spikes(events, self.notes), ophys.units), ophys.traces
+            times, owners = ophys.spikes(events, self.notes)
+            units_table, kept = (
+                SortedUnits(times, owners, ophys.units, ends=times[[0, -1]] if len(times) else times),
+                ophys.traces,
+            )
         elif ophys is not None and ophys.traces.values.shape[1] == len(units_table.columns["id"]):
             kept = ophys.traces
         elif ophys is not None:
@@ -176,7 +151,7 @@ class _Reader(OpenFile):
         if own_domain is not None:
             domain = np.stack([own_domain["start"], own_domain["stop"]], 1)
         self.name_the_rest()
-        return Recording(
+        rec = Recording(
             name=self.own.get("name", self.stem),
             spike_times=units_table.times,
             spike_units=units_table.units,
@@ -192,6 +167,7 @@ class _Reader(OpenFile):
             observed=observed,
             checked_spikes=units_table.proof,
         )
+        return rec if units_table.counted is None else glance(rec, units_table.counted)
 
     def asks(self, name: str, *types: str) -> bool:
         """Whether what objects of these types become is wanted; if not, they have no note of their own."""
@@ -254,8 +230,7 @@ class _Reader(OpenFile):
 
     def domain(self, units: SortedUnits, traces, trials, tables) -> tuple[np.ndarray, ObservedIntervals | None]:
         """Where the units were observed: as the file says, else from their first to their last sample or spike."""
-        ends = units.times[[0, -1]] if len(units.times) else units.times  # they are sorted, and may be many
-        span = clean.span(ends, *((trials["start"], trials["stop"]) if trials else ()))
+        span = clean.span(units.ends, *((trials["start"], trials["stop"]) if trials else ()))
         domain, observed = None, None
         if units.observed is not None and self.own:
             observed = ObservedIntervals.from_units(units.observed)
@@ -281,7 +256,7 @@ class _Reader(OpenFile):
             if (is_data or is_table) and id(o) not in self.seen and o.name != "electrodes":
                 left.setdefault(type(o).__name__, []).append(o.name)
         if left:
-            kinds = (f"{kind} {_some(sorted(names, key=natural))}" for kind, names in sorted(left.items()))
+            kinds = (f"{kind} {clean.some(sorted(names, key=natural))}" for kind, names in sorted(left.items()))
             self.notes.append(f"not read, since no part of a recording holds it: {'; '.join(kinds)}")
 
     def truth(self) -> dict[str, np.ndarray]:
@@ -310,7 +285,3 @@ def interval_series(series: Any) -> dict[str, np.ndarray]:
     start, stop = times[data > 0], times[data < 0]
     count = min(len(start), len(stop))
     return {"start": start[:count], "stop": stop[:count]}
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

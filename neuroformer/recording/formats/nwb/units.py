@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class SortedUnits:
     columns: dict[str, np.ndarray]
     observed: list[np.ndarray] | None = None  # (k, 2) seconds of each unit, as they stand in the file
     proof: CheckedSpikes | None = None  # of spikes that were sorted and validated in their index
+    counted: np.ndarray | None = None  # (units,) spikes of each unit, where they were not read
+    ends: np.ndarray = field(default_factory=lambda: np.zeros(0))  # first and last spike that is known
 
 
 def read_units(reader: OpenFile) -> SortedUnits | None:
@@ -48,6 +50,8 @@ def read_units(reader: OpenFile) -> SortedUnits | None:
     table, proof = found[0], None
     try:
         flat, ends = _spikes(reader, table)
+        if reader.glance:
+            return _counted(reader, table, flat, ends)
         if ends[-1:] > spike_index.LARGE and is_remote(reader.path):
             raise RecordingError(
                 f"{reader.path} has {ends[-1]:,} spikes, more than are sorted in memory; download the file"
@@ -62,10 +66,27 @@ def read_units(reader: OpenFile) -> SortedUnits | None:
         if isinstance(e, RecordingError) or not is_unreadable(e):
             raise
         raise RecordingError(f"{reader.path}: units/spike_times cannot be read: {reason(e)}") from e
-    observed = None
-    with reader.leaving_out("obs_intervals"):
-        observed = _observed(table)
-    return SortedUnits(times, units, _columns(reader, table), observed, proof)
+    # times are sorted, and may be many
+    return SortedUnits(
+        times, units, _columns(reader, table), _when(reader, table), proof, ends=times[[0, -1]] if len(times) else times
+    )
+
+
+def _counted(reader: OpenFile, table: Any, flat: Any, ends: np.ndarray) -> SortedUnits:
+    """How many spikes each unit has, from the index alone, and how far those of the unit with the most reach."""
+    counted = np.diff(ends, prepend=0)
+    known = np.zeros(0)
+    if counted.any():
+        most = int(np.argmax(counted))
+        known = np.array([flat[ends[most] - counted[most]], flat[ends[most] - 1]], dtype=np.float64)
+        known = np.sort(known[np.isfinite(known)])
+    reader.notes.append(
+        "spikes were counted and not fetched; where the file does not say when units were observed, that is from the first to "
+        "the last spike of the unit with the most, or trial"
+    )
+    none = np.zeros(0)
+    observed = _when(reader, table)
+    return SortedUnits(none, none.astype(np.int32), _columns(reader, table), observed, counted=counted, ends=known)
 
 
 def _spikes(reader: OpenFile, table: Any) -> tuple[Any, np.ndarray]:
@@ -79,6 +100,11 @@ def _spikes(reader: OpenFile, table: Any) -> tuple[Any, np.ndarray]:
     if (np.diff(ends, prepend=0) < 0).any() or (len(ends) and ends[-1] > len(flat)) or len(ends) != count:
         raise RecordingError(f"{reader.path}: the index of units/spike_times does not fit its spikes")
     return flat, ends
+
+
+def _when(reader: OpenFile, table: Any) -> list[np.ndarray] | None:
+    with reader.leaving_out("obs_intervals"):
+        return _observed(table)
 
 
 def _observed(table: Any) -> list[np.ndarray] | None:
