@@ -47,9 +47,10 @@ docs: export OMP_NUM_THREADS = 1
 docs: install
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
 
-# every setting with its default and meaning, from the schema
+# every setting with its default and meaning, from the schema; every message with its cause and cure
 reference: install
 	$(BIN)/python -c "from neuroformer.config.reference import write_reference; write_reference('configs/reference.yaml')"
+	$(BIN)/python -c "from neuroformer.messages import page; print(page(), end='')" > docs/messages.md
 
 clean:
 	rm -rf .venv build dist docs/_build *.egg-info

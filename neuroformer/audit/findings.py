@@ -91,6 +91,8 @@ class Audit(Shown):
         for f in self.findings:
             lines += ["", f"{f.severity.upper():<8} {f.name}", f"  {f.measured}"]
             lines += [f"  -> {f.advice}"] if f.advice else []
+        if self.findings:
+            lines += ["", f"what they mean: neuroformer explain {self.findings[0].name}, and so on"]
         return "\n".join(lines)
 
 

@@ -17,14 +17,16 @@ import errno
 import os
 import re
 import sys
+import warnings
 
 from neuroformer import __version__
-from neuroformer.cli import bench, demo
+from neuroformer.cli import bench, demo, explain
 from neuroformer.cli.recordings import audit, doctor, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
 from neuroformer.cli.studies import ablate, compare, domains, fewshot, finetune, folds, probe
 from neuroformer.cli.trained import attend, cosmooth, decode, embed, fields, forecast, generate, hub, report, stimuli
 from neuroformer.cli.training import adapt, sweep, train
+from neuroformer.messages import code_for, code_of
 from neuroformer.recording.names import printable
 from neuroformer.training.stopping import Stopped
 
@@ -53,6 +55,7 @@ COMMANDS = (
     hub,
     inspect,
     doctor,
+    explain,
     bench,
     import_original,
 )
@@ -73,6 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     if not sys.stderr.isatty():  # a log file: progress bars would fill it
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     keep_freed_memory()
+    warnings.showwarning = _warn
     try:
         return args.do(args) or 0
     except Stopped as e:  # within folds, ablations and the like, which train more than one run
@@ -87,8 +91,24 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as e:
         if args.debug:
             raise
-        print(printable(f"neuroformer: {_message(e)}", keep="\n\t"), file=sys.stderr)
+        print(printable(f"neuroformer: {_message(e)}", keep="\n\t") + _why(code_of(e)), file=sys.stderr)
         return 2
+
+
+def _why(code: str) -> str:
+    return f"\n  more on this: neuroformer explain {code}" if code else ""
+
+
+_SHOWN = warnings.showwarning
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    """Our own warnings with their code, and without the line of code that they come from."""
+    code = code_for("", str(message))
+    if code:
+        print(f"neuroformer: warning: {message}{_why(code)}", file=file or sys.stderr)
+    else:
+        _SHOWN(message, category, filename, lineno, file, line)
 
 
 ADVICE = {

@@ -1,0 +1,243 @@
+"""What the audit's findings mean; each is its own code."""
+
+from __future__ import annotations
+
+from neuroformer.messages.errors import Entry
+
+FINDINGS = (
+    Entry(
+        "random_windows",
+        "leak, or note",
+        "The median held-out stretch lasts three windows or less, and training data are as close to it. It is a note where whole stimuli are held out (`split.hold_out`, `claim: stimuli`) and no behavior is decoded: images in random order.",
+        "Take blocks of a minute or whole trials (`split.by`, `split.block`), with a gap of at least the window's past.",
+    ),
+    Entry(
+        "gap_too_short",
+        "leak",
+        "The past or the frames of windows of one part reach into another part; this cannot happen with our own splits, whose windows stay in their block.",
+        "Leave a gap between parts of at least what a window reads, past and frames together; our own splits do.",
+    ),
+    Entry(
+        "single_stretch",
+        "note",
+        "A held-out part is one stretch of time: its score rests on one state of the animal.",
+        "Give `split.pattern` more turns (a shorter `split.block`), so that several stretches are held out.",
+    ),
+    Entry(
+        "condition_in_one_part",
+        "note",
+        "Several trials share a value of a column (a rule, a context) that only one part holds.",
+        "Split by trials with `split.hold_out` only if a new condition is what you ask about; else make blocks short enough that each part holds all conditions.",
+    ),
+    Entry(
+        "bins_beside_grid",
+        "warning",
+        "Spikes lie on a grid (counts, calcium events) that `window.dt` does not fit; training refuses.",
+        "Take the `window.dt` that the finding names.",
+    ),
+    Entry("overlapping_parts", "leak", "Two parts share some time.", "Make the parts disjoint."),
+    Entry(
+        "shared_stimulus",
+        "leak under `claim: stimuli`, else a note",
+        "Held-out frames (compared by index and by hash; blank ones do not count) or trial stimuli were also shown in training; if `trial_time` is all that the model knows of the stimulus, this says so.",
+        "Claim `repeats`, which is what the score then shows; for new stimuli hold out by the column that names them (`split.by: trials`, `split.hold_out`).",
+    ),
+    Entry(
+        "near_stimuli",
+        "warning",
+        "Under `claim: stimuli`, the median held-out image lies within a tenth of the usual distance of a training image.",
+        "Hold out whole movies or families of images, and not frames between training frames.",
+    ),
+    Entry(
+        "no_repeats",
+        "warning",
+        "`claim: repeats`, but nothing repeats.",
+        "Claim `time`, or name the trials' stimulus so that repeats are known.",
+    ),
+    Entry(
+        "predictable_without_spikes",
+        "warning",
+        "A control without neural data reaches R2 above 0.5 (balanced accuracy above 0.75) on the held-out part.",
+        "Compare with the control and not with zero; longer blocks make interpolation harder.",
+    ),
+    Entry(
+        "autocorrelation_beyond_gap",
+        "note",
+        "A target stays like itself (autocorrelation above 1/e) for longer than the nearest training data are away.",
+        "Use longer blocks or a larger gap, and read the score beside its control.",
+    ),
+    Entry(
+        "behavior_moves_stimulus",
+        "warning with `frames_until: stop`, else a note",
+        "Frames change with behavior, and most are shown once: a closed loop, as in virtual reality.",
+        "Set `window.frames_until: start`, so that no frame is seen that the coming behavior made.",
+    ),
+    Entry(
+        "distinct_images",
+        "note, or warning if `split.claim` is `stimuli` and they are few",
+        "How many distinct images train, and about how many the frame encoder wants: hundreds with fixed filters, thousands if it learns them.",
+        "Prefer the fixed filters (`model.frame_encoder.kind: energy`) where images are few.",
+    ),
+    Entry(
+        "frames_within_window",
+        "note",
+        "How much later than its own time a bin may see frames.",
+        "Set `window.frames_until: start` if a few milliseconds matter for what you claim.",
+    ),
+    Entry(
+        "dominant_unit",
+        "warning",
+        "One of four units or more holds more than half of all spikes.",
+        "Look at that unit: multi-unit activity or noise is best left out (`recording.units.where`).",
+    ),
+    Entry(
+        "input_from_spikes",
+        "leak",
+        "An input, or the frames, were made of the spikes of the window or later ones: what the counts say of it follows from it with less than a quarter of the noise that independent spikes have.",
+        "Leave the input out, or derive it from what does not know these spikes.",
+    ),
+    Entry(
+        "input_is_target",
+        "leak",
+        "A target follows from one column of an input at the same moment (R2 above 0.9 on held-out data, whatever the function).",
+        "Leave one of the two out.",
+    ),
+    Entry(
+        "input_sees_ahead",
+        "leak",
+        "An input was derived with a filter that looks both ways (`recording.speeds`).",
+        "Make it a target, or derive it with a causal filter.",
+    ),
+    Entry(
+        "same_session",
+        "leak",
+        "Several recordings: units of one fire as units of an earlier one do, at some shift of its clock; the same session twice, or cropped.",
+        "Leave one of the recordings out.",
+    ),
+    Entry(
+        "duplicated_units",
+        "warning",
+        "Two units share more than half of their spikes to within 0.5 ms, or within one or two bins of `window.dt` at one lag (copies with jitter).",
+        "Merge or leave out one of each pair; sorters split units, and two probes may see one.",
+    ),
+    Entry(
+        "duplicated_spikes",
+        "warning",
+        "1 % of the spikes or more have the unit and time of the one before.",
+        "Sort again with duplicates removed, or accept that such spikes are counted twice.",
+    ),
+    Entry(
+        "refractory_violations",
+        "note; warning where the median unit has 10 %",
+        "Units with more than 2 % of their intervals below 1.5 ms.",
+        "Choose units (`recording.units.where: refractory < 0.01`), or call them multi-unit.",
+    ),
+    Entry(
+        "silent_units",
+        "warning or note",
+        "Units without a spike.",
+        "Leave them out (`recording.units.where: rate > 0`), unless silence is what you study.",
+    ),
+    Entry(
+        "silent_stretch",
+        "warning or note",
+        "10 s or more without any spike.",
+        "If the recording was interrupted, say so in its domain; a gap is unknown, not silent.",
+    ),
+    Entry(
+        "no_spikes",
+        "warning or note",
+        "A recording, or a part of it, without any spike.",
+        "Look at the unit of time and at the trials: a stretch or part without any spike trains and scores nothing.",
+    ),
+    Entry(
+        "drift",
+        "warning or note",
+        "Rates that change threefold from the first to the last quarter.",
+        "Expect later blocks to differ; choose units by `presence`, and compare models on the same blocks.",
+    ),
+    Entry(
+        "transposed_counts",
+        "warning",
+        "More than four times as many units as bins.",
+        "Turn the matrix round: (units, bins).",
+    ),
+    Entry(
+        "pulses_apart",
+        "warning",
+        "Pulses to which a clock was fitted differ by more than 5 ms in the median or 50 ms at most, or are fewer than 5.",
+        "Check that both files are of one session; a clock that jumps needs a fit for each piece.",
+    ),
+    Entry(
+        "milliseconds_as_seconds",
+        "warning",
+        "Interspike intervals or rates that no neuron has, as of milliseconds that are taken for seconds, or one series a thousand times as long as another.",
+        "Give the unit of time: `scale: 0.001` for a source, `recording.options.scale` for a table.",
+    ),
+    Entry(
+        "seconds_as_milliseconds",
+        "warning",
+        "Interspike intervals or rates that no neuron has, as of seconds that are taken for milliseconds.",
+        "Do not scale: the times are seconds already.",
+    ),
+    Entry(
+        "clock_offset",
+        "warning",
+        "Both ends of a series, or all its trials, are shifted by the same time; or spikes follow frames at a lag outside -0.025 to 0.6 s (the lag at which counts correlate best with image features).",
+        "Give the source an `offset`, or better a `sync` with pulses that both clocks recorded.",
+    ),
+    Entry(
+        "clock_mismatch",
+        "warning",
+        "Two series share less than half of their time.",
+        "Check the unit and the start of both clocks.",
+    ),
+    Entry(
+        "target_does_not_vary",
+        "warning",
+        "A target that has no value, or one value only, in a part: nothing to learn from, to choose by or to score there.",
+        "Choose another split or target.",
+    ),
+    Entry(
+        "class_not_in_training",
+        "warning",
+        "A class that occurs in a held-out part only, and how often: no decoder can name it.",
+        "Choose a split in which every class trains.",
+    ),
+    Entry(
+        "spikes_outside_domain",
+        "warning or note",
+        "Spikes outside the domain, which nothing uses.",
+        "Nothing, if the recording was cut on purpose; else mend the domain.",
+    ),
+    Entry(
+        "spikes_outside_observed",
+        "warning or note",
+        "Spikes of a unit outside the intervals in which it was observed, which nothing uses.",
+        "Nothing, if units were sorted in parts; else mend the intervals.",
+    ),
+    Entry(
+        "behavior_does_not_cover",
+        "warning or note",
+        "A variable that ends early, or that is sampled only now and then (a wheel while it turns), has values at few of the recording's moments.",
+        "Expect fewer labelled windows; moments without a value are missing, not zero.",
+    ),
+    Entry(
+        "missing_values",
+        "warning or note",
+        "Windows in which an input or a target has no value.",
+        "Nothing, if they are few: they are left out of losses and scores.",
+    ),
+    Entry(
+        "reader_notes",
+        "note",
+        "What the reader left out, changed or assumed, such as arrays that nothing reads, the share of calcium events that was kept, or rows without a duration.",
+        "Read them once for each recording: they say what the numbers are of.",
+    ),
+    Entry(
+        "tokens_dropped",
+        "warning",
+        "Spikes that `window.max_tokens` would drop, or windows that `generate.max_tokens` would cut short.",
+        "Raise or remove the cap.",
+    ),
+)
