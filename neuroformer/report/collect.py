@@ -253,6 +253,10 @@ def _connectivity(run: Run) -> dict[str, Any]:
         raise Missing("No map of units by units in this run.", f"neuroformer attend --run {run.shell}")
     known = {"unit": list(range(len(run.bundle.units)))} if rec is None else unit_orders(rec)
     groups = {} if rec is None else unit_groups(rec)
+    shown = made.pop("shown")
+    place = {unit: i for i, unit in enumerate(shown)}
+    known = {name: [place[u] for u in order if u in place] for name, order in known.items()}
+    groups = {name: [of[u] for u in shown] for name, of in groups.items()}
     return made | {"orders": made["orders"] | known, "groups": groups}
 
 

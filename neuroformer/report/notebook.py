@@ -135,7 +135,7 @@ class RunView:
         from neuroformer.report.collect import unit_orders
 
         found = self.maps[name]
-        orders = {"cluster": cluster_order(found)} | ({} if self.rec is None else unit_orders(self.rec))
+        orders = {"cluster": cluster_order(found.pairs())} | ({} if self.rec is None else unit_orders(self.rec))
         if sort not in orders:
             raise ValueError(f"there is no order '{sort}'; known: {', '.join(orders)}")
         return Panel.of(matrix(found, orders[sort], null=null))

@@ -15,30 +15,50 @@ from neuroformer.analysis.maps import Map, load_maps
 from neuroformer.report.pack import pack, pack_rounded
 
 MAX_LAG_VALUES = 400_000  # pairs x lags of one map; larger maps go without their lags
-MAX_PAIR_VALUES = 1_500_000  # pairs of all maps together
+MAX_PAIR_VALUES = 800_000  # pairs of all maps together
+MAX_MATRIX_UNITS = 500  # more cannot be told apart on a screen
 MAX_FRAMES = 200
-MAX_FIELD_VALUES = 2_500_000  # pixels of receptive fields and most exciting inputs
+MAX_FIELD_VALUES = 2_000_000  # pixels of receptive fields and most exciting inputs
 
 
 def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[str, Any] | None:
-    """Every map of units by units; None without any."""
+    """Every map of units by units; None without any.
+
+    Of many units, those that act or are acted on most in the first map are shown: ``shown`` are their places in ``units``,
+    ``left_out`` counts the others.
+    """
     square = [m for m in maps.values() if list(m.rows) == units and m.square]
     if not square:
         return None
-    shown, total = [], 0
+    few = _strongest(square[0], MAX_MATRIX_UNITS)
+    maps_shown, total = [], 0
     for m in square:
-        total += len(units) ** 2
-        if total <= MAX_PAIR_VALUES or not shown:
-            shown.append(_one(m))
-    out: dict[str, Any] = {"units": units, "maps": shown, "orders": {"cluster": cluster_order(square[0])}}
+        total += len(few) ** 2
+        if total <= MAX_PAIR_VALUES or not maps_shown:
+            maps_shown.append(_one(m, few))
+    out: dict[str, Any] = {
+        "units": [units[u] for u in few],
+        "maps": maps_shown,
+        "orders": {"cluster": cluster_order(square[0].pairs()[np.ix_(few, few)])},
+        "shown": few.tolist(),
+        "left_out": len(units) - len(few),
+    }
     if coupling is not None and np.any(coupling):
-        out["truth"] = pack_rounded(np.asarray(coupling))
+        out["truth"] = pack_rounded(np.asarray(coupling)[np.ix_(few, few)])
         out["scores"] = [agreement(m, np.asarray(coupling)) for m in square]
     return out
 
 
-def _one(m: Map) -> dict[str, Any]:
-    pairs = m.pairs()
+def _strongest(m: Map, most: int) -> np.ndarray:
+    """Places, in order, of the units whose row and column of a map are largest together."""
+    pairs = np.abs(np.nan_to_num(m.pairs().astype(np.float64)))
+    np.fill_diagonal(pairs, 0)
+    return np.sort(np.argsort(-(pairs**2).sum(0) - (pairs**2).sum(1), kind="stable")[:most])
+
+
+def _one(m: Map, few: np.ndarray) -> dict[str, Any]:
+    square = np.ix_(few, few)
+    pairs = m.pairs()[square]
     made = {
         "name": m.name,
         "unit": m.unit,
@@ -47,16 +67,16 @@ def _one(m: Map) -> dict[str, Any]:
     }
     if m.null_std is not None:
         passes = m.discoveries()
-        made |= {"z": pack_rounded(m.z()), "passes": pack(passes, "u1")}
+        made |= {"z": pack_rounded(m.z()[square]), "passes": pack(passes[square], "u1")}
         made["note"] = f"{m.passing()}."
     if m.lags_s is not None and m.values.size <= MAX_LAG_VALUES:
-        made |= {"lags": pack_rounded(m.values), "lags_s": np.round(m.lags_s, 6).tolist()}
+        made |= {"lags": pack_rounded(m.values[square]), "lags_s": np.round(m.lags_s, 6).tolist()}
     return made
 
 
-def cluster_order(m: Map) -> list[int]:
-    """Units so that those that act alike lie together: average linkage of rows and columns, after ranks."""
-    pairs = np.nan_to_num(m.pairs().astype(np.float64))
+def cluster_order(pairs: np.ndarray) -> list[int]:
+    """Units of a matrix so that those that act alike lie together: average linkage of rows and columns."""
+    pairs = np.nan_to_num(pairs.astype(np.float64))
     if len(pairs) < 3:
         return list(range(len(pairs)))
     np.fill_diagonal(pairs, 0)

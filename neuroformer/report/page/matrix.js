@@ -90,6 +90,7 @@ PANELS.connectivity = (node, data) => {
   };
   node.append(el("div", { class: "controls" }, mapLabel, orderLabel, nullLabel, passLabel), note,
     el("div", { class: "matrix" }, el("div", {}, caption, box, scale, said), el("div", {}, side, lags)));
+  if (data.left_out) node.append(el("p", { class: "note", text: `${data.left_out} more units are in maps.npz; those shown act or are acted on most.` }));
   if (data.scores) node.append(el("h3", { text: "Against the truth, over all ordered pairs" }), el("div", { class: "scroll" }, el("table", {},
     el("thead", {}, el("tr", {}, ["reading", "AUROC", "squared Pearson r"].map((t, i) => el("th", { class: i ? "n" : "", text: t })))),
     el("tbody", {}, data.scores.map((s) => el("tr", {}, el("td", { text: s.name }), el("td", { class: "n", text: score(s.auroc) }), el("td", { class: "n", text: score(s.r2) })))))));
