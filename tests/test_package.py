@@ -21,6 +21,18 @@ def test_one_version():
     assert f"## {stated}" in (ROOT / "CHANGELOG.md").read_text().split("\n", 3)[2]
 
 
+def test_the_conda_recipe_requires_what_the_package_does():
+    """Under conda-forge's names; triton comes with its pytorch."""
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
+    block = PROJECT.split("\ndependencies = [")[1].split("\n]")[0]
+    wanted = re.findall(r'^  "([\w-]+)([^";]*)', block, re.M)
+    names = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    python = re.search(r'requires-python = "(.*)"', PROJECT)
+    expected = {names.get(n, n): bound for n, bound in wanted if n != "triton"} | {"python": python and python[1]}
+    assert dict(line.split() for line in recipe["requirements"]["run"]) == expected
+    assert recipe["context"]["version"] == neuroformer.__version__
+
+
 def test_the_workflow_tests_every_python_that_is_claimed():
     claimed = re.findall(r"Python :: (3\.\d+)", PROJECT)
     matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["python"]["strategy"]["matrix"]
