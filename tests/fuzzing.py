@@ -4,11 +4,12 @@ import os
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 
-TIMEOUT_S = 60.0  # more than a look that stalls takes
+HANG_S = 60.0  # of the processor: more than a look that stalls takes; a busy machine takes longer
 WORKER = Path(__file__).parent / "recording" / "formats" / "fuzz_worker.py"
 
 
@@ -30,13 +31,24 @@ class Worker:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.write(f"{path}\n".encode())
         self.process.stdin.flush()
-        ready, _, _ = select.select([self.process.stdout], [], [], TIMEOUT_S)
+        start, begun, ready = self._seconds(), time.monotonic(), []
+        while not ready and self._seconds() - start < HANG_S and time.monotonic() - begun < 30 * HANG_S:
+            ready, _, _ = select.select([self.process.stdout], [], [], 5.0)
         line = self.process.stdout.readline().decode().strip() if ready else ""
         if not line:
             verdict = f"crash ({self.process.wait()})" if ready else "hang"
             self.close()
             return verdict
         return line
+
+    def _seconds(self) -> float:
+        """What the process and those that it started took of the processor; else what has passed."""
+        assert self.process is not None
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return time.monotonic()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def close(self):
         if self.process is not None:
