@@ -24,18 +24,20 @@ def configuration() -> str:
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("lab") / "session", 300, 12)
+
+
+def made(folder, seconds, clusters):
     rng = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("lab") / "session"
     sorter = folder / "kilosort4"
     sorter.mkdir(parents=True)
-    seconds, clusters = 300, 12
     samples = np.sort(rng.integers(0, seconds * RATE, seconds * clusters * 3)).astype(np.int64)
     np.save(sorter / "spike_times.npy", samples)
     np.save(sorter / "spike_clusters.npy", rng.integers(0, clusters, len(samples)).astype(np.int32))
     (sorter / "params.py").write_text(f"sample_rate = {RATE}.\n")
     labels = [f"{i}\t{'noise' if i < 2 else 'good'}\n" for i in range(clusters)]
     (sorter / "cluster_group.tsv").write_text("cluster_id\tgroup\n" + "".join(labels))
-    pulses = np.cumsum(rng.uniform(2, 8, 58))
+    pulses = np.cumsum(rng.uniform(2, 8, seconds * 58 // 300))
     np.savetxt(folder / "sync.txt", np.delete(pulses, 7))
     at = np.arange(0, seconds, 0.02)
     ttl = (pulses.searchsorted(at, side="right") - pulses.searchsorted(at - 0.1, side="right")).clip(0, 1)
@@ -76,3 +78,23 @@ def test_it_trains(session, tmp_path, capsys):
     argv = ["--config", str(session / "mine.yaml"), "--run", str(tmp_path / "run"), "--quiet", *small]
     assert main(["train", *argv]) == 0
     assert "bits_per_spike" in json.loads((tmp_path / "run" / "summary.json").read_text())
+
+
+@pytest.mark.slow
+def test_an_hour_of_three_hundred_clusters_is_training_within_minutes(tmp_path, capsys):
+    """From the folder to a network that has made its first steps: inspect, audit, train."""
+    import time
+
+    folder, times = made(tmp_path / "session", 3600, 300), [time.process_time()]
+    config = str(folder / "mine.yaml")
+    few = ["train.steps=20", "train.evaluate_every=20"]
+    for argv in (
+        ["inspect", config],
+        ["audit", config],
+        ["train", "--config", config, "--run", str(tmp_path / "run"), "--no-baselines", *few],
+    ):
+        assert main([*argv, "--quiet"]) == 0, capsys.readouterr().err
+        times.append(time.process_time())
+    took = np.diff(times)
+    print("seconds of the processor: inspect {:.0f}, audit {:.0f}, twenty steps {:.0f}".format(*took))
+    assert took.sum() < 300
