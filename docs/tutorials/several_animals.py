@@ -31,7 +31,7 @@ from neuroformer.studies.unit_probes import probe_units, unit_table
 # %%
 Path("animals.yaml").write_text("""
 recordings:
-  - {path: "synthetic:population", name: mouse1, options: &size {seed: 1, num_units: 40, rate_hz: 4.0, num_movies: 4, num_repeats: 5, trial_s: 8.0, frame_size: [16, 28]}}
+  - {path: "synthetic:population", name: mouse1, options: &size {seed: 1, num_units: 40, rate_hz: 4.0, num_movies: 4, num_repeats: 5, trial_s: 8.0, frame_size: [32, 48]}}
   - {path: "synthetic:population", name: mouse2, options: {<<: *size, seed: 2}}
   - {path: "synthetic:population", name: mouse3, options: {<<: *size, seed: 3}}
 window: {past: 0.25, frames: 0.1}

@@ -24,6 +24,7 @@ from neuroformer.recording import Recording, RecordingError, open_recording
 from neuroformer.report.charts import decoded_charts, fewshot_charts, learning_charts
 from neuroformer.report.comparison import comparison
 from neuroformer.report.forecast import forecast_charts
+from neuroformer.report.identity import identity
 from neuroformer.report.pack import pack, pack_rounded
 from neuroformer.report.seeing import connectivity, fields, frames
 from neuroformer.report.summary import summary
@@ -287,6 +288,16 @@ def _comparison(run: Run) -> dict[str, Any]:
     return made
 
 
+def _identity(run: Run) -> dict[str, Any]:
+    made = identity((run.bundle.path, run.folder))
+    if made is None:
+        raise Missing(
+            "What this run learnt of each unit has not been probed yet.",
+            f"neuroformer probe --run {run.shell} --unit area",
+        )
+    return made
+
+
 def _maps(run: Run):
     path = run.folder / "maps.npz"
     if not path.exists():
@@ -386,6 +397,12 @@ PANELS = (
         "Comparison",
         "How well features explain the units of the held-out part, layer by layer. Bars are 95 % intervals over units and stimuli; what sees past spikes sees those of the very trials that it is compared with.",
         _comparison,
+    ),
+    (
+        "identity",
+        "Identity",
+        "How well a linear probe of what the run learnt of each unit tells what is known of it, on held-out units, beside firing statistics. Bars are 95 % intervals.",
+        _identity,
     ),
     ("setup", "Setup", "The configuration and versions that made this run, and that would repeat it.", _setup),
 )

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from neuroformer.report.svg import drawn
+
 NAMES = {
     "ridge": "ridge: r, median over units",
     "pls": "partial least squares: r, median over units",
@@ -89,19 +91,9 @@ def comparison(folder: Path) -> dict[str, Any] | None:
         return None
     found = json.loads(path.read_text())
     rows = [s for s in found["scores"] if s["units"] == "all"]
-    charts = []
-    for metric in dict.fromkeys(s["metric"] for s in rows):
-        mine = [s for s in rows if s["metric"] == metric]
-        series = []
-        for source in dict.fromkeys(s["source"] for s in mine):
-            place = [k for k, s in enumerate(mine) if s["source"] == source]
-            column = lambda key, mine=mine, place=place: [mine[k][key] for k in place]
-            line = {"name": source, "x": [k + 1 for k in place], "y": column("score")}
-            ends = {"low": column("low"), "high": column("high")}
-            series.append(line | ends if None not in (*ends["low"], *ends["high"]) else line)
-        every = list(range(1, len(mine) + 1))
-        for name, key in (("ceiling", "ceiling"), ("null, 95 %", "null")):
-            series.append({"name": name, "x": every, "y": [s[key] for s in mine]})
-        series = [s for s in series if any(v is not None for v in s["y"])]
-        charts.append({"name": NAMES.get(metric, metric), "rows": mine, "series": series})
-    return {"charts": charts, "facts": found["facts"]}
+    tables = [
+        {"name": NAMES.get(metric, metric), "rows": [s for s in rows if s["metric"] == metric]}
+        for metric in dict.fromkeys(s["metric"] for s in rows)
+    ]
+    said = "scores of every layer, which the tables below have as numbers"
+    return {"figures": [drawn(layers_figure(found), said)], "tables": tables}

@@ -343,8 +343,8 @@ def test_the_command(tmp_path, capsys):
     with np.load(tmp_path / "run" / "compare_units.npz") as file:
         assert file["scores"].shape == (len(file["rows"]), 12)
     panel = comparison(tmp_path / "run")  # of the page
-    assert [c["name"] for c in panel["charts"]] == ["ridge: r, median over units"]
-    assert [s["name"] for s in panel["charts"][0]["series"]] == ["pixels", "gabor", "ceiling", "null, 95 %"]
+    assert [t["name"] for t in panel["tables"]] == ["ridge: r, median over units"] and len(panel["figures"]) == 1
+    assert {r["source"] for r in panel["tables"][0]["rows"]} == {"pixels", "gabor"}
     assert main(["report", "--run", run]) == 0
     assert "has not been compared" not in (tmp_path / "run" / "report.html").read_text()
     capsys.readouterr()

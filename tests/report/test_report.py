@@ -147,6 +147,11 @@ def fill(folder):
         ],
     }
     (run / "forecast.json").write_text(json.dumps(forecast))
+    probes = [
+        {"features": name, "score": 0.7, "low": 0.6, "high": 0.8, "chance": 0.5, "null": 0.6}
+        for name in ("embedding", "firing statistics")
+    ]
+    (run / "probe_unit_area.json").write_text(json.dumps({"column": "area", "rows": probes}))
     (run / "fewshot_speed.json").write_text(json.dumps({"target": "speed", "rows": curve}))
     assert main(["report", "--run", str(run)]) == 0
     return run
@@ -262,11 +267,13 @@ def test_it_opens_without_errors_and_asks_for_nothing(page, run):
         "Frames",
         "Fields",
         "Comparison",
+        "Identity",
         "Setup",
     ]
     # compare was not run
     missing = page.js("[...document.querySelectorAll('.missing')].map(m => m.closest('section').id)")
     assert missing == ["comparison"]
+    assert page.js("[...document.querySelectorAll('img.drawn')].map(i => i.complete && i.naturalWidth > 0)") == [True]
     text = lambda name: page.js(f"document.getElementById('{name}').textContent")
     assert "Median error of speed" in text("decoding")
     assert "Predictability by group of units" in text("forecast") and "0.31" in text("forecast")

@@ -202,18 +202,20 @@ const curves = (node, charts) => {
 
 PANELS.fewshot = (node, data) => curves(node, data.charts);
 
+// what does not answer to a pointer was drawn by matplotlib
+PANELS.identity = (node, data) => {
+  for (const f of data.figures) node.append(el("img", { class: "drawn", src: f.src, alt: f.alt }));
+};
+
 PANELS.comparison = (node, data) => {
   const between = (low, high) => Number.isFinite(low) ? el("small", { text: ` ${show(low)} to ${show(high)}` }) : null;
-  for (const chart of data.charts) {
-    node.append(el("h3", { text: chart.name }));
-    const color = (name, i) => ({ ceiling: COLORS.ceiling, "null, 95 %": COLORS.control })[name] || COLORS.list[i % 7];
-    lineChart(node, { xtick: (t) => Number.isInteger(t) ? tick(t) : "", xlabel: "layer, as numbered below", label: chart.name,
-      series: chart.series.map((s, i) => ({ ...s, color: color(s.name, i), dots: true })) });
+  PANELS.identity(node, data);
+  for (const table of data.tables) {
     const head = ["", "features", "made of", "score", "ceiling", "of ceiling", "null, 95 %"].map((text) => el("th", { scope: "col", text }));
-    const body = chart.rows.map((r, i) => el("tr", {}, el("td", { text: `${i + 1}. ${r.source}: ${r.layer}` }), el("td", { class: "n", text: show(r.features) }),
+    const body = table.rows.map((r) => el("tr", {}, el("td", { text: `${r.source}: ${r.layer}` }), el("td", { class: "n", text: show(r.features) }),
       el("td", { text: r.sees }), el("td", { class: "n" }, show(r.score), between(r.low, r.high)), el("td", { class: "n", text: show(r.ceiling) }),
       el("td", { class: "n" }, show(r.normalized), between(r.normalized_low, r.normalized_high)), el("td", { class: "n", text: show(r.null) })));
-    node.append(el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body))));
+    node.append(el("h3", { text: table.name }), el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body))));
   }
 };
 
