@@ -217,7 +217,7 @@ class LossShape:
         batch = twin_batch(TwinSize(units=self.classes, bins=self.bins, windows=self.rows // 14, past=1, frames=1), 0)
         rows = batch.spike_rows[: self.rows]
         same = batch.bin_T[rows] == batch.next_bin_T[rows]
-        low = torch.where(same, batch.unit_S[rows], -1)
+        low = torch.where(same, batch.unit_T[rows], -1)
         row = batch.current.row_T[rows] * self.bins + batch.next_bin_T[rows]
         shapes = ((len(rows), self.features), (self.classes, self.features), (self.classes,))
         h, w, b = (torch.randn(s, device=device).mul(0.05).bfloat16().requires_grad_() for s in shapes)

@@ -159,7 +159,7 @@ class _Tested:
 
 def _counts(batch: Batch, num_units: int) -> np.ndarray:
     """(W, U)."""
-    cells = batch.current.row_T.numpy() * num_units + batch.unit_T.numpy()
+    cells = batch.current.row_T.numpy() * num_units + batch.unit_S.numpy()
     return np.bincount(cells, minlength=batch.num_windows * num_units).reshape(batch.num_windows, -1).astype(float)
 
 
