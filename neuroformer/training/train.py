@@ -220,18 +220,28 @@ def is_first_process() -> bool:
 
 
 def make_fabric(config: Config) -> Fabric:
-    """Lightning's engine for the processes and the precision that the configuration asks for."""
+    """Lightning's engine for the processes and the precision that the configuration asks for.
+
+    Raises
+    ------
+    ConfigError
+        A GPU is asked for, and there is none with CUDA.
+    """
     t = config.train
+    cuda = torch.cuda.is_available()
+    if t.accelerator == "gpu" and not cuda:
+        raise ConfigError("train.accelerator is 'gpu', but there is no CUDA device; set train.accelerator=auto or cpu")
+    # never Apple's: likelihoods are summed in float64, which that device does not have
+    accelerator = "cuda" if cuda and t.accelerator != "cpu" else "cpu"
     precision: Any = "32-true" if t.precision == "32" else t.precision
     strategy: Any = "auto"
     if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
         strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
     plugins: list[Any] = []
-    on_cpu = t.accelerator == "cpu" or (t.accelerator == "auto" and not torch.accelerator.is_available())
-    if precision == "16-mixed" and on_cpu:  # given the name on a CPU, Fabric would use bfloat16
+    if precision == "16-mixed" and accelerator == "cpu":  # given the name on a CPU, Fabric would use bfloat16
         precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]
     return Fabric(
-        accelerator=t.accelerator,
+        accelerator=accelerator,
         devices=t.devices,
         num_nodes=t.nodes,
         precision=precision,

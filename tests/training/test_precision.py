@@ -8,9 +8,10 @@ from helpers import small_config, small_model, small_recording
 from safetensors.torch import load_file
 
 from neuroformer.bundle.cohort import Cohort
+from neuroformer.config import ConfigError
 from neuroformer.losses import loss_terms
 from neuroformer.training.module import Losses, Share
-from neuroformer.training.train import train
+from neuroformer.training.train import make_fabric, train
 
 
 @pytest.fixture
@@ -98,3 +99,12 @@ def test_float16s_scale_survives_a_stop(tmp_path, monkeypatch):
         train(small_recording(), c, tmp_path, progress=False)
     train(small_recording(), c, tmp_path, progress=False, resume=True)
     assert seen == [1024.0, 1024.0, None, 1024.0, 1024.0]
+
+
+def test_a_device_without_float64_is_not_taken(monkeypatch):
+    """Apple's, which Lightning takes where it may choose."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert make_fabric(small_config(train={"accelerator": "auto"})).device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no CUDA device; set train.accelerator=auto or cpu"):
+        make_fabric(small_config(train={"accelerator": "gpu"}))
