@@ -6,7 +6,19 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-NAMES = ("allen", "cortex", "hippocampus", "ibl", "nlb", "rats", "sensorium", "steinmetz")
+NAMES = (
+    "allen",
+    "cortex",
+    "hippocampus",
+    "ibl",
+    "nlb",
+    "patterns",
+    "rats",
+    "retina",
+    "sensorium",
+    "steinmetz",
+    "straightening",
+)
 
 
 def run(name: str, data: Path | None, folder: Path | None, lookahead: float, overrides: list[str]) -> dict[str, Any]:

@@ -1,24 +1,30 @@
-"""Full-field white noise on eight retinal ganglion cells, predicted on a frozen segment.
-
-Responses and stimulus are ``data_LN_model`` of gollischlab/GGNB-python-course on GitHub: 41 trials of 1,800 frames of Gaussian
-noise that never repeats (all but five train, five validate) and 600 that are the same in every trial (the test). The cells
-were recorded one by one and share only the stimulus, so a model sees no past spikes here.
+"""Full-field white noise on eight retinal ganglion cells, predicted on a frozen segment: 41 trials of 1,800 frames of Gaussian noise
+that never repeats (all but five train, five validate) and 600 that are the same in every trial (the test). The cells were
+recorded one by one and share only the stimulus, so a model sees no past spikes here.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.public.source import Source, found_folder
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.training.rates import held_out_rates
 from neuroformer.training.train import load_best, train
 
+ABOUT = Source(
+    title="retinal ganglion cells: eight, full-field Gaussian white noise at 75 Hz",
+    where="github.com/gollischlab/GGNB-python-course: --data is a clone, or its data_LN_model",
+    licence="none stated",
+    citation="the course material of the Gollisch lab; stimulus and analysis after Chichilnisky, Network 12:199 (2001)",
+    split="five trials of running noise validate, the frozen segment tests",
+)
 RUNNING, FROZEN, LAGS = 1800, 600, 45  # frames; how many of them a linear filter spans
 FRAME = 0.0133  # seconds: 75 Hz, to whole tenths of a millisecond
 VALID = 5  # trials
@@ -85,30 +91,17 @@ def linear_nonlinear(rec: Recording) -> tuple[np.ndarray, np.ndarray]:
     return frozen, expected
 
 
-def config(overrides: list[str]) -> Config:
-    return from_dict(apply_overrides(CONFIG, overrides))
+def config(overrides: Sequence[str]) -> Config:
+    return from_dict(apply_overrides(CONFIG, list(overrides)))
 
 
-def run(rec: Recording, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """By cell, Pearson's r with the mean response to the frozen segment, of the model and its baselines."""
+    rec = recording(found_folder(data, "data_LN_model"))
     prepared, _ = train(rec, config(overrides), folder, progress=False)
     scores = held_out_rates(load_best(folder), prepared).scores()
     frozen, expected = linear_nonlinear(rec)
     scores["linear_nonlinear"] = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(frozen.T, expected.T, strict=True)])
     better = int((scores["model"] > scores["linear_nonlinear"]).sum())
-    return {"better_in": better, "cells": rec.num_units} | {k: np.round(x, 3).tolist() for k, x in scores.items()}
-
-
-def main() -> None:
-    top = argparse.ArgumentParser(prog="python -m benchmarks.public.retina", description=__doc__)
-    top.add_argument("--data", type=Path, required=True, help="the folder data_LN_model")
-    top.add_argument("--run", type=Path, default=Path("runs/retina_noise"))
-    top.add_argument("override", nargs="*", metavar="key.sub=value")
-    args = top.parse_args()
-    rec = recording(args.data)
-    print(rec)
-    print(json.dumps(run(rec, args.run, args.override), indent=1))
-
-
-if __name__ == "__main__":
-    main()
+    out = {"better_in": better, "cells": rec.num_units} | {k: np.round(x, 3).tolist() for k, x in scores.items()}
+    return out | {"table": f"{ABOUT}\n\n{json.dumps(out, indent=1)}"}

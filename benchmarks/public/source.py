@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -30,3 +31,18 @@ class Source:
         lines = [self.title, f"get it: {self.where}", f"licence: {self.licence}", f"cite: {self.citation}"]
         lines += [f"held out: {self.split}"] + [f"published: {p}" for p in self.published]
         return "\n".join(lines)
+
+
+def found_folder(data: Path, *names: str) -> Path:
+    """The folder of one of these names that lies in ``data``, at any depth, or is it.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none.
+    """
+    for name in names:
+        found = [p for p in (data, *sorted(data.rglob(name))) if p.name == name and p.is_dir()]
+        if found:
+            return found[0]
+    raise FileNotFoundError(f"{data} holds no folder {' or '.join(names)}")

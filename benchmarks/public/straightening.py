@@ -1,16 +1,12 @@
-"""Images of one movie held out: macaque V1 of Hénaff et al., *Primary visual cortex straightens natural video trajectories*,
-Nature Communications 12:5982 (2021).
-
-Responses are ``V1_responses/SESSION_image_sequences.mat`` of wongyoJung/Primary-visual-cortex-straightens-natural-video-trajectories,
-images ``images/acute/stimulus_fullfield`` of olivierhenaff/neural-straightening (both on GitHub). Each image was shown for
-200 ms in random order among ten movies, at two scales, as filmed, as a cross-fade of its ends, and (four movies) at eleven
-contrasts. For every movie in turn a model is trained without it, on 40 or 50 images of each of the others, one of which validates.
+"""Images of one movie held out: macaque V1. Each image was shown for 200 ms in random order among ten movies, at two scales, as filmed,
+as a cross-fade of its ends, and (four movies) at eleven contrasts. For every movie in turn a model is trained without it, on 40 or
+50 images of each of the others, one of which validates.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import h5py
 import numpy as np
 from PIL import Image
 
+from benchmarks.public.source import Source, found_folder
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.intervals import mean_interval
 from neuroformer.recording import FrameSeries, Recording
@@ -25,6 +22,16 @@ from neuroformer.recording.series import ObservedIntervals
 from neuroformer.training.rates import HeldOutRates, held_out_rates
 from neuroformer.training.train import load_best, train
 
+ABOUT = Source(
+    title="macaque V1, Utah arrays: natural and synthetic image sequences, 42 to 70 units",
+    where="--data is a folder with V1_responses of github.com/wongyoJung/Primary-visual-cortex-straightens-natural-video-trajectories "
+    "and images/acute/stimulus_fullfield of github.com/olivierhenaff/neural-straightening",
+    licence="none stated",
+    citation="Hénaff et al., Primary visual cortex straightens natural video trajectories, Nature Communications 12:5982 (2021)",
+    split="every movie in turn tests, another validates",
+)
+SESSIONS = ("ay4_u006", "ay3_u002")
+REPEATS = 50  # of each image, at most
 SLOT = 0.3  # seconds from one image to the next; 0.2 s of them on screen
 LATENCY, COUNTED = 0.04, 0.2  # seconds after onset: where the counts were taken
 KINDS = ("natural", "synthetic", "contrast")
@@ -117,7 +124,24 @@ def config(movie: int, overrides: list[str]) -> Config:
     return from_dict(apply_overrides({**CONFIG, "split": split}, overrides))
 
 
-def run(rec: Recording, folder: Path, movies: list[int], overrides: list[str]) -> dict[str, Any]:
+def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Both sessions; a movie that ``folder`` already holds is not trained again.
+
+    Returns
+    -------
+    dict
+        By session :func:`held_out_movies`.
+    """
+    responses, images = found_folder(data, "V1_responses"), found_folder(data, "stimulus_fullfield")
+    out: dict[str, Any] = {}
+    for session in SESSIONS:
+        rec = recording(responses, images, session, repeats=REPEATS)
+        print(rec, flush=True)
+        out[session] = held_out_movies(rec, folder / session, list(overrides))
+    return out | {"table": f"{ABOUT}\n\n{json.dumps(out, indent=1)}"}
+
+
+def held_out_movies(rec: Recording, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train without each movie, and score the held-out images of all of them together.
 
     Returns
@@ -127,12 +151,13 @@ def run(rec: Recording, folder: Path, movies: list[int], overrides: list[str]) -
         model minus that of the ridge, paired over units: mean and ends of its 95 % interval; ``units``, ``images``.
     """
     parts = []
-    for movie in movies:
+    for movie in range(MOVIES):
         file = folder / f"movie_{movie}" / "rates.npz"
         if not file.exists():
-            prepared, _ = train(rec, config(movie, overrides), file.parent, progress=False)
+            prepared, metrics = train(rec, config(movie, overrides), file.parent, progress=False)
             held = held_out_rates(load_best(file.parent), prepared)
             np.savez(file, mean=held.mean_GU, noise=held.noise_GU, **held.expected)  # pyright: ignore[reportArgumentType]
+            print(f"{metrics['train_steps']} steps, {metrics['train_seconds']:.0f} s", flush=True)
         with np.load(file) as x:
             expected = {name: x[name] for name in x.files if name not in ("mean", "noise")}
             parts.append(HeldOutRates(x["mean"], x["noise"], expected))
@@ -150,23 +175,3 @@ def run(rec: Recording, folder: Path, movies: list[int], overrides: list[str]) -
 
 def _medians(scores: dict[str, np.ndarray]) -> dict[str, float]:
     return {name: round(float(np.nanmedian(x)), 4) for name, x in scores.items()}
-
-
-def main() -> None:
-    top = argparse.ArgumentParser(prog="python -m benchmarks.public.straightening", description=__doc__)
-    top.add_argument("--responses", type=Path, required=True, help="the folder V1_responses")
-    top.add_argument("--images", type=Path, required=True, help="the folder stimulus_fullfield")
-    top.add_argument("--session", default="ay4_u006")
-    top.add_argument("--repeats", type=int, default=50, help="of each image, at most")
-    top.add_argument("--movies", default=",".join(map(str, range(MOVIES))), help="which to hold out in turn, from 0")
-    top.add_argument("--run", type=Path, default=Path("runs/straightening"), help="what is there is not trained again")
-    top.add_argument("override", nargs="*", metavar="key.sub=value")
-    args = top.parse_args()
-    rec = recording(args.responses, args.images, args.session, repeats=args.repeats)
-    print(rec)
-    movies = [int(m) for m in args.movies.split(",")]
-    print(json.dumps(run(rec, args.run / args.session, movies, args.override), indent=1))
-
-
-if __name__ == "__main__":
-    main()

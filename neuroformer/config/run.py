@@ -120,4 +120,6 @@ def _check_traces(c: Config) -> None:
     require(not c.targets, "targets", [t.name for t in c.targets], "none where traces are modelled")
     require(not c.loss.contrast, "loss.contrast", "given", "nothing where traces are modelled")
     require(c.train.past_noise == 0, "train.past_noise", c.train.past_noise, "0 where traces are modelled")
-    require(c.window.past > 0, "window.past", 0, "above 0: traces are predicted from their past")
+    something = c.window.past > 0 or c.window.frames != 0 or bool(c.inputs)
+    expected = "above 0, where there are neither frames nor inputs: traces are predicted from something"
+    require(something, "window.past", c.window.past, expected)

@@ -242,20 +242,20 @@ class EnergyReadout(nn.Module):
         self.basis: Tensor
         self.shift: Tensor
         self.weight = UnitRows(num_units, component_count(size))
-        self.curve = UnitRows(num_units, 3)
+        self.curve = UnitRows(num_units, 4)
         with torch.no_grad():
-            self.curve.weight[:, 0] = 1.0
+            self.curve.weight[:, 1] = 1.0
         self.register_buffer("center", torch.zeros(num_units))
         self.register_buffer("spread", torch.ones(num_units))
         self.center: Tensor
         self.spread: Tensor
 
     def forward(self, local_GthwC: Tensor) -> Tensor:
-        """(G, U) additions to the log rates."""
+        """(G, U) additions to the log rates (of traces: to their means, in standard deviations)."""
         z_GU = linear(local_GthwC.flatten(1), self.basis.T, -self.shift) @ self.weight.weight.T
         s_GU = ((z_GU - self.center) / self.spread).clamp(-3.0, 3.0)
-        first, second, third = self.curve.weight.unbind(1)
-        return s_GU * (first + s_GU * (second + s_GU * third))
+        level, first, second, third = self.curve.weight.unbind(1)
+        return level + s_GU * (first + s_GU * (second + s_GU * third))
 
 
 class FrameStream(nn.Module):

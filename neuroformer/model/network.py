@@ -85,7 +85,8 @@ class Neuroformer(nn.Module):
         config, num_units = self.config, self.num_units
         if normalization.traces is not None:
             scaling = TraceScaling(config.traces.likelihood, normalization.traces)
-            self.streams["past"] = PastTraces(config, scaling)
+            if self.past_bins:
+                self.streams["past"] = PastTraces(config, scaling)
             observation = TraceObservation(config, normalization.traces, scaling)
         else:
             if self.past_bins:

@@ -25,7 +25,7 @@ _PHASES: tuple[Literal["even", "odd"], ...] = ("even", "odd")
 CELLS = 2**22  # numbers of the largest intermediate, for as many clips at once as fit
 
 
-COMPONENTS, BASIS = 256, 2**23  # principal components of a clip's features, and numbers of their basis, at most
+COMPONENTS, BASIS = 512, 2**23  # principal components of a clip's features, and numbers of their basis, at most
 
 
 def component_count(num_features: int) -> int:

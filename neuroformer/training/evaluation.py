@@ -46,7 +46,7 @@ def evaluate(
         :class:`neuroformer.training.scores.Scores`), ``test_spikes``, ``test_windows``; ``bits_per_spike_oracle`` of a
         recording whose true rates are known; ``bits_per_spike_glm_past``, ``bits_per_spike_glm_every``,
         ``bits_per_spike_glm`` (the stronger one) and ``glm_seconds``.
-        With frames, medians over units of the correlation between counts and expected counts over distinct clips, both
+        With frames (of traces as of spikes), medians over units of the correlation between counts and expected counts over distinct clips, both
         averaged over the windows that saw a clip: ``stimulus_r`` of the model, ``stimulus_r_energy_ridge`` and
         ``stimulus_r_energy_poisson`` of regressions on the Gabor energies of the same frames, and where clips repeat
         ``stimulus_r_ceiling`` of the true expectation and the model's ``stimulus_feve``
@@ -74,7 +74,7 @@ def evaluate(
     say("scoring held-out windows")
     scores = score(model, prepared, "test")
     if prepared.config.traces.likelihood != "none":
-        return _trace_scores(prepared, scores, baselines)
+        return _trace_scores(model, prepared, scores, baselines)
     out: dict[str, Any] = {
         "bits_per_spike": scores.bits(),
         "bits_per_spike_rate_readout": scores.bits_of_rates(),
@@ -105,7 +105,7 @@ def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return mean | {"recordings": len(each)}
 
 
-def _trace_scores(prepared: Prepared, scores: Scores, baselines: bool) -> dict[str, Any]:
+def _trace_scores(model: Neuroformer, prepared: Prepared, scores: Scores, baselines: bool) -> dict[str, Any]:
     """Scores of traces; the baseline is a Gaussian autoregression, so it stands beside Gaussian scores only."""
     c = prepared.config
     low, high = scores.interval()
@@ -117,4 +117,6 @@ def _trace_scores(prepared: Prepared, scores: Scores, baselines: bool) -> dict[s
     }
     if baselines and c.traces.likelihood == "gaussian":
         out["bits_per_sample_autoregression"] = autoregression_bits(prepared)
+    if baselines and prepared.normalization.frames is not None:
+        out |= rate_scores(model, prepared)
     return out

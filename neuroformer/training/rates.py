@@ -1,4 +1,4 @@
-"""How well expected counts follow what units answered to stimuli, beside what the same frames tell a regression, and what
+"""How well expected counts (of traces: expected samples) follow what units answered to stimuli, beside what the same frames tell a regression, and what
 repeats leave to tell.
 
 Shape suffixes: W windows, G distinct clips, U units.
@@ -12,35 +12,42 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from neuroformer.baselines.energy import EnergyComponents, clip_r, fit_poisson, fit_ridge
+from neuroformer.baselines.energy.components import EnergyComponents
+from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
+from neuroformer.baselines.energy.responses import clip_r
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.network import Neuroformer
+from neuroformer.model.traces import TraceObservation
+from neuroformer.training.scores import mean_answers
 
 MIN_EXPLAINABLE = 0.15  # of the variance of means; less has no meaningful FEVE
 
 
 @torch.no_grad()
 def expected_counts(model: Neuroformer, prepared: Prepared, windows: Windows) -> np.ndarray:
-    """(W, U) expected counts of windows, without any of their own spikes."""
+    """(W, U) expected counts of windows, without any of their own spikes; of traces, their expected mean samples."""
     was_training = model.training
     model.eval()
-    parts = [model.expected(b).exp().sum(1).cpu() for b in prepared.batches(windows, device=model.device)]
+    parts = []
+    for batch in prepared.batches(windows, device=model.device):
+        found = model.expected(batch)
+        parts.append(mean_answers(model, found).cpu())
     model.train(was_training)
     return torch.cat(parts).double().numpy()
 
 
 @dataclass
 class HeldOutRates:
-    """Held-out counts and what was expected of them, over distinct clips of frames.
+    """Held-out counts (of traces: mean samples) and what was expected of them, over distinct clips of frames.
 
     Attributes
     ----------
     mean_GU : mean counts of all windows that saw a clip (its repeats); NaN where a unit was not observed
     noise_GU : variance of that mean over repeats; NaN where there are none
     expected : by predictor, (G, U): ``model``, ``energy_ridge`` (a ridge regression on the principal components of the
-        frames' Gabor energies, :func:`~neuroformer.baselines.energy.fit_ridge`) and ``energy_poisson`` (a Poisson
-        regression on the same)
+        frames' Gabor energies, :func:`~neuroformer.baselines.energy.regression.fit_ridge`) and, of spikes,
+        ``energy_poisson`` (a Poisson regression on the same)
     """
 
     mean_GU: np.ndarray
@@ -76,12 +83,13 @@ class HeldOutRates:
 def held_out_rates(model: Neuroformer, prepared: Prepared, *, part: str = "test") -> HeldOutRates:
     """What a model and the regressions on energies, fitted on training clips, expect of the clips of a part."""
     components = EnergyComponents(prepared)
-    train, valid, held = (components.responses(prepared, p) for p in ("train", "valid", part))
+    train, valid, held = components.train, components.valid, components.responses(prepared, part)
     expected = {
         "model": held.averaged(expected_counts(model, prepared, held.windows)),
         "energy_ridge": fit_ridge(train, valid).expected(held.x_GK),
-        "energy_poisson": fit_poisson(train, valid).expected(held.x_GK),
     }
+    if not isinstance(model.observation, TraceObservation):
+        expected["energy_poisson"] = fit_poisson(train, valid).expected(held.x_GK)
     return HeldOutRates(held.mean_GU, held.noise_GU(), expected)
 
 

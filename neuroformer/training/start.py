@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from neuroformer.baselines.energy import EnergyComponents, fit_poisson
+from neuroformer.baselines.energy.components import EnergyComponents
+from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.prepared import Prepared
 from neuroformer.model.frames import EnergyReadout
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
+from neuroformer.model.traces import TraceObservation
 
 
 def start_from_energies(
@@ -18,7 +23,7 @@ def start_from_energies(
 ) -> None:
     """Give every recording's readout of frames its components and its first weights, and say so in a line.
 
-    Recordings without frames, encoders without an energy pyramid, and traces are left as they are.
+    Recordings without frames and encoders without an energy pyramid are left as they are.
     """
     for i, prepared in enumerate(recordings):
         model = cohort[i]
@@ -29,20 +34,30 @@ def start_from_energies(
         with torch.no_grad():
             readout.basis[:, :few] = components.basis_FK
             readout.shift[:few] = components.shift_K
-        if not isinstance(model.observation, SpikeObservation):
-            continue
-        train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
-        fit = fit_poisson(train, valid)
+        train, valid = components.train, components.valid
+        traces = isinstance(model.observation, TraceObservation)
+        gaussian = traces and model.config.traces.likelihood == "gaussian"
+        fit = fit_ridge(train, valid, calibrate=True) if gaussian else fit_poisson(train, valid)
+        unit_U, level_U = _scale(model)
         with torch.no_grad():
             curve = fit.curve
             assert curve is not None
-            readout.weight.weight[:, :few] = fit.weight_KU.T
-            readout.center.copy_(curve.center_U - fit.intercept_U)
-            readout.spread.copy_(curve.spread_U)
-            readout.curve.weight.copy_(curve.coefficient_4U[1:].T)
-            bins = torch.tensor(float(model.observation.num_bins))
-            model.observation.rates.bias.weight.copy_(curve.coefficient_4U[0] - bins.log())
+            readout.weight.weight[:, :few] = (fit.weight_KU / unit_U).T
+            readout.center.copy_((curve.center_U - fit.intercept_U) / unit_U)
+            readout.spread.copy_(curve.spread_U / unit_U)
+            readout.curve.weight.copy_(curve.coefficient_4U.T / unit_U[:, None])
+            readout.curve.weight[:, 0] -= level_U / unit_U
         say(
             f"frames of {prepared.rec.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
             f"{fit.penalty:.2g} a presentation"
         )
+
+
+def _scale(model: Neuroformer) -> tuple[Tensor, Tensor]:
+    """(U,) one unit of what streams add to, in the answers' own; and where it stands before they add anything."""
+    of = model.observation
+    if isinstance(of, SpikeObservation):
+        level_U = of.rates.bias.weight + float(np.log(of.num_bins))
+        return torch.ones_like(level_U), level_U
+    level_U = of.marginal_UP[:, 0]
+    return (of.scale.level if of.likelihood == "gaussian" else torch.ones_like(level_U)), level_U

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from neuroformer.audit import audit
-from neuroformer.baselines.energy import EnergyComponents, Responses, fit_poisson, fit_ridge
+from neuroformer.baselines.energy.components import EnergyComponents
+from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
+from neuroformer.baselines.energy.responses import Responses
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import from_dict, to_dict
 from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import FrameSeries, Recording
+from neuroformer.recording.series import Traces
 from neuroformer.training.rates import held_out_rates, rate_scores
 from neuroformer.training.start import start_from_energies
 
@@ -73,7 +76,7 @@ def prepared():
 
 def test_units_that_follow_energies_are_predicted_on_images_never_shown(prepared):
     components = EnergyComponents(prepared)
-    train, valid, test = (components.responses(prepared, part) for part in ("train", "valid", "test"))
+    train, valid, test = components.train, components.valid, components.responses(prepared, "test")
     assert len(train.x_GK) == 24 and len(test.x_GK) == 8
     assert not set(map(tuple, train.x_GK.tolist())) & set(map(tuple, test.x_GK.tolist()))
     for fit in (fit_poisson(train, valid), fit_ridge(train, valid)):
@@ -95,11 +98,9 @@ def test_means_and_noise_are_those_of_the_repeats(prepared):
 
 def test_shrinkage_takes_all_where_frames_say_nothing(prepared):
     components = EnergyComponents(prepared)
-    train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
+    train, valid = components.train, components.valid
     torch.manual_seed(0)
-    mixed = [
-        dataclasses.replace(x, counts_GU=torch.poisson(torch.full_like(x.counts_GU, 24.0))) for x in (train, valid)
-    ]
+    mixed = [dataclasses.replace(x, total_GU=torch.poisson(torch.full_like(x.total_GU, 24.0))) for x in (train, valid)]
     found = fit_poisson(*mixed)
     clips = torch.cat([train.x_GK, valid.x_GK])
     assert np.log(found.expected(clips)).std(0).max() < 0.1
@@ -107,7 +108,7 @@ def test_shrinkage_takes_all_where_frames_say_nothing(prepared):
 
 def test_the_folds_of_one_stimulus_stay_together(prepared):
     components = EnergyComponents(prepared)
-    train, valid = (components.responses(prepared, part) for part in ("train", "valid"))
+    train, valid = components.train, components.valid
     both = Responses.join(train, valid)
     assert len(np.unique(train.group_G)) == 6 and len(np.unique(both.group_G)) == 8
     assert not set(both.group_G[: len(train.x_GK)]) & set(both.group_G[len(train.x_GK) :])
@@ -130,6 +131,29 @@ def test_a_network_starts_from_them(side):
     flat = rate_scores(cohort[0], prepared)
     assert flat["stimulus_r"] == np.median(scores["model"]) and "stimulus_r_ceiling" in flat
     assert (scores["ceiling"][:2] > 0.85).all() and (scores["feve"][:2] > 0.5).all()
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "gamma"])
+def test_traces_start_from_them_too(likelihood):
+    """Samples that follow the same drive, in units and around a level of their own."""
+    spikes = recording()
+    index = spikes.frames.index
+    counts = np.zeros((len(index), 3))
+    np.add.at(counts, ((spikes.spike_times / SLOT).astype(int), spikes.spike_units), 1)
+    level = 40.0 if likelihood == "gaussian" else 0.0
+    traces = Traces((np.arange(len(index)) + 0.5) * SLOT, (level + 7 * counts).astype(np.float32))
+    rec = dataclasses.replace(spikes, traces=traces)
+    config_ = from_dict(to_dict(config()) | {"traces": {"likelihood": likelihood}})
+    prepared = prepare(rec, config_)
+    torch.manual_seed(0)
+    cohort = Cohort([Neuroformer(prepared.config, 3, prepared.normalization)])
+    start_from_energies([prepared], cohort)
+    held = held_out_rates(cohort[0], prepared)
+    scores = held.scores()
+    assert scores["model"][:2].min() > 0.8 and "energy_poisson" not in scores
+    if likelihood == "gaussian":  # in the traces' own units
+        error = held.expected["model"] - held.mean_GU
+        assert np.abs(error[:, :2].mean(0)).max() < 5 and error[:, :2].std(0).max() < held.mean_GU[:, :2].std(0).min()
 
 
 @pytest.mark.parametrize("kind", ["energy", "conv3d"])

@@ -1,0 +1,185 @@
+"""What units see in the energies of frames: regressions on their principal components, whose shrinkage is what predicts best
+the clips that they were not fitted to.
+
+Shape suffixes: G distinct clips, K components, U units.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuroformer.baselines.energy.responses import Responses, clip_r
+from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
+
+PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.01, -0.5)).tolist())  # a presentation
+MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
+CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
+FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
+
+
+@dataclass
+class EnergyRegression:
+    """Log rates (or, of a ridge, answers themselves) of units, linear in the components of a clip.
+
+    Attributes
+    ----------
+    weight_KU, intercept_U
+    penalty : of squared weights a presentation (of a ridge: a clip)
+    curve : a static nonlinearity of the values; None: there is none
+    is_log : whether values are log rates
+    """
+
+    weight_KU: Tensor
+    intercept_U: Tensor
+    penalty: float
+    curve: Curve | None = None
+    is_log: bool = True
+
+    def values(self, x_GK: Tensor) -> Tensor:
+        return x_GK @ self.weight_KU + self.intercept_U
+
+    def expected(self, x_GK: Tensor) -> np.ndarray:
+        """(G, U) expected answers."""
+        values_GU = self.values(x_GK)
+        values_GU = values_GU if self.curve is None else self.curve(values_GU)
+        return (values_GU.exp() if self.is_log else values_GU).numpy()
+
+
+@dataclass
+class Curve:
+    """A cubic polynomial of a unit's values, in units of their spread and held still beyond three of these.
+
+    A log link alone is expansive, and units saturate.
+
+    Attributes
+    ----------
+    center_U, spread_U : of the values
+    coefficient_4U : of the powers 0 to 3
+    """
+
+    center_U: Tensor
+    spread_U: Tensor
+    coefficient_4U: Tensor
+
+    @classmethod
+    def straight(cls, center_U: Tensor) -> Curve:
+        """Values that are log rates already, none of which is believed far from its mean."""
+        one, none = torch.ones_like(center_U), torch.zeros_like(center_U)
+        return cls(center_U, one, torch.stack([center_U, one, none, none]))
+
+    def __call__(self, values_GU: Tensor) -> Tensor:
+        return (self.powers(values_GU) * self.coefficient_4U).sum(1)
+
+    def powers(self, values_GU: Tensor) -> Tensor:
+        """(G, 4, U)."""
+        s = ((values_GU - self.center_U) / self.spread_U).clamp(-MOST, MOST)
+        return torch.stack([torch.ones_like(s), s, s**2, s**3], 1)
+
+    @classmethod
+    def fit(cls, values_GU: Tensor, held: Sequence[Responses], is_log: bool) -> Curve:
+        """For the Poisson likelihood of counts, by Newton's method, or for least squares; all units at once, lightly
+        penalised."""
+        some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
+        total_GU, seen_GU = (torch.cat([getattr(h, name) for h in held])[some] for name in ("total_GU", "seen_GU"))
+        values_GU = values_GU[some]
+        level_U = total_GU.sum(0) / seen_GU.sum(0).clamp_min(1)
+        least_U = 1e-3 * (torch.ones_like(level_U) if is_log else (total_GU / seen_GU.clamp_min(1)).std(0))
+        if is_log:
+            level_U = (level_U + 0.5 / seen_GU.sum(0).clamp_min(1)).log()
+        spread_U = values_GU.std(0).maximum(least_U).clamp_min(1e-9)
+        found = cls(values_GU.mean(0), spread_U, torch.zeros(4, len(level_U)))
+        found.coefficient_4U[0] = level_U
+        x_G4U = found.powers(values_GU)
+        pull = torch.tensor([1e-3, *[CURVE_PENALTY] * 3])[:, None]
+        for _ in range(25 if is_log else 1):
+            value_GU = (x_G4U * found.coefficient_4U).sum(1)
+            rate_GU = value_GU.clamp_max(level_U + 2 * MOST).exp() if is_log else value_GU
+            less = torch.cat([torch.zeros(1, len(level_U)), found.coefficient_4U[1:]])
+            slope_4U = torch.einsum("gku,gu->ku", x_G4U, total_GU - seen_GU * rate_GU) - pull * less
+            bend_GU = seen_GU * rate_GU if is_log else seen_GU
+            bend_U44 = torch.einsum("gku,gu,glu->ukl", x_G4U, bend_GU, x_G4U) + torch.diag(pull[:, 0])
+            step_4U = torch.linalg.solve(bend_U44, slope_4U.T).T
+            found.coefficient_4U = found.coefficient_4U + (step_4U.clamp(-1.0, 1.0) if is_log else step_4U)
+        return found
+
+
+def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
+    """Poisson regression with a log link on the components.
+
+    Its penalty is chosen by :func:`_chosen`. What it says of the same held-out clips is then calibrated, unit by unit, by a
+    :class:`Curve`: how far to believe it, and where a unit saturates.
+    """
+
+    def path(fitted: Responses) -> Iterator[EnergyRegression]:
+        rate_U = (fitted.total_GU.sum(0) + 0.5) / fitted.seen_GU.sum(0).clamp_min(1)
+        x_RF = torch.cat([fitted.x_GK, torch.ones(len(fitted.x_GK), 1)], 1)
+        relative_F = torch.ones(x_RF.shape[1])
+        relative_F[-1] = INTERCEPT_PENALTY
+        problem = PoissonProblem(x_RF, x_RF.T @ fitted.total_GU, (fitted.seen_GU * rate_U).log(), relative_F)
+        presentations = float(fitted.seen_GU.sum(0).mean())
+        weight_FU = torch.zeros_like(problem.x_counts)
+        for penalty in PENALTIES:
+            if np.isfinite(penalty):
+                weight_FU = problem.fit(penalty * presentations, weight_FU, 1e-4).weight_FU
+            straight = Curve.straight(rate_U.log())
+            yield EnergyRegression(weight_FU[:-1], weight_FU[-1] + rate_U.log(), penalty, straight)
+
+    return _calibrated(*_chosen(path, train, valid))
+
+
+def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) -> EnergyRegression:
+    """Ridge regression of mean answers on the components, clips weighed alike; its penalty see :func:`_chosen`. ``calibrate``:
+    with a :class:`Curve`, as :func:`fit_poisson` has."""
+
+    def path(fitted: Responses) -> Iterator[EnergyRegression]:
+        y_GU = torch.from_numpy(np.nan_to_num(fitted.mean_GU)).float()
+        mean_U, x_mean = y_GU.mean(0), fitted.x_GK.mean(0)
+        x_GK = fitted.x_GK - x_mean
+        values, vectors = torch.linalg.eigh((x_GK.T @ x_GK).double())
+        target = (vectors.T @ (x_GK.T @ (y_GU - mean_U)).double()).float()
+        for penalty in PENALTIES:
+            weight_KU = vectors.float() @ (target / (values.float()[:, None] + penalty * len(x_GK)))
+            yield EnergyRegression(weight_KU, mean_U - x_mean @ weight_KU, penalty, is_log=False)
+
+    chosen, held_out = _chosen(path, train, valid)
+    return _calibrated(chosen, held_out) if calibrate else chosen
+
+
+def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression, Responses]]) -> EnergyRegression:
+    """With the curve of what it says of clips that it was not fitted to."""
+    values_GU = torch.cat([one.values(held.x_GK) for one, held in held_out])
+    curve = Curve.fit(values_GU, [held for _, held in held_out], chosen.is_log)
+    return dataclasses.replace(chosen, curve=curve)
+
+
+def _chosen(
+    path: Callable[[Responses], Iterator[EnergyRegression]], train: Responses, valid: Responses
+) -> tuple[EnergyRegression, list[tuple[EnergyRegression, Responses]]]:
+    """The fit to training clips at the penalty whose expected answers correlate best, mean over units, with those of clips that
+    it was not fitted to; and the fits at that penalty that say so, each with the clips that it was not fitted to.
+
+    With few distinct clips, those that validate are too few to choose by: training and validation clips are then cut into
+    folds, stimulus by stimulus, and every fold is predicted from the others.
+    """
+    fitted, held = [train], [valid]
+    if len(train.x_GK) + len(valid.x_GK) <= FEW_CLIPS:
+        both = Responses.join(train, valid)
+        groups = np.unique(both.group_G)
+        inside = [np.isin(both.group_G, fold) for fold in np.array_split(groups, min(len(groups), MOST_FOLDS))]
+        if len(inside) > 1:
+            fitted, held = [both.of(~i) for i in inside], [both.of(i) for i in inside]
+    mean_GU = np.concatenate([h.mean_GU for h in held])
+    paths = [list(path(f)) for f in fitted]
+    together = [
+        np.concatenate([p[i].expected(h.x_GK) for p, h in zip(paths, held, strict=True)]) for i in range(len(PENALTIES))
+    ]
+    best = int(np.argmax([clip_r(mean_GU, x).mean() for x in together]))
+    chosen = paths[0][best] if len(paths) == 1 else next(itertools.islice(path(train), best, None))
+    return chosen, [(p[best], h) for p, h in zip(paths, held, strict=True)]
