@@ -108,7 +108,7 @@ def test_the_bundle_stands_alone(run):
     model = neuroformer.load_model(folder)
     assert not model.training and sum(p.numel() for p in model.parameters()) > 1000
     names = {f.name for f in (folder / "weights").iterdir()}
-    assert names == {"likelihood.safetensors", "speed.safetensors", "gaze.safetensors"}
+    assert names == {f"{name}.safetensors" for name in ("likelihood", "stimulus_r", "speed", "gaze")}
 
 
 def test_inspect_prints_both(run, capsys):

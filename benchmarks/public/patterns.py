@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.public.source import Source, found_folder
+from neuroformer.bundle.bundle import STIMULUS
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.series import Traces
@@ -119,7 +120,7 @@ def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[st
     rec = recording(data)
     assert rec.traces is not None
     prepared, _ = train(rec, config(overrides), folder, progress=False)
-    held = held_out_rates(load_best(folder), prepared)
+    held = held_out_rates(load_best(folder, STIMULUS), prepared)
     scores = held.scores()
     pixels = folder / "convolutional.npy"
     if not pixels.exists():

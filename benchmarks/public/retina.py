@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.public.source import Source, found_folder
+from neuroformer.bundle.bundle import STIMULUS
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.training.rates import held_out_rates
@@ -99,7 +100,7 @@ def run(data: Path, folder: Path, lookahead: float = 0.0, overrides: Sequence[st
     """By cell, Pearson's r with the mean response to the frozen segment, of the model and its baselines."""
     rec = recording(found_folder(data, "data_LN_model"))
     prepared, _ = train(rec, config(overrides), folder, progress=False)
-    scores = held_out_rates(load_best(folder), prepared).scores()
+    scores = held_out_rates(load_best(folder, STIMULUS), prepared).scores()
     frozen, expected = linear_nonlinear(rec)
     scores["linear_nonlinear"] = np.array([np.corrcoef(a, b)[0, 1] for a, b in zip(frozen.T, expected.T, strict=True)])
     better = int((scores["model"] > scores["linear_nonlinear"]).sum())

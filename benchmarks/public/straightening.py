@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.public.source import Source, found_folder
+from neuroformer.bundle.bundle import STIMULUS
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.intervals import mean_interval
 from neuroformer.recording import FrameSeries, Recording
@@ -155,7 +156,7 @@ def held_out_movies(rec: Recording, folder: Path, overrides: list[str]) -> dict[
         file = folder / f"movie_{movie}" / "rates.npz"
         if not file.exists():
             prepared, metrics = train(rec, config(movie, overrides), file.parent, progress=False)
-            held = held_out_rates(load_best(file.parent), prepared)
+            held = held_out_rates(load_best(file.parent, STIMULUS), prepared)
             np.savez(file, mean=held.mean_GU, noise=held.noise_GU, **held.expected)  # pyright: ignore[reportArgumentType]
             print(f"{metrics['train_steps']} steps, {metrics['train_seconds']:.0f} s", flush=True)
         with np.load(file) as x:

@@ -38,6 +38,7 @@ FORMAT = 2
 READ_BY = {1: "0.1"}  # formats that this version does not read, and the version that does
 CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
+STIMULUS = "stimulus_r"  # how expected counts follow what units answered to clips, where there are frames
 
 
 class BundleError(ValueError):

@@ -11,7 +11,7 @@ import numpy as np
 from neuroformer.baselines.glm.fit import glm_scores
 from neuroformer.baselines.oracle import oracle_bits_per_spike
 from neuroformer.baselines.trace_autoregression import autoregression_bits
-from neuroformer.bundle.bundle import load_model, read_bundle
+from neuroformer.bundle.bundle import STIMULUS, check_units, load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
 from neuroformer.model.network import Neuroformer
@@ -32,7 +32,8 @@ def evaluate(
 
     Parameters
     ----------
-    run : a model, or the folder of a trained run (its likelihood's best weights are scored)
+    run : a model, or the folder of a trained run (its likelihood's best weights are scored; ``stimulus_r`` and FEVE those that
+        followed validation clips best)
     prepared : the recording; of a run, its own unless given
     recording : the name of one recording, in a run of several; without it, the scores are the means over all
     baselines : also fit the GLMs (or, for Gaussian traces, the autoregression)
@@ -65,16 +66,21 @@ def evaluate(
             return mean_scores(
                 [evaluate(run, recording=name, baselines=baselines, tell=tell, say=say) for name in names]
             )
-        bundle, opened = open_run(Path(run), recording=recording or (prepared.rec.name if prepared else ""))
-        prepared, model = prepared or opened, load_model(bundle)
+        if prepared is None:
+            bundle, prepared = open_run(Path(run), recording=recording)
+        else:
+            bundle = read_bundle(run).of(recording or prepared.rec.name)
+            check_units(bundle, prepared.rec)
+        model = load_model(bundle)
+        seeing = load_model(bundle, STIMULUS) if STIMULUS in bundle.digests else model
     elif prepared is None:
         raise ValueError("a model alone cannot be scored; give the prepared recording too, or the folder of a run")
     else:
-        model = run
+        model = seeing = run
     say("scoring held-out windows")
     scores = score(model, prepared, "test")
     if prepared.config.traces.likelihood != "none":
-        return _trace_scores(model, prepared, scores, baselines)
+        return _trace_scores(seeing, prepared, scores, baselines)
     out: dict[str, Any] = {
         "bits_per_spike": scores.bits(),
         "bits_per_spike_rate_readout": scores.bits_of_rates(),
@@ -86,7 +92,7 @@ def evaluate(
             out["bits_per_spike_oracle"] = oracle_bits_per_spike(prepared, prepared.windows("test"))
         except ValueError as e:  # bins of another width: the other scores count all the same
             tell(f"bits_per_spike_oracle is left out: {e}")
-    return out | (_beside_spikes(model, prepared, say) if baselines else {})
+    return out | (_beside_spikes(seeing, prepared, say) if baselines else {})
 
 
 def _beside_spikes(model: Neuroformer, prepared: Prepared, say: Callable[[str], object]) -> dict[str, Any]:

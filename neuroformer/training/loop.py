@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from neuroformer.bundle.bundle import LIKELIHOOD, save_tensors
+from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.noise import noisy_past
@@ -288,6 +288,7 @@ class Trainer:
         terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
         terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
         scores = ["bits_per_spike", "bits_per_spike_rate_readout"] if spikes else ["bits_per_sample"]
+        scores += [STIMULUS] * any("frames" in self.cohort[i].streams for i in range(len(self.cohort)))
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
         if len(self.recordings) > 1:
@@ -322,6 +323,7 @@ class Trainer:
         p.stale += 1
         found = {LIKELIHOOD: mean[LIKELIHOOD]}
         found |= {t.name: mean[f"{t.name}_score"] for t in self.config.targets}
+        found |= {STIMULUS: mean[STIMULUS]} if STIMULUS in mean else {}
         likelier = not p.best.get(LIKELIHOOD, math.nan) >= found[LIKELIHOOD]
         for objective, value in found.items():
             # a score that was not a number is beaten by any that is; where none is (no labels), the likelihood chooses
@@ -343,7 +345,7 @@ class Trainer:
     def _valid_scores(self, place: int) -> dict[str, float]:
         """Validation scores of one recording, over all processes."""
         prepared, model = self.recordings[place], self.scored[place].eval()
-        scores = Scores()
+        scores = Scores(clips=[] if "frames" in model.streams else None)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         windows = prepared.windows("valid")
         most = VALID_STEPS * self.train.batch_size
@@ -360,6 +362,8 @@ class Trainer:
             found |= {"bits_per_spike": scores.bits(), "bits_per_spike_rate_readout": scores.bits_of_rates()}
         else:
             found["bits_per_sample"] = scores.bits()
+        if scores.clips is not None:
+            found[STIMULUS] = scores.stimulus_r()
         for name, head in model.targets.items():
             assert isinstance(head, TargetHead)
             found[f"{name}_score"] = scores.target_score(head, name)

@@ -234,13 +234,11 @@ def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, basel
 def _scores(folder: Path, prepared, baselines: bool, quiet: bool) -> dict[str, Any]:
     from neuroformer.training.evaluation import evaluate
     from neuroformer.training.log import told
-    from neuroformer.training.train import load_best
 
     _print_split(prepared)
-    model = load_best(folder, recording=prepared.rec.name)
     show = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     with told(folder / "log" / "progress.txt", show) as say:
-        return evaluate(model, prepared, baselines=baselines, tell=print, say=say)
+        return evaluate(folder, prepared, baselines=baselines, tell=print, say=say)
 
 
 def _say_if_below_baseline(scores: dict[str, Any]) -> None:
