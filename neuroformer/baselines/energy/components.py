@@ -32,7 +32,7 @@ class EnergyComponents:
        few images say little of it. A ridge penalty on the components is one on these features.
     2. What units share is learnt from them (empirical Bayes): a ridge regression says how much of all units' weights lies at
        each place of the grid, and how much in each feature and lag; the product of both, factorised as in Klindt et al.
-       (NeurIPS 2017), is the prior variance of the next fit, and is learnt ``ROUNDS`` times. A population looks at a part of the
+       (NeurIPS 2017), is the prior variance of the next fit, up to ``ROUNDS`` times; held-out clips choose how often. A population looks at a part of the
        screen, at some scales: few images need no longer tell that for every unit alone. Components are turned and scaled so
        that the same penalty on all of them means that prior.
 
@@ -75,14 +75,17 @@ class EnergyComponents:
         first_F, turn_KK = prior_F, torch.eye(basis_FK.shape[1])
         number = self.train.total_GU.shape[1]
         some = torch.linspace(0, number - 1, min(number, MOST_SHARING)).round().long()
-        for _ in range(ROUNDS):
+        best_KK, most = turn_KK, -1.0
+        for _ in range(ROUNDS + 1):
             train, valid = (x.turned(turn_KK).units(some) for x in (self.train, self.valid))
-            weight_KU = turn_KK @ fit_ridge(train, valid).weight_KU
-            found_FU = (first_F.sqrt()[:, None] * (basis_FK @ weight_KU)).square()
+            fit = fit_ridge(train, valid)
+            if fit.followed > most:  # with many clips each unit tells for itself, and the flat prior may be the best
+                best_KK, most = turn_KK, fit.followed
+            found_FU = (first_F.sqrt()[:, None] * (basis_FK @ (turn_KK @ fit.weight_KU))).square()
             prior_F = self._factorised(found_FU / found_FU.sum(0).clamp_min(1e-20), first_F)
             turn_KK = _root(basis_FK.T @ ((prior_F / first_F)[:, None] * basis_FK))
-        self.basis_FK, self.shift_K = self.basis_FK @ turn_KK, self.shift_K @ turn_KK
-        self.train, self.valid = (x.turned(turn_KK) for x in (self.train, self.valid))
+        self.basis_FK, self.shift_K = self.basis_FK @ best_KK, self.shift_K @ best_KK
+        self.train, self.valid = (x.turned(best_KK) for x in (self.train, self.valid))
 
     def _factorised(self, share_FU: Tensor, first_F: Tensor) -> Tensor:
         """(F,) prior variance: the share of each place times that of each feature and lag."""

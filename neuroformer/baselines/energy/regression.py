@@ -18,7 +18,7 @@ from torch import Tensor
 from neuroformer.baselines.energy.responses import Responses, clip_r
 from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 
-PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.01, -0.5)).tolist())  # a presentation
+PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.51, -0.5)).tolist())  # a presentation
 MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
 CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
 FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
@@ -34,6 +34,7 @@ class EnergyRegression:
     penalty : of squared weights a presentation (of a ridge: a clip)
     curve : a static nonlinearity of the values; None: there is none
     is_log : whether values are log rates
+    followed : mean over units of the r with answers to clips that it was not fitted to, which chose the penalty
     """
 
     weight_KU: Tensor
@@ -41,6 +42,7 @@ class EnergyRegression:
     penalty: float
     curve: Curve | None = None
     is_log: bool = True
+    followed: float = 0.0
 
     def values(self, x_GK: Tensor) -> Tensor:
         return x_GK @ self.weight_KU + self.intercept_U
@@ -83,12 +85,9 @@ class Curve:
         return torch.stack([torch.ones_like(s), s, s**2, s**3], 1)
 
     @classmethod
-    def fit(cls, values_GU: Tensor, held: Sequence[Responses], is_log: bool) -> Curve:
+    def fit(cls, values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, is_log: bool) -> Curve:
         """For the Poisson likelihood of counts, by Newton's method, or for least squares; all units at once, lightly
         penalised."""
-        some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
-        total_GU, seen_GU = (torch.cat([getattr(h, name) for h in held])[some] for name in ("total_GU", "seen_GU"))
-        values_GU = values_GU[some]
         level_U = total_GU.sum(0) / seen_GU.sum(0).clamp_min(1)
         least_U = 1e-3 * (torch.ones_like(level_U) if is_log else (total_GU / seen_GU.clamp_min(1)).std(0))
         if is_log:
@@ -131,7 +130,7 @@ def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
             straight = Curve.straight(rate_U.log())
             yield EnergyRegression(weight_FU[:-1], weight_FU[-1] + rate_U.log(), penalty, straight)
 
-    return _calibrated(*_chosen(path, train, valid))
+    return _calibrated(*_chosen(path, train, valid, bend=True))
 
 
 def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) -> EnergyRegression:
@@ -155,15 +154,36 @@ def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) ->
 def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression, Responses]]) -> EnergyRegression:
     """With the curve of what it says of clips that it was not fitted to."""
     values_GU = torch.cat([one.values(held.x_GK) for one, held in held_out])
-    curve = Curve.fit(values_GU, [held for _, held in held_out], chosen.is_log)
+    some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
+    total_GU, seen_GU = _answers([held for _, held in held_out])
+    curve = Curve.fit(values_GU[some], total_GU[some], seen_GU[some], chosen.is_log)
     return dataclasses.replace(chosen, curve=curve)
 
 
+def _answers(held: Sequence[Responses]) -> tuple[Tensor, Tensor]:
+    """(G, U) answers to the clips of all parts, added up, and how often they were seen."""
+    return torch.cat([h.total_GU for h in held]), torch.cat([h.seen_GU for h in held])
+
+
+def _followed(values_GU: Tensor, held: Sequence[Responses], bend: bool) -> np.ndarray:
+    """(U,) r between mean answers and values; with ``bend``, after a curve that was fitted to the other half of the clips,
+    so that a filter is not judged by how nonlinear its unit is."""
+    total_GU, seen_GU = _answers(held)
+    if bend:
+        bent_GU = torch.zeros_like(values_GU)
+        for half in (0, 1):
+            other = slice(1 - half, None, 2)
+            curve = Curve.fit(values_GU[other], total_GU[other], seen_GU[other], is_log=False)
+            bent_GU[half::2] = curve(values_GU[half::2])
+        values_GU = bent_GU
+    return clip_r((total_GU / seen_GU).numpy(), values_GU.numpy())
+
+
 def _chosen(
-    path: Callable[[Responses], Iterator[EnergyRegression]], train: Responses, valid: Responses
+    path: Callable[[Responses], Iterator[EnergyRegression]], train: Responses, valid: Responses, bend: bool = False
 ) -> tuple[EnergyRegression, list[tuple[EnergyRegression, Responses]]]:
-    """The fit to training clips at the penalty whose expected answers correlate best, mean over units, with those of clips that
-    it was not fitted to; and the fits at that penalty that say so, each with the clips that it was not fitted to.
+    """The fit to training clips at the penalty whose values correlate best, mean over units (:func:`_followed`), with the
+    answers to clips that it was not fitted to; and the fits at that penalty that say so, each with the clips that it was not fitted to.
 
     With few distinct clips, those that validate are too few to choose by: training and validation clips are then cut into
     folds, stimulus by stimulus, and every fold is predicted from the others.
@@ -175,11 +195,12 @@ def _chosen(
         inside = [np.isin(both.group_G, fold) for fold in np.array_split(groups, min(len(groups), MOST_FOLDS))]
         if len(inside) > 1:
             fitted, held = [both.of(~i) for i in inside], [both.of(i) for i in inside]
-    mean_GU = np.concatenate([h.mean_GU for h in held])
     paths = [list(path(f)) for f in fitted]
     together = [
-        np.concatenate([p[i].expected(h.x_GK) for p, h in zip(paths, held, strict=True)]) for i in range(len(PENALTIES))
+        torch.cat([p[i].values(h.x_GK) for p, h in zip(paths, held, strict=True)]) for i in range(len(PENALTIES))
     ]
-    best = int(np.argmax([clip_r(mean_GU, x).mean() for x in together]))
+    followed = [float(_followed(x, held, bend).mean()) for x in together]
+    best = int(np.argmax(followed))
     chosen = paths[0][best] if len(paths) == 1 else next(itertools.islice(path(train), best, None))
+    chosen = dataclasses.replace(chosen, followed=followed[best])
     return chosen, [(p[best], h) for p, h in zip(paths, held, strict=True)]
