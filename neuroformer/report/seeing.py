@@ -151,6 +151,9 @@ def fields(folder: Path, truth: Mapping[str, np.ndarray]) -> dict[str, Any] | No
         made["clips"] = pack(np.rint(127.5 + 127.5 * clips / most)[shown], "u1")
         made["best"] = np.abs(clips).sum((2, 3)).argmax(1)[shown].tolist()
         made["gain"] = np.exp(gain)[shown].tolist()
+    halves = _halves(folder / "halves.npz", list(field.rows))
+    if halves is not None:
+        made["halves"] = np.round(halves[shown], 3).tolist()
     if "rf_center" in truth:
         sees = truth["is_responsive"]
         made["truth"] = [np.round(truth["rf_center"][u], 3).tolist() if sees[u] else None for u in shown]
@@ -165,3 +168,13 @@ def _clips(path: Path, units: list[str]) -> tuple[np.ndarray | None, np.ndarray 
         if [str(u) for u in file["unit_ids"]] != units:
             return None, None
         return file["contrast"], file["log_rate"] - file["gray"]
+
+
+def _halves(path: Path, units: list[str]) -> np.ndarray | None:
+    """(units, 2) r of each unit's field, and of its most exciting input, between models of two halves of the data."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        if [str(u) for u in file["unit_ids"]] != units:
+            return None
+        return np.stack([np.diagonal(file["fields"]), np.diagonal(file["clips"])], 1)

@@ -37,6 +37,11 @@ def add(command) -> None:
         metavar="STEPS",
         help="also integrated gradients to frames, with so many steps",
     )
+    p.add_argument(
+        "--halves",
+        action="store_true",
+        help="also train on either half of the training data, and say how alike what units see is between them",
+    )
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -85,7 +90,19 @@ def run(args) -> None:
             "fields_distance_median_px": float(np.median(away)),
             "mei_projection_median": float(np.median(share)),
         }
-    summarise(args.folder, summary)
+    summarise(args.folder, summary | (_halves(args, p) if args.halves else {}))
+
+
+def _halves(args, p) -> dict[str, float]:
+    """Fields and inputs of two halves of the data, compared: into halves.npz, the medians returned."""
+    from neuroformer.studies.halves import agreement
+
+    found = agreement(
+        p, args.folder, windows=args.windows, starts=args.starts, steps=args.steps, progress=not args.quiet
+    )
+    ids = np.array(found.unit_ids)
+    save_npz(args.folder / "halves.npz", {"fields": found.field_UU, "clips": found.clip_UU, "unit_ids": ids})
+    return found.summary()
 
 
 def _animate(folder, model, p, field) -> None:

@@ -33,7 +33,8 @@ PANELS.fields = (node, data) => {
     const [x, y] = data.centers[u];
     said.textContent = `Field centred at column ${x.toFixed(1)}, row ${y.toFixed(1)}` +
       (data.truth && data.truth[u] ? `; true centre ${Math.hypot(x - data.truth[u][0], y - data.truth[u][1]).toFixed(2)} pixels away` : "") +
-      (clips ? `. The most exciting input raises its predicted rate ${show(data.gain[u])} times above a gray screen.` : ".");
+      (clips ? `. The most exciting input raises its predicted rate ${show(data.gain[u])} times above a gray screen.` : ".") +
+      (data.halves ? ` Between models of two halves of the data the field correlates at ${show(data.halves[u][0])}, the input at ${show(data.halves[u][1])}.` : "");
     title.textContent = `Unit ${data.units[u]}`;
     one.replaceChildren(picture(field(u), amount, 220, "receptive field, summed over lags; + its centre" + (data.truth ? ", o the true one" : ""), centers(u)));
     if (steps > 1) lineChart(one, { height: 130, xlabel: "s before the last frame", ylabel: "share", label: "Receptive field by lag",
