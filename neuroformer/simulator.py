@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from neuroformer.baselines.energy.rates import stimulus_rates
 from neuroformer.bundle.bundle import LIKELIHOOD, load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import ConfigError, GenerateConfig, InterventionConfig, from_dict, to_dict
@@ -227,14 +228,16 @@ def scored(model: Neuroformer, p: Prepared, simulated: Recording, *, progress: b
     parts = recorded_trials(p.rec, p.split, g.split, g.max_seconds)
     closed, true_past = (simulated_trials(r, parts.held_out) for r in (simulated, after_truth))
     chains = _chains(model, p, simulated, parts, true_past, progress)
-    readout = readout_rates(model, p, _limited(p))
+    stated = {"readout": readout_rates(model, p, _limited(p))}
+    if p.normalization.frames is not None and p.builder.features is None:
+        stated["stimulus"] = stimulus_rates(p, _limited(p))
     with tqdm(bar_format="{desc} [{elapsed}]", disable=not progress) as bar:
         scores = score_simulation(
             closed,
             parts,
             true_past=true_past,
             chains=chains,
-            readout=readout,
+            stated=stated,
             whole=p.builder.shape.current,
             seed=p.config.seed,
             progress=lambda what: bar.set_description_str(f"scoring: {what}"),

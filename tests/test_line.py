@@ -94,7 +94,7 @@ def test_train_generate_decode(run, summary):
     ):
         assert (folder / name).stat().st_size > 5000, name
     scores = json.loads((folder / "simulation_scores.json").read_text())
-    names = {"model", "true_past", "ceiling", "psth_poisson", "homogeneous", "readout"}
+    names = {"model", "true_past", "ceiling", "psth_poisson", "homogeneous", "readout", "stimulus"}
     assert names == set(scores["candidates"])
     assert all(np.isfinite(scores["candidates"][n]["rate_bits"][0]) for n in names)
     simulated = neuroformer.open_recording(folder / "simulated.npz")

@@ -20,6 +20,7 @@ COLORS = {
     "psth_poisson": OTHER,
     "homogeneous": "#999999",
     "readout": "#CC79A7",
+    "stimulus": "#F0E442",
 }
 BARS = ("rate_r", "psth_r", "pair_r", "lagged_r", "classifier")
 

@@ -5,7 +5,8 @@ Shape suffixes: T trials, K samples, B bins, U units.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ def score_simulation(
     *,
     true_past: Trials | None = None,
     chains: Chains | None = None,
-    readout: list[np.ndarray] | None = None,
+    stated: Mapping[str, list[np.ndarray]] = MappingProxyType({}),
     whole: int = 1,
     seed: int = 0,
     progress: Callable[[str], object] = lambda what: None,
@@ -46,8 +47,8 @@ def score_simulation(
     r with single trials, and ``feve``, both of the mean over the samples of a trial (for ``ceiling`` the mean
     over all other repeats of its stimulus: the leave-one-out oracle); ``rate_bits`` and ``rate_bits_per_unit``, bits/spike
     of those means as Poisson rates in bins of 50 ms (pooled over units, and averaged), where samples carry a prior of one
-    sample at the training mean: with 3 samples it costs much, so only ``readout``, the rates that the model states
-    itself, and the two simulators compare without it; ``classifier``, the balanced accuracy of
+    sample at the training mean: with 3 samples it costs much, so only rates that are ``stated`` and the two simulators
+    compare without it; ``classifier``, the balanced accuracy of
     the stronger of two classifiers in telling candidate from held-out trials, 0.5 being perfect. Intervals
     are over held-out trials, as many others of the same kind, of which some are left out with their imitations (training
     trials of ``ceiling`` on their own), see :func:`neuroformer.intervals.over_trials`; fewer than six trials have none.
@@ -57,8 +58,8 @@ def score_simulation(
     simulated, true_past : imitations of the held-out trials, by ``source``, the same number of each
     parts : recorded trials
     chains : loops that ran on from trial to trial, for the drift; without them it is read off the trials themselves
-    readout : (bins, units) log expected counts of each held-out trial, from the model's own rate readout after the
-        recorded past
+    stated : by candidate, (bins, units) log expected counts of each held-out trial: ``readout``, the model's own after the
+        recorded past; ``stimulus``, what frames alone tell a regression
     whole : bins a window; likelihoods are of the bins that whole windows tile
     progress : called with what is scored next
 
@@ -76,8 +77,8 @@ def score_simulation(
     }
     candidates = _candidates(simulated, true_past, parts.train, simulators, seed)
     out = _compared(candidates, parts, simulators, seed, progress)
-    if readout is not None:
-        out["candidates"]["readout"] = _readout_scores(readout, held_out)
+    for name, log_rates in stated.items():
+        out["candidates"][name] = _readout_scores(log_rates, held_out)
     out["expected_counts"] = {"num_samples": len(simulated) / len(held_out), "prior": PRIOR}
     out["bits_per_spike"] = {n: s.bits_per_spike(held_out, whole) for n, s in simulators.items() if s is not None}
     chosen = simulators["psth_poisson"]

@@ -8,6 +8,7 @@ import torch
 
 from neuroformer.audit import audit
 from neuroformer.baselines.energy.components import EnergyComponents
+from neuroformer.baselines.energy.rates import stimulus_rates
 from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
 from neuroformer.baselines.energy.responses import Responses
 from neuroformer.bundle.cohort import Cohort
@@ -114,6 +115,32 @@ def test_the_folds_of_one_stimulus_stay_together(prepared):
     assert not set(both.group_G[: len(train.x_GK)]) & set(both.group_G[len(train.x_GK) :])
 
 
+def test_units_share_where_and_what_they_see_in_the_components():
+    """Of twenty units that look at one corner, few clips tell where: all of them say it together."""
+    rng = np.random.default_rng(0)
+    contrast = rng.uniform(0, 60, (60, 4, 4))
+    images = 128 + np.kron(contrast, np.ones((1, 8, 8))) * rng.normal(0, 1, (60, 32, 32))
+    rec = recording(side=32, count=60, repeats=6)
+    rate = 0.5 + contrast[:, 0, :1] / 20 + np.zeros((1, 20))
+    counts = rng.poisson(rate[rec.frames.index])
+    trial, unit = np.nonzero(counts)
+    each = counts[trial, unit]
+    times = np.repeat(trial * SLOT, each) + rng.uniform(0.001, SLOT - 0.001, each.sum())
+    order = np.argsort(times)
+    many = dataclasses.replace(
+        rec,
+        spike_times=times[order],
+        spike_units=np.repeat(unit, each)[order].astype(np.int32),
+        units={"id": np.array([f"u{i}" for i in range(20)])},
+        frames=FrameSeries(np.clip(images, 0, 255).astype(np.uint8), rec.frames.times, rec.frames.index),
+    )
+    p = prepare(many, config())
+    components = EnergyComponents(p)
+    _, h, w = components.pyramid.grid
+    place = components.prior_F.view(h, w, -1).sum(2)
+    assert place[: h // 3, : w // 3].mean() > 2 * place[h // 2 :, w // 2 :].mean()
+
+
 @pytest.mark.parametrize("side", [16, 1])
 def test_a_network_starts_from_them(side):
     prepared = prepare(recording(side), config())
@@ -127,10 +154,21 @@ def test_a_network_starts_from_them(side):
     assert scores["model"][:2].min() > 0.8 and set(scores) == {
         "model", "energy_ridge", "energy_poisson", "ceiling", "feve"
     }  # fmt: skip
-    np.testing.assert_allclose(scores["model"], scores["energy_poisson"], atol=0.1)
+    # what is not fitted yet adds next to nothing; the third unit follows nothing, so that its r is chance
+    np.testing.assert_allclose(scores["model"][:2], scores["energy_poisson"][:2], atol=0.05)
     flat = rate_scores(cohort[0], prepared)
     assert flat["stimulus_r"] == np.median(scores["model"]) and "stimulus_r_ceiling" in flat
     assert (scores["ceiling"][:2] > 0.85).all() and (scores["feve"][:2] > 0.5).all()
+
+
+def test_what_frames_tell_along_a_recording_is_what_the_regression_says_of_its_clips(prepared):
+    blocks = prepared.split.blocks["test"]
+    rates = stimulus_rates(prepared, blocks)
+    assert [len(x) for x in rates] == (blocks[:, 2] - blocks[:, 1]).tolist()
+    components = EnergyComponents(prepared)
+    held = components.responses(prepared, "test")
+    expected = fit_poisson(components.train, components.valid).expected(held.x_GK)
+    np.testing.assert_allclose(np.exp(np.concatenate(rates)), expected[held.clip_W], rtol=1e-3)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "gamma"])

@@ -43,6 +43,7 @@ class EnergyComponents:
     Attributes
     ----------
     basis_FK, shift_K : components of flattened features are ``x @ basis - shift``
+    prior_F : prior variance of the weights of standardised features
     train, valid : what units answered to the clips of these parts
     """
 
@@ -75,12 +76,12 @@ class EnergyComponents:
         first_F, turn_KK = prior_F, torch.eye(basis_FK.shape[1])
         number = self.train.total_GU.shape[1]
         some = torch.linspace(0, number - 1, min(number, MOST_SHARING)).round().long()
-        best_KK, most = turn_KK, -1.0
+        best_KK, most, self.prior_F = turn_KK, -1.0, prior_F
         for _ in range(ROUNDS + 1):
             train, valid = (x.turned(turn_KK).units(some) for x in (self.train, self.valid))
             fit = fit_ridge(train, valid)
             if fit.followed > most:  # with many clips each unit tells for itself, and the flat prior may be the best
-                best_KK, most = turn_KK, fit.followed
+                best_KK, most, self.prior_F = turn_KK, fit.followed, prior_F
             found_FU = (first_F.sqrt()[:, None] * (basis_FK @ (turn_KK @ fit.weight_KU))).square()
             prior_F = self._factorised(found_FU / found_FU.sum(0).clamp_min(1e-20), first_F)
             turn_KK = _root(basis_FK.T @ ((prior_F / first_F)[:, None] * basis_FK))
@@ -123,6 +124,13 @@ class EnergyComponents:
             found = found @ self.basis_FK - self.shift_K if basis else found
             known |= zip(key_of[new.numpy()].tolist(), found, strict=True)
         return key_W
+
+    def of(self, prepared: Prepared, windows: Windows) -> Tensor:
+        """(W, K) components of the clips that windows see."""
+        known: dict[int, Tensor] = {}
+        keys = [self._add(known, batch, basis=True) for batch in prepared.batches(windows)]
+        few = self.basis_FK.shape[1]
+        return torch.stack([torch.zeros(few)] + [known[k] for part in keys for k in part.tolist()])[1:]
 
     def responses(self, prepared: Prepared, part: str) -> Responses:
         """What units answered to each distinct clip of a part, in at most some ten thousand windows of it; fewer where
