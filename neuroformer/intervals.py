@@ -21,6 +21,7 @@ from scipy.special import stdtrit
 
 LEAST_BLOCKS, MOST_BLOCKS = 10, 20  # beyond 20, Student's t gains nothing, and shorter blocks depend on each other
 PER_BLOCK = 1.2  # independent values of the slowest series, labels included, that a block must be worth
+SURE = 0.7  # share of the independent values that is counted on: where few are found, by chance too many were
 PIECES = 128  # in which autocorrelation is looked for; it matters down to a few per block
 LEAST_PIECES = 16  # from fewer, no autocorrelation can be told
 SUBSETS = 100  # of trials, left out by chance
@@ -100,12 +101,14 @@ class Terms:
     sums_NM : of each value, in time order
     value : (..., M) sums to (..., S) scores
     series_NF : what else the blocks must be long against: labels and errors
+    events_NE : whether a value is of what must occur in six blocks at least, as every class must; None: nothing must
     """
 
     sums_NM: np.ndarray
     value: Callable[[np.ndarray], np.ndarray]
     series_NF: np.ndarray
     scale: Scale = "plain"
+    events_NE: np.ndarray | None = None
 
     def of_all(self) -> np.ndarray:
         """(S,) the scores of all values."""
@@ -119,6 +122,7 @@ class Terms:
             np.concatenate([self.sums_NM, other.sums_NM], 1),
             lambda sums: self.value(sums[..., :split]) - other.value(sums[..., split:]),
             np.concatenate([self.series_NF, other.series_NF], 1),
+            events_NE=self.events_NE,
         )
 
 
@@ -127,10 +131,11 @@ def over_time(terms: Terms, name: str) -> Estimate:
 
     The values are worth ``m`` independent ones: :func:`independent_values` of the slowest of labels, errors and the
     score's own influence. They are cut into ``min(20, m / 1.2)`` contiguous blocks; of fewer than ten there is no
-    interval. Leaving out one block after another gives pseudo-values, whose mean is the middle (it corrects for the
+    interval, nor where a class occurs in fewer than six of them. Leaving out one block after another gives pseudo-values, whose mean is the middle (it corrects for the
     variance that the mean of few labels takes away) and whose spread is the error. It is divided by
-    ``sqrt(1 - blocks / (2 m))``: by so much the means of neighbouring blocks vary too little where autocorrelation
-    falls off exponentially. Scores that no block changes have no interval either.
+    ``sqrt(1 - blocks / (1.4 m))``: by so much the means of neighbouring blocks vary too little where autocorrelation
+    falls off exponentially; m itself is an estimate, and a recording that just has an interval has it since m came out too
+    large, so that seven tenths of it are counted on. Scores that no block changes have no interval either.
 
     The model is given: how it would differ with another seed or more training data is not in it.
 
@@ -153,21 +158,36 @@ def over_time(terms: Terms, name: str) -> Estimate:
         own_S = independent_values(pseudo_KS)
         worth_S = np.minimum(own_S, _worth(terms.series_NF))
         blocks_S = np.minimum(MOST_BLOCKS, np.nan_to_num(worth_S) / PER_BLOCK + 1e-9).astype(int)
+        blocks_S = _often_enough(terms, blocks_S)
         known_S = np.isfinite(pseudo_KS).all(0) & (np.ptp(pseudo_KS, axis=0) > 1e-12)
     for blocks in np.unique(blocks_S[known_S & (blocks_S >= LEAST_BLOCKS)]):
         these = known_S & (blocks_S == blocks)
         pseudo_BS = _pseudo_values(terms, int(blocks))[:, these]
         center_S[these], degrees_S[these] = pseudo_BS.mean(0), blocks - 1
-        dependent = np.sqrt(1 - blocks / (2 * own_S[these]))
+        dependent = np.sqrt(1 - blocks / (2 * SURE * own_S[these]))
         error_S[these] = pseudo_BS.std(0, ddof=1) / np.sqrt(blocks) / dependent
     if (known_S & (blocks_S < LEAST_BLOCKS)).any():
         warnings.warn(
             f"no 95 % interval of {name}: labels, errors or scores stay alike for so long that the held-out values are "
-            f"worth fewer than {round(LEAST_BLOCKS * PER_BLOCK)} independent ones; hold out more of the recording",
+            f"worth fewer than {round(LEAST_BLOCKS * PER_BLOCK)} independent ones, or a class occurs in too few stretches; "
+            "hold out more of the recording",
             FewBlocksWarning,
             stacklevel=2,
         )
     return Estimate(value_S, center_S, error_S, degrees_S, terms.scale)
+
+
+def _often_enough(terms: Terms, blocks_S: np.ndarray) -> np.ndarray:
+    """Numbers of blocks; none where a class occurs in so few that its share of hits is of those few."""
+    out = blocks_S.copy()
+    if terms.events_NE is None:
+        return out
+    for blocks in np.unique(blocks_S[blocks_S >= LEAST_BLOCKS]):
+        edges = _edges(len(terms.events_NE), int(blocks))
+        occurs_BE = np.add.reduceat(terms.events_NE.astype(np.int64), edges[:-1], axis=0) > 0
+        if occurs_BE.sum(0).min(initial=LEAST_TRIALS) < LEAST_TRIALS:
+            out[blocks_S == blocks] = 0
+    return out
 
 
 def independent_values(x_KF: np.ndarray) -> np.ndarray:
@@ -281,9 +301,8 @@ def _recall_terms(true_N: np.ndarray, predicted_NR: np.ndarray, classes: Sequenc
         balanced = every if len(occur) > 1 else np.full_like(every, np.nan)
         return np.concatenate([balanced, recall[..., place]], -1)
 
-    return Terms(
-        np.concatenate([is_NL, hit_NL], 1), value, np.concatenate([is_NL[:, : len(occur)], hit_NL], 1), "share"
-    )
+    mine_NL = is_NL[:, : len(occur)]
+    return Terms(np.concatenate([is_NL, hit_NL], 1), value, np.concatenate([mine_NL, hit_NL], 1), "share", mine_NL)
 
 
 def ratio_terms(over_NR: np.ndarray, under_NR: np.ndarray, factor: float = 1.0, scale: Scale = "plain") -> Terms:
