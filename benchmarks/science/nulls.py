@@ -52,19 +52,25 @@ def run(
     Returns
     -------
     dict
-        ``maps``: by kind of recording and name, ``share`` of ordered pairs with p below 0.05, and ``any``: recordings
-        in which any pair passes at a false-discovery rate of 5 %. ``checked``: at most one for each.
+        ``maps``: by kind of recording and name, ``share`` of ordered pairs with p below 0.05, ``any``: recordings
+        in which any pair passes at a false-discovery rate of 5 %, and ``rate``: whether ``attend`` prints that rate for the
+        reading. ``checked``: at most one recording for each reading that prints it, as the pairwise ones do; the model's own
+        maps, whose null is their own spread, print none.
     """
     readings = {}
     for kind in KINDS:
         found = [_recording(kind, seed, num_units, seconds, steps, folder) for seed in range(recordings)]
         readings[kind] = {
-            n: {"share": float(np.mean([f[n][0] for f in found])), "any": int(sum(f[n][1] > 0 for f in found))}
+            n: {
+                "share": float(np.mean([f[n][0] for f in found])),
+                "any": int(sum(f[n][1] > 0 for f in found)),
+                "rate": found[0][n][2],
+            }
             for n in found[0]
         }
     return {
         "bench": "nulls",
-        "checked": all(r["any"] <= 1 for maps in readings.values() for r in maps.values()),
+        "checked": all(r["any"] <= 1 for maps in readings.values() for r in maps.values() if r["rate"]),
         "recordings": recordings,
         "units": num_units,
         "seconds": seconds,
@@ -79,13 +85,13 @@ def run(
 def _recording(
     kind: str, seed: int, num_units: int, seconds: float, steps: int, folder: Path | None
 ) -> dict[str, list]:
-    """By reading: the share of pairs with p < 0.05, and how many pass after correction."""
+    """By reading: the share of pairs with p < 0.05, how many pass after correction, and whether a rate is printed."""
     path = folder / f"nulls_{kind}_{num_units}x{seconds:g}_{steps}_{seed}.json" if folder else None
     if path is not None and path.exists():
         return json.loads(path.read_text())
     config = from_dict(SETTINGS | {"seed": seed, "train": SETTINGS["train"] | {"steps": steps}})
     maps = _maps(KINDS[kind](seed, num_units, seconds), config)
-    out = {m.name: [_share(m), int(m.discoveries().sum())] for m in maps}
+    out = {m.name: [_share(m), int(m.discoveries().sum()), not m.null] for m in maps}
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, json.dumps(out).encode())
@@ -159,6 +165,6 @@ def table(result: dict[str, Any]) -> str:
     for kind, maps in result["maps"].items():
         lines.append(f"{kind:<36}{'pairs with p < 0.05':>21}{'recordings with a discovery':>30}")
         for name, r in maps.items():
-            mark = "  primary" if name == result["primary"] else ""
+            mark = ("  primary" if name == result["primary"] else "") + ("" if r["rate"] else "  prints no rate")
             lines.append(f"{name:<36}{r['share']:>20.1%}{r['any']:>27} of {result['recordings']}{mark}")
     return "\n".join(lines)

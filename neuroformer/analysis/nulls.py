@@ -18,7 +18,9 @@ from neuroformer.data.windows import SpikeIndex, Windows
 
 CENTRAL = (0.5, 0.75, 0.9)  # quantiles that tell the tails: the few coupled pairs lie beyond
 LIGHTEST = 30.0  # degrees of freedom; few pairs cannot show that tails are lighter
-OWN_SPREAD = "beside the map's own spread (5 %; more where units share what the model does not see)"
+OWN_SPREAD = (
+    "beside the map's own spread, which is that of chance only where units share nothing that the model does not see"
+)
 HEAVIEST = 2.5  # with heavier tails nothing can be said of single pairs
 
 
