@@ -23,6 +23,7 @@ from neuroformer.model.network import Neuroformer
 from neuroformer.ops import Ragged
 from neuroformer.ops.energy import EnergyPyramid
 from neuroformer.recording import BehaviorVariable, open_recording
+from neuroformer.recording.formats.npz import load_arrays
 
 MOST_VALUES = 2**26  # moments times features of a layer; a larger grid of places is averaged down
 BUILT_IN = ("pixels", "gabor", "model")
@@ -188,17 +189,16 @@ def file_layers(path: Path, prepared: Prepared, moments: Moments) -> Iterator[La
     """
     if not path.exists():
         raise ConfigError(f"the features {path} do not exist; check the path")
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {k: file[k] for k in file.files}
-    key = next((k for k in ("times", "image") if k in arrays), None)
-    if key is None:
+    arrays = load_arrays(path)
+    key = next((k for k in ("times", "image") if k in arrays and arrays[k].ndim == 1), None)
+    if key is None or arrays[key].dtype.kind not in "fiu":
         raise ConfigError(
             f"{path} holds {', '.join(arrays) or 'nothing'}; expected 'times' (seconds of the recording) or 'image' (places in "
             "its bank of images), and arrays with one row for each"
         )
     at = arrays.pop(key)
     for name, values in arrays.items():
-        if len(values) != len(at) or values.dtype.kind not in "biuf":
+        if values.ndim == 0 or len(values) != len(at) or values.dtype.kind not in "biuf":
             raise ConfigError(
                 f"'{name}' in {path} is {values.dtype} of shape {values.shape}; expected numbers, one row for each of the "
                 f"{len(at)} {key}"

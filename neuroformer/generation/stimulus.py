@@ -10,7 +10,9 @@ import numpy as np
 from neuroformer.config import Config, ConfigError
 from neuroformer.generation.sequences import new_stimulus
 from neuroformer.recording import Recording, open_recording
-from neuroformer.recording.formats.arrays import from_arrays
+from neuroformer.recording.formats.array_names import check_dimensions
+from neuroformer.recording.formats.arrays import from_arrays, positive
+from neuroformer.recording.formats.npz import load_arrays, names_in
 
 
 def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:
@@ -24,11 +26,9 @@ def open_stimulus(path: str | Path, unit_ids: list[str]) -> Recording:
         Nothing that can be read, or arrays that contradict each other.
     """
     path = Path(path)
-    if path.suffix == ".npz" and path.is_file():
-        with np.load(path, allow_pickle=False) as f:
-            arrays = dict(f)
-        if not any(k in arrays for k in ("spike_times", "spikes", "events")):
-            return stimulus_of(arrays, path.stem, unit_ids)
+    spikes = {"spike_times", "spikes", "events"}
+    if path.suffix == ".npz" and path.is_file() and not spikes & set(names_in(path)):
+        return stimulus_of(load_arrays(path), path.stem, unit_ids)
     return new_stimulus(open_recording(path), unit_ids)
 
 
@@ -41,6 +41,7 @@ def stimulus_of(arrays: dict[str, Any], name: str, unit_ids: list[str]) -> Recor
         As of :func:`open_stimulus`.
     """
     arrays = {key: np.asarray(x) for key, x in arrays.items()}
+    check_dimensions(arrays)
     if not any(k in arrays for k in ("domain", "trials_start")):
         arrays["domain"] = _extent(arrays)
     arrays |= {"spike_times": np.zeros(0), "spike_units": np.zeros(0, np.int32), "unit_ids": np.array(unit_ids)}
@@ -54,9 +55,9 @@ def _extent(arrays: dict[str, np.ndarray]) -> np.ndarray:
         name, _, kind = key.rpartition("_")
         if kind == "times":
             times = arrays[key]
-        elif kind == "rate" and name in arrays:
+        elif kind == "rate" and name in arrays and arrays[name].ndim:
             count = len(arrays["frames_index"]) if name == "frames" and "frames_index" in arrays else len(arrays[name])
-            times = np.arange(count) / float(arrays[key])
+            times = np.arange(count) / positive(arrays, key, "samples per second")
         else:
             continue
         if len(times) > 1:

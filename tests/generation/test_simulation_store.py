@@ -174,6 +174,18 @@ def test_a_stimulus_that_says_nothing_is_refused(tmp_path):
     np.savez(tmp_path / "empty.npz", speed=np.ones(3))
     with pytest.raises(ValueError, match="neither frames nor behavior with times"):
         open_stimulus(tmp_path / "empty.npz", ["a"])
+    trains = {"frames": np.ones((9, 4, 4)), "frames_rate": np.array(0)}
+    for name, arrays, told in (
+        ("rate", trains, "'frames_rate' is .*; expected one number above 0"),
+        ("scalar", {"speed": np.ones(3), "speed_times": np.array(1.0)}, "'speed_times' has shape"),
+        ("objects", {"info": np.array({}, object), "speed": np.ones(3)}, "not a readable .npz of plain arrays"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        with pytest.raises(ValueError, match=told):
+            open_stimulus(tmp_path / f"{name}.npz", ["a"])
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "rate.npz").read_bytes()[:300])
+    with pytest.raises(ValueError, match="not a readable .npz"):
+        open_stimulus(tmp_path / "cut.npz", ["a"])
     alone = small_config(inputs=[], window={"frames": 0.0, "current": 0.05, "past": 0.1}, loss={"contrast": []})
     assert silence(3.0, ["a", "b"], alone).duration == 3.0
     with pytest.raises(ValueError, match="the model reads frames, pupil"):

@@ -203,8 +203,8 @@ def _upright(a: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
 
 def _bin_width(a: Mapping[str, Any]) -> float:
     if "spikes" in a:
-        return _positive(a, "spikes_dt", "the bin width in seconds")
-    return 1 / _positive(a, "events_rate", "samples per second")
+        return positive(a, "spikes_dt", "the bin width in seconds")
+    return 1 / positive(a, "events_rate", "samples per second")
 
 
 def _spikes(a: Mapping[str, Any], notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +248,7 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
         numbers("spike_trials", a["spike_trials"], np.int64),
         _count(a, "n_trials", "how many trials there are"),
     )
-    duration = _positive(a, "trial_duration", "seconds")
+    duration = positive(a, "trial_duration", "seconds")
     if not trial.shape == times.shape == np.shape(units):
         shapes = f"{trial.shape}, spike_times {times.shape}, spike_units {np.shape(units)}"
         raise RecordingError(f"spike_trials has shape {shapes}; expected alike")
@@ -271,17 +271,23 @@ def _from_trial_times(a: Mapping[str, Any], times: np.ndarray, units: np.ndarray
 def _sample_times(a: Mapping[str, Any], name: str, count: int) -> np.ndarray:
     if f"{name}_times" in a:
         return numbers(f"{name}_times", a[f"{name}_times"], np.float64)
-    return np.arange(count) / _positive(a, f"{name}_rate", "samples per second")
+    return np.arange(count) / positive(a, f"{name}_rate", "samples per second")
 
 
 def _count(a: Mapping[str, Any], key: str, meaning: str) -> int:
-    value = _positive(a, key, meaning)
+    value = positive(a, key, meaning)
     if value != int(value) or value > clean.MAX_UNITS:
         raise RecordingError(f"'{key}' is {value:g}; expected a whole number up to {clean.MAX_UNITS}")
     return int(value)
 
 
-def _positive(a: Mapping[str, Any], key: str, meaning: str) -> float:
+def positive(a: Mapping[str, Any], key: str, meaning: str) -> float:
+    """The one number above 0 that an array holds.
+
+    Raises
+    ------
+    RecordingError
+    """
     value = a[key]
     if value.size != 1 or value.dtype.kind not in "fiu" or not 0 < float(value.reshape(())) < np.inf:
         raise RecordingError(f"'{key}' is {value!r}; expected one number above 0, {meaning}")
@@ -325,7 +331,7 @@ def _intervals(a: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
 
 def _traces(a: Mapping[str, Any]) -> Traces | None:
     if "traces" not in a and "events" in a and "spike_times" not in a:
-        rate = _positive(a, "events_rate", "samples per second")
+        rate = positive(a, "events_rate", "samples per second")
         count = a["events"].shape[1]
         return Traces((np.arange(count) + 0.5) / rate, a["events"].T, "a.u. (deconvolved)")
     if "traces" not in a:
