@@ -11,7 +11,7 @@ import numpy as np
 
 from neuroformer.recording.frames import LazyFrames, ResizedFrames, gray
 from neuroformer.recording.series import FrameSeries
-from neuroformer.recording.validation import RecordingError, optional
+from neuroformer.recording.validation import RecordingError, numbers, optional
 
 VIDEO = (".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".mpeg", ".wmv", ".webm")
 TIFF = (".tif", ".tiff")
@@ -286,7 +286,7 @@ def read_video(
     images = open_images(path, size)
     count = images.shape[0]
     if times is not None:
-        onsets = np.asarray(times, dtype=np.float64)
+        onsets = numbers("the video's times", times, np.float64)
         if len(onsets) > count:
             raise RecordingError(f"{len(onsets)} frame times were given, but {path} has {count} frames")
     elif rate_hz is not None:

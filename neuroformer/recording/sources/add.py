@@ -66,16 +66,16 @@ class _Source:
         """
         if self.rate_hz:
             return np.arange(count) / self.rate_hz
-        found = array_at(self.times, self.notes)
-        if found is not None:
-            return found
-        name = self.clock_column()
-        if not name:
+        found, name = array_at(self.times, self.notes), self.clock_column()
+        if found is None and name:
+            found = self.array(name)
+        if found is None:
             raise RecordingError(
                 f"{self.path}: nothing says when samples were taken; give times (a column, an array, or a file of seconds) or "
                 f"rate_hz; it has: {', '.join(self.values) or 'none'}"
             )
-        return self.array(name)
+        clean.coarse(f"{self.path.name}: times", found, self.notes)
+        return found.reshape(-1) if found.ndim == 0 or (found.ndim == 2 and 1 in found.shape) else found
 
 
 def add_source(
@@ -124,7 +124,7 @@ def add_source(
         changed = _intervals(rec, source, clock, name)
     else:
         changed = _behavior(rec, source, clock)
-    meta = {**rec.meta, "notes": [*rec.meta.get("notes", ()), *source.notes]}
+    meta = {**rec.meta, "notes": [*rec.meta.get("notes", ()), *dict.fromkeys(source.notes)]}
     if "behavior" in changed:
         new = [k for k in changed["behavior"] if k not in rec.behavior]
         meta["sources"] = {**rec.meta.get("sources", {}), **dict.fromkeys(new, source.path.name)}
@@ -224,9 +224,13 @@ def _intervals(rec: Recording, source: _Source, clock: Clock, name: str) -> dict
             f"{source.path}: intervals have a start and need a stop or a duration; got {', '.join(given)}"
         )
     table = {ours: source.array(str(theirs)) for ours, theirs in given.items()}
-    for key in _SPAN:
-        if key in table and table[key].dtype.kind not in "fiu":
+    for key in (k for k in _SPAN if k in table):
+        if table[key].dtype.kind not in "fiu":
             raise RecordingError(f"{source.path}: '{given[key]}' ({key}) holds {table[key].dtype}; expected seconds")
+        clean.coarse(f"{source.path.name}: {key}", table[key], source.notes)
+    shapes = {np.shape(table[key]) for key in _SPAN if key in table}
+    if len(shapes) > 1:
+        raise RecordingError(f"{source.path}: start, stop and duration are {sorted(shapes)}; expected one each a row")
     start = np.asarray(table["start"], np.float64)
     stop = table["stop"] if "stop" in table else start + table["duration"]
     table |= {"start": clock(start), "stop": clock(stop)}
@@ -251,7 +255,7 @@ def _behavior(rec: Recording, source: _Source, clock: Clock) -> dict[str, Any]:
     added: dict[str, BehaviorVariable] = {}
     for name, theirs in asked.items():
         labels, values, classes = _samples(source, name, theirs)
-        times = source.sample_times(len(values))
+        times = source.sample_times(len(values) if values.ndim else 1)
         if not source.columns and len(times) not in values.shape:
             source.notes.append(f"{source.path.name}: '{name}' was left out: {values.shape} for {len(times)} times")
             continue

@@ -155,3 +155,50 @@ def test_region_of_a_channel_of_any_type_of_numbers(tmp_path):
         rec = open_recording(tmp_path)
         assert list(rec.units["brainLocationIds_ccf_2017"]) == [502, 504, 511]
         assert list(rec.units["label"]) == [0.5, 1.0, 0.2]
+
+
+def test_spikes_of_no_unit_are_dropped_and_said(tmp_path):
+    (tmp_path / "a.csv").write_text("time,unit,area\n0.5,-1,V1\n0.7,1,CA1\n0.8,,V1\n0.9,1,CA1\n")
+    rec = open_recording(tmp_path / "a.csv")
+    assert rec.unit_ids == ["-1", "1"] and rec.num_spikes == 3 and list(rec.units["area"]) == ["V1", "CA1"]
+    assert "1 spikes of no unit were dropped" in notes(rec)
+    (tmp_path / "b.csv").write_text("time,unit\n0.5,a\n0.7,\n0.8,b\n")
+    assert open_recording(tmp_path / "b.csv").unit_ids == ["a", "b"]
+
+
+def test_a_decimal_comma_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("time;unit\n0,5;1\n0,7;2\n")
+    with pytest.raises(RecordingError, match="decimal comma: write them with a point"):
+        open_recording(tmp_path / "a.csv")
+
+
+def spikes_of_a_minute():
+    from neuroformer.recording import Recording
+
+    return Recording("m", np.arange(60.0), np.arange(60) % 2, {"id": ["a", "b"]}, [[0, 60]])
+
+
+def test_single_numbers_beside_the_behavior_of_a_source_are_left_out(tmp_path):
+    from scipy.io import savemat
+
+    from neuroformer.recording.sources import add_source
+
+    savemat(tmp_path / "a.mat", {"pos": np.arange(50.0), "t": np.arange(50.0), "fs": 30.0, "empty": np.zeros((0, 0))})
+    rec = add_source(spikes_of_a_minute(), tmp_path / "a.mat", times="t")
+    assert set(rec.behavior) == {"pos"} and "'fs' was left out" in notes(rec) and "'empty' was left out" in notes(rec)
+    with pytest.raises(RecordingError, match="fs was left out"):
+        add_source(spikes_of_a_minute(), tmp_path / "a.mat", times="t", columns={"fs": "fs"})
+
+
+def test_coarse_times_of_a_source_are_said(tmp_path):
+    from neuroformer.recording.sources import add_source
+
+    times = np.arange(50).astype(np.float16)
+    np.savez(tmp_path / "a.npz", t=times[:, None], pos=np.arange(50.0))
+    rec = add_source(spikes_of_a_minute(), tmp_path / "a.npz")
+    assert rec.behavior["pos"].values.shape == (50, 1) and "float16, which knows steps of" in notes(rec)
+    np.savez(tmp_path / "b.npz", start=times[::5], stop=times[::5] + 1)
+    assert "b.npz: start are float16" in notes(add_source(spikes_of_a_minute(), tmp_path / "b.npz", name="rest"))
+    np.savez(tmp_path / "c.npz", start=np.arange(5.0), duration=np.arange(3.0))
+    with pytest.raises(RecordingError, match="expected one each a row"):
+        add_source(spikes_of_a_minute(), tmp_path / "c.npz", columns={"start": "start", "duration": "duration"})

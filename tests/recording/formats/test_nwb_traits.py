@@ -400,3 +400,38 @@ def test_a_link_is_not_followed_through_a_file_of_the_folder(tmp_path):
         h["acquisition/speed/data"] = h5py.ExternalLink("b.h5", "/x")
     with working_in(tmp_path), pytest.raises(RecordingError, match="outside the folder"):
         open_recording(path)
+
+
+def test_times_that_lost_milliseconds_are_said(tmp_path):
+    """float32 seconds of a long session know steps of 8 ms."""
+    from pynwb.image import ImageSeries
+
+    late = np.float32(1e5) + np.arange(90, dtype=np.float32)
+    f = with_units()
+    f.add_acquisition(pynwb.TimeSeries(name="speed", data=np.arange(90.0), unit="cm/s", timestamps=late))
+    images = np.zeros((90, 5, 6), np.uint8)
+    f.add_stimulus(ImageSeries(name="movie", data=images, timestamps=late, unit="n.a."))
+    save_nwb(f, tmp_path / "a.nwb")
+    with h5py.File(tmp_path / "a.nwb", "a") as h:  # which pynwb widens to float64
+        for place in ("acquisition/speed/timestamps", "stimulus/presentation/movie/timestamps"):
+            about, values = dict(h[place].attrs), h[place][()].astype(np.float32)
+            del h[place]
+            h[place] = values
+            h[place].attrs.update(about)
+    said = notes(open_recording(tmp_path / "a.nwb", check=False))
+    assert (
+        "speed: times are float32, which knows steps of 7.81 ms" in said and "frames 'movie': times are float32" in said
+    )
+
+
+def test_ids_that_are_no_whole_numbers_name_the_cure(tmp_path):
+    save_nwb(with_units(), tmp_path / "a.nwb")
+    with h5py.File(tmp_path / "a.nwb", "a") as h:
+        about, values = dict(h["units/id"].attrs), h["units/id"][()].astype(float)
+        del h["units/id"]
+        h["units/id"] = values
+        h["units/id"].attrs.update(about)
+    with pytest.raises(
+        RecordingError, match=r"units/id holds float64, but ids of NWB are whole numbers.*astype\(int\)"
+    ):
+        open_recording(tmp_path / "a.nwb", check=False)

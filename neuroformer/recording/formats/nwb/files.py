@@ -121,6 +121,14 @@ def _check_layout(path: str | Path) -> None:
             raise RecordingError(
                 f"{path} is an HDF5 file without 'nwb_version', so no NWB; it has: {clean.some(list(f)) or 'nothing'}"
             )
+        for place in ("units/id", *(f"intervals/{name}/id" for name in f.get("intervals", ()))):
+            item: Any = f.get(place)
+            if isinstance(item, h5py.Dataset) and item.dtype.kind == "f":
+                raise RecordingError(
+                    f"{path}: {place} holds {item.dtype}, but ids of NWB are whole numbers, without which pynwb reads nothing of "
+                    "the file; write it again with ids.astype(int) (h5py: delete the dataset, and create it with the same "
+                    "attributes)"
+                )
         found: list[Any] = [f.get(f"units/{name}") for name in ("spike_times", "id")]
         times, ids = found
         if times is not None and ids is not None and "units/spike_times_index" not in f and len(times) != len(ids):

@@ -138,6 +138,8 @@ def _one(reader: OpenFile, series: Any) -> FrameSeries:
             count = min(count, len(series.timestamps))  # a camera may run on after the clock stopped
         index = np.arange(count)
     times = sample_times(series, len(index))
+    clean.coarse(f"frames '{series.name}': times", times, reader.notes)
+    times = times.astype(np.float64)
     if len(times) != len(index):
         raise RecordingError(f"'{series.name}' has {len(index)} frames but {len(times)} times")
     keep = np.isfinite(times) & (np.diff(times, prepend=-np.inf) > 0)

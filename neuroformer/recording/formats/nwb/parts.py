@@ -100,9 +100,10 @@ def oriented(values: Any, series: Any, columns: int | None = None) -> tuple[Any,
 
 
 def sample_times(series: Any, count: int, first: int | None = None) -> np.ndarray:
-    """(count,) seconds of a TimeSeries, from its timestamps (the ``first`` of them, if given) or its rate."""
+    """(count,) seconds of a TimeSeries, from its timestamps (the ``first`` of them, if given), in their own type of
+    numbers, or its rate."""
     if series.timestamps is not None:
-        return np.asarray(series.timestamps[:first], dtype=np.float64)
+        return np.asarray(series.timestamps[:first])
     if not series.rate or not np.isfinite(series.rate):
         return np.zeros(0)
     return float(series.starting_time or 0.0) + np.arange(count) / float(series.rate)

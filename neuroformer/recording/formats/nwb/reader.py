@@ -281,7 +281,7 @@ class _Reader(OpenFile):
 
 def interval_series(series: Any) -> dict[str, np.ndarray]:
     """``start`` and ``stop`` of an IntervalSeries: positive data open an interval, negative ones close it."""
-    data, times = np.asarray(series.data[:]), np.asarray(series.timestamps[:], dtype=np.float64)
+    data, times = np.asarray(series.data[:]), np.asarray(series.timestamps[:])
     start, stop = times[data > 0], times[data < 0]
     count = min(len(start), len(stop))
     return {"start": start[:count], "stop": stop[:count]}

@@ -7,6 +7,7 @@ options: {spikes: counts, dt: 0.01}                               a matrix of co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,12 @@ def read_spike_table(
     if not 0 < scale < np.inf or not 0 <= dt < np.inf:
         raise RecordingError(f"{path}: scale is {scale:g} and dt {dt:g}; expected seconds above 0")
     content = _content(path, notes)
+    label = units or next((u for u in _UNITS if u in content), "")
+    if path.suffix.lower() != ".mat":
+        content = _of_some_unit(content, label, notes)
     name = spikes or _likely(path, content)
     found = _find(path, content, name)
     given = {k: str(v) for k, v in (columns or {}).items()}
-    label = units or next((u for u in _UNITS if u in content), "")
     meta: dict[str, Any] = {"format": path.suffix[1:].lower(), "notes": notes}
     if isinstance(found, list):
         times, rows, ids = _cells(path, name, found)
@@ -106,6 +109,19 @@ def _content(path: Path, notes: list[str]) -> dict[str, Any]:
     if suffix == ".mat":
         return read_matlab(path, notes)
     return dict(read_parquet(path, lists=True)) if suffix in (".parquet", ".pqt") else dict(read_text(path))
+
+
+def _of_some_unit(content: dict[str, Any], label: str, notes: list[str]) -> dict[str, Any]:
+    """The rows of a table whose label is not empty."""
+    labels = content.get(label)
+    columns = [v for v in content.values() if isinstance(v, np.ndarray) and v.ndim == 1]
+    if not isinstance(labels, np.ndarray) or len(columns) < len(content) or len({len(c) for c in columns}) > 1:
+        return content
+    known = labels != "" if labels.dtype.kind == "U" else labels == labels
+    if known.all():
+        return content
+    notes.append(f"{int((~known).sum())} spikes of no unit were dropped")
+    return {k: v[known] for k, v in content.items()}
 
 
 def _note_unread(content: Mapping[str, Any], read: list[str], notes: list[str]) -> None:
@@ -198,7 +214,11 @@ def _labelled(
     """Spikes in one array, with the unit of each in another; without one all are of one unit."""
     times = np.atleast_1d(found)
     if times.dtype.kind not in "fiu" or times.ndim != 1:
-        raise RecordingError(f"{path}: '{name}' holds {times.dtype} of shape {times.shape}; expected times of spikes")
+        comma = times.dtype.kind == "U" and times.size and re.fullmatch(r"[-+]?\d+,\d+", str(times.flat[0]))
+        more = "; its numbers have a decimal comma: write them with a point" if comma else ""
+        raise RecordingError(
+            f"{path}: '{name}' holds {times.dtype} of shape {times.shape}; expected times of spikes{more}"
+        )
     if labels is None:
         notes.append(f"nothing says which unit a spike of '{name}' is of (units: NAME): all are of one")
         return times.astype(np.float64), np.zeros(len(times), np.int64), np.arange(1)
@@ -207,6 +227,8 @@ def _labelled(
         raise RecordingError(
             f"{path}: {times.shape} times but {None if labels is None else labels.shape} units; expected one unit a spike"
         )
+    both = _of_some_unit({"times": times, "labels": labels}, "labels", notes)
+    times, labels = both["times"], both["labels"]
     if labels.dtype.kind == "f" and (np.rint(labels) == labels).all():
         labels = labels.astype(np.int64)
     ids, rows = np.unique(labels, return_inverse=True)
