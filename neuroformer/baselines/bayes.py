@@ -54,11 +54,13 @@ class BayesMethod:
         return [{"bandwidth": bandwidth} for bandwidth in BANDWIDTHS]
 
     def score(self, true_VC: np.ndarray, predicted_VC: np.ndarray) -> float | None:
-        """What choices are made by, if not the target's own score: minus the median error, relative to the spread."""
+        """What choices are made by, if not the target's own score: one minus the median error over the mean distance of labels from
+        their median. The median distance is zero where the animal rests for more than half of the time."""
         if not self.mode:
             return None
-        distance = lambda x: float(np.median(np.hypot.reduce(x, axis=1)))
-        return 1 - distance(predicted_VC - true_VC) / (distance(true_VC - np.median(true_VC, 0)) + 1e-12)
+        distance_V = lambda x: np.hypot.reduce(x, axis=1)
+        spread = float(distance_V(true_VC - np.median(true_VC, 0)).mean())
+        return 1 - float(np.median(distance_V(predicted_VC - true_VC))) / spread if spread > 0 else float("nan")
 
     def path(self, train: Samples, held: Samples, kind: str, params: dict) -> Iterator[tuple[Any, np.ndarray]]:
         walks = num_before(train) > 1

@@ -59,7 +59,7 @@ class Baseline:
         ``lags`` in words, ``lag_s``, ``num_bins``, ``setting`` (penalty, noise or updates), what else the method chose;
         ``patterns``, how many patterns stand for the units (0: the units themselves); ``moments`` of the final fit;
         ``cv_score`` (mean over folds of R2 over columns, of balanced accuracy, or for ``bayes_mode`` of one minus the
-        median error over that of the training median); ``fits``, how many models were
+        median error over the mean distance of the fold's labels from their median); ``fits``, how many models were
         fitted in all, and ``seconds``.
     """
 

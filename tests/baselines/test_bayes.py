@@ -92,7 +92,11 @@ def test_the_mode_is_a_place_and_the_mean_lies_between():
     assert not np.isin(read.mean_VC, grid.place_GC).all()
     mode = BayesMethod("bayes_mode")
     true = np.array([[0.0], [1.0], [2.0], [3.0], [4.0]])
-    assert mode.score(true, true) == pytest.approx(1) and mode.score(true, true * 0 + 2) == pytest.approx(0, abs=1e-9)
+    # distances from the median 2 are 2, 1, 0, 1, 2: 1.2 on average, 1 in the middle
+    assert mode.score(true, true) == 1 and mode.score(true, true * 0 + 2) == pytest.approx(1 - 1 / 1.2)
+    resting = np.array([[3.0], [3.0], [3.0], [5.0]])  # for more than half of the time
+    assert mode.score(resting, resting + 0.25) == pytest.approx(1 - 0.25 / 0.5)
+    assert np.isnan(mode.score(true * 0, true)) and BayesMethod().score(true, true) is None
 
 
 def test_two_columns_keep_to_the_track():
