@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.baselines.forecasts import Activity, activity, autoregression, autoregressive_glm, naive
+from neuroformer.baselines.forecasts import (
+    PENALTIES,
+    RIDGE_PENALTIES,
+    Activity,
+    activity,
+    autoregression,
+    autoregressive_glm,
+    naive,
+)
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, tile
@@ -27,6 +35,7 @@ from neuroformer.simulation_scores.recorded import recorded_trials
 
 HORIZONS = (0.05, 0.1, 0.25, 0.5, 1.0)
 MOST_MOMENTS = 1_000  # of the held-out part, evenly spaced
+PENALTIES_TRIED = {"glm": len(PENALTIES), "autoregression": len(RIDGE_PENALTIES)}  # at each horizon, a fit each
 _PRIOR = 1.0  # repeats that the mean rate is worth where repeats forecast a repeat
 
 
@@ -86,7 +95,7 @@ def forecast(
         (:func:`neuroformer.simulation_scores.forecasts.forecast_scores`; of traces ``trace_scores``, without ends); ``minus``,
         by baseline, bits/spike of the model minus its own, paired over held-out time; ``units``, at the shortest horizon, by
         unit (:func:`~neuroformer.simulation_scores.forecasts.unit_statistics`); ``groups``, the same by area or another
-        column of the units table; ``seconds`` that each side took.
+        column of the units table; ``seconds`` that each side took, and ``fits``, how many regressions were fitted for it.
 
     Raises
     ------
@@ -119,6 +128,7 @@ def forecast(
         "part": part,
     }
     scores |= _scores(prepared, kept, test, spans, truth, expected) | {"seconds": seconds}
+    scores["fits"] = {name: PENALTIES_TRIED[name] * len(spans) for name in expected if name in PENALTIES_TRIED}
     return Forecast(times, list(horizons), truth, expected, scores)
 
 

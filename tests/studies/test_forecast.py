@@ -146,7 +146,7 @@ def test_the_command_and_its_panel(tmp_path, capsys):
     capsys.readouterr()
     assert main(["forecast", "--run", str(run), "--horizon", "0.05,0.2", "--samples", "2", "--quiet"]) == 0
     out = capsys.readouterr().out
-    assert "model minus running_mean" in out and "units of" in out and "Poisson ceiling" in out
+    assert "(12 fits)" in out and "model minus running_mean" in out and "units of" in out and "Poisson ceiling" in out
     summary = json.loads((run / "summary.json").read_text())
     assert np.isfinite([summary[f"forecast_bits_per_spike_{h}s_glm"] for h in ("0.05", "0.2")]).all()
     stored = json.loads((run / "forecast.json").read_text())

@@ -63,6 +63,10 @@ def run(args) -> None:
     summarise(args.folder, {}, flat_scores(found.scores))
 
 
+def _fits(number: int | None) -> str:
+    return f" ({number} fits)" if number else ""
+
+
 def _table(scores: dict[str, Any]) -> str:
     """A row a candidate and a column a horizon, of the main score; the other scores of the model; pairs; areas."""
     horizons, candidates = scores["horizons_s"], scores["candidates"]
@@ -79,6 +83,8 @@ def _table(scores: dict[str, Any]) -> str:
     for key in others:
         rows = [[name, *(v[0] for v in each[key])] for name, each in candidates.items()]
         lines += ["", table(rows, [key.replace("_", " "), *header[1:]])]
+    took = [f"{name} {s:.3g} s" + _fits(scores["fits"].get(name)) for name, s in scores["seconds"].items()]
+    lines += ["", "time, and regressions fitted: " + ", ".join(took)]
     if scores.get("groups"):
         keys = ("group", "units", "r", "r_error", "rate_hz", "fano", "ceiling")
         said = ("units of", "number", f"r, {horizons[0]:g} s", "standard error", "Hz", "Fano", "Poisson ceiling of r")
