@@ -19,6 +19,7 @@ from neuroformer.data.batch import Batch, Clips
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.network import Neuroformer
+from neuroformer.recording import Recording
 
 MOST_AMPLITUDE = 4.0  # of a frequency, times that of natural clips: what is structured has fewer of them
 
@@ -191,3 +192,23 @@ def projection(images_UFHX: np.ndarray, even_UHX: np.ndarray, odd_UHX: np.ndarra
             plane = np.linalg.qr(pair)[0]
             out[u] = np.linalg.norm(clip.reshape(len(clip), -1) @ plane) / size
     return out
+
+
+def true_log_rates(clips_SFHX: np.ndarray, rec: Recording) -> np.ndarray:
+    """(S, U) what the stimulus adds to the log rates of the units of ``synthetic:demo`` in the bins that see a clip of three frames,
+    with the eye at rest: the answer that an animal would give, where the animal is known.
+
+    Parameters
+    ----------
+    clips_SFHX : in the recording's pixel values
+    """
+    truth = rec.truth
+    assert rec.frames is not None
+    filters_HXU = np.moveaxis(truth["rf_even"] + 1j * truth["rf_odd"], 0, -1)
+    seen = lambda x: np.tensordot((np.asarray(x, np.float64) - 128.0) / 45.0, filters_HXU, 2)
+    images = rec.frames.images
+    power_U = sum((np.abs(seen(part)) ** 2).sum(0) for part in np.array_split(images, 16)) / len(images)
+    z_SFU = seen(clips_SFHX) / np.sqrt(np.maximum(power_U, 1e-12))
+    energy = np.where(truth["is_simple"], 2 * np.maximum(z_SFU.real, 0) ** 2, np.abs(z_SFU) ** 2)
+    lags_FU = truth["rf_temporal"].T[::-1]  # oldest first, like the frames
+    return truth["stimulus_gain"] * (lags_FU * energy / (1 + energy)).sum(1)

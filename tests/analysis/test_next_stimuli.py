@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.analysis.mei import true_log_rates
 from neuroformer.analysis.next_stimuli import (
     KINDS,
     Suite,
@@ -80,6 +81,23 @@ def test_most_exciting_clips_beat_natural_ones_in_their_own_model(small):
     own = verify(suite, expected_rates(model, prepared, suite.clips_SFHX))
     assert own.above_natural.min() > 0.9
     assert (own.gain["mei"] > own.gain["scrambled"]).all() and (own.gain["mei"] > own.gain["natural_best"] - 0.02).all()
+
+
+def test_true_rates_are_those_that_the_recording_was_made_with():
+    """Clips of the movies themselves: what the stimulus adds is the generator's own log rate where the eye is at rest."""
+    few = {"num_units": 10, "num_trials": 5, "num_movies": 1, "trial_s": 6.0}
+    still = {"gaze_sd": 1e-9, "gaze_drift": 0.0, "gaze_gain": 0.0, "speed_gain": (0.0, 0.0), "pupil_gain": (0.0, 0.0)}
+    alone = {"num_hubs": 0, "self_history": (0.0, 0.0, 0.0)}
+    rec = open_recording("synthetic:demo", **few, **still, **alone)
+    frames = rec.frames.images[:120]
+    clips = np.stack([frames[k - 2 : k + 1] for k in range(2, 120)])
+    found = true_log_rates(clips, rec)
+    bins = rec.truth["rate"].shape[0] // 5 // 120  # of a frame
+    made = np.log(rec.truth["rate"][: 120 * bins : bins][2:].astype(float))
+    below = made.max(0) < np.log(0.999)  # not at the generator's cap
+    difference = (made - found - rec.truth["baseline"])[:, below]
+    np.testing.assert_allclose(difference, 0, atol=1e-4)
+    assert below.any() and np.ptp(found, axis=0).max() > 1
 
 
 def test_verification_counts_what_it_says():

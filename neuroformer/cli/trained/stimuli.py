@@ -37,6 +37,7 @@ def add(command) -> None:
 
 def run(args) -> None:
     from neuroformer.analysis import next_stimuli as made
+    from neuroformer.analysis.mei import true_log_rates
     from neuroformer.analysis.stimulus_file import session_of, write_suite
     from neuroformer.bundle.bundle import load_model
     from neuroformer.bundle.opening import open_run
@@ -58,6 +59,8 @@ def run(args) -> None:
                 f"{args.verify} was trained on other units than {args.folder}; it cannot verify its stimuli"
             )
         rates["second run"] = made.expected_rates(load_model(other), theirs, suite.clips_SFHX)
+    if "rf_temporal" in p.rec.truth and suite.clips_SFHX.shape[1] == p.rec.truth["rf_temporal"].shape[1]:
+        rates["the true units"] = true_log_rates(suite.clips_SFHX, p.rec)
     assert p.rec.frames is not None  # a run without frames was refused above
     gray, pixels = float(model.frames.encoder.mean), np.dtype(p.rec.frames.images.dtype)
     session = session_of(suite, ids, gray, pixels, args.repeats, p.config.seed)
@@ -100,7 +103,7 @@ def _print(suite, verified, args) -> None:
         seen = v.responsive
         gains = [float(np.nanmedian(v.gain[kind][seen])) if seen.any() else float("nan") for kind in KINDS]
         lines.append((name, int(seen.sum()), v.share_above(), *gains))
-        key = "stimuli" if name == "this run" else "stimuli_verified"
+        key = {"this run": "stimuli", "second run": "stimuli_verified"}.get(name, "stimuli_true")
         summary |= {f"{key}_above_natural": v.share_above(), f"{key}_units": int(seen.sum())}
         summary |= {f"{key}_gain_{kind}": gain for kind, gain in zip(KINDS, gains, strict=True)}
     header = ("expected by", "responsive units", "above 95 % of natural", *(f"gain, {kind}" for kind in KINDS))
