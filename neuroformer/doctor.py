@@ -15,7 +15,8 @@ import torch
 
 import neuroformer
 from neuroformer.config import Config, load_config
-from neuroformer.data.recordings import open_recordings
+from neuroformer.data.stored import recordings_to_train
+from neuroformer.data.windows import spread
 from neuroformer.memory import free_memory
 from neuroformer.ops import table
 from neuroformer.training.memory import STATE, step_memory
@@ -24,6 +25,7 @@ from neuroformer.training.train import initial_cohort, make_fabric, prepare_reco
 
 DEVELOPMENT = ("dev", "docs", "formats")  # of these, what users need is in other extras
 HEAD_WIDTH = 32  # of the tensors that ask which kernels would run
+MOST_TIMED = 8  # recordings
 TIMED, PASSES = 64, 4  # windows; the fastest pass counts, since the first allocates and others may be disturbed
 
 
@@ -111,7 +113,7 @@ def needs(config: Config | str | Path, overrides: Sequence[str] = ()) -> dict[st
         As training would.
     """
     config = config if isinstance(config, Config) else load_config(Path(config), overrides)
-    config, recs = open_recordings(config)
+    config, recs = recordings_to_train(config)
     recordings = prepare_recordings(recs, config)
     for prepared in recordings:
         refuse_empty(prepared)
@@ -119,12 +121,11 @@ def needs(config: Config | str | Path, overrides: Sequence[str] = ()) -> dict[st
     cohort = initial_cohort(recordings, config).to(fabric.device)
     plan = step_memory(cohort, recordings, fabric)
     parameters = sum(p.numel() for p in cohort.parameters())
-    seconds = sum(_seconds_of_a_step(Losses(cohort).train(), p, i, fabric) for i, p in enumerate(recordings)) / len(
-        recs
-    )
+    places, losses = spread(len(recordings), MOST_TIMED), Losses(cohort).train()
+    seconds = sum(_seconds_of_a_step(losses, recordings[i], int(i), fabric) for i in places) / len(places)
     return {
         "units": sum(r.num_units for r in recs),
-        "spikes": sum(len(r.spike_times) for r in recs),
+        "spikes": sum(r.num_spikes for r in recs),
         "seconds": float(sum(r.duration for r in recs)),
         "parameters": parameters,
         "windows": sum(len(p.windows("train")) for p in recordings),

@@ -63,6 +63,12 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         part.write_bytes(data)
 
 
+def user_cache(part: str) -> Path:
+    """A folder of what can be made again: in NEUROFORMER_CACHE, XDG_CACHE_HOME or ``~/.cache``."""
+    base = os.environ.get("NEUROFORMER_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "neuroformer" / part
+
+
 def write_once(path: Path, data: bytes) -> None:
     """Write a file whole or not at all, unless it is there, also when several processes try at once."""
     if path.exists():

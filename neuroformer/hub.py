@@ -19,7 +19,7 @@ from neuroformer.files import read_values, replacing
 from neuroformer.recording.validation import optional
 from neuroformer.report.summary import summary
 
-FILES = ["bundle.json", SCORES, "README.md", "weights/*.safetensors"]  # nothing else is asked for
+FILES = ["bundle.json", SCORES, "README.md", "weights/*.safetensors", "recordings/*.json"]  # nothing else is asked for
 
 
 def push(

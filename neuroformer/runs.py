@@ -5,6 +5,7 @@ Scoring is :func:`neuroformer.training.evaluation.evaluate`, simulation :class:`
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from neuroformer.bundle.bundle import Bundle, BundleError, load_model, read_bund
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import Config, ConfigError, TargetConfig, load_config
 from neuroformer.data.prepared import Prepared
-from neuroformer.data.recordings import open_recordings
+from neuroformer.data.stored import StoredRecording, recordings_to_train
 from neuroformer.decoding.after_training import fit_heads_on
 from neuroformer.decoding.decode import Decoded, at_samples, measure
 from neuroformer.decoding.run import decode_run
@@ -37,7 +38,7 @@ class Trained(NamedTuple):
     metrics: dict[str, Any]
 
     def __repr__(self) -> str:
-        names = ", ".join(p.rec.name for p in self.prepared)
+        names = ", ".join(p.name for p in self.prepared)
         said = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
         return f"Trained on {names}\n" + "\n".join(f"  {k}: {said(v)}" for k, v in self.metrics.items())
 
@@ -47,7 +48,7 @@ def train(
     folder: str | Path,
     overrides: Sequence[str] = (),
     *,
-    recordings: Sequence[Recording] | None = None,
+    recordings: Sequence[Recording | StoredRecording] | None = None,
     resume: bool = False,
     progress: bool = False,
     start: Start | None = None,
@@ -87,7 +88,7 @@ def train(
     if not isinstance(config, Config):
         config = load_config(Path(config), overrides)
     if recordings is None:
-        config, recordings = open_recordings(config)
+        config, recordings = recordings_to_train(config)
     fits_heads = config.tune.after_training and bool(config.targets)
     if fits_heads and len(recordings) > 1:
         raise ConfigError(
@@ -107,7 +108,7 @@ def clear(folder: Path) -> None:
     """Remove what an earlier run left in a folder, so that old and new numbers never mix."""
     try:
         bundle = read_bundle(folder)
-        places = [bundle.of(m.name).results for m in bundle.recordings]
+        places = [bundle.of(name).results for name in bundle.names]
     except (BundleError, ConfigError):  # no bundle, or one that cannot be read
         places = []
     for place in (folder, *places):
@@ -115,8 +116,8 @@ def clear(folder: Path) -> None:
             (place / name).unlink(missing_ok=True)
     for name in ("bundle.json", "checkpoint.safetensors", "log/metrics.csv"):
         (folder / name).unlink(missing_ok=True)
-    for file in (folder / "weights").glob("*.safetensors"):
-        file.unlink()
+    for name in ("weights", "recordings", "rows"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 # -- decoding ------------------------------------------------------------------------------------------------

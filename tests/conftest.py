@@ -1,5 +1,8 @@
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,9 @@ if not torch.cuda.is_available():
     # The kernels are tested in Triton's interpreter. Triton decides when it is imported, which torch.compile
     # and Lightning do on their own, so whoever comes first must find it decided.
     os.environ["TRITON_INTERPRET"] = "1"
+if "NEUROFORMER_CACHE" not in os.environ:  # nothing that a test makes stays in the user's cache
+    os.environ["NEUROFORMER_CACHE"] = tempfile.mkdtemp(prefix="neuroformer-tests-")
+    atexit.register(shutil.rmtree, os.environ["NEUROFORMER_CACHE"], ignore_errors=True)
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # tests are many small operations; threads only get in their way
 

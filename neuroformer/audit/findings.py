@@ -69,6 +69,11 @@ class Audit(Shown):
         tree = {"recording": self.recording, "leaks": self.leaks, "facts": dict(self.facts)}
         return _plain(tree | {"findings": [asdict(f) for f in self.findings]})
 
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Audit:
+        """From what :meth:`to_dict` gave, without its arrays."""
+        return cls(tree["recording"], tree["facts"], tuple(Finding(**f) for f in tree["findings"]))
+
     def strip(self, width: int = 96) -> str:
         """The split as one line of text: # train, v validation, t test, . neither."""
         drawn = {part: self.series.get(f"split_{part}", np.zeros((0, 2))) for part in _SIGNS}

@@ -3,16 +3,21 @@
 ``bundle.json``: format version, configuration; units, normalisation and split of every recording (with the split's
 digest and the findings of the audit); metrics; versions; the digest of each weights file and of the JSON itself.
 ``weights/NAME.safetensors``: the best weights of each objective.
+
+Of several recordings, ``recordings/PLACE.json`` holds what is known of each, and ``weights/NAME/PLACE.safetensors`` what is its
+own; the files above hold what they share. So one of them is opened without reading the others.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import os
 import platform
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import neuroformer
-from neuroformer.bundle.checks import MOST_BYTES, check_tree
+from neuroformer.bundle.checks import MOST_BYTES, check_recording, check_tree
 from neuroformer.bundle.cohort import of_recording
 from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
 from neuroformer.data.scales import Normalization
@@ -34,11 +39,12 @@ from neuroformer.recording import Recording
 from neuroformer.recording.names import natural
 from neuroformer.shown import Shown
 
-FORMAT = 2
+FORMAT, FORMAT_OF_ONE = 3, 2  # of several recordings in one run, and of a single one
 READ_BY = {1: "0.1"}  # formats that this version does not read, and the version that does
 CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
 STIMULUS = "stimulus_r"  # how expected counts follow what units answered to clips, where there are frames
+MOST_SHOWN = 16  # recordings of a bundle that are described one by one
 
 
 class BundleError(ValueError):
@@ -65,6 +71,40 @@ class RecordingEntry:
     lacks: list[str] = field(default_factory=list)
 
 
+class _Entries(Sequence[RecordingEntry]):
+    """The entries of several recordings, each read from its own file when it is asked for.
+
+    Attributes
+    ----------
+    listed : by recording, ``name``, the digest ``sha256`` of its file, and of its ``weights``, by objective
+    """
+
+    def __init__(self, folder: Path, listed: list[dict[str, Any]]):
+        self.folder, self.listed = folder, listed
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        listed = self.listed[place]
+        file = entry_file(self.folder, place % len(self))
+        tree = json.loads(_checked(file, listed["sha256"]).read_text())
+        check_recording(tree, str(file))
+        return _entry_of(tree)
+
+
+def entry_file(folder: Path, place: int) -> Path:
+    """What is known of one of several recordings."""
+    return folder / "recordings" / f"{place}.json"
+
+
+def own_file(folder: Path, objective: str, place: int) -> Path:
+    """The weights that are one of several recordings' own."""
+    return folder / "weights" / objective / f"{place}.safetensors"
+
+
 @dataclass
 class Bundle(Shown):
     """The content of a bundle's JSON, and its folder.
@@ -75,7 +115,7 @@ class Bundle(Shown):
 
     path: Path
     config: Config
-    recordings: list[RecordingEntry]
+    recordings: Sequence[RecordingEntry]
     metrics: dict[str, Any]
     versions: dict[str, str]
     digests: dict[str, str]
@@ -90,17 +130,23 @@ class Bundle(Shown):
         BundleError
             There is none of this name, or several and no name was given.
         """
-        names = [m.name for m in self.recordings]
+        names = self.names
         if recording and recording not in names:
             near = difflib.get_close_matches(recording, names, n=1)
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise BundleError(f"{self.path} holds no recording '{recording}'; {hint}it has: {', '.join(names)}")
         if self.place is not None:
             return self
-        entry = self.recordings[names.index(recording)] if recording else self.entry
-        place = self.recordings.index(entry)
+        place = names.index(recording) if recording else 0
+        entry = self.recordings[place] if recording else self.entry
         config = member_config(self.config, place, entry.lacks)
         return replace(self, recordings=[entry], config=config, place=place, whole=self)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the recordings."""
+        known = self.recordings
+        return [m["name"] for m in known.listed] if isinstance(known, _Entries) else [m.name for m in known]
 
     @property
     def results(self) -> Path:
@@ -118,7 +164,7 @@ class Bundle(Shown):
             There are several.
         """
         if len(self.recordings) > 1:
-            names = ", ".join(m.name for m in self.recordings)
+            names = ", ".join(self.names)
             raise BundleError(f"{self.path} holds several recordings ({names}); say which with --recording")
         return self.recordings[0]
 
@@ -144,10 +190,11 @@ class Bundle(Shown):
         versions = ", ".join(f"{k} {v}" for k, v in self.versions.items())
         return (
             f"Bundle {self.path}\n"
+            + (f"  {len(self.names):,} recordings: {', '.join(self.names)}\n" if len(self.names) > MOST_SHOWN else "")
             + "".join(
                 f"  recording {m.name}: {len(m.units)} units{self._lacks(m)}; split by {c.split.by}, claims {m.split['claim']}, "
                 f"sha256 {m.split['sha256'][:12]}\n  audit     {self._audit(m)}\n"
-                for m in self.recordings
+                for m in (self.recordings if len(self.names) <= MOST_SHOWN else ())
             )
             + self._backbone()
             + f"  window    {c.window.current:g} s in bins of {c.window.dt:g} s, past {c.window.past:g} s, "
@@ -205,24 +252,50 @@ def save_weights(path: Path, model: torch.nn.Module) -> None:
     save_tensors(path, model.state_dict())
 
 
+def save_cohort(folder: Path, objective: str, trunk: dict[str, Tensor], own: Iterable[dict[str, Tensor]] = ()) -> None:
+    """The weights of an objective: what recordings share and, if there are several, what is each one's own."""
+    own = iter(own)
+    first = next(own, None)
+    if first is not None:
+        with replacing(folder / "weights" / objective) as part:
+            for place, tensors in enumerate(itertools.chain([first], own)):
+                save_tensors(part / f"{place}.safetensors", tensors)
+    save_tensors(folder / "weights" / f"{objective}.safetensors", trunk)
+
+
 def versions() -> dict[str, str]:
     """Versions of this code, Python and the numerical libraries."""
     libraries = {name: version(name) for name in ("torch", "numpy", "lightning", "safetensors")}
     return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
 
 
-def save_bundle(path: Path, config: Config, recordings: list[RecordingEntry], metrics: dict[str, Any]) -> None:
+def save_bundle(path: Path, config: Config, recordings: Sequence[RecordingEntry], metrics: dict[str, Any]) -> None:
     """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
     digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
+    trees = (vars(m) | {"normalization": m.normalization.to_dict()} for m in recordings)
+    several = len(recordings) > 1
     tree = {
-        "format": FORMAT,
+        "format": FORMAT if several else FORMAT_OF_ONE,
         "config": to_dict(config),
-        "recordings": [vars(m) | {"normalization": m.normalization.to_dict()} for m in recordings],
+        "recordings": _save_entries(path, trees, list(digests)) if several else list(trees),
         "metrics": metrics,
         "versions": versions(),
         "weights_sha256": digests,
     }
     write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": tree_digest(tree)}, indent=1).encode())
+
+
+def _save_entries(path: Path, trees: Iterable[dict[str, Any]], objectives: list[str]) -> list[dict[str, Any]]:
+    """Write what is known of each recording; gives the list of them, with digests."""
+    listed = []
+    with replacing(path / "recordings") as part:
+        part.mkdir()
+        for place, tree in enumerate(trees):
+            text = json.dumps(tree).encode()
+            (part / f"{place}.json").write_bytes(text)
+            weights = {name: _digest(own_file(path, name, place)) for name in objectives}
+            listed.append({"name": tree["name"], "sha256": hashlib.sha256(text).hexdigest(), "weights": weights})
+    return listed
 
 
 def tree_digest(tree: dict[str, Any]) -> str:
@@ -263,10 +336,13 @@ def read_bundle(path: str | Path) -> Bundle:
         if tree.pop("sha256") != tree_digest(tree):
             raise BundleError(f"{file} is not as it was saved (its SHA-256 differs): truncated or changed")
         check_tree(tree)
+        listed, several = tree["recordings"], len(tree["recordings"]) > 1
+        if several and tree["format"] < FORMAT:
+            raise BundleError(f"{file} holds several recordings as an earlier version kept them; train it again")
         return Bundle(
             path,
             _config_of(tree["config"], file),
-            [_entry_of(m) for m in tree["recordings"]],
+            _Entries(path, listed) if several else [_entry_of(m) for m in listed],
             tree["metrics"],
             tree["versions"],
             tree["weights_sha256"],
@@ -316,10 +392,20 @@ def weights_file(bundle: Bundle, objective: str) -> Path:
     """
     if objective not in bundle.digests:
         raise BundleError(f"{bundle.path} has no weights for '{objective}'; it has: {', '.join(bundle.digests)}")
-    file = bundle.path / "weights" / f"{objective}.safetensors"
+    return _checked(bundle.path / "weights" / f"{objective}.safetensors", bundle.digests[objective])
+
+
+def own_weights_file(bundle: Bundle, objective: str, place: int) -> Path:
+    """The file with the best weights of one objective that are one of several recordings' own, after checking its digest."""
+    known = bundle.recordings
+    assert isinstance(known, _Entries)
+    return _checked(own_file(bundle.path, objective, place), known.listed[place]["weights"][objective])
+
+
+def _checked(file: Path, digest: str) -> Path:
     if not file.is_file():
         raise BundleError(f"{file} is missing")
-    if _digest(file) != bundle.digests[objective]:
+    if _digest(file) != digest:
         raise BundleError(f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed")
     return file
 
@@ -341,23 +427,25 @@ def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recordi
         No such objective or recording, or weights that are missing, damaged or of another model.
     """
     bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
-    file, one = weights_file(bundle, objective), bundle.of(recording)
-    _refuse_absurd(file, one)
+    one = bundle.of(recording)
+    whole = one.whole or one
+    file = weights_file(whole, objective)
+    own = own_weights_file(whole, objective, one.place or 0) if len(whole.recordings) > 1 else None
+    _refuse_absurd(file, one, file.stat().st_size + (own.stat().st_size if own else 0))
     model = Neuroformer(one.config, len(one.units), one.normalization)
     try:
         tensors = load_file(file)
-        whole = one.whole or one
-        if len(whole.recordings) > 1:
-            tensors = of_recording(tensors, model, whole.config, one.place or 0)
+        if own is not None:
+            tensors = of_recording(tensors, load_file(own), model, whole.config)
         model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError, KeyError) as e:
-        raise BundleError(f"{file} does not fit the model that the bundle describes: {e}") from None
+        raise BundleError(f"{own or file} does not fit the model that the bundle describes: {e}") from None
     return model.eval()
 
 
-def _refuse_absurd(file: Path, bundle: Bundle) -> None:
+def _refuse_absurd(file: Path, bundle: Bundle, size: int) -> None:
     """Refuse a configuration whose matrices alone would not fit into the file of weights, before they take memory."""
-    width, size = bundle.config.model.width, file.stat().st_size
+    width = bundle.config.model.width
     if 4 * width * max(width, len(bundle.units)) > size:
         raise BundleError(
             f"{file} does not fit the model that the bundle describes: model.width is {width:,} for {len(bundle.units):,} "

@@ -23,8 +23,10 @@ def check_tree(tree: dict[str, Any]) -> None:
     """
     recordings = tree["recordings"]
     _expect(isinstance(recordings, list) and recordings, "recordings", recordings, "at least one recording")
-    for i, entry in enumerate(recordings):
-        _check_recording(entry, f"recordings[{i}]", alone=len(recordings) == 1)
+    if len(recordings) == 1:
+        check_recording(recordings[0], "recordings[0]", alone=True)
+    else:
+        _check_listed(recordings, tree["weights_sha256"])
     names = [entry["name"] for entry in recordings]
     _expect(len(set(names)) == len(names), "recordings", names, "recordings of different names")
     for key, kind in (("metrics", dict), ("versions", dict), ("weights_sha256", dict)):
@@ -40,7 +42,21 @@ def is_file_name(name: Any) -> bool:
     return isinstance(name, str) and name not in ("", ".", "..") and not wrong & set(name) and len(name) <= 200
 
 
-def _check_recording(entry: Any, key: str, *, alone: bool) -> None:
+def _check_listed(recordings: list[Any], objectives: Any) -> None:
+    """What a bundle of several recordings says of each before its own file is read."""
+    for i, entry in enumerate(recordings):
+        _expect(isinstance(entry, dict), f"recordings[{i}]", entry, "keys and values")
+        fits = is_file_name(entry["name"])
+        _expect(fits, f"recordings[{i}].name", entry["name"], "a name without '/', which names a folder of the run")
+    for i, entry in enumerate(recordings):
+        _expect(isinstance(entry.get("sha256"), str), f"recordings[{i}].sha256", entry.get("sha256"), "a digest")
+        weights = entry.get("weights")
+        fits = isinstance(weights, dict) and all(isinstance(weights.get(name), str) for name in objectives)
+        _expect(fits, f"recordings[{i}].weights", weights, "a digest for each objective")
+
+
+def check_recording(entry: Any, key: str, *, alone: bool = False) -> None:
+    """Refuse values of one recording's entry that no run writes."""
     _expect(isinstance(entry, dict), key, entry, "keys and values")
     name, units, split = entry["name"], entry["units"], entry["split"]
     expected = "a name without '/', which names a folder of the run"

@@ -18,6 +18,7 @@ from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.model.units import UnitRows
 
+_OWN = re.compile(r"recordings\.\d+\.")
 _PLACE = re.compile(r"(blocks|alignment\.(?:projections|log_scale))\.(\d+)")
 POSITION = "streams.frames.encoder.position."
 FILTER = "streams.frames.encoder.filter."
@@ -29,10 +30,15 @@ class Cohort(nn.Module):
 
     Parameters
     ----------
-    members : the models, each of its recording's own configuration (:func:`member_config`)
+    members : the models, each of its recording's own configuration (:func:`member_config`), made one after another if they are
+        an iterator: what is shared is then in memory once
     names : of the recordings, for messages
     config : Config
         Of the whole run.
+
+    Attributes
+    ----------
+    num_parameters : of all recordings together
 
     Raises
     ------
@@ -40,13 +46,21 @@ class Cohort(nn.Module):
         Something that would be shared does not fit two of the recordings; names both.
     """
 
-    def __init__(self, members: Sequence[Neuroformer], names: Sequence[str] = (), config: Config | None = None):
+    def __init__(self, members: Iterable[Neuroformer], names: Sequence[str] = (), config: Config | None = None):
         super().__init__()
-        self.config = members[0].config if config is None else config
-        self.members = nn.ModuleList(members)
-        self.names = list(names) or [str(i) for i in range(len(members))]
-        self._keys = [self._keys_of(i, model) for i, model in enumerate(members)]
-        self._share()
+        if not names:
+            members = list(members)
+            names = [str(i) for i in range(len(members))]
+        self.names, self.members = list(names), nn.ModuleList()
+        self._keys: list[dict[str, str]] = []
+        self._known: dict[str, tuple[str, nn.Parameter]] = {}
+        for place, model in enumerate(members):
+            self.config = config = model.config if config is None else config
+            self.members.append(model)
+            self._keys.append(self._keys_of(place, model))
+            self._share(place, model)
+        self.num_parameters = sum(p.numel() for _, p in self._known.values())
+        self._refuse_time_filter()
 
     def __getitem__(self, place: int) -> Neuroformer:
         model = self.members[place]
@@ -58,23 +72,37 @@ class Cohort(nn.Module):
 
     def named(self) -> dict[str, nn.Parameter]:
         """Every parameter once, by its name in a file."""
-        pairs = zip(self._keys, self.members, strict=True)
-        return {keys[name]: p for keys, model in pairs for name, p in model.named_parameters()}
+        return {key: p for key, (_, p) in self._known.items()}
+
+    def trunk(self) -> dict[str, Tensor]:
+        """What is shared (with one recording: everything), by its name in a file."""
+        if len(self) == 1:
+            return self._of(0)
+        return {key: p for key, (_, p) in self._known.items() if _OWN.match(key) is None}
+
+    def own(self, place: int) -> dict[str, Tensor]:
+        """What is one recording's own, parameters and buffers themselves, by name in its model; nothing with one recording."""
+        prefix = own_name("", place)
+        found = {key: x for key, x in self._of(place).items() if key.startswith(prefix)}
+        return {key.removeprefix(prefix): x for key, x in found.items()}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The content of a file: every parameter once, and the buffers of every recording."""
-        pairs = zip(self._keys, self.members, strict=True)
-        return {keys[name]: x for keys, model in pairs for name, x in model.state_dict().items()}
+        """Every parameter once, and the buffers of every recording."""
+        return {key: x.detach() for i in range(len(self)) for key, x in self._of(i).items()}
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of :meth:`tensors`, in place."""
         for keys, model in zip(self._keys, self.members, strict=True):
             model.load_state_dict({name: tensors[key] for name, key in keys.items()})
 
+    def _of(self, place: int) -> dict[str, Tensor]:
+        keys, model = self._keys[place], self.members[place]
+        return {keys[name]: x for name, x in model.state_dict(keep_vars=True).items()}
+
     def _keys_of(self, place: int, model: Neuroformer) -> dict[str, str]:
         """Names in a file, by name in a member's model."""
         names = list(model.state_dict())
-        if len(self.members) == 1:
+        if len(self.names) == 1:
             return {name: name for name in names}
         own = {name for name, _ in model.named_buffers()} | own_names(model) | set(self._differing(model, names))
         shared = shared_names(names, self.config, model.config)
@@ -98,20 +126,17 @@ class Cohort(nn.Module):
         having = [m for m in self.members if isinstance(m, Neuroformer) and target in m.targets]
         return _classes(having[0], target)
 
-    def _share(self) -> None:
-        known: dict[str, tuple[str, nn.Parameter]] = {}
-        for name, keys, model in zip(self.names, self._keys, self.members, strict=True):
-            assert isinstance(model, Neuroformer)
-            for local, p in list(model.named_parameters()):
-                first, kept = known.setdefault(keys[local], (name, p))
-                if kept.shape != p.shape:
-                    raise ConfigError(
-                        f"'{first}' and '{name}' cannot share '{keys[local]}': it has shape {tuple(kept.shape)} in one "
-                        f"and {tuple(p.shape)} in the other; the recordings must agree in what this part of the model reads"
-                    )
-                owner, _, attribute = local.rpartition(".")
-                setattr(model.get_submodule(owner), attribute, kept)
-        self._refuse_time_filter()
+    def _share(self, place: int, model: Neuroformer) -> None:
+        keys = self._keys[place]
+        for local, p in list(model.named_parameters()):
+            first, kept = self._known.setdefault(keys[local], (self.names[place], p))
+            if kept.shape != p.shape:
+                raise ConfigError(
+                    f"'{first}' and '{self.names[place]}' cannot share '{keys[local]}': it has shape {tuple(kept.shape)} in one "
+                    f"and {tuple(p.shape)} in the other; the recordings must agree in what this part of the model reads"
+                )
+            owner, _, attribute = local.rpartition(".")
+            setattr(model.get_submodule(owner), attribute, kept)
 
     def _refuse_time_filter(self) -> None:
         """One filter over several frames cannot serve frames that come at different rates."""
@@ -148,18 +173,19 @@ def shared_names(names: Iterable[str], whole: Config, member: Config) -> dict[st
     return {name: _PLACE.sub(whole_place, name, count=1) if _PLACE.match(name) else name for name in names}
 
 
-def of_recording(tensors: Mapping[str, Tensor], model: Neuroformer, whole: Config, place: int) -> dict[str, Tensor]:
-    """The tensors of one recording's model, from the file of several.
+def of_recording(
+    trunk: Mapping[str, Tensor], own: Mapping[str, Tensor], model: Neuroformer, whole: Config
+) -> dict[str, Tensor]:
+    """The tensors of one recording's model, from what is shared and what is its own (:meth:`Cohort.trunk`,
+    :meth:`Cohort.own`).
 
     Raises
     ------
     KeyError
-        The file lacks a tensor.
+        A tensor is in neither.
     """
     shared = shared_names(model.state_dict(), whole, model.config)
-    return {
-        name: tensors[own if (own := own_name(name, place)) in tensors else shared[name]] for name in model.state_dict()
-    }
+    return {name: own[name] if name in own else trunk[shared[name]] for name in shared}
 
 
 def _classes(model: Neuroformer, target: str) -> list:

@@ -6,10 +6,18 @@ import json
 import ntpath
 import posixpath
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuroformer.bundle.bundle import Bundle, read_bundle, tree_digest, weights_file
+from neuroformer.bundle.bundle import (
+    Bundle,
+    entry_file,
+    own_weights_file,
+    read_bundle,
+    tree_digest,
+    weights_file,
+)
 
 SCORES = "summary.json"
 
@@ -24,10 +32,11 @@ def export(bundle: Bundle, folder: Path) -> None:
     BundleError
         A weights file that is not the one that was saved.
     """
-    (folder / "weights").mkdir(parents=True)
-    for objective in bundle.digests:
-        file = weights_file(bundle, objective)
-        shutil.copyfile(file, folder / "weights" / file.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in _files(bundle):
+        place = folder / file.relative_to(bundle.path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
     tree = json.loads((bundle.path / "bundle.json").read_text())
     del tree["sha256"]
     tree["config"] = without_places(tree["config"])
@@ -69,6 +78,17 @@ def check(folder: Path) -> Bundle:
         Names the file that is missing or not as it was saved.
     """
     bundle = read_bundle(folder)
-    for objective in bundle.digests:
-        weights_file(bundle, objective)
+    for _ in _files(bundle):
+        pass
     return bundle
+
+
+def _files(bundle: Bundle) -> Iterator[Path]:
+    """Every file of a bundle but its JSON, after checking its digest."""
+    for objective in bundle.digests:
+        yield weights_file(bundle, objective)
+    for place in range(len(bundle.recordings) if len(bundle.recordings) > 1 else 0):
+        assert bundle.recordings[place]  # which checks its digest
+        yield entry_file(bundle.path, place)
+        for objective in bundle.digests:
+            yield own_weights_file(bundle, objective, place)

@@ -24,7 +24,19 @@ from neuroformer.cli import bench, demo, explain
 from neuroformer.cli.recordings import audit, doctor, import_original, inspect
 from neuroformer.cli.shared import INTERRUPTED, exit_code, keep_freed_memory
 from neuroformer.cli.studies import ablate, compare, domains, fewshot, finetune, folds, probe
-from neuroformer.cli.trained import attend, cosmooth, decode, embed, fields, forecast, generate, hub, report, stimuli
+from neuroformer.cli.trained import (
+    attend,
+    cosmooth,
+    decode,
+    embed,
+    evaluate,
+    fields,
+    forecast,
+    generate,
+    hub,
+    report,
+    stimuli,
+)
 from neuroformer.cli.training import adapt, sweep, train
 from neuroformer.messages import code_for, code_of
 from neuroformer.recording.names import printable
@@ -36,6 +48,7 @@ COMMANDS = (
     train,
     adapt,
     sweep,
+    evaluate,
     generate,
     decode,
     forecast,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.cli.shared import warn_only_ours
+from neuroformer.cli.tables import table
 
 
 def add(command) -> None:
@@ -34,6 +35,16 @@ def add(command) -> None:
     benchmark("generate-gpu", _generate_gpu, "closed-loop tokens/s of 512 sequences on a GPU")
     b = benchmark("scale", _scale, "a training step and a simulation of 50 to 8,000 units, on one core")
     b.add_argument("--checkout", type=Path, metavar="FOLDER", help="also by the package of this checkout, to compare")
+    b = benchmark(
+        "scaling", _scaling, "on paper: bytes and operations for many sessions on many GPUs, from one step here"
+    )
+    b.add_argument("--width", type=int, default=64, metavar="N", help="model.width (64)")
+    b = benchmark(
+        "sessions", _sessions, "training on many recordings against few: first step, step, validation, memory"
+    )
+    b.add_argument(
+        "--recordings", type=int, nargs="+", default=[30, 300], metavar="N", help="animals of synthetic:cohort (30 300)"
+    )
     benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
 
 
@@ -82,6 +93,22 @@ def _scale(args) -> dict[str, Any]:
     from neuroformer.bench import scale
 
     return scale.run(args.checkout)
+
+
+def _scaling(args) -> dict[str, Any]:
+    from neuroformer.bench import scaling
+
+    result = scaling.run(width=args.width)
+    if not args.json:
+        rows = result.pop("plan")
+        print(table([[f"{v:,.4g}" for v in row.values()] for row in rows], list(rows[0])))
+    return result
+
+
+def _sessions(args) -> dict[str, Any]:
+    from neuroformer.bench import sessions
+
+    return sessions.run(args.recordings)
 
 
 def _train(args) -> dict[str, Any]:

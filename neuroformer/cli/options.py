@@ -57,8 +57,15 @@ def training_arguments(p: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue exactly where the run in the folder stopped; starts it if the folder is empty",
     )
+    glm_argument(p)
+
+
+def glm_argument(p: argparse.ArgumentParser) -> None:
+    """For commands that score spikes on held-out data."""
     p.add_argument(
-        "--no-baselines", action="store_true", help="do not fit the GLMs that the likelihood is compared with"
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        help="fit the GLMs that the likelihood is compared with (default: of one recording; of several only when asked)",
     )
 
 

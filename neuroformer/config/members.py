@@ -49,23 +49,17 @@ def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Co
     """
     if not config.recordings and not lacks:
         return config
+    one = (config.recordings or (config.recording,))[place]
+    config = replace(config, recordings=(), recording=one)  # first: checks go through all recordings there are
+    if not lacks:
+        return config
     window = replace(config.window, frames=0.0) if FRAMES in lacks else config.window
     inputs = tuple(v for v in config.inputs if v.name not in lacks)
     targets = tuple(t for t in config.targets if t.name not in lacks)
     # none of the checks may see a half-made configuration, so that blocks and alignments go first
     bare = replace(config, model=replace(config.model, blocks=()), loss=replace(config.loss, contrast=()))
-    alone = replace(
-        bare,
-        recording=(config.recordings or (config.recording,))[place],
-        recordings=(),
-        window=window,
-        inputs=inputs,
-        targets=targets,
-    )
-    if lacks:
-        plan, kept = block_plan(config), kept_blocks(config, alone)
-        blocks = tuple(BlockConfig(plan[i], 1) for i in kept)
-    else:
-        blocks = config.model.blocks
+    alone = replace(bare, window=window, inputs=inputs, targets=targets)
+    plan = block_plan(config)
+    blocks = tuple(BlockConfig(plan[i], 1) for i in kept_blocks(config, alone))
     contrast = tuple(config.loss.contrast[i] for i in kept_contrasts(config, alone))
     return replace(alone, model=replace(config.model, blocks=blocks), loss=replace(config.loss, contrast=contrast))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
+from typing import Protocol
 
 from neuroformer.config import Config
-from neuroformer.recording import Recording
 
 OPEN = {"window.frames": -1.0, "train.batch_size": 0, "train.steps": 0}  # what leaves a setting open
 FRAMES_S = 0.2  # seconds of frames that a window sees, and never fewer than FEWEST_FRAMES
@@ -19,7 +17,18 @@ SPIKES = 6e6  # at most in all steps, whose time grows with them
 STEPS = (500, 2000)
 
 
-def settled(config: Config, recs: Sequence[Recording]) -> Config:
+class Described(Protocol):
+    """What a run has to know of a recording before it is opened."""
+
+    @property
+    def duration(self) -> float: ...
+    @property
+    def num_spikes(self) -> int: ...
+    @property
+    def frame_period(self) -> float: ...
+
+
+def settled(config: Config, recs: Sequence[Described]) -> Config:
     """The configuration with a number for ``window.frames``, ``train.batch_size`` and ``train.steps`` where it has none.
 
     ``window.frames`` is 0.2 s (three frames where these last longer) if any recording has frames, else 0. A step holds 256
@@ -27,9 +36,8 @@ def settled(config: Config, recs: Sequence[Recording]) -> Config:
     more than some millions of spikes. Doing it twice changes nothing.
     """
     if config.window.frames < 0:
-        shown = [rec.frames.times for rec in recs if rec.frames is not None and len(rec.frames.times) > 1]
-        longest = max((float(np.median(np.diff(times))) for times in shown), default=0.0)
-        frames = max(FRAMES_S, round(FEWEST_FRAMES * longest, 9)) if shown else 0.0
+        longest = max((rec.frame_period for rec in recs), default=0.0)
+        frames = max(FRAMES_S, round(FEWEST_FRAMES * longest, 9)) if longest else 0.0
         config = replace(config, window=replace(config.window, frames=frames))
     train = config.train
     if train.batch_size and train.steps:

@@ -18,7 +18,7 @@ from neuroformer.data.normalization import fit_normalization
 from neuroformer.data.observed import ObservedBins
 from neuroformer.data.scales import Normalization
 from neuroformer.data.splits import Split, make_split
-from neuroformer.data.windows import SpikeIndex, Windows, tile
+from neuroformer.data.windows import SpikeIndex, Windows, WindowShape, tile
 from neuroformer.recording import Recording
 from neuroformer.recording.derive import with_speed
 from neuroformer.shown import Shown
@@ -54,6 +54,34 @@ class Prepared(Shown):
         scale = fit_normalization(rec, split, config, index) if normalization is None else normalization
         return cls(rec, config, split, index, scale, BatchBuilder(rec, index, config, scale), list(lacks))
 
+    # what is known of it without its data
+
+    @property
+    def name(self) -> str:
+        return self.rec.name
+
+    @property
+    def unit_ids(self) -> list[str]:
+        return self.rec.unit_ids
+
+    @property
+    def num_units(self) -> int:
+        return self.rec.num_units
+
+    @property
+    def num_spikes(self) -> int:
+        return self.rec.num_spikes
+
+    @property
+    def shape(self) -> WindowShape:
+        """Of its windows, in bins."""
+        return WindowShape.from_config(self.config)
+
+    @property
+    def opened(self) -> Prepared:
+        """With its data at hand: itself, unless it is one of many that stay on disk."""
+        return self
+
     @property
     def observed(self) -> ObservedBins | None:
         """Which units were observed in which bins of the clock; None: all in all."""
@@ -61,11 +89,11 @@ class Prepared(Shown):
 
     def windows(self, part: str, **options) -> Windows:
         """Windows that tile one part of the split."""
-        return tile(self.split.blocks[part], self.builder.shape, **options)
+        return tile(self.split.blocks[part], self.shape, **options)
 
     def pieces(self, windows: Windows, size: int = 0) -> list[Windows]:
         """``size`` consecutive windows each (0: twice the training batch); fewer where units and bins are many."""
-        cells = self.builder.shape.current * self.rec.num_units
+        cells = self.shape.current * self.num_units
         return windows.pieces(min(size or 2 * self.config.train.batch_size, max(1, MOST_CELLS // cells)))
 
     def batches(self, windows: Windows, size: int = 0, device: torch.device | str = "cpu") -> Iterator[Batch]:
@@ -94,7 +122,7 @@ class Prepared(Shown):
         parts = ", ".join(f"{part} {s.seconds(part):,.0f} s ({len(self.windows(part)):,} windows)" for part in s.blocks)
         lacks = f"\n  lacks     {', '.join(self.lacks)}" if self.lacks else ""
         return (
-            f"Prepared '{self.rec.name}': windows of {w.current:g} s in bins of {w.dt:g} s\n"
+            f"Prepared '{self.name}': windows of {w.current:g} s in bins of {w.dt:g} s\n"
             f"  split     {parts}; by {self.config.split.by}, claims {self.config.split.claim}{lacks}"
         )
 
@@ -102,7 +130,7 @@ class Prepared(Shown):
         """Plain values that identify the training data: the units, and the split with its digest."""
         split: dict[str, Any] = {"sha256": self.split.sha256(), "claim": self.config.split.claim}
         split |= {part: self.split.intervals(part).tolist() for part in self.split.blocks}
-        return {"units": list(self.rec.unit_ids), "spikes": self.rec.num_spikes, "split": split}
+        return {"units": list(self.unit_ids), "spikes": self.num_spikes, "split": split}
 
 
 def prepare(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import yaml
 
 from neuroformer.config import Config, ConfigError, RecordingConfig, to_dict
 from neuroformer.data.automatic import settled
-from neuroformer.recording import Recording, RecordingError, open_recording
+from neuroformer.recording import Recording, open_recording
 from neuroformer.recording.names import natural
 from neuroformer.recording.open import fit_frames
 from neuroformer.recording.remote import is_remote
@@ -19,9 +21,12 @@ from neuroformer.recording.sources import add_source
 from neuroformer.recording.stimuli import render_frames
 from neuroformer.recording.units import choose_units, needs_spikes
 
+_SEVERAL = re.compile(r"(synthetic:\w+)\[(\d+):(\d+)\]")
+
 
 def expanded(config: Config) -> Config:
-    """The configuration with every glob of ``recordings`` replaced by the matching paths, in natural order.
+    """The configuration with every glob of ``recordings`` replaced by the matching paths, in natural order, and
+    ``synthetic:NAME[0:300]`` by three hundred built-in recordings.
 
     Raises
     ------
@@ -30,6 +35,11 @@ def expanded(config: Config) -> Config:
     """
     out: list[RecordingConfig] = []
     for i, one in enumerate(config.recordings):
+        several = _SEVERAL.fullmatch(one.path)
+        if several:
+            seeds = range(int(several[2]), int(several[3]))
+            out += [replace(one, path=several[1], options=one.options | {"seed": seed}) for seed in seeds]
+            continue
         if (
             not glob.has_magic(one.path)
             or one.path.startswith("synthetic:")
@@ -136,7 +146,12 @@ def open_recordings(config: Config, look: bool = False) -> tuple[Config, list[Re
     """
     config = expanded(config)
     recs = [open_one(one, look) for one in config.recordings or (config.recording,)]
-    names = [rec.name for rec in recs]
+    refuse_equal_names([rec.name for rec in recs])
+    return settled(config, recs), recs
+
+
+def refuse_equal_names(names: Sequence[str]) -> None:
+    """Refuse recordings of one run that cannot be told apart by their names."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise ConfigError(
@@ -145,10 +160,17 @@ def open_recordings(config: Config, look: bool = False) -> tuple[Config, list[Re
             )
         if "/" in name and len(names) > 1:
             raise ConfigError(f"recordings[{i}] is called '{name}'; give it a name without '/'")
-    return settled(config, recs), recs
 
 
-def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
+class Named(Protocol):
+    """What can be asked of a recording without opening it."""
+
+    @property
+    def name(self) -> str: ...
+    def has(self, name: str) -> bool: ...
+
+
+def lacking(recs: Sequence[Named], config: Config) -> list[list[str]]:
     """The frames, inputs and targets of the run that each recording lacks. A single recording must have all of them.
 
     Raises
@@ -158,8 +180,8 @@ def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
     """
     if not config.recordings:
         return [[] for _ in recs]
-    pairs = zip(recs, config.recordings, strict=True)
-    out = [absent(rec, replace(config, recording=one, recordings=())) for rec, one in pairs]
+    pairs, alone = zip(recs, config.recordings, strict=True), replace(config, recordings=())
+    out = [absent(rec, replace(alone, recording=one)) for rec, one in pairs]
     for name in out[0]:
         if all(name in lacks for lacks in out):
             what = "frames (window.frames is above 0)" if name == "frames" else f"behavior variable '{name}'"
@@ -167,18 +189,8 @@ def lacking(recs: Sequence[Recording], config: Config) -> list[list[str]]:
     return out
 
 
-def absent(rec: Recording, config: Config) -> list[str]:
+def absent(rec: Named, config: Config) -> list[str]:
     """The frames, inputs and targets of a configuration that a recording does not have."""
     asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
     speeds = {speed.name for speed in config.recording.speeds}  # a recording has them once it is prepared
-    return [name for name in asked if name not in speeds and not _has(rec, name)]
-
-
-def _has(rec: Recording, name: str) -> bool:
-    if name == "frames":
-        return rec.frames is not None
-    try:
-        rec.variable(name)
-    except RecordingError:
-        return False
-    return True
+    return [name for name in asked if name not in speeds and not rec.has(name)]

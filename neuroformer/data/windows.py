@@ -237,3 +237,8 @@ def tile(blocks: np.ndarray, shape: WindowShape, *, reach: int | None = None, ph
     if not ticks:
         return Windows(np.zeros(0, np.int64), np.zeros(0, np.int64))
     return Windows(np.concatenate(segments).astype(np.int64), np.concatenate(ticks).astype(np.int64))
+
+
+def spread(num: int, most: int) -> np.ndarray:
+    """Places of at most so many of ``num`` things, spread evenly over them; the same ones every time."""
+    return np.arange(num) if num <= most else np.linspace(0, num - 1, most).round().astype(int)

@@ -234,6 +234,22 @@ class Recording(Shown):
             f"recording '{self.name}' has no behavior variable '{name}'; it has: {', '.join(known) or 'none'}"
         )
 
+    def has(self, name: str) -> bool:
+        """Whether there is a behavior variable (or a column of the trials) of this name; ``frames``: whether there are any."""
+        if name == "frames":
+            return self.frames is not None
+        try:
+            self.variable(name)
+        except RecordingError:
+            return False
+        return True
+
+    @property
+    def frame_period(self) -> float:
+        """Seconds from one frame to the next, median; 0 without frames."""
+        shown = self.frames is not None and len(self.frames.times) > 1
+        return float(np.median(np.diff(self.frames.times))) if shown and self.frames is not None else 0.0
+
     def _within_trials(
         self,
         unit: str = "",

@@ -23,9 +23,7 @@ def learning_charts(file: Path) -> dict[str, Any]:
         rows = list(csv.DictReader(f))
     columns = [k for k in rows[0] if "/" in k] if rows else []
     charts = {
-        "Training loss terms, unweighted": [
-            k for k in columns if k.startswith("train/") and k not in ("train/loss", "train/recording")
-        ],
+        "Training loss terms, unweighted": [k for k in columns if k.startswith("train/") and k != "train/loss"],
         "Validation bits/spike": [k for k in columns if k.startswith("valid/bits")],
         "Validation scores of the targets": [k for k in columns if k.startswith("valid/") and k.endswith("_score")],
     }

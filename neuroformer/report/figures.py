@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -108,13 +110,28 @@ def decoded_frames(
     return fig
 
 
+def adapting(points: Sequence[Any]) -> Figure:
+    """Held-out bits against seconds of a new animal, a line for each way of training
+    (:func:`neuroformer.studies.adapting.adapting_curve`)."""
+    fig = Figure(figsize=(6, 4), layout="constrained")
+    axes = fig.subplots()
+    for way in dict.fromkeys(p.way for p in points):
+        mine = [p for p in points if p.way == way]
+        x, y = np.array([p.seconds for p in mine]), np.array([p.bits for p in mine])
+        around = np.abs(np.array([[p.low, p.high] for p in mine]).T - y)
+        axes.errorbar(x, y, yerr=np.nan_to_num(around), marker="o", ms=3, capsize=2, label=way)
+    axes.set(xscale="log", xlabel="seconds of the new recording", ylabel="held-out bits, 95 % interval")
+    axes.legend(fontsize=8)
+    return fig
+
+
 def learning_curve(log: Path) -> Figure:
     """Training loss terms and validation bits/spike from a run's ``metrics.csv``."""
     with open(log) as f:
         rows = list(csv.DictReader(f))
     fig = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = fig.subplots(1, 2)
-    for key in [k for k in rows[0] if k.startswith("train/") and k not in ("train/loss", "train/recording")]:
+    for key in [k for k in rows[0] if k.startswith("train/") and k != "train/loss"]:
         points = np.array([(int(r["step"]) + 1, float(r[key])) for r in rows if r[key]])
         left.plot(points[:, 0], points[:, 1], lw=0.9, label=key.removeprefix("train/"))
     left.set(xlabel="step", ylabel="training loss term, unweighted")

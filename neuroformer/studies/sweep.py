@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer.config import Config, ConfigError, apply_overrides, from_dict, read_yaml, to_dict
-from neuroformer.data.recordings import open_recordings
+from neuroformer.data.stored import recordings_to_train
 from neuroformer.training.checkpoint import refuse_other_config
 from neuroformer.training.loop import NonFiniteLoss
 from neuroformer.training.stopping import Stopped
@@ -153,7 +153,7 @@ def finished(folder: Path) -> list[Trial]:
 
 
 def _score(config: Config, folder: Path, progress: bool) -> float:
-    config, recs = open_recordings(config)
+    config, recs = recordings_to_train(config)
     _, metrics = train_several(recs, config, folder, progress=progress, resume=True)
     return metrics[OBJECTIVE]
 

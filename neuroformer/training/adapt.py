@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_tensors, weights_file
+from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_cohort, weights_file
 from neuroformer.bundle.cohort import POSITION, Cohort, own_names, same_axis, same_period, shared_names
 from neuroformer.config import (
     Config,
@@ -112,7 +113,7 @@ class Start:
     def _same_meaning(self, name: str, model: Neuroformer) -> bool:
         """Whether a parameter has the same meaning for the new recording as for the earlier ones."""
         parts = name.split(".")
-        known = [m.normalization for m in self.bundle.recordings]
+        known = (m.normalization for m in self.bundle.recordings)  # of many, each is read only if it is asked for
         if parts[0] == "targets":
             entry = next((n.targets[parts[1]] for n in known if parts[1] in n.targets), VariableScale())
             head = model.targets[parts[1]]
@@ -148,7 +149,7 @@ def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
         Another trunk or split than the run's, or a name that is taken.
     """
     new = adapted.entry
-    if new.name in [m.name for m in trained.recordings]:
+    if new.name in trained.names:
         raise ConfigError(f"{trained.path} has a recording '{new.name}' already; adapt with another recording.name")
     ours, theirs = _reads(trained.config), _reads(adapted.config)
     new = replace(new, lacks=[name for name in ours if name not in theirs])
@@ -156,15 +157,15 @@ def join(trained: Bundle, adapted: Bundle, folder: Path) -> None:
     config = replace(trained.config, recording=RecordingConfig(), recordings=(*ones, adapted.config.recording))
     if config.split != adapted.config.split:
         raise ConfigError("'split' was overridden for the new recording; recordings of one bundle share it")
-    models = [load_model(trained, recording=m.name) for m in trained.recordings] + [load_model(adapted)]
-    alone = {name: p.clone() for name, p in models[-1].named_parameters()}
-    cohort = Cohort(models, [m.name for m in (*trained.recordings, new)], config)
-    for name, p in cohort[len(models) - 1].named_parameters():
+    alone = {name: p.clone() for name, p in load_model(adapted).named_parameters()}
+    models = itertools.chain((load_model(trained, recording=name) for name in trained.names), [load_model(adapted)])
+    cohort = Cohort(models, [*trained.names, new.name], config)
+    for name, p in cohort[len(cohort) - 1].named_parameters():
         if not torch.equal(p, alone[name]):
             raise ConfigError(
                 f"'{name}' is not as in {trained.path}: only a recording adapted with --train new joins it"
             )
-    save_tensors(folder / "weights" / f"{LIKELIHOOD}.safetensors", cohort.tensors())
+    save_cohort(folder, LIKELIHOOD, cohort.trunk(), (cohort.own(i) for i in range(len(cohort))))
     save_bundle(folder, config, [*trained.recordings, new], {"joined": new.name})
 
 

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 from neuroformer.data.automatic import OPEN
+from neuroformer.training.module import Average
+from neuroformer.training.rows import get_state, set_state
 
-FORMAT = 2  # 1: the network of version 0.1
+FORMAT = 3  # 1: the network of version 0.1; 2: all recordings in one file
 FILE = CHECKPOINT
 # settings that may change on resuming: where and how a run is computed, never what is computed
 MAY_CHANGE = (
@@ -49,6 +51,7 @@ class Progress:
     stale: int = 0  # evaluations since any score gained enough
     scaler: dict[str, Any] = field(default_factory=dict)  # of float16's gradients
     pieces: int = 0  # of a step's batch; 0: not planned yet
+    rows: dict[str, str] = field(default_factory=dict)  # by recording's place, the file of what is its own
     run_id: str = ""  # under which Weights & Biases continues the run
 
 
@@ -141,32 +144,29 @@ def _flat(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def state_tensors(model: Cohort, average: Cohort | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Everything that training changes, by name."""
-    out = {f"model.{k}": v for k, v in model.tensors().items()}
-    if average is not None:
-        out |= {f"average.{k}": v for k, v in average.tensors().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        out |= {f"optimizer.{i}.{k}": v for k, v in state.items()}
+def state_tensors(model: Cohort, average: Average | None, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that training changes of what recordings share, by name; with one recording, everything."""
+    shared = model.trunk()
+    out = {f"model.{name}": x.detach() for name, x in shared.items()}
+    for name, x in shared.items():
+        if isinstance(x, nn.Parameter):
+            out |= get_state(optimizer, x, name)
+            if average is not None:
+                out[f"average.{name}"] = average.of[x]
     return out
 
 
+@torch.no_grad()
 def restore_tensors(
     tensors: dict[str, Tensor],
     model: Cohort,
-    average: Cohort | None,
+    average: Average | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """The inverse of :func:`state_tensors`, in place."""
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-    model.load_tensors(part("model."))
-    if average is not None:
-        average.load_tensors(part("average."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in part("optimizer.").items():
-        i, key = name.split(".", 1)
-        state.setdefault(int(i), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for name, x in model.trunk().items():
+        x.copy_(tensors[f"model.{name}"])
+        if isinstance(x, nn.Parameter):
+            set_state(optimizer, x, tensors, name)
+            if average is not None:
+                average.of[x].copy_(tensors[f"average.{name}"])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from neuroformer.baselines.glm.fit import glm_scores
 from neuroformer.baselines.oracle import oracle_bits_per_spike
@@ -14,9 +18,13 @@ from neuroformer.baselines.trace_autoregression import autoregression_bits
 from neuroformer.bundle.bundle import STIMULUS, check_units, load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
+from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
 from neuroformer.training.rates import rate_scores
 from neuroformer.training.scores import Scores, score
+
+MOST_WINDOWS, FEWEST_WINDOWS = 2**16, 512  # of all recordings of a run together, and of each of them
+PROCESS_BYTES = 3e9  # of a process that fits baselines
 
 
 def evaluate(
@@ -24,7 +32,8 @@ def evaluate(
     prepared: Prepared | None = None,
     *,
     recording: str = "",
-    baselines: bool = True,
+    baselines: bool | None = None,
+    most: int = 0,
     tell: Callable[[str], object] = lambda line: None,
     say: Callable[[str], object] = lambda line: None,
 ) -> dict[str, Any]:
@@ -35,8 +44,10 @@ def evaluate(
     run : a model, or the folder of a trained run (its likelihood's best weights are scored; ``stimulus_r`` and FEVE those that
         followed validation clips best)
     prepared : the recording; of a run, its own unless given
-    recording : the name of one recording, in a run of several; without it, the scores are the means over all
-    baselines : also fit the GLMs (or, for Gaussian traces, the autoregression)
+    recording : the name of one recording, in a run of several; without it, the scores are the :func:`distribution` over all,
+        each scored on a sample of its windows (:func:`sampled`)
+    baselines : also fit the GLMs (or, for Gaussian traces, the autoregression); by default for one recording, not for several
+    most : windows that are scored, spread evenly over the held-out ones; 0: all
     tell : called with a line on each score that is left out
     say : called with a line before each step that may take long
 
@@ -53,7 +64,7 @@ def evaluate(
         ``stimulus_r_ceiling`` of the true expectation and the model's ``stimulus_feve``
         (:class:`neuroformer.training.rates.HeldOutRates`).
         For traces: ``bits_per_sample`` with its interval, ``test_samples``, ``bits_per_sample_autoregression``.
-        Of several recordings: the means of all bits, and ``recordings``, how many.
+        Of several recordings, see :func:`distribution`.
 
     Raises
     ------
@@ -61,15 +72,15 @@ def evaluate(
         A model without ``prepared``; a folder that holds no run, or whose recording is not the run's.
     """
     if isinstance(run, (str, Path)):
-        names = [m.name for m in read_bundle(run).recordings]
+        names = read_bundle(run).names
         if prepared is None and len(names) > 1 and not recording:
-            return mean_scores(
-                [evaluate(run, recording=name, baselines=baselines, tell=tell, say=say) for name in names]
-            )
+            asked, most = bool(baselines), 0 if baselines else sampled(len(names))
+            scored = (evaluate(run, recording=n, baselines=asked, most=most, tell=tell, say=say) for n in names)
+            return distribution(dict(zip(names, scored, strict=True)))
         if prepared is None:
             bundle, prepared = open_run(Path(run), recording=recording)
         else:
-            bundle = read_bundle(run).of(recording or prepared.rec.name)
+            bundle = read_bundle(run).of(recording or prepared.name)
             check_units(bundle, prepared.rec)
         model = load_model(bundle)
         seeing = load_model(bundle, STIMULUS) if STIMULUS in bundle.digests else model
@@ -77,8 +88,21 @@ def evaluate(
         raise ValueError("a model alone cannot be scored; give the prepared recording too, or the folder of a run")
     else:
         model = seeing = run
+    return _scores(model, seeing, prepared, baselines is not False, most, tell, say)
+
+
+def _scores(
+    model: Neuroformer,
+    seeing: Neuroformer,
+    prepared: Prepared,
+    baselines: bool,
+    most: int,
+    tell: Callable[[str], object],
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """The scores of one recording; ``seeing``: the model whose expected counts follow stimuli."""
     say("scoring held-out windows")
-    scores = score(model, prepared, "test")
+    scores = score(model, prepared, "test", most)
     if prepared.config.traces.likelihood != "none":
         return _trace_scores(seeing, prepared, scores, baselines)
     out: dict[str, Any] = {
@@ -104,11 +128,49 @@ def _beside_spikes(model: Neuroformer, prepared: Prepared, say: Callable[[str], 
     return out | glm_scores(prepared, seed=prepared.config.seed, say=say)
 
 
-def mean_scores(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores of a run of several recordings: the mean of every kind of bits over the recordings that have it."""
-    names = dict.fromkeys(k for scores in each for k in scores if k.startswith("bits"))
-    mean = {k: float(np.mean([scores[k] for scores in each if k in scores])) for k in names}
-    return mean | {"recordings": len(each)}
+def sampled(recordings: int) -> int:
+    """Windows of each of so many recordings that are scored after training, so that many of them take no longer than
+    training them.
+    """
+    return max(FEWEST_WINDOWS, MOST_WINDOWS // recordings)
+
+
+def distribution(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The scores of a run of several recordings, from those of each by name.
+
+    Of every kind of bits, over the recordings that have it: the mean under its own name, ``_median``, ``_lower_quartile``,
+    ``_upper_quartile`` and ``_worst``. ``recordings``: how many; ``worst_recording``: which one has the fewest bits.
+    """
+    out: dict[str, Any] = {"recordings": len(each)}
+    for key in dict.fromkeys(k for scores in each.values() for k in scores if k.startswith("bits")):
+        having = {name: float(scores[key]) for name, scores in each.items() if scores.get(key) is not None}
+        values = list(having.values()) or [float("nan")]
+        worst, low, median, high = np.quantile(values, [0, 0.25, 0.5, 0.75]).tolist()
+        out |= {key: float(np.mean(values)), f"{key}_median": median, f"{key}_worst": worst}
+        out |= {f"{key}_lower_quartile": low, f"{key}_upper_quartile": high}
+        if having:
+            out.setdefault("worst_recording", min(having, key=having.__getitem__))
+    return out
+
+
+def evaluate_each(
+    run: Path, names: Sequence[str], *, baselines: bool, most: int
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """:func:`evaluate` recordings of a run in parallel processes, as many as there are cores and memory for; each by name as
+    it is done.
+    """
+    room = int(free_memory(torch.device("cpu")) // PROCESS_BYTES)
+    jobs = max(1, min(len(names), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, room))
+    if jobs == 1:
+        for name in names:
+            yield name, evaluate(run, recording=name, baselines=baselines, most=most)
+        return
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[threads] = "1"  # read by the libraries of the new processes
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        asked = {pool.submit(evaluate, run, recording=n, baselines=baselines, most=most): n for n in names}
+        for done in as_completed(asked):
+            yield asked[done], done.result()
 
 
 def _trace_scores(model: Neuroformer, prepared: Prepared, scores: Scores, baselines: bool) -> dict[str, Any]:

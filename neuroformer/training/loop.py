@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,16 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS, save_tensors
+from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS, save_cohort
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.noise import noisy_past
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import spread
 from neuroformer.losses import OBSERVED, denominators
 from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.layers import set_dropout
+from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
@@ -35,7 +37,7 @@ from neuroformer.training.checkpoint import (
     state_tensors,
 )
 from neuroformer.training.log import LONGEST_SILENCE_S, Log
-from neuroformer.training.memory import step_memory
+from neuroformer.training.memory import largest, step_memory
 from neuroformer.training.module import (
     Average,
     Losses,
@@ -45,12 +47,16 @@ from neuroformer.training.module import (
     set_learning_rate,
 )
 from neuroformer.training.processes import Processes
+from neuroformer.training.rows import Rows
 from neuroformer.training.scores import Scores
-from neuroformer.training.steps import StepPiece, StepSampler, step_loader
+from neuroformer.training.steps import RECORDINGS, StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, gains_enough, listen
 
 CLIP = 1.0  # largest norm of the gradient
-VALID_STEPS = 16  # an evaluation is over at most so many batches
+VALID_STEPS = 16  # an evaluation is over at most so many batches, of all recordings together
+MOST_VALIDATED = 64  # recordings, spread over all of them: each then still has some windows
+MOST_NAMED = 16  # recordings with columns of their own in the log
+KEPT_STEPS = 4  # whose recordings' rows stay in memory
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
 
 
@@ -92,46 +98,43 @@ class Trainer:
         self.fabric, self.recordings, self.folder = fabric, list(recordings), folder
         self.config, self.train = cohort.config, cohort.config.train
         self.cohort, self.origin = cohort, origin or {}
-        self.average = None
-        if self.train.average > 0:
-            self.average = Average(copy.deepcopy(cohort).requires_grad_(False), self.train.average)
-        self.losses = fabric.setup_module(Losses(cohort))
-        if self.average is not None:
-            self.average.model.to(fabric.device)
+        # not wrapped: which parameters a step moves depends on its recordings, so that gradients are added up here
+        self.losses = Losses(cohort).to(fabric.device)
+        self.average = Average(cohort, self.train.average) if self.train.average > 0 else None
         self.optimizer = make_optimizer(cohort, self.train)
         self.stepper: Any = fabric.setup_optimizers(self.optimizer)
+        kept = KEPT_STEPS * RECORDINGS
+        self.rows = Rows(cohort, self.optimizer, self.average, folder, kept, fabric.global_rank)
+        self.fitted = self._starts_fitted()
         self.processes = Processes(fabric)
         self.progress = Progress()
         self.signal: int | None = None
-
-    @property
-    def scored(self) -> Cohort:
-        """The models that are scored: the moving average if there is one."""
-        return self.cohort if self.average is None else self.average.model
 
     # 1: where the run stands
 
     def resume(self) -> None:
         tensors, self.progress = load_checkpoint(self.folder / FILE, self.config, self._data())
         self.fabric.strategy.precision.load_state_dict(self.progress.scaler)
-        average = None if self.average is None else self.average.model
-        restore_tensors(tensors, self.cohort, average, self.optimizer)
+        restore_tensors(tensors, self.cohort, self.average, self.optimizer)
+        self.rows.load(self.progress.rows)
 
     def save(self) -> None:
-        average = None if self.average is None else self.average.model
-        tensors = state_tensors(self.cohort, average, self.optimizer)
+        tensors = state_tensors(self.cohort, self.average, self.optimizer)
+        files = self.rows.save()
         if self.fabric.is_global_zero:
             self.log.flush()
             scaler = self.fabric.strategy.precision.state_dict()
-            now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler)
+            now = dataclasses.replace(self.progress, seconds=self._seconds(), scaler=scaler, rows=files)
             save_checkpoint(self.folder / FILE, tensors, now, self.config, self._data())
+        self.fabric.barrier()
+        self.rows.saved()
         self.saved_at = time.monotonic()
 
     def _data(self) -> dict[str, Any]:
         """Identifies what the run trains on, and what it started from."""
         if len(self.recordings) == 1:
             return self.recordings[0].describe() | self.origin
-        every = {m.rec.name: m.describe() for m in self.recordings}
+        every = {m.name: m.describe() for m in self.recordings}
         return {f"{name}'s {key}": value for name, d in every.items() for key, value in d.items()} | self.origin
 
     def _seconds(self) -> float:
@@ -155,9 +158,9 @@ class Trainer:
         )
         batches = iter(step_loader(steps))
         # a short recording is learnt by heart within a few passes
-        self.evaluate_every = t.evaluate_every or min(max(2 * sum(steps.deck), FEWEST_STEPS), MOST_STEPS)
+        self.evaluate_every = t.evaluate_every or min(max(2 * steps.steps_a_pass, FEWEST_STEPS), MOST_STEPS)
         hidden = not bar or not self.fabric.is_global_zero
-        if self.progress.step == 0 and self._starts_fitted():
+        if self.progress.step == 0 and self.fitted:
             self._evaluate()  # what was fitted before may be the best there is: few images are soon learnt by heart
         self.losses.train()
         with (
@@ -184,9 +187,10 @@ class Trainer:
 
     def _planned_pieces(self) -> int:
         """In how many pieces a step's batch is computed; told where it is more than one."""
+        self.rows.fetch(largest(self.recordings))
         plan = step_memory(self.cohort, self.recordings, self.fabric)
         smallest = min(len(p.windows("train")) for p in self.recordings)
-        most = min(smallest, self.train.batch_size) // self.fabric.world_size
+        most = min(smallest, StepSampler(self.recordings).group) // self.fabric.world_size
         pieces = self.processes.agree(max(1, min(plan.pieces, most)))[0]
         if pieces > 1 and self.fabric.is_global_zero:
             tqdm.write(
@@ -197,14 +201,13 @@ class Trainer:
 
     def _advance(self, pieces: list[tuple[StepPiece, Batch]]) -> None:
         terms = self._step(pieces)
-        p, t, rec = self.progress, self.train, self.recordings[pieces[0][0].recording].rec
+        p, t = self.progress, self.train
         p.step += 1
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
         p.spikes += int(self.totals[OBSERVED])
         last = p.step == t.steps
         if p.step % self._log_every() == 0 or self.log_is_due():
-            which = {"train/recording": rec.name} if len(self.recordings) > 1 else {}
-            self._log({f"train/{name}": value for name, value in terms.items()} | which)
+            self._log({f"train/{name}": value for name, value in terms.items()})
             self._show(terms)
         if last or p.step % self.evaluate_every == 0:
             self._evaluate()
@@ -225,44 +228,54 @@ class Trainer:
         moved = [
             (piece, noisy_past(batch, t.past_noise).to(fabric.device, non_blocking=True)) for piece, batch in pieces
         ]
+        places = list(dict.fromkeys(piece.recording for piece, _ in moved))
+        self.rows.fetch(places)
         self.totals = self.processes.add_up([denominators(self.cohort[p.recording], b) for p, b in moved])
         set_learning_rate(self.optimizer, p.step, t)
         # Layer norm gives an input with noise the same size as one without: a network that trains with dropout to the end
         # moves rates too far once there is none, and a closed loop amplifies that
-        set_dropout(self.cohort, learning_rate(p.step, t))
+        for place in places:
+            set_dropout(self.cohort[place], learning_rate(p.step, t))
         total: dict[str, Tensor] = {}
-        for i, (piece, batch) in enumerate(moved):
-            with fabric.no_backward_sync(self.losses, enabled=i + 1 < len(moved)):
-                gather = self.processes.gather(piece.sizes)
-                share = Share(batch, self.totals, gather, piece.recording)
-                terms = self.losses(share)
-                # gradients are averaged over processes, and these are shares of a sum
-                fabric.backward(terms["loss"] * fabric.world_size)
+        for piece, batch in moved:
+            with fabric.autocast():
+                terms = self.losses(Share(batch, self.totals, self.processes.gather(piece.sizes), piece.recording))
+            fabric.backward(terms["loss"])
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
+        shared = [x for x in self.cohort.trunk().values() if isinstance(x, torch.nn.Parameter)]
+        moving = [*shared, *(x for place in places for x in self.rows.parameters(place))]
+        self.processes.sum_gradients(moving)
         norm: Any = fabric.clip_gradients(self.losses, self.stepper, max_norm=CLIP, error_if_nonfinite=False)
         names, values = list(total), torch.stack(list(total.values()))
         *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
         found = dict(zip(names, values, strict=True))
         self._refuse_non_finite(found | ({} if t.precision == "16-mixed" else {"gradient": norm}), moved)
+        if self.average is not None:  # what waited for this step was as it is now in all steps between
+            for place in places:
+                self.average.follow(self.rows.parameters(place), self.average.followed[place] + 1, p.step)
         self.stepper.step()
         self.stepper.zero_grad(set_to_none=True)
+        self.rows.changes(places, p.step + 1)
         if self.average is not None:
-            self.average.follow(self.cohort, p.step + 1)
+            self.average.follow(moving, p.step + 1, p.step + 1)
+            self.average.followed |= dict.fromkeys(places, p.step + 1)
         return found
 
     def _refuse_non_finite(self, terms: dict[str, float], moved: list[tuple[StepPiece, Batch]]) -> None:
         bad = [name for name, value in terms.items() if not math.isfinite(value) and name != "loss"]
         if not bad and math.isfinite(terms["loss"]):
             return
-        guilty = [f"{w:g}" for piece, _ in moved for w in self._guilty(piece)][:5]
-        where = f"at {', '.join(guilty)} s" if guilty else "together, none of them alone"
+        guilty = [f"{w:g} s of '{self._name(piece)}'" for piece, _ in moved for w in self._guilty(piece)][:5]
+        where = f"at {', '.join(guilty)}" if guilty else "together, none of them alone"
         kept = self.folder / FILE
         there = f"the last good checkpoint is {kept}" if kept.exists() else "there is no checkpoint yet"
         raise NonFiniteLoss(
-            f"step {self.progress.step + 1}: {', '.join(bad or ['loss'])} is not a finite number; recording "
-            f"'{self.recordings[moved[0][0].recording].rec.name}', windows {where}; {there}. Look at the recording there, or lower train.lr"
+            f"step {self.progress.step + 1}: {', '.join(bad or ['loss'])} is not a finite number; windows {where}; {there}. Look at the recording there, or lower train.lr"
         )
+
+    def _name(self, piece: StepPiece) -> str:
+        return self.recordings[piece.recording].name
 
     @torch.no_grad()
     def _guilty(self, piece: StepPiece) -> list[float]:
@@ -291,9 +304,8 @@ class Trainer:
         scores += [STIMULUS] * any("frames" in self.cohort[i].streams for i in range(len(self.cohort)))
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
-        if len(self.recordings) > 1:
-            columns.append("train/recording")
-            columns += [f"valid/{name}/{m.rec.name}" for m in self.recordings for name in scores]
+        if 1 < len(self.recordings) <= MOST_NAMED:
+            columns += [f"valid/{name}/{m.name}" for m in self.recordings for name in scores]
         return columns
 
     def log_is_due(self) -> bool:
@@ -314,8 +326,12 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """Validation scores, averaged over recordings; saves the best weights of each objective to its own file."""
-        each = [self._valid_scores(i) for i in range(len(self.recordings))]
+        """Validation scores, averaged over recordings; saves the best weights of each objective to its own file.
+
+        Of very many recordings and windows it takes a sample, spread over all of them and the same every time.
+        """
+        places = spread(len(self.recordings), MOST_VALIDATED)
+        each = [self._valid_scores(int(i), VALID_STEPS * self.train.batch_size // len(places)) for i in places]
         names = dict.fromkeys(name for values in each for name in values)
         mean = {name: _mean([v[name] for v in each if name in v]) for name in names}
         self._log({f"valid/{name}": value for name, value in mean.items()} | self._by_recording(each))
@@ -332,30 +348,48 @@ class Trainer:
                 p.best[objective] = value
                 if not unknown and gains_enough(value, p.marked.get(objective, math.nan)):
                     p.marked[objective], p.stale = value, 0
-                tensors = self.scored.tensors()
                 if self.fabric.is_global_zero:
-                    save_tensors(self.folder / "weights" / f"{objective}.safetensors", tensors)
+                    save_cohort(self.folder, objective, self._scored_trunk(), self._scored_rows())
+
+    def _scored_trunk(self) -> dict[str, Tensor]:
+        """What is shared as it is scored and kept: averages, where there are averages."""
+        of = {} if self.average is None else self.average.of
+        return {name: of.get(x, x) for name, x in self.cohort.trunk().items()}  # pyright: ignore[reportArgumentType,reportCallIssue]
+
+    def _scored_rows(self) -> Iterator[dict[str, Tensor]]:
+        several = len(self.recordings) > 1
+        return (self.rows.weights(i, self.progress.step) for i in range(len(self.recordings) if several else 0))
+
+    @contextlib.contextmanager
+    def _scoring(self, place: int) -> Iterator[Neuroformer]:
+        """The model of a recording as it is scored."""
+        self.rows.fetch([place])
+        model = self.cohort[place].eval()
+        named = self.cohort.trunk() | self.cohort.own(place)
+        values = self._scored_trunk() | (self.rows.weights(place, self.progress.step) if len(self.cohort) > 1 else {})
+        scored = {x: values[name] for name, x in named.items() if isinstance(x, torch.nn.Parameter)}
+        with self.average.in_place(scored) if self.average is not None else contextlib.nullcontext():
+            yield model
+        model.train()
 
     def _by_recording(self, each: list[dict[str, float]]) -> dict[str, float]:
-        if len(each) == 1:
+        if not 1 < len(self.recordings) <= MOST_NAMED:
             return {}
         pairs = zip(self.recordings, each, strict=True)
-        return {f"valid/{name}/{m.rec.name}": value for m, values in pairs for name, value in values.items()}
+        return {f"valid/{name}/{m.name}": value for m, values in pairs for name, value in values.items()}
 
-    def _valid_scores(self, place: int) -> dict[str, float]:
-        """Validation scores of one recording, over all processes."""
-        prepared, model = self.recordings[place], self.scored[place].eval()
-        scores = Scores(clips=[] if "frames" in model.streams else None)
+    def _valid_scores(self, place: int, most: int) -> dict[str, float]:
+        """Validation scores of at most so many windows of one recording, over all processes."""
+        prepared = self.recordings[place]
+        scores = Scores(clips=[] if "frames" in self.cohort[place].streams else None)
         rank, world = self.fabric.global_rank, self.fabric.world_size
         windows = prepared.windows("valid")
-        most = VALID_STEPS * self.train.batch_size
-        if len(windows) > most:  # spread over the recording, the same ones every time
-            windows = windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
-        for piece in prepared.pieces(windows)[rank::world]:
-            batch = prepared.builder(piece).to(self.fabric.device)
-            with self.fabric.autocast():
-                scores.add(model, batch, model(batch))
-        self.cohort.train()
+        windows = windows[spread(len(windows), most)]
+        with self._scoring(place) as model:
+            for piece in prepared.pieces(windows)[rank::world]:
+                batch = prepared.builder(piece).to(self.fabric.device)
+                with self.fabric.autocast():
+                    scores.add(model, batch, model(batch))
         scores = Scores.merge(self.processes.collect(scores))
         found = {LIKELIHOOD: scores.bits()}
         if isinstance(model.observation, SpikeObservation):

@@ -41,11 +41,14 @@ class StepMemory(NamedTuple):
 
 
 def step_memory(cohort: Cohort, recordings: Sequence[Prepared], fabric: Fabric) -> StepMemory:
-    """Measured on a few random windows of every recording, and on twice as many; the most expensive one counts."""
+    """Measured on a few random windows of the recordings with the most units and with the most spikes, and on twice as many;
+    the most expensive one counts.
+    """
     parameters = sum(p.numel() * p.element_size() for p in cohort.parameters())
     free = max(0.0, SHARE * free_memory(fabric.device) - STATE * parameters)
     found, losses = [], Losses(cohort).train()
-    for place, prepared in enumerate(recordings):
+    for place in largest(recordings):
+        prepared = recordings[place]
         windows = prepared.windows("train")
         size = max(1, min(len(windows), prepared.config.train.batch_size) // fabric.world_size)
         num = max(1, min(PROBE, size // 2))
@@ -53,6 +56,14 @@ def step_memory(cohort: Cohort, recordings: Sequence[Prepared], fabric: Fabric) 
         each = max(0.0, more - few) / num
         found.append(StepMemory(BACKWARD * max(0.0, few - num * each), BACKWARD * each, free, size))
     return max(found, key=lambda m: m.needed)
+
+
+def largest(recordings: Sequence[Prepared]) -> list[int]:
+    """Places of few recordings, among which the most expensive is."""
+    every = range(len(recordings))
+    frames = [i for i in every if recordings[i].normalization.frames is not None] or every
+    sizes = (lambda i: recordings[i].num_units, lambda i: sum(recordings[i].normalization.unit_rate))
+    return sorted({max(some, key=size) for size in sizes for some in (every, frames)})
 
 
 def _kept(losses: Losses, prepared: Prepared, place: int, num: int, fabric: Fabric) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +26,7 @@ BACKBONE = 0.02  # a pretrained network's learning rate, times train.lr
 
 class Share:
     """A batch of one recording, the denominators of its whole step, and the function that gathers the other
-    processes' windows.
-
-    A plain object, so that wrappers pass it on unchanged: Lightning would round the recording's values to the
-    precision of the weights.
-    """
+    processes' windows."""
 
     def __init__(
         self,
@@ -42,7 +39,7 @@ class Share:
 
 
 class Losses(nn.Module):
-    """The models of all recordings and their losses as one module, which is what distributed training wraps."""
+    """The models of all recordings and their losses as one module."""
 
     def __init__(self, cohort: Cohort):
         super().__init__()
@@ -58,11 +55,12 @@ class Losses(nn.Module):
             return terms | {"loss": total_loss(model.config, terms)}
 
 
-def load_pretrained(model: Neuroformer) -> None:
-    """Load the initial weights of a backbone that is fine-tuned."""
+def load_pretrained(model: Neuroformer) -> Neuroformer:
+    """The model, with the initial weights of a backbone that is fine-tuned."""
     if "frames" in model.streams and model.frames.encoder.backbone is not None:
         found = load_backbone(model.config.model.frame_encoder)
         model.frames.encoder.backbone.load_state_dict(found.state_dict())
+    return model
 
 
 def learning_rate(step: int, t: TrainConfig) -> float:
@@ -106,17 +104,42 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, t: TrainConfi
         group["lr"] = group["peak_lr"] * learning_rate(step, t)
 
 
-@dataclass
 class Average:
-    """The moving average of a model's weights, which is scored and kept."""
+    """The moving average of weights, which is scored and kept.
 
-    model: Cohort
-    decay: float
+    What a recording owns changes only with its own steps, so its average is brought up to date when it is asked for.
+
+    Attributes
+    ----------
+    of : by parameter
+    followed : by recording, the optimiser steps (from 1) that its own averages have followed
+    """
+
+    def __init__(self, cohort: Cohort, decay: float):
+        self.decay = decay
+        self.of = {p: p.detach().clone() for p in cohort.parameters()}
+        self.followed: dict[int, int] = dict.fromkeys(range(len(cohort)), 0)
+
+    def kept(self, first: int, last: int) -> float:
+        """Share of an average that is left after steps ``first`` to ``last``. A young average follows fast, and forgets its
+        start."""
+        return math.prod(min(self.decay, (1 + step) / (10 + step)) for step in range(first, last + 1))
 
     @torch.no_grad()
-    def follow(self, model: Cohort, step: int) -> None:
-        """After optimiser step number ``step`` (from 1). A young average follows fast, and forgets its start."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        ours: list[Tensor] = list(self.model.parameters())
-        theirs: list[Tensor] = list(model.parameters())
-        torch._foreach_lerp_(ours, theirs, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+    def follow(self, parameters: Sequence[nn.Parameter], first: int, last: int) -> None:
+        """Of parameters that were as they are now in steps ``first`` to ``last``."""
+        ours: list[Tensor] = [self.of[p] for p in parameters]
+        if ours and first <= last:
+            torch._foreach_lerp_(ours, list(parameters), 1 - self.kept(first, last))  # pyright: ignore[reportPrivateImportUsage]
+
+    @contextlib.contextmanager
+    def in_place(self, tensors: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+        """Inside this context, parameters hold these values."""
+        before = {p: p.data for p in tensors}
+        for p, x in tensors.items():
+            p.data = x
+        try:
+            yield
+        finally:
+            for p, x in before.items():
+                p.data = x

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as dist_nn
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroformer.losses import Gather
 
@@ -26,10 +27,20 @@ class Processes:
         return x
 
     def add_up(self, counts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The sums, over pieces and processes, of dictionaries of counts with the same keys."""
-        names = list(counts[0])
-        total = torch.stack([torch.stack([c[name] for name in names]) for c in counts]).sum(0)
+        """The sums, over pieces and processes, of dictionaries of counts, which have the same keys in all processes."""
+        names = list(dict.fromkeys(name for c in counts for name in c))
+        none = torch.zeros_like(next(iter(counts[0].values())))
+        total = torch.stack([torch.stack([c.get(name, none) for name in names]) for c in counts]).sum(0)
         return dict(zip(names, self.sum(total), strict=True))
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Add up the gradients of all processes, which handle the same recordings and therefore have the same ones."""
+        if self.num == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        total = self.sum(torch.cat([g.flatten() for g in grads]))
+        for g, part in zip(grads, total.split([g.numel() for g in grads]), strict=True):
+            g.copy_(part.view_as(g))
 
     def agree(self, *flags: int) -> list[int]:
         """The largest value of each flag over all processes, so that all act alike."""

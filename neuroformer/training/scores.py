@@ -12,6 +12,7 @@ from torch import Tensor
 from neuroformer.baselines.energy.responses import answers, clip_r
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
+from neuroformer.data.windows import spread
 from neuroformer.intervals import over_time, ratio_terms
 from neuroformer.metrics import target_score
 from neuroformer.model.network import Neuroformer, Output
@@ -139,12 +140,13 @@ def mean_answers(model: Neuroformer, expected: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score(model: Neuroformer, prepared: Prepared, part: str) -> Scores:
-    """Scores of a model over the windows that tile one part of the split."""
-    scores = Scores()
+def score(model: Neuroformer, prepared: Prepared, part: str, most: int = 0) -> Scores:
+    """Scores of a model over the windows that tile one part of the split, or over ``most`` of them, spread evenly."""
+    scores, windows = Scores(), prepared.windows(part)
+    windows = windows[spread(len(windows), most or len(windows))]
     was_training = model.training
     model.eval()
-    for batch in prepared.batches(prepared.windows(part), device=model.device):
+    for batch in prepared.batches(windows, device=model.device):
         scores.add(model, batch, model(batch))
     model.train(was_training)
     return scores

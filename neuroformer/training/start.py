@@ -29,7 +29,7 @@ def start_from_energies(
         model = cohort[i]
         if "frames" not in model.streams or not isinstance(model.frames.readout, EnergyReadout):
             continue
-        components = EnergyComponents(prepared)
+        components = EnergyComponents(prepared.opened)
         readout, few = model.frames.readout, components.basis_FK.shape[1]
         with torch.no_grad():
             readout.basis[:, :few] = components.basis_FK
@@ -48,7 +48,7 @@ def start_from_energies(
             readout.curve.weight.copy_(curve.coefficient_4U.T / unit_U[:, None])
             readout.curve.weight[:, 0] -= level_U / unit_U
         say(
-            f"frames of {prepared.rec.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
+            f"frames of {prepared.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
             f"{fit.penalty:.2g} a presentation"
         )
 

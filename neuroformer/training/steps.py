@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from neuroformer.config import ConfigError
-from neuroformer.data.batch import Batch, BatchBuilder
+from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
+
+RECORDINGS = 8  # of which a step holds windows, at most
+FEWEST = 32  # windows of each of them, at least
 
 
 @dataclass
@@ -37,20 +39,21 @@ class StepPiece:
 class StepDataset(Dataset):
     """A dataset whose items are the batches of whole steps; the sampler chooses the windows."""
 
-    def __init__(self, builders: Sequence[BatchBuilder]):
-        self.builders = builders
+    def __init__(self, recordings: Sequence[Prepared]):
+        self.recordings = recordings
 
     def __getitem__(self, pieces: list[StepPiece]) -> list[tuple[StepPiece, Batch]]:
-        return [(piece, self.builders[piece.recording](piece.windows)) for piece in pieces]
+        return [(piece, self.recordings[piece.recording].builder(piece.windows)) for piece in pieces]
 
 
 class StepSampler(Sampler):
     """Endless: every stretch of the training blocks once per epoch, in random batches of nearly equal size.
 
-    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Each batch holds
-    windows of one recording. With several recordings, a shuffled deck decides which: each is in it as often as it has
-    batches, or all equally often (``train.balance``). The content of a step depends only on the seed and the step
-    number, so a run can continue at any step as if it had never stopped. A batch is cut into ``pieces`` (gradient
+    With ``jitter`` the tiling starts at a random bin each epoch, so that windows lie at every phase. Of several recordings, a
+    batch holds a group of windows of each of up to :data:`RECORDINGS` of them, so that neither the heads handle few windows nor
+    the trunk sees few animals. A shuffled deck decides which: each recording is in it as often as it has groups, or all equally
+    often (``train.balance``), and its turns are spread over the deck. The content of a step depends only on the seed and the step
+    number, so a run can continue at any step as if it had never stopped. Each group is cut into ``pieces`` (gradient
     accumulation), which are dealt to the processes.
     """
 
@@ -66,50 +69,69 @@ class StepSampler(Sampler):
         self.recordings, self.first = recordings, first
         self.rank, self.processes, self.pieces = rank, processes, pieces
         self.config = recordings[0].config
-        self.num_batches = [self._num_batches(prepared) for prepared in recordings]  # an epoch
+        batch = self.config.train.batch_size
+        self.together = max(1, min(len(recordings), RECORDINGS, batch // FEWEST))
+        self.group = batch // self.together
+        self.num_groups = [self._num_groups(prepared) for prepared in recordings]  # an epoch
         equal = self.config.train.balance == "equal"
-        self._shuffled: tuple[int, np.ndarray] | None = None  # the deck at hand, and which it is
-        self.deck = [max(self.num_batches)] * len(recordings) if equal else self.num_batches
+        self.deck = [max(self.num_groups)] * len(recordings) if equal else self.num_groups
+        self._shuffled: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # the decks at hand
 
-    def _num_batches(self, prepared: Prepared) -> int:
-        config, num_windows = prepared.config, len(prepared.windows("train"))
-        batch = min(num_windows, config.train.batch_size)
-        if batch < self.processes * self.pieces:
+    @property
+    def steps_a_pass(self) -> int:
+        """So many steps are one pass through the deck."""
+        return max(1, sum(self.deck) // self.together)
+
+    def _num_groups(self, prepared: Prepared) -> int:
+        num_windows = len(prepared.windows("train"))
+        group = min(num_windows, self.group)
+        if group < self.processes * self.pieces:
             raise ConfigError(
-                f"a batch of {batch} windows cannot be divided among {self.processes} processes in {self.pieces} pieces "
-                "(train.accumulate); raise train.batch_size"
+                f"a batch of {group} windows of '{prepared.name}' cannot be divided among {self.processes} processes in "
+                f"{self.pieces} pieces (train.accumulate); raise train.batch_size"
             )
-        return max(1, num_windows // config.train.batch_size)
+        return max(1, num_windows // self.group)
 
     def __iter__(self) -> Iterator[list[StepPiece]]:
-        epochs: dict[int, tuple[int, list[Windows]]] = {}  # by recording, the one it is in
+        epochs: dict[int, tuple[int, list[Windows]]] = {}  # of the recordings used last, the one each is in
         for step in itertools.count(self.first):
-            recording, turn = self.drawn(step)
-            epoch, place = divmod(turn, self.num_batches[recording])
-            if recording not in epochs or epochs[recording][0] != epoch:
-                epochs[recording] = epoch, self._epoch(recording, epoch)
-            batch = epochs[recording][1][place]
-            yield [self._piece(recording, part) for part in _cut(batch, self.pieces)]
+            groups = []
+            for recording, turn in self.drawn(step):
+                epoch, place = divmod(turn, self.num_groups[recording])
+                known = epochs.pop(recording, None)
+                epochs[recording] = known if known and known[0] == epoch else (epoch, self._epoch(recording, epoch))
+                groups.append((recording, epochs[recording][1][place]))
+            for recording in list(epochs)[: max(0, len(epochs) - 2 * RECORDINGS)]:
+                del epochs[recording]
+            yield [self._piece(recording, part) for recording, group in groups for part in _cut(group, self.pieces)]
 
-    def drawn(self, step: int) -> tuple[int, int]:
-        """The recording of a step, and the number of its earlier batches."""
+    def drawn(self, step: int) -> list[tuple[int, int]]:
+        """The recordings of a step, and of each the number of its earlier groups."""
+        return [self._card(self.together * step + k) for k in range(self.together)]
+
+    def _card(self, number: int) -> tuple[int, int]:
         if len(self.deck) == 1:
-            return 0, step
-        times, place = divmod(step, sum(self.deck))
-        if self._shuffled is None or self._shuffled[0] != times:
-            cards = np.repeat(np.arange(len(self.deck)), self.deck)
-            self._shuffled = times, np.random.default_rng([self.config.seed, times, 0, 1]).permutation(cards)
-        cards = self._shuffled[1]
-        recording = int(cards[place])
-        return recording, times * self.deck[recording] + int((cards[:place] == recording).sum())
+            return 0, number
+        times, place = divmod(number, sum(self.deck))
+        if times not in self._shuffled:
+            self._shuffled = {k: v for k, v in self._shuffled.items() if k == times - 1} | {times: self._deal(times)}
+        cards, turns = self._shuffled[times]
+        return int(cards[place]), times * self.deck[cards[place]] + int(turns[place])
+
+    def _deal(self, times: int) -> tuple[np.ndarray, np.ndarray]:
+        """The recording of each card, and its turn: one in each equal stretch of the deck, at a random place of it."""
+        rng = np.random.default_rng([self.config.seed, times, 0, 1])
+        cards = np.repeat(np.arange(len(self.deck)), self.deck)
+        turns = np.concatenate([np.arange(n) for n in self.deck])
+        order = np.argsort((turns + rng.random(len(cards))) / np.array(self.deck)[cards], kind="stable")
+        return cards[order], turns[order]
 
     def _epoch(self, recording: int, epoch: int) -> list[Windows]:
         prepared = self.recordings[recording]
         rng = np.random.default_rng([self.config.seed, epoch, recording])
-        current = prepared.builder.shape.current
-        phase = int(rng.integers(current)) if self.config.train.jitter else 0
+        phase = int(rng.integers(prepared.shape.current)) if self.config.train.jitter else 0
         windows = prepared.windows("train", phase=phase)
-        return _cut(windows[rng.permutation(len(windows))], self.num_batches[recording])
+        return _cut(windows[rng.permutation(len(windows))], self.num_groups[recording])
 
     def _piece(self, recording: int, windows: Windows) -> StepPiece:
         sizes = tuple(len(range(r, len(windows), self.processes)) for r in range(self.processes))
@@ -123,5 +145,4 @@ def _cut(windows: Windows, num: int) -> list[Windows]:
 def step_loader(steps: StepSampler) -> DataLoader:
     """The batches of all steps from ``steps.first`` on; ``train.workers`` processes build them ahead."""
     workers = steps.config.train.workers
-    builders = [copy.copy(prepared.builder) for prepared in steps.recordings]
-    return DataLoader(StepDataset(builders), sampler=steps, batch_size=None, num_workers=workers)
+    return DataLoader(StepDataset(steps.recordings), sampler=steps, batch_size=None, num_workers=workers)

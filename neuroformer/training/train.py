@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -21,6 +22,8 @@ from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.recordings import lacking
 from neuroformer.data.splits import PARTS
+from neuroformer.data.stored import StoredPrepared, StoredRecording
+from neuroformer.files import write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.training.adapt import Start
@@ -39,7 +42,7 @@ def train(
 
 
 def train_several(
-    recs: Sequence[Recording],
+    recs: Sequence[Recording | StoredRecording],
     config: Config,
     folder: Path,
     *,
@@ -53,13 +56,12 @@ def train_several(
 
     Parameters
     ----------
-    recs : one for each entry of ``config.recordings``, or one
+    recs : one for each entry of ``config.recordings``, or one; see :func:`neuroformer.data.stored.recordings_to_train`
     progress : bool
         Show a bar: the terms of the loss, spikes a second, time left.
     resume : bool
         Continue from the checkpoint in ``folder``, if there is one.
-    start : optional
-        Initial weights, in place of random ones.
+    start : initial weights, in place of random ones
     tell : optional
         Called with the audit of each recording before the first step, in the first process.
     say : optional
@@ -88,7 +90,7 @@ def train_several(
     recordings = prepare_recordings(recs, config)
     if resume and (folder / "bundle.json").exists():  # only its scores were missing
         return recordings, read_bundle(folder).metrics
-    audits = _audited(recordings, tell if fabric.is_global_zero else None)
+    audits = audited(recordings, tell if fabric.is_global_zero else None)
     cohort = initial_cohort(recordings, config)
     origin = start.begin(cohort) if start is not None else None
     if not (resume and (folder / FILE).exists()):
@@ -102,17 +104,18 @@ def train_several(
         save_bundle(folder, config, kept, metrics)
         (folder / FILE).unlink(missing_ok=True)
     fabric.barrier()
+    trainer.rows.clear()
     return recordings, metrics
 
 
-def _audited(recordings: Sequence[Prepared], tell: Callable[[Audit], None] | None) -> list[Audit]:
+def audited(recordings: Sequence[Prepared], tell: Callable[[Audit], None] | None = None) -> list[Audit]:
     """What the audit finds in each recording; an empty part or a leak is refused before anything is told."""
     for prepared in recordings:
         refuse_empty(prepared)
     audits = [refuse_leak(prepared) for prepared in recordings]
     if tell is not None:
-        for audited in audits:
-            tell(audited)
+        for one in audits:
+            tell(one)
     return audits
 
 
@@ -135,19 +138,21 @@ def _fit(trainer: Trainer, bar: bool) -> Progress:
     return done
 
 
-def prepare_recordings(recs: Sequence[Recording], config: Config) -> list[Prepared]:
+def prepare_recordings(recs: Sequence[Recording | StoredRecording], config: Config) -> list[Prepared]:
     """Every recording of a run, prepared without what it lacks."""
     every = zip(recs, lacking(recs, config), strict=True)
-    return [prepare(rec, member_config(config, i, lacks), lacks=lacks) for i, (rec, lacks) in enumerate(every)]
+    alone = [(rec, member_config(config, i, lacks), lacks) for i, (rec, lacks) in enumerate(every)]
+    return [
+        StoredPrepared(rec, c, lacks) if isinstance(rec, StoredRecording) else prepare(rec, c, lacks=lacks)
+        for rec, c, lacks in alone
+    ]
 
 
 def initial_cohort(recordings: Sequence[Prepared], config: Config) -> Cohort:
     """The initial models, drawn with ``config.seed``."""
     torch.manual_seed(config.seed)
-    models = [Neuroformer(p.config, p.rec.num_units, p.normalization) for p in recordings]
-    for model in models:
-        load_pretrained(model)
-    return Cohort(models, [p.rec.name for p in recordings], config)
+    models = (load_pretrained(Neuroformer(p.config, p.num_units, p.normalization)) for p in recordings)
+    return Cohort(models, [p.name for p in recordings], config)
 
 
 def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list[Audit]) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list
         "train_steps": done.step,
         "windows_per_second": done.windows / done.seconds,
         "tokens_per_second_train": done.spikes / done.seconds,
-        "parameters": sum(p.numel() for p in cohort.parameters()),
+        "parameters": cohort.num_parameters,
     }
     out |= {f"valid_best_{name}": value for name, value in done.best.items()}
     if start is not None:
@@ -171,7 +176,7 @@ def metrics_of(done: Progress, cohort: Cohort, start: Start | None, audits: list
 def entry_of(prepared: Prepared, audited: Audit) -> RecordingEntry:
     """The entry of a recording in a bundle."""
     split = prepared.describe()["split"] | {"audit": audited.to_dict()}
-    return RecordingEntry(prepared.rec.name, list(prepared.rec.unit_ids), prepared.normalization, split, prepared.lacks)
+    return RecordingEntry(prepared.name, list(prepared.unit_ids), prepared.normalization, split, prepared.lacks)
 
 
 def refuse_empty(prepared: Prepared) -> None:
@@ -182,14 +187,14 @@ def refuse_empty(prepared: Prepared) -> None:
     ConfigError
         Its blocks are too short for what a window reads.
     """
-    w, rec = prepared.config.window, prepared.rec
+    w = prepared.config.window
     for part in PARTS:
         if len(prepared.windows(part)) == 0:
             blocks = prepared.split.blocks[part]
             longest = float((blocks[:, 2] - blocks[:, 1]).max()) * w.dt
             target_past = f", target_past {w.target_past:g} s" * bool(prepared.config.targets)
             raise ConfigError(
-                f"recording '{rec.name}' has no window for '{part}': its longest block there lasts {longest:g} s, and all "
+                f"recording '{prepared.name}' has no window for '{part}': its longest block there lasts {longest:g} s, and all "
                 f"that a window reads must lie in it (window.current {w.current:g} s, past {w.past:g} s{target_past}); make "
                 "split.block longer or these shorter"
             )
@@ -204,14 +209,24 @@ def refuse_leak(prepared: Prepared) -> Audit:
         The split leaks, and ``split.allow_leak`` does not say that this is known.
     """
     config = prepared.config
-    found = audit(prepared)
+    found = _audit(prepared)
     if found.leaks and not config.split.allow_leak:
         said = "; ".join(f"{f.name}: {f.measured}" for f in found.of("leak"))
         raise ConfigError(
-            f"the split of '{prepared.rec.name}' leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
+            f"the split of '{prepared.name}' leaks ({said}). {found.of('leak')[0].advice}. See: neuroformer audit. To train all the "
             "same, set split.allow_leak=true; the bundle and every report then say so"
         )
     return found
+
+
+def _audit(prepared: Prepared) -> Audit:
+    """The audit; of a recording on disk it is kept beside the index, and made once."""
+    if not isinstance(prepared, StoredPrepared):
+        return audit(prepared)
+    file = prepared.folder / "audit.json"
+    if not file.exists():
+        write_atomic(file, json.dumps(audit(prepared.opened).to_dict()).encode())
+    return Audit.from_dict(json.loads(file.read_text()))
 
 
 def is_first_process() -> bool:
@@ -234,9 +249,7 @@ def make_fabric(config: Config) -> Fabric:
     # never Apple's: likelihoods are summed in float64, which that device does not have
     accelerator = "cuda" if cuda and t.accelerator != "cpu" else "cpu"
     precision: Any = "32-true" if t.precision == "32" else t.precision
-    strategy: Any = "auto"
-    if t.devices * t.nodes > 1:  # a step leaves alone what belongs to other recordings
-        strategy = "ddp_find_unused_parameters_true" if len(config.recordings) > 1 else "ddp"
+    strategy: Any = "ddp" if t.devices * t.nodes > 1 else "auto"
     plugins: list[Any] = []
     if precision == "16-mixed" and accelerator == "cpu":  # given the name on a CPU, Fabric would use bfloat16
         precision, plugins = None, [MixedPrecision("16-mixed", "cpu")]

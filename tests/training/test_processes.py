@@ -38,14 +38,14 @@ def settings(**more):
 
 def rows(folder):
     with open(folder / "log" / "metrics.csv") as f:
-        return [{k: float(v) for k, v in r.items() if v and k != "train/recording"} for r in csv.DictReader(f)]
+        return [{k: float(v) for k, v in r.items() if v} for r in csv.DictReader(f)]
 
 
-SEVERAL = {"recordings": [{"path": "unused", "name": n} for n in ("a", "b")]}
+SEVERAL = {"recordings": [{"path": "unused", "name": n} for n in ("a", "b")]}  # windows of both in every step
 
 
 def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
-    runs = {"alone": settings(), "several": settings() | SEVERAL}
+    runs = {"alone": settings(), "several": settings(batch_size=67) | SEVERAL}
     for name, alone in runs.items():
         train_in(tmp_path / f"{name}_one", alone)
     here = Path(__file__)
@@ -70,9 +70,14 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
             assert any(key in r for r in one)
         for a, b in zip(one, two, strict=True):
             assert a == pytest.approx(b, rel=1e-4, abs=1e-5)
-        x, y = (load_file(folder / "weights" / "likelihood.safetensors") for folder in folders)
-        assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
-        assert any(k.startswith("recordings.1.") for k in x) == (name == "several")
+        files = sorted(
+            f.relative_to(folders[0]) for f in (folders[0] / "weights").rglob("likelihood*/**/*.safetensors")
+        )
+        files.append(Path("weights", "likelihood.safetensors"))
+        assert len(files) == (3 if name == "several" else 1)
+        for file in files:
+            x, y = (load_file(folder / file) for folder in folders)
+            assert x.keys() == y.keys() and all(np.allclose(x[k], y[k], atol=2e-4) for k in x)
 
 
 def windows_of(pieces):
@@ -83,7 +88,7 @@ def test_the_processes_share_every_batch_without_overlap_or_loss():
     _, prepared = small_model(config=small_config(train={"batch_size": 50}))
     whole = iter(StepSampler([prepared]))
     shares = [iter(StepSampler([prepared], rank=r, processes=3, pieces=2)) for r in range(3)]
-    for _ in range(2 * StepSampler([prepared]).num_batches[0] + 1):
+    for _ in range(2 * StepSampler([prepared]).num_groups[0] + 1):
         dealt = [next(s) for s in shares]
         together = [w for pieces in dealt for w in windows_of(pieces)]
         assert sorted(together) == sorted(windows_of(next(whole))) and len(set(together)) == len(together)
@@ -96,7 +101,7 @@ def test_an_epoch_holds_every_training_window_once():
     steps = StepSampler([prepared])
     epochs = iter(steps)
     for _ in range(2):
-        seen = [w for _ in range(steps.num_batches[0]) for w in windows_of(next(epochs))]
+        seen = [w for _ in range(steps.num_groups[0]) for w in windows_of(next(epochs))]
         every = prepared.windows("train")
         assert sorted(seen) == sorted(zip(every.segment.tolist(), every.tick.tolist(), strict=True))
 
@@ -111,5 +116,5 @@ def test_steps_go_on_anywhere():
 
 def test_a_batch_that_cannot_be_dealt_is_refused():
     _, prepared = small_model(config=small_config(train={"batch_size": 4}))
-    with pytest.raises(ConfigError, match="4 windows cannot be divided among 2 processes in 3 pieces"):
+    with pytest.raises(ConfigError, match="4 windows of 'small' cannot be divided among 2 processes in 3 pieces"):
         StepSampler([prepared], processes=2, pieces=3)

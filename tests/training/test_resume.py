@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,12 +14,12 @@ import torch
 from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
-from neuroformer.config import ConfigError
-from neuroformer.training import checkpoint
+from neuroformer.config import ConfigError, RecordingConfig
+from neuroformer.training import checkpoint, loop
 from neuroformer.training import checkpoint as checkpoints
 from neuroformer.training.checkpoint import FILE, CheckpointError, load_checkpoint
 from neuroformer.training.stopping import Stopped
-from neuroformer.training.train import train
+from neuroformer.training.train import train, train_several
 
 FORK = multiprocessing.get_context("fork")
 
@@ -40,10 +41,18 @@ def run(folder, c, resume=True):
     train(small_recording(seconds=60.0), c, folder, progress=False, resume=resume)
 
 
+def run_several(folder, c, resume=True):
+    """Windows of both recordings in every step, and rows that leave memory after it."""
+    loop.KEPT_STEPS = 0
+    recs = [replace(small_recording(i, num_units=4, seconds=60.0), name=name) for i, name in enumerate("ab")]
+    c = replace(c, recordings=tuple(RecordingConfig("unused", name=r.name) for r in recs))
+    c = replace(c, train=replace(c.train, batch_size=2 * c.train.batch_size))
+    train_several(recs, c, folder, progress=False, resume=resume)
+
+
 def weights(folder):
-    return {
-        f"{f.stem}.{k}": v for f in sorted((folder / "weights").glob("*.safetensors")) for k, v in load_file(f).items()
-    }
+    files = sorted((folder / "weights").rglob("*.safetensors"))
+    return {f"{f.relative_to(folder)}.{k}": v for f in files for k, v in load_file(f).items()}
 
 
 def assert_same_run(a, b):
@@ -63,7 +72,7 @@ def whole(tmp_path_factory):
     return folder, time.perf_counter() - start
 
 
-def kill_and_resume(folder, c, num_kills, longest_s, seed):
+def kill_and_resume(folder, c, num_kills, longest_s, seed, run=run):
     """Real processes, each killed at a random moment; the last one ends the run. Returns the kills."""
     rng = np.random.default_rng(seed)
     kills = 0
@@ -87,13 +96,30 @@ def test_kills_at_random_moments_change_no_bit(whole, tmp_path):
     assert_same_run(folder, tmp_path)
 
 
-@pytest.mark.slow
-def test_twenty_kills_change_no_bit(tmp_path):
-    c = config(steps=400, evaluate_every=50, workers=1)
+def in_a_process(run, folder, c):
+    """Seconds of a whole run, in a process of its own."""
     start = time.perf_counter()
-    run(tmp_path / "whole", c)
-    seconds = time.perf_counter() - start
-    assert kill_and_resume(tmp_path / "killed", c, 20, 0.08 * seconds, seed=1) == 20
+    process = FORK.Process(target=run, args=(folder, c))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    return time.perf_counter() - start
+
+
+def test_kills_of_several_recordings_change_no_bit(tmp_path):
+    c = config(steps=12)
+    seconds = in_a_process(run_several, tmp_path / "whole", c)
+    kill_and_resume(tmp_path / "killed", c, 2, 0.6 * seconds, 0, run_several)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert len([k for k in weights(tmp_path / "whole") if "likelihood/1.safetensors" in k]) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [run, run_several])
+def test_twenty_kills_change_no_bit(tmp_path, run):
+    c = config(steps=400, evaluate_every=50, workers=1)
+    seconds = in_a_process(run, tmp_path / "whole", c)
+    assert kill_and_resume(tmp_path / "killed", c, 20, 0.08 * seconds, 1, run) == 20
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 

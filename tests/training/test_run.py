@@ -91,7 +91,7 @@ def test_a_loss_that_is_no_number_names_the_term_and_the_windows(tmp_path, monke
 
     monkeypatch.setattr(Neuroformer, "forward", poisoned)
     c = small_config(train={"steps": 50, "checkpoint_every": 0.0, "jitter": False, "evaluate_every": 50})
-    with pytest.raises(NonFiniteLoss, match=r"dt is not .* 'small', windows at 1\.05 s; the last good") as e:
+    with pytest.raises(NonFiniteLoss, match=r"dt is not .*windows at 1\.05 s of 'small'; the last good") as e:
         train(small_recording(), c, tmp_path, progress=False)
     assert str(tmp_path / FILE) in str(e.value)
     from safetensors.torch import load_file
@@ -118,7 +118,7 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
     found = iter([(2.0, 0.1), (1.0, 0.2), (1.0, 0.2)])
 
-    def scores(self, place):
+    def scores(self, place, most):
         bits, speed = next(found)
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), bits)
         return same | {"speed_score": speed, "gaze_score": 0.0}
@@ -137,7 +137,7 @@ def test_small_gains_end_training_unless_they_add_up(tmp_path, monkeypatch):
     """Gains of 0.4 % count once three of them are 1 %; then gains of 0.1 % do not. The best weights are kept all the same."""
     found = iter([1.0, 1.004, 1.008, 1.012, 1.013, 1.014, 1.015, 1.016, 1.017])
 
-    def scores(self, place):
+    def scores(self, place, most):
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
         return same | {"speed_score": 0.0, "gaze_score": 0.0}
 
@@ -175,7 +175,7 @@ def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(
     found = iter([1.0, 2.0, 1.0, 1.0])
     nan = float("nan")
 
-    def scores(self, place):
+    def scores(self, place, most):
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
         return same | {"speed_score": nan, "gaze_score": nan}
 

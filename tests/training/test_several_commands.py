@@ -8,6 +8,7 @@ import pytest
 import yaml
 from helpers import small_config, small_recording
 
+import neuroformer.training.evaluation
 from neuroformer.bundle.bundle import BundleError
 from neuroformer.cli import main
 from neuroformer.config import to_dict
@@ -27,8 +28,28 @@ def run(tmp_path_factory):
     tree["recordings"] = [{"path": str(folder / f"{name}.npz")} for name in ("full", "bare")]
     (folder / "c.yaml").write_text(yaml.safe_dump(tree))
     argv = ["train", "--config", str(folder / "c.yaml"), "--run", str(folder / "run"), "--quiet"]
-    assert main([*argv, "--no-baselines"]) == 0
+    assert main(argv) == 0
     return folder / "run"
+
+
+def test_baselines_of_several_are_fitted_when_asked_and_not_again(run, capsys, monkeypatch):
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["recordings"] == 2 and "bits_per_spike_glm" not in summary
+    ends = [summary[f"bits_per_spike_{end}"] for end in ("worst", "lower_quartile", "median", "upper_quartile")]
+    assert ends == sorted(ends) and ends[2] == pytest.approx(summary["bits_per_spike"], abs=2e-6)
+    assert main(["evaluate", "--run", str(run), "--recording", "bare", "--quiet"]) == 0
+    fitted = json.loads((run / "bare" / "summary.json").read_text())
+    assert summary["worst_recording"] in ("full", "bare") and "bits_per_spike_glm" in fitted
+    monkeypatch.setattr("neuroformer.training.evaluation.PROCESS_BYTES", 1e15)  # in this process
+    asked = []
+    true = neuroformer.training.evaluation.evaluate
+    monkeypatch.setattr("neuroformer.training.evaluation.evaluate", lambda *a, **k: asked.append(k) or true(*a, **k))
+    assert main(["evaluate", "--run", str(run), "--baselines", "--quiet"]) == 0
+    assert [k["recording"] for k in asked] == ["full"]
+    both = json.loads((run / "summary.json").read_text())
+    each = [json.loads((run / name / "summary.json").read_text())["bits_per_spike_glm"] for name in ("full", "bare")]
+    assert both["bits_per_spike_glm"] == pytest.approx(sum(each) / 2, abs=1e-5)
+    assert "2 recordings, each in a folder of its own; fewest bits" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from neuroformer.cli.options import KEYS, override_argument, training_arguments
-from neuroformer.cli.shared import refuse_unwritable
+from neuroformer.cli.shared import only_process, plain_json, refuse_unwritable, save_figure, warn_only_ours
+from neuroformer.cli.tables import interval, table
 from neuroformer.cli.training.train import refuse_what_is_there, train_and_score
 from neuroformer.config import ConfigError
 
@@ -37,6 +39,13 @@ def add(command) -> None:
         metavar="FOLDER",
         help="also write there one bundle that holds the run's recordings and the new one (with --train new)",
     )
+    p.add_argument(
+        "--seconds",
+        metavar="S[,S]",
+        default="",
+        help="instead, the curve: train on the first so many seconds of it, new rows alone, everything, and from scratch, and "
+        "score all on its test part",
+    )
     training_arguments(p)
     override_argument(
         p,
@@ -63,6 +72,8 @@ def run(args) -> int:
     rec = open_one(asked.recording)
     start = Start(bundle, args.train)
     config = start.config_for(rec, asked)
+    if args.seconds:
+        return _curve(args, bundle, rec, asked)
     out = args.out or args.folder.with_name(f"{args.folder.name}_{rec.name.replace(':', '_')}")
     goes_on = refuse_what_is_there(args, out)
     again = "the same command with --resume"
@@ -71,3 +82,31 @@ def run(args) -> int:
         join(bundle, read_bundle(out), args.join)
         print(f"{args.join} holds {args.folder} and '{rec.name}'; choose a recording with --recording")
     return code
+
+
+def _curve(args, bundle, rec, config) -> int:
+    """The table, ``adapting.json`` and the figure."""
+    from neuroformer.files import write_atomic
+    from neuroformer.report.figures import adapting
+    from neuroformer.studies.adapting import adapting_curve
+
+    try:
+        seconds = [float(s) for s in args.seconds.split(",")]
+    except ValueError:
+        raise ConfigError(f"--seconds is {args.seconds!r}; expected seconds joined by commas, like 10,30,120") from None
+    warn_only_ours()
+    folder = args.out or args.folder.with_name(f"{args.folder.name}_{rec.name.replace(':', '_')}_seconds")
+    refuse_unwritable(folder, "--out")
+    say = (lambda line: None) if args.quiet else (lambda line: print(line, flush=True))
+    runs = {args.folder.name: bundle}
+    with only_process(folder, "adapting into"):
+        points = adapting_curve(runs, rec, config, seconds, folder, progress=not args.quiet, say=say)
+        write_atomic(folder / "adapting.json", json.dumps(plain_json([vars(p) for p in points]), indent=1).encode())
+        save_figure(adapting(points), folder / "adapting.png")
+    rows = [
+        (f"{p.seconds:g}", p.way, p.bits, interval(p.low, p.high), p.more, interval(p.more_low, p.more_high))
+        for p in points
+    ]
+    print(table(rows, ("seconds", "way", "held-out bits", "95 % interval", "more than scratch", "95 % interval")))
+    print(f"numbers in {folder / 'adapting.json'}")
+    return 0

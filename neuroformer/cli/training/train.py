@@ -12,13 +12,14 @@ from neuroformer.cli.shared import (
     exit_code,
     only_process,
     refuse_unwritable,
-    results_folder,
     save_figure,
     summarise,
     warn_only_ours,
 )
 from neuroformer.config import Config, ConfigError, load_config
 from neuroformer.files import read_values
+
+MOST_PRINTED = 16  # recordings that are printed one by one
 
 
 def add(command) -> None:
@@ -90,7 +91,7 @@ def refuse_what_is_there(args, folder: Path) -> bool:
 
 def _run_one(args, config: Config, folder: Path) -> int:
     from neuroformer.bundle.bundle import read_bundle
-    from neuroformer.data.recordings import open_recordings
+    from neuroformer.data.stored import recordings_to_train
     from neuroformer.training.checkpoint import refuse_other_config
 
     if args.resume and _is_scored(folder):
@@ -99,7 +100,7 @@ def _run_one(args, config: Config, folder: Path) -> int:
         print(f"{folder} holds a finished run; nothing to resume")
         return 0
     goes_on = refuse_what_is_there(args, folder)
-    config, recs = open_recordings(config)
+    config, recs = recordings_to_train(config)
     again = f"neuroformer train --run {folder} --resume"
     return train_and_score(args, recs, config, folder, goes_on=goes_on, again=again)
 
@@ -117,6 +118,7 @@ def train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, 
 
 def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool, again: str, start) -> int:
     from neuroformer.audit import time_findings
+    from neuroformer.recording import Recording
     from neuroformer.runs import train
     from neuroformer.training.log import told as keep_telling
     from neuroformer.training.stopping import Stopped
@@ -124,9 +126,10 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
 
     warn_only_ours()
     first = is_first_process()
-    told = [f for rec in recs for f in time_findings(rec) if f is not None]
+    # recordings on disk were looked at before, and their audits say so
+    told = [f for rec in recs if isinstance(rec, Recording) for f in time_findings(rec) if f is not None]
     if first:
-        print(*recs, sep="\n")
+        print_recordings(recs)
         # now, since the audit takes very long where milliseconds are taken for seconds
         print_warnings(told)
     what, audited = "preparing and auditing", []
@@ -139,9 +142,9 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
         with progress as say:
 
             def tell(found) -> None:
-                print_warnings([f for f in found.of("warning") if f not in told])
                 audited.append(found)
                 if len(audited) == len(recs):
+                    print_audits(audited, told)
                     say("")  # from here on there is a bar
 
             say(what)
@@ -160,8 +163,32 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
             print(f"stopped by {e}; continue with: {again}")
         return exit_code(e)
     if first:
-        score_recordings(folder, prepared, metrics, baselines=not args.no_baselines, quiet=args.quiet)
+        score_recordings(folder, prepared, metrics, baselines=args.baselines, quiet=args.quiet)
     return 0
+
+
+def print_recordings(recs) -> None:
+    """What each recording holds; of very many, what all of them hold."""
+    if len(recs) <= MOST_PRINTED:
+        return print(*recs, sep="\n")
+    units, spikes = sum(r.num_units for r in recs), sum(r.num_spikes for r in recs)
+    hours = sum(r.duration for r in recs) / 3600
+    print(f"{len(recs):,} recordings on disk: {units:,} units, {spikes:,} spikes, {hours:,.1f} hours")
+
+
+def print_audits(audits, told) -> None:
+    """The warnings of all audits; of very many, each kind once."""
+    if len(audits) <= MOST_PRINTED:
+        return print_warnings([f for a in audits for f in a.of("warning") if f not in told])
+    kinds: dict[str, list] = {}
+    for audit in audits:
+        for f in audit.of("warning"):
+            kinds.setdefault(f.name, []).append((audit.recording, f))
+    for name, each in kinds.items():
+        recording, f = each[0]
+        print(
+            f"WARNING {name} in {len(each):,} of {len(audits):,} recordings; in '{recording}': {f.measured}; {f.advice}"
+        )
 
 
 def print_warnings(findings) -> None:
@@ -200,13 +227,13 @@ def _is_scored(folder: Path) -> bool:
     return not {"bits_per_spike", "bits_per_sample"}.isdisjoint(read_values(summary))
 
 
-def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool, quiet: bool) -> None:
-    """Held-out scores of every recording beside their baselines, and the learning curve.
-
-    With several recordings, each has its scores in its own folder, and the run's scores are their means.
+def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, baselines: bool | None, quiet: bool) -> None:
+    """Held-out scores beside their baselines, and the learning curve. Of several recordings, see
+    :func:`neuroformer.cli.trained.evaluate.score_each`.
     """
-    from neuroformer.bundle.bundle import read_bundle
-    from neuroformer.training.evaluation import mean_scores
+    from neuroformer.cli.trained.evaluate import score_each
+    from neuroformer.training.evaluation import evaluate, sampled
+    from neuroformer.training.log import told
 
     train = recordings[0].config.train
     if metrics["train_steps"] < train.steps:
@@ -214,31 +241,22 @@ def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, basel
             f"stopped after {metrics['train_steps']:,} of {train.steps:,} steps: no validation score gained 1 % in the "
             f"last {train.patience} evaluations (train.patience); the best weights of each are kept"
         )
-    if len(recordings) == 1:
-        scores = _scores(folder, recordings[0], baselines, quiet)
-        summarise(folder, metrics | scores)
-        _say_if_below_baseline(scores)
-        return _learning_curve(folder)
-    every = []
-    for prepared in recordings:
-        print(f"{prepared.rec.name}:")
-        every.append(_scores(folder, prepared, baselines, quiet))
-        of_one = results_folder(read_bundle(folder).of(prepared.rec.name))
-        summarise(of_one, every[-1])
-        _say_if_below_baseline(every[-1])
-    print("all recordings, bits the mean over them:")
-    summarise(folder, metrics | mean_scores(every))
-    _learning_curve(folder)
-
-
-def _scores(folder: Path, prepared, baselines: bool, quiet: bool) -> dict[str, Any]:
-    from neuroformer.training.evaluation import evaluate
-    from neuroformer.training.log import told
-
-    _print_split(prepared)
     show = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
     with told(folder / "log" / "progress.txt", show) as say:
-        return evaluate(folder, prepared, baselines=baselines, tell=print, say=say)
+
+        def score(prepared, baselines: bool, most: int = 0) -> dict[str, Any]:
+            return evaluate(folder, prepared, baselines=baselines, most=most, tell=print, say=say)
+
+        if len(recordings) == 1:
+            _print_split(recordings[0])
+            scores = score(recordings[0], baselines is not False)
+            summarise(folder, metrics | scores)
+            _say_if_below_baseline(scores)
+        else:
+            most, names = sampled(len(recordings)), [p.name for p in recordings]
+            each = None if baselines else ((p.name, score(p, False, most)) for p in recordings)
+            score_each(folder, names, bool(baselines), say, each, also=metrics)
+    _learning_curve(folder)
 
 
 def _say_if_below_baseline(scores: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from neuroformer.files import user_cache
 from neuroformer.recording.validation import RecordingError
 
 _SWEEP = 32 << 20  # bytes that are written between two looks at how much there is
@@ -23,7 +24,7 @@ class BlockCache:
     """
 
     def __init__(self, key: str, most_bytes: int, home: Path | None = None):
-        self.home = home or default_home()
+        self.home = home or user_cache("remote")
         self.folder = self.home / hashlib.sha256(key.encode()).hexdigest()[:32]
         self.most_bytes, self._written = most_bytes, _SWEEP
 
@@ -85,9 +86,3 @@ def cache_bytes() -> int:
     if not 0 < size < 1e9:
         raise RecordingError(f"NEUROFORMER_CACHE_GB is {text!r}; expected gigabytes above 0")
     return round(size * 1e9)
-
-
-def default_home() -> Path:
-    """Where blocks lie: in the user's cache folder."""
-    base = os.environ.get("NEUROFORMER_CACHE") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "neuroformer" / "remote"
