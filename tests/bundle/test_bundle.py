@@ -22,7 +22,8 @@ def stored_batch(tensors):
     """The batch that ``fixtures/make_bundle.py`` stored."""
     part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     ragged = lambda name: Ragged.from_lengths(tensors[f"{name}.offsets"].diff())
-    plain = {k: v for k, v in tensors.items() if "." not in k}
+    renamed = {"tick_T": "tick_S", "unit_T": "unit_S"}  # since it was stored
+    plain = {renamed.get(k, k): v for k, v in tensors.items() if "." not in k}
     around = Around(ragged("around.layout"), tensors["around.tick_S"], tensors["around.unit_S"])
     return Batch(
         **plain,

@@ -20,7 +20,7 @@ from scipy.signal import lfilter
 from neuroformer.recording.recording import Recording
 from neuroformer.recording.synthetic.parameters import check_above, check_numbers, from_overrides, stream
 
-COHORT_SHA256 = ""
+COHORT_SHA256 = "4d29b237f1adf426198e3b582a05a8e0bb7c0f3682293a3c0177d11737a149df"
 _DRAWN = 50  # units whose spikes are drawn together: their rates are as large as bins x units
 
 
