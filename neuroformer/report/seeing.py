@@ -16,7 +16,8 @@ from neuroformer.report.pack import pack, pack_rounded
 
 MAX_LAG_VALUES = 400_000  # pairs x lags of one map; larger maps go without their lags
 MAX_PAIR_VALUES = 800_000  # pairs of all maps together
-MAX_MATRIX_UNITS = 500  # more cannot be told apart on a screen
+MAX_MATRIX_UNITS = 300  # more cannot be told apart on a screen, and a page of them would not open at once
+MAX_FIELD_UNITS = 400
 MAX_FRAMES = 200
 MAX_FIELD_VALUES = 2_000_000  # pixels of receptive fields and most exciting inputs
 
@@ -134,7 +135,8 @@ def fields(folder: Path, truth: Mapping[str, np.ndarray]) -> dict[str, Any] | No
     clips, gain = _clips(folder / "mei.npz", list(field.rows))
     pixels = energy[0].size * (1 if clips is None else 1 + clips.shape[1])
     strength = energy.max((1, 2)) if gain is None else gain
-    shown = np.sort(np.argsort(-strength, kind="stable")[: max(1, MAX_FIELD_VALUES // pixels)])
+    kept = min(MAX_FIELD_UNITS, max(1, MAX_FIELD_VALUES // pixels))
+    shown = np.sort(np.argsort(-strength, kind="stable")[:kept])
     peak = np.maximum(energy.max((1, 2), keepdims=True), 1e-12)
     values = np.asarray(field.values, np.float64)
     by_lag = (values**2).sum(1)

@@ -83,8 +83,8 @@ class Browser:
     def open(self, path: Path) -> None:
         self.call("Page.navigate", url=path.resolve().as_uri())
         for _ in range(200):
-            if self.js("document.readyState") == "complete" and self.js("location.href") != "about:blank":
-                time.sleep(0.3)  # observers draw after the load
+            if self.js("document.documentElement?.dataset.ready") == "true":
+                time.sleep(0.3)  # observers draw after the panels are there
                 return
             time.sleep(0.1)
         raise RuntimeError(f"{path} did not load within 20 s")

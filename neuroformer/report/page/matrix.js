@@ -17,6 +17,7 @@ PANELS.connectivity = (node, data) => {
     for (let r = 0; r < n; r++) for (let c = 0; c < n; c++) if (r !== c && Number.isFinite(value(m, r, c))) sizes.push(Math.abs(value(m, r, c)));
     sizes.sort((a, b) => a - b);
     const most = sizes[Math.floor(sizes.length * 0.998)] || sizes[sizes.length - 1] || 1, signed = m.signed || view.null;
+    const paint = Array.from({ length: 256 }, (_, k) => `rgb(${shade(signed ? SIGNED : AMOUNT, k / 255).join()})`);
     canvasOn(canvas, margin + size * n, margin + size * n, (c) => {
       c.fillStyle = "#5b646e"; c.fillText("acts →", margin, 12);
       c.save(); c.translate(3, margin); c.rotate(Math.PI / 2); c.fillText("is acted on →", 0, 0); c.restore();
@@ -24,7 +25,7 @@ PANELS.connectivity = (node, data) => {
         const r = order[i], k = order[j], v = value(m, r, k);
         if (r === k || !Number.isFinite(v)) c.fillStyle = "#e6e8ea";
         else if (view.passing && m.passes && !m.passes[r * n + k]) c.fillStyle = "#fff";
-        else { const [R, G, B] = signed ? shade(SIGNED, 0.5 + 0.5 * v / most) : shade(AMOUNT, v / most); c.fillStyle = `rgb(${R},${G},${B})`; }
+        else c.fillStyle = paint[Math.round(255 * Math.min(1, Math.max(0, signed ? 0.5 + 0.5 * v / most : v / most)))];
         c.fillRect(margin + j * size, margin + i * size, size + 0.4, size + 0.4);
       }
       c.strokeStyle = "#b9bec3"; c.strokeRect(margin + 0.5, margin + 0.5, size * n - 1, size * n - 1);
@@ -137,14 +138,19 @@ PANELS.frames = (node, data) => {
 
 (function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const main = document.querySelector("main"), list = document.querySelector("nav ul");
+  const main = document.querySelector("main"), list = document.querySelector("nav ul"), todo = [];
   for (const panel of data.panels) {
     const section = el("section", { id: panel.id, "aria-labelledby": `${panel.id}-title` }, el("h2", { id: `${panel.id}-title`, text: panel.title }), el("p", { class: "note", text: panel.note }));
     main.append(section);
     list.append(el("li", {}, el("a", { href: `#${panel.id}`, text: panel.title })));
-    if (panel.missing) section.append(missing(panel.missing));
-    else PANELS[panel.id](section, panel.data);
+    todo.push(() => panel.missing ? section.append(missing(panel.missing)) : PANELS[panel.id](section, panel.data));
   }
+  // what is seen first is there at once; thousands of units below it take no time from it
+  const next = () => {
+    if (todo.length) { todo.shift()(); setTimeout(next); }
+    else document.documentElement.dataset.ready = "true";
+  };
+  next();
   const links = new Map([...list.querySelectorAll("a")].map((a) => [a.hash.slice(1), a]));
   const watch = new IntersectionObserver((entries) => {
     for (const e of entries) if (e.isIntersecting) for (const [id, a] of links) id === e.target.id ? a.setAttribute("aria-current", "true") : a.removeAttribute("aria-current");
