@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--data", type=Path, help="folder of your copy")
     b.add_argument("--run", type=Path, dest="folder", help="folder of the runs (default: runs/public/NAME)")
     b.add_argument("--lookahead", type=float, default=0.0, help="seconds after a decoded moment, for all sides")
-    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace, right after the dataset")
     b = benchmark(
         "reconstruction", _reconstruction, "whether an encoder that also reconstructs images predicts neurons better"
     )
