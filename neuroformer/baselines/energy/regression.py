@@ -21,6 +21,7 @@ from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, Pois
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.51, -0.5)).tolist())  # a presentation
 MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
 CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
+FEWEST_BENT = 16  # clips by which curves are compared
 FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
 
 
@@ -89,10 +90,12 @@ class Curve:
         """For the Poisson likelihood of counts, by Newton's method, or for least squares; all units at once, lightly
         penalised."""
         level_U = total_GU.sum(0) / seen_GU.sum(0).clamp_min(1)
-        least_U = 1e-3 * (torch.ones_like(level_U) if is_log else (total_GU / seen_GU.clamp_min(1)).std(0))
+        least_U = 1e-3 * (
+            torch.ones_like(level_U) if is_log else (total_GU / seen_GU.clamp_min(1)).std(0, correction=0)
+        )
         if is_log:
             level_U = (level_U + 0.5 / seen_GU.sum(0).clamp_min(1)).log()
-        spread_U = values_GU.std(0).maximum(least_U).clamp_min(1e-9)
+        spread_U = values_GU.std(0, correction=0).maximum(least_U).clamp_min(1e-9)
         found = cls(values_GU.mean(0), spread_U, torch.zeros(4, len(level_U)))
         found.coefficient_4U[0] = level_U
         x_G4U = found.powers(values_GU)
@@ -169,7 +172,7 @@ def _followed(values_GU: Tensor, held: Sequence[Responses], bend: bool) -> np.nd
     """(U,) r between mean answers and values; with ``bend``, after a curve that was fitted to the other half of the clips,
     so that a filter is not judged by how nonlinear its unit is."""
     total_GU, seen_GU = _answers(held)
-    if bend:
+    if bend and len(values_GU) >= FEWEST_BENT:
         bent_GU = torch.zeros_like(values_GU)
         for half in (0, 1):
             other = slice(1 - half, None, 2)
@@ -195,12 +198,12 @@ def _chosen(
         inside = [np.isin(both.group_G, fold) for fold in np.array_split(groups, min(len(groups), MOST_FOLDS))]
         if len(inside) > 1:
             fitted, held = [both.of(~i) for i in inside], [both.of(i) for i in inside]
-    paths = [list(path(f)) for f in fitted]
-    together = [
-        torch.cat([p[i].values(h.x_GK) for p, h in zip(paths, held, strict=True)]) for i in range(len(PENALTIES))
-    ]
-    followed = [float(_followed(x, held, bend).mean()) for x in together]
-    best = int(np.argmax(followed))
-    chosen = paths[0][best] if len(paths) == 1 else next(itertools.islice(path(train), best, None))
-    chosen = dataclasses.replace(chosen, followed=followed[best])
-    return chosen, [(p[best], h) for p, h in zip(paths, held, strict=True)]
+    best, place, fits = -np.inf, 0, tuple[EnergyRegression, ...]()
+    # all folds go down the penalties side by side: weights of thousands of units are too large to keep at each
+    for i, each in enumerate(zip(*(path(f) for f in fitted), strict=True)):
+        values_GU = torch.cat([one.values(h.x_GK) for one, h in zip(each, held, strict=True)])
+        followed = float(_followed(values_GU, held, bend).mean())
+        if followed > best:
+            best, place, fits = followed, i, each
+    chosen = fits[0] if len(fitted) == 1 else next(itertools.islice(path(train), place, None))
+    return dataclasses.replace(chosen, followed=best), list(zip(fits, held, strict=True))
