@@ -173,7 +173,10 @@ def test_a_damaged_bundle_is_named(run, capsys, tmp_path):
 )
 def test_mistakes_get_one_message_and_exit_code_2(run, capsys, tmp_path, override, message):
     code, said = say(capsys, "train", "--config", run / "small.yaml", "--run", tmp_path / "x", "--quiet", override)
-    assert code == 2 and message in said and said.count("\n") == 1
+    first, *more = said.splitlines()
+    assert (
+        code == 2 and message in first and len(more) == 1 and more[0].startswith("  more on this: neuroformer explain ")
+    )
 
 
 def test_debug_shows_the_traceback(run):
