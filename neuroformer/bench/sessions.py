@@ -51,7 +51,7 @@ def run(sizes: Sequence[int] = (30, 300), options: dict[str, Any] | None = None)
             found[size] = _measured("train", asked) | _measured("open", asked)
             out |= {f"{key}_{size}": value for key, value in found[size].items()}
     few, many = found[sizes[0]], found[sizes[-1]]
-    for key in ("step_s", "peak_mb"):
+    for key in ("step_s", "step_cpu_s", "peak_mb"):
         out[f"{key}_ratio"] = many[key] / few[key]
     return out
 
@@ -88,13 +88,14 @@ def _train(asked: dict[str, Any]) -> dict[str, Any]:
     from neuroformer.training.loop import Trainer
 
     ends: list[float] = []
+    busy: list[float] = []  # processor seconds, which other work on the machine does not change much
     validating: list[float] = []
 
     class Timed(Trainer):
         def _advance(self, pieces) -> None:
             super()._advance(pieces)
             ends.append(time.time() - sum(validating))
-            self.every = self.evaluate_every
+            busy.append(time.process_time())
 
         def _evaluate(self) -> None:
             begun = time.time()
@@ -109,6 +110,7 @@ def _train(asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "first_step_s": ends[0] - asked["began"],
         "step_s": step,
+        "step_cpu_s": statistics.median(b - a for a, b in zip(busy[WARM:-2], busy[WARM + 1 : -1], strict=True)),
         "validation_s": validating[-1],
         "validation_share": validating[-1] / (validating[-1] + every * step),
         "peak_mb": _peak_mb(),

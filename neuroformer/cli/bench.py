@@ -45,6 +45,8 @@ def add(command) -> None:
     b.add_argument(
         "--recordings", type=int, nargs="+", default=[30, 300], metavar="N", help="animals of synthetic:cohort (30 300)"
     )
+    b.add_argument("--units", type=int, default=200, metavar="N", help="of each animal (200)")
+    b.add_argument("--seconds", type=float, default=600.0, metavar="S", help="of each animal (600)")
     benchmark("train", _train, "a step at the reference's size against the same weights run the padded way")
 
 
@@ -108,7 +110,7 @@ def _scaling(args) -> dict[str, Any]:
 def _sessions(args) -> dict[str, Any]:
     from neuroformer.bench import sessions
 
-    return sessions.run(args.recordings)
+    return sessions.run(args.recordings, {"num_units": args.units, "duration_s": args.seconds})
 
 
 def _train(args) -> dict[str, Any]:
