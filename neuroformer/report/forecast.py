@@ -36,6 +36,7 @@ SAID = {
     "cosine": "cosine of population vectors",
     "unit_r": "r of a unit, mean over units",
     "mae": "absolute error of a count",
+    "count_ratio": "expected counts over counts",
     "mse_over_copied": "squared error over that of the last value",
 }
 

@@ -27,6 +27,7 @@ def forecast_scores(counts_NU: np.ndarray, expected_NU: np.ndarray) -> dict[str,
     - ``cosine``: cosine of the two population vectors, averaged over moments; 0 where one is silent.
     - ``unit_r``: r over moments of a unit, averaged over units; 0 where a unit does not vary.
     - ``mae``: mean absolute error of a count.
+    - ``count_ratio``: all expected counts over all counts; 1 is right.
 
     Parameters
     ----------
@@ -34,7 +35,7 @@ def forecast_scores(counts_NU: np.ndarray, expected_NU: np.ndarray) -> dict[str,
 
     References
     ----------
-    Minnick et al., SpikeProphecy, arXiv 2605.12992, 2026 (all but the first); Pei et al., NeurIPS 2021 (the first).
+    Minnick et al., SpikeProphecy, arXiv 2605.12992, 2026 (all but the first and the last); Pei et al., NeurIPS 2021 (the first).
     """
     bits = bits_per_spike_rates(counts_NU, expected_NU)
     spatial, cosine = spatial_r(counts_NU, expected_NU), cosine_similarity(counts_NU, expected_NU)
@@ -46,6 +47,7 @@ def forecast_scores(counts_NU: np.ndarray, expected_NU: np.ndarray) -> dict[str,
         "cosine": float(cosine.mean()),
         "unit_r": float(np.nan_to_num(pearson(counts_NU, expected_NU)).mean()),
         "mae": float(np.abs(counts_NU - expected_NU).mean()),
+        "count_ratio": float(expected_NU.sum() / counts_NU.sum()) if counts_NU.sum() > 0 else float("nan"),
     }
 
 
@@ -105,6 +107,7 @@ def forecast_terms(counts_NU: np.ndarray, expected_NU: np.ndarray) -> dict[str, 
         "spatial_r": ratio_terms(np.where(known, spatial, 0.0), known.astype(float)),
         "cosine": ratio_terms(cosine_similarity(counts_NU, expected_NU), one),
         "mae": ratio_terms(np.abs(counts_NU - expected_NU).mean(1), one),
+        "count_ratio": ratio_terms(expected_NU.sum(1), counts_NU.sum(1)),
     }
     return out | ({"unit_r": _unit_r_terms(counts_NU, expected_NU)} if counts_NU.size <= MOST_UNIT_SUMS else {})
 

@@ -27,6 +27,7 @@ def test_golden_values():
     found = forecast_scores(COUNTS, EXPECTED)
     assert found["spatial_r"] == pytest.approx(0.75) and found["cosine"] == pytest.approx((3 / 15**0.5 + 27 / 14) / 4)
     assert found["mae"] == pytest.approx((2 + 1 + 2 + 1) / 12)
+    assert found["count_ratio"] == pytest.approx(12 / 10)
     # population counts 3, 0, 6, 1 and 3, 1, 6, 2: sums of products of (0.5, -2.5, 3.5, -1.5) and (0, -2, 3, -1)
     assert found["pop_rate_r"] == pytest.approx(17 / np.sqrt(21 * 14))
     unit = [np.corrcoef(a, b)[0, 1] for a, b in zip(COUNTS.T, EXPECTED.T, strict=True)]
