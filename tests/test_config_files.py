@@ -140,7 +140,8 @@ def test_no_recording_stands_in_for_one_that_is_not_named(tmp_path, capsys):
     for command in (["audit", str(file)], ["train", "--config", str(file), "--run", str(tmp_path / "run")]):
         assert main(command) == 2
         said = capsys.readouterr().err
-        assert "no recording is named; give recording.path=FILE" in said and said.count("\n") == 1
+        assert "no recording is named; give recording.path=FILE" in said
+        assert said.splitlines()[1:] == ["  more on this: neuroformer explain data"]
     assert not (tmp_path / "run").exists()
 
 

@@ -42,5 +42,6 @@ def behavior_r2(train_NU, train_NC, held_NU, held_NC) -> float:
     known = [np.isfinite(y).all(1) for y in (train_NC, held_NC)]
     search = GridSearchCV(Ridge(), {"alpha": list(RIDGE_PENALTIES)})
     search.fit(train_NU[known[0]], train_NC[known[0]])
-    predicted = np.asarray(search.predict(held_NU[known[1]]))
-    return float(np.mean(r2(held_NC[known[1]], predicted)))
+    held = held_NC[known[1]]
+    predicted = np.reshape(search.predict(held_NU[known[1]]), held.shape)  # one column comes back flat
+    return float(np.mean(r2(held, predicted)))

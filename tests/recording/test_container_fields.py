@@ -197,4 +197,4 @@ def test_control_characters_of_a_message(capsys, tmp_path):
 
     assert main(["inspect", str(tmp_path / "\x1b[2Jmouse\r.npz")]) == 2
     message = capsys.readouterr().err
-    assert "_[2Jmouse_.npz" in message and message.rstrip("\n").isprintable()
+    assert "_[2Jmouse_.npz" in message and all(line.isprintable() for line in message.split("\n"))

@@ -191,7 +191,7 @@ def test_energy_is_phase_free():
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: syn.synthetic("synthetic:dmo"), "known: synthetic:demo"),
+        (lambda: syn.synthetic("synthetic:dmo"), "known: synthetic:cohort, synthetic:demo"),
         (lambda: syn.demo(num_unit=3), "did you mean 'num_units'"),
         (lambda: syn.demo(num_units=0), "expected 1 or more"),
         (lambda: syn.demo(num_movies=9), "at most 4"),

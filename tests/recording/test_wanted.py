@@ -99,6 +99,9 @@ def test_files_of_other_objects_are_not_read(tmp_path):
 
 def test_a_recorder_channel_that_only_names_is_read(tmp_path, monkeypatch):
     path = write(".nwb", tmp_path)
+    assert "speed" in open_recording(path).behavior
+    with h5py.File(path, "a") as f:
+        del f["scratch"]  # a file of ours says what it holds, and holds no channel that nobody asked for
     monkeypatch.setattr("neuroformer.recording.clean._LONG", 10)
     monkeypatch.setattr("neuroformer.recording.clean._FAST_HZ", 1.0)
     assert "speed" not in open_recording(path).behavior

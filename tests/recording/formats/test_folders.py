@@ -167,7 +167,7 @@ def test_pickles_are_refused_with_an_explanation(tmp_path, original):
 
 def test_other_folders(tmp_path):
     (tmp_path / "a.zarr").mkdir()
-    with pytest.raises(RecordingError, match="export it to an HDF5 file"):
+    with pytest.raises(RecordingError, match="a folder that no reader knows; expected .*Zarr"):
         open_recording(tmp_path / "a.zarr")
     with pytest.raises(RecordingError, match="a folder that no reader knows; expected .*suite2p"):
         open_recording(tmp_path)
