@@ -19,6 +19,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # tests are many small operations; threads only get in their way
 
 
+@pytest.fixture(autouse=True)
+def no_rows_by_the_clock(monkeypatch):
+    """What training logs depends on its steps alone: a slow machine adds rows, and runs that are compared would differ."""
+    monkeypatch.setattr("neuroformer.training.loop.LONGEST_SILENCE_S", float("inf"))
+
+
 @pytest.fixture(scope="module")
 def extended():
     """A pretrained model with three heads more, its recording, and the labelled windows."""
