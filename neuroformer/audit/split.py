@@ -125,7 +125,7 @@ class SplitAudit:
                 if c.split.hold_out and c.split.claim == "stimuli" and not c.targets:
                     return Finding(
                         "random_windows",
-                        "note",
+                        "warning",
                         f"held-out stimuli stand among training ones, {np.median(near):.3g} s apart",
                         "the score is of other stimuli, as split.claim says, and says nothing of other times",
                         measured,

@@ -200,16 +200,17 @@ class StoredPrepared(Prepared):
 
     @property
     def opened(self) -> Prepared:
-        key = (id(self), str(self.folder))
+        key = id(self)
         if key not in _open:
             rec = configured(self.stored.open(), self.config)
             index = _load_index(self.folder, self.num_units, self.config.window.dt)
             builder = BatchBuilder(rec, index, self.config, self.normalization)
-            _open[key] = Prepared(rec, self.config, self.split, index, self.normalization, builder, self.lacks)
+            opened = Prepared(rec, self.config, self.split, index, self.normalization, builder, self.lacks)
+            _open[key] = self, opened  # held together, so that no other object takes over this one's id
         _open.move_to_end(key)
         while len(_open) > MOST_OPEN:
             _open.popitem(last=False)
-        return _open[key]
+        return _open[key][1]
 
     @property
     def rec(self) -> Recording:
@@ -230,7 +231,7 @@ class StoredPrepared(Prepared):
         return self.opened.with_spikes(index)
 
 
-_open: OrderedDict[tuple[int, str], Prepared] = OrderedDict()
+_open: OrderedDict[int, tuple[StoredPrepared, Prepared]] = OrderedDict()
 _INDEX = ("origins", "num_ticks", "base", "keys", "unit", "offsets")
 _OBSERVED = ("first_E", "packed_EU", "all_E")
 

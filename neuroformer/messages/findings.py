@@ -8,7 +8,7 @@ FINDINGS = (
     Entry(
         "random_windows",
         "leak, or note",
-        "The median held-out stretch lasts three windows or less, and training data are as close to it. It is a note where whole stimuli are held out (`split.hold_out`, `claim: stimuli`) and no behavior is decoded: images in random order.",
+        "The median held-out stretch lasts three windows or less, and training data are as close to it. It is a warning where whole stimuli are held out (`split.hold_out`, `claim: stimuli`) and no behavior is decoded: images in random order.",
         "Take blocks of a minute or whole trials (`split.by`, `split.block`), with a gap of at least the window's past.",
     ),
     Entry(

@@ -56,7 +56,7 @@ def test_held_out_images_among_others_are_no_leak_of_stimuli():
     images = {"window": window, "split": split, "inputs": [], "loss": {"contrast": []}}
     encoder = {"model": {"frame_encoder": {"kind": "energy"}}}
     found = lambda **more: of_config(rec, small_config(**images | encoder | more))
-    assert "random_windows" in names(found(targets=[]), "note")
+    assert "random_windows" in names(found(targets=[]), "warning")
     assert "random_windows" in names(found(targets=[{"name": "speed"}]), "leak")
     assert "random_windows" in names(found(targets=[], split=split | {"hold_out": "", "claim": "time"}), "leak")
 
