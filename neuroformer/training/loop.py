@@ -105,6 +105,7 @@ class Trainer:
         self.stepper: Any = fabric.setup_optimizers(self.optimizer)
         kept = KEPT_STEPS * RECORDINGS
         self.rows = Rows(cohort, self.optimizer, self.average, folder, kept, fabric.global_rank)
+        self.shared = [x for x in cohort.trunk().values() if isinstance(x, torch.nn.Parameter)]
         self.fitted = self._starts_fitted()
         self.processes = Processes(fabric)
         self.progress = Progress()
@@ -243,10 +244,10 @@ class Trainer:
             fabric.backward(terms["loss"])
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
-        shared = [x for x in self.cohort.trunk().values() if isinstance(x, torch.nn.Parameter)]
-        moving = [*shared, *(x for place in places for x in self.rows.parameters(place))]
+        moving = [*self.shared, *(x for place in places for x in self.rows.parameters(place))]
         self.processes.sum_gradients(moving)
-        norm: Any = fabric.clip_gradients(self.losses, self.stepper, max_norm=CLIP, error_if_nonfinite=False)
+        some = torch.nn.ParameterList(moving)  # a step's time does not grow with the recordings that it leaves alone
+        norm: Any = fabric.clip_gradients(some, self.stepper, max_norm=CLIP, error_if_nonfinite=False)
         names, values = list(total), torch.stack(list(total.values()))
         *values, norm = torch.cat([self.processes.sum(values), norm.reshape(1)]).tolist()
         found = dict(zip(names, values, strict=True))

@@ -47,6 +47,7 @@ class Rows:
         self.home, self.most, self.rank = folder / FOLDER, most, rank
         self.folder = self.home / f"process_{rank}" if rank else self.home
         several = len(cohort) > 1
+        self._parameters: dict[int, list[nn.Parameter]] = {}
         self._used = dict.fromkeys(range(len(cohort)) if several else ())  # in memory; the one used last is the last
         self._changed = dict.fromkeys(self._used, 0)  # the step that changed it last
         self._files: dict[int, str] = {}  # of recordings that are as their files say
@@ -75,7 +76,10 @@ class Rows:
 
     def parameters(self, place: int) -> list[nn.Parameter]:
         """A recording's own."""
-        return [p for p in self.cohort.own(place).values() if isinstance(p, nn.Parameter)]
+        if place not in self._parameters:
+            own = self.cohort.own(place).values()
+            self._parameters[place] = [p for p in own if isinstance(p, nn.Parameter)]
+        return self._parameters[place]
 
     def weights(self, place: int, step: int) -> dict[str, Tensor]:
         """A recording's own tensors as they are scored and kept: averages after ``step``, where there are averages."""
