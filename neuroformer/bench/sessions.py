@@ -90,6 +90,7 @@ def _train(asked: dict[str, Any]) -> dict[str, Any]:
     ends: list[float] = []
     busy: list[float] = []  # processor seconds, which other work on the machine does not change much
     validating: list[float] = []
+    every: list[int] = []  # steps between validations
 
     class Timed(Trainer):
         def _advance(self, pieces) -> None:
@@ -101,18 +102,18 @@ def _train(asked: dict[str, Any]) -> dict[str, Any]:
             begun = time.time()
             super()._evaluate()
             validating.append(time.time() - begun)
+            every.append(self.evaluate_every)
 
     train.Trainer = Timed  # the run is the one that users have, but for the clock
     config, recs = recordings_to_train(config_of(asked["size"], asked["options"]))
     train.train_several(recs, config, Path(asked["folder"]), progress=False)
     step = statistics.median(b - a for a, b in zip(ends[WARM:-1], ends[WARM + 1 :], strict=True))
-    every = 200  # steps between validations of a run of many recordings (training.loop.MOST_STEPS)
     return {
         "first_step_s": ends[0] - asked["began"],
         "step_s": step,
         "step_cpu_s": statistics.median(b - a for a, b in zip(busy[WARM:-2], busy[WARM + 1 : -1], strict=True)),
         "validation_s": validating[-1],
-        "validation_share": validating[-1] / (validating[-1] + every * step),
+        "validation_share": validating[-1] / (validating[-1] + every[-1] * step),
         "peak_mb": _peak_mb(),
     }
 

@@ -47,7 +47,9 @@ class Rows:
         self.home, self.most, self.rank = folder / FOLDER, most, rank
         self.folder = self.home / f"process_{rank}" if rank else self.home
         several = len(cohort) > 1
-        self._parameters: dict[int, list[nn.Parameter]] = {}
+        self._known: dict[
+            int, dict[str, Tensor]
+        ] = {}  # what is each one's own; looking it up takes as long as a small step
         self._used = dict.fromkeys(range(len(cohort)) if several else ())  # in memory; the one used last is the last
         self._changed = dict.fromkeys(self._used, 0)  # the step that changed it last
         self._files: dict[int, str] = {}  # of recordings that are as their files say
@@ -76,10 +78,12 @@ class Rows:
 
     def parameters(self, place: int) -> list[nn.Parameter]:
         """A recording's own."""
-        if place not in self._parameters:
-            own = self.cohort.own(place).values()
-            self._parameters[place] = [p for p in own if isinstance(p, nn.Parameter)]
-        return self._parameters[place]
+        return [p for p in self._own(place).values() if isinstance(p, nn.Parameter)]
+
+    def _own(self, place: int) -> dict[str, Tensor]:
+        if place not in self._known:
+            self._known[place] = self.cohort.own(place)
+        return self._known[place]
 
     def weights(self, place: int, step: int) -> dict[str, Tensor]:
         """A recording's own tensors as they are scored and kept: averages after ``step``, where there are averages."""
@@ -144,7 +148,7 @@ class Rows:
 
     def _read(self, place: int) -> None:
         tensors = load_file(self._path(place))
-        for name, x in self.cohort.own(place).items():
+        for name, x in self._own(place).items():
             x.data = tensors[f"model.{name}"].to(x.device)
             if not isinstance(x, nn.Parameter):
                 continue
@@ -156,7 +160,7 @@ class Rows:
 
     def _release(self, place: int) -> None:
         del self._used[place]
-        for x in self.cohort.own(place).values():
+        for x in self._own(place).values():
             x.grad = None
             x.data = x.data.new_empty(0)
             if isinstance(x, nn.Parameter):
@@ -165,7 +169,7 @@ class Rows:
                     del self.average.of[x]
 
     def _state(self, place: int) -> dict[str, Tensor]:
-        own = self.cohort.own(place)
+        own = self._own(place)
         out = {f"model.{name}": x.detach() for name, x in own.items()}
         for name, x in own.items():
             if isinstance(x, nn.Parameter):
