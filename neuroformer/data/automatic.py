@@ -13,7 +13,7 @@ FRAMES_S = 0.2  # seconds of frames that a window sees, and never fewer than FEW
 FEWEST_FRAMES = 3
 SPIKES_A_STEP = 8_000  # at most: memory and time of a step grow with them
 WINDOWS = (32, 256)
-SPIKES = 6e6  # at most in all steps, whose time grows with them
+SPIKES = 12e6  # at most in all steps, whose time grows with them
 STEPS = (500, 2000)
 
 

@@ -90,8 +90,7 @@ class Neuroformer(nn.Module):
             observation = TraceObservation(config, normalization.traces, scaling)
         else:
             if self.past_bins:
-                spikes = sum(normalization.unit_rate) * self.past_bins
-                self.streams["past"] = PastSpikes(config, spikes)
+                self.streams["past"] = PastSpikes(config, normalization.unit_rate)
             observation = SpikeObservation(config, num_units, normalization)
         if normalization.frames is not None:
             self.streams["frames"] = FrameStream(config, num_units, normalization.frames)

@@ -53,19 +53,23 @@ class PastSpikes(nn.Module):
     """Spikes before the window.
 
     Tokens attend to each spike (unit + time), or, if windows' pasts hold more than ``MOST_KEYS`` of them on average (which is
-    decided once, when the network is made), to one vector a bin, the sum of its spikes.
+    decided once, when the network is made), to one vector a bin: the sum of its spikes, less what the units' mean rates
+    would give, in units of the spread of a Poisson process. Keys are normalised, so that a sum as it is would
+    hardly change with what single units do.
 
     Parameters
     ----------
-    spikes_per_past : float
-        Expected number in a window's past.
+    unit_rate : list of float
+        Expected spikes of each unit in a bin.
     """
 
-    def __init__(self, config: Config, spikes_per_past: float):
+    def __init__(self, config: Config, unit_rate: list[float]):
         super().__init__()
         width = config.model.width
         self.num_bins = round(config.window.past / config.window.dt)
-        self.by_bin = spikes_per_past > MOST_KEYS
+        self.register_buffer("unit_rate", torch.tensor(unit_rate), persistent=False)
+        self.unit_rate: Tensor
+        self.by_bin = sum(unit_rate) * self.num_bins > MOST_KEYS
         self.null = nn.Parameter(torch.zeros(width))
         self.dropout = Dropout(config.model.dropout)
 
@@ -80,7 +84,8 @@ class PastSpikes(nn.Module):
             summed = unit_PD.new_zeros(batch.num_windows * self.num_bins, unit_PD.shape[1]).index_add(
                 0, place_P, unit_PD
             )
-            x_WLD = summed.unflatten(0, (-1, self.num_bins)) + table_LD[: self.num_bins]
+            mean_D, spread = self.unit_rate @ embedding.unit.weight, self.unit_rate.sum().sqrt().clamp_min(1.0)
+            x_WLD = ((summed - mean_D) / spread).unflatten(0, (-1, self.num_bins)) + table_LD[: self.num_bins]
             x_SD, layout = packed(x_WLD, past_exists(batch, self.num_bins))
         else:
             x_SD, layout = unit_PD + table_LD.index_select(0, batch.past_tick_P + self.num_bins), batch.past

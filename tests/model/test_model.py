@@ -52,6 +52,25 @@ def test_padding_and_neighbours_change_nothing(model, most_keys):
 
 
 @torch.no_grad()
+def test_a_bin_of_mean_counts_looks_like_its_time(monkeypatch):
+    """What is summed in bins is how much more or less units fired than on average, in units of a Poisson process's spread."""
+    monkeypatch.setattr(streams, "MOST_KEYS", 1)
+    net, prepared = small_model()
+    batch, past = prepared.builder(prepared.windows("train")[:12]), net.streams["past"]
+    counts_WLU = torch.zeros(len(batch.past), past.num_bins, net.num_units, dtype=torch.float64)
+    place = batch.past.row_T, batch.past_tick_P + past.num_bins, batch.past_unit_P
+    counts_WLU.index_put_(place, torch.ones(len(batch.past_unit_P), dtype=torch.float64), accumulate=True)
+    past.unit_rate.fill_(0.25)
+    spread = (0.25 * net.num_units) ** 0.5
+    expected = (counts_WLU - 0.25) / spread @ net.embedding.unit.weight
+    expected = expected + net.embedding.time_table()[: past.num_bins]
+    keys, full = past(batch, net.embedding).context, batch.available_W == past.num_bins
+    for w in torch.nonzero(full)[:, 0].tolist():
+        rows = slice(int(keys.layout.offsets[w]) + 1, int(keys.layout.offsets[w + 1]))
+        torch.testing.assert_close(keys.x_SD[rows], expected[w], rtol=0, atol=1e-7)
+
+
+@torch.no_grad()
 def test_tokens_without_a_shown_frame_are_left_out():
     """Whether the host knows how many frames are missing, or asks for it."""
     net, prepared = small_model()
