@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroformer.recording.remote import open_hdf5
+from neuroformer.recording.remote import open_hdf5, telling, zarr_store
 from neuroformer.recording.validation import RecordingError
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as video decoders and image readers weigh colors
@@ -105,11 +105,12 @@ class H5Frames(LazyFrames):
     def read(self, index: np.ndarray) -> np.ndarray:
         try:
             f = self._file()
-            if not self.stack:
-                return gray(np.stack([f[self.datasets[i]][()] for i in index]))
-            data = f[self.datasets[0]]
-            runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)  # HDF5 is slow at scattered rows
-            return gray(np.concatenate([data[run[0] : run[-1] + 1] for run in runs]))
+            with telling(f):
+                if not self.stack:
+                    return gray(np.stack([f[self.datasets[i]][()] for i in index]))
+                data = f[self.datasets[0]]
+                runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)  # HDF5 is slow at scattered rows
+                return gray(np.concatenate([data[run[0] : run[-1] + 1] for run in runs]))
         except (OSError, RuntimeError, KeyError) as e:
             raise RecordingError(f"{self.path}: frames cannot be read, the file is damaged: {e}") from None
 
@@ -125,7 +126,7 @@ class ZarrFrames(H5Frames):
     def _open(self) -> Any:
         import zarr
 
-        return zarr.open_group(self.path, mode="r")
+        return zarr.open_group(zarr_store(self.path), mode="r")
 
 
 class NativeFrames(LazyFrames):

@@ -24,7 +24,7 @@ _KNOWN = (
     "a .npz file, a folder with recording.json (write_store), an NWB file (.nwb) or Zarr store (.nwb.zarr), a torch_brain file (.h5), "
     "a table of spikes (.csv, .parquet), a MATLAB file (.mat), a folder of Kilosort or phy (spike_times.npy), of SpikeInterface "
     "(spikes.npy), of ALF (spikes.times.npy), of suite2p (F.npy, spks.npy), of pynapple (.npz), the original Neuroformer's folder "
-    "(spikerates_dt_0.01.npy), the address of an NWB file (https://..., dandi://DANDISET/PATH), "
+    "(spikerates_dt_0.01.npy), the address of an NWB file or Zarr store (https://..., dandi://DANDISET/PATH), "
     "or 'synthetic:NAME'"
 )
 
@@ -187,8 +187,11 @@ def _reader(path: Path) -> Callable[..., Recording]:
 
 
 def _remote_reader(address: str) -> Callable[..., Recording]:
-    if suffix_of(address) != ".nwb":
-        raise RecordingError(f"{address} is no NWB file (.nwb), and nothing else is read from an address; download it")
+    if suffix_of(address) not in (".nwb", ".zarr"):
+        raise RecordingError(
+            f"{address} is no NWB file (.nwb) or Zarr store of one (.nwb.zarr), and nothing else is read from an address; "
+            "download it"
+        )
     from neuroformer.recording.formats.nwb.reader import read_nwb
 
     return read_nwb

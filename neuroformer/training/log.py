@@ -14,6 +14,7 @@ from typing import Any
 from neuroformer.files import write_atomic
 
 LONGEST_SILENCE_S = 10.0
+DOING = "doing"  # the column of what is done outside of steps
 
 
 class Log:
@@ -32,12 +33,12 @@ class Log:
     """
 
     def __init__(self, path: Path, columns: list[str], first: int, wandb: Any = None):
-        self.path, self.columns, self.wandb = path, ["step", *columns], wandb
+        self.path, self.columns, self.wandb = path, ["step", *columns, DOING], wandb
         rows = []
         if first and path.exists():
             with open(path, newline="") as f:
                 whole = [r for r in csv.DictReader(f) if None not in r.values()]
-            rows = [r for r in whole if int(r["step"]) < first]
+            rows = [r for r in whole if int(r["step"]) < first and not r.get(DOING)]
         text = io.StringIO()
         writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
         writer.writeheader()
@@ -68,24 +69,37 @@ class Log:
             self.waiting = []
 
 
+def add_doing(path: Path, line: str) -> None:
+    """A row of ``metrics.csv`` for what is done after the last step: fitting baselines, scoring. Without such a file, nothing."""
+    with contextlib.suppress(OSError):
+        with open(path, newline="") as f:
+            rows = csv.DictReader(f)
+            columns, every = rows.fieldnames or [], list(rows)
+        if DOING in columns:
+            with open(path, "a", newline="") as f:
+                csv.DictWriter(f, columns).writerow({"step": every[-1]["step"] if every else 0, DOING: line})
+
+
 @contextlib.contextmanager
-def told(path: Path, show: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
+def told(folder: Path, show: Callable[[str], object]) -> Iterator[Callable[[str], None]]:
     """Yield a function that tells what is done now; it is said again, with the seconds, every ten until something else is,
     or nothing (an empty line).
 
-    Every line goes to a file as well, so that a quiet command leaves a trace.
+    Every line goes to ``progress.txt`` and, once a run has one, to ``metrics.csv`` as well, so that a quiet command leaves a
+    trace.
 
     Parameters
     ----------
-    path : of the file, which is continued
+    folder : of the log, whose files are continued
     show : called with each line
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     now, done = {"line": "", "since": time.monotonic()}, threading.Event()
 
     def write(line: str) -> None:
-        with open(path, "a") as f:
+        with open(folder / "progress.txt", "a") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        add_doing(folder / "metrics.csv", line)
         show(line)
 
     def tell(line: str) -> None:

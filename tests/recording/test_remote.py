@@ -1,11 +1,15 @@
 """NWB files at an address, from a server on this machine: with ranges, slow, cut, expired, and through an archive."""
 
 import json
+import pickle
+import shutil
 import threading
 import time
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from neuroformer.cli import main
 from neuroformer.config import load_config
 from neuroformer.recording import RecordingError, open_recording, write_recording
 from neuroformer.recording.remote import RemoteFile, ranges
+from neuroformer.recording.remote.address import DANDI_API
 from neuroformer.recording.remote.cache import BlockCache
 
 pytest.importorskip("requests")
@@ -69,9 +74,9 @@ class Server(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(body, *manners):
+def serving(body, *manners, kind=Server):
     fresh = {"body": body, "manners": list(manners), "sent": 0, "asked": Counter()}
-    handler = type("Handler", (Server,), fresh)
+    handler = type("Handler", (kind,), fresh)
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -281,3 +286,101 @@ def test_inspect_of_two_gigabytes_fetches_less_than_twenty_megabytes(tmp_path, c
         assert "3,300,000 from 300 units" in capsys.readouterr().out
         print(f"{server.sent:,} bytes of {len(body):,}")
         assert server.sent < 20_000_000
+
+
+class Files(Server):
+    """Serves the files of a folder whole; ``manners`` as of a server of one file, ``body`` is the folder."""
+
+    def do_GET(self):
+        cls = type(self)
+        path = self.path.split("?")[0]
+        cls.asked[path] += 1
+        if path.startswith("/api/"):
+            return self.answer(200, json.dumps(self.archive()).encode())
+        manner = cls.manners.pop(0) if cls.manners else ""
+        if manner == "slow":
+            time.sleep(0.6)
+        if manner in ("403", "503"):
+            return self.answer(int(manner), b"")
+        file = self.body / unquote(path).lstrip("/")
+        return self.answer(200, file.read_bytes(), cut=manner == "cut") if file.is_file() else self.answer(404, b"")
+
+    def archive(self):
+        if "/assets/abc/" in self.path:
+            port = self.server.server_address[1]
+            return {"contentUrl": [f"{DANDI_API}/x/", f"http://127.0.0.1:{port}/zarr/1/"]}
+        return {"results": [{"path": "sub-1/a.nwb.zarr", "asset_id": "abc", "zarr": "1"}], "draft_version": {}}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    pynwb, hdmf_zarr = pytest.importorskip("pynwb"), pytest.importorskip("hdmf_zarr")
+    folder = tmp_path_factory.mktemp("zarr")
+    path = write_recording(full_recording(), folder / "file.nwb")
+    with (
+        warnings.catch_warnings(),
+        pynwb.NWBHDF5IO(str(path), "r") as source,
+        hdmf_zarr.NWBZarrIO(str(folder / "a.nwb.zarr"), mode="w") as io,
+    ):
+        warnings.simplefilter("ignore")
+        io.export(src_io=source, write_args={"link_data": False})
+    return folder / "a.nwb.zarr"
+
+
+@pytest.mark.parametrize("manners", [(), ("", "cut", "slow", "", "503", "cut")])
+def test_a_zarr_store_at_an_address_is_that_of_the_folder(store, manners, monkeypatch, capsys):
+    whole = open_recording(store)
+    with serving(store.parent, *manners, kind=Files) as (url, server):
+        for address in (f"{url}/a.nwb.zarr", f"{url}/a.nwb.zarr/?token=1"):
+            assert_same(open_recording(address), whole)
+        before = sum(server.asked.values())
+        rec = open_recording(f"{url}/a.nwb.zarr")
+        images, copy = rec.frames.images, pickle.loads(pickle.dumps(rec))
+        np.testing.assert_array_equal(images[:3], copy.frames.images[:3])
+        assert sum(server.asked.values()) - before <= 3 + 3  # the list of the store; chunks are on disk
+        assert main(["inspect", f"{url}/a.nwb.zarr"]) == 0
+        assert "counted and not fetched" in capsys.readouterr().out
+        (store.parent / "zarr").mkdir(exist_ok=True)
+        if not (store.parent / "zarr" / "1").exists():
+            (store.parent / "zarr" / "1").symlink_to(store)
+        monkeypatch.setenv("DANDI_API", f"{url}/api")
+        assert_same(open_recording("dandi://000719/sub-1/a.nwb.zarr"), whole)
+
+
+def test_a_zarr_store_that_cannot_be_read_says_why(store, tmp_path):
+    other = shutil.copytree(store, tmp_path / "b.nwb.zarr")
+    secret = (other / ".zmetadata").read_text().replace('"source": "."', '"source": "../a.nwb.zarr"')
+    cases = [
+        ([], secret, "another store"),
+        ([], "[1]", "no Zarr store"),
+        ([], None, "has no .zmetadata.* zarr.consolidate_metadata"),
+        (["403"], "", "cannot be read: 403"),
+        (["503"] * 4, "", "cannot be read: 503"),
+        (["", *["cut"] * 400], (store / ".zmetadata").read_text(), "ChunkedEncodingError|ConnectionError|broke off"),
+    ]
+    with serving(tmp_path, kind=Files) as (url, server):
+        for manners, listed, told in cases:
+            server.manners[:] = manners
+            (other / ".zmetadata").write_text(listed) if listed is not None else (other / ".zmetadata").unlink()
+            with pytest.raises(RecordingError, match=told):
+                open_recording(f"{url}/b.nwb.zarr")
+        (other / "zarr.json").write_text("{}")
+        (other / ".zmetadata").unlink()
+        server.manners.clear()
+        with pytest.raises(RecordingError, match="Zarr 3"):
+            open_recording(f"{url}/b.nwb.zarr")
+
+
+def test_a_connection_that_ends_later_is_no_note(tmp_path):
+    """What could not be fetched is not left out, as what is damaged is."""
+    path = nwb(tmp_path)
+    with serving(path.read_bytes()) as (url, server):
+        opened, answer = [], server.answer
+
+        def ends(self, status, body, headers=None, cut=False):
+            opened.append(status)
+            return answer(self, status, body, headers, cut=len(opened) > 2)
+
+        server.answer = ends
+        with pytest.raises(RecordingError, match="cannot be read"):
+            open_recording(f"{url}/file.nwb")

@@ -150,10 +150,19 @@ def test_small_gains_end_training_unless_they_add_up(tmp_path, monkeypatch):
 def test_what_is_done_is_said_again_and_kept_in_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr(log, "LONGEST_SILENCE_S", 0.05)
     shown = []
-    with log.told(tmp_path / "log" / "progress.txt", shown.append) as say:
+    file = tmp_path / "log" / "metrics.csv"
+    rows = log.Log(file, ["train/loss"], 0)
+    rows.add(3, {"train/loss": 1.0})
+    rows.flush()
+    with log.told(tmp_path / "log", shown.append) as say:
         say("fitting")
         time.sleep(0.3)
         say("scoring")
+    found = list(csv.DictReader(file.open()))
+    assert found[0] == {"step": "3", "train/loss": "1.0", "doing": ""}
+    assert [(r["step"], r["train/loss"], r["doing"]) for r in found[1:]] == [("3", "", line) for line in shown]
+    log.Log(file, ["train/loss"], 4)  # what a resumed run keeps
+    assert list(csv.DictReader(file.open())) == found[:1]
     assert shown[0] == "fitting" and shown[-1] == "scoring" and sum(line.startswith("fitting: ") for line in shown) >= 2
     assert len((tmp_path / "log" / "progress.txt").read_text().splitlines()) == len(shown)
     number = len(shown)
@@ -167,7 +176,7 @@ def test_rows_of_slow_steps_reach_the_log(tmp_path, monkeypatch):
     rows = log.Log(tmp_path / "metrics.csv", ["train/loss"], 0)
     assert rows.silent_s >= 0
     rows.add(0, {"train/loss": 1.0})
-    assert (tmp_path / "metrics.csv").read_text().splitlines()[-1] == "0,1.0"
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[-1] == "0,1.0,"
 
 
 def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def run(args) -> None:
     warn_only_ours()
     bundle, show = read_bundle(args.folder), (lambda line: None if args.quiet else print(line, flush=True))
     names = bundle.names
-    with told(args.folder / "log" / "progress.txt", show) as say:
+    with told(args.folder / "log", show) as say:
         if len(names) == 1 or args.recording:
             one = bundle.of(args.recording)
             scores = evaluate(

@@ -135,9 +135,7 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
     what, audited = "preparing and auditing", []
     # of what is soon done, nothing is shown
     show = lambda line: None if args.quiet or line == what else print(line, flush=True)
-    progress = (
-        keep_telling(folder / "log" / "progress.txt", show) if first else contextlib.nullcontext(lambda line: None)
-    )
+    progress = keep_telling(folder / "log", show) if first else contextlib.nullcontext(lambda line: None)
     try:
         with progress as say:
 
@@ -242,7 +240,7 @@ def score_recordings(folder: Path, recordings, metrics: dict[str, Any], *, basel
             f"last {train.patience} evaluations (train.patience); the best weights of each are kept"
         )
     show = (lambda line: None) if quiet else (lambda line: print(line, flush=True))
-    with told(folder / "log" / "progress.txt", show) as say:
+    with told(folder / "log", show) as say:
 
         def score(prepared, baselines: bool, most: int = 0) -> dict[str, Any]:
             return evaluate(folder, prepared, baselines=baselines, most=most, tell=print, say=say)

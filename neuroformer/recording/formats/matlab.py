@@ -40,7 +40,7 @@ def read_matlab(path: str | Path, notes: list[str]) -> dict[str, Any]:
         return _hdf5(path, notes) if _is_hdf5(path) else _classic(path)
     except RecordingError:
         raise
-    except (*UNREADABLE, NotImplementedError, ArithmeticError, AssertionError) as e:
+    except UNREADABLE as e:
         raise RecordingError(f"{path} is not a readable MATLAB file: {reason(e)}") from None
 
 
@@ -80,10 +80,8 @@ def _classic(path: Path) -> dict[str, Any]:
     look_first(path, _LOOK, "SciPy")  # whose reader can fault on damaged files
     try:
         content = loadmat(path, simplify_cells=True)
-    except Exception as e:
-        if not type(e).__module__.startswith("scipy"):
-            raise
-        raise RecordingError(f"{path} is not a readable MATLAB file: {e}") from None
+    except Exception as e:  # SciPy raises of every kind on damaged files, names that it has not assigned among them
+        raise RecordingError(f"{path} is not a readable MATLAB file: {reason(e)}") from None
     return {k: _listed(v) for k, v in content.items() if not k.startswith("__")}
 
 

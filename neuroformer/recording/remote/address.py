@@ -47,6 +47,30 @@ def download_address(address: str) -> str:
     """
     if not address.startswith(DANDI):
         return address
+    api, asset = _asset(address)
+    return f"{api}/assets/{quote(str(asset.get('asset_id')))}/download/"
+
+
+def store_address(address: str) -> str:
+    """The address below which the keys of a Zarr store lie; that of an asset of a dandiset is asked for.
+
+    Raises
+    ------
+    RecordingError
+        No such dandiset or store, or the archive does not answer.
+    """
+    if not address.startswith(DANDI):
+        return address
+    api, asset = _asset(address)
+    facts = _json(f"{api}/assets/{quote(str(asset.get('asset_id')))}/", address)
+    found = [url for url in facts.get("contentUrl") or [] if "/zarr/" in str(url)]
+    if not found:
+        raise RecordingError(f"{address} is no Zarr store: the archive names none as its content")
+    return str(found[0])
+
+
+def _asset(address: str) -> tuple[str, dict[str, Any]]:
+    """The archive's interface, and what it says of a file of a dandiset."""
     dandiset, _, path = address.removeprefix(DANDI).partition("/")
     dandiset, _, version = dandiset.partition("@")
     if not dandiset.isdecimal() or not path:
@@ -64,7 +88,7 @@ def download_address(address: str) -> str:
         raise RecordingError(
             f"dandiset {dandiset} ({version}) has no file '{path}'; {f'near it: {near}' if near else 'see its list of files'}"
         )
-    return f"{api}/assets/{quote(str(exact[0].get('asset_id')))}/download/"
+    return api, exact[0]
 
 
 def _json(url: str, address: str) -> dict[str, Any]:

@@ -28,12 +28,12 @@ class BlockCache:
         self.folder = self.home / hashlib.sha256(key.encode()).hexdigest()[:32]
         self.most_bytes, self._written = most_bytes, _SWEEP
 
-    def get(self, number: int, size: int) -> bytes | None:
-        """A block, if it is there in its full size."""
+    def get(self, number: int, size: int | None = None) -> bytes | None:
+        """A block, if it is there in its full size, where that is known."""
         file = self.folder / f"{number:08d}"
         with suppress(OSError):
             data = file.read_bytes()
-            if len(data) == size:
+            if size is None or len(data) == size:
                 os.utime(file)
                 return data
         return None

@@ -6,6 +6,8 @@ import io
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         requests = optional("requests", "remote", "reading files at an address")
         self._session, self._broken = requests.Session(), requests.RequestException
-        self.address, self.transferred, self.failure = address, 0, None
+        self.address, self.transferred = address, 0
+        self.failure: RecordingError | None = None
         self._from = download_address(address)
         self._at, self._place = self._from, 0  # where it leads to; the position in the file
         self._version = ""
@@ -118,6 +121,8 @@ class RemoteFile(io.RawIOBase):
     # -- requests -------------------------------------------------------------------------------------
 
     def _fetch(self, start: int, count: int) -> bytes:
+        if self.failure is not None:  # HDF5 hides it and asks on; each time would take as long
+            raise self.failure
         try:
             return self._attempts(start, count)
         except RecordingError as e:
@@ -127,22 +132,20 @@ class RemoteFile(io.RawIOBase):
     def _attempts(self, start: int, count: int) -> bytes:
         """``count`` bytes from ``start``, fewer at the end of the file; resumed where an answer breaks off."""
         out, error = bytearray(), None
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        for attempt in attempts():
             try:
                 count = self._ask(start, count, out)
                 if len(out) >= count:
                     return bytes(out)
                 error = f"the answer broke off after {len(out):,} of {count:,} bytes"
-            except _RefusedError as e:
+            except RefusedError as e:
                 error, moved = str(e), self._at != self._from or self._from != self.address
                 if e.status in _EXPIRED:
                     if not moved or attempt:
                         break
                     self._at = self._from = download_address(self.address)
             except (OSError, self._broken) as e:
-                error = type(e).__name__ if "timed out" not in str(e) else f"no answer for {TIMEOUT_S:g} s"
+                error = told(e)
         raise RecordingError(
             f"{self.address} cannot be read: {error} (bytes {start:,} to {start + count:,}, {attempt + 1} attempt(s)); try again "
             "later, or download the file"
@@ -153,7 +156,7 @@ class RemoteFile(io.RawIOBase):
         headers = {"Range": f"bytes={start + len(out)}-{start + count - 1}", "Accept-Encoding": "identity"}
         with self._session.get(self._at, headers=headers, timeout=TIMEOUT_S, stream=True) as answer:
             if answer.status_code >= 400:
-                raise _RefusedError(answer.status_code, answer.reason)
+                raise RefusedError(answer.status_code, answer.reason)
             found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             if answer.status_code != 206 or found is None or int(found[1]) != start + len(out):
                 raise RecordingError(
@@ -171,7 +174,24 @@ class RemoteFile(io.RawIOBase):
         return count
 
 
-class _RefusedError(OSError):
+def attempts() -> Iterator[int]:
+    """The number of each attempt at a request, after a pause that doubles."""
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        yield attempt
+
+
+def told(error: Exception) -> str:
+    """What is said of an error of the connection."""
+    if isinstance(error, RefusedError):
+        return str(error)
+    return type(error).__name__ if "timed out" not in str(error) else f"no answer for {TIMEOUT_S:g} s"
+
+
+class RefusedError(OSError):
+    """The server answered that it does not serve this."""
+
     def __init__(self, status: int, reason: str):
         super().__init__(f"{status} {reason}")
         self.status = status
@@ -192,9 +212,24 @@ def open_hdf5(path: str | Path) -> Any:
     if not is_remote(path):
         return h5py.File(path, "r")
     source = RemoteFile(str(path))
+    with telling(source):
+        file: Any = h5py.File(source, "r")
+    file.source = source
+    return file
+
+
+@contextmanager
+def telling(source: Any) -> Iterator[None]:
+    """A block that ends in the error of the connection, if there was one, whatever libraries and readers made of it.
+
+    Parameters
+    ----------
+    source : a remote file or store, an HDF5 file opened from one, or anything else, of which nothing is told
+    """
+    source = getattr(source, "source", source)
     try:
-        return h5py.File(source, "r")
-    except Exception:
-        if source.failure is not None:  # which HDF5 hides
-            raise source.failure from None
-        raise
+        yield
+    finally:
+        failure = getattr(source, "failure", None)
+        if failure is not None:
+            raise failure from None

@@ -12,13 +12,15 @@ from typing import Any
 from neuroformer.recording import clean
 from neuroformer.recording.formats import plain_pickle
 from neuroformer.recording.formats.hdf5 import check_links, look_first, use_plugins
-from neuroformer.recording.remote import is_remote, open_hdf5
+from neuroformer.recording.remote import is_remote, is_zarr_address, open_hdf5, telling, zarr_store
 from neuroformer.recording.validation import RecordingError, optional
 
 
 def is_zarr(path: str | Path) -> bool:
-    """Whether a path is a folder that Zarr wrote."""
-    return not is_remote(path) and any((Path(path) / name).exists() for name in (".zgroup", "zarr.json"))
+    """Whether a path is a folder that Zarr wrote, or the address of one."""
+    if is_remote(path):
+        return is_zarr_address(path)
+    return any((Path(path) / name).exists() for name in (".zgroup", "zarr.json"))
 
 
 @contextmanager
@@ -40,7 +42,7 @@ def opened(path: str | Path, check: bool, notes: list[str]) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if is_zarr(path):
-            with _zarr(Path(path)) as file:
+            with _zarr(path) as file:
                 yield file
             return
         if check:
@@ -48,31 +50,36 @@ def opened(path: str | Path, check: bool, notes: list[str]) -> Iterator[Any]:
         use_plugins()
         check_links(path, notes)
         _check_layout(path)
-        with open_hdf5(path) as f, pynwb.NWBHDF5IO(file=f, mode="r", load_namespaces=True) as io:
+        with (
+            open_hdf5(path) as f,
+            telling(f),
+            pynwb.NWBHDF5IO(file=f, mode="r", load_namespaces=True) as io,
+        ):
             yield io.read()
 
 
 @contextmanager
-def _zarr(path: Path) -> Iterator[Any]:
-    if (path / "zarr.json").exists():
+def _zarr(path: str | Path) -> Iterator[Any]:
+    hdmf_zarr = optional("hdmf_zarr", "zarr", "reading NWB in Zarr")
+    if not is_remote(path) and (Path(path) / "zarr.json").exists():
         raise RecordingError(f"{path} is a store of Zarr 3, and NWB is read from Zarr 2; write it again with hdmf-zarr")
-    facts: Any = {}
-    with suppress(OSError, ValueError, RecursionError):
-        facts = json.loads((path / ".zattrs").read_text())
+    store, facts = zarr_store(path), None
+    with suppress(OSError, ValueError, RecursionError, KeyError):
+        facts = json.loads(store[".zattrs"] if is_remote(path) else (Path(path) / ".zattrs").read_bytes())
     if not isinstance(facts, dict) or "nwb_version" not in facts:
         raise RecordingError(f"{path} is a Zarr store without 'nwb_version', so no NWB")
-    hdmf_zarr = optional("hdmf_zarr", "zarr", "reading NWB in Zarr")
 
     class OneStore(hdmf_zarr.NWBZarrIO):
         def resolve_ref(self, zarr_ref: Any) -> Any:
             source = str(zarr_ref.get("source") or zarr_ref.get("path"))
-            if source != "." and (path / source).resolve() != path.resolve():
+            here = not is_remote(path) and (Path(path) / source).resolve() == Path(path).resolve()
+            if source != "." and not here:
                 raise RecordingError(
                     f"{path}: {zarr_ref.get('path')} lies in another store ({source}), which is not read; export both into one"
                 )
             return super().resolve_ref({**zarr_ref, "source": "."})
 
-    with _plain_pickles(), OneStore(str(path), mode="r", load_namespaces=True) as io:
+    with telling(store), _plain_pickles(), OneStore(store, mode="r", load_namespaces=True) as io:
         yield io.read()
 
 
