@@ -38,7 +38,8 @@ def bounded(x: Tensor, high: float = MOST_UP, low: float = MOST_DOWN) -> Tensor:
 
     What spikes do to a rate must not run away when these spikes are simulated; refractoriness may go further.
     """
-    return torch.where(x > 0, high * torch.tanh(x / high), low * torch.tanh(x / low))
+    scale = torch.where(x > 0, high, low)
+    return scale * torch.tanh(x / scale)
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -204,8 +205,8 @@ class Observed:
 class SpikeObservation(nn.Module):
     """P(spikes of a window), in the order of its tokens.
 
-    1. Expected counts of every bin and unit from the first state and the terms of the streams; each unit's own spikes
-       before the window change them.
+    1. Rates of every bin and unit from the first state and the terms of the streams; each unit's own spikes
+       before the window change them. Expected counts average over those that may come in the window.
     2. So do its spikes in earlier bins of the window: the table of rates.
        Units that were not observed in a bin have none there.
     3. From each token on, bin by bin: is there another spike in this bin? The log odds start from what is left to scan of
@@ -240,7 +241,7 @@ class SpikeObservation(nn.Module):
     def forward(self, batch: Batch, h_TD: Tensor, layout: Ragged, terms_WBU: Tensor | float) -> Observed:
         # 1 expected counts, without any current spike
         base_WBU, drive_WBU = self.before(batch, h_TD.index_select(0, layout.first()), terms_WBU)
-        log_rate_WBU = self.moved(base_WBU, drive_WBU)
+        log_rate_WBU = self.averaged(base_WBU, drive_WBU)
         # 2 given the spikes of earlier bins
         cells = Cells.of(batch, layout)
         drive_WBU = self.own(drive_WBU, batch.current, batch.tick_S, batch.unit_S)
@@ -297,7 +298,24 @@ class SpikeObservation(nn.Module):
 
     def expected(self, batch: Batch, first_WD: Tensor, terms_WBU: Tensor | float) -> Tensor:
         """(W, B, U) log of the expected counts, without any current spike."""
-        return self.moved(*self.before(batch, first_WD, terms_WBU))
+        return self.averaged(*self.before(batch, first_WD, terms_WBU))
+
+    def averaged(self, base_WBU: Tensor, drive_WBU: Tensor) -> Tensor:
+        """(W, B, U) log of the expected counts where it is not known whether a unit fires in earlier bins of the window.
+
+        What its own spikes would do to its rate is averaged over, bin by bin: with probability ``1 - exp(-expected)``
+        there is one, which moves the log rate. Exact for two bins; of more, as if they were independent. Without this one rate
+        would have to be right for two questions, and a refractory unit's be too high on average.
+        """
+        log_rates, fires = [], []
+        for b, (base_WU, drive_WU) in enumerate(zip(base_WBU.unbind(1), drive_WBU.unbind(1), strict=True)):
+            log_rate_WU, still_WU = self.moved(base_WU, drive_WU), bounded(drive_WU)
+            for lag in range(1, min(b, self.own.num_lags) + 1):
+                moves_WU = bounded(drive_WU + self.own.rows.weight[:, lag - 1]) - still_WU
+                log_rate_WU = log_rate_WU + torch.log1p(fires[b - lag] * torch.expm1(moves_WU))
+            log_rates.append(log_rate_WU)
+            fires.append(-torch.expm1(-log_rate_WU.exp()))
+        return torch.stack(log_rates, 1)
 
     # -- what losses and scores ask of any observation -----------------------------------------------------------
 

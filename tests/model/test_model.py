@@ -189,6 +189,22 @@ def test_an_untrained_model_starts_at_its_rates():
     assert scores.bits() == pytest.approx(scores.bits_of_rates(), abs=0.02)
 
 
+@torch.no_grad()
+def test_expected_counts_average_over_the_units_own_spikes():
+    """Two bins: exactly; where a unit rests after a spike, below the rate that it has as long as it is silent."""
+    net, _ = small_model()
+    of = net.observation
+    base, drive = torch.randn(2, 3, of.num_bins, net.num_units, dtype=torch.float64) - 2
+    effect = of.own.rows.weight[:, 0]
+    found = of.averaged(base, drive).exp()
+    first = of.moved(base[:, 0], drive[:, 0]).exp()
+    silent, after = of.moved(base[:, 1], drive[:, 1]).exp(), of.moved(base[:, 1], drive[:, 1] + effect).exp()
+    torch.testing.assert_close(found[:, 0], first)
+    torch.testing.assert_close(found[:, 1], (-first).exp() * silent + (1 - (-first).exp()) * after)
+    of.own.rows.weight.fill_(-2.0)
+    assert (of.averaged(base, drive)[:, 1:] < of.moved(base, drive)[:, 1:]).all()
+
+
 def test_missing_labels_leave_the_loss():
     net, prepared = small_model()
     batch = prepared.builder(prepared.windows("train")[:16])
