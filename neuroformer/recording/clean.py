@@ -88,6 +88,14 @@ def distinct_ids(ids: np.ndarray, notes: list[str]) -> np.ndarray:
     return np.array(out)
 
 
+def note_repeated(file: str, ids: np.ndarray, notes: list[str]) -> None:
+    """Say which ids have more than one row in a table of units, of which the first counts."""
+    kinds, counts = np.unique(ids, return_counts=True)
+    if (counts > 1).any():
+        again = [str(i) for i in kinds[counts > 1]]
+        notes.append(f"{file} has several rows for {some(again)}: the first of each counts")
+
+
 def some(names: Sequence[str]) -> str:
     """The first five names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -154,11 +162,26 @@ def of_a_recorder(name: str, shape: Sequence[int], rate_hz: float, ask: str) -> 
     )
 
 
-def coarse(what: str, times: np.ndarray, notes: list[str]) -> None:
-    """Note that the times' own type of numbers knows them to less than a millisecond."""
-    step = step_s(times[np.isfinite(times)]) if times.dtype.kind == "f" else 0.0
+def coarse(what: str, times: np.ndarray, notes: list[str], scale: float = 1.0) -> None:
+    """Note that the times' own type of numbers, of ``scale`` seconds each, knows them to less than a millisecond.
+
+    So does single precision that a library has written as double, since its format says so.
+    """
+    single = np.asarray(times, np.float32) if was_single(times) else times
+    step = scale * step_s(single)
     if step > COARSE_S:
-        notes.append(f"{what} are {times.dtype}, which knows steps of {1e3 * step:.3g} ms only: they were rounded")
+        how = "are" if single is times else "have the digits of"
+        notes.append(f"{what} {how} {single.dtype}, which knows steps of {1e3 * step:.3g} ms only: they were rounded")
+
+
+def was_single(times: np.ndarray) -> bool:
+    """Whether numbers of double precision are all ones of single precision, some down to the last bit of these."""
+    if times.dtype != np.float64 or times.size < 20:
+        return False
+    some = times.ravel()[:: max(1, times.size // 10_000)]
+    some = some[np.isfinite(some) & (np.abs(some) < 1e30)]
+    single = some.astype(np.float32)
+    return bool((single == some).all() and (some / np.spacing(np.abs(single)) % 2 == 1).any())
 
 
 def table(name: str, columns: Mapping[str, Any], notes: list[str], disjoint: bool) -> dict[str, np.ndarray] | None:

@@ -16,11 +16,9 @@ def nanoseconds(seconds: Any) -> np.ndarray:
 
 
 def step_s(times: np.ndarray) -> float:
-    """Seconds between neighboring numbers of the times' own type at the latest of them; 0 for whole numbers."""
-    if times.dtype.kind != "f" or times.size == 0:
-        return 0.0
-    with np.errstate(all="ignore"):
-        return float(np.nan_to_num(np.spacing(np.abs(times).max()), nan=0.0, posinf=0.0))
+    """Seconds between neighboring numbers of the times' own type at the latest of them that is finite; 0 for whole numbers."""
+    known = times[np.isfinite(times)] if times.dtype.kind == "f" else times[:0]
+    return float(np.spacing(np.abs(known).max())) if known.size else 0.0
 
 
 def num_bins(intervals: np.ndarray, dt: float) -> np.ndarray:

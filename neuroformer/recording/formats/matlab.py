@@ -23,6 +23,7 @@ except Exception:
 """
 _DEEPEST = 20  # structures in structures
 _MOST_CELLS = 5_000_000
+_MOST_FULL = 4 << 30  # bytes of a sparse matrix
 
 
 def read_matlab(path: str | Path, notes: list[str]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def read_matlab(path: str | Path, notes: list[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        return _hdf5(path, notes) if _is_hdf5(path) else _classic(path)
+        return _hdf5(path, notes) if _is_hdf5(path) else _classic(path, notes)
     except RecordingError:
         raise
     except UNREADABLE as e:
@@ -74,7 +75,7 @@ def _is_hdf5(path: Path) -> bool:
     return b"\x89HDF\r\n\x1a\n" in (head[:8], head[512:520])
 
 
-def _classic(path: Path) -> dict[str, Any]:
+def _classic(path: Path, notes: list[str]) -> dict[str, Any]:
     from scipy.io import loadmat
 
     look_first(path, _LOOK, "SciPy")  # whose reader can fault on damaged files
@@ -82,15 +83,39 @@ def _classic(path: Path) -> dict[str, Any]:
         content = loadmat(path, simplify_cells=True)
     except Exception as e:  # SciPy raises of every kind on damaged files, names that it has not assigned among them
         raise RecordingError(f"{path} is not a readable MATLAB file: {reason(e)}") from None
-    return {k: _listed(v) for k, v in content.items() if not k.startswith("__")}
+    out = {}
+    for name, value in content.items():
+        try:
+            out |= {} if name.startswith("__") else {name: _listed(value)}
+        except ValueError as e:
+            notes.append(f"'{name}' was left out: {e}")
+    return out
 
 
 def _listed(value: Any) -> Any:
+    if hasattr(value, "toarray"):
+        return _filled(value)
     if isinstance(value, dict):
         return {str(k): _listed(v) for k, v in value.items()}
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return [_listed(v) for v in value.ravel()]
     return [_listed(v) for v in value] if isinstance(value, list) else value
+
+
+def _filled(sparse: Any) -> np.ndarray:
+    """A sparse matrix as a full one.
+
+    Raises
+    ------
+    ValueError
+        That takes more than 4 GB.
+    """
+    size = int(np.prod(sparse.shape, dtype=object)) * sparse.dtype.itemsize
+    if size > _MOST_FULL:
+        raise ValueError(
+            f"a sparse matrix {sparse.shape} takes {size / 1e9:.3g} GB when it is full; store the times of its entries"
+        )
+    return np.squeeze(sparse.toarray())
 
 
 def _hdf5(path: Path, notes: list[str]) -> dict[str, Any]:
@@ -118,6 +143,11 @@ def _value(f: Any, item: Any, depth: int, budget: list[int]) -> Any:
     budget[0] -= 1
     if depth > _DEEPEST or budget[0] < 0:
         raise RecordingError(f"{f.filename} has structures within structures without end, or too many cells")
+    if "MATLAB_sparse" in item.attrs:
+        from scipy.sparse import csc_array
+
+        data, rows, ends = (np.ravel(item[k][()]) if k in item else np.zeros(0, np.int64) for k in ("data", "ir", "jc"))
+        return _filled(csc_array((data, rows, ends), shape=(int(item.attrs["MATLAB_sparse"]), len(ends) - 1)))
     if isinstance(item, h5py.Group):
         fields = {str(k): _value(f, item[k], depth + 1, budget) for k in item}
         return _as_rows(fields) if fields and all(isinstance(v, _Cells) for v in fields.values()) else fields

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from neuroformer.recording import clean
+from neuroformer.recording.clock import closed_up
 from neuroformer.recording.names import variable_name
 from neuroformer.recording.recording import Recording
 from neuroformer.recording.series import BehaviorVariable, FrameSeries, words_as_numbers
@@ -232,7 +233,9 @@ def _intervals(rec: Recording, source: _Source, clock: Clock, name: str) -> dict
     if len(shapes) > 1:
         raise RecordingError(f"{source.path}: start, stop and duration are {sorted(shapes)}; expected one each a row")
     start = np.asarray(table["start"], np.float64)
-    stop = table["stop"] if "stop" in table else start + table["duration"]
+    stop = np.asarray(table["stop"] if "stop" in table else start + table["duration"], np.float64)
+    if start.ndim == 1:  # while it is known to how many digits the file has them
+        stop = closed_up(table["start"], stop)
     table |= {"start": clock(start), "stop": clock(stop)}
     found = clean.table(f"{source.path.name}: {name}", table, source.notes, disjoint=name == "trials")
     if found is None:

@@ -105,7 +105,9 @@ def read_parquet(path: Path, lists: bool = False) -> dict[str, Any]:
         for name in table.column_names:
             column = table.column(name)
             if lists and "list" in str(column.type):
-                out[name] = [np.asarray([] if v is None else v) for v in column.to_pylist()]
+                kind = column.type.value_type.to_pandas_dtype()  # of single precision stay so: how well times are known
+                kind = kind if kind in (np.float16, np.float32) else None
+                out[name] = [np.asarray([] if v is None else v, kind) for v in column.to_pylist()]
                 continue
             values = column.to_numpy()
             if values.dtype.kind == "M":

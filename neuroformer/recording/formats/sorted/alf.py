@@ -175,11 +175,15 @@ def _read_probe(session: _Session, collection: str) -> tuple[np.ndarray, np.ndar
             f"{session.home / collection}: spikes.times has shape {times.shape}, spikes.clusters {clusters.shape} of "
             f"{clusters.dtype}; expected a time and the number of a cluster for each spike"
         )
+    clean.coarse("spike times", times, session.notes)  # of each probe, before they are joined
+    times = times.astype(np.float64)
     ids, rows = np.unique(clusters.astype(np.int64), return_inverse=True)
     columns: dict[str, np.ndarray] = {"id": ids}
     for attribute, file in objects.get("clusters", {}).items():
         if attribute != "waveforms" and (found := _try(session, file)) is not None:
-            columns |= {k: v for k, v in _of_clusters(attribute, found, ids).items() if k != "id"}
+            columns |= {
+                k: v for k, v in _of_clusters(file.name, attribute, found, ids, session.notes).items() if k != "id"
+            }
     if "channels" in columns and columns["channels"].dtype.kind in "iuf":
         columns = _of_channels(session, objects.get("channels", {}), columns["channels"]) | columns
     if "depths" in columns:
@@ -190,16 +194,17 @@ def _read_probe(session: _Session, collection: str) -> tuple[np.ndarray, np.ndar
     return times, rows, columns
 
 
-def _of_clusters(attribute: str, found: Any, ids: np.ndarray) -> dict[str, np.ndarray]:
+def _of_clusters(file: str, attribute: str, found: Any, ids: np.ndarray, notes: list[str]) -> dict[str, np.ndarray]:
     """Columns of the units from an array whose rows are clusters, or a table, whose column cluster_id says which."""
     table = found if isinstance(found, dict) else {attribute: found}
-    known = table.get("cluster_id")
-    out = {}
+    known, out = table.get("cluster_id"), {}
+    if known is not None:
+        clean.note_repeated(file, known, notes)
     for name, values in table.items():
         if name == "cluster_id" or values.ndim != 1:
             continue
         rows = np.arange(len(values)) if known is None or known.dtype.kind not in "iuf" else known
-        place = {float(cluster): row for row, cluster in enumerate(rows)}
+        place = {float(rows[row]): row for row in range(len(rows) - 1, -1, -1)}
         if all(float(i) in place for i in ids):
             out[name] = values[[place[float(i)] for i in ids]]
     return out

@@ -150,6 +150,7 @@ def _labels(folder: Path, ids: np.ndarray, notes: list[str]) -> dict[str, np.nda
             notes.append(f"{file.name} was left out: it has no column cluster_id of numbers")
             continue
         known = table.pop(key)
+        clean.note_repeated(file.name, known, notes)
         order = np.argsort(known, kind="stable")
         place = np.searchsorted(known[order], ids).clip(0, max(len(known) - 1, 0))
         there = known[order][place] == ids if len(known) else np.zeros(len(ids), bool)

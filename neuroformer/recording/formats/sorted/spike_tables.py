@@ -74,14 +74,12 @@ def read_spike_table(
     meta: dict[str, Any] = {"format": path.suffix[1:].lower(), "notes": notes}
     if isinstance(found, list):
         times, rows, ids = _cells(path, name, found)
-        times = times * scale
     elif found.ndim == 2:
         times, rows, ids = _counts(path, name, found, dt, notes)
         meta["spike_grid_s"] = dt
         dt *= found.shape[found.shape[0] <= found.shape[1]]
     else:
         times, rows, ids = _labelled(path, name, found, _find(path, content, label) if label else None, notes)
-        times = times * scale
     own: dict[str, Any] = {}
     others = {k: v for k, v in content.items() if k not in (name, units, *_UNITS)}
     if path.suffix.lower() == ".mat":
@@ -93,7 +91,8 @@ def read_spike_table(
     own |= {k: _find(path, content, v) for k, v in given.items()}
     table = {"id": clean.distinct_ids(ids, notes), **_columns(path, own, given, len(ids), notes)}
     is_counts = isinstance(found, np.ndarray) and found.ndim == 2
-    times, rows = clean.spikes(times, rows, notes)
+    clean.coarse("spike times", times, notes, scale)  # in the file's own type of numbers
+    times, rows = clean.spikes(times.astype(np.float64) * (1.0 if is_counts else scale), rows, notes)
     return Recording(
         name=path.stem,
         spike_times=times,
@@ -195,7 +194,9 @@ def _cells(path: Path, name: str, found: list[Any]) -> tuple[np.ndarray, np.ndar
             f"{path}: '{name}' has {len(found)} cells; expected numbers in each, the times of one unit"
         )
     rows = np.repeat(np.arange(len(arrays)), [len(a) for a in arrays])
-    return np.concatenate(arrays).astype(np.float64), rows, np.arange(len(arrays))
+    single = [a for a in arrays if a.dtype.kind == "f" and a.size]  # an empty cell is double, whatever the others are
+    kind = np.result_type(*single) if len(single) == sum(a.size > 0 for a in arrays) > 0 else np.float64
+    return np.concatenate(arrays).astype(kind), rows, np.arange(len(arrays))
 
 
 def _counts(
@@ -221,7 +222,7 @@ def _labelled(
         )
     if labels is None:
         notes.append(f"nothing says which unit a spike of '{name}' is of (units: NAME): all are of one")
-        return times.astype(np.float64), np.zeros(len(times), np.int64), np.arange(1)
+        return times, np.zeros(len(times), np.int64), np.arange(1)
     labels = as_array(labels)
     if labels is None or labels.shape != times.shape:
         raise RecordingError(
@@ -232,7 +233,7 @@ def _labelled(
     if labels.dtype.kind == "f" and (np.rint(labels) == labels).all():
         labels = labels.astype(np.int64)
     ids, rows = np.unique(labels, return_inverse=True)
-    return times.astype(np.float64), rows.reshape(-1), ids
+    return times, rows.reshape(-1), ids
 
 
 # -- columns of the units -----------------------------------------------------------------------------

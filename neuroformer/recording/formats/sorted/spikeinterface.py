@@ -53,11 +53,11 @@ def read_spikeinterface(path: str | Path, segment: int | None = None) -> Recordi
         raise RecordingError(f"{path} is no folder of SpikeInterface: expected spikes.npy with {_INFO}, or {_PACKED}")
     analyzer = home.parent if home != path else None
     columns = _properties(home, notes)
+    facts = _packed(home / _PACKED) if (home / _PACKED).is_file() else _saved(home)
     seconds = None
     if analyzer is not None:
-        columns |= _extensions(analyzer, notes)
+        columns |= _extensions(analyzer, facts[0], notes)
         seconds = _durations(analyzer)
-    facts = _packed(home / _PACKED) if (home / _PACKED).is_file() else _saved(home)
     return _recording(path.resolve().name or "sorting", *facts, columns, seconds, segment, notes)
 
 
@@ -229,18 +229,19 @@ def _flat_column(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     return {name: clean.plain(values)} if values.dtype.kind in "fiubUSO" else {}
 
 
-def _extensions(analyzer: Path, notes: list[str]) -> dict[str, np.ndarray]:
-    """Metrics and locations that an analyzer has computed."""
+def _extensions(analyzer: Path, ids: np.ndarray, notes: list[str]) -> dict[str, np.ndarray]:
+    """Metrics, whose first column is the ids, and locations that an analyzer has computed."""
     out: dict[str, np.ndarray] = {}
     for kind in ("quality_metrics", "template_metrics"):
         file = analyzer / "extensions" / kind / "metrics.csv"
         if file.is_file():
             try:
-                table = read_text(file)
-            except RecordingError as e:
+                first, *table = read_text(file).items()
+                rows = _rows(first[1], ids)
+            except (RecordingError, ValueError, TypeError, IndexError) as e:
                 notes.append(f"{kind} were left out: {e}")
                 continue
-            out |= dict(list(table.items())[1:])  # the first column is the ids
+            out |= {name: values[rows] for name, values in table}
     file = analyzer / "extensions" / "unit_locations" / "unit_locations.npy"
     if file.is_file():
         try:
