@@ -124,7 +124,7 @@ def check_links(path: str | Path, notes: list[str]) -> None:
                 source = _source(file, target, kind)
                 if source is None:
                     notes.append(f"{place} was left out: it lies in {target}, which is not there")
-                elif not source.is_relative_to(home):
+                elif not source.is_relative_to(home) or (kind == "storage" and leads_out(source, home)):
                     raise RecordingError(
                         f"{path}: {place} would be read from {source}, outside the folder of the file; if that is meant, "
                         "copy it beside the file and link it by its name alone"
@@ -133,6 +133,15 @@ def check_links(path: str | Path, notes: list[str]) -> None:
                     notes.append(f"{place} is read from {target}, another file of the folder")
                 if source is not None and kind == "link" and os.path.abspath(source) not in seen:
                     todo.append(source)
+
+
+def leads_out(file: Path, folder: Path) -> bool:
+    """Whether a file whose bytes are taken as numbers lies outside of a folder once symbolic links are followed.
+
+    What git-annex keeps elsewhere, and leaves a link to, counts as inside.
+    """
+    real = Path(os.path.realpath(file))
+    return not real.is_relative_to(os.path.realpath(folder)) and ".git/annex/objects" not in real.as_posix()
 
 
 def _source(file: Path, target: str, kind: str) -> Path | None:

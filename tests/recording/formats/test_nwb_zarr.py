@@ -73,6 +73,11 @@ def test_pickles_of_others_are_not_run(store, tmp_path):
 
 def test_other_stores_and_what_is_no_nwb_are_refused(store, tmp_path):
     path = changed(store, tmp_path)
+    (path / "units" / "id" / "0").rename(tmp_path / "secret")
+    (path / "units" / "id" / "0").symlink_to(tmp_path / "secret")
+    with pytest.raises(RecordingError, match="units/id/0 is a link out of the store"):
+        open_recording(path)
+    (path / "units" / "id" / "0").unlink()
     shutil.copytree(store, tmp_path / "secret.zarr")
     for file in path.rglob(".zattrs"):
         file.write_text(file.read_text().replace('"source": "."', '"source": "../secret.zarr"'))

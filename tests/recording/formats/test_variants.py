@@ -9,7 +9,8 @@ from test_spike_tables import cells
 
 from neuroformer.config import ConfigError, load_config
 from neuroformer.data.grid import grid_problem
-from neuroformer.recording import Recording, clean, open_recording
+from neuroformer.recording import Recording, RecordingError, clean, open_recording
+from neuroformer.recording.formats.hdf5 import check_links
 from neuroformer.recording.sources import add_source
 
 LATE = 40_000.0 + np.sort(np.random.default_rng(0).uniform(0, 60, 40))  # where float32 knows 4 ms
@@ -215,3 +216,23 @@ def test_metrics_go_by_the_units_of_their_rows(tmp_path):
     (metrics / "metrics.csv").write_text(",snr\nu10,10\nu1,1\n")
     rec = open_recording(analyzer)
     assert "snr" not in rec.units and "quality_metrics were left out" in notes(rec)
+
+
+def test_bytes_of_other_files_are_not_read_through_a_symbolic_link(tmp_path):
+    """A folder that was unpacked may hold links to any file of this machine."""
+    import h5py
+
+    home, secret = tmp_path / "home", tmp_path / "secret.bin"
+    (home / ".git" / "annex" / "objects").mkdir(parents=True)
+    secret.write_bytes(bytes(400))
+    (home / ".git" / "annex" / "objects" / "x").write_bytes(bytes(400))
+    with h5py.File(home / "a.h5", "w") as f:
+        f.create_dataset("x", (50,), "f8", external=[(str(home / "beside.bin"), 0, 400)])
+    for target, inside in ((secret, False), (home / ".git" / "annex" / "objects" / "x", True)):
+        (home / "beside.bin").unlink(missing_ok=True)
+        (home / "beside.bin").symlink_to(target)
+        if inside:
+            check_links(home / "a.h5", [])
+            continue
+        with pytest.raises(RecordingError, match="outside the folder of the file"):
+            check_links(home / "a.h5", [])

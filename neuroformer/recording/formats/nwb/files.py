@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 from neuroformer.recording import clean
 from neuroformer.recording.formats import plain_pickle
-from neuroformer.recording.formats.hdf5 import check_links, look_first, use_plugins
+from neuroformer.recording.formats.hdf5 import check_links, leads_out, look_first, use_plugins
 from neuroformer.recording.remote import is_remote, is_zarr_address, open_hdf5, telling, zarr_store
 from neuroformer.recording.validation import RecordingError, optional
 
@@ -63,6 +64,8 @@ def _zarr(path: str | Path) -> Iterator[Any]:
     hdmf_zarr = optional("hdmf_zarr", "zarr", "reading NWB in Zarr")
     if not is_remote(path) and (Path(path) / "zarr.json").exists():
         raise RecordingError(f"{path} is a store of Zarr 3, and NWB is read from Zarr 2; write it again with hdmf-zarr")
+    if not is_remote(path):
+        _check_inside(Path(path))
     store, facts = zarr_store(path), None
     with suppress(OSError, ValueError, RecursionError, KeyError):
         facts = json.loads(store[".zattrs"] if is_remote(path) else (Path(path) / ".zattrs").read_bytes())
@@ -81,6 +84,17 @@ def _zarr(path: str | Path) -> Iterator[Any]:
 
     with telling(store), _plain_pickles(), OneStore(store, mode="r", load_namespaces=True) as io:
         yield io.read()
+
+
+def _check_inside(store: Path) -> None:
+    """Refuse a store with a symbolic link to a file elsewhere, whose bytes would be read as numbers."""
+    for folder, below, files in os.walk(store):
+        for name in (n for n in (*below, *files) if os.path.islink(os.path.join(folder, n))):
+            if leads_out(Path(folder, name), store):
+                raise RecordingError(
+                    f"{store}: {Path(folder, name).relative_to(store)} is a link out of the store, to {os.readlink(Path(folder, name))}; if "
+                    "that is meant, copy it there"
+                )
 
 
 @contextmanager
