@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from neuroformer.baselines.energy.components import EnergyComponents
-from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
+from neuroformer.baselines.energy.components import energy_components
+from neuroformer.baselines.energy.regression import fit_ridge
 from neuroformer.baselines.energy.responses import clip_r
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
@@ -82,14 +82,14 @@ class HeldOutRates:
 
 def held_out_rates(model: Neuroformer, prepared: Prepared, *, part: str = "test") -> HeldOutRates:
     """What a model and the regressions on energies, fitted on training clips, expect of the clips of a part."""
-    components = EnergyComponents(prepared)
+    components = energy_components(prepared)
     train, valid, held = components.train, components.valid, components.responses(prepared, part)
     expected = {
         "model": held.averaged(expected_counts(model, prepared, held.windows)),
         "energy_ridge": fit_ridge(train, valid).expected(held.x_GK),
     }
     if not isinstance(model.observation, TraceObservation):
-        expected["energy_poisson"] = fit_poisson(train, valid).expected(held.x_GK)
+        expected["energy_poisson"] = components.poisson.expected(held.x_GK)
     return HeldOutRates(held.mean_GU, held.noise_GU(), expected)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.baselines.energy.components import EnergyComponents
-from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
+from neuroformer.baselines.energy.components import energy_components
+from neuroformer.baselines.energy.regression import fit_ridge
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.prepared import Prepared
 from neuroformer.model.frames import EnergyReadout
@@ -29,7 +29,7 @@ def start_from_energies(
         model = cohort[i]
         if "frames" not in model.streams or not isinstance(model.frames.readout, EnergyReadout):
             continue
-        components = EnergyComponents(prepared.opened)
+        components = energy_components(prepared.opened)
         readout, few = model.frames.readout, components.basis_FK.shape[1]
         with torch.no_grad():
             readout.basis[:, :few] = components.basis_FK
@@ -37,7 +37,7 @@ def start_from_energies(
         train, valid = components.train, components.valid
         traces = isinstance(model.observation, TraceObservation)
         gaussian = traces and model.config.traces.likelihood == "gaussian"
-        fit = fit_ridge(train, valid, calibrate=True) if gaussian else fit_poisson(train, valid)
+        fit = fit_ridge(train, valid, calibrate=True) if gaussian else components.poisson
         unit_U, level_U = _scale(model)
         with torch.no_grad():
             curve = fit.curve

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neuroformer.audit import audit
-from neuroformer.baselines.energy.components import EnergyComponents
+from neuroformer.baselines.energy.components import EnergyComponents, energy_components
 from neuroformer.baselines.energy.rates import stimulus_rates
 from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
 from neuroformer.baselines.energy.responses import Responses
@@ -206,3 +206,11 @@ def test_the_audit_says_how_few_images_train(kind):
     tree["split"]["claim"] = "time"
     found = audit(prepare(rec, from_dict(tree))).named("distinct_images")
     assert found is not None and found.severity == "note"
+
+
+def test_components_are_made_once_for_a_recording(prepared):
+    """Training starts from them, and its scores stand beside the same regression."""
+    found = energy_components(prepared)
+    assert energy_components(prepared) is found and energy_components(dataclasses.replace(prepared)) is found
+    again = fit_poisson(found.train, found.valid)
+    torch.testing.assert_close(found.poisson.weight_KU, again.weight_KU)

@@ -5,13 +5,16 @@ Shape suffixes: W windows, G distinct clips, F features of a clip (all places an
 
 from __future__ import annotations
 
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.baselines.energy.regression import fit_ridge
+from neuroformer.baselines.energy.regression import EnergyRegression, fit_poisson, fit_ridge
 from neuroformer.baselines.energy.responses import Responses, answers
-from neuroformer.data.batch import Batch
+from neuroformer.data.batch import Batch, BatchBuilder
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.ops.energy import EnergyPyramid, Feature, component_count
@@ -69,6 +72,11 @@ class EnergyComponents:
         self.shift_K = mean_F @ self.basis_FK
         self.train, self.valid = (self.responses(prepared, part) for part in ("train", "valid"))
         self._share(basis_FK)
+
+    @cached_property
+    def poisson(self) -> EnergyRegression:
+        """The Poisson regression on the components, fitted to training clips."""
+        return fit_poisson(self.train, self.valid)
 
     def _share(self, basis_FK: Tensor) -> None:
         """Turn the components to what units share, given (F, K) their directions among features of equal prior variance."""
@@ -153,6 +161,16 @@ class EnergyComponents:
         group_G = _groups(prepared, windows)[np.unique(clip_W, return_index=True)[1]]
         squares = total(answer_WU.square())
         return Responses(windows, clip_W, x_GK, total(answer_WU), total(seen_WU), squares, group_G)
+
+
+_FITTED: WeakKeyDictionary[BatchBuilder, EnergyComponents] = WeakKeyDictionary()
+
+
+def energy_components(prepared: Prepared) -> EnergyComponents:
+    """The components of a recording, made once for as long as it is held: training starts from them, scores are beside them."""
+    if prepared.builder not in _FITTED:
+        _FITTED[prepared.builder] = EnergyComponents(prepared)
+    return _FITTED[prepared.builder]
 
 
 def _root(x_KK: Tensor) -> Tensor:

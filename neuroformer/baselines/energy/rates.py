@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroformer.baselines.energy.components import EnergyComponents
-from neuroformer.baselines.energy.regression import fit_poisson
+from neuroformer.baselines.energy.components import energy_components
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 
@@ -24,8 +23,8 @@ def stimulus_rates(prepared: Prepared, blocks: np.ndarray) -> list[np.ndarray]:
     ----------
     blocks : (blocks, 3) segment, first bin, one past the last bin
     """
-    components = EnergyComponents(prepared)
-    fit = fit_poisson(components.train, components.valid)
+    components = energy_components(prepared)
+    fit = components.poisson
     current, out = prepared.builder.shape.current, []
     for segment, start, stop in blocks:
         tick = np.arange(start, stop - current + 1, current)

@@ -16,6 +16,8 @@ from neuroformer.data.batch import Batch
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import pearson
 
+UNITS_AT_ONCE = 256  # for which correlations are computed together
+
 
 @dataclass
 class Responses:
@@ -88,12 +90,9 @@ class Responses:
 
 def clip_r(mean_GU: np.ndarray, expected_GU: np.ndarray) -> np.ndarray:
     """(U,) Pearson's r over distinct clips between trial-averaged answers and expected ones; 0 where either is constant."""
-    out = np.zeros(mean_GU.shape[1])
-    for u in range(len(out)):
-        there = np.isfinite(mean_GU[:, u])
-        if there.sum() > 2:
-            out[u] = np.nan_to_num(pearson(mean_GU[there, u, None], expected_GU[there, u, None]))[0]
-    return out
+    some = range(0, mean_GU.shape[1], UNITS_AT_ONCE)
+    each = [pearson(mean_GU[:, u : u + UNITS_AT_ONCE], expected_GU[:, u : u + UNITS_AT_ONCE]) for u in some]
+    return np.where(np.isfinite(mean_GU).sum(0) > 2, np.nan_to_num(np.concatenate(each)), 0.0)
 
 
 def answers(batch: Batch, num_units: int) -> tuple[Tensor, Tensor]:
