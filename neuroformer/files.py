@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import io
 import json
+import math
 import os
 import shutil
 import time
@@ -128,6 +129,17 @@ def merge_values(path: str | Path, values: Mapping[str, Any]) -> None:
     """Put values into a JSON file of results beside those that are there, also while other processes do so."""
     with locked(path):
         write_atomic(path, json.dumps(read_values(path) | dict(values), indent=1).encode())
+
+
+def for_json(value: Any) -> Any:
+    """As JSON can hold it: NaN and infinity become null, tuples become lists."""
+    if isinstance(value, dict):
+        return {str(k): for_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [for_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def save_npz(path: str | Path, arrays: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from neuroformer.config import ConfigError
 from neuroformer.data.splits import PARTS
 from neuroformer.files import read_values, replacing
 from neuroformer.recording.validation import optional
-from neuroformer.report.summary import summary
+from neuroformer.report.panels.summary import summary
 
 FILES = ["bundle.json", SCORES, "README.md", "weights/*.safetensors", "recordings/*.json"]  # nothing else is asked for
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import neuroformer
 from neuroformer.bundle.bundle import Bundle
-from neuroformer.files import write_atomic
+from neuroformer.files import for_json, write_atomic
 from neuroformer.recording import Recording
-from neuroformer.report.collect import Run, collect, open_parts, plain
+from neuroformer.report.collect import collect
+from neuroformer.report.run import Run, open_parts
 
 PAGE = Path(__file__).parent / "page"
 SCRIPTS = ("core.js", "panels.js", "fields.js", "matrix.js")  # the last one starts the page
@@ -49,7 +50,7 @@ def write_report(folder: Path, bundle: Bundle, config, path: Path) -> tuple[Path
 def render(title: str, lead: str, panels: list[dict]) -> str:
     """The page as text."""
     # "<" cannot close the script element that holds the data
-    data = json.dumps(plain({"panels": panels}), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    data = json.dumps(for_json({"panels": panels}), separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     parts = {
         "title": escape(title),
         "lead": escape(lead),

@@ -19,12 +19,12 @@ from neuroformer.bundle.bundle import read_bundle
 from neuroformer.files import read_values
 from neuroformer.recording import Recording, open_recording
 from neuroformer.report import behavior, figures
-from neuroformer.report.collect import open_parts
 from neuroformer.report.fields import receptive_fields, stimuli
 from neuroformer.report.html import write_report
-from neuroformer.report.seeing import cluster_order
+from neuroformer.report.panels.seeing import cluster_order
+from neuroformer.report.panels.summary import summary
+from neuroformer.report.run import open_parts
 from neuroformer.report.simulation import simulation_panel
-from neuroformer.report.summary import summary
 from neuroformer.simulation_scores.psth import compare_psth
 from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
 

@@ -18,8 +18,8 @@ from neuroformer.bundle.bundle import RecordingEntry, read_bundle, save_bundle, 
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz
-from neuroformer.report.pack import pack, pack_rounded
-from neuroformer.report.summary import summary
+from neuroformer.report.panels.pack import pack, pack_rounded
+from neuroformer.report.panels.summary import summary
 
 UNITS = [f"u{i}" for i in range(6)]
 
@@ -225,7 +225,7 @@ def test_a_recording_that_moved_is_asked_for(run, tmp_path, capsys):
 
 def test_errors_lie_over_the_true_value(run):
     """Of the sine that is decoded as nine tenths of itself, a tenth of its height; ridge's cosine is off by one where it is 0."""
-    from neuroformer.report.charts import decoded_charts
+    from neuroformer.report.panels.charts import decoded_charts
 
     found = decoded_charts(run, read_bundle(run).of(""), {"decode_speed_nearest_baseline": "ridge"})
     (chart,) = found["charts"]
@@ -506,7 +506,7 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
 
 def test_many_units_fit():
     """The matrix shows those that act or are acted on most, so that thousands of units keep to the page's 15 MB."""
-    from neuroformer.report.seeing import MAX_MATRIX_UNITS, connectivity
+    from neuroformer.report.panels.seeing import MAX_MATRIX_UNITS, connectivity
 
     units, rng = [f"u{i}" for i in range(800)], np.random.default_rng(0)
     values = rng.standard_normal((800, 800)).astype(np.float32)

@@ -55,8 +55,7 @@ def add(command) -> None:
 def run(args) -> None:
     from neuroformer.bundle.bundle import read_bundle
     from neuroformer.comparison.compare import LATENCIES, compare
-    from neuroformer.files import save_npz, write_atomic
-    from neuroformer.report.collect import plain
+    from neuroformer.files import for_json, save_npz, write_atomic
     from neuroformer.report.comparison import layers_figure, tuning_figure
 
     refuse_results(args)
@@ -79,7 +78,7 @@ def run(args) -> None:
     if found.tuning:
         _print_tuning(args.tuning, found.tuning)
     print(_facts(found.facts))
-    write_atomic(folder / "compare.json", json.dumps(plain(found.as_dict()), indent=1).encode())
+    write_atomic(folder / "compare.json", json.dumps(for_json(found.as_dict()), indent=1).encode())
     if found.per_unit:
         names = ["/".join(key) for key in found.per_unit]
         save_npz(

@@ -26,8 +26,7 @@ def add(command) -> None:
 
 def run(args) -> None:
     from neuroformer.data.recordings import open_only
-    from neuroformer.files import write_atomic
-    from neuroformer.report.collect import plain
+    from neuroformer.files import for_json, write_atomic
     from neuroformer.studies.domains import domains
 
     config = load_config(args.config, args.override)
@@ -58,5 +57,5 @@ def run(args) -> None:
     )
     path = folder / "domains.json"
     tree = {"column": args.column, "rows": [dataclasses.asdict(r) for r in rows]}
-    write_atomic(path, json.dumps(plain(tree), indent=1).encode())
+    write_atomic(path, json.dumps(for_json(tree), indent=1).encode())
     print(f"rows in {path}")

@@ -63,9 +63,8 @@ def run(args) -> None:
 
 def _units(args) -> None:
     from neuroformer.bundle.bundle import read_bundle
-    from neuroformer.files import write_atomic
+    from neuroformer.files import for_json, write_atomic
     from neuroformer.recording.names import variable_name
-    from neuroformer.report.collect import plain
     from neuroformer.studies.retinotopy import position_table, probe_distances
     from neuroformer.studies.unit_probes import probe_units, unit_table
 
@@ -83,7 +82,8 @@ def _units(args) -> None:
     folder = results_folder(bundle.of(args.recording), args.results) if one else args.results or args.folder
     path = folder / f"probe_unit_{variable_name(args.unit)}.json"
     write_atomic(
-        path, json.dumps(plain({"column": args.unit, "rows": [dataclasses.asdict(r) for r in rows]}), indent=1).encode()
+        path,
+        json.dumps(for_json({"column": args.unit, "rows": [dataclasses.asdict(r) for r in rows]}), indent=1).encode(),
     )
     lines = [
         (r.features, r.size, r.score, interval(r.low, r.high), r.null, interval(r.beyond_low, r.beyond_high))

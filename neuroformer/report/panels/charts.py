@@ -14,7 +14,7 @@ from neuroformer.config import TargetConfig
 from neuroformer.data.scales import VariableScale
 from neuroformer.metrics import absolute_errors
 from neuroformer.report.behavior import median_by_value
-from neuroformer.report.pack import pack, pack_rounded
+from neuroformer.report.panels.pack import pack, pack_rounded
 
 
 def learning_charts(file: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from scipy.cluster.hierarchy import leaves_list, linkage
 from neuroformer.analysis.connectivity import agreement
 from neuroformer.analysis.fields import centers, energies
 from neuroformer.analysis.maps import Map, load_maps
-from neuroformer.report.pack import pack, pack_rounded
+from neuroformer.report.panels.pack import pack, pack_rounded
 
 MAX_LAG_VALUES = 400_000  # pairs x lags of one map; larger maps go without their lags
 MAX_PAIR_VALUES = 800_000  # pairs of all maps together
