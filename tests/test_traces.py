@@ -28,7 +28,7 @@ from neuroformer.recording.formats.npz import write_npz
 from neuroformer.recording.recording import Traces
 from neuroformer.simulation_scores.whatif import rate_changes
 from neuroformer.studies.forecast import forecast
-from neuroformer.training.scores import NLL, NULL, NUMBER, score
+from neuroformer.training.scoring.scores import NLL, NULL, NUMBER, score
 
 KEEP = 0.9  # of an autoregression, which knows -log2(1 - 0.81) / 2 = 1.198 bits of each sample
 

@@ -1,4 +1,4 @@
-"""Public recordings: where each is had, how it is read and split, and what comes out beside published numbers.
+"""Public recordings: how each is trained and scored, and what comes out beside published numbers.
 
-No data are in the repository: every module takes the user's own copy.
+No data are in the repository: every module of ``recordings`` takes the user's own copy.
 """

@@ -21,7 +21,7 @@ from neuroformer.data.recordings import open_one
 from neuroformer.files import write_atomic
 from neuroformer.intervals import mean_interval
 from neuroformer.training.adapt import Start, Trains, adapted_config
-from neuroformer.training.scores import score
+from neuroformer.training.scoring.scores import score
 from neuroformer.training.train import load_best, train_several
 
 SHARE = 0.1  # of the third recording's training and validation stretches

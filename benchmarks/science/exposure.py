@@ -25,7 +25,7 @@ from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.intervals import mean_interval
 from neuroformer.simulation_scores.drift import chain_order, chained, late_scores, since_closed
 from neuroformer.simulation_scores.recorded import recorded_trials, simulated_trials
-from neuroformer.training.scores import score
+from neuroformer.training.scoring.scores import score
 from neuroformer.training.train import load_best, train
 
 RESULT = "exposure.json"

@@ -36,7 +36,7 @@ from neuroformer.model.frames import READ, FactorizedReadout
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import poisson_nll
 from neuroformer.training.module import learning_rate, parameter_groups
-from neuroformer.training.rates import expected_counts
+from neuroformer.training.scoring.rates import expected_counts
 from neuroformer.training.steps import StepSampler
 from neuroformer.training.train import initial_cohort, prepare_recordings
 

@@ -19,7 +19,7 @@ from neuroformer.data.splits import make_split
 from neuroformer.intervals import FewBlocksWarning, over_time, ratio_terms
 from neuroformer.recording import Recording
 from neuroformer.training.adapt import Start, Trains
-from neuroformer.training.scores import NLL, NULL, NUMBER, SEGMENT, TICK, score
+from neuroformer.training.scoring.scores import NLL, NULL, NUMBER, SEGMENT, TICK, score
 from neuroformer.training.train import load_best, train_several
 
 SCRATCH = "scratch"
@@ -96,7 +96,7 @@ def adapting_curve(
 
 
 def _windows(rec: Recording, config: Config, folder: Path, start: Start | None, progress: bool) -> np.ndarray:
-    """(W, 6) held-out windows in time order, see :class:`~neuroformer.training.scores.Scores`."""
+    """(W, 6) held-out windows in time order, see :class:`~neuroformer.training.scoring.scores.Scores`."""
     if start is not None:
         config = start.config_for(rec, config)
     (prepared,), _ = train_several([rec], config, folder, progress=progress, resume=True, start=start)

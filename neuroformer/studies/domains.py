@@ -23,8 +23,8 @@ from neuroformer.metrics import bits_per_spike_rates, pearson
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.simulation_scores.psth import stimulus_of_trials
-from neuroformer.training.rates import expected_counts
-from neuroformer.training.scores import NLL, NUMBER, SEGMENT, TICK, score
+from neuroformer.training.scoring.rates import expected_counts
+from neuroformer.training.scoring.scores import NLL, NUMBER, SEGMENT, TICK, score
 from neuroformer.training.train import load_best, train
 
 ALL = "all"

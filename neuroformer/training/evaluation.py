@@ -20,8 +20,8 @@ from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
 from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
-from neuroformer.training.rates import rate_scores
-from neuroformer.training.scores import Scores, score
+from neuroformer.training.scoring.rates import rate_scores
+from neuroformer.training.scoring.scores import Scores, score
 
 MOST_WINDOWS, FEWEST_WINDOWS = 2**16, 512  # of all recordings of a run together, and of each of them
 PROCESS_BYTES = 3e9  # of a process that fits baselines
@@ -55,14 +55,14 @@ def evaluate(
     -------
     dict
         For spikes: ``bits_per_spike`` and ``bits_per_spike_rate_readout`` (see
-        :class:`neuroformer.training.scores.Scores`), ``test_spikes``, ``test_windows``; ``bits_per_spike_oracle`` of a
+        :class:`neuroformer.training.scoring.scores.Scores`), ``test_spikes``, ``test_windows``; ``bits_per_spike_oracle`` of a
         recording whose true rates are known; ``bits_per_spike_glm_past``, ``bits_per_spike_glm_every``,
         ``bits_per_spike_glm`` (the stronger one) and ``glm_seconds``.
         With frames (of traces as of spikes), medians over units of the correlation between counts and expected counts over distinct clips, both
         averaged over the windows that saw a clip: ``stimulus_r`` of the model, ``stimulus_r_energy_ridge`` and
         ``stimulus_r_energy_poisson`` of regressions on the Gabor energies of the same frames, and where clips repeat
         ``stimulus_r_ceiling`` of the true expectation and the model's ``stimulus_feve``
-        (:class:`neuroformer.training.rates.HeldOutRates`).
+        (:class:`neuroformer.training.scoring.rates.HeldOutRates`).
         For traces: ``bits_per_sample`` with its interval, ``test_samples``, ``bits_per_sample_autoregression``.
         Of several recordings, see :func:`distribution`.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +18,10 @@ from tqdm import tqdm
 from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS, save_cohort
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.batch import Batch
-from neuroformer.data.noise import noisy_past
 from neuroformer.data.prepared import Prepared
-from neuroformer.data.windows import spread
 from neuroformer.losses import OBSERVED, denominators
 from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.layers import set_dropout
-from neuroformer.model.network import Neuroformer
-from neuroformer.model.spikes import SpikeObservation
-from neuroformer.model.targets import TargetHead
 from neuroformer.training.checkpoint import (
     FILE,
     Progress,
@@ -46,15 +40,14 @@ from neuroformer.training.module import (
     make_optimizer,
     set_learning_rate,
 )
+from neuroformer.training.noise import noisy_past
 from neuroformer.training.processes import Processes
 from neuroformer.training.rows import Rows
-from neuroformer.training.scores import Scores
+from neuroformer.training.scoring.validation import Validation
 from neuroformer.training.steps import RECORDINGS, StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, gains_enough, listen
 
 CLIP = 1.0  # largest norm of the gradient
-VALID_STEPS = 16  # an evaluation is over at most so many batches, of all recordings together
-MOST_VALIDATED = 64  # recordings, spread over all of them: each then still has some windows
 MOST_NAMED = 16  # recordings with columns of their own in the log
 KEPT_STEPS = 4  # whose recordings' rows stay in memory
 FEWEST_STEPS, MOST_STEPS = 20, 200  # between evaluations, where the configuration leaves it open
@@ -108,6 +101,7 @@ class Trainer:
         self.shared = [x for x in cohort.trunk().values() if isinstance(x, torch.nn.Parameter)]
         self.fitted = self._starts_fitted()
         self.processes = Processes(fabric)
+        self.validation = Validation(fabric, self.processes, self.recordings, cohort, self.rows, self.average)
         self.progress = Progress()
         self.signal: int | None = None
 
@@ -327,15 +321,9 @@ class Trainer:
 
     @torch.no_grad()
     def _evaluate(self) -> None:
-        """Validation scores, averaged over recordings; saves the best weights of each objective to its own file.
-
-        Of very many recordings and windows it takes a sample, spread over all of them and the same every time.
-        """
-        places = spread(len(self.recordings), MOST_VALIDATED)
-        each = [self._valid_scores(int(i), VALID_STEPS * self.train.batch_size // len(places)) for i in places]
-        names = dict.fromkeys(name for values in each for name in values)
-        mean = {name: _mean([v[name] for v in each if name in v]) for name in names}
-        self._log({f"valid/{name}": value for name, value in mean.items()} | self._by_recording(each))
+        """Validation scores, averaged over recordings; saves the best weights of each objective to its own file."""
+        mean, of_each = self.validation.scores(self.progress.step)
+        self._log({f"valid/{name}": value for name, value in (mean | self._by_recording(of_each)).items()})
         p = self.progress
         p.stale += 1
         found = {LIKELIHOOD: mean[LIKELIHOOD]}
@@ -350,66 +338,15 @@ class Trainer:
                 if not unknown and gains_enough(value, p.marked.get(objective, math.nan)):
                     p.marked[objective], p.stale = value, 0
                 if self.fabric.is_global_zero:
-                    save_cohort(self.folder, objective, self._scored_trunk(), self._scored_rows())
+                    save_cohort(self.folder, objective, self.validation.trunk(), self.validation.own(p.step))
 
-    def _scored_trunk(self) -> dict[str, Tensor]:
-        """What is shared as it is scored and kept: averages, where there are averages."""
-        of = {} if self.average is None else self.average.of
-        return {name: of.get(x, x) for name, x in self.cohort.trunk().items()}  # pyright: ignore[reportArgumentType,reportCallIssue]
-
-    def _scored_rows(self) -> Iterator[dict[str, Tensor]]:
-        several = len(self.recordings) > 1
-        return (self.rows.weights(i, self.progress.step) for i in range(len(self.recordings) if several else 0))
-
-    @contextlib.contextmanager
-    def _scoring(self, place: int) -> Iterator[Neuroformer]:
-        """The model of a recording as it is scored."""
-        self.rows.fetch([place])
-        model = self.cohort[place].eval()
-        named = self.cohort.trunk() | self.cohort.own(place)
-        values = self._scored_trunk() | (self.rows.weights(place, self.progress.step) if len(self.cohort) > 1 else {})
-        scored = {x: values[name] for name, x in named.items() if isinstance(x, torch.nn.Parameter)}
-        with self.average.in_place(scored) if self.average is not None else contextlib.nullcontext():
-            yield model
-        model.train()
-
-    def _by_recording(self, each: list[dict[str, float]]) -> dict[str, float]:
+    def _by_recording(self, of_each: list[dict[str, float]]) -> dict[str, float]:
         if not 1 < len(self.recordings) <= MOST_NAMED:
             return {}
-        pairs = zip(self.recordings, each, strict=True)
-        return {f"valid/{name}/{m.name}": value for m, values in pairs for name, value in values.items()}
-
-    def _valid_scores(self, place: int, most: int) -> dict[str, float]:
-        """Validation scores of at most so many windows of one recording, over all processes."""
-        prepared = self.recordings[place]
-        scores = Scores(clips=[] if "frames" in self.cohort[place].streams else None)
-        rank, world = self.fabric.global_rank, self.fabric.world_size
-        windows = prepared.windows("valid")
-        windows = windows[spread(len(windows), most)]
-        with self._scoring(place) as model:
-            for piece in prepared.pieces(windows)[rank::world]:
-                batch = prepared.builder(piece).to(self.fabric.device)
-                with self.fabric.autocast():
-                    scores.add(model, batch, model(batch))
-        scores = Scores.merge(self.processes.collect(scores))
-        found = {LIKELIHOOD: scores.bits()}
-        if isinstance(model.observation, SpikeObservation):
-            found |= {"bits_per_spike": scores.bits(), "bits_per_spike_rate_readout": scores.bits_of_rates()}
-        else:
-            found["bits_per_sample"] = scores.bits()
-        if scores.clips is not None:
-            found[STIMULUS] = scores.stimulus_r()
-        for name, head in model.targets.items():
-            assert isinstance(head, TargetHead)
-            found[f"{name}_score"] = scores.target_score(head, name)
-        return found
+        pairs = zip(self.recordings, of_each, strict=True)
+        return {f"{name}/{m.name}": value for m, values in pairs for name, value in values.items()}
 
 
 def _mix(*numbers: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def _mean(values: list[float]) -> float:
-    """Of those that are numbers: a recording without labels to validate by has no say."""
-    return float(np.mean([v for v in values if math.isfinite(v)] or [math.nan]))

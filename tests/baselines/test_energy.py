@@ -17,7 +17,7 @@ from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.series import Traces
-from neuroformer.training.rates import held_out_rates, rate_scores
+from neuroformer.training.scoring.rates import held_out_rates, rate_scores
 from neuroformer.training.start import start_from_energies
 
 SLOT = 0.1

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.public import nlb, rats
 from benchmarks.public.command import NAMES
 from benchmarks.public.decoding import measure, table
+from benchmarks.public.recordings import nlb, rats
 from neuroformer.bundle.bundle import load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.files import save_npz
@@ -18,7 +18,7 @@ from neuroformer.recording import open_recording
 
 def test_every_module_says_where_its_data_come_from(capsys):
     for name in NAMES:
-        about = importlib.import_module(f"benchmarks.public.{name}").ABOUT
+        about = importlib.import_module(f"benchmarks.public.recordings.{name}").ABOUT
         assert about.where and about.licence and about.citation and about.split
         assert main(["public", name]) == 0
         assert "licence: " in capsys.readouterr().out

@@ -15,7 +15,7 @@ from neuroformer.data.splits import Split
 from neuroformer.data.windows import SpikeIndex
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import ObservedIntervals, Recording
-from neuroformer.training.scores import NLL, NULL, NUMBER, RATES, Scores
+from neuroformer.training.scoring.scores import NLL, NULL, NUMBER, RATES, Scores
 
 
 def half_observed(rec: Recording, units=None) -> Recording:

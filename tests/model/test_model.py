@@ -179,7 +179,7 @@ def test_stepping_with_kept_keys_equals_the_full_pass(model, most_keys):
 def test_an_untrained_model_starts_at_its_rates():
     """With residuals at zero the token model is the Poisson process of the readout."""
     from neuroformer.model.network import Neuroformer
-    from neuroformer.training.scores import score
+    from neuroformer.training.scoring.scores import score
 
     rec, config = small_recording(rate=3.0, doubles=0.0), small_config()
     _, prepared = small_model(rec, config)

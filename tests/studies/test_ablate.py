@@ -14,7 +14,7 @@ from neuroformer.decoding.decode import decode_windows
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.studies.ablations import FULL, PARTS, bits, f1, measure_windows, parts_of, without
 from neuroformer.studies.embeddings import _top1
-from neuroformer.training.scores import score
+from neuroformer.training.scoring.scores import score
 
 
 @pytest.mark.filterwarnings("error:Initializing zero-element tensors")

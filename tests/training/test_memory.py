@@ -16,6 +16,7 @@ from neuroformer.training import loop
 from neuroformer.training.checkpoint import FILE, load_checkpoint
 from neuroformer.training.memory import BACKWARD, StepMemory, step_memory
 from neuroformer.training.module import Losses, Share
+from neuroformer.training.scoring import validation
 from neuroformer.training.train import make_fabric, train
 
 TRAIN = {"steps": 4, "batch_size": 48, "evaluate_every": 4, "checkpoint_every": 0.0}
@@ -99,10 +100,10 @@ def test_a_limit_of_the_process_counts():
 
 
 def test_validation_has_a_budget_of_windows_spread_over_the_recording(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "VALID_STEPS", 1)
+    monkeypatch.setattr(validation, "VALID_STEPS", 1)
     seen = []
-    add = loop.Scores.add
-    monkeypatch.setattr(loop.Scores, "add", lambda self, m, b, o: (seen.append(b.tick_W), add(self, m, b, o))[1])
+    add = validation.Scores.add
+    monkeypatch.setattr(validation.Scores, "add", lambda self, m, b, o: (seen.append(b.tick_W), add(self, m, b, o))[1])
     config = small_config(train=TRAIN | {"batch_size": 20, "steps": 2, "evaluate_every": 1})
     prepared, _ = train(small_recording(), config, tmp_path, progress=False)
     every = torch.from_numpy(prepared.windows("valid").tick)

@@ -25,6 +25,7 @@ from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training import log
 from neuroformer.training.checkpoint import FILE
 from neuroformer.training.loop import NonFiniteLoss, Trainer
+from neuroformer.training.scoring.validation import Validation
 from neuroformer.training.train import train
 
 FORK = multiprocessing.get_context("fork")
@@ -118,12 +119,12 @@ def test_validation_follows_the_passes_and_patience_any_score(tmp_path, monkeypa
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(tree))
     found = iter([(2.0, 0.1), (1.0, 0.2), (1.0, 0.2)])
 
-    def scores(self, place, most):
+    def scores(self, place, step, most):
         bits, speed = next(found)
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), bits)
         return same | {"speed_score": speed, "gaze_score": 0.0}
 
-    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    monkeypatch.setattr(Validation, "of_recording", scores)
     assert main(["train", "--config", str(tmp_path / "small.yaml"), "--run", str(tmp_path / "run")]) == 0
     num_batches = len(prepare(rec, from_dict(tree)).windows("train")) // 32
     assert 20 < 2 * num_batches < 200
@@ -137,11 +138,11 @@ def test_small_gains_end_training_unless_they_add_up(tmp_path, monkeypatch):
     """Gains of 0.4 % count once three of them are 1 %; then gains of 0.1 % do not. The best weights are kept all the same."""
     found = iter([1.0, 1.004, 1.008, 1.012, 1.013, 1.014, 1.015, 1.016, 1.017])
 
-    def scores(self, place, most):
+    def scores(self, place, step, most):
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
         return same | {"speed_score": 0.0, "gaze_score": 0.0}
 
-    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    monkeypatch.setattr(Validation, "of_recording", scores)
     config = small_config(train={"steps": 100, "evaluate_every": 1, "patience": 3})
     metrics = train(small_recording(), config, tmp_path, progress=False)[1]
     assert metrics["train_steps"] == 7 and metrics["valid_best_likelihood"] == 1.015
@@ -184,11 +185,11 @@ def test_without_labels_to_validate_by_the_likelihood_chooses_and_patience_ends(
     found = iter([1.0, 2.0, 1.0, 1.0])
     nan = float("nan")
 
-    def scores(self, place, most):
+    def scores(self, place, step, most):
         same = dict.fromkeys(("bits_per_spike", "bits_per_spike_rate_readout", "likelihood"), next(found))
         return same | {"speed_score": nan, "gaze_score": nan}
 
-    monkeypatch.setattr(Trainer, "_valid_scores", scores)
+    monkeypatch.setattr(Validation, "of_recording", scores)
     config = small_config(train={"steps": 100, "evaluate_every": 1, "patience": 2})
     assert train(small_recording(), config, tmp_path, progress=False)[1]["train_steps"] == 4
     best, speed = (load_file(tmp_path / "weights" / f"{name}.safetensors") for name in ("likelihood", "speed"))

@@ -22,9 +22,10 @@ from neuroformer.data.splits import make_split
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording.formats.npz import write_npz
 from neuroformer.training import loop
-from neuroformer.training.loop import VALID_STEPS, Trainer
+from neuroformer.training.loop import Trainer
 from neuroformer.training.module import Average
-from neuroformer.training.scores import score
+from neuroformer.training.scoring.scores import score
+from neuroformer.training.scoring.validation import VALID_STEPS
 from neuroformer.training.steps import StepSampler
 from neuroformer.training.stopping import Stopped
 from neuroformer.training.train import initial_cohort, prepare_recordings, train_several

@@ -20,7 +20,7 @@ from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.intervals import mean_interval
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.series import ObservedIntervals
-from neuroformer.training.rates import HeldOutRates, held_out_rates
+from neuroformer.training.scoring.rates import HeldOutRates, held_out_rates
 from neuroformer.training.train import load_best, train
 
 ABOUT = Source(
@@ -148,7 +148,7 @@ def held_out_movies(rec: Recording, folder: Path, overrides: list[str]) -> dict[
     Returns
     -------
     dict
-        ``median`` over units of every score (:meth:`neuroformer.training.rates.HeldOutRates.scores`); ``minus_ridge``: r of the
+        ``median`` over units of every score (:meth:`neuroformer.training.scoring.rates.HeldOutRates.scores`); ``minus_ridge``: r of the
         model minus that of the ridge, paired over units: mean and ends of its 95 % interval; ``units``, ``images``.
     """
     parts = []

@@ -6,8 +6,8 @@ import torch
 from helpers import small_config, small_recording
 
 from neuroformer.config import ConfigError
-from neuroformer.data.noise import noisy_past
 from neuroformer.data.prepared import prepare
+from neuroformer.training.noise import noisy_past
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.traces import TraceObservation
-from neuroformer.training.scores import mean_answers
+from neuroformer.training.scoring.scores import mean_answers
 
 MIN_EXPLAINABLE = 0.15  # of the variance of means; less has no meaningful FEVE
 

@@ -18,7 +18,7 @@ from neuroformer.bundle.bundle import STIMULUS
 from neuroformer.config import Config, apply_overrides, from_dict
 from neuroformer.recording import FrameSeries, Recording
 from neuroformer.recording.series import Traces
-from neuroformer.training.rates import held_out_rates
+from neuroformer.training.scoring.rates import held_out_rates
 from neuroformer.training.train import load_best, train
 
 ABOUT = Source(
