@@ -11,7 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from neuroformer.bundle.bundle import Bundle, BundleError, RecordingEntry, read_bundle
+from neuroformer.bundle.bundle import Bundle, RecordingEntry, read_bundle
+from neuroformer.bundle.checks import BundleError
 from neuroformer.bundle.export import SCORES, check, export
 from neuroformer.config import ConfigError
 from neuroformer.data.splits import PARTS

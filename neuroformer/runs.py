@@ -17,7 +17,8 @@ from neuroformer.analysis import attend as analysis
 from neuroformer.analysis.attend import Attended, windows_between
 from neuroformer.audit import Audit
 from neuroformer.baselines.decoders import FAST
-from neuroformer.bundle.bundle import Bundle, BundleError, load_model, read_bundle
+from neuroformer.bundle.bundle import Bundle, load_model, read_bundle
+from neuroformer.bundle.checks import BundleError
 from neuroformer.bundle.opening import open_run
 from neuroformer.config import Config, ConfigError, TargetConfig, load_config
 from neuroformer.data.prepared import Prepared

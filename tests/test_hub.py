@@ -11,7 +11,8 @@ import yaml
 from hub_server import Hub
 
 import neuroformer
-from neuroformer.bundle.bundle import BundleError, read_bundle, tree_digest
+from neuroformer.bundle.bundle import read_bundle
+from neuroformer.bundle.checks import BundleError, tree_digest
 from neuroformer.bundle.export import check, without_places
 from neuroformer.cli import main
 from neuroformer.config import Config, ConfigError, to_dict

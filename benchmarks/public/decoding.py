@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer import runs
-from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, save_bundle, save_weights
+from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model
 from neuroformer.bundle.opening import open_run
+from neuroformer.bundle.saving import save_bundle, save_weights
 from neuroformer.config import apply_overrides, from_dict
 from neuroformer.decoding.finetune import extend, finetune, know_only
 from neuroformer.files import write_atomic

@@ -11,29 +11,20 @@ own; the files above hold what they share. So one of them is opened without read
 from __future__ import annotations
 
 import difflib
-import hashlib
-import itertools
 import json
-import os
-import platform
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-import neuroformer
-from neuroformer.bundle.checks import MOST_BYTES, check_recording, check_tree
+from neuroformer.bundle.checks import MOST_BYTES, BundleError, check_recording, check_tree, checked_file, tree_digest
 from neuroformer.bundle.cohort import of_recording
-from neuroformer.config import Config, ConfigError, from_dict, member_config, to_dict
+from neuroformer.config import Config, ConfigError, from_dict, member_config
 from neuroformer.data.scales import Normalization
-from neuroformer.files import replacing, write_atomic
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
 from neuroformer.recording.names import natural
@@ -45,10 +36,6 @@ CHECKPOINT = "checkpoint.safetensors"  # of a run that has not ended
 LIKELIHOOD = "likelihood"
 STIMULUS = "stimulus_r"  # how expected counts follow what units answered to clips, where there are frames
 MOST_SHOWN = 16  # recordings of a bundle that are described one by one
-
-
-class BundleError(ValueError):
-    """A bundle that is missing or damaged, has another format, or has other units than the recording."""
 
 
 @dataclass
@@ -90,7 +77,7 @@ class _Entries(Sequence[RecordingEntry]):
             return [self[i] for i in range(*place.indices(len(self)))]
         listed = self.listed[place]
         file = entry_file(self.folder, place % len(self))
-        tree = json.loads(_checked(file, listed["sha256"]).read_text())
+        tree = json.loads(checked_file(file, listed["sha256"]).read_text())
         check_recording(tree, str(file))
         return _entry_of(tree)
 
@@ -229,80 +216,6 @@ class Bundle(Shown):
         return leaks + (f"; warnings: {', '.join(names['warning'])}" if names["warning"] else "")
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write one safetensors file, whole or not at all.
-
-    Raises
-    ------
-    OSError
-        It could not be written (the disk is full, say); the previous file is intact.
-    """
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    try:
-        with replacing(path) as part:
-            save_file(tensors, part, metadata)
-            os.umask(mask := os.umask(0))
-            part.chmod(0o666 & ~mask)  # the library's files are for their owner alone
-    except SafetensorError as e:  # the library's way to say that the disk refused
-        raise OSError(f"{path} could not be written: {e}") from e
-
-
-def save_weights(path: Path, model: torch.nn.Module) -> None:
-    """Weights and buffers of a model to one safetensors file, atomically."""
-    save_tensors(path, model.state_dict())
-
-
-def save_cohort(folder: Path, objective: str, trunk: dict[str, Tensor], own: Iterable[dict[str, Tensor]] = ()) -> None:
-    """The weights of an objective: what recordings share and, if there are several, what is each one's own."""
-    own = iter(own)
-    first = next(own, None)
-    if first is not None:
-        with replacing(folder / "weights" / objective) as part:
-            for place, tensors in enumerate(itertools.chain([first], own)):
-                save_tensors(part / f"{place}.safetensors", tensors)
-    save_tensors(folder / "weights" / f"{objective}.safetensors", trunk)
-
-
-def versions() -> dict[str, str]:
-    """Versions of this code, Python and the numerical libraries."""
-    libraries = {name: version(name) for name in ("torch", "numpy", "lightning", "safetensors")}
-    return {"neuroformer": neuroformer.__version__, "python": platform.python_version(), **libraries}
-
-
-def save_bundle(path: Path, config: Config, recordings: Sequence[RecordingEntry], metrics: dict[str, Any]) -> None:
-    """Write ``bundle.json`` for the weights that already lie in ``path/weights``."""
-    digests = {f.stem: _digest(f) for f in sorted((path / "weights").glob("*.safetensors"))}
-    trees = (vars(m) | {"normalization": m.normalization.to_dict()} for m in recordings)
-    several = len(recordings) > 1
-    tree = {
-        "format": FORMAT if several else FORMAT_OF_ONE,
-        "config": to_dict(config),
-        "recordings": _save_entries(path, trees, list(digests)) if several else list(trees),
-        "metrics": metrics,
-        "versions": versions(),
-        "weights_sha256": digests,
-    }
-    write_atomic(path / "bundle.json", json.dumps(tree | {"sha256": tree_digest(tree)}, indent=1).encode())
-
-
-def _save_entries(path: Path, trees: Iterable[dict[str, Any]], objectives: list[str]) -> list[dict[str, Any]]:
-    """Write what is known of each recording; gives the list of them, with digests."""
-    listed = []
-    with replacing(path / "recordings") as part:
-        part.mkdir()
-        for place, tree in enumerate(trees):
-            text = json.dumps(tree).encode()
-            (part / f"{place}.json").write_bytes(text)
-            weights = {name: _digest(own_file(path, name, place)) for name in objectives}
-            listed.append({"name": tree["name"], "sha256": hashlib.sha256(text).hexdigest(), "weights": weights})
-    return listed
-
-
-def tree_digest(tree: dict[str, Any]) -> str:
-    """SHA-256 of a bundle's JSON, without the digest itself."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
 def read_bundle(path: str | Path) -> Bundle:
     """Read a bundle's JSON.
 
@@ -382,7 +295,7 @@ def _config_of(tree: dict[str, Any], file: Path) -> Config:
         raise BundleError(f"{file} was written by another version of neuroformer, train it again: {e}") from None
 
 
-def weights_file(bundle: Bundle, objective: str) -> Path:
+def checked_weights(bundle: Bundle, objective: str) -> Path:
     """The file with the best weights of one objective, after checking its digest.
 
     Raises
@@ -392,22 +305,14 @@ def weights_file(bundle: Bundle, objective: str) -> Path:
     """
     if objective not in bundle.digests:
         raise BundleError(f"{bundle.path} has no weights for '{objective}'; it has: {', '.join(bundle.digests)}")
-    return _checked(bundle.path / "weights" / f"{objective}.safetensors", bundle.digests[objective])
+    return checked_file(bundle.path / "weights" / f"{objective}.safetensors", bundle.digests[objective])
 
 
-def own_weights_file(bundle: Bundle, objective: str, place: int) -> Path:
+def checked_own_weights(bundle: Bundle, objective: str, place: int) -> Path:
     """The file with the best weights of one objective that are one of several recordings' own, after checking its digest."""
     known = bundle.recordings
     assert isinstance(known, _Entries)
-    return _checked(own_file(bundle.path, objective, place), known.listed[place]["weights"][objective])
-
-
-def _checked(file: Path, digest: str) -> Path:
-    if not file.is_file():
-        raise BundleError(f"{file} is missing")
-    if _digest(file) != digest:
-        raise BundleError(f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed")
-    return file
+    return checked_file(own_file(bundle.path, objective, place), known.listed[place]["weights"][objective])
 
 
 def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recording: str = "") -> Neuroformer:
@@ -429,8 +334,8 @@ def load_model(bundle: Bundle | Path | str, objective: str = LIKELIHOOD, recordi
     bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
     one = bundle.of(recording)
     whole = one.whole or one
-    file = weights_file(whole, objective)
-    own = own_weights_file(whole, objective, one.place or 0) if len(whole.recordings) > 1 else None
+    file = checked_weights(whole, objective)
+    own = checked_own_weights(whole, objective, one.place or 0) if len(whole.recordings) > 1 else None
     _refuse_absurd(file, one, file.stat().st_size + (own.stat().st_size if own else 0))
     model = Neuroformer(one.config, len(one.units), one.normalization)
     try:
@@ -469,7 +374,3 @@ def check_units(bundle: Bundle, rec: Recording) -> None:
         f"recording '{rec.name}' has {rec.num_units} units, the bundle was trained on {len(bundle.units)} of "
         f"'{bundle.recording}' ({detail}); a model works on the units that it was trained on"
     )
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

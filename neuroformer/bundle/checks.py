@@ -1,14 +1,48 @@
-"""What a bundle's JSON must hold before anything of it is used: a folder may come from a stranger."""
+"""What is checked before anything of a bundle is used, since a folder may come from a stranger: the digests of its files,
+and what its JSON holds.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 MOST_BYTES = 1 << 28  # of a bundle.json; 10,000 units in ten recordings take 5 MB
 MOST_UNITS = 1_000_000
 PARTS = ("train", "valid", "test")
+
+
+class BundleError(ValueError):
+    """A bundle that is missing or damaged, has another format, or has other units than the recording."""
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def tree_digest(tree: dict[str, Any]) -> str:
+    """SHA-256 of a bundle's JSON, without the digest itself."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def checked_file(file: Path, digest: str) -> Path:
+    """The file, after checking its SHA-256.
+
+    Raises
+    ------
+    BundleError
+        It is missing, truncated or not the one that was saved.
+    """
+    if not file.is_file():
+        raise BundleError(f"{file} is missing")
+    if file_digest(file) != digest:
+        raise BundleError(f"{file} is not the file that was saved (its SHA-256 differs): truncated or changed")
+    return file
 
 
 def check_tree(tree: dict[str, Any]) -> None:

@@ -10,14 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from neuroformer.bundle.bundle import (
-    Bundle,
-    entry_file,
-    own_weights_file,
-    read_bundle,
-    tree_digest,
-    weights_file,
-)
+from neuroformer.bundle.bundle import Bundle, checked_own_weights, checked_weights, entry_file, read_bundle
+from neuroformer.bundle.checks import tree_digest
 
 SCORES = "summary.json"
 
@@ -86,9 +80,9 @@ def check(folder: Path) -> Bundle:
 def _files(bundle: Bundle) -> Iterator[Path]:
     """Every file of a bundle but its JSON, after checking its digest."""
     for objective in bundle.digests:
-        yield weights_file(bundle, objective)
+        yield checked_weights(bundle, objective)
     for place in range(len(bundle.recordings) if len(bundle.recordings) > 1 else 0):
         assert bundle.recordings[place]  # which checks its digest
         yield entry_file(bundle.path, place)
         for objective in bundle.digests:
-            yield own_weights_file(bundle, objective, place)
+            yield checked_own_weights(bundle, objective, place)

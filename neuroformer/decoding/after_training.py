@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from neuroformer.bundle.bundle import LIKELIHOOD, load_model, read_bundle, save_bundle, save_weights
+from neuroformer.bundle.bundle import LIKELIHOOD, load_model, read_bundle
+from neuroformer.bundle.saving import save_bundle, save_weights
 from neuroformer.data.prepared import Prepared
 from neuroformer.decoding.decode import decode_windows, every_window, predict_targets, score_of, true_values
 from neuroformer.decoding.finetune import fit_heads

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle, save_weights
+from neuroformer.bundle.bundle import LIKELIHOOD, read_bundle
+from neuroformer.bundle.saving import save_weights
 from neuroformer.config import Config, ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.data.splits import block_edges, reach_seconds

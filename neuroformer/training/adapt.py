@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import load_file
 
-from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, load_model, save_bundle, save_cohort, weights_file
+from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, checked_weights, load_model
 from neuroformer.bundle.cohort import POSITION, Cohort, own_names, same_axis, same_period, shared_names
+from neuroformer.bundle.saving import save_bundle, save_cohort
 from neuroformer.config import (
     Config,
     ConfigError,
@@ -91,7 +92,7 @@ class Start:
         BundleError
             Weights that are missing or changed.
         """
-        tensors = load_file(weights_file(self.bundle, LIKELIHOOD))
+        tensors = load_file(checked_weights(self.bundle, LIKELIHOOD))
         model = cohort[0]
         names = [name for name, _ in model.named_parameters()]
         keys, own = shared_names(names, self.bundle.config, model.config), own_names(model)

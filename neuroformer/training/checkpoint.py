@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from neuroformer.bundle.bundle import CHECKPOINT, save_tensors
+from neuroformer.bundle.bundle import CHECKPOINT
 from neuroformer.bundle.cohort import Cohort
+from neuroformer.bundle.saving import save_tensors
 from neuroformer.config import Config, ConfigError, from_dict, to_dict
 from neuroformer.data.automatic import OPEN
 from neuroformer.training.module import Average

@@ -15,8 +15,9 @@ from lightning.fabric import Fabric
 from torch import Tensor
 from tqdm import tqdm
 
-from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS, save_cohort
+from neuroformer.bundle.bundle import LIKELIHOOD, STIMULUS
 from neuroformer.bundle.cohort import Cohort
+from neuroformer.bundle.saving import save_cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.losses import OBSERVED, denominators

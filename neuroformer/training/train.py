@@ -15,8 +15,9 @@ from lightning.fabric.plugins.precision import MixedPrecision
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
 from neuroformer.audit import Audit, audit
-from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, read_bundle, save_bundle
+from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, read_bundle
 from neuroformer.bundle.cohort import Cohort
+from neuroformer.bundle.saving import save_bundle
 from neuroformer.config import Config, ConfigError, member_config, to_dict
 from neuroformer.data.automatic import settled
 from neuroformer.data.prepared import Prepared, prepare

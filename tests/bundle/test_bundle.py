@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import neuroformer
-from neuroformer.bundle.bundle import BundleError, load_model, read_bundle, tree_digest
+from neuroformer.bundle.bundle import load_model, read_bundle
+from neuroformer.bundle.checks import BundleError, tree_digest
 from neuroformer.data.batch import Around, Batch, Clips
 from neuroformer.ops import Ragged
 

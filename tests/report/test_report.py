@@ -14,7 +14,8 @@ from browser import Browser
 from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis.maps import Map, save_maps
-from neuroformer.bundle.bundle import RecordingEntry, read_bundle, save_bundle, save_weights
+from neuroformer.bundle.bundle import RecordingEntry, read_bundle
+from neuroformer.bundle.saving import save_bundle, save_weights
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz

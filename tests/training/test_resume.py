@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(whole, tmp_path, monkeypatch):
 
 def test_a_disk_that_refuses_to_write_is_an_oserror(tmp_path):
     """The tensors are written by a library with errors of its own."""
-    from neuroformer.bundle.bundle import save_tensors
+    from neuroformer.bundle.saving import save_tensors
 
     save_tensors(tmp_path / "x.safetensors", {"x": torch.zeros(10)})
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

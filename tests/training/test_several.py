@@ -12,7 +12,8 @@ from helpers import small_config, small_recording
 from safetensors.torch import load_file
 
 import neuroformer
-from neuroformer.bundle.bundle import BundleError, load_model, read_bundle
+from neuroformer.bundle.bundle import load_model, read_bundle
+from neuroformer.bundle.checks import BundleError
 from neuroformer.bundle.cohort import Cohort, own_names
 from neuroformer.config import ConfigError, from_dict, member_config
 from neuroformer.data.automatic import settled

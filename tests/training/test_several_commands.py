@@ -9,7 +9,7 @@ import yaml
 from helpers import small_config, small_recording
 
 import neuroformer.training.evaluation
-from neuroformer.bundle.bundle import BundleError
+from neuroformer.bundle.checks import BundleError
 from neuroformer.cli import main
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz

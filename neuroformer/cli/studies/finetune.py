@@ -53,14 +53,8 @@ def add(command) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from neuroformer.bundle.bundle import (
-        LIKELIHOOD,
-        RecordingEntry,
-        load_model,
-        read_bundle,
-        save_bundle,
-        save_weights,
-    )
+    from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model, read_bundle
+    from neuroformer.bundle.saving import save_bundle, save_weights
     from neuroformer.decoding.decode import decode_windows, predict_targets, true_values
     from neuroformer.decoding.finetune import extend, finetune, know_only
     from neuroformer.studies.fewshot import (
