@@ -50,12 +50,12 @@ def check_loss(shape: LossShape, device: str) -> None:
         losses = []
         for first in range(0, num_rows, at_once):  # gradients add up
             part = slice(first, first + at_once)
-            h, weight, bias, base, first_N = floats
-            some = [h[part], weight, bias, base, first_N[part]]
+            h, weight, bias, base, least_base_N = floats
+            some = [h[part], weight, bias, base, least_base_N[part]]
             loss = call_cross_entropy(call, some, [x[part] for x in built["indices"]])
             loss.sum().backward()
             losses.append(loss.detach())
-        names = ("h", "weight", "bias", "base", "first")
+        names = ("h", "weight", "bias", "base", "least_base")
         grads = {f"gradient of {name}": x.grad for name, x in zip(names, floats, strict=True)}
         return {"loss": torch.cat(losses)} | grads
 

@@ -150,16 +150,20 @@ class Twin(nn.Module):
         rows = batch.spike_rows
         h_NC = (x_TC + self.bin(batch.next_bin_T)).index_select(0, rows)
         same_bin = batch.bin_T[rows] == batch.next_bin_T[rows]
-        low_N = torch.where(same_bin, batch.unit_T[rows], 0)
-        id_loss = self._loss(h_NC, self.id_head, batch.next_unit_T[rows], low_N)
+        least_N = torch.where(same_bin, batch.unit_T[rows], 0)
+        id_loss = self._loss(h_NC, self.id_head, batch.next_unit_T[rows], least_N)
         return dt_loss + id_loss
 
-    def _loss(self, h_NC: Tensor, head: nn.Linear, target_N, low_N) -> Tensor:
+    def _loss(self, h_NC: Tensor, head: nn.Linear, target_N, least_N) -> Tensor:
         weight, bias = head.weight, head.bias
         if torch.is_autocast_enabled(h_NC.device.type):
             h_NC, weight = (x.to(torch.get_autocast_dtype(h_NC.device.type)) for x in (h_NC, weight))
-        base, row_N, first_N = bias.new_zeros(1, len(bias)), torch.zeros_like(low_N), bias.new_zeros(len(low_N))
-        arguments = (h_NC, weight, bias, target_N, low_N, base, row_N, first_N)
+        base, row_N, least_base_N = (
+            bias.new_zeros(1, len(bias)),
+            torch.zeros_like(least_N),
+            bias.new_zeros(len(least_N)),
+        )
+        arguments = (h_NC, weight, bias, target_N, least_N, base, row_N, least_base_N)
         return marked_cross_entropy(*arguments, impl=self.loss_impl).mean()
 
 

@@ -76,7 +76,7 @@ class FixedStepper(Stepper):
 
     def __init__(self, model: Neuroformer, batch: Batch, places: Places):
         self.places = places
-        places.bound("own", ROOM)
+        places.bound("current", ROOM)
         device = model.device
         self.every = places.put("every", torch.arange(batch.num_windows, device=device))
         self.filled_A = places.put("filled", torch.zeros_like(self.every))  # tokens of each, the first one included
@@ -109,18 +109,18 @@ class FixedStepper(Stepper):
     @property
     def room(self) -> int:
         """Tokens of a window, the first one included, that fit."""
-        return self.places.bounds["own"]
+        return self.places.bounds["current"]
 
     def grow(self) -> None:
         """Make room for twice as many."""
-        self.places.bound("own", 2 * self.room)
+        self.places.bound("current", 2 * self.room)
         for i, block in enumerate(self.blocks):
             if block.attend == "current":
-                old = self.places.stored[f"own{i}"]
+                old = self.places.stored[f"current{i}"]
                 new = old.new_zeros(len(self.every) * self.room, *old.shape[1:])
                 width = len(old) // len(self.every)
                 new.unflatten(0, (-1, self.room))[:, :width] = old.unflatten(0, (-1, width))
-                self.places.stored[f"own{i}"] = new
+                self.places.stored[f"current{i}"] = new
 
     def _advance(self, x_AD: Tensor) -> Tensor:
         self.start_A = self.every * self.room  # of each sequence's own tokens
@@ -141,12 +141,14 @@ class FixedStepper(Stepper):
 
     def _attend(self, place: int, q_AHE: Tensor, new_A2HE: Tensor) -> Tensor:
         # fills the KV cache as well: one kernel reads it where it lies
-        room, own = self.room, self.places.stored.get(f"own{place}")
-        if own is None or own.shape[1:] != new_A2HE.shape[1:] or len(own) != len(self.every) * room:
-            own = self.places.stored[f"own{place}"] = new_A2HE.new_zeros(len(self.every) * room, *new_A2HE.shape[1:])
+        room, kept = self.room, self.places.stored.get(f"current{place}")
+        if kept is None or kept.shape[1:] != new_A2HE.shape[1:] or len(kept) != len(self.every) * room:
+            kept = self.places.stored[f"current{place}"] = new_A2HE.new_zeros(
+                len(self.every) * room, *new_A2HE.shape[1:]
+            )
             self.places.moved = True
-        own.index_copy_(0, self.next_A, new_A2HE)
-        return decode_attention(q_AHE, own[:, 0], own[:, 1], self.start_A, self.read_A["current"], room)
+        kept.index_copy_(0, self.next_A, new_A2HE)
+        return decode_attention(q_AHE, kept[:, 0], kept[:, 1], self.start_A, self.read_A["current"], room)
 
 
 @dataclass

@@ -261,10 +261,10 @@ class SpikeObservation(nn.Module):
             self.unit.weight,
             self.bias.weight,
             batch.unit_S,
-            low_N=torch.where(begun_S, last.unit_T, -1),
+            least_N=torch.where(begun_S, last.unit_T, -1),
             base_RC=table.unit_logits(),
             row_N=batch.current.row_T * self.num_bins + batch.tick_S,
-            first_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
+            least_base_N=table.again_logit(bin_T[before_S], last.unit_T, last.count_T),
         )
         return Observed(dt_nll_T, id_nll_S, log_rate_WBU)
 

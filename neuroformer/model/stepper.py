@@ -166,8 +166,10 @@ class Next:
         begun = (self.tick == tick) & (self.unit >= 0)
         table = BinTable(self.rates(tick))
         units = torch.arange(self.stepper.model.num_units, device=tick.device)
-        own = begun[:, None] & (units == self.unit[:, None])
-        base_nU = torch.where(own, table.again_logit(self.each, self.unit, self.count)[:, None], table.unit_logits())
+        is_last_nU = begun[:, None] & (units == self.unit[:, None])
+        base_nU = torch.where(
+            is_last_nU, table.again_logit(self.each, self.unit, self.count)[:, None], table.unit_logits()
+        )
         logits = self.observation.unit_logits(self.h_nD, tick, base_nU)
         return logits.masked_fill(begun[:, None] & (units < self.unit[:, None]), float("-inf"))
 

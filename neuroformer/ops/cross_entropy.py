@@ -16,14 +16,14 @@ def marked_cross_entropy(
     weight_CD: Tensor,
     bias_C: Tensor,
     target_N: Tensor,
-    low_N: Tensor,
+    least_N: Tensor,
     base_RC: Tensor,
     row_N: Tensor,
-    first_N: Tensor,
+    least_base_N: Tensor,
     *,
     impl: str = "auto",
 ) -> Tensor:
-    """Negative log-likelihood (nats) of classes, of which those below ``low`` are impossible in a row.
+    """Negative log-likelihood (nats) of classes, of which those below ``least`` are impossible in a row.
 
     The unit of a spike is this: within a bin the unit never decreases, and logits start from a table of rates that all
     spikes of a bin share.
@@ -31,13 +31,13 @@ def marked_cross_entropy(
     Parameters
     ----------
     h_ND : (rows, features); weight_CD : (classes, features); bias_C : (classes,)
-    target_N : (rows,) int64, at least ``low``
-    low_N : (rows,) int64; -1: no class is excluded, and ``first`` is not used
+    target_N : (rows,) int64, at least ``least``
+    least_N : (rows,) int64; -1: no class is excluded, and ``least_base`` is not used
     base_RC : (R, classes)
         Added to the logits.
     row_N : (rows,) int64, which row of the base each takes
-    first_N : (rows,)
-        What the class ``low`` has in place of its base.
+    least_base_N : (rows,)
+        What the class ``least`` has in place of its base.
     impl : "auto", "eager", "pieces" or "triton"
         Only "eager" has all logits at once. "pieces" forms gradients on the way, for losses that weigh all rows alike; "auto"
         takes the first of ``table.CROSS_ENTROPY_AUTO`` that fits. Under autocast h and the weight are rounded to its dtype.
@@ -51,7 +51,7 @@ def marked_cross_entropy(
     ValueError
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
-    arguments = (h_ND, weight_CD, bias_C, target_N, low_N, base_RC, row_N, first_N)
+    arguments = (h_ND, weight_CD, bias_C, target_N, least_N, base_RC, row_N, least_base_N)
     _check(*arguments)
     if torch.is_autocast_enabled(h_ND.device.type) and h_ND.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(h_ND.device.type)
@@ -73,14 +73,14 @@ def marked_cross_entropy(
     return reference.marked_cross_entropy(*arguments)
 
 
-def _check(h_ND, weight_CD, bias_C, target_N, low_N, base_RC, row_N, first_N) -> None:
+def _check(h_ND, weight_CD, bias_C, target_N, least_N, base_RC, row_N, least_base_N) -> None:
     if h_ND.shape[1:] != weight_CD.shape[1:] or bias_C.shape != weight_CD.shape[:1]:
         raise ValueError(
             f"cross-entropy shapes disagree: h {tuple(h_ND.shape)}, weight {tuple(weight_CD.shape)}, "
             f"bias {tuple(bias_C.shape)}"
         )
     rows = h_ND.shape[:1]
-    for name, x in (("target", target_N), ("low", low_N), ("row", row_N), ("first", first_N)):
+    for name, x in (("target", target_N), ("least", least_N), ("row", row_N), ("least_base", least_base_N)):
         if x.shape != rows:
             raise ValueError(f"cross-entropy {name} is {tuple(x.shape)} for {rows[0]} rows")
     if base_RC.ndim != 2 or base_RC.shape[1:] != bias_C.shape:

@@ -174,19 +174,21 @@ def marked_cross_entropy(
     weight_CD: Tensor,
     bias_C: Tensor,
     target_N: Tensor,
-    low_N: Tensor,
+    least_N: Tensor,
     base_RC: Tensor,
     row_N: Tensor,
-    first_N: Tensor,
+    least_base_N: Tensor,
 ) -> Tensor:
-    """Negative log-likelihood (nats, (N,)) of classes from ``low`` on; -1: of all.
+    """Negative log-likelihood (nats, (N,)) of classes from ``least`` on; -1: of all.
 
-    Logits are ``h @ weight.T + bias + base[row]``, where the class ``low`` itself has ``first`` in place of its base;
+    Logits are ``h @ weight.T + bias + base[row]``, where the class ``least`` itself has ``least_base`` in place of its base;
     classes below it have probability zero, exactly. The target must not lie below.
     """
     exact = torch.promote_types(h_ND.dtype, torch.float32)
     classes = torch.arange(weight_CD.shape[0], device=h_ND.device)
-    base_NC = torch.where(classes == low_N[:, None], first_N[:, None].to(base_RC.dtype), base_RC.index_select(0, row_N))
+    base_NC = torch.where(
+        classes == least_N[:, None], least_base_N[:, None].to(base_RC.dtype), base_RC.index_select(0, row_N)
+    )
     logits_NC = (h_ND @ weight_CD.T + bias_C).to(exact) + base_NC
-    logp_NC = logits_NC.masked_fill(classes < low_N[:, None], float("-inf")).log_softmax(-1)
+    logp_NC = logits_NC.masked_fill(classes < least_N[:, None], float("-inf")).log_softmax(-1)
     return -logp_NC.gather(1, target_N[:, None]).squeeze(1)
