@@ -6,7 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,19 @@ from neuroformer.recording.derive import with_speed
 from neuroformer.shown import Shown
 
 MOST_CELLS = 2**23  # (window, bin, unit) of a batch: a table of them has 32 MB
+
+
+class Known(Protocol):
+    """What is known of a recording before it is opened."""
+
+    name: str
+
+    @property
+    def unit_ids(self) -> list[str]: ...
+    @property
+    def num_units(self) -> int: ...
+    @property
+    def num_spikes(self) -> int: ...
 
 
 @dataclass
@@ -57,20 +70,25 @@ class Prepared(Shown):
     # what is known of it without its data
 
     @property
+    def known(self) -> Known:
+        """What tells of the recording without its data: the recording itself, unless it stays on disk."""
+        return self.rec
+
+    @property
     def name(self) -> str:
-        return self.rec.name
+        return self.known.name
 
     @property
     def unit_ids(self) -> list[str]:
-        return self.rec.unit_ids
+        return self.known.unit_ids
 
     @property
     def num_units(self) -> int:
-        return self.rec.num_units
+        return self.known.num_units
 
     @property
     def num_spikes(self) -> int:
-        return self.rec.num_spikes
+        return self.known.num_spikes
 
     @property
     def shape(self) -> WindowShape:

@@ -183,20 +183,8 @@ class StoredPrepared(Prepared):
         self.normalization = Normalization.from_dict(tree["normalization"])
 
     @property
-    def name(self) -> str:
-        return self.stored.name
-
-    @property
-    def unit_ids(self) -> list[str]:
-        return self.stored.unit_ids
-
-    @property
-    def num_units(self) -> int:
-        return self.stored.num_units
-
-    @property
-    def num_spikes(self) -> int:
-        return self.stored.num_spikes
+    def known(self) -> StoredRecording:
+        return self.stored
 
     @property
     def opened(self) -> Prepared:
