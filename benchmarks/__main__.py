@@ -52,15 +52,7 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--trial-draws", type=int, default=100, help="for each number of trials; 0: none")
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")
     _trains(b, None, "what to train, e.g. configs/hippocampus.yaml", "recording.path=my.npz")
-    b.add_argument(
-        "--run",
-        type=Path,
-        default=Path("runs/exposure"),
-        dest="folder",
-        help="folder of the trainings (default: runs/exposure); what is there already is not trained again",
-    )
-    b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
-    b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
+    _pairs(b)
     b = benchmark("inputs", _inputs, "whether maps name the one input that drives each neuron")
     _trains(b, "configs/inputs.yaml", "what to train, on synthetic:inputs", "recording.options.num_units=100")
     b.add_argument(
@@ -78,13 +70,7 @@ def parser() -> argparse.ArgumentParser:
     b.add_argument("--recordings", type=int, default=20, help="of each kind, each with a training of its own")
     _keeps(b, "recording")
     b = benchmark("public", _public, "a public recording: where to get it, and what comes out on your copy of it")
-    b.add_argument(
-        "dataset", choices=public.NAMES, help="without --data: where to get it, its licence, published numbers"
-    )
-    b.add_argument("--data", type=Path, help="folder of your copy")
-    b.add_argument("--run", type=Path, dest="folder", help="folder of the runs (default: runs/public/NAME)")
-    b.add_argument("--lookahead", type=float, default=0.0, help="seconds after a decoded moment, for all sides")
-    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace, right after the dataset")
+    _reads(b)
     b = benchmark(
         "reconstruction", _reconstruction, "whether an encoder that also reconstructs images predicts neurons better"
     )
@@ -101,6 +87,30 @@ def _trains(b, config: str | None, help: str, example: str) -> None:
     default = None if config is None else Path(config)
     b.add_argument("--config", type=Path, default=default, required=default is None, help=help)
     b.add_argument("override", nargs="*", metavar="key.sub=value", help=f"settings to replace, e.g. {example}")
+
+
+def _pairs(b) -> None:
+    """Arguments of paired trainings with noise on the past."""
+    b.add_argument(
+        "--run",
+        type=Path,
+        default=Path("runs/exposure"),
+        dest="folder",
+        help="folder of the trainings (default: runs/exposure); what is there already is not trained again",
+    )
+    b.add_argument("--noise", default="0,0.2,0.5", help="values of train.past_noise, compared with the first")
+    b.add_argument("--seeds", default="0,1,2", help="of the trainings, the same for every value")
+
+
+def _reads(b) -> None:
+    """Arguments of a benchmark on the user's copy of a public recording."""
+    b.add_argument(
+        "dataset", choices=public.NAMES, help="without --data: where to get it, its licence, published numbers"
+    )
+    b.add_argument("--data", type=Path, help="folder of your copy")
+    b.add_argument("--run", type=Path, dest="folder", help="folder of the runs (default: runs/public/NAME)")
+    b.add_argument("--lookahead", type=float, default=0.0, help="seconds after a decoded moment, for all sides")
+    b.add_argument("override", nargs="*", metavar="key.sub=value", help="settings to replace, right after the dataset")
 
 
 def _keeps(b, part: str) -> None:

@@ -76,18 +76,31 @@ def test_an_unknown_command_exits_with_2():
     assert out.returncode == 2 and "did you mean 'train'?" in out.stderr and "Traceback" not in out.stderr
 
 
+def sources():
+    return [p for folder in ("neuroformer", "kernels", "benchmarks") for p in (ROOT / folder).rglob("*.py")]
+
+
 def test_functions_are_small():
-    """55 lines with their docstring, 60 for a Triton kernel; a line is a statement, however the formatter
-    breaks it, or a line of the docstring."""
+    """60 lines beside their docstring, which may have some more. Of kernels, 60 statements: a launch passes thirty pointers, a
+    line for each in one version of the formatter and not in another."""
     too_long = []
-    for path in [p for folder in ("neuroformer", "kernels", "benchmarks") for p in (ROOT / folder).rglob("*.py")]:
+    for path in sources():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                is_kernel = any("triton.jit" in ast.unparse(d) for d in node.decorator_list)
-                size = len(ast.unparse(node).splitlines())
-                if size > (60 if is_kernel else 55):
-                    too_long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} ({size})")
+                first, last = node.body[0], node.end_lineno or 0
+                size = whole = last - node.lineno + 1
+                if ast.get_docstring(node):
+                    size -= (first.end_lineno or 0) - first.lineno + 1
+                if path.is_relative_to(ROOT / "kernels"):
+                    size = whole = len(ast.unparse(node).splitlines())
+                if size > 60 or whole > 75:
+                    too_long.append(f"{path.relative_to(ROOT)}:{node.lineno} {node.name} ({size}, {whole})")
     assert not too_long, too_long
+
+
+def test_files_are_small():
+    too_long = {str(p.relative_to(ROOT)): n for p in sources() if (n := len(p.read_text().splitlines())) > 400}
+    assert too_long == {}
 
 
 def import_graph() -> dict[str, set[str]]:
@@ -125,5 +138,5 @@ def test_no_circles_of_imports():
 def test_folders_are_small():
     """A reader sees a folder whole."""
     folders = [p for top in ("neuroformer", "kernels", "benchmarks") for p in [ROOT / top, *(ROOT / top).rglob("*/")]]
-    crowded = {str(p.relative_to(ROOT)): n for p in folders if (n := len(list(p.glob("*.py")))) > 18}
+    crowded = {str(p.relative_to(ROOT)): n for p in folders if (n := len(list(p.glob("*.py")))) > 15}
     assert crowded == {}

@@ -112,36 +112,7 @@ class _Reader(OpenFile):
         tables = self.tables(kept=(trials, "domain", "invalid_times"))
         own_domain = tables.pop("domain", None) if self.own else None
         behavior, sources = read_behavior(self, self.wanted, analog)
-        units_table = read_units(self) if units != "rois" else None
-        ophys: Ophys | None = None
-        needed = units_table is None  # the regions are the units
-        if (
-            traces != "none"
-            and not (self.glance and not needed)
-            and (units != "spikes" or traces != "auto")
-            and (needed or self.asks(TRACES, "RoiResponseSeries"))
-        ):
-            ophys = self.ophys(traces, needed)
-        if units_table is None and ophys is None:
-            raise RecordingError(
-                f"{self.path} has neither units with spike_times nor a RoiResponseSeries; it has: "
-                + (", ".join(sorted({type(o).__name__ for o in self.objects})) or "nothing")
-            )
-        kept: Traces | None = None
-        if units_table is None:
-            assert ophys is not None
-            times, owners = ophys.spikes(events, self.notes)
-            units_table, kept = (
-                SortedUnits(times, owners, ophys.units, ends=times[[0, -1]] if len(times) else times),
-                ophys.traces,
-            )
-        elif ophys is not None and ophys.traces.values.shape[1] == len(units_table.columns["id"]):
-            kept = ophys.traces
-        elif ophys is not None:
-            self.notes.append(
-                f"traces {ophys.name} have {ophys.traces.values.shape[1]} regions for {len(units_table.columns['id'])} "
-                "spike-sorted units and were left out; open with units='rois' to take them instead"
-            )
+        units_table, kept = self._units(traces, units, events)
         trial_table = self.trials(tables, trials)
         images = None
         if frames != "none" and self.asks(FRAMES, "ImageSeries", "IndexSeries"):
@@ -168,6 +139,38 @@ class _Reader(OpenFile):
             checked_spikes=units_table.proof,
         )
         return rec if units_table.counted is None else glance(rec, units_table.counted)
+
+    def _units(self, traces: str, units: str, events: str) -> tuple[SortedUnits, Traces | None]:
+        """The units with their spikes, sorted or of regions of interest, and the traces that go with them."""
+        units_table = read_units(self) if units != "rois" else None
+        ophys: Ophys | None = None
+        needed = units_table is None  # the regions are the units
+        if (
+            traces != "none"
+            and not (self.glance and not needed)
+            and (units != "spikes" or traces != "auto")
+            and (needed or self.asks(TRACES, "RoiResponseSeries"))
+        ):
+            ophys = self.ophys(traces, needed)
+        if units_table is None and ophys is None:
+            raise RecordingError(
+                f"{self.path} has neither units with spike_times nor a RoiResponseSeries; it has: "
+                + (", ".join(sorted({type(o).__name__ for o in self.objects})) or "nothing")
+            )
+        kept: Traces | None = None
+        if units_table is None:
+            assert ophys is not None
+            times, owners = ophys.spikes(events, self.notes)
+            ends = times[[0, -1]] if len(times) else times
+            units_table, kept = SortedUnits(times, owners, ophys.units, ends=ends), ophys.traces
+        elif ophys is not None and ophys.traces.values.shape[1] == len(units_table.columns["id"]):
+            kept = ophys.traces
+        elif ophys is not None:
+            self.notes.append(
+                f"traces {ophys.name} have {ophys.traces.values.shape[1]} regions for {len(units_table.columns['id'])} "
+                "spike-sorted units and were left out; open with units='rois' to take them instead"
+            )
+        return units_table, kept
 
     def asks(self, name: str, *types: str) -> bool:
         """Whether what objects of these types become is wanted; if not, they have no note of their own."""
