@@ -1,5 +1,6 @@
 """Maps of attention and influence: sums that add up, causes that are causes, and what they cannot see."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -9,7 +10,7 @@ from helpers import small_config, small_model, small_recording
 
 from neuroformer.analysis import attend
 from neuroformer.analysis.attention import AttentionCapture, attention_maps, frame_attention
-from neuroformer.analysis.fields import frame_sensitivity
+from neuroformer.analysis.fields import energies, frame_sensitivity
 from neuroformer.analysis.influence import gradients, knock_out, log_odds, without
 from neuroformer.analysis.maps import Map, compare, load_maps, save_maps
 from neuroformer.config import ConfigError
@@ -222,9 +223,20 @@ def test_weights_of_one_change_nothing(small):
 
 
 def test_sensitivity_lies_where_the_readout_looks(small):
-    model, prepared, windows = small
+    """A unit that looks at the upper left corner, one that looks at the lower right one, and the rest, who look everywhere."""
+    model, prepared, windows = copy.deepcopy(small[0]), *small[1:]
+    readout = model.frames.readout
+    with torch.no_grad():
+        readout.where.weight.zero_()
+        readout.where.weight[0, 0] = readout.where.weight[1, -1] = 10.0
+        readout.what.weight.add_(2.0)
     found = frame_sensitivity(model, prepared, windows[:8])
     assert found.grid == (8, 8) and found.values.shape == (6, 64, 3) and (found.values >= 0).all()
+    energy_URC = energies(found)
+    upper_left, lower_right = energy_URC[:, :4, :4].sum((1, 2)), energy_URC[:, 4:, 4:].sum((1, 2))
+    whole = energy_URC.sum((1, 2))
+    assert upper_left[0] > 0.8 * whole[0] and lower_right[1] > 0.8 * whole[1]
+    assert (upper_left[2:] < 0.5 * whole[2:]).all() and (lower_right[2:] < 0.5 * whole[2:]).all()
 
 
 def test_maps_survive_their_file(tmp_path):
