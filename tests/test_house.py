@@ -140,3 +140,12 @@ def test_folders_are_small():
     folders = [p for top in ("neuroformer", "kernels", "benchmarks") for p in [ROOT / top, *(ROOT / top).rglob("*/")]]
     crowded = {str(p.relative_to(ROOT)): n for p in folders if (n := len(list(p.glob("*.py")))) > 15}
     assert crowded == {}
+
+
+def test_a_name_of_a_class_is_one_class():
+    where = {}
+    for path in (ROOT / "neuroformer").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                where.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: files for name, files in where.items() if len(files) > 1} == {}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from neuroformer.comparison.ceilings import reliability
-from neuroformer.comparison.responses import Moments, moments_of
+from neuroformer.comparison.responses import ComparedMoments, moments_of
 from neuroformer.config import Config, apply_overrides, from_dict, to_dict
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
@@ -153,7 +153,7 @@ def scores(
     return out
 
 
-def alike(x_NK: np.ndarray, y_NU: np.ndarray, moments: Moments, seed: int = 0) -> dict[str, float]:
+def alike(x_NK: np.ndarray, y_NU: np.ndarray, moments: ComparedMoments, seed: int = 0) -> dict[str, float]:
     """How many neurons have a unit of the network whose activity is like theirs.
 
     ``alike``: as the paper counts, those with any correlation at P < 0.05, each taken as if it were the only one and as if

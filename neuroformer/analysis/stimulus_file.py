@@ -141,7 +141,7 @@ def _write_video(session: Recording, path: Path, period_s: float) -> Path:
 
 
 @dataclass(frozen=True)
-class Loop:
+class ClosedLoop:
     """What was expected beside what was measured.
 
     Attributes
@@ -162,7 +162,7 @@ class Loop:
     delay_s: float
 
 
-def close_loop(measured: Recording, stimulus_S: np.ndarray, unit_ids: list[str], log_rate_SU: np.ndarray) -> Loop:
+def close_loop(measured: Recording, stimulus_S: np.ndarray, unit_ids: list[str], log_rate_SU: np.ndarray) -> ClosedLoop:
     """Compare expected rates with a recording of the session, whose trials have the columns ``stimulus``, ``kind``, ``unit``.
 
     Raises
@@ -197,7 +197,7 @@ def close_loop(measured: Recording, stimulus_S: np.ndarray, unit_ids: list[str],
         half = float(stdtrit(len(apart) - 1, 0.975) * apart.std(ddof=1) / np.sqrt(len(apart)))
         wins[kind], difference[kind] = float((apart > 0).mean()), float(apart.mean())
         low[kind], high[kind] = difference[kind] - half, difference[kind] + half
-    return Loop(ids, r, wins, difference, low, high, delay)
+    return ClosedLoop(ids, r, wins, difference, low, high, delay)
 
 
 def _measured_rates(measured: Recording, names: list[str], ids: list[str]) -> tuple[float, np.ndarray]:

@@ -74,7 +74,7 @@ class Counts:
         return float((predicted_NU - xlogy(true_NU, np.maximum(predicted_NU, 1e-9))).sum())
 
 
-class Samples:
+class MeanSamples:
     """Samples of traces."""
 
     def __init__(self, prepared: Prepared):
@@ -98,7 +98,7 @@ class Samples:
 
 
 def activity(prepared: Prepared) -> Activity:
-    return Counts(prepared) if prepared.builder.traces is None else Samples(prepared)
+    return Counts(prepared) if prepared.builder.traces is None else MeanSamples(prepared)
 
 
 def naive(prepared: Prepared, train: Windows, test: Windows, spans: Sequence[Span]) -> dict[str, np.ndarray]:
@@ -225,7 +225,7 @@ def autoregression(
 ) -> np.ndarray:
     """(N, H, U) of traces: ridge on the past samples of all units, in bins that widen with the lag, fitted for every span
     directly; the penalty is chosen on validation moments."""
-    of, past = Samples(prepared), max(1, prepared.builder.shape.past)
+    of, past = MeanSamples(prepared), max(1, prepared.builder.shape.past)
     edges = np.unique(np.round(past * np.linspace(0, 1, 6) ** 2).astype(int))
 
     def features(windows: Windows) -> np.ndarray:

@@ -92,7 +92,7 @@ def _batches(rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
                 return
 
 
-class Recurrent(nn.Module):
+class GruNetwork(nn.Module):
     """A GRU over count bins, read at its last state (both directions' last states with lookahead)."""
 
     def __init__(self, num_units: int, hidden: int, outputs: int, both_ways: bool, dropout: float):
@@ -131,7 +131,7 @@ class GruMethod(Network):
             loss = nn.functional.cross_entropy
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            model = Recurrent(shape[1], params["hidden"], outputs, self.both_ways, params["dropout"])
+            model = GruNetwork(shape[1], params["hidden"], outputs, self.both_ways, params["dropout"])
             drawn = torch.get_rng_state()
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
 

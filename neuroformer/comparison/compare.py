@@ -18,7 +18,7 @@ from neuroformer.bundle.bundle import load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.comparison.features import Layer, layers_of
 from neuroformer.comparison.measures import Measured, Target, predictivity, similarity
-from neuroformer.comparison.responses import Moments, moments_of
+from neuroformer.comparison.responses import ComparedMoments, moments_of
 from neuroformer.comparison.tuning import TuningRow, TuningTable
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
@@ -117,7 +117,7 @@ def compare(
     >>> found = neuroformer.compare("runs/demo", ["pixels", "gabor", "model"], ["ridge"])
     >>> max(found.scores, key=lambda s: s.score).layer
 
-    1. Moments: bins of one window of the run, of the stimuli that the part of the split repeats; a single image is one
+    1. ComparedMoments: bins of one window of the run, of the stimuli that the part of the split repeats; a single image is one
        moment; where nothing repeats, all windows (:func:`neuroformer.comparison.responses.moments_of`).
     2. Responses: counts a latency after each moment, averaged over repeats.
     3. Features: :func:`neuroformer.comparison.features.layers_of` names the sources.
@@ -171,7 +171,7 @@ def compare(
     )
 
 
-def _responses(prepared: Prepared, moments: Moments, target: Target) -> np.ndarray:
+def _responses(prepared: Prepared, moments: ComparedMoments, target: Target) -> np.ndarray:
     """(N, U) mean responses of every unit, at the latency at which they repeat best."""
     reliable = np.nan_to_num(target.reliability_LU).mean(1)
     y_NU = np.zeros((len(moments), prepared.rec.num_units))
@@ -179,7 +179,7 @@ def _responses(prepared: Prepared, moments: Moments, target: Target) -> np.ndarr
     return y_NU
 
 
-def _targets(prepared: Prepared, moments: Moments, latencies: Sequence[float], by: str) -> list[Target]:
+def _targets(prepared: Prepared, moments: ComparedMoments, latencies: Sequence[float], by: str) -> list[Target]:
     rec = prepared.rec
     size = len(latencies) * moments.start_RN.size * rec.num_units * 2
     if size > MOST_BYTES:
@@ -201,7 +201,7 @@ def _targets(prepared: Prepared, moments: Moments, latencies: Sequence[float], b
     return [Target(name, rows, [y[:, :, rows] for y in y_LRNU], moments) for name, rows in groups.items()]
 
 
-def _facts(prepared: Prepared, moments: Moments, targets, split: str, latencies) -> dict[str, Any]:
+def _facts(prepared: Prepared, moments: ComparedMoments, targets, split: str, latencies) -> dict[str, Any]:
     return {
         "split": split,
         "claim": prepared.config.split.claim,
@@ -220,7 +220,7 @@ class _Made:
     """Scores as they come, and the first layer's, which the others are held against."""
 
     def __init__(
-        self, moments: Moments, targets: list[Target], num_units: int, latencies: tuple[float, ...], seed: int
+        self, moments: ComparedMoments, targets: list[Target], num_units: int, latencies: tuple[float, ...], seed: int
     ):
         self.targets, self.num_units, self.latencies, self.seed = targets, num_units, latencies, seed
         self.scores: list[Score] = []

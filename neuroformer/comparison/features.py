@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroformer.comparison.responses import Moments
+from neuroformer.comparison.responses import ComparedMoments
 from neuroformer.config import ConfigError, FrameEncoderConfig
 from neuroformer.data.backbone import load_backbone
 from neuroformer.data.prepared import Prepared
@@ -49,7 +49,7 @@ class Layer:
 
 
 def layers_of(
-    source: str, model: Neuroformer, prepared: Prepared, moments: Moments, simulated: Path
+    source: str, model: Neuroformer, prepared: Prepared, moments: ComparedMoments, simulated: Path
 ) -> Iterator[Layer]:
     """The layers of one source, one after another.
 
@@ -88,7 +88,7 @@ def layers_of(
 class _Clips:
     """The distinct clips that the moments' windows show in their first repeat, standardised; what was not shown is gray."""
 
-    def __init__(self, prepared: Prepared, moments: Moments):
+    def __init__(self, prepared: Prepared, moments: ComparedMoments):
         scale = prepared.normalization.frames
         assert scale is not None and prepared.rec.frames is not None
         self.images, self.mean, self.std = prepared.rec.frames, scale.mean, scale.std
@@ -174,7 +174,7 @@ def _network_layers(source: str, clips: _Clips) -> Iterator[Layer]:
 # -- files -----------------------------------------------------------------------------------------------------
 
 
-def file_layers(path: Path, prepared: Prepared, moments: Moments) -> Iterator[Layer]:
+def file_layers(path: Path, prepared: Prepared, moments: ComparedMoments) -> Iterator[Layer]:
     """Features that a user brings: every array of a ``.npz`` but its keys is a layer.
 
     ``times`` (T,), ascending seconds of the recording: arrays are (T, ...), and a moment takes the mean of the samples in
@@ -216,7 +216,7 @@ def file_layers(path: Path, prepared: Prepared, moments: Moments) -> Iterator[La
         yield Layer(path.stem, name, path.name, x_ND.astype(np.float32))
 
 
-def _at_times(times: np.ndarray, rows_TD: np.ndarray, moments: Moments) -> np.ndarray:
+def _at_times(times: np.ndarray, rows_TD: np.ndarray, moments: ComparedMoments) -> np.ndarray:
     """(N, D) averaged over repeats."""
     times = np.asarray(times, np.float64)
     if np.any(np.diff(times) <= 0):
@@ -231,7 +231,7 @@ def _at_times(times: np.ndarray, rows_TD: np.ndarray, moments: Moments) -> np.nd
     return x.reshape(*moments.start_RN.shape, -1).mean(0)
 
 
-def _at_images(image: np.ndarray, rows_ID: np.ndarray, prepared: Prepared, moments: Moments) -> np.ndarray:
+def _at_images(image: np.ndarray, rows_ID: np.ndarray, prepared: Prepared, moments: ComparedMoments) -> np.ndarray:
     if prepared.builder.frames is None:
         raise ConfigError("features of images need a run that sees frames (window.frames above 0)")
     place = {int(i): k for k, i in enumerate(image)}
@@ -245,7 +245,7 @@ def _at_images(image: np.ndarray, rows_ID: np.ndarray, prepared: Prepared, momen
 
 
 @torch.no_grad()
-def own_layers(model: Neuroformer, prepared: Prepared, moments: Moments, simulated: Path) -> Iterator[Layer]:
+def own_layers(model: Neuroformer, prepared: Prepared, moments: ComparedMoments, simulated: Path) -> Iterator[Layer]:
     """Every stage of the run's own network, without the spikes of the window itself.
 
     - ``frame encoder``: local features at every place, and ``frame readout``: what they add to each unit's log rate. Both
@@ -272,7 +272,7 @@ def own_layers(model: Neuroformer, prepared: Prepared, moments: Moments, simulat
         yield Layer("model", "simulated counts", "frames and behavior", x_ND)
 
 
-def _encoder_layers(model: Neuroformer, prepared: Prepared, moments: Moments) -> Iterator[Layer]:
+def _encoder_layers(model: Neuroformer, prepared: Prepared, moments: ComparedMoments) -> Iterator[Layer]:
     local, read = [], []
     most = MOST_VALUES // len(moments) // model.frames.encoder.grid[0]
     for batch in prepared.batches(moments.first_repeat(), 256, model.device):
@@ -300,7 +300,7 @@ def _stages(model: Neuroformer, batch) -> dict[str, Tensor]:
     return found | {"rates": model.expected(batch).exp().sum(1)}
 
 
-def _simulated(path: Path, prepared: Prepared, moments: Moments) -> np.ndarray | None:
+def _simulated(path: Path, prepared: Prepared, moments: ComparedMoments) -> np.ndarray | None:
     """(N, U) mean counts of the run's simulation at the moments; None where their trials have not been simulated."""
     if not path.exists():
         return None

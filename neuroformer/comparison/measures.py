@@ -14,7 +14,7 @@ from neuroformer.comparison import rsa
 from neuroformer.comparison.ceilings import LEAST_RELIABILITY, halves, reliability, spearman_brown
 from neuroformer.comparison.cka import kernel
 from neuroformer.comparison.predictivity import FoldSums, Predicted, Predictor, reduced
-from neuroformer.comparison.responses import Moments
+from neuroformer.comparison.responses import ComparedMoments
 
 MOST_CONDITIONS = 300
 MOST_SPLITS = 5  # of the trials, for ceilings of similarity
@@ -34,7 +34,7 @@ class Target:
     name: str
     rows: np.ndarray
     y_LRNU: list[np.ndarray]
-    moments: Moments
+    moments: ComparedMoments
     reliability_LU: np.ndarray = field(init=False)
     mean_LNU: np.ndarray = field(init=False)
 
@@ -132,7 +132,7 @@ class Conditions:
     block_C: np.ndarray
 
     @classmethod
-    def among(cls, moments: Moments) -> Conditions:
+    def among(cls, moments: ComparedMoments) -> Conditions:
         stimuli, number = np.unique(moments.stimulus_N, return_counts=True)
         of_N = np.arange(len(moments))
         if (

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.decomposition import PCA
 
-from neuroformer.comparison.responses import Moments
+from neuroformer.comparison.responses import ComparedMoments
 
 COMPONENTS = 512  # of features, beyond which only their principal components count
 PLS_COMPONENTS = 25  # Yamins et al. 2014; Schrimpf et al. 2018
@@ -146,7 +146,7 @@ class Predictor:
     method : "ridge" or "pls"
     """
 
-    def __init__(self, x_NK: np.ndarray, moments: Moments, method: str):
+    def __init__(self, x_NK: np.ndarray, moments: ComparedMoments, method: str):
         self.x_NK, self.moments, self.kind = x_NK, moments, METHODS[method]
         self.folds = np.unique(moments.fold_N).tolist()
         self.outer = {f: self._fit(f) for f in self.folds}
@@ -225,7 +225,7 @@ class FoldSums:
     block_B: np.ndarray
 
     @classmethod
-    def of(cls, found: Predicted, moments: Moments) -> FoldSums:
+    def of(cls, found: Predicted, moments: ComparedMoments) -> FoldSums:
         pairs, row_N = np.unique(np.stack([moments.fold_N, moments.block_N]), axis=1, return_inverse=True)
         rows = [np.flatnonzero(row_N.ravel() == k) for k in range(pairs.shape[1])]
         # sums of squares about a common mean lose no digits

@@ -29,7 +29,7 @@ LEAST_MOMENTS = 30
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class ComparedMoments:
     """Stretches of equal length at which responses and features are compared.
 
     Attributes
@@ -70,7 +70,7 @@ class Moments:
         """The N * M windows of the first repeat."""
         return self.windows[np.arange(len(self) * self.num_windows)]
 
-    def rows(self, which: np.ndarray) -> Moments:
+    def rows(self, which: np.ndarray) -> ComparedMoments:
         """Some of the moments; folds and blocks keep their numbers."""
         place = np.arange(len(self.windows)).reshape(self.repeats, len(self), self.num_windows)
         return replace(
@@ -123,7 +123,7 @@ class Moments:
         return np.concatenate([rows[k] for k in rng.permutation(len(rows))])
 
 
-def moments_of(prepared: Prepared, part: str, latencies: Iterable[float] = (0.0,)) -> Moments:
+def moments_of(prepared: Prepared, part: str, latencies: Iterable[float] = (0.0,)) -> ComparedMoments:
     """The moments of a part of the split: bins of repeated stimuli, or, where nothing repeats, all of its windows.
 
     A moment is one window of the run. Where a trial shows one still image, it is the whole trial. Of stimuli that were
@@ -154,7 +154,7 @@ def moments_of(prepared: Prepared, part: str, latencies: Iterable[float] = (0.0,
     return made
 
 
-def _repeated(prepared: Prepared, part: str) -> Moments | None:
+def _repeated(prepared: Prepared, part: str) -> ComparedMoments | None:
     """Stimuli that the part shows twice or more often; None where there are none."""
     rec, shape = prepared.rec, prepared.builder.shape
     trials = _trials_within(prepared, part)
@@ -194,7 +194,7 @@ def _held_together(prepared: Prepared, trials: list[int]) -> np.ndarray:
     return np.arange(len(trials))
 
 
-def _once(prepared: Prepared, part: str) -> Moments:
+def _once(prepared: Prepared, part: str) -> ComparedMoments:
     windows = tile(prepared.split.blocks[part], prepared.builder.shape)
     start = windows.starts(prepared.index)
     return _with_folds(prepared, start[None], 1, np.zeros(len(start), np.int64), start, BLOCK_S_ONCE)
@@ -202,7 +202,7 @@ def _once(prepared: Prepared, part: str) -> Moments:
 
 def _with_folds(
     prepared: Prepared, start_RN, each: int, stimulus_N, place_N, block_s: float, group: np.ndarray | None = None
-) -> Moments:
+) -> ComparedMoments:
     dt, current = prepared.split.dt, prepared.builder.shape.current
     starts = (start_RN[..., None] + np.arange(each) * current * dt).ravel()
     origins = prepared.index.origins
@@ -220,7 +220,7 @@ def _with_folds(
     stretch = np.floor(place_N / block_s + 1e-9).astype(np.int64)
     block_N = np.unique(np.stack([stimulus_N, stretch]), axis=1, return_inverse=True)[1].ravel()
     width = each * current * dt
-    return Moments(start_RN, windows, width, stimulus_N, place_N, block_N, fold_N, by_stimulus)
+    return ComparedMoments(start_RN, windows, width, stimulus_N, place_N, block_N, fold_N, by_stimulus)
 
 
 def _trials_within(prepared: Prepared, part: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from neuroformer.comparison.responses import Moments
+from neuroformer.comparison.responses import ComparedMoments
 from neuroformer.config import ConfigError
 from neuroformer.recording import Recording
 
@@ -145,7 +145,7 @@ def _shuffled(block: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([pieces[k] for k in rng.permutation(len(pieces))])
 
 
-def values_at(rec: Recording, name: str, moments: Moments) -> np.ndarray:
+def values_at(rec: Recording, name: str, moments: ComparedMoments) -> np.ndarray:
     """(N,) a behavior variable or a column of the trials in the middle of each moment, averaged over repeats; NaN where it is
     missing in one, or where a column of the trials differs between repeats."""
     variable = rec.variable(name)
@@ -204,7 +204,7 @@ class TuningTable:
     asked : NAME (a line) or NAME:PERIOD (a circle) of a behavior variable or a column of the trials
     """
 
-    def __init__(self, asked: str, rec: Recording, moments: Moments, y_NU: np.ndarray):
+    def __init__(self, asked: str, rec: Recording, moments: ComparedMoments, y_NU: np.ndarray):
         name, _, period = asked.partition(":")
         try:
             self.period = float(period or 0)

@@ -33,7 +33,7 @@ from neuroformer.decoding.closed_form import (
 )
 from neuroformer.decoding.decode import target_head
 from neuroformer.decoding.finetune import AVERAGE, BATCH_SIZE, WEIGHT_DECAY
-from neuroformer.model.counts import SpikeCounts
+from neuroformer.model.counts import FilteredCounts
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.streams import Encoded
 from neuroformer.model.targets import TargetHead
@@ -127,7 +127,7 @@ def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
     )
 
 
-class CountsUnder(SpikeCounts):
+class CountsUnder(FilteredCounts):
     """Root counts around the moments of a head under another basis, (lags, filters); row 0 is the latest bin."""
 
     def __init__(self, head: TargetHead, basis: Tensor):
@@ -257,7 +257,7 @@ def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
 # -- recurrent network ---------------------------------------------------------------------------------------
 
 
-class Recurrent(nn.Module):
+class GruReadout(nn.Module):
     """A gated recurrent network over the count bins around a moment, read at its last state (both directions' where there is
     lookahead) beside the network's state at the moment: what came in which order, which sums over filters lose.
 
@@ -305,7 +305,7 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
         (bins_VUB, state_VD), _ = first = next(pieces)
         mean_U, spread_U = bins_VUB.mean((0, 2)), bins_VUB.std((0, 2), correction=0)
         outputs = head.skip.out_features
-        net = Recurrent(mean_U, spread_U, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
+        net = GruReadout(mean_U, spread_U, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
         optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=WEIGHT_DECAY)
         average = [p.detach().clone() for p in net.parameters()]
         for step in range(1, tune.steps + 1):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config
 from neuroformer.data.batch import Batch
-from neuroformer.model.counts import SpikeCounts
+from neuroformer.model.counts import FilteredCounts
 from neuroformer.model.layers import Linear
 from neuroformer.model.streams import Encoded
 from neuroformer.model.units import UnitRows
@@ -40,7 +40,7 @@ class NeuralFeatures(nn.Module):
         super().__init__()
         w = config.window
         self.num_bins = round(w.current / w.dt)
-        self.counts = SpikeCounts(num_units, FILTERS, self.num_bins + round(w.past / w.dt))
+        self.counts = FilteredCounts(num_units, FILTERS, self.num_bins + round(w.past / w.dt))
         scale = (num_units * self.counts.num_filters) ** -0.5
         self.rows = UnitRows(num_units, self.counts.num_filters, config.model.width, std=scale)
 

@@ -27,7 +27,7 @@ def raised_cosines(num_filters: int, num_bins: int) -> Tensor:
     return (basis / basis.sum(1, keepdim=True)).float()
 
 
-class SpikeCounts(nn.Module):
+class FilteredCounts(nn.Module):
     """Square roots of each unit's spike counts under temporal filters, before a moment and, with lookahead, after it.
 
     Attention averages, and a linear decoder needs sums. The root makes the spread of Poisson counts the same at all rates.

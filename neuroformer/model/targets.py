@@ -16,7 +16,7 @@ from neuroformer.config import Config, TargetConfig
 from neuroformer.data.batch import Batch
 from neuroformer.data.normalization import turn_start
 from neuroformer.data.scales import VariableScale
-from neuroformer.model.counts import SpikeCounts
+from neuroformer.model.counts import FilteredCounts
 from neuroformer.model.layers import Dropout, Linear
 from neuroformer.model.units import UnitRows
 from neuroformer.ops import Ragged, attention
@@ -92,7 +92,7 @@ class TargetHead(nn.Module):
         self.query = nn.Parameter(torch.randn(m.heads, width // m.heads) * 0.1)
         self.key_value = Linear(width, 2 * width, bias=False)
         before = round((w.target_past or w.past) / w.dt) or num_bins
-        self.counts = SpikeCounts(num_units, FILTERS, before, self.ahead)
+        self.counts = FilteredCounts(num_units, FILTERS, before, self.ahead)
         filters = self.counts.num_filters
         self.rows = UnitRows(num_units, filters, width, std=(num_units * filters) ** -0.5)
         self.linear = UnitRows(num_units, filters, size)

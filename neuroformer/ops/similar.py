@@ -19,7 +19,7 @@ WORTH = 1.3  # padding all together must cost so many times the parts
 
 
 @dataclass
-class Places:
+class TokenPlaces:
     """Where tokens lie in all parts, one part after another.
 
     Attributes
@@ -66,8 +66,8 @@ class Part:
 
 @dataclass
 class Parts:
-    queries: Places
-    keys: Places
+    queries: TokenPlaces
+    keys: TokenPlaces
     parts: list[Part]
 
 
@@ -125,7 +125,7 @@ def _tokens(layout: Ragged, rows: Tensor, longest: int) -> tuple[Tensor, Tensor]
     return layout.offsets[rows][:, None] + torch.minimum(place, length - 1), place < length
 
 
-def _places(tokens: list[Tensor], layout: Ragged) -> Places:
+def _places(tokens: list[Tensor], layout: Ragged) -> TokenPlaces:
     token_N = torch.cat([t.flatten() for t in tokens])
     first = torch.ones_like(token_N, dtype=torch.bool)  # of several places of a token the first is its own
     first[1:] = token_N[1:] != token_N[:-1]
@@ -133,12 +133,12 @@ def _places(tokens: list[Tensor], layout: Ragged) -> Places:
     place_T = torch.full((layout.total,), -1)
     place_T[token_N[own]] = own
     lost = place_T < 0
-    return Places(token_N, place_T.clamp_min(0), lost if bool(lost.any()) else None)
+    return TokenPlaces(token_N, place_T.clamp_min(0), lost if bool(lost.any()) else None)
 
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_T: Tensor, places: Places) -> Tensor:
+    def forward(ctx: Any, x_T: Tensor, places: TokenPlaces) -> Tensor:
         ctx.places = places
         return x_T.index_select(0, places.token_N)
 
@@ -150,7 +150,7 @@ class _Spread(torch.autograd.Function):
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_N: Tensor, places: Places) -> Tensor:
+    def forward(ctx: Any, x_N: Tensor, places: TokenPlaces) -> Tensor:
         ctx.places = places
         return places.take(x_N)
 

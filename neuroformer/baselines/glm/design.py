@@ -58,7 +58,7 @@ class Choice:
 
 
 @dataclass
-class Block:
+class FeatureBlock:
     """Features of one kind.
 
     Attributes
@@ -193,25 +193,25 @@ class Design:
         seen_WBU = self._group(group, None).observed_in(windows, 0, self.shape.current)
         return None if seen_WBU is None else torch.from_numpy(~seen_WBU).flatten(0, 1)
 
-    def shared(self, windows: Windows, choice: Choice, index: SpikeIndex | None = None) -> Iterator[Block]:
+    def shared(self, windows: Windows, choice: Choice, index: SpikeIndex | None = None) -> Iterator[FeatureBlock]:
         """Features that all units have. ``index`` replaces the recording's spikes."""
         index = self.index if index is None else index
         shape = self.shape
         if self.has_history:
             together = min(choice.rank, self.pattern_UQ.shape[1]) if self.form == "patterns" else 0
-            yield Block(1.0, self._population(windows, choice, index), together=together)
+            yield FeatureBlock(1.0, self._population(windows, choice, index), together=together)
         if self.variant == "past":
             # how much of a bin's history is hidden depends on its place in the window
-            yield Block(choice.input_penalty, torch.eye(shape.current).repeat(len(windows), 1))
+            yield FeatureBlock(choice.input_penalty, torch.eye(shape.current).repeat(len(windows), 1))
         yield from self.exogenous(windows, choice)
 
-    def exogenous(self, windows: Windows, choice: Choice) -> Iterator[Block]:
+    def exogenous(self, windows: Windows, choice: Choice) -> Iterator[FeatureBlock]:
         """Behavior inputs and frames of the windows' own bins."""
         for x in self._inputs(windows, choice):
-            yield Block(choice.input_penalty, x)
+            yield FeatureBlock(choice.input_penalty, x)
         if self.clips is not None:
             x = self.clips(windows, choice.components)
-            yield Block(choice.input_penalty, torch.cat([x, x**2], 1) if choice.squares else x)
+            yield FeatureBlock(choice.input_penalty, torch.cat([x, x**2], 1) if choice.squares else x)
 
     def _population(self, windows: Windows, choice: Choice, index: SpikeIndex) -> Tensor:
         """(R, U * K) histories of all units, or (R, K * Q) of their patterns."""
@@ -229,7 +229,7 @@ class Design:
 
     def of_group(
         self, windows: Windows, choice: Choice, group: int, index: SpikeIndex | None = None
-    ) -> Iterator[Block]:
+    ) -> Iterator[FeatureBlock]:
         """Features that only one group of units has."""
         start, stop = self.groups[group]
         mine = self._group(group, index)
@@ -238,15 +238,15 @@ class Design:
             filters = history_filters(self.shape, choice, self.variant)
             x = filtered(counts_around(mine, windows, self.shape.past, self.shape.current), filters)
             x = _transformed(x, choice)
-            yield Block(1.0, x, each.repeat_interleave(filters.shape[2], 0))
+            yield FeatureBlock(1.0, x, each.repeat_interleave(filters.shape[2], 0))
         if self.variant == "same_bin":
             x = counts_around(mine, windows, 0, self.shape.current).flatten(0, 1)
-            yield Block(choice.same_bin_penalty, _transformed(x, choice), torch.ones_like(each).triu(1))
+            yield FeatureBlock(choice.same_bin_penalty, _transformed(x, choice), torch.ones_like(each).triu(1))
             if start:
                 index = self.index if index is None else index
                 pattern_UQ = self.pattern_UQ[:start, : choice.rank]
                 x = patterns_around(index, windows, 0, self.shape.current, pattern_UQ).flatten(0, 1)
-                yield Block(choice.same_bin_penalty, x, together=x.shape[1])
+                yield FeatureBlock(choice.same_bin_penalty, x, together=x.shape[1])
 
     def _group(self, group: int, index: SpikeIndex | None) -> SpikeIndex:
         """The spikes of one group of units."""

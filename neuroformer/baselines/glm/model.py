@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.baselines.glm.design import Block, Choice, Design
+from neuroformer.baselines.glm.design import Choice, Design, FeatureBlock
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
 from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY
 from neuroformer.data.windows import SpikeIndex, Windows
@@ -163,11 +163,11 @@ class Glm:
         self.group_scales[group] = scale
         return x_RF
 
-    def _shared_blocks(self, windows: Windows, index: SpikeIndex | None = None) -> Iterator[Block]:
+    def _shared_blocks(self, windows: Windows, index: SpikeIndex | None = None) -> Iterator[FeatureBlock]:
         yield from self.design.shared(windows, self.setting, index)
-        yield Block(INTERCEPT_PENALTY, torch.ones(len(windows) * self.design.shape.current, 1))
+        yield FeatureBlock(INTERCEPT_PENALTY, torch.ones(len(windows) * self.design.shape.current, 1))
 
-    def _stack(self, windows: Windows, blocks: Callable[[Windows], Iterator[Block]]) -> Tensor:
+    def _stack(self, windows: Windows, blocks: Callable[[Windows], Iterator[FeatureBlock]]) -> Tensor:
         """(R, F) features side by side, made for some windows at a time: nothing else is as large as the result."""
         bins, size, out = self.design.shape.current, self.design.chunk, None
         for i in range(0, max(1, len(windows)), size):
@@ -184,7 +184,7 @@ def none_hidden(rates_U: Tensor, hidden_RU: Tensor | None) -> Tensor:
     return rates_U if hidden_RU is None else rates_U * ~hidden_RU
 
 
-def _scale(x_RF: Tensor, kinds: list[Block]) -> Scale:
+def _scale(x_RF: Tensor, kinds: list[FeatureBlock]) -> Scale:
     mean_F, spread_F = _moments(x_RF)
     spread, relative = [], []
     for own, block in zip(spread_F.split([b.x_RF.shape[1] for b in kinds]), kinds, strict=True):

@@ -31,15 +31,15 @@ class Template:
 
 
 @dataclass(frozen=True)
-class Shown:
+class Presentations:
     """Presentations: seconds from ``start`` to ``stop`` (rows,), and the ``image`` (rows,) of a bank; BLANK is gray."""
 
     start: np.ndarray
     stop: np.ndarray
     image: np.ndarray
 
-    def rows(self, keep: np.ndarray) -> Shown:
-        return Shown(self.start[keep], self.stop[keep], self.image[keep])
+    def rows(self, keep: np.ndarray) -> Presentations:
+        return Presentations(self.start[keep], self.stop[keep], self.image[keep])
 
 
 def describes_images(columns: Mapping[str, np.ndarray]) -> bool:
@@ -104,20 +104,20 @@ def from_templates(
         rows = [np.stack([t["start"], t["stop"], image], 1)[which == i] for t, which, image in found]
         rows = np.unique(np.concatenate(rows), axis=0) if rows else np.zeros((0, 3))  # one table may repeat another
         if len(rows):
-            shown = Shown(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64))
+            shown = Presentations(rows[:, 0], rows[:, 1], rows[:, 2].astype(np.int64))
             blank = (shown.image == BLANK).any()
             bank = JoinedFrames([template.images, gray_image(template.images)]) if blank else template.images
             out[name] = frame_train(shown, bank, bank.shape[0] - 1, refresh_hz(shown))
     return out
 
 
-def refresh_hz(shown: Shown) -> float:
+def refresh_hz(shown: Presentations) -> float:
     """The rate of a movie whose images have rows of their own, else REFRESH_HZ."""
     lasts = float(np.median(shown.stop - shown.start))
     return 1 / lasts if lasts < 3 / REFRESH_HZ else REFRESH_HZ
 
 
-def frame_train(shown: Shown, bank: Any, blank: int, rate_hz: float) -> FrameSeries:
+def frame_train(shown: Presentations, bank: Any, blank: int, rate_hz: float) -> FrameSeries:
     """Frames of ``bank``, in which ``blank`` is the gray image: each row's image, shown anew ``rate_hz`` times a second.
 
     Raises
@@ -135,7 +135,7 @@ def frame_train(shown: Shown, bank: Any, blank: int, rate_hz: float) -> FrameSer
     return FrameSeries(bank, times[keep], index[keep])
 
 
-def check_apart(shown: Shown, rate_hz: float, names: np.ndarray | None = None) -> None:
+def check_apart(shown: Presentations, rate_hz: float, names: np.ndarray | None = None) -> None:
     """Refuse presentations that overlap by more than half a frame.
 
     Parameters
@@ -158,7 +158,7 @@ def check_apart(shown: Shown, rate_hz: float, names: np.ndarray | None = None) -
         )
 
 
-def repeated(shown: Shown, rate_hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def repeated(shown: Presentations, rate_hz: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The row and the step in it of each frame (frames,), and how many frames each row has (rows,)."""
     counts = np.maximum(1, np.rint((shown.stop - shown.start) * rate_hz).astype(np.int64))
     row = np.repeat(np.arange(len(counts)), counts)

@@ -17,7 +17,7 @@ from neuroformer.recording.stimuli.presentations import (
     BLANK,
     GRAY,
     REFRESH_HZ,
-    Shown,
+    Presentations,
     Template,
     check_apart,
     describes_images,
@@ -65,7 +65,7 @@ def render_frames(
     first = dict(zip(templates, np.cumsum([0, *(t.images.shape[0] for t in templates.values())]), strict=False))
     known, notes, parts = None if rec.frames is None else _as_shown(rec.frames), [], []
     found = _tables(rec, tables, columns, templates)
-    every = Shown(*(np.concatenate([t[k] for t in found.values()]) for k in ("start", "stop", "start")))
+    every = Presentations(*(np.concatenate([t[k] for t in found.values()]) for k in ("start", "stop", "start")))
     check_apart(every, rate_hz, np.repeat([*found], [len(t["start"]) for t in found.values()]))
     alone = sum(map(describes_images, rec.intervals.values())) < 2
     for name, table in found.items():
@@ -74,7 +74,9 @@ def render_frames(
         given = {k: v for k, v in columns.items() if not isinstance(v, str) or v in table}
         which, image = images_of(name, table, templates, alone)
         offset = np.array([*first.values(), 0])[which]  # that of no template counts for nothing
-        rows = Shown(table["start"], table["stop"], np.where((which < 0) | (image == BLANK), BLANK, image + offset))
+        rows = Presentations(
+            table["start"], table["stop"], np.where((which < 0) | (image == BLANK), BLANK, image + offset)
+        )
         fields, draws = drawings(numbers_of(table, given, len(which)), _gabors(name, table))
         draws &= which < 0
         if (fields[draws, 0] != FLASH).any() and len(degrees) != 2:
@@ -91,7 +93,7 @@ def render_frames(
         )
     banks = [t.images for t in templates.values()]
     if rec.frames is not None and known is not None:
-        there = Shown(known.start, known.stop, known.image + sum(b.shape[0] for b in banks))
+        there = Presentations(known.start, known.stop, known.image + sum(b.shape[0] for b in banks))
         parts, banks = [*parts, (there, None)], [*banks, of_size(rec.frames.images, size)]
     frames = _on_one_bank(parts, banks, size, degrees, rate_hz, notes)
     return replace(rec, frames=frames, meta={**rec.meta, "notes": [*rec.meta.get("notes", ()), *notes]})
@@ -159,34 +161,36 @@ def _gabors(name: str, table: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.array(["gabor" in str(t).lower() for t in texts], bool)
 
 
-def _drawn_frames(rows: Shown, fields: np.ndarray, drift: np.ndarray, rate_hz: float) -> tuple[Shown, np.ndarray]:
+def _drawn_frames(
+    rows: Presentations, fields: np.ndarray, drift: np.ndarray, rate_hz: float
+) -> tuple[Presentations, np.ndarray]:
     """Every frame of drawn presentations, and the numbers of each: a grating's phase moves on from frame to frame."""
     row, step, counts = repeated(rows, rate_hz)
     length = (rows.stop - rows.start) / counts
     start = rows.start[row] + step * length[row]
     fields = fields[row]
     fields[:, _PHASE] = np.round(fields[:, _PHASE] + drift[row] * step / rate_hz, 6) % 1.0
-    return Shown(start, start + length[row], np.zeros(len(row), np.int64)), fields
+    return Presentations(start, start + length[row], np.zeros(len(row), np.int64)), fields
 
 
 # -- the train of frames --------------------------------------------------------------------------------
 
 
-def _as_shown(frames: FrameSeries) -> Shown:
+def _as_shown(frames: FrameSeries) -> Presentations:
     """Frames that are there as presentations, each until the next one or for one and a half periods."""
     steps = np.diff(frames.times)
     most = 1.5 * float(np.median(steps)) if len(steps) else 1 / REFRESH_HZ
-    return Shown(frames.times, frames.times + np.minimum(np.append(steps, most), most), frames.index)
+    return Presentations(frames.times, frames.times + np.minimum(np.append(steps, most), most), frames.index)
 
 
-def _overlaps(table: Mapping[str, np.ndarray], known: Shown) -> np.ndarray:
+def _overlaps(table: Mapping[str, np.ndarray], known: Presentations) -> np.ndarray:
     """(rows,) whether a frame of ``known`` begins within each row."""
     first, last = (np.searchsorted(known.start, table[k] - 1e-9) for k in ("start", "stop"))
     return last > first
 
 
 def _on_one_bank(
-    parts: Sequence[tuple[Shown, np.ndarray | None]],
+    parts: Sequence[tuple[Presentations, np.ndarray | None]],
     banks: list[Any],
     size: tuple[int, int],
     degrees: Sequence[float],
@@ -209,16 +213,16 @@ def _on_one_bank(
         banks = [*banks, canvas]
         each = iter(np.split(place.reshape(-1) + start, np.cumsum([len(d) for d in drawn])[:-1]))
         parts = [
-            (p if fields is None or not len(fields) else Shown(p.start, p.stop, next(each)), None)
+            (p if fields is None or not len(fields) else Presentations(p.start, p.stop, next(each)), None)
             for p, fields in parts
         ]
-    every = Shown(*(np.concatenate([getattr(p, k) for p, _ in parts]) for k in ("start", "stop", "image")))
+    every = Presentations(*(np.concatenate([getattr(p, k) for p, _ in parts]) for k in ("start", "stop", "image")))
     gray = gray_image(banks[0]) if banks else np.full((1, *size), round(GRAY), np.uint8)
     bank = JoinedFrames([*banks, gray])
     return frame_train(_with_gaps(every, rate_hz), bank, bank.shape[0] - 1, rate_hz)
 
 
-def _with_gaps(shown: Shown, rate_hz: float) -> Shown:
+def _with_gaps(shown: Presentations, rate_hz: float) -> Presentations:
     """With the gray screen wherever nothing is shown for half a frame or more between two, and one after the last."""
     shown = shown.rows(np.argsort(shown.start, kind="stable"))
     stop = np.maximum.accumulate(shown.stop)[:-1]
@@ -226,7 +230,7 @@ def _with_gaps(shown: Shown, rate_hz: float) -> Shown:
     last = shown.stop.max()
     start = np.concatenate([shown.start, stop[gap], [last]])
     stop = np.concatenate([shown.stop, shown.start[1:][gap], [last + 1 / rate_hz]])
-    return Shown(start, stop, np.concatenate([shown.image, np.full(int(gap.sum()) + 1, BLANK)]))
+    return Presentations(start, stop, np.concatenate([shown.image, np.full(int(gap.sum()) + 1, BLANK)]))
 
 
 def _check_levels(banks: Sequence[Any]) -> None:
