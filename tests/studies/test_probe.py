@@ -87,7 +87,7 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert main(["embed", "--run", run, *more]) == 0
     assert re.search(r"embed_consistency_a_to_b +1\n", capsys.readouterr().out)  # a run agrees with itself
     assert np.load(tmp_path / "run" / "embedding.npz")["features"].shape[1] == 3
-    assert (tmp_path / "run" / "embedding.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "embedding.png").is_file()
     # another animal, split alike: its windows are not ours, whatever their times
     rec, other = driven_recording(), str(tmp_path / "other")
     write_npz(dataclasses.replace(rec, spike_times=rec.spike_times + 1e-3), tmp_path / "r2.npz")
