@@ -78,7 +78,7 @@ def draw_seeds(rng, size: int, time_constant_s: float):
 
 
 def draw_bits(rng, size: int, time_constant_s: float):
-    """The difference of two models in bits a spike, where busy windows are better predicted: 0.1 + 0.1 in truth."""
+    """The difference of two models in bits per spike, where busy windows are better predicted: 0.1 + 0.1 in truth."""
     slow, other = autoregression(rng, size, time_constant_s, 2).T
     rate = np.exp(0.5 * slow - 0.125)
     spikes = rng.poisson(10 * rate)

@@ -47,7 +47,7 @@ USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
 KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
 CENTERS, MOST = 512, 8000  # of a kernel, and windows that a readout is fitted on
 DROPOUT = 0.4  # of the recurrent network's counts and last states
-LEAST_SPREAD = 0.2  # of the root mean square over units: a unit that hardly fires must not shout
+LEAST_SPREAD = 0.2  # of the root mean square over units: of a unit that hardly fires, noise would count most
 
 
 class Fitted(NamedTuple):

@@ -170,7 +170,7 @@ class Measure(NamedTuple):
 
 
 def bits(nats_WK: np.ndarray, spikes_WK: np.ndarray) -> Terms:
-    """Bits a spike above the null model, the mean over seeds."""
+    """Bits per spike above the null model, the mean over seeds."""
     return ratio_terms(nats_WK, spikes_WK, 1 / np.log(2))
 
 
