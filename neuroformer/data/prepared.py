@@ -29,8 +29,8 @@ MOST_CELLS = 2**23  # (window, bin, unit) of a batch: a table of them has 32 MB
 class Known(Protocol):
     """What is known of a recording before it is opened."""
 
-    name: str
-
+    @property
+    def name(self) -> str: ...
     @property
     def unit_ids(self) -> list[str]: ...
     @property
