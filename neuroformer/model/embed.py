@@ -16,6 +16,7 @@ from neuroformer.data.scales import VariableScale
 from neuroformer.model.layers import Linear
 from neuroformer.model.units import UnitRows
 
+EMBEDDING_STD = 0.5  # of units' embeddings at the start
 FEATURES = 16  # sines and cosines of a time
 FEWEST_HARMONICS, MOST_HARMONICS = 16, 256  # of an input, where the configuration leaves them open
 
@@ -50,7 +51,7 @@ class SpikeEmbedding(nn.Module):
     def __init__(self, num_units: int, width: int, dt: float, current: int, past: int):
         super().__init__()
         self.past = past
-        self.unit = UnitRows(num_units, width, std=0.5)
+        self.unit = UnitRows(num_units, width, std=EMBEDDING_STD)
         self.fourier = FourierTime(2 * dt, 4 * (current + past) * dt)
         self.time = Linear(FEATURES, width)
         center = (torch.arange(-past, current + 1) + 0.5) * dt

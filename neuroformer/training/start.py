@@ -1,4 +1,5 @@
-"""What a network knows before its first step: what units see in the energies of frames, as a convex fit finds it."""
+"""What a network knows before its first step: what units see in the energies of frames, as a convex fit finds it, and in which
+directions a busy population varies together."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from neuroformer.baselines.energy.components import energy_components
 from neuroformer.baselines.energy.regression import fit_ridge
+from neuroformer.baselines.patterns import unit_patterns
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.prepared import Prepared
+from neuroformer.model.embed import EMBEDDING_STD
 from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
+from neuroformer.model.streams import PastSpikes
 from neuroformer.model.traces import TraceObservation
 
 
@@ -51,6 +55,26 @@ def start_from_energies(
             f"frames of {prepared.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
             f"{fit.penalty:.2g} a presentation"
         )
+
+
+def start_from_patterns(recordings: Sequence[Prepared], cohort: Cohort) -> None:
+    """Let half of the columns of units' embeddings start as the population's leading patterns, where the past is summed in bins.
+
+    Such sums are then the patterns' activity, from the first step on; of random embeddings it takes the network hundreds of steps
+    to find what all units share. Columns keep the size of the random ones.
+    """
+    for i, prepared in enumerate(recordings):
+        model = cohort[i]
+        past = model.streams["past"] if "past" in model.streams else None
+        if not (isinstance(past, PastSpikes) and past.by_bin):
+            continue
+        weight_UD, blocks = model.embedding.unit.weight, prepared.split.blocks["train"]
+        few = weight_UD.shape[1] // 2
+        found = unit_patterns(prepared.opened.index, blocks, model.num_bins, few, prepared.config.seed)
+        pattern_UQ = torch.from_numpy(found).to(weight_UD)
+        size_Q = (past.unit_rate @ pattern_UQ.square() / past.unit_rate.sum()).sqrt()
+        with torch.no_grad():
+            weight_UD[:, : pattern_UQ.shape[1]] = pattern_UQ * (EMBEDDING_STD / size_Q)
 
 
 def _scale(model: Neuroformer) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,66 @@
+"""What a network knows before its first step."""
+
+import dataclasses
+
+import numpy as np
+import torch
+from helpers import small_config, small_recording
+
+from neuroformer.data.prepared import prepare
+from neuroformer.model import streams
+from neuroformer.training.start import start_from_patterns
+from neuroformer.training.train import initial_cohort
+
+
+WINDOW = {"dt": 0.01, "current": 0.05, "past": 0.2, "frames": 0.0}
+
+
+def shared_gain(seed=0, num_units=80, seconds=120.0, dt=0.01):
+    """Units whose rates follow one slow sine, half of them up and half down; and its value at a time."""
+    rng = np.random.default_rng(seed)
+    slow = lambda t: np.sin(2 * np.pi * np.asarray(t) / 7.0)
+    sign = np.repeat([1.0, -1.0], num_units // 2)
+    bins = (np.arange(round(seconds / dt)) + 0.5) * dt
+    counts = rng.poisson(12 * dt * np.exp(0.3 * np.outer(slow(bins), sign)))
+    row, unit = (np.repeat(x, counts[counts > 0]) for x in np.nonzero(counts))
+    units = {"id": np.array([f"u{i}" for i in range(num_units)])}
+    rec = small_recording(num_units=num_units, seconds=seconds, frames=False)
+    return dataclasses.replace(rec, spike_times=row * dt + dt / 2, spike_units=unit, units=units), slow
+
+
+def test_a_busy_past_starts_as_the_activity_of_the_populations_patterns(monkeypatch):
+    monkeypatch.setattr(streams, "MOST_KEYS", 1)
+    rec, slow = shared_gain()
+    config = small_config(window=WINDOW, loss={"contrast": []}, targets=[], inputs=[])
+    prepared = prepare(rec, config)
+    cohort = initial_cohort([prepared], config)
+    model, before = cohort[0], cohort[0].embedding.unit.weight.detach().clone()
+    windows = prepared.windows("train")
+    windows = windows[np.flatnonzero(windows.tick > 20)[::7]]
+    batch = prepared.builder(windows)
+
+    def best_r() -> float:
+        """Of any dimension of the summed past with the shared gain, which units do not have one by one."""
+        with torch.no_grad():
+            keys = model.streams["past"](batch, model.embedding).context
+        mean_WD = torch.stack([keys.x_SD[a + 1 : b].mean(0) for a, b in keys.layout.offsets.unfold(0, 2, 1).tolist()])
+        at = slow(windows.tick * 0.01 - 0.1)  # one segment, from 0 s on
+        return max(abs(np.corrcoef(mean_WD[:, d], at)[0, 1]) for d in range(mean_WD.shape[1]))
+
+    blind = best_r()
+    start_from_patterns([prepared], cohort)
+    weight = model.embedding.unit.weight.detach()
+    half = weight.shape[1] // 2
+    assert torch.equal(weight[:, half:], before[:, half:])
+    found = best_r()
+    assert found > 0.85 and found > blind + 0.2, (found, blind)
+
+
+def test_spikes_that_are_keys_of_their_own_start_as_they_did():
+    rec, _ = shared_gain(seconds=40.0)
+    config = small_config(window=WINDOW, loss={"contrast": []}, targets=[], inputs=[])
+    prepared = prepare(rec, config)
+    cohort = initial_cohort([prepared], config)
+    before = cohort[0].embedding.unit.weight.detach().clone()
+    start_from_patterns([prepared], cohort)
+    assert torch.equal(cohort[0].embedding.unit.weight, before)
