@@ -1,5 +1,6 @@
 """Every command of the README is one that the tools have; the demo's lines run, shrunk."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import small_recording
 
 from neuroformer.cli import main, parser
 from neuroformer.config import from_dict
+from neuroformer.recording import write_recording
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -85,3 +88,21 @@ def test_the_demo_runs_small(tmp_path, capsys):
     ):
         assert key in summary
     assert all(not isinstance(v, (dict, list)) for v in summary.values())
+
+
+@pytest.mark.slow
+def test_the_commands_for_a_recording_of_ones_own_run_in_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rec = dataclasses.replace(small_recording(num_units=8, seconds=300.0, rate=2.0, frames=False), name="my")
+    write_recording(rec, "my.nwb")
+    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    Path("mine.yaml").write_text(text)
+    mine = [argv for argv in commands() if {"my.nwb", "mine.yaml", "runs/mine", "runs/pretrained"} & set(argv)]
+    assert [argv[0] for argv in mine] == (
+        ["inspect", "audit", "train", "report", "generate", "generate", "decode", "train", "fewshot", "attend"]
+    )
+    few = {"train": SMALL[1:5], "generate": SMALL[-2:-1], "fewshot": ["--draws", "1", "tune.steps=2"]}
+    for argv in mine:
+        assert main([*argv, *few.get(argv[0], ())]) == 0, argv
+    assert main(["report", "--run", "runs/mine"]) == 0
+    assert Path("silenced.npz").is_file() and Path("runs/pretrained/fewshot_speed.json").is_file()
