@@ -23,6 +23,7 @@ from neuroformer.comparison.tuning import TuningRow, TuningTable
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.intervals import LEAST_TRIALS, SUBSETS
+from neuroformer.shown import Shown
 
 METRICS = ("ridge", "pls", "rsa", "cka")
 LATENCIES = (0.0, 0.05, 0.1, 0.15)
@@ -73,8 +74,8 @@ class Score:
     latency_s: float
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Shown):
     """Scores, and what they are of.
 
     Attributes
@@ -91,6 +92,22 @@ class Comparison:
     unit_ids: list[str]
     tuning: list[TuningRow] = field(default_factory=list)
     per_unit: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Of each source and metric the best layer, over all units."""
+        best: dict[tuple[str, str], Score] = {}
+        for one in self.scores:
+            key = one.source, one.metric
+            if one.units == "all" and (key not in best or one.score > best[key].score):
+                best[key] = one
+        lines = [
+            f"Compared at {self.facts['moments']:,} moments: each source's best layer (95 % interval), and the ceiling"
+        ]
+        for (source, metric), one in best.items():
+            lines.append(
+                f"  {source:<12} {one.layer:<16} {metric:<16} {one.score:.3f} ({one.low:.3f} to {one.high:.3f}), {one.ceiling:.3f}"
+            )
+        return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as JSON has them."""
@@ -117,7 +134,7 @@ def compare(
     >>> found = neuroformer.compare("runs/demo", ["pixels", "gabor", "model"], ["ridge"])
     >>> max(found.scores, key=lambda s: s.score).layer
 
-    1. ComparedMoments: bins of one window of the run, of the stimuli that the part of the split repeats; a single image is one
+    1. Moments: bins of one window of the run, of the stimuli that the part of the split repeats; a single image is one
        moment; where nothing repeats, all windows (:func:`neuroformer.comparison.responses.moments_of`).
     2. Responses: counts a latency after each moment, averaged over repeats.
     3. Features: :func:`neuroformer.comparison.features.layers_of` names the sources.

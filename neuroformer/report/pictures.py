@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from neuroformer.report import figures
 from neuroformer.report.behavior import fewshot_curve
+from neuroformer.report.comparison import layers_figure
 from neuroformer.report.figures import MODEL, OTHER, TRUE
+from neuroformer.report.forecast import forecast_curves
 from neuroformer.report.notebook import matrix
 
 MOST_S, MOST_SPIKES = 20.0, 20_000  # of a raster
@@ -104,6 +106,14 @@ def rate_changes(found) -> Figure:
     return fig
 
 
+def compared(found) -> Figure | None:
+    return layers_figure(found.as_dict()) if any(s.units == "all" for s in found.scores) else None
+
+
+def forecasts(found) -> Figure:
+    return forecast_curves(found.scores)
+
+
 # by name, since some of these lie beside the report and none may load it
 PICTURES: dict[str, Callable[[Any], Figure | None]] = {
     "neuroformer.recording.recording.Recording": recording,
@@ -114,5 +124,7 @@ PICTURES: dict[str, Callable[[Any], Figure | None]] = {
     "neuroformer.analysis.attend.Attended": attended,
     "neuroformer.runs.DecodedTarget": decoded,
     "neuroformer.studies.fewshot.FewShot": few_labels,
+    "neuroformer.studies.forecast.Forecast": forecasts,
+    "neuroformer.comparison.compare.Comparison": compared,
     "neuroformer.simulation_scores.whatif.RateChanges": rate_changes,
 }

@@ -28,6 +28,7 @@ from neuroformer.data.windows import Windows, tile
 from neuroformer.generation.forecast import affordable, expected_ahead
 from neuroformer.intervals import over_time
 from neuroformer.model.network import Neuroformer
+from neuroformer.shown import Shown
 from neuroformer.simulation_scores.forecasts import bits_terms, by_group, trace_scores, unit_statistics, with_intervals
 from neuroformer.simulation_scores.poisson_simulators import psth_poisson
 from neuroformer.simulation_scores.psth import stimulus_of_trials
@@ -39,8 +40,8 @@ PENALTIES_TRIED = {"glm": len(PENALTIES), "autoregression": len(RIDGE_PENALTIES)
 _PRIOR = 1.0  # repeats that the mean rate is worth where repeats forecast a repeat
 
 
-@dataclass
-class Forecast:
+@dataclass(repr=False)
+class Forecast(Shown):
     """A forecast, and its scores.
 
     Attributes
@@ -57,6 +58,19 @@ class Forecast:
     true_NHU: np.ndarray
     expected: dict[str, np.ndarray]
     scores: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """The first score of every candidate at each horizon."""
+        candidates = self.scores["candidates"]
+        key = next(iter(candidates["model"]))
+        ahead = ", ".join(f"{h:g}" for h in self.horizons)
+        lines = [f"Forecast of {len(self.times):,} moments, {ahead} s ahead: {key.replace('_', ' ')}"]
+        lines += [
+            f"  {name:<14}" + "".join(f"{at[0]:>9.3f}" for at in each[key])
+            for name, each in candidates.items()
+            if key in each
+        ]
+        return "\n".join(lines)
 
 
 def forecast(

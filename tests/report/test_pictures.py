@@ -14,11 +14,13 @@ import neuroformer
 from neuroformer.analysis.attend import Attended
 from neuroformer.analysis.maps import Map
 from neuroformer.audit import audit
+from neuroformer.comparison.compare import Comparison, Score
 from neuroformer.config import TargetConfig
 from neuroformer.decoding.decode import Decoded
 from neuroformer.report.pictures import picture
 from neuroformer.runs import DecodedTarget, Trained
 from neuroformer.simulation_scores.whatif import RateChanges
+from neuroformer.studies.forecast import Forecast
 
 
 def a_map(name="knock-out", lags=None):
@@ -42,6 +44,39 @@ def rate_changes():
     return RateChanges(before, before + change, change, change - 0.5, change + 0.5, change / 0.25)
 
 
+def compared():
+    of = lambda source, layer, score: Score(
+        source,
+        layer,
+        "pixels",
+        9,
+        "ridge",
+        "all",
+        6,
+        score,
+        score - 0.1,
+        score + 0.1,
+        0.8,
+        0.5,
+        0.4,
+        0.6,
+        0.02,
+        0.01,
+        0,
+        -1,
+        1,
+        0.05,
+    )
+    return Comparison([of("gabor", "a", 0.2), of("gabor", "b", 0.3)], {"moments": 40}, ["u0"])
+
+
+def forecast():
+    ends = [[0.5, 0.4, 0.6], [0.25, 0.2, 0.4]]
+    each = {"bits_per_spike": ends, "mae": ends[::-1]}
+    scores = {"horizons_s": [0.05, 0.5], "candidates": {"model": each, "glm": each}}
+    return Forecast(np.arange(30.0), [0.05, 0.5], np.zeros((30, 2, 3)), {"model": np.zeros((30, 2, 3))}, scores)
+
+
 @pytest.fixture(scope="module")
 def things():
     rec, config = small_recording(), small_config()
@@ -54,11 +89,13 @@ def things():
         "attended": Attended([a_map(), a_map("attention")], {"attend_windows": 20, "coupling_auroc": 0.9}),
         "decoded": decoded(),
         "changes": rate_changes(),
+        "compared": compared(),
+        "forecast": forecast(),
         "trained": Trained([prepared], {"train_steps": 4, "train_seconds": 1.25}),
     }
 
 
-NAMES = ["recording", "audit", "prepared", "map", "attended", "decoded", "changes"]
+NAMES = ["recording", "audit", "prepared", "map", "attended", "decoded", "changes", "compared", "forecast"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -80,6 +117,10 @@ def test_the_texts_say_what_was_found(things):
     assert "model        1.000 (0.900 to 1.000)" in repr(things["decoded"])
     assert "control      0.010" in repr(things["decoded"]) and "ridge        -0.500" in repr(things["decoded"])
     assert "1 rise and 1 fall" in repr(things["changes"]) and "unit 0, 4 to 1 Hz" in repr(things["changes"])
+    assert "gabor        b                ridge            0.300 (0.200 to 0.400), 0.800" in repr(things["compared"])
+    assert "  model             0.500    0.250" in repr(things["forecast"]) and "0.05, 0.5 s" in repr(
+        things["forecast"]
+    )
     assert "train_seconds: 1.25" in repr(things["trained"])
     assert "split" in repr(things["prepared"]) and "claims time" in repr(things["prepared"])
     assert things["attended"].named("attention").name == "attention"
