@@ -22,6 +22,20 @@ from neuroformer.model.streams import PastSpikes
 from neuroformer.model.traces import TraceObservation
 
 
+def start_from_data(
+    recordings: Sequence[Prepared],
+    cohort: Cohort,
+    *,
+    trained: bool = False,
+    say: Callable[[str], object] = lambda line: None,
+) -> None:
+    """:func:`start_from_patterns`, unless the trunk was ``trained`` before, on embeddings of its own, and
+    :func:`start_from_energies`."""
+    if not trained:
+        start_from_patterns(recordings, cohort)
+    start_from_energies(recordings, cohort, say)
+
+
 def start_from_energies(
     recordings: Sequence[Prepared], cohort: Cohort, say: Callable[[str], object] = lambda line: None
 ) -> None:
@@ -65,7 +79,7 @@ def start_from_patterns(recordings: Sequence[Prepared], cohort: Cohort) -> None:
     """
     for i, prepared in enumerate(recordings):
         model = cohort[i]
-        past = model.streams["past"] if "past" in model.streams else None
+        past = dict(model.streams.items()).get("past")
         if not (isinstance(past, PastSpikes) and past.by_bin):
             continue
         weight_UD, blocks = model.embedding.unit.weight, prepared.split.blocks["train"]

@@ -31,7 +31,7 @@ from neuroformer.training.adapt import Start
 from neuroformer.training.checkpoint import FILE, Progress
 from neuroformer.training.loop import Trainer
 from neuroformer.training.module import load_pretrained
-from neuroformer.training.start import start_from_energies, start_from_patterns
+from neuroformer.training.start import start_from_data
 
 
 def train(
@@ -95,9 +95,8 @@ def train_several(
     cohort = initial_cohort(recordings, config)
     origin = start.begin(cohort) if start is not None else None
     if not (resume and (folder / FILE).exists()):
-        if start is None:  # a trunk that was trained before knows its own embeddings
-            start_from_patterns(recordings, cohort)
-        start_from_energies(recordings, cohort, say if fabric.is_global_zero else lambda line: None)
+        show = say if fabric.is_global_zero else lambda line: None
+        start_from_data(recordings, cohort, trained=start is not None, say=show)
     trainer = Trainer(fabric, recordings, cohort, folder, origin)
     if resume and (folder / FILE).exists():
         trainer.resume()

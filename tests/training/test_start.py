@@ -11,7 +11,6 @@ from neuroformer.model import streams
 from neuroformer.training.start import start_from_patterns
 from neuroformer.training.train import initial_cohort
 
-
 WINDOW = {"dt": 0.01, "current": 0.05, "past": 0.2, "frames": 0.0}
 
 
