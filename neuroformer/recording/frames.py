@@ -111,7 +111,9 @@ class H5Frames(LazyFrames):
                 data = f[self.datasets[0]]
                 runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1)  # HDF5 is slow at scattered rows
                 return gray(np.concatenate([data[run[0] : run[-1] + 1] for run in runs]))
-        except (OSError, RuntimeError, KeyError) as e:
+        except RecordingError:
+            raise
+        except (OSError, RuntimeError, KeyError, ValueError, SystemError) as e:
             raise RecordingError(f"{self.path}: frames cannot be read, the file is damaged: {e}") from None
 
 

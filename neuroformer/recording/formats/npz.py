@@ -23,7 +23,7 @@ from neuroformer.recording.wanted import Wanted
 
 _ALWAYS = 64 << 20  # bytes that any array may take
 _MOST_SHRUNK = 950  # times that compression may shrink an array; that of zlib is at most 1,032, for a single value
-# what NumPy and zipfile raise on damaged bytes
+# what NumPy, zipfile, h5py and codecs raise on damaged bytes
 UNREADABLE = (
     ValueError,
     TypeError,
@@ -36,6 +36,7 @@ UNREADABLE = (
     MemoryError,
     RuntimeError,
     AttributeError,
+    SystemError,  # of compiled code that was handed an impossible size
     struct.error,
     tokenize.TokenError,
     zipfile.BadZipFile,

@@ -92,6 +92,23 @@ def test_other_stores_and_what_is_no_nwb_are_refused(store, tmp_path):
         open_recording(path)
 
 
+def test_sizes_that_a_codec_cannot_have_cost_one_part(store, tmp_path, monkeypatch):
+    """Compiled code answers to an impossible size with a SystemError, which is about the file too."""
+    import zarr
+
+    read = zarr.core.Array.__getitem__
+
+    def get(self, key):
+        if self.path.endswith("speed/data"):
+            raise SystemError("Negative size passed to PyBytes_FromStringAndSize")
+        return read(self, key)
+
+    monkeypatch.setattr(zarr.core.Array, "__getitem__", get)
+    rec = open_recording(store)
+    assert "speed" not in rec.behavior and rec.num_spikes == full_recording().num_spikes
+    assert any(note.startswith("speed was left out: SystemError") for note in rec.meta["notes"])
+
+
 def fuzz(store, tmp_path, count, seed):
     worker, random = Worker(), np.random.default_rng(seed)
     try:
