@@ -34,10 +34,11 @@ def unpacked(packed):
     return raw.reshape(packed["s"])
 
 
-def fill(folder):
+def fill(folder, units=UNITS, rate=5.0):
     """A run with everything that a page can show, without training: files as the commands write them."""
-    rec = small_recording(num_trials=10, seconds=60.0, rate=5.0)
-    areas = {"area": np.array(["V1", "LM", "V1", "LM", "V1", "LM"])}
+    n = len(units)
+    rec = small_recording(num_units=n, num_trials=10, seconds=60.0, rate=rate)
+    areas = {"area": np.array(["V1", "LM"] * (n // 2))}
     shown = {"movie": np.zeros(rec.num_trials, np.int64)}
     rec = dataclasses.replace(rec, units=rec.units | areas, trials=rec.trials | shown)
     write_npz(rec, folder / "small.npz")
@@ -67,14 +68,14 @@ def fill(folder):
     save_bundle(run, config, [member], {})
     assert main(["generate", "--run", str(run), "--quiet", "generate.max_seconds=4", "generate.samples=2"]) == 0
     rng = np.random.default_rng(0)
-    values = rng.standard_normal((6, 6, 3)) + 8 * np.eye(6, k=1)[..., None]
-    ones = np.ones((6, 6))
+    values = rng.standard_normal((n, n, 3)) + 8 * np.eye(n, k=1)[..., None]
+    ones = np.ones((n, n))
     maps = [
-        Map("knock-out", values, "nats", UNITS, UNITS, ones[..., None], np.array([0.01, 0.02, 0.03])).with_null(
+        Map("knock-out", values, "nats", units, units, ones[..., None], np.array([0.01, 0.02, 0.03])).with_null(
             0 * ones, ones
         ),
-        Map("attention", np.abs(values[..., 0]), "share", UNITS, UNITS, ones),
-        Map("frames", rng.random((6, 9)), "share", UNITS, [str(i) for i in range(9)], np.ones((6, 9)), grid=(3, 3)),
+        Map("attention", np.abs(values[..., 0]), "share", units, units, ones),
+        Map("frames", rng.random((n, 9)), "share", units, [str(i) for i in range(9)], np.ones((n, 9)), grid=(3, 3)),
     ]
     save_maps(run / "maps.npz", maps)
     np.savez(
@@ -86,9 +87,9 @@ def fill(folder):
     )
     field = Map(
         "frame sensitivity",
-        rng.random((6, 64, 2)),
+        rng.random((n, 64, 2)),
         "rms",
-        UNITS,
+        units,
         [str(i) for i in range(64)],
         np.ones((1, 1, 1)),
         np.array([0.0, 0.05]),
@@ -97,10 +98,10 @@ def fill(folder):
     save_maps(run / "fields.npz", [field])
     np.savez(
         run / "mei.npz",
-        contrast=rng.standard_normal((6, 2, 8, 8)),
-        log_rate=np.full(6, np.log(3.0)),
-        gray=np.zeros(6),
-        unit_ids=np.array(UNITS),
+        contrast=rng.standard_normal((n, 2, 8, 8)),
+        log_rate=np.full(n, np.log(3.0)),
+        gray=np.zeros(n),
+        unit_ids=np.array(units),
     )
     (run / "log").mkdir(exist_ok=True)
     with open(run / "log" / "metrics.csv", "w", newline="") as f:
@@ -503,6 +504,19 @@ def test_attend_writes_maps_that_the_page_shows(run, tmp_path, capsys):
     assert np.nanmax(both.null_std) < 1e-9
     assert main(["report", "--run", str(copy)]) == 0
     assert "Connectivity" not in capsys.readouterr().out  # nothing of it is missing
+
+
+@pytest.mark.slow
+def test_the_page_of_two_thousand_units_opens_in_a_second(tmp_path):
+    """Its main thread is busy for about a second until all panels are drawn, and less until the first one is."""
+    run = fill(tmp_path / "many", [f"u{i}" for i in range(2000)], rate=0.75)
+    assert (run / "report.html").stat().st_size < 15e6
+    with Browser(tmp_path / "chromium") as browser:
+        browser.call("Performance.enable", timeDomain="threadTicks")  # what else the machine does takes no time from it
+        browser.open(run / "report.html")
+        metrics = {m["name"]: m["value"] for m in browser.call("Performance.getMetrics")["metrics"]}
+        assert browser.js("document.querySelectorAll('main section').length") == 15
+    assert metrics["TaskDuration"] < 1.5
 
 
 def test_many_units_fit():
