@@ -27,7 +27,6 @@ from .common import (
     matmul,
     on_device,
     padded,
-    rotate,
     rows_contiguous,
     visible,
 )
@@ -38,11 +37,10 @@ MOST = 2**23  # weights of 1 that a 64-bit cell of such units holds
 
 @triton.jit(do_not_specialize=["num_queries", "num_x", "num_y"])
 def attention_map_kernel(
-    Q, K, LSE, MAP, Q_LABELS, K_LABELS, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS,
-    stride_qt, stride_qh, stride_kt, stride_kh, num_queries, num_heads, num_x, num_y, window,
+    Q, K, LSE, MAP, Q_LABELS, K_LABELS, TILES, ORDER, Q_OFFSETS, K_OFFSETS,
+    stride_qt, stride_qh, stride_kt, stride_kh, num_queries, num_heads, num_x, num_y,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    PER_HEAD: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, PER_HEAD: tl.constexpr,
 ):
     """Adds one tile of queries to MAP, (H, X, Y) int64 with PER_HEAD, else (X, Y) summed over heads."""
     item = tl.program_id(1)
@@ -60,9 +58,6 @@ def attention_map_kernel(
     if ORDERED:
         row = tl.load(ORDER + row, mask=ok, other=0)
     q_label = tl.load(Q_LABELS + row, mask=ok, other=-1)
-    q_time = tl.zeros((BM,), tl.float32)
-    if ROTARY or WINDOW:
-        q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
 
     exact: tl.constexpr = LSE.dtype.element_ty
     to_log2: tl.constexpr = SCALE * LOG2E
@@ -80,20 +75,13 @@ def attention_map_kernel(
     for start in range(0, stop, BN):
         n = start + tl.arange(0, BN)
         k_label = tl.load(K_LABELS + k_begin + n, mask=n < k_length, other=-1)
-        k_time = tl.zeros((BN,), tl.float32)
-        if ROTARY or WINDOW:
-            k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-        seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
-                       window, CAUSAL, WINDOW)
+        seen = visible(m[:, None], n[None, :], q_length, k_length, CAUSAL)
         seen = seen & (q_label[:, None] >= 0) & (k_label[None, :] >= 0)
         weight = tl.zeros((BM, BN), exact)
         for h in range(head_begin, head_end):
             head = tl.cast(h, tl.int64)  # a head's place may lie beyond 2**31
             q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
             k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
-            if ROTARY:
-                q = rotate(q, q_time, FREQS, E, PE, False)
-                k = rotate(k, k_time, FREQS, E, PE, False)
             lse = tl.load(LSE + head * num_queries + row, mask=ok, other=0.0) * LOG2E
             scores = matmul(q, tl.trans(k)) * to_log2 - lse[:, None]
             weight += tl.exp2(tl.where(seen, scores, float("-inf")))
@@ -104,8 +92,7 @@ def attention_map_kernel(
 @torch.library.custom_op("neuroformer::attention_map", mutates_args=())
 def _map(
     q: Tensor, k: Tensor, lse: Tensor, q_labels: Tensor, k_labels: Tensor, tiles: Tensor,
-    order: Tensor | None, q_offsets: Tensor, k_offsets: Tensor, q_times: Tensor | None,
-    k_times: Tensor | None, freqs: Tensor | None, num_x: int, num_y: int, causal: bool, window: float,
+    order: Tensor | None, q_offsets: Tensor, k_offsets: Tensor, num_x: int, num_y: int, causal: bool,
     per_head: bool, tile: Ints,
 ) -> Tensor:
     q, k = rows_contiguous(q), rows_contiguous(k)
@@ -118,8 +105,6 @@ def _map(
         "SCALE": width**-0.5,
         "CAUSAL": causal,
         "ORDERED": order is not None,
-        "ROTARY": freqs is not None,
-        "WINDOW": window >= 0,
         "PER_HEAD": per_head,
         "BM": tile[0],
         "BN": tile[1],
@@ -129,17 +114,16 @@ def _map(
     if tiles.shape[0]:
         with on_device(q):
             attention_map_kernel[(maps, tiles.shape[0])](
-                q, k, lse, total, q_labels, k_labels, tiles, order, q_offsets, k_offsets, q_times, k_times,
-                freqs, q.stride(0), q.stride(1), k.stride(0), k.stride(1), num_queries, num_heads, num_x,
-                num_y, window, **options,
+                q, k, lse, total, q_labels, k_labels, tiles, order, q_offsets, k_offsets, q.stride(0),
+                q.stride(1), k.stride(0), k.stride(1), num_queries, num_heads, num_x, num_y, **options,
             )
     return total.double() * 2.0**-40
 
 
 @_map.register_fake
 def _(
-    q, k, lse, q_labels, k_labels, tiles, order, q_offsets, k_offsets, q_times, k_times, freqs, num_x,
-    num_y, causal, window, per_head, tile,
+    q, k, lse, q_labels, k_labels, tiles, order, q_offsets, k_offsets, num_x, num_y, causal, per_head,
+    tile,
 ):
     return q.new_empty((q.shape[1] if per_head else 1, num_x, num_y), dtype=torch.float64)
 
@@ -157,10 +141,6 @@ def attention_map(
     per_head: bool,
     k_index: Tensor | None = None,
     causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
 ) -> Tensor:
     """(H, X, Y) or (X, Y) float64; see ``neuroformer.ops.attention_map`` for the arguments."""
     check_runnable(q_THE, "attention map")
@@ -180,10 +160,6 @@ def attention_map(
     check_tiles(tiles.shape[0], "attention map")
     total = torch.ops.neuroformer.attention_map(
         q_THE, k_SHE, lse_HT.to(exact).contiguous(), q_label_T, k_label_S, tiles, order,
-        queries.offsets, k_layout.offsets,
-        None if q_times is None else q_times.to(exact),
-        None if k_times is None else k_times.to(exact),
-        None if rotary_freqs is None else rotary_freqs.to(exact),
-        num_labels[0], num_labels[1], causal, -1.0 if window_s is None else float(window_s), per_head, tile,
+        queries.offsets, k_layout.offsets, num_labels[0], num_labels[1], causal, per_head, tile,
     )
     return total if per_head else total[0] / q_THE.shape[1]

@@ -1,4 +1,4 @@
-"""What the kernels share: index arithmetic, masks, rotary embedding, dropout, and where they run.
+"""What the kernels share: index arithmetic, masks, and where they run.
 
 Sizes that change from batch to batch are not specialised on (``do_not_specialize``): a ragged batch would
 otherwise compile every kernel again whenever its token count happens to be a multiple of 16.
@@ -135,47 +135,9 @@ def store_rows(X, row, head, stride_t, stride_h, row_ok, value, E: tl.constexpr,
 
 
 @triton.jit
-def rotate(x, time, FREQ, E: tl.constexpr, PE: tl.constexpr, BACK: tl.constexpr):
-    """Rotary embedding of feature pairs (2f, 2f + 1) by ``time * freq[f]``; BACK undoes it (gradients)."""
-    f = tl.arange(0, PE // 2)
-    freq = tl.load(FREQ + f, mask=f < E // 2, other=0.0)
-    angle = time.to(freq.dtype)[:, None] * freq[None, :]
-    cos = tl.cos(angle)
-    sin = tl.sin(angle)
-    if BACK:
-        sin = -sin
-    even, odd = tl.split(tl.reshape(x.to(freq.dtype), (x.shape[0], PE // 2, 2)))
-    turned = tl.join(even * cos - odd * sin, even * sin + odd * cos)
-    return tl.reshape(turned, (x.shape[0], PE)).to(x.dtype)
-
-
-@triton.jit
-def visible(m, n, q_length, k_length, q_time, k_time, window, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+def visible(m, n, q_length, k_length, CAUSAL: tl.constexpr):
     """Which (query, key) pairs count. Arguments are broadcast, so either may run along the rows."""
     seen = (m < q_length) & (n < k_length)
     if CAUSAL:
         seen = seen & (n <= m)
-    if WINDOW:
-        seen = seen & (tl.abs(q_time - k_time) <= window)
     return seen
-
-
-@triton.jit
-def mix(x):
-    """A 32-bit integer hash; ``neuroformer.ops.reference._mix`` is the same in PyTorch."""
-    x = (x ^ (x >> 16)) * 0x7FEB352D
-    x = (x ^ (x >> 15)) * 0x846CA68B
-    return x ^ (x >> 16)
-
-
-@triton.jit
-def dropout_row(seed, row, head):
-    """Per-row half of the counter-based generator; rows are places in the packed query tensor."""
-    x = mix(row.to(tl.uint32) * 0x9E3779B1 + seed.to(tl.uint32))
-    return mix(x + head.to(tl.uint32) * 0x85EBCA77)
-
-
-@triton.jit
-def dropout_keep(row_bits, n, threshold):
-    """True where the weight of key position n survives; ``row_bits`` and ``n`` are broadcast."""
-    return (mix(row_bits ^ (n.to(tl.uint32) * 0xC2B2AE3D)) >> 8) >= threshold

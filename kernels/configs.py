@@ -74,38 +74,28 @@ def _shrink(tile: Tile, dtype: torch.dtype, width: int, backward: bool) -> Tile:
     return tile
 
 
-def _busy(tile: Tile) -> Tile:
-    """More threads for the same tile, so that sines, cosines and random bits do not spill registers."""
-    return min(tile[0], 64), tile[1], min(8, max(4, 2 * tile[2])), tile[3]
-
-
 def _lookup(table: tuple[tuple[float, Tile], ...], value: float) -> Tile:
     return next(tile for limit, tile in table if value <= limit)
 
 
 def attention_plan(
-    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype, *,
-    window: bool = False, busy: bool = False,
+    num_queries: int, longest: int, num_sequences: int, width: int, dtype: torch.dtype
 ) -> list[int]:
     """[forward tile (4), backward is owned, one tile, backward tile (4)] as the custom op takes it.
 
-    ``longest`` is the most queries of a sequence, or a bound on it; ``busy`` says that rotary embedding
-    or dropout needs registers too.
+    ``longest`` is the most queries of a sequence, or a bound on it.
     """
     mean = num_queries / max(num_sequences, 1)
     forward = _shrink(_lookup(FORWARD, mean), dtype, width, False)
     owned_tile = _shrink(_lookup(OWNED, mean), dtype, width, True)
     split_tile = _shrink(SPLIT, dtype, width, True)
-    if busy:
-        forward, owned_tile, split_tile = (_busy(tile) for tile in (forward, owned_tile, split_tile))
     if INTERPRETED:  # one configuration, small enough that short tests cross tile borders
         forward = owned_tile = split_tile = (32, 32, 4, 1)
     forward = _forced.get("forward", forward)
     owned_tile = _forced.get("owned", owned_tile)
     split_tile = _forced.get("split", split_tile)
     one_tile = longest <= owned_tile[0]
-    # a time window skips whole blocks in the split kernels, and a long tile of queries has no other way
-    owned = one_tile or (longest <= OWNED_MAX_QUERIES and not window)
+    owned = one_tile or longest <= OWNED_MAX_QUERIES
     if "backward" in _forced:
         owned = _forced["backward"] == "owned"
     backward = owned_tile if owned else split_tile

@@ -33,9 +33,7 @@ if INTERPRETED:
 
 def spike_attention(
     q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, q_layout: Any, k_layout: Any, *, k_index: Tensor | None = None,
-    causal: bool = False, q_times: Tensor | None = None, k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None, window_s: float | None = None, dropout_p: float = 0.0,
-    dropout_seed: Tensor | None = None,
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Attention of packed ragged sequences; see ``neuroformer.ops.attention`` for the arguments.
 
@@ -46,7 +44,7 @@ def spike_attention(
     Raises
     ------
     ValueError
-        A device, dtype or head width that the kernels do not cover, or an odd width with rotary.
+        A device, dtype or head width that the kernels do not cover.
     """
     _check(q_THE)
     order = None
@@ -55,8 +53,7 @@ def spike_attention(
         queries = worklist.groups(q_layout, k_index, len(k_layout))
         order = queries.order
     plan = configs.attention_plan(
-        q_layout.total, queries.max_length, len(queries), q_THE.shape[-1], q_THE.dtype,
-        window=window_s is not None, busy=rotary_freqs is not None or dropout_p > 0,
+        q_layout.total, queries.max_length, len(queries), q_THE.shape[-1], q_THE.dtype
     )
     forward, owned, backward = plan[:4], plan[4], plan[6:]
     none = q_layout.offsets.new_zeros((0, 2), dtype=torch.int32)
@@ -65,7 +62,6 @@ def spike_attention(
     k_tiles = none if owned else worklist.tiles(k_layout, backward[1])
     most = max(tiles.shape[0], q_tiles.shape[0], k_tiles.shape[0], len(k_layout))
     check_tiles(most, "attention")
-    exact = exact_dtype(q_THE.dtype)
     out, lse2 = torch.ops.neuroformer.spike_attention(
         q_THE,
         k_SHE,
@@ -76,13 +72,7 @@ def spike_attention(
         tiles,
         q_tiles,
         k_tiles,
-        None if q_times is None else q_times.to(exact),
-        None if k_times is None else k_times.to(exact),
-        None if rotary_freqs is None else rotary_freqs.to(exact),
-        dropout_seed,
         causal,
-        -1.0 if window_s is None else float(window_s),
-        float(dropout_p),
         plan,
     )
     return out, lse2 * math.log(2.0)
@@ -99,9 +89,7 @@ def _check(q_THE: Tensor) -> None:
         raise ValueError(f"attention impl 'triton' takes head widths {WIDTHS[0]} to {WIDTHS[1]}, got {width}")
 
 
-def _options(
-    q: Tensor, order, freqs, causal: bool, window: float, dropout_p: float, tile: list[int]
-) -> dict[str, Any]:
+def _options(q: Tensor, order: Tensor | None, causal: bool, tile: list[int]) -> dict[str, Any]:
     """Compile-time options that all kernels share."""
     width = q.shape[-1]
     return {
@@ -110,9 +98,6 @@ def _options(
         "SCALE": width**-0.5,
         "CAUSAL": causal,
         "ORDERED": order is not None,
-        "ROTARY": freqs is not None,
-        "WINDOW": window >= 0,
-        "DROPOUT": dropout_p > 0,
         "BM": tile[0],
         "BN": tile[1],
         "num_warps": tile[2],
@@ -120,17 +105,10 @@ def _options(
     }
 
 
-def _dropout(dropout_p: float) -> tuple[int, float]:
-    """(threshold on 24 random bits, what the survivors are multiplied by)."""
-    return int(dropout_p * 2**24), 1.0 / (1.0 - dropout_p)
-
-
 @torch.library.custom_op("neuroformer::spike_attention", mutates_args=())
 def _forward(
     q: Tensor, k: Tensor, v: Tensor, q_offsets: Tensor, k_offsets: Tensor, order: Tensor | None,
-    tiles: Tensor, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None, k_times: Tensor | None,
-    freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float, dropout_p: float,
-    plan: Ints,
+    tiles: Tensor, q_tiles: Tensor, k_tiles: Tensor, causal: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor]:
     q, k, v = rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, _ = q.shape
@@ -138,13 +116,11 @@ def _forward(
     lse = torch.empty((num_heads, num_queries), dtype=exact_dtype(q.dtype), device=q.device)
     if num_queries == 0 or num_heads == 0:
         return out, lse
-    threshold, keep_scale = _dropout(dropout_p)
     with on_device(q):
         attention_forward[(num_heads, tiles.shape[0])](
-            q, k, v, out, lse, tiles, order, q_offsets, k_offsets, q_times, k_times, freqs, seed,
+            q, k, v, out, lse, tiles, order, q_offsets, k_offsets,
             q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1),
-            num_queries, num_heads, window, threshold, keep_scale,
-            **_options(q, order, freqs, causal, window, dropout_p, plan[:4]),
+            num_queries, num_heads, **_options(q, order, causal, plan[:4]),
         )
     return out, lse
 
@@ -159,9 +135,7 @@ def _(q, k, v, *_rest):
 @torch.library.custom_op("neuroformer::spike_attention_backward", mutates_args=())
 def _backward(
     dout: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, q_offsets: Tensor,
-    k_offsets: Tensor, order: Tensor | None, q_tiles: Tensor, k_tiles: Tensor, q_times: Tensor | None,
-    k_times: Tensor | None, freqs: Tensor | None, seed: Tensor | None, causal: bool, window: float,
-    dropout_p: float, plan: Ints,
+    k_offsets: Tensor, order: Tensor | None, q_tiles: Tensor, k_tiles: Tensor, causal: bool, plan: Ints,
 ) -> tuple[Tensor, Tensor, Tensor]:
     dout, q, k, v = rows_contiguous(dout), rows_contiguous(q), rows_contiguous(k), rows_contiguous(v)
     num_queries, num_heads, width = q.shape
@@ -169,14 +143,13 @@ def _backward(
     if num_queries == 0 or k.shape[0] == 0 or num_heads == 0:
         return dq.zero_(), dk.zero_(), dv.zero_()
     exact = exact_dtype(q.dtype)
-    threshold, keep_scale = _dropout(dropout_p)
     owned, one_tile = plan[4:6]
-    batch = (order, q_offsets, k_offsets, q_times, k_times, freqs, seed)
+    batch = (order, q_offsets, k_offsets)
     numbers = (
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), dout.stride(0),
-        dout.stride(1), num_queries, num_heads, window, threshold, keep_scale,
+        dout.stride(1), num_queries, num_heads,
     )
-    options = _options(q, order, freqs, causal, window, dropout_p, plan[6:])
+    options = _options(q, order, causal, plan[6:])
     with on_device(q):
         if owned:
             scratch = None
@@ -205,18 +178,16 @@ def _(dout, q, k, v, *_rest):
 
 
 def _save(ctx, inputs, output) -> None:
-    q, k, v, q_offsets, k_offsets, order, _, q_tiles, k_tiles, q_times, k_times, freqs, seed, *rest = inputs
+    q, k, v, q_offsets, k_offsets, order, _, q_tiles, k_tiles, *rest = inputs
     out, lse = output
     ctx.mark_non_differentiable(lse)
-    ctx.save_for_backward(
-        q, k, v, out, lse, q_offsets, k_offsets, order, q_tiles, k_tiles, q_times, k_times, freqs, seed
-    )
+    ctx.save_for_backward(q, k, v, out, lse, q_offsets, k_offsets, order, q_tiles, k_tiles)
     ctx.rest = rest
 
 
 def _differentiate(ctx, dout, _dlse):
     dq, dk, dv = torch.ops.neuroformer.spike_attention_backward(dout, *ctx.saved_tensors, *ctx.rest)
-    return dq, dk, dv, *(None,) * 14
+    return dq, dk, dv, *(None,) * 8
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)

@@ -19,39 +19,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import (
-    LOG2E,
-    dropout_keep,
-    dropout_row,
-    load_rows,
-    matmul,
-    matmul_add,
-    rotate,
-    store_rows,
-    visible,
-)
+from .common import LOG2E, load_rows, matmul, matmul_add, store_rows, visible
 
 
 @triton.jit
-def softmax_gradient(scores, seen, dp, lse, delta, row_bits, n, threshold, keep_scale,
-                      DROPOUT: tl.constexpr):
-    """(weights applied to the values, gradient of the scores) of one tile, in either orientation."""
+def softmax_gradient(scores, seen, dp, lse, delta):
+    """(weights, gradient of the scores) of one tile, in either orientation."""
     p = tl.exp2(tl.where(seen, scores - lse, float("-inf")))
-    weights = p
-    if DROPOUT:
-        keep = dropout_keep(row_bits, n, threshold)
-        weights = tl.where(keep, p * keep_scale, 0.0)
-        dp = tl.where(keep, dp * keep_scale, 0.0)
-    return weights, p * (dp - delta)
+    return p, p * (dp - delta)
 
 
 @triton.jit
 def load_queries(
-    Q, DO, OUT, LSE, DELTA, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-    stride_doh, num_queries, num_heads, E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr,
-    WINDOW: tl.constexpr, DROPOUT: tl.constexpr, DELTA_READY: tl.constexpr,
+    Q, DO, OUT, LSE, DELTA, row, ok, head, stride_qt, stride_qh, stride_dot, stride_doh, num_queries,
+    num_heads, E: tl.constexpr, PE: tl.constexpr, DELTA_READY: tl.constexpr,
 ):
-    """A tile of queries: q (rotated), dout, lse in log2, delta = sum(dout * out), times, dropout bits."""
+    """A tile of queries: q, dout, lse in log2, delta = sum(dout * out)."""
     q = load_rows(Q, row, head, stride_qt, stride_qh, ok, E, PE)
     do = load_rows(DO, row, head, stride_dot, stride_doh, ok, E, PE)
     at = head * num_queries + row
@@ -70,44 +53,28 @@ def load_queries(
             i = tl.arange(0, row.shape[0])
             square = matmul(do, tl.trans(out))
             delta = tl.sum(tl.where(i[:, None] == i[None, :], square, 0.0), 1)
-    time = tl.zeros((row.shape[0],), tl.float32)
-    if ROTARY or WINDOW:
-        time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
-    if ROTARY:
-        q = rotate(q, time, FREQS, E, PE, False)
-    bits = tl.zeros((row.shape[0],), tl.uint32)
-    if DROPOUT:
-        bits = dropout_row(tl.load(SEED), row, head)
-    return q, do, lse, delta, time, bits
+    return q, do, lse, delta
 
 
 @triton.jit
 def load_keys(
-    K, V, K_TIMES, FREQS, k_begin, n, ok, head, stride_kt, stride_kh, stride_vt, stride_vh,
-    E: tl.constexpr, PE: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
+    K, V, k_begin, n, ok, head, stride_kt, stride_kh, stride_vt, stride_vh, E: tl.constexpr,
+    PE: tl.constexpr,
 ):
     k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, ok, E, PE)
     v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, ok, E, PE)
-    time = tl.zeros((n.shape[0],), tl.float32)
-    if ROTARY or WINDOW:
-        time = tl.load(K_TIMES + k_begin + n, mask=ok, other=0.0)
-    if ROTARY:
-        k = rotate(k, time, FREQS, E, PE, False)
-    return k, v, time
+    return k, v
 
 
 @triton.jit
 def tile_gradients(
-    q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length, k_length, window, threshold,
-    keep_scale, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, DROPOUT: tl.constexpr,
+    q, do, lse, delta, k, v, m, n, dk, dv, q_length, k_length, TO_LOG2: tl.constexpr, CAUSAL: tl.constexpr,
 ):
     """Adds one (keys x queries) tile to dk and dv (dk lacks the score scale); also returns dS^T."""
     scores = matmul(k, tl.trans(q)) * TO_LOG2
-    seen = visible(m[None, :], n[:, None], q_length, k_length, q_time[None, :], k_time[:, None], window,
-                   CAUSAL, WINDOW)
+    seen = visible(m[None, :], n[:, None], q_length, k_length, CAUSAL)
     dp = matmul(v, tl.trans(do))
-    weights, ds = softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :], bits[None, :],
-                                    n[:, None], threshold, keep_scale, DROPOUT)
+    weights, ds = softmax_gradient(scores, seen, dp, lse[None, :], delta[None, :])
     dv = matmul_add(weights.to(do.dtype), do, dv)
     ds = ds.to(q.dtype)
     dk = matmul_add(ds, q, dk)
@@ -116,24 +83,18 @@ def tile_gradients(
 
 @triton.jit
 def store_key_gradients(
-    DK, DV, dk, dv, k_time, FREQS, k_begin, n, ok, head, num_heads, E: tl.constexpr, PE: tl.constexpr,
-    SCALE: tl.constexpr, ROTARY: tl.constexpr,
+    DK, DV, dk, dv, k_begin, n, ok, head, num_heads, E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr,
 ):
-    dk = dk * SCALE
-    if ROTARY:
-        dk = rotate(dk, k_time, FREQS, E, PE, True)
-    store_rows(DK, k_begin + n, head, num_heads * E, E, ok, dk, E, PE)
+    store_rows(DK, k_begin + n, head, num_heads * E, E, ok, dk * SCALE, E, PE)
     store_rows(DV, k_begin + n, head, num_heads * E, E, ok, dv, E, PE)
 
 
 @triton.jit
 def _owned_by_one_tile(
-    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
-    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
-    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, stride_qt, stride_qh, stride_kt, stride_kh, stride_vt,
+    stride_vh, stride_dot, stride_doh, num_queries, num_heads, head, q_begin, q_length, k_begin, k_length,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr,
 ):
     """Queries that fit one tile: dq stays in registers while the keys go by."""
     exact: tl.constexpr = LSE.dtype.element_ty
@@ -143,44 +104,35 @@ def _owned_by_one_tile(
     row = q_begin + m
     if ORDERED:
         row = tl.load(ORDER + row, mask=ok, other=0)
-    q, do, lse, delta, q_time, bits = load_queries(
-        Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh, stride_dot,
-        stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT, False)
+    q, do, lse, delta = load_queries(
+        Q, DO, OUT, LSE, LSE, row, ok, head, stride_qt, stride_qh, stride_dot, stride_doh, num_queries,
+        num_heads, E, PE, False)
     dq = tl.zeros((BM, PE), exact)
     for start in range(0, k_length, BN):
         n = start + tl.arange(0, BN)
-        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
-                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)
+        k, v = load_keys(K, V, k_begin, n, n < k_length, head, stride_kt, stride_kh, stride_vt, stride_vh, E, PE)
         zero = tl.zeros((BN, PE), exact)
-        dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, zero, zero, q_length,
-                           k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
-                           DROPOUT)
+        dk, dv, ds = tile_gradients(
+            q, do, lse, delta, k, v, m, n, zero, zero, q_length, k_length, to_log2, CAUSAL)
         dq = matmul_add(tl.trans(ds), k, dq)
-        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
-                             E, PE, SCALE, ROTARY)
-    dq = dq * SCALE
-    if ROTARY:
-        dq = rotate(dq, q_time, FREQS, E, PE, True)
-    store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
+        store_key_gradients(DK, DV, dk, dv, k_begin, n, n < k_length, head, num_heads, E, PE, SCALE)
+    store_rows(DQ, row, head, num_heads * E, E, ok, dq * SCALE, E, PE)
 
 
 @triton.jit
 def _owned_by_many_tiles(
     SCRATCH,
-    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt, stride_qh,
-    stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, window,
-    threshold, keep_scale, head, q_begin, q_length, k_begin, k_length,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, stride_qt, stride_qh, stride_kt, stride_kh, stride_vt,
+    stride_vh, stride_dot, stride_doh, num_queries, num_heads, head, q_begin, q_length, k_begin, k_length,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr,
 ):
     """Queries of several tiles: dq is summed in SCRATCH (T, H, PE), which no other program touches."""
     exact: tl.constexpr = LSE.dtype.element_ty
     to_log2: tl.constexpr = SCALE * LOG2E
     for start in range(0, k_length, BN):
         n = start + tl.arange(0, BN)
-        k, v, k_time = load_keys(K, V, K_TIMES, FREQS, k_begin, n, n < k_length, head, stride_kt,
-                                  stride_kh, stride_vt, stride_vh, E, PE, ROTARY, WINDOW)
+        k, v = load_keys(K, V, k_begin, n, n < k_length, head, stride_kt, stride_kh, stride_vt, stride_vh, E, PE)
         dk = tl.zeros((BN, PE), exact)
         dv = tl.zeros((BN, PE), exact)
         first = 0
@@ -194,21 +146,18 @@ def _owned_by_many_tiles(
             row = q_begin + m
             if ORDERED:
                 row = tl.load(ORDER + row, mask=ok, other=0)
-            q, do, lse, delta, q_time, bits = load_queries(
-                Q, DO, OUT, LSE, LSE, Q_TIMES, FREQS, SEED, row, ok, head, stride_qt, stride_qh,
-                stride_dot, stride_doh, num_queries, num_heads, E, PE, ROTARY, WINDOW, DROPOUT,
-                False)
-            dk, dv, ds = tile_gradients(q, do, lse, delta, q_time, bits, k, v, k_time, m, n, dk, dv, q_length,
-                               k_length, window, threshold, keep_scale, to_log2, CAUSAL, WINDOW,
-                               DROPOUT)
+            q, do, lse, delta = load_queries(
+                Q, DO, OUT, LSE, LSE, row, ok, head, stride_qt, stride_qh, stride_dot, stride_doh,
+                num_queries, num_heads, E, PE, False)
+            dk, dv, ds = tile_gradients(
+                q, do, lse, delta, k, v, m, n, dk, dv, q_length, k_length, to_log2, CAUSAL)
             part = matmul(tl.trans(ds), k)
             # this program alone touches these rows; the barriers order its own threads
             part += load_rows(SCRATCH, row, head, num_heads * PE, PE, m < summed, PE, PE)
             tl.debug_barrier()
             store_rows(SCRATCH, row, head, num_heads * PE, PE, ok, part, PE, PE)
             tl.debug_barrier()
-        store_key_gradients(DK, DV, dk, dv, k_time, FREQS, k_begin, n, n < k_length, head, num_heads,
-                             E, PE, SCALE, ROTARY)
+        store_key_gradients(DK, DV, dk, dv, k_begin, n, n < k_length, head, num_heads, E, PE, SCALE)
     # without keys the scratch was never written: read none of it
     written = tl.where(k_length > 0, q_length, 0)
     for m0 in range(0, q_length, BM):
@@ -218,20 +167,16 @@ def _owned_by_many_tiles(
         if ORDERED:
             row = tl.load(ORDER + row, mask=ok, other=0)
         dq = load_rows(SCRATCH, row, head, num_heads * PE, PE, m < written, PE, PE) * SCALE
-        if ROTARY:
-            q_time = tl.load(Q_TIMES + row, mask=ok, other=0.0)
-            dq = rotate(dq, q_time, FREQS, E, PE, True)
         store_rows(DQ, row, head, num_heads * E, E, ok, dq, E, PE)
 
 
-@triton.jit(do_not_specialize=["num_queries", "threshold"])
+@triton.jit(do_not_specialize=["num_queries"])
 def attention_backward_owned(
-    Q, K, V, OUT, LSE, DO, DQ, DK, DV, SCRATCH, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
+    Q, K, V, OUT, LSE, DO, DQ, DK, DV, SCRATCH, ORDER, Q_OFFSETS, K_OFFSETS,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-    num_queries, num_heads, window, threshold, keep_scale,
+    num_queries, num_heads,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr, ONE_TILE: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ONE_TILE: tl.constexpr,
 ):
     """All gradients of one (sequence, head). ONE_TILE: the host knows that no sequence exceeds BM queries."""
     head = tl.program_id(0).to(tl.int64)  # a head's place may lie beyond 2**31
@@ -242,22 +187,17 @@ def attention_backward_owned(
     k_length = (tl.load(K_OFFSETS + group + 1) - k_begin).to(tl.int32)
     if ONE_TILE:
         _owned_by_one_tile(
-            Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
-            stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-            num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length, k_begin,
-            k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW, DROPOUT)
+            Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, stride_qt, stride_qh, stride_kt, stride_kh,
+            stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, head, q_begin,
+            q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED)
     else:
         if q_length <= BM:
             _owned_by_one_tile(
-                Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED, stride_qt,
-                stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot, stride_doh,
-                num_queries, num_heads, window, threshold, keep_scale, head, q_begin, q_length,
-                k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
-                DROPOUT)
+                Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, stride_qt, stride_qh, stride_kt, stride_kh,
+                stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, head, q_begin,
+                q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED)
         else:
             _owned_by_many_tiles(
-                SCRATCH, Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, Q_TIMES, K_TIMES, FREQS, SEED,
-                stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, stride_dot,
-                stride_doh, num_queries, num_heads, window, threshold, keep_scale, head, q_begin,
-                q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED, ROTARY, WINDOW,
-                DROPOUT)
+                SCRATCH, Q, K, V, OUT, LSE, DO, DQ, DK, DV, ORDER, stride_qt, stride_qh, stride_kt,
+                stride_kh, stride_vt, stride_vh, stride_dot, stride_doh, num_queries, num_heads, head,
+                q_begin, q_length, k_begin, k_length, E, PE, SCALE, BM, BN, CAUSAL, ORDERED)

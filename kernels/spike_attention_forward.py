@@ -12,51 +12,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .common import (
-    LOG2E,
-    dropout_keep,
-    dropout_row,
-    load_rows,
-    matmul,
-    matmul_add,
-    rotate,
-    store_rows,
-    visible,
-)
+from .common import LOG2E, load_rows, matmul, matmul_add, store_rows, visible
 
 
-@triton.jit
-def _visit(
-    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head, stride_kt,
-    stride_kh, stride_vt, stride_vh, threshold, keep_scale, E: tl.constexpr, PE: tl.constexpr,
-    TO_LOG2: tl.constexpr, ROTARY: tl.constexpr, DROPOUT: tl.constexpr,
-):
-    """One block of keys into the running softmax."""
-    k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
-    v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, n < k_length, E, PE)
-    if ROTARY:
-        k = rotate(k, k_time, FREQS, E, PE, False)
-    scores = tl.where(seen, matmul(q, tl.trans(k)) * TO_LOG2, float("-inf"))
-    new_peak = tl.maximum(peak, tl.max(scores, 1))
-    # a row that has seen nothing keeps a peak of -inf; -inf - -inf would be NaN
-    safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-    p = tl.exp2(scores - safe[:, None])
-    shrink = tl.exp2(peak - safe)
-    total = total * shrink + tl.sum(p, 1)
-    if DROPOUT:  # the normaliser sums every weight; only the average over values loses some
-        p = tl.where(dropout_keep(row_bits[:, None], n[None, :], threshold), p * keep_scale, 0.0)
-    acc = matmul_add(p.to(v.dtype), v, acc * shrink[:, None])
-    return acc, new_peak, total
-
-
-@triton.jit(do_not_specialize=["num_queries", "threshold"])
+@triton.jit(do_not_specialize=["num_queries"])
 def attention_forward(
-    Q, K, V, OUT, LSE, TILES, ORDER, Q_OFFSETS, K_OFFSETS, Q_TIMES, K_TIMES, FREQS, SEED,
+    Q, K, V, OUT, LSE, TILES, ORDER, Q_OFFSETS, K_OFFSETS,
     stride_qt, stride_qh, stride_kt, stride_kh, stride_vt, stride_vh, num_queries, num_heads,
-    window, threshold, keep_scale,
     E: tl.constexpr, PE: tl.constexpr, SCALE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
-    CAUSAL: tl.constexpr, ORDERED: tl.constexpr, ROTARY: tl.constexpr, WINDOW: tl.constexpr,
-    DROPOUT: tl.constexpr,
+    CAUSAL: tl.constexpr, ORDERED: tl.constexpr,
 ):
     """Writes OUT (T, H, E) and LSE (H, T), the log-sum-exp; zeros and -inf without keys.
 
@@ -79,14 +43,6 @@ def attention_forward(
     if ORDERED:
         row = tl.load(ORDER + row, mask=m < q_length, other=0)
     q = load_rows(Q, row, head, stride_qt, stride_qh, m < q_length, E, PE)
-    q_time = tl.zeros((BM,), tl.float32)
-    if ROTARY or WINDOW:
-        q_time = tl.load(Q_TIMES + row, mask=m < q_length, other=0.0)
-    if ROTARY:
-        q = rotate(q, q_time, FREQS, E, PE, False)
-    row_bits = tl.zeros((BM,), tl.uint32)
-    if DROPOUT:
-        row_bits = dropout_row(tl.load(SEED), row, head)
 
     exact: tl.constexpr = LSE.dtype.element_ty
     to_log2: tl.constexpr = SCALE * LOG2E
@@ -98,22 +54,18 @@ def attention_forward(
         stop = tl.minimum(k_length, first + BM)
     for start in range(0, stop, BN):
         n = start + tl.arange(0, BN)
-        k_time = tl.zeros((BN,), tl.float32)
-        if ROTARY or WINDOW:
-            k_time = tl.load(K_TIMES + k_begin + n, mask=n < k_length, other=0.0)
-        seen = visible(m[:, None], n[None, :], q_length, k_length, q_time[:, None], k_time[None, :],
-                       window, CAUSAL, WINDOW)
-        if WINDOW:  # of a block too far away only the times are read, never its keys and values
-            if tl.max(tl.max(seen.to(tl.int32), 1), 0) > 0:
-                acc, peak, total = _visit(
-                    K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
-                    stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
-                    ROTARY, DROPOUT)
-        else:
-            acc, peak, total = _visit(
-                K, V, FREQS, q, acc, peak, total, row_bits, seen, k_begin, n, k_length, k_time, head,
-                stride_kt, stride_kh, stride_vt, stride_vh, threshold, keep_scale, E, PE, to_log2,
-                ROTARY, DROPOUT)
+        seen = visible(m[:, None], n[None, :], q_length, k_length, CAUSAL)
+        k = load_rows(K, k_begin + n, head, stride_kt, stride_kh, n < k_length, E, PE)
+        v = load_rows(V, k_begin + n, head, stride_vt, stride_vh, n < k_length, E, PE)
+        scores = tl.where(seen, matmul(q, tl.trans(k)) * to_log2, float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(scores, 1))
+        # a row that has seen nothing keeps a peak of -inf; -inf - -inf would be NaN
+        safe = tl.where(new_peak == float("-inf"), 0.0, new_peak)
+        p = tl.exp2(scores - safe[:, None])
+        shrink = tl.exp2(peak - safe)
+        total = total * shrink + tl.sum(p, 1)
+        acc = matmul_add(p.to(v.dtype), v, acc * shrink[:, None])
+        peak = new_peak
 
     out = acc / tl.where(total > 0, total, 1.0)[:, None]
     store_rows(OUT, row, head, num_heads * E, E, m < q_length, out, E, PE)

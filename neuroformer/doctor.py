@@ -83,7 +83,7 @@ def _device(device: torch.device, name: str) -> dict[str, Any]:
     for dtype in (torch.float32, torch.bfloat16):
         q = torch.zeros(1, 1, HEAD_WIDTH, device=device, dtype=dtype)
         kernels[str(dtype).removeprefix("torch.")] = {
-            "attention": table.pick_attention(q, set(), False),
+            "attention": table.pick_attention(q),
             "cross_entropy": table.pick_cross_entropy(q[0], q[0]),
             "decode": table.pick("decode_attention", table.DECODE, table.DECODE_AUTO, "auto", q),
         }

@@ -29,7 +29,7 @@ def test_it_names_what_runs_here():
     cpu = found["devices"][0]
     assert cpu["device"] == "cpu" and 0 < cpu["free_gb"] < 1e5
     q = torch.zeros(4, 2, 32)
-    assert cpu["kernels"]["float32"]["attention"] == table.pick_attention(q, set(), False)
+    assert cpu["kernels"]["float32"]["attention"] == table.pick_attention(q)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.ops import maps, padded_attention, reference, table
-from neuroformer.ops.attention import attention, check_shapes, check_times
+from neuroformer.ops.attention import attention, check_shapes
 from neuroformer.ops.ragged import Ragged
 
 
@@ -99,10 +99,6 @@ def attention_map(
     per_head: bool = True,
     k_index: Tensor | None = None,
     causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
     impl: str = "auto",
 ) -> Tensor:
     """Attention summed by label: unit x unit, or unit x patch where a key's label is its patch.
@@ -111,16 +107,16 @@ def attention_map(
 
     Parameters
     ----------
-    q_THE, k_SHE, layouts and options : as given to ``attention``
+    q_THE, k_SHE, layouts, k_index and causal : as given to ``attention``
     lse_HT : (H, T), optional
-        What ``attention(..., return_lse=True)`` gave for them (without dropout); computed here where it is None.
+        What ``attention(..., return_lse=True)`` gave for them; computed here where it is None.
     q_label_T, k_label_S : (T,), (S,) int64
         Row and column of the map that a token counts for; a negative one does not count.
     num_labels : (X, Y)
     per_head : bool
         False gives the mean over heads, in one pass.
     impl : "auto", "eager", "padded" or "triton"
-        ``padded`` makes the weights of a piece of the batch at a time and knows no ``window_s``.
+        ``padded`` makes the weights of a piece of the batch at a time.
 
     Returns
     -------
@@ -133,29 +129,21 @@ def attention_map(
         Shapes that disagree, an unknown ``impl``, or a case that ``impl`` cannot do.
     """
     check_shapes(q_THE, k_SHE, k_SHE, q_layout, k_layout, k_index, causal)
-    check_times(q_THE, k_SHE, q_times, k_times, rotary_freqs, window_s)
     _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S)
-    impl = _pick_map(impl, q_THE, window_s)
-    extra: dict[str, Any] = {
-        "k_index": k_index,
-        "causal": causal,
-        "q_times": q_times,
-        "k_times": k_times,
-        "rotary_freqs": rotary_freqs,
-        "window_s": window_s,
-    }
+    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
+    options: dict[str, Any] = {"k_index": k_index, "causal": causal}
     labels = (q_label_T, k_label_S, num_labels)
     with torch.no_grad():
         if impl == "padded":
-            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **extra)[0]
+            return maps.attention_map(q_THE, k_SHE, q_layout, k_layout, *labels, per_head=per_head, **options)[0]
         if lse_HT is None:
-            _, lse_HT = attention(q_THE, k_SHE, k_SHE, q_layout, k_layout, return_lse=True, **extra)
+            _, lse_HT = attention(q_THE, k_SHE, k_SHE, q_layout, k_layout, return_lse=True, **options)
         inputs = (q_THE, k_SHE, lse_HT, q_layout, k_layout, *labels)
         if impl == "triton":
             from neuroformer.kernels import attention_map as fused  # pyright: ignore[reportMissingImports]
 
-            return fused.attention_map(*inputs, per_head=per_head, **extra)
-        total = reference.attention_map(*inputs, **extra)
+            return fused.attention_map(*inputs, per_head=per_head, **options)
+        total = reference.attention_map(*inputs, **options)
         return total if per_head else total.mean(0)
 
 
@@ -167,16 +155,6 @@ def _check_labels(q_THE, k_SHE, lse_HT, q_label_T, k_label_S) -> None:
             f"labels disagree: {tuple(q_label_T.shape)} for {q_THE.shape[0]} queries, "
             f"{tuple(k_label_S.shape)} for {k_SHE.shape[0]} keys"
         )
-
-
-def _pick_map(impl: str, q_THE: Tensor, window_s: float | None = None) -> str:
-    """The implementation of a map; ``padded``, which else comes first on a CPU, knows no ``window_s``."""
-    if impl == "auto" and window_s is not None:
-        impl = "eager" if not table.has_triton(q_THE) else "triton"
-    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
-    if impl == "padded" and window_s is not None:
-        raise ValueError("attention map impl 'padded' does not know window_s; choose another impl or 'auto'")
-    return impl
 
 
 def attention_with_map(
@@ -209,7 +187,7 @@ def attention_with_map(
     """
     options: dict[str, Any] = {"k_index": k_index, "causal": causal}
     labels = (q_label_T, k_label_S, num_labels)
-    impl = _pick_map(impl, q_THE)
+    impl = table.pick("attention map", table.MAP, table.MAP_AUTO, impl, q_THE)
     with torch.no_grad():
         if impl == "padded":
             check_shapes(q_THE, k_SHE, v_SHE, q_layout, k_layout, k_index, causal)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from neuroformer.ops import reference
 from neuroformer.ops.ragged import Ragged
 
 MAX_WEIGHTS = 1 << 21  # of one piece: what a processor's cache still helps with
@@ -131,20 +130,11 @@ def attention_map(
     v_SHE: Tensor | None = None,
     k_index: Tensor | None = None,
     causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """As :func:`neuroformer.ops.attention_map`; its own softmax makes ``lse`` unnecessary.
 
     With ``v_SHE`` also the attention's result, (T, H, E), of the same weights.
     """
-    assert window_s is None, "the dispatcher refuses it"
-    if rotary_freqs is not None:
-        assert q_times is not None and k_times is not None
-        q_THE = reference.rotary(q_THE, q_times, rotary_freqs)
-        k_SHE = reference.rotary(k_SHE, k_times, rotary_freqs)
     total = torch.zeros(q_THE.shape[1] if per_head else 1, *num_labels, dtype=torch.float64, device=q_THE.device)
     out_THE = None if v_SHE is None else torch.zeros_like(q_THE)
     for piece in pieces(q_layout, k_layout, q_THE.shape[1], k_index, causal):

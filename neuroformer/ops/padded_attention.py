@@ -12,17 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from neuroformer.ops import reference, similar
+from neuroformer.ops import similar
 from neuroformer.ops.ragged import Ragged
-
-
-def _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs):
-    if rotary_freqs is None:
-        return q_THE, k_SHE
-    return (
-        reference.rotary(q_THE, q_times, rotary_freqs),
-        reference.rotary(k_SHE, k_times, rotary_freqs),
-    )
 
 
 def sdpa(
@@ -34,40 +25,33 @@ def sdpa(
     *,
     k_index: Tensor | None,
     causal: bool,
-    q_times: Tensor | None,
-    k_times: Tensor | None,
-    rotary_freqs: Tensor | None,
-    window_s: float | None,
-    dropout_p: float,
 ) -> Tensor:
     """scaled_dot_product_attention on padded tensors: on a CPU sequences of similar lengths together, else all."""
     if q_layout.total == 0 or k_layout.total == 0:
         return torch.zeros_like(q_THE)
-    q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
     itself = k_layout.offsets is q_layout.offsets
-    if q_THE.device.type == "cpu" and window_s is None and (itself or not causal):
+    if q_THE.device.type == "cpu" and (itself or not causal):
         parts = similar.parts(q_layout, k_layout, k_index)
         if parts is not None:
-            return _in_parts(q_THE, k_SHE, v_SHE, parts, causal, dropout_p)
+            return _in_parts(q_THE, k_SHE, v_SHE, parts, causal)
     order = None
     if k_index is not None:
         # Without causality, queries of sequences that share keys are one longer sequence: keys stay put.
         order, q_layout = _regrouped(q_layout, k_layout, k_index)
         q_THE = q_THE.index_select(0, order)
-        q_times = None if q_times is None else q_times.index_select(0, order)
     q_BHTE, k_BHSE, v_BHSE = (
         layout.pad(x).transpose(1, 2) for layout, x in ((q_layout, q_THE), (k_layout, k_SHE), (k_layout, v_SHE))
     )
     blind = None
-    if causal and window_s is None and itself:
+    if causal and itself:
         # Padding lies behind every token of its own sequence, so causality alone keeps it out.
-        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, dropout_p=dropout_p, is_causal=True)
+        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, is_causal=True)
     else:
-        seen = _seen(q_layout, k_layout, causal, q_times, k_times, window_s)
+        seen = _seen(q_layout, k_layout, causal)
         if seen is not None:  # a softmax over nothing is NaN: let such rows see all, then blank them
             blind = ~seen.any(-1, keepdim=True)
             seen = seen | blind
-        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=seen, dropout_p=dropout_p)
+        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=seen)
     if blind is not None:
         out_BHTE = out_BHTE.masked_fill(blind, 0.0)
     out_THE = q_layout.unpad(out_BHTE.transpose(1, 2))
@@ -86,9 +70,7 @@ def _regrouped(q_layout: Ragged, k_layout: Ragged, k_index: Tensor) -> tuple[Ten
     return q_layout.cache[key][0]
 
 
-def _in_parts(
-    q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, parts: similar.Parts, causal: bool, dropout_p: float
-) -> Tensor:
+def _in_parts(q_THE: Tensor, k_SHE: Tensor, v_SHE: Tensor, parts: similar.Parts, causal: bool) -> Tensor:
     """Sequences that have keys, part by part; the others' queries give zeros."""
     q, k, v = parts.queries.spread(q_THE), parts.keys.spread(k_SHE), parts.keys.spread(v_SHE)
     out = []
@@ -97,31 +79,22 @@ def _in_parts(
             x[rows].unflatten(0, (part.num, -1)).transpose(1, 2)
             for x, rows in ((q, part.queries), (k, part.keys), (v, part.keys))
         )
-        out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BHSE,
-            v_BHSE,
-            attn_mask=None if causal else part.seen,
-            dropout_p=dropout_p,
-            is_causal=causal,
-        )
+        mask = None if causal else part.seen
+        out_BHTE = F.scaled_dot_product_attention(q_BHTE, k_BHSE, v_BHSE, attn_mask=mask, is_causal=causal)
         out.append(out_BHTE.transpose(1, 2).flatten(0, 1))
     return parts.queries.gather(torch.cat(out))
 
 
-def _seen(q_layout: Ragged, k_layout: Ragged, causal: bool, q_times, k_times, window_s) -> Tensor | None:
+def _seen(q_layout: Ragged, k_layout: Ragged, causal: bool) -> Tensor | None:
     """(B, 1, T or 1, S) bool, True where a padded query sees a padded key; None where all see all."""
     full = len(k_layout) * k_layout.max_length == k_layout.total
-    if full and not causal and window_s is None:
+    if full and not causal:
         return None
     seen = k_layout.mask_BL[:, None, None, :]
     if causal:
         q_place = torch.arange(q_layout.max_length, device=seen.device)
         k_place = torch.arange(k_layout.max_length, device=seen.device)
         seen = seen & (k_place <= q_place[:, None])
-    if window_s is not None:
-        apart = q_layout.pad(q_times)[:, :, None] - k_layout.pad(k_times)[:, None, :]
-        seen = seen & (apart.abs() <= window_s)[:, None]
     return seen
 
 
@@ -134,10 +107,6 @@ def flex(
     *,
     k_index: Tensor | None,
     causal: bool,
-    q_times: Tensor | None,
-    k_times: Tensor | None,
-    rotary_freqs: Tensor | None,
-    window_s: float | None,
 ) -> tuple[Tensor, Tensor]:
     """FlexAttention over the packed batch as one sequence, masked by who belongs to whom; and its lse.
 
@@ -162,12 +131,11 @@ def flex(
     if q_layout.total == 0 or k_layout.total == 0:
         lse_HT = torch.full(q_THE.shape[:2], float("-inf"), device=q_THE.device).T
         return torch.zeros_like(q_THE), lse_HT
-    q_THE, k_SHE = _turned(q_THE, k_SHE, q_times, k_times, rotary_freqs)
-    key = ("flex", id(k_layout), id(k_index), causal, window_s, id(q_times), id(k_times))
+    key = ("flex", id(k_layout), id(k_index), causal)
     if key not in q_layout.cache:  # the operands stay with the mask, so that no id is used again
-        seen = _flex_seen(q_layout, k_layout, k_index, causal, q_times, k_times, window_s)
+        seen = _flex_seen(q_layout, k_layout, k_index, causal)
         mask = make_mask(seen, None, None, q_layout.total, k_layout.total, device=str(q_THE.device))
-        q_layout.cache[key] = (mask, k_layout, k_index, q_times, k_times)
+        q_layout.cache[key] = (mask, k_layout, k_index)
     out_1HTE, more = call(
         *(x.transpose(0, 1)[None] for x in (q_THE, k_SHE, v_SHE)),
         block_mask=q_layout.cache[key][0],
@@ -186,7 +154,7 @@ def _with_lse() -> dict[str, Any]:
     return {"return_aux": AuxRequest(lse=True)}
 
 
-def _flex_seen(q_layout: Ragged, k_layout: Ragged, k_index, causal: bool, q_times, k_times, window_s):
+def _flex_seen(q_layout: Ragged, k_layout: Ragged, k_index: Tensor | None, causal: bool):
     """Whether a query of the packed batch sees a key, as FlexAttention asks it."""
     q_group = q_layout.row_T if k_index is None else k_index.index_select(0, q_layout.row_T)
     k_group = k_layout.row_T
@@ -196,9 +164,6 @@ def _flex_seen(q_layout: Ragged, k_layout: Ragged, k_index, causal: bool, q_time
         ok = q_group[t] == k_group[s]
         if causal:
             ok = ok & (k_place[s] <= q_place[t])
-        if window_s is not None:
-            assert q_times is not None and k_times is not None
-            ok = ok & ((q_times[t] - k_times[s]).abs() <= window_s)
         return ok
 
     return seen

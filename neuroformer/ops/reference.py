@@ -1,7 +1,7 @@
 """Eager oracles: they define what is right, one sequence at a time, and are never fast.
 
-Shape suffixes: T query tokens, S key tokens, B sequences, H heads, E head width, F = E / 2 rotary
-pairs, N rows, C classes, D features, X and Y labels of a map.
+Shape suffixes: T query tokens, S key tokens, B sequences, H heads, E head width, N rows,
+C classes, D features, X and Y labels of a map.
 """
 
 from __future__ import annotations
@@ -21,27 +21,17 @@ def attention(
     *,
     k_index: Tensor | None = None,
     causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
-    dropout_p: float = 0.0,
-    dropout_seed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Scaled dot-product attention of packed sequences; a query without keys gives zeros.
 
     Sequence b of the queries reads key sequence ``k_index[b]`` (``b`` itself where it is None).
-    ``causal`` lets token i of a sequence see keys 0..i of it; ``window_s`` drops keys further than that
-    many seconds from the query.
+    ``causal`` lets token i of a sequence see keys 0..i of it.
 
     Returns
     -------
     out : (T, H, E)
     lse : (H, T) natural log-sum-exp of the visible scores, -inf where there is none; no gradient
     """
-    if rotary_freqs is not None:
-        assert q_times is not None and k_times is not None
-        q_THE, k_SHE = rotary(q_THE, q_times, rotary_freqs), rotary(k_SHE, k_times, rotary_freqs)
     scale = q_THE.shape[-1] ** -0.5
     out = torch.zeros_like(q_THE)
     lse_HT = q_THE.new_full((q_THE.shape[1], q_THE.shape[0]), float("-inf"))
@@ -52,57 +42,12 @@ def attention(
         if qs.stop == qs.start or ks.stop == ks.start:
             continue
         scores_HTS = torch.einsum("the,she->hts", q_THE[qs], k_SHE[ks]) * scale
-        hidden_TS = torch.zeros(scores_HTS.shape[1:], dtype=torch.bool, device=q_THE.device)
         if causal:
-            hidden_TS |= torch.ones_like(hidden_TS).triu(1)
-        if window_s is not None:
-            assert q_times is not None and k_times is not None
-            hidden_TS |= (q_times[qs, None] - k_times[None, ks]).abs() > window_s
-        scores_HTS = scores_HTS.masked_fill(hidden_TS, float("-inf"))
-        # a row that sees nothing has no softmax: its weights are zero, and so is its gradient
-        p_HTS = scores_HTS.masked_fill(hidden_TS.all(-1)[:, None], 0.0).softmax(-1)
-        p_HTS = p_HTS.masked_fill(hidden_TS, 0.0)
-        if dropout_p > 0:
-            assert dropout_seed is not None
-            rows = torch.arange(qs.start, qs.stop, device=q_THE.device)
-            keep_HTS = dropout_keep(dropout_seed, rows, q_THE.shape[1], ks.stop - ks.start, dropout_p)
-            p_HTS = p_HTS * keep_HTS / (1 - dropout_p)
-        out[qs] = torch.einsum("hts,she->the", p_HTS, v_SHE[ks])
+            future_TS = torch.ones(scores_HTS.shape[1:], dtype=torch.bool, device=q_THE.device).triu(1)
+            scores_HTS = scores_HTS.masked_fill(future_TS, float("-inf"))
+        out[qs] = torch.einsum("hts,she->the", scores_HTS.softmax(-1), v_SHE[ks])
         lse_HT[:, qs] = scores_HTS.detach().logsumexp(-1)
     return out, lse_HT
-
-
-def rotary(x_THE: Tensor, times_T: Tensor, freqs_F: Tensor) -> Tensor:
-    """Rotate feature pairs (2f, 2f + 1) by ``times * freqs[f]`` radians (RoFormer, section 3.2.2).
-
-    Times are continuous, in seconds, relative to an origin near them; freqs in radians per second.
-    """
-    exact = torch.float64 if x_THE.dtype == torch.float64 else torch.float32
-    angle_T1F = (times_T.to(exact)[:, None] * freqs_F.to(exact))[:, None]
-    cos, sin = angle_T1F.cos(), angle_T1F.sin()
-    even, odd = x_THE.to(exact).unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x_THE.dtype)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """A 32-bit integer hash (xor-shift and multiply, twice), on int64 tensors that hold 32 bits."""
-    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-    return x ^ (x >> 16)
-
-
-def dropout_keep(seed: Tensor, row_T: Tensor, num_heads: int, num_keys: int, p: float) -> Tensor:
-    """(H, T, S) bool: which weights survive; a pure function of (seed, query row, head, key position).
-
-    ``row_T`` are places in the packed query tensor. The counter-based generator of the kernels, bit for
-    bit, so that any implementation can replay what another one dropped.
-    """
-    heads = torch.arange(num_heads, device=row_T.device)[:, None]
-    keys = torch.arange(num_keys, device=row_T.device)
-    x_T = _mix((row_T * 0x9E3779B1 + seed) & 0xFFFFFFFF)
-    x_HT = _mix((x_T + heads * 0x85EBCA77) & 0xFFFFFFFF)
-    x_HTS = _mix(x_HT[..., None] ^ ((keys * 0xC2B2AE3D) & 0xFFFFFFFF))
-    return (x_HTS >> 8) >= int(p * 2**24)
 
 
 def attention_map(
@@ -117,18 +62,11 @@ def attention_map(
     *,
     k_index: Tensor | None = None,
     causal: bool = False,
-    q_times: Tensor | None = None,
-    k_times: Tensor | None = None,
-    rotary_freqs: Tensor | None = None,
-    window_s: float | None = None,
 ) -> Tensor:
     """(H, X, Y) attention summed over all query tokens of label x and key tokens of label y.
 
     Probabilities are ``exp(score - lse)``; tokens with a negative label do not count.
     """
-    if rotary_freqs is not None:
-        assert q_times is not None and k_times is not None
-        q_THE, k_SHE = rotary(q_THE, q_times, rotary_freqs), rotary(k_SHE, k_times, rotary_freqs)
     num_heads = q_THE.shape[1]
     total = torch.zeros(num_heads, num_labels[0] * num_labels[1], dtype=torch.float64, device=q_THE.device)
     for b in range(len(q_layout)):
@@ -139,9 +77,6 @@ def attention_map(
         hidden_TS = (q_label_T[qs, None] < 0) | (k_label_S[None, ks] < 0)
         if causal:
             hidden_TS |= torch.ones_like(hidden_TS).triu(1)
-        if window_s is not None:
-            assert q_times is not None and k_times is not None
-            hidden_TS |= (q_times[qs, None] - k_times[None, ks]).abs() > window_s
         p_HTS = (scores_HTS - lse_HT[:, qs, None]).exp().masked_fill(hidden_TS, 0.0)
         cell_TS = (q_label_T[qs, None] * num_labels[1] + k_label_S[None, ks]).masked_fill(hidden_TS, 0)
         total.index_add_(1, cell_TS.flatten(), p_HTS.flatten(1).double())

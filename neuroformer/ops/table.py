@@ -1,4 +1,4 @@
-"""The table that ``impl="auto"`` reads, and the options that each implementation supports."""
+"""The table that ``impl="auto"`` reads, and what each implementation cannot do."""
 
 from __future__ import annotations
 
@@ -14,16 +14,7 @@ LINEAR = ("torch", "onednn")
 DECODE = ("eager", "sdpa", "triton")
 MAP = ("eager", "padded", "triton")
 
-# What each implementation of attention can do beyond plain, causal and shared-key attention. An option
-# that is missing here is refused by name when that implementation was asked for.
-ATTENTION_OPTIONS: dict[str, frozenset[str]] = {
-    "eager": frozenset({"rotary_freqs", "window_s", "dropout_p", "dropout_seed", "return_lse"}),
-    "sdpa": frozenset({"rotary_freqs", "window_s", "dropout_p"}),
-    "flex": frozenset({"rotary_freqs", "window_s", "return_lse"}),
-    "triton": frozenset({"rotary_freqs", "window_s", "dropout_p", "dropout_seed", "return_lse"}),
-}
-
-# auto takes the first row whose device, dtypes and options fit (None: any). On a GPU with 16 bits the
+# auto takes the first row whose device and dtypes fit, and that can do the case (None: any). On a GPU with 16 bits the
 # fused kernels read every key once and pad nothing; float32 has no matrix unit in them.
 HALF = (torch.bfloat16, torch.float16)
 Rows = tuple[tuple[str, str | None, tuple[torch.dtype, ...] | None], ...]
@@ -54,20 +45,16 @@ def has_triton(x: Tensor) -> bool:
     return x.is_cuda and _TRITON_INSTALLED and torch.cuda.get_device_properties(x.device).major >= 8
 
 
-def lacks_attention(impl: str, q: Tensor, options: set[str], deterministic: bool) -> str | None:
+def lacks_attention(impl: str, q: Tensor, *, return_lse: bool = False) -> str | None:
     """Why ``impl`` cannot do this case; None where it can."""
-    missing = sorted(options - ATTENTION_OPTIONS[impl])
-    if missing:
-        return f"does not know {', '.join(missing)}"
+    if impl == "sdpa" and return_lse:
+        return "does not know return_lse"
     if impl == "triton" and not TRITON_WIDTHS[0] <= q.shape[-1] <= TRITON_WIDTHS[1]:
         return f"takes head widths {TRITON_WIDTHS[0]} to {TRITON_WIDTHS[1]}, got {q.shape[-1]}"
     if impl == "triton" and q.is_cuda and q.dtype not in (*HALF, torch.float32):
         return f"takes bfloat16, float16 and float32 on CUDA, got {q.dtype}"
-    if deterministic and q.is_cuda:
-        if impl == "flex":
-            return "is not deterministic on CUDA"
-        if impl == "sdpa" and not torch.are_deterministic_algorithms_enabled():
-            return "is deterministic on CUDA only under torch.use_deterministic_algorithms"
+    if impl == "flex" and q.is_cuda and torch.are_deterministic_algorithms_enabled():
+        return "is not deterministic on CUDA"
     return None
 
 
@@ -79,12 +66,10 @@ def _fitting(rows: Rows, x: Tensor) -> Iterator[str]:
             yield impl
 
 
-def pick_attention(q: Tensor, options: set[str], deterministic: bool) -> str:
-    """The first implementation of the table that can do the case."""
-    for impl in _fitting(ATTENTION_AUTO, q):
-        if lacks_attention(impl, q, options, deterministic) is None:
-            return impl
-    raise ValueError(f"no implementation of attention can do {sorted(options)} on {q.device} in {q.dtype}")
+def pick_attention(q: Tensor, *, return_lse: bool = False) -> str:
+    """The first implementation of the table that can do the case; eager does everything."""
+    fitting = _fitting(ATTENTION_AUTO, q)
+    return next(impl for impl in fitting if lacks_attention(impl, q, return_lse=return_lse) is None)
 
 
 def lacks_cross_entropy(impl: str, h: Tensor, weight: Tensor) -> str | None:

@@ -35,22 +35,9 @@ def test_gradcheck_in_float64(backward):
     q_layout, k_layout = cases.layout((3, 2), DEVICE), cases.layout((2, 4), DEVICE)
     g = torch.Generator().manual_seed(0)
     inputs = [cases.draw(g, n, 1, 16, device=DEVICE).requires_grad_() for n in (5, 6, 6)]
-    times = {"q_times": torch.rand(5, device=DEVICE), "k_times": torch.rand(6, device=DEVICE)}
-    freqs = torch.rand(8, device=DEVICE)
 
     def call(q, k, v):
-        return spike_attention(
-            q,
-            k,
-            v,
-            q_layout,
-            k_layout,
-            **times,
-            rotary_freqs=freqs,
-            window_s=0.8,
-            dropout_p=0.2,
-            dropout_seed=torch.tensor(3, device=DEVICE),
-        )[0]
+        return spike_attention(q, k, v, q_layout, k_layout)[0]
 
     with configs.forced(backward=backward):
         assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
@@ -62,20 +49,6 @@ def test_the_same_bits_every_time():
     again = cases.run_attention(spike_attention, case, DEVICE, case.dtype)
     for name in first:
         assert torch.equal(first[name], again[name]), name
-
-
-def test_dropout_drops_its_share_and_follows_the_seed():
-    layout = cases.layout((64,), DEVICE)
-    q = torch.zeros(64, 1, 16, device=DEVICE)
-    v = torch.eye(64, device=DEVICE)[:, None, :16].contiguous()
-
-    def weights(seed):
-        return attention(q, q, v, layout, layout, dropout_p=0.25, dropout_seed=seed, impl="triton") * 64
-
-    kept = weights(5)
-    assert torch.equal(kept, weights(5)) and not torch.equal(kept, weights(6))
-    assert {round(x, 4) for x in kept.unique().tolist()} == {0.0, 1.3333}
-    assert abs(float((kept == 0).double().mean()) - 0.25) < 0.05
 
 
 def test_slices_of_a_fused_projection_and_an_expanded_gradient():
@@ -122,23 +95,7 @@ def test_opcheck():
     plan = configs.attention_plan(5, 3, 2, 16, case.dtype)
     none = torch.zeros(0, 2, dtype=torch.int32, device=DEVICE)
     tiles = worklist.tiles(q_layout, plan[0])
-    arguments = (
-        *inputs,
-        q_layout.offsets,
-        k_layout.offsets,
-        None,
-        tiles,
-        none,
-        none,
-        None,
-        None,
-        None,
-        None,
-        False,
-        -1.0,
-        0.0,
-        plan,
-    )
+    arguments = (*inputs, q_layout.offsets, k_layout.offsets, None, tiles, none, none, False, plan)
     torch.library.opcheck(torch.ops.neuroformer.spike_attention.default, arguments)
 
 
@@ -150,7 +107,7 @@ def test_compiles_without_graph_breaks():
 
     def step(q, k, v):
         first = attention(q, q, q, q_layout, q_layout, causal=True, impl="triton")
-        return attention(first, k, v, q_layout, k_layout, k_index=index, dropout_p=0.1, dropout_seed=3, impl="triton")
+        return attention(first, k, v, q_layout, k_layout, k_index=index, impl="triton")
 
     expected = step(*inputs)
     expected_grads = torch.autograd.grad(expected.sum(), inputs)

@@ -45,11 +45,3 @@ def test_one_pass_gives_the_attention_and_its_map(causal, shared, impl):
     torch.testing.assert_close(out, attention(q, k, v, q_layout, k_layout, impl="eager", **options))
     alone = attention_map(q, k, None, q_layout, k_layout, *labels, per_head=False, impl="eager", **options)
     torch.testing.assert_close(found, alone, rtol=1e-6, atol=1e-9)
-
-
-def test_a_case_that_padded_cannot_do_is_refused_and_auto_avoids_it():
-    args, options = case(False, False)
-    times = {"q_times": torch.zeros(17), "k_times": torch.zeros(21), "window_s": 1.0}
-    with pytest.raises(ValueError, match="does not know window_s"):
-        attention_map(*args, impl="padded", **options, **times)
-    assert attention_map(*args, **options, **times).shape == (2, 3, 5)
