@@ -18,7 +18,7 @@ from neuroformer.baselines.trace_autoregression import autoregression_bits
 from neuroformer.bundle.bundle import STIMULUS, check_units, load_model, read_bundle
 from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
-from neuroformer.memory import free_memory
+from neuroformer.memory import free_memory, give_back
 from neuroformer.model.network import Neuroformer
 from neuroformer.training.scoring.rates import rate_scores
 from neuroformer.training.scoring.scores import Scores, score
@@ -122,6 +122,7 @@ def _scores(
 def _beside_spikes(model: Neuroformer, prepared: Prepared, say: Callable[[str], object]) -> dict[str, Any]:
     """Scores of regressions on frames and of the GLMs, which are fitted for them."""
     out: dict[str, Any] = {}
+    give_back()
     if prepared.normalization.frames is not None:
         say("fitting regressions on the energies of frames")
         out |= rate_scores(model, prepared)

@@ -21,6 +21,7 @@ from neuroformer.bundle.saving import save_cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
 from neuroformer.losses import OBSERVED, denominators
+from neuroformer.memory import give_back
 from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.layers import set_dropout
 from neuroformer.training.checkpoint import (
@@ -48,6 +49,7 @@ from neuroformer.training.scoring.validation import Validation
 from neuroformer.training.steps import RECORDINGS, StepPiece, StepSampler, step_loader
 from neuroformer.training.stopping import Stopped, gains_enough, listen
 
+GIVEN_BACK = 50  # steps, after which free memory goes back to the system
 CLIP = 1.0  # largest norm of the gradient
 MOST_NAMED = 16  # recordings with columns of their own in the log
 KEPT_STEPS = 4  # whose recordings' rows stay in memory
@@ -207,6 +209,8 @@ class Trainer:
             self._show(terms)
         if last or p.step % self.evaluate_every == 0:
             self._evaluate()
+        if last or p.step % GIVEN_BACK == 0:
+            give_back()
         self.bar.update()
         signal_number, is_time = self.processes.agree(
             self.signal or 0, int(time.monotonic() - self.saved_at >= t.checkpoint_every)

@@ -1,9 +1,11 @@
 """The plan of a step's memory: what is short is cut into pieces before the first step, and told."""
 
 import csv
+import os
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from helpers import small_config, small_model, small_recording
 
 from neuroformer import memory
 from neuroformer.bundle.cohort import Cohort
-from neuroformer.memory import free_memory, kept_bytes
+from neuroformer.memory import free_memory, give_back, kept_bytes
 from neuroformer.training import loop
 from neuroformer.training.checkpoint import FILE, load_checkpoint
 from neuroformer.training.memory import BACKWARD, StepMemory, step_memory
@@ -110,3 +112,14 @@ def test_validation_has_a_budget_of_windows_spread_over_the_recording(tmp_path, 
     ticks = torch.cat(seen).view(2, -1)
     assert len(every) > 40 and ticks.shape[1] == 20 and torch.equal(*ticks)
     assert ticks[0, 0] == every[0] and ticks[0, -1] == every[-1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's account of this process")
+def test_free_memory_among_what_is_used_goes_back_to_the_system():
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    held = [bytearray(100_000) for _ in range(2000)]  # small enough to lie on the heap
+    last = held[-1]
+    held.clear()
+    before = resident()
+    give_back()
+    assert resident() < before - 100e6 and len(last) == 100_000
