@@ -27,7 +27,8 @@ def poisson(num_units: int, hz: float, seconds: float) -> Recording:
 
 
 @pytest.mark.parametrize(
-    ("num_units", "hz", "batch_size", "steps"), [(30, 2, 256, 2000), (300, 5, 106, 754), (3000, 4, 32, 500)]
+    ("num_units", "hz", "batch_size", "steps"),
+    [(30, 2, 256, 2000), (300, 5, 106, 1509), (3000, 4, 32, 625), (9000, 4, 32, 500)],
 )
 def test_a_step_and_all_steps_hold_a_bounded_number_of_spikes(num_units, hz, batch_size, steps):
     train = settled(from_dict({}), [poisson(num_units, hz, 20.0)]).train
