@@ -214,3 +214,13 @@ def test_components_are_made_once_for_a_recording(prepared):
     assert energy_components(prepared) is found and energy_components(dataclasses.replace(prepared)) is found
     again = fit_poisson(found.train, found.valid)
     torch.testing.assert_close(found.poisson.weight_KU, again.weight_KU)
+
+
+def test_other_training_parts_have_components_of_their_own(prepared):
+    """What one part was fitted to must not be what another one holds out."""
+    found, blocks = energy_components(prepared), prepared.split.blocks
+    tested = dataclasses.replace(prepared.split, blocks=blocks | {"test": blocks["test"][:1]})
+    assert energy_components(dataclasses.replace(prepared, split=tested)) is found
+    fewer = dataclasses.replace(prepared.split, blocks=blocks | {"train": blocks["train"][::2]})
+    again = energy_components(dataclasses.replace(prepared, split=fewer))
+    assert again is not found and len(again.train.clip_W) < len(found.train.clip_W)

@@ -163,14 +163,16 @@ class EnergyComponents:
         return Responses(windows, clip_W, x_GK, total(answer_WU), total(seen_WU), squares, group_G)
 
 
-_FITTED: WeakKeyDictionary[BatchBuilder, EnergyComponents] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[BatchBuilder, tuple[list[np.ndarray], EnergyComponents]] = WeakKeyDictionary()
 
 
 def energy_components(prepared: Prepared) -> EnergyComponents:
-    """The components of a recording, made once for as long as it is held: training starts from them, scores are beside them."""
-    if prepared.builder not in _FITTED:
-        _FITTED[prepared.builder] = EnergyComponents(prepared)
-    return _FITTED[prepared.builder]
+    """The components of a recording, made once for as long as it and its training and validation parts are held: training
+    starts from them, scores stand beside them."""
+    parts = [prepared.split.blocks[part] for part in ("train", "valid")]
+    if (made := _MADE.get(prepared.builder)) is None or not all(map(np.array_equal, parts, made[0])):
+        made = _MADE[prepared.builder] = parts, EnergyComponents(prepared)
+    return made[1]
 
 
 def _root(x_KK: Tensor) -> Tensor:
