@@ -85,6 +85,18 @@ def test_units_that_follow_energies_are_predicted_on_images_never_shown(prepared
         assert r[:2].min() > 0.8, r
 
 
+def test_a_clip_that_a_unit_was_never_observed_in_says_nothing_of_it(prepared):
+    components = EnergyComponents(prepared)
+    train, valid = components.train, components.valid
+    seen_GU, total_GU = train.seen_GU.clone(), train.total_GU.clone()
+    seen_GU[5, 1] = total_GU[5, 1] = 0
+    part = dataclasses.replace(train, seen_GU=seen_GU, total_GU=total_GU)
+    found = fit_poisson(part, valid)
+    assert found.weight_KU.isfinite().all() and found.weight_KU.abs().max() > 0
+    test = components.responses(prepared, "test")
+    assert test.r(found.expected(test.x_GK))[:2].min() > 0.8
+
+
 def test_means_and_noise_are_those_of_the_repeats(prepared):
     held = EnergyComponents(prepared).responses(prepared, "test")
     assert held.seen_GU[:, 0].tolist() == [12] * 8

@@ -21,6 +21,7 @@ from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, Pois
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.51, -0.5)).tolist())  # a presentation
 MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
 CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
+NEVER_SEEN = 1e-6  # presentations that stand for none
 FEWEST_BENT = 16  # clips by which curves are compared
 FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
 
@@ -124,7 +125,9 @@ def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
         x_RF = torch.cat([fitted.x_GK, torch.ones(len(fitted.x_GK), 1)], 1)
         relative_F = torch.ones(x_RF.shape[1])
         relative_F[-1] = INTERCEPT_PENALTY
-        problem = PoissonProblem(x_RF, x_RF.T @ fitted.total_GU, (fitted.seen_GU * rate_U).log(), relative_F)
+        # a clip that was never shown while a unit was observed says nothing of it
+        seen_GU = fitted.seen_GU.clamp_min(NEVER_SEEN)
+        problem = PoissonProblem(x_RF, x_RF.T @ fitted.total_GU, (seen_GU * rate_U).log(), relative_F)
         presentations = float(fitted.seen_GU.sum(0).mean())
         weight_FU = torch.zeros_like(problem.x_counts)
         for penalty in PENALTIES:
