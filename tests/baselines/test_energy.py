@@ -119,6 +119,23 @@ def test_shrinkage_takes_all_where_frames_say_nothing(prepared):
     assert np.log(found.expected(clips)).std(0).max() < 0.1
 
 
+@pytest.mark.parametrize("fit", [fit_poisson, fit_ridge])
+def test_penalties_are_not_chosen_by_means_that_give_away_what_was_held_out(prepared, fit):
+    """Stimuli that no feature tells apart drive all units more or less: the mean of the others says which was held out."""
+    components = EnergyComponents(prepared)
+    train, valid = (dataclasses.replace(x) for x in (components.train, components.valid))
+    rng = np.random.default_rng(0)
+    for part in (train, valid):
+        each = torch.from_numpy(rng.uniform(1, 60, len(part.group_G)).astype(np.float32))[part.group_G]
+        part.total_GU = torch.poisson(each[:, None].expand_as(part.total_GU), torch.Generator().manual_seed(0))
+    assert abs(fit(train, valid).followed) < 0.25  # with them: 0.9 after a curve
+    drives = lambda part: 24 * torch.exp(0.5 * part.x_GK[:, :1] / train.x_GK[:, 0].std()).expand_as(part.total_GU)
+    for part in (train, valid):
+        part.total_GU = torch.poisson(drives(part), torch.Generator().manual_seed(1))
+    found = fit(train, valid)
+    assert np.isfinite(found.penalty) and found.followed > 0.5
+
+
 def test_the_folds_of_one_stimulus_stay_together(prepared):
     components = EnergyComponents(prepared)
     train, valid = components.train, components.valid

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,7 @@ class EnergyRegression:
     curve : a static nonlinearity of the values; None: there is none
     is_log : whether values are log rates
     followed : mean over units of the r with answers to clips that it was not fitted to, which chose the penalty
+    level_U : mean of the values of the clips that it was fitted to
     """
 
     weight_KU: Tensor
@@ -45,6 +46,7 @@ class EnergyRegression:
     curve: Curve | None = None
     is_log: bool = True
     followed: float = 0.0
+    level_U: Tensor | float = 0.0
 
     def values(self, x_GK: Tensor) -> Tensor:
         return x_GK @ self.weight_KU + self.intercept_U
@@ -134,7 +136,9 @@ def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
             if np.isfinite(penalty):
                 weight_FU = problem.fit(penalty * presentations, weight_FU, 1e-4).weight_FU
             straight = Curve.straight(rate_U.log())
-            yield EnergyRegression(weight_FU[:-1], weight_FU[-1] + rate_U.log(), penalty, straight)
+            intercept_U = weight_FU[-1] + rate_U.log()
+            level_U = (x_RF @ weight_FU).mean(0) + rate_U.log()
+            yield EnergyRegression(weight_FU[:-1], intercept_U, penalty, straight, level_U=level_U)
 
     return _calibrated(*_chosen(path, train, valid, bend=True))
 
@@ -151,7 +155,8 @@ def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) ->
         target = (vectors.T @ (x_GK.T @ (y_GU - mean_U)).double()).float()
         for penalty in PENALTIES:
             weight_KU = vectors.float() @ (target / (values.float()[:, None] + penalty * len(x_GK)))
-            yield EnergyRegression(weight_KU, mean_U - x_mean @ weight_KU, penalty, is_log=False)
+            intercept_U = mean_U - x_mean @ weight_KU
+            yield EnergyRegression(weight_KU, intercept_U, penalty, is_log=False, level_U=mean_U)
 
     chosen, held_out = _chosen(path, train, valid)
     return _calibrated(chosen, held_out) if calibrate else chosen
@@ -159,11 +164,20 @@ def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) ->
 
 def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression, Responses]]) -> EnergyRegression:
     """With the curve of what it says of clips that it was not fitted to."""
-    values_GU = torch.cat([one.values(held.x_GK) for one, held in held_out])
+    values_GU = _relative_values(held_out) + chosen.level_U
     some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
     total_GU, seen_GU = _answers([held for _, held in held_out])
     curve = Curve.fit(values_GU[some], total_GU[some], seen_GU[some], chosen.is_log)
     return dataclasses.replace(chosen, curve=curve)
+
+
+def _relative_values(held_out: Iterable[tuple[EnergyRegression, Responses]]) -> Tensor:
+    """(G, U) what fits say of clips that they were not fitted to, relative to those that they were fitted to.
+
+    What a fit says on average gives away what was held out of it: where these answers were large, those of the others are
+    small. Were that left in, a curve could read the held-out means from fits that have learnt nothing.
+    """
+    return torch.cat([one.values(held.x_GK) - one.level_U for one, held in held_out])
 
 
 def _answers(held: Sequence[Responses]) -> tuple[Tensor, Tensor]:
@@ -204,8 +218,7 @@ def _chosen(
     best, place, fits = -np.inf, 0, tuple[EnergyRegression, ...]()
     # all folds go down the penalties side by side: weights of thousands of units are too large to keep at each
     for i, each in enumerate(zip(*(path(f) for f in fitted), strict=True)):
-        values_GU = torch.cat([one.values(h.x_GK) for one, h in zip(each, held, strict=True)])
-        followed = float(_followed(values_GU, held, bend).mean())
+        followed = float(_followed(_relative_values(zip(each, held, strict=True)), held, bend).mean())
         if followed > best:
             best, place, fits = followed, i, each
     chosen = fits[0] if len(fitted) == 1 else next(itertools.islice(path(train), place, None))
