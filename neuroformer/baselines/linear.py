@@ -16,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Lasso, LogisticRegression, PoissonRegressor, Ridge
 
 from neuroformer.baselines.features import Samples
+from neuroformer.baselines.ridge import RidgePath
 
 Predict = Callable[[Samples], np.ndarray]
 RIDGE_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-8, 5))
@@ -50,13 +51,8 @@ class Standard:
 
 
 def ridge_path(x_VF: np.ndarray, y_VC: np.ndarray, penalties) -> Iterator[tuple[float, np.ndarray]]:
-    """(penalty, (F, C) weights) of ridge regression without intercept, from one decomposition of the smaller side."""
-    wide = x_VF.shape[1] > len(x_VF)
-    values, vectors = np.linalg.eigh((x_VF @ x_VF.T if wide else x_VF.T @ x_VF).astype(np.float64))
-    turned = vectors.T @ (y_VC if wide else x_VF.T @ y_VC)
-    for penalty in penalties:
-        solved = vectors @ (turned / (np.maximum(values, 0)[:, None] + penalty * len(x_VF)))
-        yield penalty, x_VF.T @ solved if wide else solved
+    """(penalty per moment, (F, C) weights) of ridge regression without intercept; see :class:`RidgePath`."""
+    yield from zip(penalties, RidgePath(x_VF).weights(y_VC, [p * len(x_VF) for p in penalties]), strict=True)
 
 
 class RidgeMethod:
@@ -123,14 +119,14 @@ class WienerCascadeMethod:
 
 
 def _polynomials(linear_VC: np.ndarray, y_VC: np.ndarray, degree: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A polynomial a column; beyond the values that it was fitted on, it stays where it was."""
+    """A polynomial for each column; beyond the values that it was fitted on, it stays where it was."""
     low, high = linear_VC.min(0), linear_VC.max(0)
     each = [np.polynomial.Polynomial.fit(a, b, degree) for a, b in zip(linear_VC.T, y_VC.T, strict=True)]
     return lambda z: np.stack([p(column) for p, column in zip(each, np.clip(z, low, high).T, strict=True)], 1)
 
 
 class LassoMethod:
-    """L1-penalised regression, a penalty for all columns."""
+    """L1-penalised regression, one penalty for all columns."""
 
     name = "lasso"
 
@@ -157,7 +153,7 @@ class LassoMethod:
 
 
 class GlmMethod:
-    """A generalised linear model a column: Poisson with a log link where labels are never negative (running speed),
+    """A generalised linear model for each column: Poisson with a log link where labels are never negative (running speed),
     else Gaussian with the identity link, which is ridge on standardised features."""
 
     name = "glm"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuroformer.baselines.ridge import RidgePath
 from neuroformer.data.prepared import Prepared
 
 PENALTIES = tuple(10.0**k for k in range(-1, 6))
@@ -32,12 +33,9 @@ def autoregression_bits(prepared: Prepared) -> float:
     x, y = rows("train")
     known = np.isfinite(y).all(1)
     x, y = x[known], y[known]
-    values, vectors = np.linalg.eigh(x.T @ x)
-    turned = vectors.T @ (x.T @ y)
     best = -np.inf, -np.inf
     held = {part: rows(part) for part in ("valid", "test")}
-    for penalty in PENALTIES:
-        weight = vectors @ (turned / (np.maximum(values, 0) + penalty)[:, None])
+    for weight in RidgePath(x).weights(y, PENALTIES):
         variance = np.maximum((y - x @ weight).var(0), 1e-6)
         bits = {part: _bits(a @ weight, b, variance) for part, (a, b) in held.items()}
         best = max(best, (bits["valid"], bits["test"]))

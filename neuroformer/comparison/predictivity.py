@@ -12,6 +12,7 @@ import numpy as np
 from scipy.linalg import eigh
 from sklearn.decomposition import PCA
 
+from neuroformer.baselines.ridge import RidgePath
 from neuroformer.comparison.responses import ComparedMoments
 
 COMPONENTS = 512  # of features, beyond which only their principal components count
@@ -38,7 +39,7 @@ def reduced(x_ND: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 class RidgeFit:
-    """Ridge regression of any number of units on the same moments, for all penalties at once: one decomposition.
+    """Ridge regression of any number of units on the same moments, with an intercept.
 
     Equal to ``sklearn.linear_model.Ridge(alpha=penalty * moments)``.
     """
@@ -47,19 +48,14 @@ class RidgeFit:
 
     def __init__(self, x_NK: np.ndarray):
         self.mean_K = x_NK.mean(0)
-        self.x_NK = x_NK - self.mean_K
-        self.wide = x_NK.shape[1] > len(x_NK)
-        gram = self.x_NK @ self.x_NK.T if self.wide else self.x_NK.T @ self.x_NK
-        self.values, self.vectors = np.linalg.eigh(gram)
-        self.values = np.maximum(self.values, 0)
+        self.path = RidgePath(x_NK - self.mean_K)
+        self.penalties = [penalty * len(x_NK) for penalty in self.settings]
 
     def predict(self, y_NU: np.ndarray, x_MK: np.ndarray) -> Iterator[np.ndarray]:
         """(M, U) for every penalty in turn."""
         mean_U = y_NU.mean(0)
-        turned = self.vectors.T @ (y_NU - mean_U if self.wide else self.x_NK.T @ (y_NU - mean_U))
-        seen = (x_MK - self.mean_K) @ (self.x_NK.T @ self.vectors if self.wide else self.vectors)
-        for penalty in self.settings:
-            yield (seen / (self.values + penalty * len(self.x_NK))) @ turned + mean_U
+        for predicted in self.path.predict(y_NU - mean_U, x_MK - self.mean_K, self.penalties):
+            yield predicted + mean_U
 
 
 class PlsFit:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from neuroformer.baselines.features import contiguous_folds
+from neuroformer.baselines.ridge import RidgePath
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.decoding.decode import moments, target_head
@@ -122,7 +123,7 @@ def fit_ridge(features: Features, prepared: Prepared, windows: Windows, samples:
     assert best is not None
     score, uses, penalty = best
     x = np.concatenate([groups[name] / scale[name] for name in uses], 1)
-    weights, bias = ridge_path(x, y, (penalty,))[0]
+    weights, bias = ridge_with_intercept(x, y, (penalty,))[0]
     start = 0
     for name in uses:
         size = groups[name].shape[1]
@@ -143,7 +144,7 @@ def held_out(x: np.ndarray, y: np.ndarray, folds, penalties) -> np.ndarray:
     """(penalties, V, Y) what each fold's readout says of the rows it did not see, fold after fold."""
     parts = []
     for train, held in folds:
-        path = ridge_path(x[train], y[train], penalties)
+        path = ridge_with_intercept(x[train], y[train], penalties)
         parts.append(np.stack([x[held] @ weights + bias for weights, bias in path]))
     return np.concatenate(parts, 1)
 
@@ -160,19 +161,11 @@ def mean_r2(true: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(each[np.isfinite(each)])) if np.isfinite(each).any() else 0.0
 
 
-def ridge_path(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(weights of raw features, intercept) for every penalty; solved on the smaller side."""
+def ridge_with_intercept(x: np.ndarray, y: np.ndarray, penalties) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(weights of raw features, intercept) for every penalty."""
     mean, y_mean = x.mean(0), y.mean(0)
-    z = x - mean
-    wide = z.shape[1] > len(z)
-    values, vectors = np.linalg.eigh(z @ z.T if wide else z.T @ z)
-    target = vectors.T @ ((y - y_mean) if wide else z.T @ (y - y_mean))
-    out = []
-    for penalty in penalties:
-        solved = vectors @ (target / (np.maximum(values, 0)[:, None] + penalty))
-        weights = z.T @ solved if wide else solved
-        out.append((weights, y_mean - mean @ weights))
-    return out
+    found = RidgePath(x - mean).weights(y - y_mean, penalties)
+    return [(weights, y_mean - mean @ weights) for weights in found]
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from neuroformer.baselines.features import contiguous_folds
 from neuroformer.config import ConfigError, TargetConfig
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
-from neuroformer.decoding.closed_form import PENALTIES, cross_validated, ridge_path
+from neuroformer.decoding.closed_form import PENALTIES, cross_validated, ridge_with_intercept
 from neuroformer.decoding.decode import (
     decode_labels,
     decode_windows,
@@ -82,7 +82,7 @@ def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: in
     Raises
     ------
     ConfigError
-        Class labels (a ridge has no R2 of them) or words, or several values a window.
+        Class labels (a ridge has no R2 of them) or words, or several values per window.
     """
     if prepared.rec.variable(target.name).classes:
         raise ConfigError(
@@ -90,7 +90,7 @@ def probe(model: Neuroformer, prepared: Prepared, target: TargetConfig, seed: in
         )
     if target.kind == "classification" or target.samples != 1:
         raise ConfigError(
-            f"'{target.name}' cannot be probed as a {target.kind} of {target.samples} value(s) a window: a probe is a "
+            f"'{target.name}' cannot be probed as a {target.kind} of {target.samples} value(s) per window: a probe is a "
             f"regression (or circular) on one value; ask for {target.name}:regression"
         )
     windows = {p: decode_windows(prepared, p) for p in ("train", prepared.config.decode.split)}
@@ -116,7 +116,7 @@ def _row(name: str, x, labels, windows, prepared: Prepared, target: TargetConfig
     reach = prepared.builder.shape.reach + prepared.builder.shape.ahead
     folds = contiguous_folds(windows["train"][known], prepared.index, reach, 5)
     penalty = PENALTIES[int(np.argmax(cross_validated(features, y, folds)))]
-    weights, bias = ridge_path(features, y, (penalty,))[0]
+    weights, bias = ridge_with_intercept(features, y, (penalty,))[0]
     predicted = decode_labels(target, (x[part][name] - center) / scale @ weights + bias)
     found = over_time(score_terms(decoded, target, predicted), f"the R2 of {target.name}")
     low, high = found.ends()[:, 0]
