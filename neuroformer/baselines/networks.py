@@ -3,7 +3,7 @@
 Both are scored on the held-out stretch after so many updates; how many the final fit runs is chosen like any other
 hyperparameter, up to where it does not get better.
 
-Shape suffixes: V values, B count bins, U units, C columns.
+Shape suffixes: V values, B count bins, U units, C columns, H hidden states, F features beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
-from torch import nn
+from torch import Tensor, nn
 
 from neuroformer.baselines.features import Samples
 from neuroformer.baselines.linear import Predict, Standard
@@ -93,17 +93,19 @@ def _batches(rng: np.random.Generator, size: int) -> Iterator[np.ndarray]:
 
 
 class GruNetwork(nn.Module):
-    """A GRU over count bins, read at its last state (both directions' last states with lookahead)."""
+    """A GRU over count bins, read at its last state (both directions' last states with lookahead), with ``beside`` features
+    more where there are any."""
 
-    def __init__(self, num_units: int, hidden: int, outputs: int, both_ways: bool, dropout: float):
+    def __init__(self, num_units: int, hidden: int, outputs: int, both_ways: bool, dropout: float, beside: int = 0):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.gru = nn.GRU(num_units, hidden, batch_first=True, bidirectional=both_ways)
-        self.out = nn.Linear(hidden * (2 if both_ways else 1), outputs)
+        self.out = nn.Linear(hidden * (2 if both_ways else 1) + beside, outputs)
 
-    def forward(self, x_VBU: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_VBU: Tensor, beside_VF: Tensor | None = None) -> Tensor:
         _, last = self.gru(self.dropout(x_VBU))
-        return self.out(self.dropout(last.transpose(0, 1).flatten(1)))
+        last_VH = self.dropout(last.transpose(0, 1).flatten(1))
+        return self.out(last_VH if beside_VF is None else torch.cat([last_VH, beside_VF], 1))
 
 
 class GruMethod(Network):

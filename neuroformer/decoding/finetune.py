@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import t as student
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroformer.config import Config, TargetConfig, TuneConfig
 from neuroformer.data.batch import Batch
@@ -22,6 +22,7 @@ from neuroformer.data.windows import Windows
 from neuroformer.decoding.adapters import add_adapters, merge_adapters
 from neuroformer.decoding.closed_form import fit_ridge, linear_features, start_from
 from neuroformer.decoding.decode import target_head, true_values
+from neuroformer.decoding.descent import Descent
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
@@ -33,8 +34,6 @@ TRUNK_LR = 0.1  # times tune.lr, for the trained parts of a pretrained trunk
 TOP_BLOCKS = 2  # fusion blocks that train (tune.train: top)
 RANK = 4  # of the adapters
 BATCH_SIZE = 256  # windows
-WEIGHT_DECAY = 0.05  # AdamW's
-AVERAGE = 0.95  # decay of the moving average of weights, which is kept
 EVALUATE_EVERY = 20  # steps
 PATIENCE = 5  # evaluations in which the score gains less than 1 % before stopping
 HELD = 0.2  # share of the labels, in contiguous stretches, for early stopping
@@ -235,58 +234,31 @@ class _Run:
         step."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            average, curve = self._descend(steps, held)
+            descent, curve = self._descend(steps, held)
         if held is not None:
             return self.ridges, curve
-        with torch.no_grad():
-            for group, values in zip(self.trainable, average, strict=True):
-                for p, v in zip(group["params"], values, strict=True):
-                    p.copy_(v)
+        descent.swap()
         merge_adapters(self.model)
         return self.model.requires_grad_(True).eval(), curve
 
-    def _descend(self, steps: int, held: Windows | None) -> tuple[list[list[Tensor]], dict[int, np.ndarray]]:
-        # AdamW keeps the dicts that it is given, and writes the rates of every step into them
-        optimizer = torch.optim.AdamW([dict(g) for g in self.trainable], weight_decay=WEIGHT_DECAY)
-        average = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
+    def _descend(self, steps: int, held: Windows | None) -> tuple[Descent, dict[int, np.ndarray]]:
+        descent = Descent(self.trainable, steps if self.anneal else 0)
         check = None if held is None else self._stretches(held)
         curve = {} if check is None else {0: self._score(check)}
         marked = 0  # step from which on gains are counted
         batches = self._forever()
         for step in range(1, steps + 1):
-            for g, base in zip(optimizer.param_groups, self.trainable, strict=True):
-                cosine = 0.5 * (1 + math.cos(math.pi * step / steps)) if self.anneal else 1.0
-                g["lr"] = base["lr"] * min(1.0, step / 10) * cosine
             self._train_mode(True)
-            loss = self._loss(next(batches))
-            optimizer.zero_grad()
-            loss.backward()
-            for group in self.trainable:
-                nn.utils.clip_grad_norm_(group["params"], 1.0)
-            optimizer.step()
-            with torch.no_grad():
-                decay = min(AVERAGE, (1 + step) / (10 + step))
-                for group, values in zip(self.trainable, average, strict=True):
-                    for p, v in zip(group["params"], values, strict=True):
-                        v.lerp_(p, 1 - decay)
+            descent.down(self._loss(next(batches)))
             if check is not None and (step % EVALUATE_EVERY == 0 or step == steps):
-                curve[step] = self._averaged_score(check, average)
+                descent.swap()
+                curve[step] = self._score(check)
+                descent.swap()
                 if gains_enough(curve[step].mean(), curve[marked].mean()):
                     marked = step
                 elif step - marked >= PATIENCE * EVALUATE_EVERY:
                     break
-        return average, curve
-
-    def _averaged_score(self, check, average) -> np.ndarray:
-        with torch.no_grad():
-            own = [[p.detach().clone() for p in g["params"]] for g in self.trainable]
-            for source in (average, own):
-                for group, values in zip(self.trainable, source, strict=True):
-                    for p, v in zip(group["params"], values, strict=True):
-                        p.copy_(v)
-                if source is average:
-                    score = self._score(check)
-        return score  # pyright: ignore[reportPossiblyUnboundVariable]
+        return descent, curve
 
     # -- batches: with a frozen trunk its states are computed once ---------------------------------------------
 

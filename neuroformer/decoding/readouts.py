@@ -7,7 +7,7 @@ R raw outputs of a value.
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +18,7 @@ import torch
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from neuroformer.baselines.networks import GruNetwork
 from neuroformer.config import TargetConfig
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
@@ -29,10 +30,11 @@ from neuroformer.decoding.closed_form import (
     held_out,
     labelled_rows,
     mean_r2,
-    ridge_path,
+    ridge_with_intercept,
 )
 from neuroformer.decoding.decode import target_head
-from neuroformer.decoding.finetune import AVERAGE, BATCH_SIZE, WEIGHT_DECAY
+from neuroformer.decoding.descent import Descent
+from neuroformer.decoding.finetune import BATCH_SIZE
 from neuroformer.model.counts import FilteredCounts
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.streams import Encoded
@@ -229,7 +231,7 @@ def kernel_ridge(groups: list[np.ndarray], y_VY: np.ndarray, folds, num_centers:
     root = vectors[:, kept] / np.sqrt(values[kept])
     features = gaussian_kernel(x, center) @ root
     penalty, score = clearly_best(features, y_VY, folds)
-    weights, bias = ridge_path(features, y_VY, (penalty,))[0]
+    weights, bias = ridge_with_intercept(features, y_VY, (penalty,))[0]
     return Kernel(offset, scale, center, root @ weights, bias, penalty, score)
 
 
@@ -258,8 +260,8 @@ def clearly_best(x: np.ndarray, y: np.ndarray, folds) -> tuple[float, float]:
 
 
 class GruReadout(nn.Module):
-    """A gated recurrent network over the count bins around a moment, read at its last state (both directions' where there is
-    lookahead) beside the network's state at the moment: what came in which order, which sums over filters lose.
+    """The baselines' :class:`~neuroformer.baselines.networks.GruNetwork` over the root counts around a moment, read beside the
+    trained network's state at the moment: what came in which order, which sums over filters lose.
 
     Parameters
     ----------
@@ -278,15 +280,11 @@ class GruReadout(nn.Module):
         self.register_buffer("scale", torch.maximum(spread_U, floor)[:, None])
         self.mean: Tensor
         self.scale: Tensor
-        self.dropout = nn.Dropout(DROPOUT)
-        self.gru = nn.GRU(len(mean_U), width, batch_first=True, bidirectional=both_ways)
-        self.out = nn.Linear(width * (3 if both_ways else 2), outputs)
+        self.network = GruNetwork(len(mean_U), width, outputs, both_ways, DROPOUT, beside=width)
 
     def forward(self, bins_VUB: Tensor, state_VD: Tensor) -> Tensor:
         """(V, R)."""
-        x_VBU = self.dropout((bins_VUB - self.mean) / self.scale).transpose(1, 2)
-        _, last = self.gru(x_VBU)
-        return self.out(torch.cat([self.dropout(last.transpose(0, 1).flatten(1)), state_VD], 1))
+        return self.network(((bins_VUB - self.mean) / self.scale).transpose(1, 2), state_VD)
 
 
 def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int) -> Fitted:
@@ -306,25 +304,10 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
         mean_U, spread_U = bins_VUB.mean((0, 2)), bins_VUB.std((0, 2), correction=0)
         outputs = head.skip.out_features
         net = GruReadout(mean_U, spread_U, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=tune.lr, weight_decay=WEIGHT_DECAY)
-        average = [p.detach().clone() for p in net.parameters()]
-        for step in range(1, tune.steps + 1):
-            rate = min(1.0, step / 10) * 0.5 * (1 + math.cos(math.pi * step / tune.steps))
-            for group in optimizer.param_groups:
-                group["lr"] = tune.lr * rate
-            given, labels_WNC = first if step == 1 else next(pieces)
-            loss = head.loss(net(*given).unflatten(0, labels_WNC.shape[:2]), labels_WNC)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-            optimizer.step()
-            decay = min(AVERAGE, (1 + step) / (10 + step))
-            with torch.no_grad():
-                for value, p in zip(average, net.parameters(), strict=True):
-                    value.lerp_(p, 1 - decay)
-    with torch.no_grad():
-        for value, p in zip(average, net.parameters(), strict=True):
-            p.copy_(value)
+        descent = Descent([{"params": list(net.parameters()), "lr": tune.lr}], tune.steps)
+        for given, labels_WNC in itertools.islice(itertools.chain([first], pieces), tune.steps):
+            descent.down(head.loss(net(*given).unflatten(0, labels_WNC.shape[:2]), labels_WNC))
+        descent.swap()
     net.eval()
 
     @torch.no_grad()
