@@ -188,7 +188,7 @@ class NeuroformerDecoder(_Estimator):
         self.classes_ = _classes(y, self.kind)
         y = _numbers(y, self.classes_)
         if len(y) != len(moments):
-            raise ValueError(f"there are {len(moments)} moments but {len(y)} labels; give one label a moment")
+            raise ValueError(f"there are {len(moments)} moments but {len(y)} labels; give one label per moment")
         label = TargetConfig(_LABEL, self.kind, period=self.period)  # pyright: ignore[reportArgumentType]
         rec = _labelled(moments, y)
         model, prepared, tune, trunk_lr = self._start(rec, moments)

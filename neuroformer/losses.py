@@ -47,10 +47,10 @@ def loss_terms(
 ) -> dict[str, Tensor]:
     """Every term, unweighted.
 
-    ``dt`` and ``id`` are nats a spike of the batch (the end of a window counts into ``dt``), so that their sum
+    ``dt`` and ``id`` are nats per spike of the batch (the end of a window counts into ``dt``), so that their sum
     is the negative log-likelihood of the counts per spike: dividing each by its own number of tokens would
     weigh them against each other by how many spikes a window has. ``rates`` is the Poisson negative
-    log-likelihood per spike, without the factorial; ``traces``, nats a sample. Targets: by
+    log-likelihood per spike, without the factorial; ``traces``, nats per sample. Targets: by
     :meth:`TargetHead.loss`; missing values are left out. ``contrast_*``: symmetric InfoNCE in nats.
 
     Parameters

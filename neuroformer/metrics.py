@@ -58,12 +58,12 @@ def null_log_likelihood(counts, unit_rate) -> float:
     Raises
     ------
     ValueError
-        As :func:`poisson_log_likelihood`, or a rate that is not one a unit.
+        As :func:`poisson_log_likelihood`, or a rate that is not one per unit.
     """
     counts, unit_rate = np.asarray(counts), np.asarray(unit_rate, dtype=np.float64)
     if unit_rate.ndim != 1 or counts.shape[-1:] != unit_rate.shape:
         raise ValueError(
-            f"unit_rate has shape {unit_rate.shape} for counts of shape {counts.shape}; expected one rate a unit"
+            f"unit_rate has shape {unit_rate.shape} for counts of shape {counts.shape}; expected one rate per unit"
         )
     return poisson_log_likelihood(counts, unit_rate)
 

@@ -35,7 +35,7 @@ def test_null_golden():
     want = log(0.5) - 1.0 - 2.0 - log(2)
     assert metrics.null_log_likelihood(counts, unit_rate) == pytest.approx(want)
     assert metrics.null_log_likelihood(counts.reshape(1, 2, 2), unit_rate) == pytest.approx(want)
-    with pytest.raises(ValueError, match="one rate a unit"):
+    with pytest.raises(ValueError, match="one rate per unit"):
         metrics.null_log_likelihood(counts, unit_rate[:1])
 
 

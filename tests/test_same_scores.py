@@ -12,7 +12,7 @@ import neuroformer
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording, open_recording, write_recording
 
 LONG = 100  # recordings
-RATE = 30_000  # samples a second
+RATE = 30_000  # samples per second
 OWN = (".npz", ".recording", ".nwb", ".h5")
 
 

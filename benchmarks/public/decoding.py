@@ -91,7 +91,7 @@ def train_once(tree: dict[str, Any], folder: Path, overrides: Sequence[str] = ()
 
 
 def table(scores_by_name: dict[str, dict[str, Any]], target: str, what: str, unit: str = "") -> str:
-    """Markdown: a row a recording, a column a decoder, the better side last.
+    """Markdown: a row per recording, a column per decoder, the better side last.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def table(scores_by_name: dict[str, dict[str, Any]], target: str, what: str, uni
 
 
 def likelihood_table(scores_by_name: dict[str, dict[str, Any]]) -> str:
-    """Markdown: bits/spike of held-out windows, a row a recording."""
+    """Markdown: bits/spike of held-out windows, a row per recording."""
     lines = [
         "bits per spike",
         "",

@@ -53,7 +53,11 @@ CONFIG: dict[str, Any] = {  # frames are all that the network sees; whole movies
     "train": {"steps": 400, "batch_size": 128, "lr": 4e-3, "weight_decay": 0.1, "jitter": False},
 }
 CHANNELS = 4  # of each place that the decoder may read: a quarter as many numbers as pixels
-WAYS = {"neurons": (1.0, 0.0), "pixels": (0.0, 1.0), "both": (1.0, 1.0)}  # weights of nats a spike and of squared error
+WAYS = {
+    "neurons": (1.0, 0.0),
+    "pixels": (0.0, 1.0),
+    "both": (1.0, 1.0),
+}  # weights of nats per spike and of squared error
 SHIFTS = 99  # circular, against which the largest correlation of a neuron is held
 LEVEL = 0.05
 

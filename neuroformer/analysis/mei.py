@@ -32,7 +32,7 @@ class MostExciting:
     ----------
     images : (units, frames, height, width) in the recording's pixel values
     contrast : (units, frames, height, width) the same in standard deviations of the training frames around their mean
-    log_rate : (units,) log of the expected count a bin with the clip
+    log_rate : (units,) log of the expected count per bin with the clip
     gray : (units,) the same with a gray screen
     """
 

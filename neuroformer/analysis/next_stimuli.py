@@ -163,7 +163,7 @@ def _pixels(model: Neuroformer, clips_KFHX: np.ndarray) -> np.ndarray:
 def expected_rates(
     model: Neuroformer, prepared: Prepared, clips_SFHX: np.ndarray, seed: int = 0, at_once: int = 64
 ) -> np.ndarray:
-    """(S, U) log of the expected count a bin while each clip is shown, averaged over bins and over past spikes and behavior of
+    """(S, U) log of the expected count per bin while each clip is shown, averaged over bins and over past spikes and behavior of
     a few training windows, the same for all clips.
 
     Parameters

@@ -143,7 +143,7 @@ class Pairs:
         return self._map("Pearson of counts", cov / (sd[:, None] * sd), "correlation")
 
     def coupling_filter(self) -> Map:
-        """The filter of a Poisson GLM with one source and one weight a lag, which has a closed form: the log of the
+        """The filter of a Poisson GLM with one source and one weight per lag, which has a closed form: the log of the
         target's rate at that lag over what slow changes expect; half a spike is added on either side."""
         return self._map("GLM coupling filter", np.log((self.together + 0.5) / (self.expected + 0.5)), "log rate")
 
@@ -180,7 +180,7 @@ class Pairs:
             j_ = sum(cell[a, j, b] for a in (0, 1) for b in (0, 1))
             with np.errstate(divide="ignore", invalid="ignore"):
                 total += np.where(c > 0, c / n * np.log2(c * j_ / (jk * ij)), 0.0)
-        return self._map("transfer entropy", 1000 * total, "millibits a bin")
+        return self._map("transfer entropy", 1000 * total, "millibits per bin")
 
     def lagged_own(self) -> sparse.csr_matrix:
         """1 where a unit fired in this bin and in the one before."""

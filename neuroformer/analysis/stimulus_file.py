@@ -93,7 +93,7 @@ def write_suite(folder: Path, suite: Suite, session: Recording, unit_ids: list[s
 
     - ``stimuli.npz``: the session as a recording (a run without behavior inputs simulates it: ``neuroformer generate --stimulus``); ``stimuli.nwb`` where pynwb
       is installed; ``stimuli.mp4``, the frames in the order of the session, where PyAV is
-    - ``design.csv``: a row a presentation: times, stimulus, kind, unit, repeat, first frame
+    - ``design.csv``: a row per presentation: times, stimulus, kind, unit, repeat, first frame
     - ``expected.npz``: ``stimulus`` (S,), ``unit_ids`` (U,), ``log_rate`` (S, U) that the run expects
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ def _is_target(rec: Recording, config: Config, split: Split, name: str) -> Findi
 
 
 def _numbers(rec: Recording, target, at: np.ndarray) -> Array:
-    """(N, C) a target as numbers whose variance can be explained: points on the circle, one column a class."""
+    """(N, C) a target as numbers whose variance can be explained: points on the circle, one column per class."""
     variable = rec.variable(target.name)
     values = (variable.interpolate if target.kind == "regression" else variable.hold_label)(at).astype(np.float64)
     if target.kind == "circular":
@@ -203,7 +203,7 @@ def _from_spikes(rec: Recording, config: Config) -> Finding | None:
 
 
 def _series(rec: Recording, config: Config, bins: _Binned) -> dict[str, Array]:
-    """(N, F) of every input, and of the frames, one row a bin."""
+    """(N, F) of every input, and of the frames, one row per bin."""
     out = {}
     within = bins.starts[:, None] + bins.width * np.array([0.2, 0.4, 0.6, 0.8])
     for v in config.inputs:

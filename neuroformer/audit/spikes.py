@@ -22,7 +22,7 @@ def spike_findings(rec: Recording, dt: float) -> list[Finding | None]:
 
     Parameters
     ----------
-    dt : seconds a bin, the finest time that a model would see
+    dt : seconds per bin, the finest time that a model would see
     """
     times, units = sample_spikes(rec)
     counts = rec.unit_spikes()

@@ -37,7 +37,7 @@ def grid_finding(rec: Recording, config: Config) -> Finding | None:
 
 
 def token_findings(tokens: np.ndarray, config: Config, facts: dict[str, Any]) -> list[Finding | None]:
-    """``facts["tokens"]``: median, 99 % and maximum a window, and what the caps would drop."""
+    """``facts["tokens"]``: median, 99 % and maximum per window, and what the caps would drop."""
     if len(tokens) == 0:
         return []
     facts["tokens"] = {

@@ -95,7 +95,7 @@ def meaning(name: str) -> str:
 def trial_wise(
     trials: np.ndarray, at_W: np.ndarray, labels_WC: np.ndarray, at_V: np.ndarray, true_VC: np.ndarray
 ) -> str:
-    """What to know of a variable with one value a trial whose held-out values its training labels tell; else empty.
+    """What to know of a variable with one value per trial whose held-out values its training labels tell; else empty.
 
     Its value follows from the last training label before, if trials of one value come in a row, or if one trial lies in
     both parts: then no decoder can be told from one that sees no spike.
@@ -123,7 +123,7 @@ def trial_wise(
     within = (before & (trial[last] == held_trial)).mean()
     why = "neighboring trials are alike" if within < 0.5 else f"{within:.0%} of these lie in the trial of that label"
     return (
-        f"it has one value a trial, which for {same.mean():.0%} of the held-out moments is that of the last training label "
+        f"it has one value per trial, which for {same.mean():.0%} of the held-out moments is that of the last training label "
         f"({why}): such a score needs no spike; hold out whole trials whose neighbors differ, or whole stretches of the session"
     )
 
@@ -143,7 +143,7 @@ def _labelled(train: Windows, labels_WC: np.ndarray) -> tuple[Windows, np.ndarra
     y = np.asarray(labels_WC, dtype=np.float64)
     y = y[:, None] if y.ndim == 1 else y
     if len(y) != len(train):
-        raise ValueError(f"there are {len(train)} training windows but {len(y)} labels; give one label a window")
+        raise ValueError(f"there are {len(train)} training windows but {len(y)} labels; give one label per window")
     known = np.isfinite(y).all(1)
     if not known.any():
         raise ValueError(

@@ -306,7 +306,7 @@ def _labelled(windows: Windows, labels_VC: np.ndarray) -> tuple[Windows, np.ndar
     y = np.asarray(labels_VC, dtype=np.float64)
     y = y[:, None] if y.ndim == 1 else y
     if len(y) != len(windows):
-        raise ValueError(f"there are {len(windows)} windows but {len(y)} labels; give one label a window")
+        raise ValueError(f"there are {len(windows)} windows but {len(y)} labels; give one label per window")
     known = np.flatnonzero(np.isfinite(y).all(1))
     if len(known) < 2:
         raise ValueError(

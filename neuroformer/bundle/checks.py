@@ -115,7 +115,7 @@ def _check_normalization(scale: Any, key: str, num_units: int) -> None:
     for name in ("unit_rate", "unit_peak"):
         values = scale.get(name)
         fits = _is_list(values, lambda x: _is_number(x) and x > 0, num_units)
-        _expect(fits, f"{key}.{name}", values, f"{num_units} numbers above 0, one a unit")
+        _expect(fits, f"{key}.{name}", values, f"{num_units} numbers above 0, one per unit")
     for name in ("inputs", "targets"):
         for variable, of_one in (scale.get(name) or {}).items():
             _expect(isinstance(of_one, dict), f"{key}.{name}.{variable}", of_one, "keys and values")

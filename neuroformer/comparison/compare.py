@@ -39,7 +39,7 @@ class Score:
 
     Attributes
     ----------
-    source, layer, sees, features : what is compared: where it comes from, what it is made of, how many numbers a moment
+    source, layer, sees, features : what is compared: where it comes from, what it is made of, how many numbers per moment
     metric : ``ridge`` or ``pls`` (median r over units), ``rsa_correlation``, ``rsa_euclidean``, ``rsa_crossnobis``, ``cka``
     units, num_units : which group of units
     score, low, high : with its 95 % interval over units and stimuli

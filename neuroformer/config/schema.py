@@ -284,7 +284,7 @@ class InterventionConfig:
         require(bool(self.behavior) == needs_name, f"{where}.behavior", self.behavior, "a name for set_behavior only")
         if on_units:
             allowed = self.value >= 0 or (self.do == "clamp" and self.value == -1)
-            require(allowed, f"{where}.value", self.value, "spikes a second, 0 or more (clamp: or -1, as recorded)")
+            require(allowed, f"{where}.value", self.value, "spikes per second, 0 or more (clamp: or -1, as recorded)")
         later = self.stop == 0 or self.stop > self.start
         require(later, f"{where}.stop", self.stop, "0 (to the end) or a time after start")
 

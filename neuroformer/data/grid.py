@@ -10,7 +10,7 @@ from neuroformer.recording.clock import NANOSECONDS, nanoseconds
 
 _SAMPLE = 500_000  # spikes looked at
 _FEWEST = 50  # intervals between them that tell
-_FINE = 20  # grid steps a bin from which on a step more or less in it does not matter
+_FINE = 20  # grid steps per bin from which on a step more or less in it does not matter
 
 
 def spike_grid(rec: Recording) -> float | None:

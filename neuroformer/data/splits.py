@@ -184,7 +184,7 @@ def parts_of_trials(rec: Recording, config: Config) -> list[str]:
     if values is None or values.ndim != 1 or column in ("start", "stop"):
         known = [k for k, v in rec.trials.items() if v.ndim == 1 and k not in ("start", "stop")]
         raise ConfigError(
-            f"split.hold_out is '{column}', which is no column of the trials of '{rec.name}' with one value a trial; "
+            f"split.hold_out is '{column}', which is no column of the trials of '{rec.name}' with one value per trial; "
             f"they have: {', '.join(known) or 'none'}"
         )
     # a trial of which the value is not known may show anything: it is in no part

@@ -21,7 +21,7 @@ def fit_heads_on(folder: Path, prepared: Prepared, report: Callable[[str], objec
     ----------
     folder : of a run on one recording, ended
     prepared : that recording
-    report : called with a line a target
+    report : called with a line per target
 
     Returns
     -------

@@ -1,6 +1,6 @@
 """Behavior along a recording: moments, labels, the model's values at them, and scores with intervals.
 
-Shape suffixes: W windows, N values a window, V = W * N values, C columns, E encoded columns.
+Shape suffixes: W windows, N values per window, V = W * N values, C columns, E encoded columns.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Decoded:
     classes : what each class label that occurs in ``true_VC`` stands for; empty for other kinds
     chosen : by decoder, what it chose and cost: ``fits`` (how many models were fitted), ``seconds``, ``choice`` in words
     unit : of the variable; empty where the recording does not say
-    trial_wise : what to know of a variable with one value a trial (:func:`~neuroformer.baselines.controls.trial_wise`)
+    trial_wise : what to know of a variable with one value per trial (:func:`~neuroformer.baselines.controls.trial_wise`)
     """
 
     name: str

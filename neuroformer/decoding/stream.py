@@ -1,6 +1,6 @@
 """Decoding while it happens: spikes, frames and behavior come in as they are recorded, values go out.
 
-Shape suffixes: N values a window, C columns.
+Shape suffixes: N values per window, C columns.
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class UnitInterventions:
     Raises
     ------
     ConfigError
-        A unit that is not there, or a rate beyond ``MOST_IN_BIN`` spikes a bin.
+        A unit that is not there, or a rate beyond ``MOST_IN_BIN`` spikes per bin.
     """
 
     def __init__(self, interventions: Sequence[InterventionConfig], num_units: int, dt: float, seed: int):

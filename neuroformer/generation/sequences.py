@@ -122,7 +122,7 @@ def batch_size_for(model: Neuroformer, num_sequences: int) -> int:
     width, observation = model.config.model.width, model.observation
     frames = int(np.prod(model.frames.encoder.grid)) if "frames" in model.streams else 0
     spikes = isinstance(observation, SpikeObservation)
-    rate = float(observation.unit_rate.sum()) * model.num_bins if spikes else 0.0  # spikes a window
+    rate = float(observation.unit_rate.sum()) * model.num_bins if spikes else 0.0  # spikes per window
     sizes = {"past": rate * model.past_bins / model.num_bins, "frames": frames, "current": rate}
     kept = sum(4 * sizes.get(name, 8) for name in block_plan(model.config))  # twice: padded, and taken by row
     encoded = 12 * frames

@@ -31,7 +31,7 @@ FLUSH_S = 5.0  # seconds of work that a kill loses at most, about
 class Simulation:
     """A simulated recording, and the time it took; for traces, ``tokens_per_second`` counts samples.
 
-    ``recording.trials``: one row a sequence, on a clock of their own; ``source_start`` is where in the
+    ``recording.trials``: one row per sequence, on a clock of their own; ``source_start`` is where in the
     original recording it began, ``source_trial`` the segment of the split it lies in (the trial,
     where the split is by trials), ``source_block`` the row of its block in that part, ``sample`` which copy,
     ``seed`` and ``stream`` its random numbers.
@@ -169,7 +169,7 @@ def simulate_true_past(model: Neuroformer, prepared: Prepared, *, progress: bool
 
 
 def seconds_bar(num_bins: int, dt: float, what: str, progress: bool) -> tqdm:
-    """A progress bar that counts simulated seconds, and how many of them a second."""
+    """A progress bar that counts simulated seconds, and how many of them per second."""
     text = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} s [{elapsed}<{remaining}, {rate_noinv_fmt}]"
     return tqdm(total=num_bins, unit=" s", unit_scale=dt, desc=what, bar_format=text, disable=not progress)
 

@@ -1,7 +1,7 @@
 """Spikes as what is observed: the likelihood of a window's counts, bin by bin and unit by unit.
 
 The tokens of a window come ordered by (bin, unit). So the rates of a bin may depend on the unit's own spikes in earlier bins,
-and one table of rates, (bins x units) a window, serves all tokens; other units act through the states of tokens. Memory grows
+and one table of rates, (bins x units) per window, serves all tokens; other units act through the states of tokens. Memory grows
 with bins x units. The logits of the unit are tokens x units products, of which one piece exists at a time.
 
 Shape suffixes: W windows, T tokens (the first one included), S spikes, B bins of a window, U units, D width.

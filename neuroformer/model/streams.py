@@ -53,7 +53,7 @@ class PastSpikes(nn.Module):
     """Spikes before the window.
 
     Tokens attend to each spike (unit + time), or, if windows' pasts hold more than ``MOST_KEYS`` of them on average (which is
-    decided once, when the network is made), to one vector a bin: the sum of its spikes, less what the units' mean rates
+    decided once, when the network is made), to one vector per bin: the sum of its spikes, less what the units' mean rates
     would give, in units of the spread of a Poisson process. Keys are normalised, so that a sum as it is would
     hardly change with what single units do.
 
@@ -93,7 +93,7 @@ class PastSpikes(nn.Module):
 
 
 class PastTraces(nn.Module):
-    """Samples of continuous activity before the window: one vector a bin, of all units' samples in units of their scale."""
+    """Samples of continuous activity before the window: one vector per bin, of all units' samples in units of their scale."""
 
     def __init__(self, config: Config, scale: TraceScaling):
         super().__init__()
@@ -118,7 +118,7 @@ def past_exists(batch: Batch, num_bins: int) -> Tensor:
 
 
 class BehaviorGroup(nn.Module):
-    """A group of behavior variables that condition the model: one vector a sample of each variable, and a linear term of
+    """A group of behavior variables that condition the model: one vector per sample of each variable, and a linear term of
     the log rates; a bin takes the sample that was the last at its start."""
 
     def __init__(self, config: Config, group: str, num_units: int, num_bins: int, scales: dict[str, VariableScale]):

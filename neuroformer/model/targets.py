@@ -1,6 +1,6 @@
 """Behavior targets: heads that read the fused states and the spikes around each decoded moment.
 
-Shape suffixes: M readouts, W windows, N values a window, V = W * N values, T tokens (SOS included), S spikes,
+Shape suffixes: M readouts, W windows, N values per window, V = W * N values, T tokens (SOS included), S spikes,
 F features, D width, C columns, R raw outputs of a value.
 """
 

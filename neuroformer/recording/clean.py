@@ -194,7 +194,7 @@ def table(name: str, columns: Mapping[str, Any], notes: list[str], disjoint: boo
     out = {k: plain(v) for k, v in columns.items()}
     shapes = {out[k].shape for k in ("start", "stop")}
     if len(shapes) > 1 or len(min(shapes)) != 1 or any(out[k].dtype.kind not in "fiu" for k in ("start", "stop")):
-        notes.append(f"{name} were left out: start and stop are {sorted(shapes)}; expected seconds, one a row")
+        notes.append(f"{name} were left out: start and stop are {sorted(shapes)}; expected seconds, one per row")
         return None
     coarse(f"{name}: start and stop", out["start"], notes)
     stop = closed_up(out["start"], out["stop"]).astype(np.float64)

@@ -226,7 +226,7 @@ class Recording(Shown):
         if name in others:
             raise RecordingError(
                 f"column '{name}' of the trials of '{self.name}' is {others[name].dtype}, {others[name].ndim}-dimensional; "
-                "expected one number or word a trial"
+                "expected one number or word per trial"
             )
         known = sorted([*self.behavior, *columns]) + (["trial_time"] if self.trials else [])
         known += ["frames"] if self.frames is not None else []
@@ -257,10 +257,10 @@ class Recording(Shown):
         classes: tuple[str, ...] = (),
         rate_hz: float = 1000.0,
     ) -> BehaviorVariable:
-        """One value a trial, or the time in it."""
+        """One value per trial, or the time in it."""
         starts, stops = self.trial_intervals.T
         counts = -(-nanoseconds(stops - starts) // round(NANOSECONDS / rate_hz))
-        # one ramp a trial; a trial's last sample stays clear of the next one's first
+        # one ramp per trial; a trial's last sample stays clear of the next one's first
         ramps = [np.arange(n) / rate_hz for n in counts]
         times = np.concatenate([s + r for s, r in zip(starts, ramps, strict=True)])
         keep = np.concatenate([[True], np.diff(times) > 0])

@@ -31,7 +31,7 @@ class BehaviorVariable:
     unit : str
         Unit of measure of the values, free text ("cm/s").
     columns : tuple of str
-        One name a column; empty when there is one column only.
+        One name per column; empty when there is one column only.
     classes : tuple of str
         What the values 0, 1, ... stand for, where the variable was recorded as words; else empty.
     starts : (N,) float64 seconds, ascending
@@ -199,7 +199,7 @@ class FrameSeries:
         return -(-height // shrink), -(-width // shrink)
 
     def as_variable(self) -> BehaviorVariable:
-        """The pixels of every shown frame in ``decoded_shape``, row by row, as a variable with a column a pixel.
+        """The pixels of every shown frame in ``decoded_shape``, row by row, as a variable with a column per pixel.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class Traces:
     Parameters
     ----------
     times : (samples,) float64 seconds, strictly ascending
-    values : (samples, units) float32; one column a row of the units table; NaN where it is missing
+    values : (samples, units) float32; one column per row of the units table; NaN where it is missing
     unit : str
         Unit of measure of the values, free text ("dF/F").
     """

@@ -167,7 +167,7 @@ def validate_table(what: str, columns: Mapping[str, np.ndarray]) -> None:
         if columns[column].ndim != 1 or columns[column].dtype.kind not in "fiu":
             raise RecordingError(
                 f"{what}: '{column}' is {columns[column].dtype} of shape {columns[column].shape}; "
-                "expected seconds, one a row"
+                "expected seconds, one per row"
             )
         numbers(f"{what}: '{column}'", columns[column], np.float64)
     count = len(columns["start"])
@@ -206,19 +206,19 @@ def validate_series(what: str, times: np.ndarray, values: np.ndarray, or_else: s
             "expected (samples, columns) and (samples,)"
         )
     if len(times) != len(values):
-        raise RecordingError(f"{what} has {len(values)} values but {len(times)} times; give one time a value")
+        raise RecordingError(f"{what} has {len(values)} values but {len(times)} times; give one time per value")
     if len(times) == 0:
         raise RecordingError(f"{what} has no samples; {or_else}")
     _validate_ascending(f"{what} times", times)
 
 
 def validate_traces(times: np.ndarray, values: np.ndarray, num_units: int) -> None:
-    """Check traces: samples as :func:`validate_series` has them, one column a unit."""
+    """Check traces: samples as :func:`validate_series` has them, one column per unit."""
     validate_series("traces", times, values, "leave the traces out")
     if values.shape[1] != num_units:
         raise RecordingError(
             f"traces have shape {values.shape}, but there are {num_units} units; "
-            f"expected one column a unit, (samples, {num_units})"
+            f"expected one column per unit, (samples, {num_units})"
         )
 
 

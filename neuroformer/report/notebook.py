@@ -88,7 +88,7 @@ class RunView:
         return found | (load_maps(fields) if fields.exists() else {})
 
     def audit(self) -> Panel:
-        """Rates over time, the split as a strip under them, and tokens a window."""
+        """Rates over time, the split as a strip under them, and tokens per window."""
         return Panel.of(figures.audit_overview(audit(self._recording(), self.config, self.split)))
 
     def learning(self) -> Panel:

@@ -19,12 +19,12 @@ FLOORS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class PoissonSimulator:
-    """Independent Poisson counts with a rate a unit, or a rate a unit, stimulus and bin.
+    """Independent Poisson counts with a rate per unit, or a rate per unit, stimulus and bin.
 
     Attributes
     ----------
-    mean_U : expected counts a bin, ``(n_train + 0.5) / bins_train``
-    psth : by stimulus, (B, U) expected counts a bin; empty for the homogeneous one
+    mean_U : expected counts per bin, ``(n_train + 0.5) / bins_train``
+    psth : by stimulus, (B, U) expected counts per bin; empty for the homogeneous one
     smoothing_s, floor : what validation chose
     """
 
@@ -34,7 +34,7 @@ class PoissonSimulator:
     floor: float = 1.0
 
     def rates(self, stimulus: int, num_bins: int) -> np.ndarray:
-        """(B, U) expected counts a bin; a stimulus or bin that training never showed gets the mean rate."""
+        """(B, U) expected counts per bin; a stimulus or bin that training never showed gets the mean rate."""
         out = np.tile(self.mean_U, (num_bins, 1))
         known = self.psth.get(stimulus)
         if known is not None:

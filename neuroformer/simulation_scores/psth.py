@@ -27,8 +27,8 @@ def psth(counts_TBU, dt: float, width: float = WIDTH_S) -> np.ndarray:
     ----------
     counts_TBU : (trials, bins, units) spikes per bin; NaN where a trial has no data
         All trials show the same stimulus from their first bin on.
-    dt : seconds a bin of the counts
-    width : seconds a bin of the PSTH, a whole multiple of dt; a rest that does not fill one is dropped
+    dt : seconds per bin of the counts
+    width : seconds per bin of the PSTH, a whole multiple of dt; a rest that does not fill one is dropped
 
     Returns
     -------

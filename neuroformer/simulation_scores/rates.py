@@ -20,7 +20,7 @@ class Rates:
 
     Attributes
     ----------
-    expected_BU : (bins, units) expected counts a bin
+    expected_BU : (bins, units) expected counts per bin
     variance_BU : (bins, units) variance of ``expected_BU`` that comes from having few samples; 0 for a readout
     num_samples, prior : K and the weight of the prior, in samples
     """
@@ -48,7 +48,7 @@ def expected_counts(
     source_KBU : (K, B, U) sampled counts, NaN in samples that do not count; or with ``readout`` (B, U) log of the expected
         counts. Without any sample the mean rate is expected, or nothing.
     prior : samples that the prior is worth
-    mean_U : (U,) expected counts a bin of each unit, needed where ``prior > 0``
+    mean_U : (U,) expected counts per bin of each unit, needed where ``prior > 0``
     join : so many bins are summed into one of the result; a rest is left out
 
     Raises

@@ -60,7 +60,7 @@ def score_simulation(
     chains : loops that ran on from trial to trial, for the drift; without them it is read off the trials themselves
     stated : by candidate, (bins, units) log expected counts of each held-out trial: ``readout``, the model's own after the
         recorded past; ``stimulus``, what frames alone tell a regression
-    whole : bins a window; likelihoods are of the bins that whole windows tile
+    whole : bins per window; likelihoods are of the bins that whole windows tile
     progress : called with what is scored next
 
     Returns
@@ -169,7 +169,7 @@ def _rate_scores(name: str, trials: Trials, parts: RecordedTrials, simulators) -
 
 
 def _readout_scores(log_rates: list[np.ndarray], held: Trials) -> dict[str, list[float]]:
-    """The same of (bins, units) log expected counts a bin of each held-out trial, as far as they go."""
+    """The same of (bins, units) log expected counts per bin of each held-out trial, as far as they go."""
     predicted = [expected_counts(x, readout=True, join=_join(held)) for x in log_rates]
     recorded = [y[: len(p.expected_BU)] for y, p in zip(held.known_counts(_join(held)), predicted, strict=True)]
     return _scores_of_expected(recorded, predicted, predicted, held.stimulus)

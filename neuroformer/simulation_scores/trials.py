@@ -25,7 +25,7 @@ class Trials:
     source : (T,) int64
         Which trial (or block) of the recording each one is, or imitates.
     stimulus : (T,) int64, which stimulus each showed; -1 where none is known to repeat
-    dt : seconds a bin
+    dt : seconds per bin
     num_units : int
     seen_TU : (T, U) bool, or None (all in all)
         Which units were observed throughout each trial. Spikes of others are left out: such a unit says nothing in it.

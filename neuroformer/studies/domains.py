@@ -111,7 +111,7 @@ def _values(rec: Recording, column: str) -> np.ndarray:
     known = [k for k, v in rec.trials.items() if v.ndim == 1 and k not in ("start", "stop")]
     if column not in known:
         raise ConfigError(
-            f"'{column}' is no column of the trials of '{rec.name}' with one value a trial; they have: {', '.join(known) or 'none'}"
+            f"'{column}' is no column of the trials of '{rec.name}' with one value per trial; they have: {', '.join(known) or 'none'}"
         )
     values = rec.trials[column].astype(str)
     if len(np.unique(values)) < 2 or ALL in values or any("/" in v for v in values):

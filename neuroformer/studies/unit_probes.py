@@ -212,7 +212,7 @@ class UnitProbe:
 
     Attributes
     ----------
-    features, size : which, and how many numbers a unit
+    features, size : which, and how many numbers per unit
     score, low, high : balanced accuracy of classes, R2 of numbers, with the 95 % interval over units (over recordings, where
         there are six or more)
     chance : of a guess: 1 / classes, or 0

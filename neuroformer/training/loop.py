@@ -73,7 +73,7 @@ class Trainer:
     ----------
     fabric : Fabric, launched
     recordings : Prepared
-        One a recording.
+        One per recording.
     cohort : Cohort
         Their initial models; parameters that need no gradient are not changed.
     folder : Path

@@ -59,7 +59,7 @@ def train_several(
     ----------
     recs : one for each entry of ``config.recordings``, or one; see :func:`neuroformer.data.stored.recordings_to_train`
     progress : bool
-        Show a bar: the terms of the loss, spikes a second, time left.
+        Show a bar: the terms of the loss, spikes per second, time left.
     resume : bool
         Continue from the checkpoint in ``folder``, if there is one.
     start : initial weights, in place of random ones

@@ -120,7 +120,7 @@ def test_the_average_of_seeds_knows_its_spread():
 
 
 def index_at(rates_NU, seed):
-    """Independent units of rates (spikes a bin), one segment."""
+    """Independent units of rates (spikes per bin), one segment."""
     tick, unit = np.nonzero(np.random.default_rng(seed).random(rates_NU.shape) < rates_NU)
     return SpikeIndex.from_ticks(np.zeros_like(tick), tick, unit, np.zeros(1), np.array([len(rates_NU)]), 8, 0.01)
 

@@ -267,7 +267,7 @@ def test_missing_labels_have_no_say(data):
 def test_mistakes_are_named(data):
     with pytest.raises(ValueError, match=r"0 of \d+ windows have a label"):
         fit(data, y=data[2]["train"] * np.nan)
-    with pytest.raises(ValueError, match="one label a window"):
+    with pytest.raises(ValueError, match="one label per window"):
         fit(data, y=data[2]["train"][1:])
     with pytest.raises(ValueError, match="no baseline 'ridgy' for a regression; there are: ridge, lasso"):
         fit(data, "ridgy")

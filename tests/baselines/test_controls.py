@@ -118,7 +118,7 @@ def test_order_and_missing_labels_do_not_matter():
     assert all(np.isfinite(p).all() for p in control_predictions(index, train, y, test, SHAPE).values())
     with pytest.raises(ValueError, match="no training window has a label"):
         control_predictions(index, train, y * np.nan, test, SHAPE)
-    with pytest.raises(ValueError, match="one label a window"):
+    with pytest.raises(ValueError, match="one label per window"):
         control_predictions(index, train, y[1:], test, SHAPE)
 
 

@@ -53,7 +53,7 @@ def test_frames_before_the_origin_are_missing():
 def test_behavior_is_what_is_known_and_labels_are_at_the_end():
     rec, config = small_recording(), small_config()
     batch = prepare(rec, config).builder(at([50]))
-    # two samples a window, at 0.5125 and 0.5375 s: the last known pupil is that of 0.5 s
+    # two samples per window, at 0.5125 and 0.5375 s: the last known pupil is that of 0.5 s
     assert torch.allclose(batch.inputs["pupil"][0, :, 0], torch.full((2,), float(np.cos(0.5))))
     assert batch.targets["speed"][0, 0, 0].item() == np.float32(rec.behavior["speed"].values[11, 0])
 

@@ -231,7 +231,7 @@ def test_auroc():
         ({"do": "blank_frames", "units": [1]}, r"interventions\[0\].units is \[1\]"),
         ({"do": "set_behavior"}, r"interventions\[0\].behavior is ''"),
         ({"do": "silense", "units": [1]}, "do is 'silense'; expected one of 'silence'"),
-        ({"do": "drive", "units": [1], "value": -1}, "spikes a second, 0 or more"),
+        ({"do": "drive", "units": [1], "value": -1}, "spikes per second, 0 or more"),
         ({"units": [1], "start": 2, "stop": 1}, "a time after start"),
     ],
 )

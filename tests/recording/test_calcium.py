@@ -14,7 +14,7 @@ RATE = 30.0
 
 
 def simulate(num_units=6, samples=3000, noise=0.25, seed=0):
-    """Spikes at 0.5 Hz, calcium decaying by 0.95 a sample, a baseline and white noise."""
+    """Spikes at 0.5 Hz, calcium decaying by 0.95 per sample, a baseline and white noise."""
     rng = np.random.default_rng(seed)
     spikes = rng.random((samples, num_units)) < 0.5 / RATE
     spikes[:, -1] = False  # the last unit is silent
@@ -27,7 +27,7 @@ def test_events_are_found_and_noise_is_not():
     spikes, traces = simulate()
     notes = []
     times, units = spikes_from_traces(Traces(np.arange(3000) / RATE, traces), notes)
-    assert (units == 5).sum() <= 10  # 100 s of silence, at a rate near 0.02 a second
+    assert (units == 5).sum() <= 10  # 100 s of silence, at a rate near 0.02 per second
     for unit in range(5):
         true, found = np.flatnonzero(spikes[:, unit]) / RATE, times[units == unit]
         hit = [np.abs(found - t).min() < 0.1 for t in true]

@@ -129,7 +129,7 @@ def test_columns_of_trials_are_variables_within_their_trials():
     assert rule.classes == ("right",)
     assert np.array_equal(rule.hold(at)[:, 0], [0, 0, 0, *[missing] * 4], equal_nan=True)
     with pytest.raises(
-        RecordingError, match="column 'place' of the trials of 'small' is float64, 2-dim.*one number or word a trial"
+        RecordingError, match="column 'place' of the trials of 'small' is float64, 2-dim.*one number or word per trial"
     ):
         rec.variable("place")
     assert "columns choice, rule (empty, right), place" in repr(rec)

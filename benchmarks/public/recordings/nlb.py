@@ -47,7 +47,7 @@ def read(train: Path, evaluation: Path | None, bin_s: float) -> dict[str, np.nda
     ----------
     train, evaluation : HDF5 files with ``train_spikes_heldin``, ``train_spikes_heldout`` (trials, bins, units) and perhaps
         ``train_behavior``; and with ``eval_spikes_heldin``
-    bin_s : seconds a bin of the tensors
+    bin_s : seconds per bin of the tensors
 
     Raises
     ------
@@ -106,7 +106,7 @@ def configuration(path: Path, bin_s: float, with_eval: bool) -> dict[str, Any]:
 
 def submission(run: Path, name: str, out: Path) -> dict[str, np.ndarray]:
     """The benchmark's dictionary of a trained run, also written as HDF5 under the data set's name (``mc_maze_small``):
-    ``train_rates_heldin``, ``..._heldout``, ``eval_rates_heldin``, ``..._heldout``, (trials, bins, units) expected counts a bin.
+    ``train_rates_heldin``, ``..._heldout``, ``eval_rates_heldin``, ``..._heldout``, (trials, bins, units) expected counts per bin.
     """
     bundle, prepared = open_run(run)
     model, rec = load_model(bundle), held_out_units(prepared)

@@ -1,6 +1,6 @@
 """The design matrix of the GLM baselines: spike history, behavior inputs and frames, bin by bin.
 
-Shape suffixes: W windows, B bins a window, R = W * B rows, L bins back, K basis functions, U units, Q patterns,
+Shape suffixes: W windows, B bins per window, R = W * B rows, L bins back, K basis functions, U units, Q patterns,
 F features.
 """
 

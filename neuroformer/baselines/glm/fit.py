@@ -34,7 +34,7 @@ from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
 
 VARIANTS: tuple[Variant, ...] = ("past", "every", "same_bin")
 _START = 1e4  # the first penalty that is tried
-_TOLERANCE = 1e-5  # nats a spike from the optimum
+_TOLERANCE = 1e-5  # nats per spike from the optimum
 _CAPACITY = ("harmonics", "components", "input_penalty", "rank", "num_basis")  # up their grids, a GLM can do more
 _OF_INPUTS = ("harmonics", "components", "squares")  # what one variant's search tells the others
 

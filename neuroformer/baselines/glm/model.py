@@ -1,6 +1,6 @@
 """A Poisson GLM: from windows to standardised features to rates.
 
-Shape suffixes: W windows, B bins a window, R = W * B rows, F features, U units (of one group).
+Shape suffixes: W windows, B bins per window, R = W * B rows, F features, U units (of one group).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class PoissonFit:
     Attributes
     ----------
     weight_FU : the last row is the intercept, relative to the offset
-    decrement : estimated distance of the objective from its minimum, nats a spike
+    decrement : estimated distance of the objective from its minimum, nats per spike
     iterations : int
     converged : bool
     """
@@ -79,7 +79,7 @@ class PoissonProblem:
         ----------
         penalty : of squared weights, in nats: the inverse variance of a Gaussian prior
         start : (F, U) weights to start from, such as those of a neighbouring penalty
-        tolerance : nats a spike that may be left to gain
+        tolerance : nats per spike that may be left to gain
         limit : iterations
         """
         start = torch.zeros_like(self.x_counts) if start is None else start

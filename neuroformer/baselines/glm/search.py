@@ -32,7 +32,7 @@ GRID: dict[str, tuple] = {
 STEP = 10**0.5  # between neighbouring penalties
 MOST_FEATURES = 2500  # their products are decomposed
 _HIGHEST, _LOWEST = 1e5, 1e-1
-_TOLERANCE = 1e-3  # nats a spike from the optimum
+_TOLERANCE = 1e-3  # nats per spike from the optimum
 _SEARCHED_GROUPS = 8  # of a large population, evenly spaced
 
 

@@ -212,7 +212,7 @@ def _score(args, p, model, simulated) -> dict[str, float]:
 
 
 def _print_drift(drift: dict[str, list[float]], late: dict[str, Any]) -> None:
-    """One row a stretch of the closed loop, and its late part with intervals."""
+    """One row per stretch of the closed loop, and its late part with intervals."""
     names = [k for k in drift if k != "start_s"]
     if not drift["start_s"]:
         return

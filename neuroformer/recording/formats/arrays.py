@@ -9,7 +9,7 @@ Names (times in seconds)::
     n_units                         unit_ids, unit_area, unit_depth, unit_cell_type, ...
     NAME (samples[, columns])       NAME_times or NAME_rate      a behavior variable
     frames (images, h, w)           frames_times or frames_rate  frames_index: which image each onset shows
-    trials_start, trials_stop       trials_COLUMN                one row a trial
+    trials_start, trials_stop       trials_COLUMN                one row per trial
     intervals_NAME_start, ..._stop  intervals_NAME_COLUMN        named intervals other than trials
     traces (samples, units)         traces_times or traces_rate  continuous activity (calcium); traces_unit
     domain (intervals, 2)           truth_NAME                   what a generator knows

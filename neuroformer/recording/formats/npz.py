@@ -112,7 +112,7 @@ def load_arrays(
         raise
     except UNREADABLE as e:
         more = ""
-        if "allow_pickle" in str(e):  # a list of one array a unit, as NumPy saves it
+        if "allow_pickle" in str(e):  # a list of one array per unit, as NumPy saves it
             more = "; give all spikes in one array, 'spike_times', and the unit of each in 'spike_units'"
         raise RecordingError(f"{path} is not a readable .npz of plain arrays: {e}{more}") from None
 

@@ -217,7 +217,7 @@ def _frames(frames: Any, step: float, starts: np.ndarray, trial_clip: Sequence[i
 def _behavior(
     name: str, values: Any, step: float, starts: np.ndarray, trials: list[Any], notes: list[str]
 ) -> BehaviorVariable | None:
-    """One array, or one a trial; (samples,) or (columns, samples)."""
+    """One array, or one per trial; (samples,) or (columns, samples)."""
     if isinstance(values, Mapping):
         unknown = [k for k in values if k not in trials]
         if unknown:

@@ -92,7 +92,7 @@ def _read(f: Any, path: Path, events: str, wanted: Wanted, notes: list[str]) -> 
         if times.shape != index.shape or times.ndim != 1 or index.dtype.kind not in "iu":
             raise RecordingError(
                 f"{path}: spikes/timestamps has shape {times.shape}, spikes/unit_index {index.shape} of "
-                f"{index.dtype}; expected one whole number a spike"
+                f"{index.dtype}; expected one whole number per spike"
             )
         if len(times) > spike_index.LARGE and "id" in units:
             pieces = spike_index.in_pairs(times, index)

@@ -22,7 +22,7 @@ FIELDS = ("kind", "orientation", "spatial_frequency", "phase", "contrast", "x", 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "orientation": ("orientation", "ori", "direction"),  # degrees
     "spatial_frequency": ("spatial_frequency", "spatial_freq", "sf"),  # cycles a degree
-    "temporal_frequency": ("temporal_frequency", "temporal_freq", "tf"),  # cycles a second
+    "temporal_frequency": ("temporal_frequency", "temporal_freq", "tf"),  # cycles per second
     "phase": ("phase",),  # cycles
     "contrast": ("contrast",),  # 0 to 1
     "x": ("x", "x_position", "position_x", "position"),  # degrees

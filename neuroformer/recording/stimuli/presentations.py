@@ -118,7 +118,7 @@ def refresh_hz(shown: Presentations) -> float:
 
 
 def frame_train(shown: Presentations, bank: Any, blank: int, rate_hz: float) -> FrameSeries:
-    """Frames of ``bank``, in which ``blank`` is the gray image: each row's image, shown anew ``rate_hz`` times a second.
+    """Frames of ``bank``, in which ``blank`` is the gray image: each row's image, shown anew ``rate_hz`` times per second.
 
     Raises
     ------

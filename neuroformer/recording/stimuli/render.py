@@ -49,7 +49,7 @@ def render_frames(
     ----------
     size : (height, width) pixels
     degrees : (height, width) of visual angle that the frames span; needed where something other than a flash is drawn
-    rate_hz : frames a second
+    rate_hz : frames per second
     tables : of intervals whose rows are presentations; empty: all that say what was shown. ``trials`` are one
     columns : our name (:data:`neuroformer.recording.stimuli.drawn.NAMES`, ``start`` and ``stop``), and the name of a column,
         or a number where no column says it

@@ -116,7 +116,7 @@ def _mixing(circuit: int, p: CohortParameters) -> np.ndarray:
 def _units(
     rng: np.random.Generator, latent: np.ndarray, area: np.ndarray, p: CohortParameters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(units, variables) weights, and (units,) log count a bin that gives each unit about its mean rate."""
+    """(units, variables) weights, and (units,) log count per bin that gives each unit about its mean rate."""
     of_area = stream(0, "areas").standard_normal((p.num_areas, p.num_latents))[area]
     loading = np.sqrt(p.alike) * of_area + np.sqrt(1 - p.alike) * rng.standard_normal(of_area.shape)
     few = latent[:: max(1, len(latent) // 5000)]
@@ -129,7 +129,7 @@ def _units(
 def _spikes(
     rng: np.random.Generator, latent: np.ndarray, loading: np.ndarray, baseline: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bin and unit of every spike: at most one a bin, none in the bin after an own one."""
+    """Bin and unit of every spike: at most one per bin, none in the bin after an own one."""
     bins, units = [], []
     for first in range(0, len(loading), _DRAWN):
         some = slice(first, first + _DRAWN)

@@ -82,7 +82,7 @@ class DemoParameters:
     turn_rate: float = 1.0  # rad a square root of a second
     # receptive fields
     num_orientations: int = 4
-    frequency: float = 0.14  # cycles a pixel
+    frequency: float = 0.14  # cycles per pixel
     sigma: float = 2.5
     border: float = 8.0  # centres keep this far from the edge
     simple_fraction: float = 0.15

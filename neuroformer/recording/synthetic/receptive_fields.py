@@ -114,7 +114,7 @@ def static_log_rate(z, movie: np.ndarray, behavior: dict[str, np.ndarray], u: di
 
 
 def mean_baseline(log_rate: np.ndarray, u: dict[str, np.ndarray], p: DemoParameters) -> np.ndarray:
-    """(units,) log count a bin that gives each unit about its mean rate, hubs and refractoriness included."""
+    """(units,) log count per bin that gives each unit about its mean rate, hubs and refractoriness included."""
     mean_count = u["mean_rate_hz"] * p.dt_s
     base = np.log(mean_count) - np.log(np.exp(log_rate).mean((0, 1)))
     base -= np.log1p(mean_count * np.expm1(p.self_history).sum())

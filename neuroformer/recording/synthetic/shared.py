@@ -155,7 +155,7 @@ def _latents(pixels: np.ndarray, recurrent: np.ndarray, drive: np.ndarray, p: Sh
 def _units(
     rng: np.random.Generator, latent: np.ndarray, kind: np.ndarray, p: SharedParameters
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(units, variables) weights, and (units,) log count a bin that gives each unit about its mean rate."""
+    """(units, variables) weights, and (units,) log count per bin that gives each unit about its mean rate."""
     loading = rng.standard_normal((p.num_units, p.num_latents))
     if p.cell_types > 1:
         loading = np.abs(loading) * (np.arange(p.num_latents) % p.cell_types == kind[:, None])

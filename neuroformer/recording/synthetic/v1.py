@@ -7,11 +7,11 @@ others at known delays. Its ``truth`` holds
 - ``rate`` (bins, units) float32: expected count of each bin given stimulus, behavior and all earlier spikes;
   ``rate_times`` (bins,): onsets of those bins, trial after trial, each ``meta["rate_dt_s"]`` wide
 - ``rf_even``, ``rf_odd`` (units, h, w): quadrature pair at gaze 0; ``rf_center`` (units, 2: x, y), ``rf_orientation``
-  (rad, direction of modulation), ``rf_phase``, ``rf_frequency`` (cycles a pixel), ``rf_sigma`` (pixels),
+  (rad, direction of modulation), ``rf_phase``, ``rf_frequency`` (cycles per pixel), ``rf_sigma`` (pixels),
   ``rf_temporal`` (units, frames back: 0, 1, 2), ``stimulus_gain``, ``is_responsive``, ``is_simple``
 - ``coupling`` (target, source) log rate while a spike acts; ``coupling_delay_s`` (target, source), ``is_hub``
 - ``speed_gain`` (units,) log rate for 10 cm/s; ``pupil_gain`` (units,) and ``gaze_gain`` (units, 2: x, y) log rate
-  for one standard deviation; ``baseline`` (units,) log count a bin; ``mean_rate_hz`` (units,) that it aims at
+  for one standard deviation; ``baseline`` (units,) log count per bin; ``mean_rate_hz`` (units,) that it aims at
 
 Randomness is NumPy's PCG64 in float64; whatever decides a spike is rounded first, so that the last bits of a
 linear-algebra library change nothing.

@@ -88,7 +88,7 @@ class Condition:
                 raise RecordingError(f"{self.text!r} names '{name}'{hint}; the units have: {', '.join(table)}")
             if table[name].ndim != 1:
                 raise RecordingError(
-                    f"{self.text!r}: '{name}' has shape {table[name].shape}; expected one value a unit"
+                    f"{self.text!r}: '{name}' has shape {table[name].shape}; expected one value per unit"
                 )
         return np.stack([self._truth(term, table) for term in self._joined()])
 

@@ -31,7 +31,7 @@ class Scores:
     Attributes
     ----------
     windows : list of (W, 6) arrays
-        A row a window: nats under the null model, under the network and under its expected counts as a Poisson model (NaN
+        A row per window: nats under the null model, under the network and under its expected counts as a Poisson model (NaN
         of traces); spikes or known samples; segment and first bin.
     predicted, true : decoded values by target, in the windows' order
     clips : where they are asked for, of each batch the key of the clip that every window saw, and (W, U) what units answered, the

@@ -118,7 +118,7 @@ def test_a_table_says_what_it_left_out(tmp_path):
     lines = [f"{i},{i % 3},{i % 3 * 10},{i / 7}" for i in range(90)]
     (tmp_path / "a.csv").write_text("\n".join(["time,unit,depth,amplitude", *lines]))
     rec = open_recording(tmp_path / "a.csv")
-    assert set(rec.units) == {"id", "depth"} and "no one value a unit: amplitude" in notes(rec)
+    assert set(rec.units) == {"id", "depth"} and "no one value per unit: amplitude" in notes(rec)
 
 
 def test_a_matlab_file_says_what_it_left_out_and_its_counts_have_a_grid(tmp_path):

@@ -120,7 +120,7 @@ def test_bad_files(tmp_path):
         open_recording(tmp_path / "half.h5")
     with h5py.File(tmp_path / "floats.h5", "w") as f:
         f["spikes/timestamps"], f["spikes/unit_index"] = np.zeros(3), np.zeros(3)
-    with pytest.raises(RecordingError, match="one whole number a spike"):
+    with pytest.raises(RecordingError, match="one whole number per spike"):
         open_recording(tmp_path / "floats.h5")
     rec = replace(full_recording(), truth={}, units={"id": np.array(["ä", "b", "c", "d", "e"])})
     with pytest.raises(RecordingError, match="cannot be written for torch_brain"):

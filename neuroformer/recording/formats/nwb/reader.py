@@ -211,7 +211,7 @@ class _Reader(OpenFile):
     def columns_of(self, table: Any) -> dict[str, np.ndarray]:
         found, left = simple_columns(table, skip=("tags", "timeseries"))
         if left:
-            self.notes.append(f"{table.name} columns left out (not one value a row): {', '.join(sorted(left))}")
+            self.notes.append(f"{table.name} columns left out (not one value per row): {', '.join(sorted(left))}")
         if "tags" in table.colnames and table["tags"] is not None:  # of epochs: several texts a row
             found["tags"] = np.array([",".join(map(str, tags)) for tags in table["tags"][:]], dtype=np.str_)
         if not {"start_time", "stop_time"} <= found.keys():

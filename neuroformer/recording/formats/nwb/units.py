@@ -159,7 +159,7 @@ def _columns(reader: OpenFile, table: Any) -> dict[str, np.ndarray]:
     columns |= {k: v for k, v in found.items() if v.ndim == 1 and k != "id"}
     left += [k for k, v in found.items() if v.ndim > 1]
     if left:
-        reader.notes.append(f"units columns left out (not one value a unit): {', '.join(sorted(left))}")
+        reader.notes.append(f"units columns left out (not one value per unit): {', '.join(sorted(left))}")
     if "area" not in columns:
         area = next((columns[k] for k in _AREA if k in columns and columns[k].dtype.kind == "U"), None)
         with reader.leaving_out("the area of the units"):

@@ -235,7 +235,7 @@ class _Writer:
         )
         series = RoiResponseSeries(
             name="traces",
-            description="one column a unit",
+            description="one column per unit",
             data=traces.values,
             timestamps=traces.times,
             rois=region,

@@ -96,9 +96,9 @@ def _flat(path: Path | None, count: int | None = None) -> np.ndarray:
     assert path is not None
     values = read_npy(path)
     if values.ndim != 1 and values.size != max(values.shape, default=0):
-        raise RecordingError(f"{path} has shape {values.shape}; expected one number a spike")
+        raise RecordingError(f"{path} has shape {values.shape}; expected one number per spike")
     if count is not None and values.size != count:
-        raise RecordingError(f"{path} has {values.size} numbers for {count} spikes; expected one a spike")
+        raise RecordingError(f"{path} has {values.size} numbers for {count} spikes; expected one per spike")
     return values.reshape(-1)
 
 
@@ -161,7 +161,7 @@ def _labels(folder: Path, ids: np.ndarray, notes: list[str]) -> dict[str, np.nda
 
 
 def _spread(values: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """One value a unit; nothing (NaN, an empty word, false) where the file has none."""
+    """One value per unit; nothing (NaN, an empty word, false) where the file has none."""
     if values.dtype.kind == "i" and not there.all():
         values = values.astype(np.float64)
     out = np.full(len(there), np.nan) if values.dtype.kind == "f" else np.zeros(len(there), values.dtype)

@@ -1,7 +1,7 @@
 """Spikes of tables (CSV, Parquet) and of MATLAB files, whose names a configuration says.
 
-options: {spikes: t, units: cluster}                              a table with a row a spike
-options: {spikes: units.times, columns: {area: units.region}}     cells of times, one a unit
+options: {spikes: t, units: cluster}                              a table with a row per spike
+options: {spikes: units.times, columns: {area: units.region}}     cells of times, one per unit
 options: {spikes: counts, dt: 0.01}                               a matrix of counts, units and bins
 """
 
@@ -48,13 +48,13 @@ def read_spike_table(
 
     Parameters
     ----------
-    spikes : the times of spikes (a column, an array, or cells with one array a unit), or a matrix of counts, whose shorter axis
+    spikes : the times of spikes (a column, an array, or cells with one array per unit), or a matrix of counts, whose shorter axis
         is the units; without it what is called spike_times, times, time or t, or the only cells of times
     units : the unit of each spike, a number or a word, where times are one array; by default unit, cluster, ...
-    dt : seconds a bin, of counts
+    dt : seconds per bin, of counts
     scale : seconds in the file's unit of time: 0.001 for milliseconds, 1/30000 for samples
-    columns : our name of a column of the units, and the file's name of an array with one value a unit. In a table with a row a
-        spike, columns with one value a unit come along
+    columns : our name of a column of the units, and the file's name of an array with one value per unit. In a table with a row per
+        spike, columns with one value per unit come along
 
     Raises
     ------
@@ -203,7 +203,7 @@ def _counts(
     path: Path, name: str, found: np.ndarray, dt: float, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if not dt:
-        raise RecordingError(f"{path}: '{name}' is a matrix {found.shape} of counts; give dt, seconds a bin")
+        raise RecordingError(f"{path}: '{name}' is a matrix {found.shape} of counts; give dt, seconds per bin")
     upright = found if found.shape[0] <= found.shape[1] else found.T
     notes.append(f"'{name}' {found.shape} has {upright.shape[0]} units and {upright.shape[1]} bins")
     return (*from_counts(upright, dt), np.arange(upright.shape[0]))
@@ -242,7 +242,7 @@ def _labelled(
 def _of_units(
     columns: Mapping[str, np.ndarray], given: Mapping[str, str], rows: np.ndarray, count: int, notes: list[str]
 ) -> dict[str, np.ndarray]:
-    """Columns of spikes that have one value a unit, as columns of the units; others get a note."""
+    """Columns of spikes that have one value per unit, as columns of the units; others get a note."""
     out = {}
     first = np.zeros(count, np.int64)
     first[rows[::-1]] = np.arange(len(rows))[::-1]
@@ -251,7 +251,7 @@ def _of_units(
             out[name] = values[first]
     left = [k for k in columns if k not in out and k not in given.values()]
     if left:
-        notes.append(f"columns left out, since they have no one value a unit: {', '.join(left)}")
+        notes.append(f"columns left out, since they have no one value per unit: {', '.join(left)}")
     return out
 
 
@@ -267,5 +267,5 @@ def _columns(
             shape = "cells of different kinds" if array is None else f"shape {array.shape}"
             raise RecordingError(f"{path}: '{given[name]}' has {shape}; expected one value for each of {count} units")
         else:
-            notes.append(f"column '{name}' was left out: it has not one value a unit")
+            notes.append(f"column '{name}' was left out: it has not one value per unit")
     return {k: v for k, v in out.items() if k != "id"}

@@ -114,7 +114,7 @@ def _recording(
     times, units = clean.spikes(samples[mine] / rate, rows[mine], notes)
     wrong = [k for k, v in columns.items() if v.shape != ids.shape]
     if wrong:
-        notes.append(f"units columns left out (not one value a unit): {', '.join(wrong)}")
+        notes.append(f"units columns left out (not one value per unit): {', '.join(wrong)}")
     domain = clean.span(np.zeros(1), times)
     if seconds is not None and seconds[segment or 0] > (times[-1] if len(times) else 0):
         domain = np.array([[0.0, seconds[segment or 0]]])
@@ -223,7 +223,7 @@ def _properties(home: Path, notes: list[str]) -> dict[str, np.ndarray]:
 
 
 def _flat_column(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """A property as columns of one value a unit: those of two or three numbers a unit become two or three."""
+    """A property as columns of one value per unit: those of two or three numbers per unit become two or three."""
     if values.ndim == 2 and values.shape[1] <= 3 and values.dtype.kind in "fiu":
         return {f"{name}_{axis}": values[:, i] for i, axis in zip(range(values.shape[1]), "xyz", strict=False)}
     return {name: clean.plain(values)} if values.dtype.kind in "fiubUSO" else {}
