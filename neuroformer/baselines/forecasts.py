@@ -18,10 +18,10 @@ from scipy.special import xlogy
 from torch import Tensor
 
 from neuroformer.baselines.glm.design import FULL_UNITS, Choice, Design, raised_cosines
-from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 from neuroformer.baselines.glm.spikes import counts_around, patterns_around, spikes_around
 from neuroformer.baselines.linear import ridge_path
 from neuroformer.baselines.patterns import unit_patterns
+from neuroformer.baselines.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 

@@ -223,7 +223,7 @@ class TrainConfig:
     )
     accumulate: int = setting(
         0,
-        "number of pieces in which a process computes its share of a batch, to save memory; 0: as few as fit into what is free",
+        "number of pieces in which a process computes its share of a batch, to save memory; 0: as few as fit into what is free, on a CPU into 1 GB",
         least=0,
     )
     lr: float = setting(2e-3, "largest learning rate", above=0)

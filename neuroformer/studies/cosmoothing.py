@@ -20,9 +20,9 @@ from torch import Tensor
 
 from neuroformer.baselines.forecasts import PENALTIES, Counts
 from neuroformer.baselines.glm.design import filtered, raised_cosines
-from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 from neuroformer.baselines.glm.spikes import counts_around
 from neuroformer.baselines.patterns import unit_patterns
+from neuroformer.baselines.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 from neuroformer.config import ConfigError
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.recordings import open_one

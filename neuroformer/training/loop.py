@@ -192,7 +192,7 @@ class Trainer:
         pieces = self.processes.agree(max(1, min(plan.pieces, most)))[0]
         if pieces > 1 and self.fabric.is_global_zero:
             tqdm.write(
-                f"a step needs about {plan.needed / 1e9:.1f} GB and {plan.free / 1e9:.1f} GB are free for it: each batch is computed in "
+                f"a step needs about {plan.needed / 1e9:.1f} GB, and takes {plan.free / 1e9:.1f} GB at a time at most: each batch is computed in "
                 f"{pieces} pieces (train.accumulate={pieces})"
             )
         return pieces

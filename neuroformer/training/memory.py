@@ -16,12 +16,15 @@ from neuroformer.training.module import Losses, Share
 
 PROBE = 16  # windows
 BACKWARD = 2.0  # gradients of activations come on top of what was kept for them
+MOST_ON_CPU = (
+    1e9  # bytes that a step takes at a time: on a CPU larger pieces are no faster, and people have other programs
+)
 SHARE = 0.7  # of the free memory that a step may take: baselines, other processes and the system need some
 STATE = 3  # gradients and AdamW's two moments, in units of the parameters
 
 
 class StepMemory(NamedTuple):
-    """Bytes of a step in one process: ``fixed`` whatever the batch, ``each`` window's, and what the process may take; and how
+    """Bytes of a step in one process: ``fixed`` whatever the batch, ``each`` window's, and what it may take at a time; and how
     many windows its share of a batch has."""
 
     fixed: float
@@ -46,6 +49,7 @@ def step_memory(cohort: Cohort, recordings: Sequence[Prepared], fabric: Fabric) 
     """
     parameters = sum(p.numel() * p.element_size() for p in cohort.parameters())
     free = max(0.0, SHARE * free_memory(fabric.device) - STATE * parameters)
+    free = min(free, MOST_ON_CPU) if fabric.device.type == "cpu" else free
     found, losses = [], Losses(cohort).train()
     for place in largest(recordings):
         prepared = recordings[place]

@@ -11,6 +11,8 @@ from neuroformer.baselines.energy.components import EnergyComponents, energy_com
 from neuroformer.baselines.energy.rates import stimulus_rates
 from neuroformer.baselines.energy.regression import fit_poisson, fit_ridge
 from neuroformer.baselines.energy.responses import Responses
+from neuroformer.baselines.glm.clips import ClipEnergies
+from neuroformer.baselines.glm.fit import fit_glm, glm_bits_per_spike
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import from_dict, to_dict
 from neuroformer.data.prepared import prepare
@@ -136,6 +138,20 @@ def test_penalties_are_not_chosen_by_means_that_give_away_what_was_held_out(prep
     assert np.isfinite(found.penalty) and found.followed > 0.5
 
 
+def test_a_curve_bends_where_other_clips_say_so(prepared):
+    components = EnergyComponents(prepared)
+    z = lambda part: part.x_GK[:, :1] / components.train.x_GK[:, 0].std()
+    bends = {}
+    for name, rate in {"line": lambda x: 24 * (1 + 0.3 * x), "step": lambda x: 24 * (1 + torch.tanh(4 * x))}.items():
+        train, valid = (
+            dataclasses.replace(x, total_GU=(x.seen_GU * rate(z(x)).clamp_min(0) / 12).expand_as(x.total_GU).round())
+            for x in (components.train, components.valid)
+        )
+        curve = fit_ridge(train, valid, calibrate=True).curve
+        bends[name] = float(curve.coefficient_4U[2:].abs().max() / curve.coefficient_4U[1].abs().max())
+    assert bends["line"] < 1e-3 and bends["step"] > 0.1, bends
+
+
 def test_the_folds_of_one_stimulus_stay_together(prepared):
     components = EnergyComponents(prepared)
     train, valid = components.train, components.valid
@@ -253,3 +269,15 @@ def test_other_training_parts_have_components_of_their_own(prepared):
     fewer = dataclasses.replace(prepared.split, blocks=blocks | {"train": blocks["train"][::2]})
     again = energy_components(dataclasses.replace(prepared, split=fewer))
     assert again is not found and len(again.train.clip_W) < len(found.train.clip_W)
+
+
+def test_a_glm_sees_energies_where_pixels_say_nothing(prepared):
+    """Units follow how much of a pattern there is, whatever its sign: no pixel tells."""
+    glm = fit_glm(prepared, variant="past")
+    assert glm.choice["clips"] == "energies"
+    assert glm_bits_per_spike(glm, prepared) > 0.05
+    windows = prepared.windows("test")
+    seen, components = ClipEnergies(prepared), energy_components(prepared)
+    expected = components.of(prepared, windows)
+    for part in (windows, windows[3:5], windows[:0]):
+        assert torch.equal(seen(part), components.of(prepared, part) if len(part) else expected[:0])

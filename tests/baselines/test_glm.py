@@ -15,9 +15,9 @@ from neuroformer.baselines.glm.design import Choice, filtered, history_filters, 
 from neuroformer.baselines.glm.fit import VARIANTS, Budget, fit_glm, fit_glms, glm_bits_per_spike
 from neuroformer.baselines.glm.model import Glm
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.poisson_regression import PoissonProblem
 from neuroformer.baselines.glm.search import GRID
 from neuroformer.baselines.glm.spikes import counts_around, patterns_around
+from neuroformer.baselines.poisson_regression import PoissonProblem
 from neuroformer.config import from_dict
 from neuroformer.data.prepared import prepare as prepare_for
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape

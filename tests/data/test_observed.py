@@ -8,7 +8,7 @@ import torch
 from helpers import small_config, small_recording
 
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.poisson_regression import PoissonProblem, offset_of
+from neuroformer.baselines.poisson_regression import PoissonProblem, offset_of
 from neuroformer.data.observed import ObservedBins
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.splits import Split

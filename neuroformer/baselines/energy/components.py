@@ -133,9 +133,9 @@ class EnergyComponents:
             known |= zip(key_of[new.numpy()].tolist(), found, strict=True)
         return key_W
 
-    def of(self, prepared: Prepared, windows: Windows) -> Tensor:
-        """(W, K) components of the clips that windows see."""
-        known: dict[int, Tensor] = {}
+    def of(self, prepared: Prepared, windows: Windows, known: dict[int, Tensor] | None = None) -> Tensor:
+        """(W, K) components of the clips that windows see; those of ``known`` ones, by their key, are not computed again."""
+        known = {} if known is None else known
         keys = [self._add(known, batch, basis=True) for batch in prepared.batches(windows)]
         few = self.basis_FK.shape[1]
         return torch.stack([torch.zeros(few)] + [known[k] for part in keys for k in part.tolist()])[1:]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from neuroformer.baselines.energy.responses import Responses, clip_r
-from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
+from neuroformer.baselines.poisson_regression import INTERCEPT_PENALTY, PoissonProblem
 
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.51, -0.5)).tolist())  # a presentation
 MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
@@ -89,9 +89,9 @@ class Curve:
         return torch.stack([torch.ones_like(s), s, s**2, s**3], 1)
 
     @classmethod
-    def fit(cls, values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, is_log: bool) -> Curve:
+    def fit(cls, values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, is_log: bool, bent: bool = True) -> Curve:
         """For the Poisson likelihood of counts, by Newton's method, or for least squares; all units at once, lightly
-        penalised."""
+        penalised; a straight line unless ``bent``."""
         level_U = total_GU.sum(0) / seen_GU.sum(0).clamp_min(1)
         least_U = 1e-3 * (
             torch.ones_like(level_U) if is_log else (total_GU / seen_GU.clamp_min(1)).std(0, correction=0)
@@ -102,7 +102,7 @@ class Curve:
         found = cls(values_GU.mean(0), spread_U, torch.zeros(4, len(level_U)))
         found.coefficient_4U[0] = level_U
         x_G4U = found.powers(values_GU)
-        pull = torch.tensor([1e-3, *[CURVE_PENALTY] * 3])[:, None]
+        pull = torch.tensor([1e-3, CURVE_PENALTY, *[CURVE_PENALTY if bent else 1e9] * 2])[:, None]
         for _ in range(25 if is_log else 1):
             value_GU = (x_G4U * found.coefficient_4U).sum(1)
             rate_GU = value_GU.clamp_max(level_U + 2 * MOST).exp() if is_log else value_GU
@@ -163,12 +163,32 @@ def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) ->
 
 
 def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression, Responses]]) -> EnergyRegression:
-    """With the curve of what it says of clips that it was not fitted to."""
+    """With the curve of what it says of clips that it was not fitted to; a straight one unless bends help to follow clips that the
+    curve was not fitted to either."""
     values_GU = _relative_values(held_out) + chosen.level_U
     some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
     total_GU, seen_GU = _answers([held for _, held in held_out])
-    curve = Curve.fit(values_GU[some], total_GU[some], seen_GU[some], chosen.is_log)
-    return dataclasses.replace(chosen, curve=curve)
+    part_G = torch.repeat_interleave(torch.tensor([len(held.x_GK) for _, held in held_out]))
+    if len(held_out) == 1:
+        part_G = (torch.arange(len(values_GU)) * 2 // len(values_GU)).long()
+    data = values_GU[some], total_GU[some], seen_GU[some]
+    bent = len(data[0]) >= FEWEST_BENT and _bends(*data, part_G[some], chosen.is_log)
+    return dataclasses.replace(chosen, curve=Curve.fit(*data, chosen.is_log, bent))
+
+
+def _bends(values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, part_G: Tensor, is_log: bool) -> bool:
+    """Whether curves follow each part's mean answers better, mean over units, than straight lines do, both fitted to the other
+    parts; each relative to what it says of these on average, which gives away what was held out."""
+    followed = []
+    for bent in (False, True):
+        said_GU = torch.zeros_like(values_GU)
+        for part in part_G.unique():
+            here, there = part_G == part, part_G != part
+            curve = Curve.fit(values_GU[there], total_GU[there], seen_GU[there], is_log, bent)
+            rate = lambda x: x.exp() if is_log else x
+            said_GU[here] = rate(curve(values_GU[here])) - rate(curve(values_GU[there])).mean(0)
+        followed.append(float(clip_r((total_GU / seen_GU).numpy(), said_GU.numpy()).mean()))
+    return followed[1] > followed[0]
 
 
 def _relative_values(held_out: Iterable[tuple[EnergyRegression, Responses]]) -> Tensor:

@@ -1,6 +1,7 @@
-"""Principal components of the frames on screen, for the GLM.
+"""What a GLM is told of the frames on screen: principal components of their pixels, or of their energies.
 
-Shape suffixes: R rows (bins of windows), P pixels, Q components of one image, N frames a clip.
+Shape suffixes: W windows, R rows (bins of windows), P pixels, Q components of one image, K components of energies, N frames a
+clip.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from neuroformer.baselines.energy.components import energy_components
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows, nanoseconds
 
@@ -17,6 +19,7 @@ _PCA_IMAGES = 1500  # images and clips that components are learnt from
 _IMAGE_COMPONENTS = 96
 _PIXELS = 50_000_000  # of images in memory at once
 _SCORES = 60_000_000  # of all images; a longer bank of images has fewer components
+_KEPT = 2**26  # components of windows that are kept
 
 
 class ClipComponents:
@@ -93,6 +96,33 @@ class ClipComponents:
         place = last[:, None] + np.arange(1 - self.count, 1)
         there = (place >= 0) & (self._frame_ns[np.maximum(place, 0)] >= first.repeat(ends.shape[1])[:, None])
         return np.where(there, self.frames.index[np.maximum(place, 0)], -1)
+
+
+class ClipEnergies:
+    """Components of the energies of windows' clips, :class:`~neuroformer.baselines.energy.components.EnergyComponents`: what the network's
+    own readout of frames starts from.
+
+    A search asks for the same windows again and again, so their components are kept, as many as memory should hold.
+    """
+
+    def __init__(self, prepared: Prepared):
+        self.prepared = prepared
+        self._clips: dict[int, Tensor] = {}
+        self._windows: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, windows: Windows) -> Tensor:
+        """(W, K)."""
+        components = energy_components(self.prepared.opened)
+        most = _KEPT // components.basis_FK.shape[1]
+        if max(len(self._clips), len(self._windows)) + len(windows) > most:
+            self._clips, self._windows = {}, {}
+        keys = list(zip(windows.segment.tolist(), windows.tick.tolist(), strict=True))
+        new = [i for i, key in enumerate(keys) if key not in self._windows]
+        if new:
+            found = components.of(self.prepared, windows[np.array(new)], self._clips)
+            self._windows |= zip([keys[i] for i in new], found, strict=True)
+        none = torch.zeros(components.basis_FK.shape[1])  # so that there may be no window
+        return torch.stack([none, *(self._windows[key] for key in keys)])[1:]
 
 
 def _evenly(size: int, most: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from neuroformer.baselines.glm.clips import ClipComponents
+from neuroformer.baselines.glm.clips import ClipComponents, ClipEnergies
 from neuroformer.baselines.glm.spikes import counts_around, of_units, patterns_around
 from neuroformer.baselines.patterns import unit_patterns
 from neuroformer.data.prepared import Prepared
@@ -23,6 +23,7 @@ from neuroformer.data.windows import NANOSECONDS, SpikeIndex, Windows, WindowSha
 Variant = Literal["past", "every", "same_bin"]
 FULL_UNITS = 256  # with more, a population enters through its patterns
 MOST_PATTERNS = 96
+_ENERGIES = 10.0  # times the penalty of pixels: there are hundreds of components
 _GROUP = 32  # units that share a design matrix, where a population enters through its patterns
 _CELLS = 500_000  # windows x bins x units that are looked at together
 
@@ -38,7 +39,8 @@ class Choice:
     reach : share of ``window.past`` that they span
     rank : patterns over units, in a large population
     harmonics : of every Fourier input
-    components : of the clip that ends with a bin
+    clips : what a clip of frames is told by: components of its pixels, up to a bin's end, or of its energies, up to the window's
+    components : of the pixels
     squares : also squared components and squared linear inputs
     input_penalty : penalty of inputs and frames relative to that of history
     same_bin_penalty : likewise of the spikes of the bin itself
@@ -50,6 +52,7 @@ class Choice:
     reach: float = 1.0
     rank: int = 32
     harmonics: int = 48
+    clips: Literal["pixels", "energies"] = "pixels"
     components: int = 32
     squares: bool = True
     input_penalty: float = 0.1
@@ -155,9 +158,9 @@ class Design:
             self.pattern_UQ = torch.from_numpy(found.astype(np.float32))
         scale = prepared.normalization.inputs
         self.inputs = [(v, prepared.rec.variable(v.name), scale[v.name]) for v in prepared.config.inputs]
-        self.clips = None
+        self.clips, self.energies = None, None
         if prepared.config.window.frames > 0 and prepared.rec.frames is not None:
-            self.clips = ClipComponents(prepared, most_components)
+            self.clips, self.energies = ClipComponents(prepared, most_components), ClipEnergies(prepared)
         self._own: tuple[SpikeIndex, list[SpikeIndex]] | None = None
 
     @property
@@ -209,7 +212,10 @@ class Design:
         """Behavior inputs and frames of the windows' own bins."""
         for x in self._inputs(windows, choice):
             yield FeatureBlock(choice.input_penalty, x)
-        if self.clips is not None:
+        if self.energies is not None and choice.clips == "energies":
+            x = self.energies(windows).repeat_interleave(self.shape.current, 0)
+            yield FeatureBlock(_ENERGIES * choice.input_penalty, x, together=x.shape[1])
+        elif self.clips is not None:
             x = self.clips(windows, choice.components)
             yield FeatureBlock(choice.input_penalty, torch.cat([x, x**2], 1) if choice.squares else x)
 

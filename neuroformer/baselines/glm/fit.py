@@ -26,8 +26,8 @@ from torch import Tensor
 from neuroformer.baselines.glm.design import Choice, Design, Variant
 from neuroformer.baselines.glm.model import Glm
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.poisson_regression import CELLS, PoissonFit, PoissonProblem, offset_of
 from neuroformer.baselines.glm.search import GRID, STEP, Search, num_features, options_of, tune
+from neuroformer.baselines.poisson_regression import CELLS, PoissonFit, PoissonProblem, offset_of
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
@@ -36,7 +36,7 @@ VARIANTS: tuple[Variant, ...] = ("past", "every", "same_bin")
 _START = 1e4  # the first penalty that is tried
 _TOLERANCE = 1e-5  # nats per spike from the optimum
 _CAPACITY = ("harmonics", "components", "input_penalty", "rank", "num_basis")  # up their grids, a GLM can do more
-_OF_INPUTS = ("harmonics", "components", "squares")  # what one variant's search tells the others
+_OF_INPUTS = ("harmonics", "clips", "components", "squares")  # what one variant's search tells the others
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def fit_glm(
     Log link, L2 penalty on standardised features. Features of a bin: the spikes of every unit (in a large population,
     the unit's own and the population's patterns, see :class:`~neuroformer.baselines.glm.design.Design`) under
     log-spaced raised cosines of the distance to the bin (:class:`Choice`); linear inputs standardised, Fourier inputs
-    by harmonics, both read at the bin's centre; principal components of the clip of frames up to the bin's end, and
-    their squares; for ``past`` also the bin's place in the window; for ``same_bin`` the counts of units of lower
+    by harmonics, both read at the bin's centre; principal components of the clip of frames up to the bin's end and
+    their squares, or components of its Gabor energies; for ``past`` also the bin's place in the window; for ``same_bin`` the counts of units of lower
     index in the bin itself, and where validation prefers it a distribution of counts that knows the unit's own
     earlier spikes of the bin (:class:`~neuroformer.baselines.glm.own_spikes.OwnSpikes`). Options are chosen one after
     another on a part of the data, then those that add features again on all that the budget allows. Time before a
@@ -165,7 +165,8 @@ def glm_scores(
         ``same_bin`` minus ``every``: what the earlier spikes of the same bin (of lower units, and the unit's own) tell
         beyond all bins before. The token likelihood uses them too, so that about as much of the model's bits/spike
         speaks of coincidences finer than ``window.dt``, not of prediction in time. ``glm_form``: "full" (units see
-        each other one by one) or "patterns" (a large population); ``glm_seconds``.
+        each other one by one) or "patterns" (a large population); ``glm_clips``, where there are frames: "pixels" or "energies";
+        ``glm_seconds``.
     """
     start = time.perf_counter()
     glms = fit_glms(prepared, seed=seed, say=say)
@@ -173,7 +174,10 @@ def glm_scores(
     out: dict[str, Any] = {f"bits_per_spike_glm_{variant}": value for variant, value in bits.items()}
     out["bits_per_spike_glm"] = max(bits.values())
     out["bits_per_spike_glm_within_bins"] = bits["same_bin"] - bits["every"]
-    return out | {"glm_form": glms["past"].choice["form"], "glm_seconds": time.perf_counter() - start}
+    chosen = glms["past"].choice
+    if glms["past"].design.energies is not None:
+        out["glm_clips"] = chosen["clips"]
+    return out | {"glm_form": chosen["form"], "glm_seconds": time.perf_counter() - start}
 
 
 # -- what validation chooses ---------------------------------------------------------------------------------

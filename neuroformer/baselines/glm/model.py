@@ -15,7 +15,7 @@ from torch import Tensor
 
 from neuroformer.baselines.glm.design import Choice, Design, FeatureBlock
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.poisson_regression import INTERCEPT_PENALTY
+from neuroformer.baselines.poisson_regression import INTERCEPT_PENALTY
 from neuroformer.data.windows import SpikeIndex, Windows
 from neuroformer.metrics import poisson_log_likelihood
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from neuroformer.baselines.glm.design import MOST_PATTERNS, Choice, Design
 from neuroformer.baselines.glm.model import Glm, none_hidden
-from neuroformer.baselines.glm.poisson_regression import PoissonProblem, offset_of
+from neuroformer.baselines.poisson_regression import PoissonProblem, offset_of
 from neuroformer.data.windows import Windows
 from neuroformer.metrics import bits_per_spike, poisson_log_likelihood
 
@@ -22,6 +22,7 @@ GRID: dict[str, tuple] = {
     "harmonics": (4, 8, 16, 48, 96, 144, 192),
     "components": (16, 32, 64, 96, 128, 192),
     "squares": (False, True),
+    "clips": ("pixels", "energies"),
     "input_penalty": (1.0, 0.3, 0.1, 0.03, 0.01),
     "rank": (8, 16, 32, 64, MOST_PATTERNS),
     "num_basis": (2, 3, 4, 6, 10, 16),
@@ -94,6 +95,7 @@ def options_of(design: Design) -> list[str]:
     """Options that this recording and configuration have, the weightiest first."""
     there = {
         "harmonics": design.has_fourier,
+        "clips": design.energies is not None,
         "components": design.clips is not None,
         "squares": design.clips is not None or design.has_linear,
         "input_penalty": bool(design.inputs) or design.clips is not None,
@@ -123,7 +125,8 @@ def tune(
                 candidate = dataclasses.replace(setting, **{name: grid[place]})
                 if num_features(search.glm, search.train, candidate) > MOST_FEATURES:
                     break
-                bits, penalty = search.path(candidate, down(setting.penalty * STEP))
+                # other features may want far more shrinkage
+                bits, penalty = search.path(candidate, down(highest if name == "clips" else setting.penalty * STEP))
                 tried.append((name, grid[place], bits))
                 place += direction
                 if bits > best:
