@@ -15,7 +15,7 @@ if not torch.cuda.is_available():
 if "NEUROFORMER_CACHE" not in os.environ:  # nothing that a test makes stays in the user's cache
     os.environ["NEUROFORMER_CACHE"] = tempfile.mkdtemp(prefix="neuroformer-tests-")
     atexit.register(shutil.rmtree, os.environ["NEUROFORMER_CACHE"], ignore_errors=True)
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 torch.set_num_threads(1)  # tests are many small operations; threads only get in their way
 
 

@@ -34,7 +34,7 @@ def whole():
 
 
 def worker(*arguments):
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)])
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)])
     return subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("kill_worker.py")), *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -5,9 +5,9 @@ import json
 import warnings
 
 import numpy as np
+from any_recording import random_recording
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_formats_agree import random_recording
 
 from neuroformer.audit import audit
 from neuroformer.config import ConfigError, from_dict

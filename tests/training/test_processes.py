@@ -59,7 +59,7 @@ def test_two_processes_give_the_losses_scores_and_weights_of_one(tmp_path):
         str(here.with_name("ddp_worker.py")),
         json.dumps(asked),
     ]
-    path = os.pathsep.join([str(here.parents[1]), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(here.parents[1] / "support"), str(here.parents[2]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     for name in runs:

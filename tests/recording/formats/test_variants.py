@@ -4,8 +4,7 @@ import datetime
 
 import numpy as np
 import pytest
-from samples import save_alf
-from test_spike_tables import cells
+from samples import cells, save_alf
 
 from neuroformer.config import ConfigError, load_config
 from neuroformer.data.grid import grid_problem

@@ -14,7 +14,7 @@ from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import BehaviorVariable, FrameSeries, Recording
 
-SHARED = Path(os.environ.get("NEUROFORMER_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SHARED = Path(os.environ.get("NEUROFORMER_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def shared_recording(name: str) -> Path:

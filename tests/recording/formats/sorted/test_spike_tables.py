@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from samples import cells
 
 from neuroformer.cli import main
 from neuroformer.recording import RecordingError, open_recording
@@ -35,12 +36,6 @@ def write_parquet_of_units(path, times, rows):
 
     trains = [np.sort(times[rows == r]) for r in range(3)]
     pq.write_table(pa.table({"unit": IDS, "spike_times": trains, "area": list(AREAS)}), path)
-
-
-def cells(values):
-    out = np.empty(len(values), object)
-    out[:] = values
-    return out
 
 
 def write_mat(path, times, rows):

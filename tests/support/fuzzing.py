@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 HANG_S = 60.0  # of the processor: more than a look that stalls takes; a busy machine takes longer
-WORKER = Path(__file__).parent / "recording" / "formats" / "fuzz_worker.py"
+WORKER = Path(__file__).parents[1] / "recording" / "formats" / "fuzz_worker.py"
 
 
 class Worker:

@@ -12,7 +12,7 @@ from neuroformer.cli import main
 from neuroformer.config import load_config
 from neuroformer.data.recordings import open_only
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RATE = 30_000
 CLOCK = (250.0, 1.00003)  # the behavior computer's: (t - 250) / 1.00003
 

@@ -13,7 +13,7 @@ from neuroformer.recording.recording import Traces
 
 def shared_data() -> Path:
     """The folder of real recordings; the test skips where it is absent."""
-    default = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    default = Path(__file__).resolve().parents[2].parent / "shared" / "data"
     folder = Path(os.environ.get("NEUROFORMER_SHARED_DATA", default))
     if not folder.is_dir():
         pytest.skip(f"real recordings are not at {folder}")
@@ -144,3 +144,10 @@ def write_alf_probe(folder, rng, spikes=200, clusters=5):
     )
     (folder / "clusters.uuids.csv").write_text("uuids\n" + "".join(f"a-{i}\n" for i in range(clusters)))
     return times, rows
+
+
+def cells(values):
+    """An array of objects, which scipy writes as a cell array of MATLAB."""
+    out = np.empty(len(values), object)
+    out[:] = values
+    return out

@@ -9,7 +9,7 @@ from neuroformer.metrics import poisson_log_likelihood
 from neuroformer.recording import RecordingError
 from neuroformer.recording import synthetic as syn
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SMALL = {"num_units": 60, "trial_s": 4.0, "num_movies": 3, "rate_hz": 5.0, "num_pairs": 40}
 
 

@@ -28,7 +28,7 @@ from neuroformer.config import (
 from neuroformer.config.reference import reference
 from neuroformer.config.values import check_section
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 

@@ -13,7 +13,7 @@ from helpers import small_config, small_recording
 from neuroformer.config import to_dict
 from neuroformer.recording.formats.npz import write_npz
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SBATCH = r"""#!/usr/bin/env python3
 import os, subprocess, sys

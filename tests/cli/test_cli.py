@@ -12,7 +12,7 @@ from neuroformer.cli.trained.generate import _print_drift, _print_scores
 from neuroformer.cli.training.train import _say_if_below_baseline
 from neuroformer.config import ConfigError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/demo.yaml")
 
 

@@ -14,7 +14,7 @@ from neuroformer.cli import main, parser
 from neuroformer.config import from_dict
 from neuroformer.recording import write_recording
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = [
     "recording.options={num_trials: 15, trial_s: 4.0, num_units: 12}",
     "train.steps=4",
