@@ -25,7 +25,7 @@ _CHUNK = 2048  # values that are decoded at once
 _FARTHEST = 2  # times a bin's width: labels further apart do not tell the walk's step
 
 
-class Reading(NamedTuple):
+class Posterior(NamedTuple):
     """Mean and maximum of posteriors, (V, C) each."""
 
     mean_VC: np.ndarray
@@ -46,7 +46,7 @@ class BayesMethod:
     kept : what a search has decoded, so that the other one, on the same moments, need not decode it again
     """
 
-    def __init__(self, name: str = "bayes", kept: dict[tuple, list[Reading]] | None = None):
+    def __init__(self, name: str = "bayes", kept: dict[tuple, list[Posterior]] | None = None):
         self.name, self.mode = name, name == "bayes_mode"
         self.kept = {} if kept is None else kept
 
@@ -74,8 +74,8 @@ class BayesMethod:
         grid = _Grid(train, params["bandwidth"])
         return lambda samples: self._of(grid.decode(samples, [setting])[0])
 
-    def _of(self, read: Reading) -> np.ndarray:
-        return read.mode_VC if self.mode else read.mean_VC
+    def _of(self, found: Posterior) -> np.ndarray:
+        return found.mode_VC if self.mode else found.mean_VC
 
 
 def _moments(samples: Samples) -> tuple:
@@ -118,17 +118,17 @@ class _Grid:
         self.place_GC = low + place_GC * span
         self.step_C = _step(train, unit_VC, self.before)
 
-    def decode(self, samples: Samples, settings: list[Any]) -> list[Reading]:
+    def decode(self, samples: Samples, settings: list[Any]) -> list[Posterior]:
         """The posteriors of each setting, read both ways."""
         find = self._walked if self.before > 1 else self._at_once
         nothing = np.zeros((0, self.place_GC.shape[1]))
-        found: list[list[Reading]] = [[Reading(nothing, nothing)] for _ in settings]
+        found: list[list[Posterior]] = [[Posterior(nothing, nothing)] for _ in settings]
         for i in range(0, len(samples), _CHUNK):
             evidence = self.evidence(samples[i : i + _CHUNK])
             for each, setting in zip(found, settings, strict=True):
                 p_VG = find(evidence, setting)
-                each.append(Reading(p_VG @ self.place_GC, self.place_GC[p_VG.argmax(1)]))
-        return [Reading(*(np.concatenate(x) for x in zip(*each, strict=True))) for each in found]
+                each.append(Posterior(p_VG @ self.place_GC, self.place_GC[p_VG.argmax(1)]))
+        return [Posterior(*(np.concatenate(x) for x in zip(*each, strict=True))) for each in found]
 
     def evidence(self, samples: Samples) -> list[np.ndarray]:
         """(V, G) log-likelihoods of the places: of all counts together, or where the place walks of each bin."""

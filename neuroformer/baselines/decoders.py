@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from neuroformer.baselines.bayes import BayesMethod, Reading
+from neuroformer.baselines.bayes import BayesMethod, Posterior
 from neuroformer.baselines.features import MOST_CELLS, Binning, Samples, SpikeCounts, binnings, contiguous_folds
 from neuroformer.baselines.kalman import KalmanMethod
 from neuroformer.baselines.kernel_ridge import KernelRidgeMethod
@@ -114,7 +114,7 @@ class Baselines:
         self.counts = SpikeCounts.for_windows(index, shape, self.windows)
         self.reach = round(max(config.decode.lags) / shape.dt) + shape.ahead
         self._ridge: dict[Binning, float] = {}
-        self._posteriors: dict[tuple, list[Reading]] = {}  # of the Bayesian decoder, which is read in two ways
+        self._posteriors: dict[tuple, list[Posterior]] = {}  # of the Bayesian decoder, which is read in two ways
         self._fits = 0
 
     def fit(self, name: str, binnings: Sequence[Binning] = ()) -> Baseline:

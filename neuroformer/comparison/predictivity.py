@@ -234,9 +234,9 @@ class FoldSums:
         """(U,) Pearson's r of each fold, averaged over folds; NaN where responses do not vary in any."""
         keep = np.ones(len(self.fold_B), bool) if blocks is None else np.isin(self.block_B, blocks)
         folds = np.unique(self.fold_B[keep])
-        member = (self.fold_B[keep] == folds[:, None]).astype(float)
-        sums = np.einsum("fb,bku->fku", member, self.sums_B5U[keep])
-        r_FU = _r(sums, (member @ self.number_B[keep])[:, None])
+        within = (self.fold_B[keep] == folds[:, None]).astype(float)
+        sums = np.einsum("fb,bku->fku", within, self.sums_B5U[keep])
+        r_FU = _r(sums, (within @ self.number_B[keep])[:, None])
         known = np.isfinite(r_FU)
         return np.divide(
             np.where(known, r_FU, 0).sum(0), known.sum(0), out=np.full(r_FU.shape[1], np.nan), where=known.any(0)

@@ -167,8 +167,8 @@ def _repeated(prepared: Prepared, part: str) -> ComparedMoments | None:
         return None
     repeats = int(number[several].min())
     start, stop = np.round(rec.trial_intervals[trials].T, 9)
-    members = [np.flatnonzero(stimulus == s)[:repeats] for s in several]
-    ticks = [int((nanoseconds(stop[m] - start[m]) // nanoseconds(shape.dt)).min()) for m in members]
+    repeated = [np.flatnonzero(stimulus == s)[:repeats] for s in several]
+    ticks = [int((nanoseconds(stop[m] - start[m]) // nanoseconds(shape.dt)).min()) for m in repeated]
     each = shape.current
     if _stills(rec, start, stop):
         each *= max(1, min(ticks) // shape.current)
@@ -177,10 +177,10 @@ def _repeated(prepared: Prepared, part: str) -> ComparedMoments | None:
     if not sum(numbers):
         return None
     place = [np.arange(n) * width for n in numbers]
-    start_RN = np.concatenate([start[m][:, None] + p for m, p in zip(members, place, strict=True)], 1)
+    start_RN = np.concatenate([start[m][:, None] + p for m, p in zip(repeated, place, strict=True)], 1)
     stimulus_N = np.repeat(np.arange(len(numbers)), numbers)
     place_N = np.concatenate(place)
-    group = _held_together(prepared, [int(trials[m[0]]) for m in members])
+    group = _held_together(prepared, [int(trials[m[0]]) for m in repeated])
     return _with_folds(prepared, start_RN, each // shape.current, stimulus_N, place_N, BLOCK_S, group)
 
 

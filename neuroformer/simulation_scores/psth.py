@@ -175,11 +175,11 @@ def compare_psth(rec: Recording, split: Split, simulated: Recording, part: str) 
     parts: dict[str, list[np.ndarray]] = {"simulated": [], "held_out": [], "train": []}
     sizes: list[tuple[int, int, int]] = []
     for s in np.unique(stimulus[trials[part]]):
-        members = {p: rows[stimulus[rows] == s] for p, rows in trials.items()}
-        if len(members["train"]) == 0:
+        shown = {p: rows[stimulus[rows] == s] for p, rows in trials.items()}
+        if len(shown["train"]) == 0:
             continue
         sim = simulated.trial_intervals[stimulus[source] == s]
-        held, train = rec.trial_intervals[members[part]], rec.trial_intervals[members["train"]]
+        held, train = rec.trial_intervals[shown[part]], rec.trial_intervals[shown["train"]]
         made = [psth(spike_counts(r, i, WIDTH_S), WIDTH_S) for r, i in ((simulated, sim), (rec, held), (rec, train))]
         bins = min(len(x) for x in made)
         for name, x in zip(parts, made, strict=True):

@@ -175,8 +175,8 @@ def unit_table(run: str | Path, column: str, overrides: Sequence[str] = (), reco
 
 def names_of(run: str | Path, recording: str = "") -> list[str]:
     """The recordings of a run, or the one that was asked for."""
-    members = read_bundle(run).recordings
-    return [recording] if recording or len(members) == 1 else [m.name for m in members]
+    recordings = read_bundle(run).recordings
+    return [recording] if recording or len(recordings) == 1 else [r.name for r in recordings]
 
 
 def stacked(features: list[dict[str, np.ndarray]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -89,13 +89,13 @@ def parameter_groups(cohort: Cohort, t: TrainConfig) -> list[dict]:
             pace |= {id(p): module.pace for p in module.parameters()}
             backbone = module.backbone.parameters() if module.backbone is not None else ()
             pace |= {id(p): BACKBONE for p in backbone}
-    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in cohort.parameters():
         if p.requires_grad:
-            members.setdefault((pace.get(id(p), 1.0), t.weight_decay if p.ndim >= 2 else 0.0), []).append(p)
+            groups.setdefault((pace.get(id(p), 1.0), t.weight_decay if p.ndim >= 2 else 0.0), []).append(p)
     return [
         {"params": chosen, "weight_decay": decay, "peak_lr": t.lr * factor}
-        for (factor, decay), chosen in members.items()
+        for (factor, decay), chosen in groups.items()
     ]
 
 
