@@ -1,4 +1,5 @@
-"""From plain values to typed sections, and the checks that every section shares."""
+"""From plain values to typed sections: unknown keys and the suggestion for a misspelt one, types, and the checks that every
+section shares."""
 
 from __future__ import annotations
 

@@ -280,9 +280,9 @@ class SpikeObservation(nn.Module):
         return (base + bounded(drive)).clamp(min=MIN_LOG_RATE).minimum(peak)
 
     def dt_log_p(self, h_TD: Tensor, left_TB: Tensor, tick_T: Tensor) -> Tensor:
-        """(T, B + 1) log-probability of the next spike's bin (last: none). From the last spike's bin on, each bin in turn
-        holds another spike or does not; earlier ones cannot. A product of such choices, so that the probabilities sum to one
-        by construction."""
+        """(T, B + 1) log-probability of the next spike's bin, its dt (last: none). From the last spike's bin on, each bin in
+        turn holds another spike or does not; earlier bins have probability zero. A product of such choices, so that the
+        probabilities sum to one by construction."""
         left_TB = left_TB.clamp_min(LEAST_MASS)
         # the log odds of a spike where ``left`` are expected, log(exp(left) - 1), and what the state adds
         odds_TB = log1mexp(left_TB) + left_TB + bounded(at_least_float32(self.dt(h_TD)))
