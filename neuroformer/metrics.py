@@ -41,7 +41,7 @@ def poisson_log_likelihood(counts, rates) -> float:
         counts, rates = np.broadcast_arrays(counts, rates)
     except ValueError:
         raise ValueError(f"counts have shape {counts.shape} and rates {rates.shape}; they must fit") from None
-    fired = np.flatnonzero(counts)  # most bins are empty, and logarithms are dear
+    fired = np.flatnonzero(counts)  # most bins are empty, and logarithms are slow
     k = counts.ravel()[fired]
     return float((xlogy(k, rates.ravel()[fired]) - gammaln(k + 1)).sum() - rates.sum())
 

@@ -331,7 +331,7 @@ def _ratio_line(row: str, contestants: dict[str, Any]) -> str:
 
 
 def bars(rows: dict[str, Any]) -> list[str]:
-    """What was aimed at, and what this run reached of it; rows are told by what their names begin with."""
+    """What was aimed at, and what this run reached of it; rows are known by what their names begin with."""
     found = {row: pair for row, entry in rows.items() if (pair := _ratios(entry["contestants"])) is not None}
     out = []
 

@@ -8,7 +8,7 @@
 # %% [markdown]
 # # Decode from a minute of labels
 #
-# Labels are dear: a camera that ran for a minute, a posture that somebody drew by hand. Spikes are there for the whole session. Does a model that was trained on all
+# Labels are expensive: a camera that ran for a minute, a posture that somebody drew by hand. Spikes are there for the whole session. Does a model that was trained on all
 # the spikes, and no label, make more of a few labels than ridge regression does? It takes about three minutes.
 #
 # In Colab: `!pip install neuroformer`.

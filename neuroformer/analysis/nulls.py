@@ -31,7 +31,7 @@ def shuffled_identities(found: Map) -> Map:
     distribution: each pair about the median of its row and of its column (a unit that acts alike on all couples to none
     of them), in a spread that is the product of both (median absolute deviations). Its tails are those of Student's t
     whose central nine tenths spread as the map's do: the few coupled pairs do not move it (the empirical null of Efron,
-    JASA 2004). Where these are heavier than t with 2.5 degrees of freedom, no pair is told from chance. A square map's
+    JASA 2004). Where these are heavier than t with 2.5 degrees of freedom, no pair is separated from chance. A square map's
     diagonal is left out.
     """
     if found.p_values is not None:

@@ -49,7 +49,7 @@ def stimulus_findings(rec: Recording, config: Config, split: Split, facts: dict[
         out += [_within_window(config), moves_stimulus(rec, config), _few_images(shown["train"], config)]
     shared |= {f"trials' {k}": v for k, v in _shared_trials(rec, train, test).items()}
     if "trial_time" in [v.name for v in config.inputs] and "frames" not in shared and len(shared) == 0:
-        shared["trial_time, the only stimulus that the model is told"] = 1.0
+        shared["trial_time, the only stimulus that the model knows"] = 1.0
     facts |= {"stimuli": stimuli | {"shared": shared}} if shared or stimuli else {}
     return [_shared(shared, config), *out]
 

@@ -40,7 +40,7 @@ def open_run(folder: Path, overrides: Sequence[str] = (), recording: str = "") -
 
 
 def absent_recording(config: Config) -> str:
-    """Where a run's recording was looked for in vain; empty where it is."""
+    """Where a run's recording was looked for and not found; empty where it was found."""
     path = config.recording.path
     if not path:
         return "the run was trained on a recording that was handed over in Python; say where it is: recording.path=FILE"

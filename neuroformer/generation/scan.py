@@ -115,7 +115,7 @@ class Scan:
         u_dt, u_id = uniforms_of(at(self.stream), draws, self.kinds)
         put(self.draws, draws + 1)
         dt = draw(following.dt_log_p(), u_dt, temperature=c.temperature, top_p=c.top_p)
-        logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of those that end: drawn in vain
+        logits = following.id_logits(dt.clamp(max=num_bins - 1))  # of windows that end here, a draw that nothing uses
         drawn = draw(logits, u_id, temperature=c.temperature, top_p=c.top_p)
         end = num_bins * num_units
         cell = torch.where(dt < num_bins, dt * num_units + drawn, end)

@@ -17,7 +17,7 @@ LEAST_BLOCKS, MOST_BLOCKS = 10, 20  # beyond 20, Student's t gains nothing, and 
 PER_BLOCK = 1.2  # independent values of the slowest series, labels included, that a block must be worth
 SURE = 0.7  # share of the independent values that is counted on: where few are found, by chance too many were
 PIECES = 128  # in which autocorrelation is looked for; it matters down to a few per block
-LEAST_PIECES = 16  # from fewer, no autocorrelation can be told
+LEAST_PIECES = 16  # from fewer, no autocorrelation can be estimated
 SMOOTH = 0.65  # autocorrelation of neighbours from which a finer cut only shows how smooth a series is
 
 
@@ -95,7 +95,7 @@ def independent_values(x_KF: np.ndarray) -> np.ndarray:
     The time is that of a first-order autoregression, ``(1 + r) / (1 - r)``, with r corrected for its bias (Kendall,
     Biometrika 1954), of means over 1, 2, 4, ... values; the longest counts, so that fast noise does not hide a slow
     drift. Cuts at which neighbours are alike (r above 0.65) are passed over, unless none is coarser. A series that does
-    not vary is worth its length; one of fewer than 16 values nothing, since none can be told.
+    not vary is worth its length; one of fewer than 16 values nothing, since no autocorrelation can be estimated.
     """
     size, number = x_KF.shape
     if size < LEAST_PIECES:

@@ -1,4 +1,4 @@
-"""How the parts of a recording are told in one line each."""
+"""The parts of a recording, described in one line each."""
 
 from __future__ import annotations
 

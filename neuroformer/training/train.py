@@ -111,7 +111,7 @@ def train_several(
 
 
 def audited(recordings: Sequence[Prepared], tell: Callable[[Audit], None] | None = None) -> list[Audit]:
-    """What the audit finds in each recording; an empty part or a leak is refused before anything is told."""
+    """What the audit finds in each recording; an empty part or a leak is refused before anything is reported."""
     for prepared in recordings:
         refuse_empty(prepared)
     audits = [refuse_leak(prepared) for prepared in recordings]

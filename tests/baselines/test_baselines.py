@@ -254,7 +254,7 @@ def test_folds_are_contiguous_and_keep_their_gap(data):
     assert all(len(train) == 8 for train, _ in contiguous_folds(few, index, 200, 5))
 
 
-def test_missing_labels_have_no_say(data):
+def test_missing_labels_change_nothing(data):
     index, windows, targets = data
     holes = targets["train"].copy()
     holes[::7, 1] = np.nan

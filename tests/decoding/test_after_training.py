@@ -72,7 +72,7 @@ def test_weights_of_a_target_change_only_where_validation_gains(run, monkeypatch
     assert read_bundle(folder).metrics["valid_fitted_speed"] == found["valid_fitted_speed"]
 
 
-def test_labels_of_validation_and_test_have_no_say_in_the_fit(run, monkeypatch):
+def test_labels_of_validation_and_test_do_not_enter_the_fit(run, monkeypatch):
     folder, prepared = run
     kept = {}
     fit = module.fit_heads

@@ -61,7 +61,7 @@ def test_a_readout_that_learns_its_scale_claims_the_error_of_labels_that_it_has_
     assert claimed == pytest.approx(np.sqrt((error**2).mean()), rel=0.34)
 
 
-def test_labels_that_were_not_drawn_have_no_say():
+def test_labels_that_were_not_drawn_change_nothing():
     model, prepared = pretrained()
     config = dataclasses.replace(prepared.config, tune=dataclasses.replace(TUNE, steps=0))
     prepared = dataclasses.replace(prepared, config=config)
@@ -125,7 +125,7 @@ def test_what_trains_is_what_was_asked(extended, how):
         assert "embedding.unit.weight" in trunk
 
 
-def test_held_out_labels_and_spikes_have_no_say(extended):
+def test_held_out_labels_and_spikes_change_nothing(extended):
     model, prepared, windows = extended
     tuned, info = finetune(model, prepared, windows, [SPEED], TUNE)
     rec, (start, stop) = prepared.rec, prepared.split.intervals("test")[0]

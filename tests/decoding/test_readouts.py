@@ -126,7 +126,7 @@ def test_readouts_and_their_mean_stand_beside_the_head(target):
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
 
 
-def test_labels_outside_the_windows_have_no_say():
+def test_labels_outside_the_windows_change_nothing():
     model, prepared = extend(*pretrained(), [SPEED])
     prepared = tuned(prepared, steps=10)
     train, test = prepared.windows("train", reach=20), prepared.windows("test", reach=20)

@@ -257,7 +257,7 @@ def test_interventions_survive_the_configuration_file():
 
 
 @pytest.mark.parametrize("expected", [0.5, 90.0, 700.0])
-def test_a_driven_unit_fires_as_often_as_it_is_told(expected):
+def test_a_driven_unit_fires_as_often_as_it_is_driven(expected):
     one = change("drive", units=(1,), value=expected / 0.01)
     net, p = small_model()
     changes = UnitInterventions([one], 3, 0.01, seed=0)

@@ -177,7 +177,7 @@ def test_bins_and_units_are_drawn_as_likely_as_the_settings_say(small, how):
     assert np.array_equal(unit[fired], likeliest[fired])
 
 
-def test_the_model_is_told_the_last_spike_and_how_often_it_was_repeated(monkeypatch):
+def test_the_model_is_given_the_last_spike_and_how_often_it_was_repeated(monkeypatch):
     net, p = small_model(small_recording(num_units=2, rate=60.0), small_config())
     num, seen = 64, [{} for _ in range(64)]
     windows = Windows(np.zeros(num, np.int64), np.full(num, 100))

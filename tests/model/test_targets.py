@@ -166,7 +166,7 @@ def test_decoded_values_stay_near_what_training_held():
     torch.testing.assert_close(values, torch.tensor([[-0.9, 0.5], [9.9, -0.5]], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
-def test_missing_values_have_no_say():
+def test_missing_values_change_nothing():
     h = head(noise="gaussian")
     raw, values = torch.randn(5, 2, 4, requires_grad=True), torch.randn(5, 2, 2)
     values[1, 0, 1] = torch.nan

@@ -226,7 +226,9 @@ def test_weights_and_biases_works_offline_without_an_account(tmp_path, monkeypat
     assert len(files) == 1 and files[0].stat().st_size > 500
 
 
-def test_times_that_look_like_milliseconds_are_told_before_the_audit_walks_through_them(tmp_path, capsys, monkeypatch):
+def test_times_that_look_like_milliseconds_are_reported_before_the_audit_walks_through_them(
+    tmp_path, capsys, monkeypatch
+):
     def walked(*args):
         raise ValueError("the audit began")
 

@@ -101,7 +101,7 @@ def test_a_space_that_cannot_be_is_refused(asked, tmp_path, capsys, space, messa
     assert message in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
-def test_what_cannot_be_run_is_told_and_left(asked, tmp_path, capsys):
+def test_what_cannot_be_run_is_reported_and_left(asked, tmp_path, capsys):
     assert main(swept(asked, tmp_path, 4, space="model.heads: [2, 3]")) == 0
     trials = json.loads((tmp_path / "run" / "sweep.json").read_text())["trials"]
     assert {t["values"]["model.heads"]: t["score"] is None for t in trials} == {2: False, 3: True}

@@ -1,7 +1,7 @@
-"""What a GLM is told of the frames on screen: principal components of their pixels, or of their energies.
+"""What a GLM sees of the frames on screen: principal components of their pixels, or of their energies.
 
-Shape suffixes: W windows, R rows (bins of windows), P pixels, Q components of one image, K components of energies, N frames a
-clip.
+Shape suffixes: W windows, R rows (bins of windows), P pixels, Q components of one image, K components of energies, N frames
+per clip.
 """
 
 from __future__ import annotations

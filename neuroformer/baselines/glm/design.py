@@ -35,11 +35,11 @@ class Choice:
     Attributes
     ----------
     history : features are filtered counts, or their square roots (which a burst does not blow up)
-    num_basis : raised cosines of history a unit
+    num_basis : raised cosines of history per unit
     reach : share of ``window.past`` that they span
     rank : patterns over units, in a large population
     harmonics : of every Fourier input
-    clips : what a clip of frames is told by: components of its pixels, up to a bin's end, or of its energies, up to the window's
+    clips : how a clip of frames enters: by components of its pixels, up to a bin's end, or of its energies, up to the window's
     components : of the pixels
     squares : also squared components and squared linear inputs
     input_penalty : penalty of inputs and frames relative to that of history

@@ -119,7 +119,7 @@ def tune(
         grid = GRID[name]
         for direction in directions:
             place, moved = grid.index(getattr(setting, name)) + direction, False
-            # one more basis function may blur what two more resolve; on all data it is too dear to look
+            # one more basis function may blur what two more resolve; on all data a look would take too long
             chances = 2 if name == "num_basis" and directions == (1, -1) and direction > 0 else 1
             while 0 <= place < len(grid) and chances:
                 candidate = dataclasses.replace(setting, **{name: grid[place]})

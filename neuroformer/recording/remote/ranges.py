@@ -224,7 +224,7 @@ def telling(source: Any) -> Iterator[None]:
 
     Parameters
     ----------
-    source : a remote file or store, an HDF5 file opened from one, or anything else, of which nothing is told
+    source : a remote file or store, an HDF5 file opened from one, or anything else, which is left alone
     """
     source = getattr(source, "source", source)
     try:
