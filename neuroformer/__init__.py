@@ -16,8 +16,14 @@ Readers of files (``open_recording`` knows them all) and ``write_recording`` are
 """
 
 import importlib
+import os
 
 from neuroformer.shown import draw_with
+
+# oneDNN keeps 1,024 compiled products, each with memory of its own. Every batch of training has sizes of its own, so that after some
+# hundred steps they held more than the network. PyTorch reads these when it is first imported
+for _name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+    os.environ.setdefault(_name, "128")
 
 __version__ = "0.2.0"
 
