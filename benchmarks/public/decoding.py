@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroformer import runs
+from neuroformer.baselines.glm.fit import VARIANTS
 from neuroformer.bundle.bundle import LIKELIHOOD, RecordingEntry, load_model
 from neuroformer.bundle.opening import open_run
 from neuroformer.bundle.saving import save_bundle, save_weights
@@ -20,7 +21,7 @@ from neuroformer.training.evaluation import evaluate
 
 SCORES = "decoding.json"  # of one recording, in the folder of its run
 BITS_FILE = "likelihood.json"  # likewise
-BITS = ("bits_per_spike", "bits_per_spike_rate_readout", "bits_per_spike_glm_past", "bits_per_spike_glm_every")
+BITS = ("bits_per_spike", "bits_per_spike_rate_readout", *(f"bits_per_spike_glm_{variant}" for variant in VARIANTS))
 SHOWN = ("model", "ensemble", "bayes", "bayes_mode", "kalman", "ridge", "wiener_cascade", "kernel_ridge", "mlp", "gru")
 
 
@@ -116,8 +117,8 @@ def likelihood_table(scores_by_name: dict[str, dict[str, Any]]) -> str:
     lines = [
         "bits per spike",
         "",
-        "| recording | network | its rates | GLM, past | GLM, every bin |",
-        "|---|---|---|---|---|",
+        "| recording | network | its rates | GLM, past | GLM, every bin | GLM, same bin |",
+        "|---|---|---|---|---|---|",
     ]
     for name, scores in scores_by_name.items():
         cells = [f"{scores.get(key, float('nan')):.3f}" for key in BITS]
