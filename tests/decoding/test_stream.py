@@ -1,6 +1,7 @@
 """Streaming gives the values of the finished recording, in whatever pieces the data come."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
@@ -65,5 +66,17 @@ def test_the_benchmark_agrees_with_itself(monkeypatch):
         window={"frames": 0.0, "past": 0.05}, loss={"contrast": []}, inputs=[], targets=[]
     )
     monkeypatch.setattr(reference_size, "config", small)
+    began = time.perf_counter()
     result = decode.run(threads=1, num_windows=900, num_streamed=20)
-    assert result["checked"] and result["batch_seconds"] > 0 and result["stream_ms_median"] > 0
+    elapsed = time.perf_counter() - began
+    assert result["checked"] and (result["windows"], result["streamed_windows"]) == (900, 20)
+    assert 0 < result["batch_seconds"] + 5 * result["stream_ms_median"] / 1e3 < elapsed
+    assert result["stream_ms_median"] <= result["stream_ms_p99"]
+
+    def off(*args):
+        took, streamed = stream(*args)
+        return took, {name: values + 1e-3 for name, values in streamed.items()}
+
+    stream = decode._stream
+    monkeypatch.setattr(decode, "_stream", off)
+    assert not decode.run(threads=1, num_windows=900, num_streamed=20)["checked"]
