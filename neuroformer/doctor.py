@@ -19,6 +19,7 @@ from neuroformer.data.stored import recordings_to_train
 from neuroformer.data.windows import spread
 from neuroformer.memory import free_memory
 from neuroformer.ops import table
+from neuroformer.shown import NamedValues
 from neuroformer.training.memory import STATE, step_memory
 from neuroformer.training.module import Losses, Share
 from neuroformer.training.train import initial_cohort, make_fabric, prepare_recordings, refuse_empty
@@ -46,7 +47,7 @@ def machine() -> dict[str, Any]:
         devices.append(_device(torch.device("cuda", i), torch.cuda.get_device_name(i)))
     if torch.backends.mps.is_available():
         devices.append({"device": "mps", "name": "Apple GPU", "free_gb": None, "kernels": {}})
-    return {
+    found = {
         "neuroformer": neuroformer.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
@@ -57,6 +58,7 @@ def machine() -> dict[str, Any]:
         "devices": devices,
         "disk_free_gb": shutil.disk_usage(Path.cwd()).free / 1e9,
     }
+    return NamedValues(found)
 
 
 def _libraries() -> tuple[dict[str, str], list[str]]:
@@ -123,7 +125,7 @@ def needs(config: Config | str | Path, overrides: Sequence[str] = ()) -> dict[st
     parameters = sum(p.numel() for p in cohort.parameters())
     places, losses = spread(len(recordings), MOST_TIMED), Losses(cohort).train()
     seconds = sum(_seconds_of_a_step(losses, recordings[i], int(i), fabric) for i in places) / len(places)
-    return {
+    found = {
         "units": sum(r.num_units for r in recs),
         "spikes": sum(r.num_spikes for r in recs),
         "seconds": float(sum(r.duration for r in recs)),
@@ -137,6 +139,7 @@ def needs(config: Config | str | Path, overrides: Sequence[str] = ()) -> dict[st
         "train_seconds_at_most": seconds * config.train.steps,
         "disk_gb": 4 * parameters * (1 + len(config.targets) + 1 + STATE) / 1e9,
     }
+    return NamedValues(found)
 
 
 def _seconds_of_a_step(losses: Losses, prepared, place: int, fabric) -> float:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -27,21 +27,23 @@ from neuroformer.decoding.after_training import fit_heads_on
 from neuroformer.decoding.decode import Decoded, at_samples, measure
 from neuroformer.decoding.run import decode_run
 from neuroformer.recording import Recording
-from neuroformer.shown import Shown, labelled
+from neuroformer.shown import NamedValues, Shown, labelled
 from neuroformer.training.adapt import Start
 from neuroformer.training.train import is_first_process, train_several
 
 
-class Trained(NamedTuple):
-    """The recordings of a run as the model saw them, and the numbers of its training."""
+@dataclass(frozen=True, repr=False)
+class Trained(Shown):
+    """A run that was trained: its folder, the numbers of its training, and the recordings as the model saw them."""
 
-    prepared: list[Prepared]
+    folder: Path
     metrics: dict[str, Any]
+    prepared: list[Prepared]
 
     def __repr__(self) -> str:
         names = ", ".join(p.name for p in self.prepared)
         said = lambda v: f"{v:.4g}" if isinstance(v, float) else str(v)
-        return f"Trained on {names}\n" + "\n".join(f"  {k}: {said(v)}" for k, v in self.metrics.items())
+        return f"Trained {self.folder} on {names}\n" + "\n".join(f"  {k}: {said(v)}" for k, v in self.metrics.items())
 
 
 def train(
@@ -102,7 +104,7 @@ def train(
     )
     if is_first_process() and fits_heads:
         metrics = metrics | fit_heads_on(folder, prepared[0], say)
-    return Trained(prepared, metrics)
+    return Trained(folder, metrics, prepared)
 
 
 def clear(folder: Path) -> None:
@@ -183,7 +185,7 @@ def decode(
     bundle, prepared = open_run(Path(run), overrides, recording)
     place = bundle.results if folder is None else Path(folder)
     found = decode_opened(bundle, prepared, place, baselines=baselines, progress=progress)
-    return {one.target.name: one for one in found}
+    return NamedValues((one.target.name, one) for one in found)
 
 
 def decode_opened(

@@ -35,6 +35,29 @@ class Shown:
         return f'{self._html()}<img src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
 
+class NamedValues(dict[str, Any], Shown):
+    """Numbers by name: a dictionary, which a notebook shows as a table; what has a figure of its own follows beneath."""
+
+    def _repr_html_(self) -> str:
+        own = {k: v for k, v in self.items() if isinstance(v, Shown) and not isinstance(v, NamedValues)}
+        beneath = "".join(f"<h4>{escape(str(k))}</h4>{v._repr_html_()}" for k, v in own.items())
+        return _table({k: v for k, v in self.items() if k not in own}) + beneath
+
+
+def _table(values: Mapping[Any, Any]) -> str:
+    rows = "".join(f"<tr><th>{escape(str(k))}</th><td>{_cell(v)}</td></tr>" for k, v in values.items())
+    return f"<table>{rows}</table>" if rows else ""
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return _table(value)
+    if isinstance(value, (list, tuple)):
+        tables = any(isinstance(v, Mapping) for v in value)
+        return ("" if tables else ", ").join(map(_cell, value))
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
 def labelled(
     values: Any,
     coords: Mapping[str, Sequence[Any] | Any],

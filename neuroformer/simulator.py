@@ -22,6 +22,7 @@ from neuroformer.generation.simulate import simulate, simulate_true_past
 from neuroformer.generation.stimulus import open_stimulus, silence, stimulus_of
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.shown import NamedValues, Shown
 from neuroformer.simulation_scores.drift import Chains, chain_order, chained
 from neuroformer.simulation_scores.psth import compare_psth
 from neuroformer.simulation_scores.recorded import RecordedTrials, recorded_trials, simulated_trials
@@ -32,7 +33,7 @@ from neuroformer.simulation_scores.trials import Trials
 Stimulus = Recording | Mapping[str, Any] | str | Path | float
 
 
-class Simulator:
+class Simulator(Shown):
     """A trained run that simulates.
 
     >>> simulator = Simulator("runs/demo")
@@ -105,7 +106,7 @@ class Simulator:
         ConfigError
             A simulation of something else, which has no recorded trials to be compared with.
         """
-        return compared(self._same_trials(simulated), simulated)
+        return NamedValues(compared(self._same_trials(simulated), simulated))
 
     def score(self, simulated: Recording, *, progress: bool = False) -> dict[str, Any]:
         """Every score of a simulation of held-out trials, as ``neuroformer generate --score`` writes them; see
@@ -116,7 +117,7 @@ class Simulator:
         ConfigError
             A simulation of something else, which has no recorded trials to be compared with.
         """
-        return scored(self.model, self._same_trials(simulated), simulated, progress=progress).scores
+        return NamedValues(scored(self.model, self._same_trials(simulated), simulated, progress=progress).scores)
 
     def _same_trials(self, simulated: Recording) -> Prepared:
         """What the simulation was asked of, if it imitates held-out trials."""

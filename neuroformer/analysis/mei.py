@@ -20,12 +20,13 @@ from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
+from neuroformer.shown import Shown
 
 MOST_AMPLITUDE = 4.0  # of a frequency, times that of natural clips: what is structured has fewer of them
 
 
-@dataclass(frozen=True)
-class MostExciting:
+@dataclass(frozen=True, repr=False)
+class MostExciting(Shown):
     """Clips by gradient ascent.
 
     Attributes
@@ -40,6 +41,14 @@ class MostExciting:
     contrast: np.ndarray
     log_rate: np.ndarray
     gray: np.ndarray
+
+    def __repr__(self) -> str:
+        units, frames, height, width = self.images.shape
+        gain = float(np.exp(np.median(self.log_rate - self.gray)))
+        return (
+            f"Most exciting clips of {units} units: {frames} frames of {height} x {width} pixels\n"
+            f"  their predicted rate is {gain:.3g} times that with a gray screen (median)"
+        )
 
 
 def most_exciting(

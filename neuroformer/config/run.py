@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from neuroformer.config.errors import require
 from neuroformer.config.recording_sections import RecordingConfig
@@ -22,10 +25,11 @@ from neuroformer.config.schema import (
 )
 from neuroformer.config.setting import setting
 from neuroformer.config.values import check_section
+from neuroformer.shown import Shown
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, repr=False)
+class Config(Shown):
     """One run, whole.
 
     Raises
@@ -60,10 +64,32 @@ class Config:
         _check_streams(self)
         _check_traces(self)
 
+    def __repr__(self) -> str:
+        changed = yaml.safe_dump(_plain(_changed(self, Config())), sort_keys=False, default_flow_style=None, width=110)
+        return f"Configuration '{self.name}', where it differs from the defaults\n{changed}".rstrip()
+
     @property
     def input_groups(self) -> list[str]:
         """Names of the behavior groups, in the order of their first variable."""
         return list(dict.fromkeys(v.group for v in self.inputs))
+
+
+def _changed(value: Any, default: Any) -> Any:
+    """What of a section is not as it is by default."""
+    if type(value) is not type(default) or not dataclasses.is_dataclass(value):
+        return value
+    pairs = {f.name: (getattr(value, f.name), getattr(default, f.name)) for f in dataclasses.fields(value)}
+    return {name: _changed(*pair) for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        defaults = {f.name: f.default for f in dataclasses.fields(value)}
+        each = ((name, getattr(value, name), default) for name, default in defaults.items())
+        return {name: _plain(v) for name, v, default in each if v != default}
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 def _check_recordings(c: Config) -> None:

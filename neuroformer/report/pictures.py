@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from neuroformer.report import figures
 from neuroformer.report.behavior import fewshot_curve
 from neuroformer.report.comparison import layers_figure
+from neuroformer.report.fields import figure_of, stimuli
 from neuroformer.report.figures import MODEL, OTHER, TRUE
 from neuroformer.report.forecast import forecast_curves
 from neuroformer.report.notebook import matrix
@@ -51,8 +53,24 @@ def recording(rec) -> Figure:
 
 
 def bundle(found) -> Figure | None:
-    log = found.path / "log" / "metrics.csv"
+    return _learning(found.path)
+
+
+def trained(found) -> Figure | None:
+    return _learning(found.folder)
+
+
+def _learning(folder: Path) -> Figure | None:
+    log = folder / "log" / "metrics.csv"
     return figures.learning_curve(log) if log.exists() else None
+
+
+def simulator(found) -> Figure:
+    return prepared(found.prepared)
+
+
+def exciting(found) -> Figure:
+    return figure_of(stimuli(found.contrast, [str(u) for u in range(len(found.contrast))]))
 
 
 def prepared(p) -> Figure:
@@ -122,6 +140,9 @@ PICTURES: dict[str, Callable[[Any], Figure | None]] = {
     "neuroformer.bundle.bundle.Bundle": bundle,
     "neuroformer.analysis.maps.Map": a_map,
     "neuroformer.analysis.attend.Attended": attended,
+    "neuroformer.runs.Trained": trained,
+    "neuroformer.simulator.Simulator": simulator,
+    "neuroformer.analysis.mei.MostExciting": exciting,
     "neuroformer.runs.DecodedTarget": decoded,
     "neuroformer.studies.fewshot.FewShot": few_labels,
     "neuroformer.studies.forecast.Forecast": forecasts,

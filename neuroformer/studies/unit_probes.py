@@ -27,6 +27,7 @@ from neuroformer.metrics import balanced_accuracy
 from neuroformer.model.frames import SHARPNESS
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.units import UnitRows
+from neuroformer.shown import Shown
 
 NUM_FOLDS = 5
 LEAST_UNITS = 5  # of a class
@@ -119,8 +120,8 @@ def _fano(prepared: Prepared, spans: np.ndarray, width: float) -> np.ndarray:
     return np.where(mean > 0, np.maximum(counts.var(0, ddof=1), 1e-3) / np.maximum(mean, 1e-12), 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class UnitTable:
+@dataclass(frozen=True, eq=False, repr=False)
+class UnitTable(Shown):
     """Units of all recordings of a run that have the column.
 
     Attributes
@@ -140,6 +141,12 @@ class UnitTable:
     features: dict[str, np.ndarray]
     left_out: int = 0
     weights: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        of = f"{len(self.label_N)} units of {len(np.unique(self.recording_N))} recording(s); {self.left_out} left out"
+        classes = zip(*np.unique(self.label_N, return_counts=True), strict=True) if self.is_class else ()
+        lines = [f"'{self.column}' of {of}", *(f"  {name:<24} {count} units" for name, count in classes)]
+        return "\n".join(lines + [f"  {name}: {x.shape[1]} features" for name, x in self.features.items()])
 
     @property
     def is_class(self) -> bool:

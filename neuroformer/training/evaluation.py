@@ -20,6 +20,7 @@ from neuroformer.bundle.opening import open_run
 from neuroformer.data.prepared import Prepared
 from neuroformer.memory import free_memory, give_back
 from neuroformer.model.network import Neuroformer
+from neuroformer.shown import NamedValues
 from neuroformer.training.scoring.rates import rate_scores
 from neuroformer.training.scoring.scores import Scores, score
 
@@ -76,7 +77,7 @@ def evaluate(
         if prepared is None and len(names) > 1 and not recording:
             asked, most = bool(baselines), 0 if baselines else sampled(len(names))
             scored = (evaluate(run, recording=n, baselines=asked, most=most, tell=tell, say=say) for n in names)
-            return distribution(dict(zip(names, scored, strict=True)))
+            return NamedValues(distribution(dict(zip(names, scored, strict=True))))
         if prepared is None:
             bundle, prepared = open_run(Path(run), recording=recording)
         else:
@@ -88,7 +89,7 @@ def evaluate(
         raise ValueError("a model alone cannot be scored; give the prepared recording too, or the folder of a run")
     else:
         model = seeing = run
-    return _scores(model, seeing, prepared, baselines is not False, most, tell, say)
+    return NamedValues(_scores(model, seeing, prepared, baselines is not False, most, tell, say))
 
 
 def _scores(

@@ -2,25 +2,33 @@
 
 import base64
 import dataclasses
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from helpers import small_config, small_model, small_recording
 
 import neuroformer
 from neuroformer.analysis.attend import Attended
 from neuroformer.analysis.maps import Map
+from neuroformer.analysis.mei import MostExciting
 from neuroformer.audit import audit
 from neuroformer.comparison.compare import Comparison, Score
-from neuroformer.config import TargetConfig
+from neuroformer.config import TargetConfig, from_dict, load_config
 from neuroformer.decoding.decode import Decoded
 from neuroformer.report.pictures import picture
 from neuroformer.runs import DecodedTarget, Trained
+from neuroformer.shown import NamedValues
 from neuroformer.simulation_scores.whatif import RateChanges
+from neuroformer.simulator import Simulator
 from neuroformer.studies.forecast import Forecast
+from neuroformer.studies.unit_probes import UnitTable
 
 
 def a_map(name="knock-out", lags=None):
@@ -77,10 +85,21 @@ def forecast():
     return Forecast(np.arange(30.0), [0.05, 0.5], np.zeros((30, 2, 3)), {"model": np.zeros((30, 2, 3))}, scores)
 
 
+def simulator(prepared):
+    made = Simulator.__new__(Simulator)  # without a run on disk
+    made.bundle, made.prepared = SimpleNamespace(path="runs/x"), prepared
+    made.model = SimpleNamespace(device="cpu")
+    return made
+
+
 @pytest.fixture(scope="module")
-def things():
+def things(tmp_path_factory):
     rec, config = small_recording(), small_config()
     _, prepared = small_model(rec, config)
+    logged = tmp_path_factory.mktemp("runs")
+    (logged / "log").mkdir()
+    (logged / "log" / "metrics.csv").write_text("step,train/dt,valid/bits_per_spike\n1,2.0,\n2,1.5,0.1\n")
+    clips = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
     return {
         "recording": rec,
         "audit": audit(rec, config),
@@ -91,14 +110,21 @@ def things():
         "changes": rate_changes(),
         "compared": compared(),
         "forecast": forecast(),
-        "trained": Trained([prepared], {"train_steps": 4, "train_seconds": 1.25}),
+        "trained": Trained(logged, {"train_steps": 4, "train_seconds": 1.25}, [prepared]),
+        "simulator": simulator(prepared),
+        "exciting": MostExciting(clips, clips - 0.5, np.full(3, np.log(2)), np.zeros(3)),
+        "units": UnitTable(
+            "area", np.array(["V1", "LM", "V1"]), np.zeros(3, int), {"firing statistics": np.zeros((3, 2))}
+        ),
+        "config": config,
     }
 
 
-NAMES = ["recording", "audit", "prepared", "map", "attended", "decoded", "changes", "compared", "forecast"]
+DRAWN = ["recording", "audit", "prepared", "map", "attended", "decoded", "changes", "compared", "forecast", "trained"]
+DRAWN += ["simulator", "exciting"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_it_shows_its_figure(things, name):
     html = things[name]._repr_html_()
     image = base64.b64decode(re.search(r'<img src="data:image/png;base64,([^"]+)"', html)[1])
@@ -107,7 +133,14 @@ def test_it_shows_its_figure(things, name):
     assert first[:12] in html.replace("&#x27;", "'")
 
 
-@pytest.mark.parametrize("name", [*NAMES, "trained"])
+@pytest.mark.parametrize("name", ["units", "config"])
+def test_without_a_figure_it_shows_its_text(things, name):
+    lines = repr(things[name]).splitlines()
+    html = things[name]._repr_html_().replace("&#x27;", "'")
+    assert "<img" not in html and all(line in html for line in lines)
+
+
+@pytest.mark.parametrize("name", [*DRAWN, "units", "config"])
 def test_its_text_is_short_enough_to_read(things, name):
     text = repr(things[name])
     assert max(map(len, text.splitlines())) < 250 and len(text.splitlines()) < 80 and "array(" not in text
@@ -123,9 +156,24 @@ def test_the_texts_say_what_was_found(things):
     )
     assert "train_seconds: 1.25" in repr(things["trained"])
     assert "split" in repr(things["prepared"]) and "claims time" in repr(things["prepared"])
+    assert "LM                       1 units" in repr(things["units"])
+    assert "rate is 2 times that with a gray screen" in repr(things["exciting"])
     assert things["attended"].named("attention").name == "attention"
     with pytest.raises(ValueError, match="there is no map 'x'; there are: knock-out, attention"):
         things["attended"].named("x")
+
+
+def test_numbers_by_name_are_a_dictionary_and_a_table(things):
+    found = NamedValues({"bits": 0.123412, "<b>": [1, {"x": 2.0}], "speed": things["decoded"]})
+    assert found == dict(found) and json.loads(json.dumps(NamedValues(a=1.5))) == {"a": 1.5}
+    html = found._repr_html_()
+    assert "<tr><th>bits</th><td>0.1234</td></tr>" in html and "<th>&lt;b&gt;</th>" in html and "<th>x</th>" in html
+    assert html.index("</table>") < html.index("<h4>speed</h4>") and html.count("<img") == 1
+
+
+def test_what_a_configuration_shows_makes_it_anew():
+    config = load_config(Path(neuroformer.__file__).parents[1] / "configs" / "demo.yaml")
+    assert from_dict(yaml.safe_load(repr(config).partition("\n")[2])) == config
 
 
 def test_text_of_a_file_is_not_markup():

@@ -146,7 +146,7 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
                     say("")  # from here on there is a bar
 
             say(what)
-            prepared, metrics = train(
+            trained = train(
                 config,
                 folder,
                 recordings=recs,
@@ -161,7 +161,7 @@ def _train_and_score(args, recs, config: Config, folder: Path, *, goes_on: bool,
             print(f"stopped by {e}; continue with: {again}")
         return exit_code(e)
     if first:
-        score_recordings(folder, prepared, metrics, baselines=args.baselines, quiet=args.quiet)
+        score_recordings(folder, trained.prepared, trained.metrics, baselines=args.baselines, quiet=args.quiet)
     return 0
 
 
