@@ -2,10 +2,12 @@
 
 import re
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 import neuroformer
 from neuroformer.cli import parser
@@ -60,13 +62,29 @@ def test_issue_forms_are_forms(path):
 def test_the_image_copies_what_the_package_needs():
     copied = (ROOT / "Dockerfile").read_text()
     kept = (ROOT / ".dockerignore").read_text()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "neuroformer", "kernels"):
+    for name in ("pyproject.toml", "lock.txt", "README.md", "LICENSE", "neuroformer", "kernels"):
         assert re.search(rf"^COPY .*\b{re.escape(name)}", copied, re.M) and f"!{name}\n" in kept
 
 
-def test_what_the_site_names_is_there():
-    """llms.txt is no page, so that no link checker reads it."""
-    text = (ROOT / "docs" / "llms.txt").read_text()
+def test_the_lock_pins_what_the_image_installs():
+    lock = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "lock.txt").read_text(), re.M))
+    required = [Requirement(line) for line in requires("neuroformer") or ()]
+    extras = ("nwb", "zarr", "pynapple", "calcium", "video", "parquet", "remote", "formats")
+    installed = [
+        r
+        for r in required
+        if r.marker is None or any(r.marker.evaluate({"extra": e, "platform_system": "Linux"}) for e in ("", *extras))
+    ]
+    for one in installed:
+        assert one.name == "neuroformer" or lock[one.name.replace("_", "-")] in one.specifier, one
+    for name, version in re.findall(r"^([\w.-]+)==([^;\s]+)", (ROOT / "constraints.txt").read_text(), re.M):
+        assert lock[name] == version
+
+
+@pytest.mark.parametrize("file", ["docs/llms.txt", "AGENTS.md"])
+def test_what_is_named_for_machines_is_there(file):
+    """These are no pages of the site, so that no link checker reads them."""
+    text = (ROOT / file).read_text()
     for name in re.findall(r"docs/[\w-]+\.md|`([\w./]+/)`", text):
         assert not name or (ROOT / name).exists() or (ROOT / "neuroformer" / name).exists()
     for name in re.findall(r"docs/[\w-]+\.md", text):
