@@ -85,7 +85,7 @@ def test_the_lock_pins_what_the_image_installs():
 def test_what_is_named_for_machines_is_there(file):
     """These are no pages of the site, so that no link checker reads them."""
     text = (ROOT / file).read_text()
-    for name in re.findall(r"docs/[\w-]+\.md|`([\w./]+/)`", text):
+    for name in re.findall(r"docs/[\w-]+\.md|`([\w./]+(?:/|\.py))`", text):
         assert not name or (ROOT / name).exists() or (ROOT / "neuroformer" / name).exists()
     for name in re.findall(r"docs/[\w-]+\.md", text):
         assert (ROOT / name).is_file()
