@@ -65,6 +65,10 @@ def start_from_energies(
             readout.spread.copy_(curve.spread_U / unit_U)
             readout.curve.weight.copy_(curve.coefficient_4U.T / unit_U[:, None])
             readout.curve.weight[:, 0] -= level_U / unit_U
+            if isinstance(
+                model.observation, SpikeObservation
+            ):  # what is not fitted begins at nothing, so that the fit is what there is
+                model.observation.rates.unit.weight.zero_()
         say(
             f"frames of {prepared.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "
             f"{fit.penalty:.2g} a presentation"

@@ -199,8 +199,8 @@ def test_a_network_starts_from_them(side):
     assert scores["model"][:2].min() > 0.8 and set(scores) == {
         "model", "energy_ridge", "energy_poisson", "ceiling", "feve"
     }  # fmt: skip
-    # what is not fitted yet adds next to nothing; the third unit follows nothing, so that its r is chance
-    np.testing.assert_allclose(scores["model"][:2], scores["energy_poisson"][:2], atol=0.05)
+    # what is not fitted yet adds nothing; no unit is expected to fire more than it was ever seen to
+    np.testing.assert_allclose(scores["model"][:2], scores["energy_poisson"][:2], atol=2e-3)
     flat = rate_scores(cohort[0], prepared)
     assert flat["stimulus_r"] == np.median(scores["model"]) and "stimulus_r_ceiling" in flat
     assert (scores["ceiling"][:2] > 0.85).all() and (scores["feve"][:2] > 0.5).all()
