@@ -121,8 +121,9 @@ def _spans(rec: Recording) -> list[Finding | None]:
         values = {"series": name, "spikes_s": [a, b], "series_s": [c, d]}
         where = f"spikes run from {a:,.1f} to {b:,.1f} s, {name} from {c:,.1f} to {d:,.1f} s"
         if 300 < ratio < 3000 or 300 < 1 / max(ratio, 1e-12) < 3000:
-            which = "milliseconds_as_seconds" if ratio < 1 else "seconds_as_milliseconds"
-            out.append(Finding(which, "warning", where, f"one of them is in milliseconds; {_UNIT_ADVICE}", values))
+            longer = name if ratio > 1 else "spike times"
+            advice = f"{longer} may be in milliseconds: scale: 0.001 makes seconds of a source's; {_UNIT_ADVICE}"
+            out.append(Finding("milliseconds_as_seconds", "warning", where, advice, values))
             continue
         overlap = max(0.0, min(b, d) - max(a, c))
         if overlap < 0.5 * min(b - a, d - c):

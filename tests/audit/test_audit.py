@@ -156,6 +156,12 @@ def test_milliseconds_taken_for_seconds():
     speed = {"speed": rec.behavior["speed"].values[:, 0], "speed_times": rec.behavior["speed"].times}
     assert "milliseconds_as_seconds" in names(audit(from_arrays(arrays | speed)))
     assert "milliseconds_as_seconds" not in names(audit(rec))
+    # and behavior in milliseconds is not called seconds that were scaled
+    behind = {"spike_times": rec.spike_times, "spike_units": rec.spike_units, "speed": speed["speed"]}
+    found = audit(from_arrays(behind | {"speed_times": speed["speed_times"] * 1000})).findings
+    assert "seconds_as_milliseconds" not in [f.name for f in found]
+    (said,) = [f for f in found if f.name == "milliseconds_as_seconds"]
+    assert said.advice.startswith("behavior 'speed' may be in milliseconds: scale: 0.001")
 
 
 def test_seconds_taken_for_milliseconds():

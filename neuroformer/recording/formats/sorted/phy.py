@@ -176,7 +176,7 @@ def _note_labels(columns: dict[str, np.ndarray], notes: list[str]) -> None:
             kinds, counts = np.unique(columns[name], return_counts=True)
             told = ", ".join(f"{n} {k or 'without one'}" for k, n in zip(kinds[:6], counts, strict=False))
             notes.append(
-                f"all clusters are kept; by {name}: {told}. recording.units.where: \"{name} == 'good'\" chooses among them"
+                f"clusters by {name}: {told}; recording.units.where: \"{name} == 'good'\" keeps those alone, without it all are kept"
             )
             return
     notes.append("the clusters have no labels (cluster_group.tsv, cluster_KSLabel.tsv), and all are kept")
