@@ -33,11 +33,15 @@ def start_from_data(
     :func:`start_from_energies`."""
     if not trained:
         start_from_patterns(recordings, cohort)
-    start_from_energies(recordings, cohort, say)
+    start_from_energies(recordings, cohort, say, trained=trained)
 
 
 def start_from_energies(
-    recordings: Sequence[Prepared], cohort: Cohort, say: Callable[[str], object] = lambda line: None
+    recordings: Sequence[Prepared],
+    cohort: Cohort,
+    say: Callable[[str], object] = lambda line: None,
+    *,
+    trained: bool = False,
 ) -> None:
     """Give every recording's readout of frames its components and its first weights, and say so in a line.
 
@@ -65,9 +69,8 @@ def start_from_energies(
             readout.spread.copy_(curve.spread_U / unit_U)
             readout.curve.weight.copy_(curve.coefficient_4U.T / unit_U[:, None])
             readout.curve.weight[:, 0] -= level_U / unit_U
-            if isinstance(
-                model.observation, SpikeObservation
-            ):  # what is not fitted begins at nothing, so that the fit is what there is
+            # what is not fitted begins at nothing, so that the fit is what there is; rows of a trained run stay
+            if isinstance(model.observation, SpikeObservation) and not trained:
                 model.observation.rates.unit.weight.zero_()
         say(
             f"frames of {prepared.name!r}: {len(train.x_GK):,} distinct clips train {few} energy components, shrunk by "

@@ -141,9 +141,10 @@ class Design:
     prepared : the recording
     variant : what of the spikes a bin sees
     most_components : components of frames that a choice may ask for
+    like : of another variant of the same recording, whose components of frames are taken
     """
 
-    def __init__(self, prepared: Prepared, variant: Variant, most_components: int):
+    def __init__(self, prepared: Prepared, variant: Variant, most_components: int, like: Design | None = None):
         self.index = prepared.index
         self.variant: Variant = variant
         self.shape = prepared.builder.shape
@@ -159,7 +160,9 @@ class Design:
         scale = prepared.normalization.inputs
         self.inputs = [(v, prepared.rec.variable(v.name), scale[v.name]) for v in prepared.config.inputs]
         self.clips, self.energies = None, None
-        if prepared.config.window.frames > 0 and prepared.rec.frames is not None:
+        if like is not None:
+            self.clips, self.energies = like.clips, like.energies
+        elif prepared.config.window.frames > 0 and prepared.rec.frames is not None:
             self.clips, self.energies = ClipComponents(prepared, most_components), ClipEnergies(prepared)
         self._own: tuple[SpikeIndex, list[SpikeIndex]] | None = None
 

@@ -117,7 +117,7 @@ def fit_glm(
     train, valid = prepared.windows("train"), prepared.windows("valid")
     if len(train) == 0 or len(valid) == 0:
         raise ValueError(f"{len(train)} training and {len(valid)} validation windows; the GLM needs some of both")
-    design = Design(prepared, variant, max(GRID["components"]))
+    design = Design(prepared, variant, max(GRID["components"]), None if like is None else like.design)
     offset = torch.tensor(prepared.normalization.unit_rate).log()
     glm = Glm(design, offset, torch.tensor(prepared.normalization.unit_peak).log())
     rng = np.random.default_rng(seed)

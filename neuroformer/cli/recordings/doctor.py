@@ -57,7 +57,7 @@ def _needs_text(config: str, n: dict[str, Any]) -> str:
     return (
         f"\n{config}: {n['units']:,} units, {n['spikes']:,} spikes, {n['seconds']:,.0f} s; {n['windows']:,} windows to train on, "
         f"{n['parameters']:,} parameters\n"
-        f"on {n['device']}: a step needs about {n['step_gb']:.2f} GB ({n['free_gb']:.1f} GB are free for it{cut}) and takes about "
+        f"on {n['device']}: a step needs about {n['step_gb']:.2f} GB (it may take {n['free_gb']:.1f} GB at a time{cut}) and takes about "
         f"{n['seconds_per_step']:.2g} s; training at most {n['train_seconds_at_most'] / 60:.1f} min, without its evaluations\n"
         f"on disk: about {n['disk_gb']:.2f} GB"
     )
