@@ -24,6 +24,7 @@ Variant = Literal["past", "every", "same_bin"]
 FULL_UNITS = 256  # with more, a population enters through its patterns
 MOST_PATTERNS = 96
 _ENERGIES = 10.0  # times the penalty of pixels: there are hundreds of components
+_MOST_PIXELS = 2_000_000_000  # of all windows' clips, whose energies are taken
 _GROUP = 32  # units that share a design matrix, where a population enters through its patterns
 _CELLS = 500_000  # windows x bins x units that are looked at together
 
@@ -128,6 +129,14 @@ def filtered(seen_WLU: Tensor, filters_LBK: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def _affordable(prepared: Prepared) -> bool:
+    """Whether the energies of every window's clip may be taken: of days of video the GLM sees pixels only."""
+    scale = prepared.normalization.frames
+    assert scale is not None
+    windows = sum(len(prepared.windows(part)) for part in ("train", "valid", "test"))
+    return windows * scale.count * int(np.prod(scale.shape)) <= _MOST_PIXELS
+
+
 class Design:
     """Rows of features for windows, given a choice; every row is one bin of one window.
 
@@ -163,7 +172,8 @@ class Design:
         if like is not None:
             self.clips, self.energies = like.clips, like.energies
         elif prepared.config.window.frames > 0 and prepared.rec.frames is not None:
-            self.clips, self.energies = ClipComponents(prepared, most_components), ClipEnergies(prepared)
+            self.clips = ClipComponents(prepared, most_components)
+            self.energies = ClipEnergies(prepared) if _affordable(prepared) else None
         self._own: tuple[SpikeIndex, list[SpikeIndex]] | None = None
 
     @property
