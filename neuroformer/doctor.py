@@ -21,7 +21,7 @@ from neuroformer.memory import free_memory
 from neuroformer.ops import table
 from neuroformer.shown import NamedValues
 from neuroformer.training.memory import STATE, step_memory
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 from neuroformer.training.train import initial_cohort, make_fabric, prepare_recordings, refuse_empty
 
 DEVELOPMENT = ("dev", "docs", "formats")  # of these, what users need is in other extras
@@ -152,7 +152,7 @@ def _seconds_of_a_step(losses: Losses, prepared, place: int, fabric) -> float:
         begun = time.perf_counter()
         batch = prepared.builder(some).to(fabric.device)
         with fabric.autocast():
-            losses(Share(batch, recording=place))["loss"].backward()
+            losses(Microbatch(batch, recording=place))["loss"].backward()
         if fabric.device.type == "cuda":
             torch.cuda.synchronize(fabric.device)
         taken.append(time.perf_counter() - begun)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.kernels.twin import spike_counts
-from neuroformer.ops import reference
+from neuroformer.ops import eager
 from neuroformer.ops.ragged import Ragged
 from neuroformer.ops.tolerance import check_close
 
@@ -80,12 +80,12 @@ def check_attention(case: AttentionCase, device) -> None:
         spike_attention,
     )
 
-    exact = run_attention(reference.attention, case, device, torch.float64)
-    eager = run_attention(reference.attention, case, device, case.dtype)
+    exact = run_attention(eager.attention, case, device, torch.float64)
+    rounded = run_attention(eager.attention, case, device, case.dtype)
     with configs.forced(backward=case.backward):
         got = run_attention(spike_attention, case, device, case.dtype)
     for name in exact:
-        check_close(f"{case.name}: {name}", got[name], eager[name], exact[name])
+        check_close(f"{case.name}: {name}", got[name], rounded[name], exact[name])
 
 
 QUERIES, KEYS = (0, 1, 63, 64, 65, 7), (5, 0, 64, 65, 1, 130)
@@ -165,11 +165,11 @@ def check_cross_entropy(case: CrossEntropyCase, device) -> None:
         marked_cross_entropy,
     )
 
-    exact = run_cross_entropy(reference.marked_cross_entropy, case, device, torch.float64)
-    eager = run_cross_entropy(reference.marked_cross_entropy, case, device, case.dtype)
+    exact = run_cross_entropy(eager.marked_cross_entropy, case, device, torch.float64)
+    rounded = run_cross_entropy(eager.marked_cross_entropy, case, device, case.dtype)
     got = run_cross_entropy(marked_cross_entropy, case, device, case.dtype)
     for name in exact:
-        check_close(f"{case.name}: {name}", got[name], eager[name], exact[name])
+        check_close(f"{case.name}: {name}", got[name], rounded[name], exact[name])
 
 
 SMALL_CROSS_ENTROPY = (
@@ -211,7 +211,7 @@ def check_decode(case: DecodeCase, device) -> None:
 
     def run(dtype):
         (q, k, v, start, lengths), options = case.arguments(device, dtype)
-        return reference.decode_attention(q, k, v, start, lengths, **options)
+        return eager.decode_attention(q, k, v, start, lengths, **options)
 
     (q, k, v, start, lengths), options = case.arguments(device, case.dtype)
     for x in (k, v):  # storage beyond the lengths is stale; whatever lies there must not matter
@@ -245,14 +245,14 @@ def check_map(case: AttentionCase, device, per_head: bool) -> None:
         (q, k, v), _ = case.tensors(device)
         q, k, v = (x.to(dtype) for x in (q, k, v))
         layouts, options = case.layouts(device), case.options(device)
-        _, lse = reference.attention(q, k, v, *layouts, **options)
+        _, lse = eager.attention(q, k, v, *layouts, **options)
         total = attention_map(
             q, k, lse, *layouts, labels[0], labels[1], (6, 6), per_head=per_head, impl=impl, **options
         )
         return total if dtype == torch.float64 else total.to(dtype)
 
-    exact, eager = run(torch.float64, "eager"), run(case.dtype, "eager")
-    check_close(case.name, run(case.dtype, "triton"), eager, exact)
+    exact, rounded = run(torch.float64, "eager"), run(case.dtype, "eager")
+    check_close(case.name, run(case.dtype, "triton"), rounded, exact)
 
 
 def check_decode_in_graph(device) -> None:

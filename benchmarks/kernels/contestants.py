@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.kernels.cases import call_cross_entropy
 from benchmarks.kernels.twin import Twin, TwinSize, spike_counts, twin_batch
-from neuroformer.ops import Ragged, attention, decode_attention, reference
+from neuroformer.ops import Ragged, attention, decode_attention, eager
 
 Step = Callable[[], object]
 
@@ -253,8 +253,8 @@ def loss_contestants(shape: LossShape, built: dict[str, Any]) -> dict[str, Calla
 
     return {
         "triton": lambda: step(lambda *x: marked_cross_entropy(*x, impl="triton")),
-        "compiled": lambda: step(torch.compile(reference.marked_cross_entropy, dynamic=False)),
-        "eager": lambda: step(reference.marked_cross_entropy),
+        "compiled": lambda: step(torch.compile(eager.marked_cross_entropy, dynamic=False)),
+        "eager": lambda: step(eager.marked_cross_entropy),
     }
 
 

@@ -62,12 +62,12 @@ def losses_of(built: dict[str, Any]) -> tuple[Any, Any]:
     from neuroformer.bundle.cohort import Cohort
     from neuroformer.losses import denominators
     from neuroformer.model.network import Neuroformer
-    from neuroformer.training.module import Losses, Share
+    from neuroformer.training.module import Losses, Microbatch
 
     prepared = built["prepared"]
     torch.manual_seed(0)
     model = Neuroformer(prepared.config, prepared.rec.num_units, prepared.normalization).to(built["device"])
-    return Losses(Cohort([model])), Share(built["batch"], denominators(model, built["batch"]))
+    return Losses(Cohort([model])), Microbatch(built["batch"], denominators(model, built["batch"]))
 
 
 def model_contestants(shape: ModelShape, built: dict[str, Any]) -> dict[str, Callable[[], Step]]:

@@ -16,7 +16,7 @@ from benchmarks.kernels import model_step as kernel_model_step
 from benchmarks.kernels.cases import call_cross_entropy
 from benchmarks.kernels.contestants import AttentionShape, DecodeShape, LossShape, StepShape
 from benchmarks.kernels.twin import Twin
-from neuroformer.ops import attention, decode_attention, marked_cross_entropy, reference
+from neuroformer.ops import attention, decode_attention, eager, marked_cross_entropy
 from neuroformer.ops.tolerance import check_close
 
 ROWS_AT_ONCE = 512  # of a loss in float64: 100,000 classes take 0.4 GB a tensor
@@ -34,8 +34,8 @@ def check_attention(shape: AttentionShape, device: str) -> None:
         grads = torch.autograd.grad(out, qkv, built["dout"].to(dtype))
         return dict(zip(("out", "dq", "dk", "dv"), (out.detach(), *grads), strict=True))
 
-    eager = lambda *args, **more: reference.attention(*args, **more)[0]
-    exact, rounded = run(eager, torch.float64), run(eager, torch.bfloat16)
+    alone = lambda *args, **more: eager.attention(*args, **more)[0]
+    exact, rounded = run(alone, torch.float64), run(alone, torch.bfloat16)
     got = run(lambda *args, **more: attention(*args, **more, impl="triton"), torch.bfloat16)
     _compare(shape.name, got, rounded, exact)
 
@@ -59,8 +59,8 @@ def check_loss(shape: LossShape, device: str) -> None:
         grads = {f"gradient of {name}": x.grad for name, x in zip(names, floats, strict=True)}
         return {"loss": torch.cat(losses)} | grads
 
-    exact = run(reference.marked_cross_entropy, torch.float64, ROWS_AT_ONCE)
-    rounded = run(reference.marked_cross_entropy, None, num_rows)
+    exact = run(eager.marked_cross_entropy, torch.float64, ROWS_AT_ONCE)
+    rounded = run(eager.marked_cross_entropy, None, num_rows)
     got = run(lambda *args: marked_cross_entropy(*args, impl="triton"), None, num_rows)
     _compare(shape.name, got, rounded, exact)
 
@@ -69,13 +69,13 @@ def check_decode(shape: DecodeShape, device: str) -> None:
     built = shape.build(device)
     q, k, v, start, lengths, longest = built["call"]
 
-    def eager(dtype: torch.dtype) -> Tensor:
+    def oracle(dtype: torch.dtype) -> Tensor:
         cast = [x.to(dtype) for x in (q, k, v)]
-        return reference.decode_attention(cast[0], cast[1], cast[2], start, lengths, k_index=built["k_index"])
+        return eager.decode_attention(cast[0], cast[1], cast[2], start, lengths, k_index=built["k_index"])
 
     more = {"k_index": built["k_index"], "q_layout": built["q_layout"]}
     got = decode_attention(q, k, v, start, lengths, longest, **more, impl="triton")
-    check_close(shape.name, got, eager(torch.bfloat16), eager(torch.float64))
+    check_close(shape.name, got, oracle(torch.bfloat16), oracle(torch.float64))
 
 
 def check_step(shape: StepShape, device: str) -> None:

@@ -64,7 +64,7 @@ def measure(units: int, rate: float, most_windows: int = 0) -> dict[str, float]:
     import torch
 
     from neuroformer.bundle.cohort import Cohort
-    from neuroformer.training.module import Losses, Share, make_optimizer
+    from neuroformer.training.module import Losses, Microbatch, make_optimizer
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -77,7 +77,7 @@ def measure(units: int, rate: float, most_windows: int = 0) -> dict[str, float]:
     for _ in range(REPEATS + 1):  # the first one warms up
         start = time.process_time()
         optimizer.zero_grad()
-        losses(Share(batch))["loss"].backward()
+        losses(Microbatch(batch))["loss"].backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seconds.append(time.process_time() - start)

@@ -17,7 +17,7 @@ from neuroformer.config import from_dict
 from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording.synthetic import cohort
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 from neuroformer.training.steps import RECORDINGS
 
 SPIKE, BIN, NUMBER = 12 + 12, 8, 4  # bytes: of a spike in arrays and index, of a bin in the index, of a weight
@@ -56,7 +56,7 @@ def run(
     trunk = sum(p.numel() for p in model.parameters()) - rows
     batch = prepared.builder(prepared.windows("train")[:PROBED])
     with FlopCounterMode(display=False) as counted:
-        Losses(Cohort([model]))(Share(batch))["loss"].backward()
+        Losses(Cohort([model]))(Microbatch(batch))["loss"].backward()
     flop = counted.get_total_flops() / batch.num_windows
     window, dt = prepared.config.window.current, prepared.config.window.dt
     plan = []

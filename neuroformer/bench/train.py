@@ -25,7 +25,7 @@ from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared, prepare
 from neuroformer.model.network import Neuroformer
 from neuroformer.recording import Recording
-from neuroformer.training.module import Losses, Share, make_optimizer
+from neuroformer.training.module import Losses, Microbatch, make_optimizer
 
 WINDOWS, THREADS, DROPOUT = 32, 2, 0.2
 TOLERANCE = 2e-5  # relative; float32 sums in another order
@@ -68,7 +68,7 @@ def _compare(rec: Recording, c: Config, repeats: int) -> dict[str, Any]:
     windows = prepared.windows("train")
     batch = prepared.builder(windows[:WINDOWS])
     losses = Losses(Cohort([model]))
-    ours = lambda: losses(Share(batch))["loss"]
+    ours = lambda: losses(Microbatch(batch))["loss"]
     other = plain(model)
     padded = lambda: padded_loss(other, batch, DROPOUT)
     for each in (model, other):

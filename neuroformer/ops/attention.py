@@ -10,7 +10,7 @@ from typing import Literal, overload
 
 from torch import Tensor
 
-from neuroformer.ops import padded_attention, reference, table
+from neuroformer.ops import eager, padded_attention, table
 from neuroformer.ops.ragged import Ragged
 
 IMPLEMENTATIONS = ("auto", *table.ATTENTION)
@@ -94,7 +94,7 @@ def _implementation(impl: str) -> Callable[..., tuple[Tensor, Tensor]]:
     if impl == "flex":
         return padded_attention.flex
     if impl == "eager":
-        return reference.attention
+        return eager.attention
     from neuroformer.kernels.spike_attention import spike_attention  # pyright: ignore[reportMissingImports]
 
     return spike_attention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from neuroformer.ops import reference, table
+from neuroformer.ops import eager, table
 from neuroformer.ops.pieces import CrossEntropyInPieces
 
 IMPLEMENTATIONS = ("auto", *table.CROSS_ENTROPY)
@@ -70,7 +70,7 @@ def marked_cross_entropy(
         loss = CrossEntropyInPieces.apply(*arguments)
         assert isinstance(loss, Tensor)
         return loss
-    return reference.marked_cross_entropy(*arguments)
+    return eager.marked_cross_entropy(*arguments)
 
 
 def _check(h_ND, weight_CD, bias_C, target_N, least_N, base_RC, row_N, least_base_N) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neuroformer.ops import maps, padded_attention, reference, table
+from neuroformer.ops import eager, maps, padded_attention, table
 from neuroformer.ops.attention import attention, check_shapes
 from neuroformer.ops.ragged import Ragged
 
@@ -63,7 +63,7 @@ def decode_attention(
     impl = table.pick("decode attention", table.DECODE, table.DECODE_AUTO, impl, q_BHE)
     with torch.no_grad():
         if impl == "eager":
-            return reference.decode_attention(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, k_index=k_index)
+            return eager.decode_attention(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, k_index=k_index)
         if impl == "sdpa":
             return padded_attention.decode(q_BHE, k_SHE, v_SHE, k_start_G, k_length_G, max_length, k_index=k_index)
         from neuroformer.kernels import decode_attention as fused  # pyright: ignore[reportMissingImports]
@@ -143,7 +143,7 @@ def attention_map(
             from neuroformer.kernels import attention_map as fused  # pyright: ignore[reportMissingImports]
 
             return fused.attention_map(*inputs, per_head=per_head, **options)
-        total = reference.attention_map(*inputs, **options)
+        total = eager.attention_map(*inputs, **options)
         return total if per_head else total.mean(0)
 
 

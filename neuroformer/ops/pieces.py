@@ -14,7 +14,7 @@ PIECE = 1 << 24  # logits at a time: 64 MB in float32; about 10,000 rows of 2,00
 
 
 class CrossEntropyInPieces(torch.autograd.Function):
-    """:func:`neuroformer.ops.reference.marked_cross_entropy` for losses that weigh all rows alike.
+    """:func:`neuroformer.ops.eager.marked_cross_entropy` for losses that weigh all rows alike.
 
     The gradients of the summed loss are formed in the forward pass, while the logits are at hand; backward only scales
     them. So the losses must be weighed by one common factor: a sum or a mean of them, which is what training takes.

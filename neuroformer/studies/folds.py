@@ -106,7 +106,7 @@ def decode_folds(
     In each fold the model is trained on spikes and labels of everything that is not held out, for the configured
     number of steps, and its heads then on the labels alone (:func:`~neuroformer.decoding.finetune.fit_heads`). With
     several ``members`` that is done once a seed, and values are their mean. Readouts are fitted on the
-    states of the first member (:func:`~neuroformer.decoding.run.add_readouts`). Baselines choose their hyperparameters and are
+    states of the first network (:func:`~neuroformer.decoding.run.add_readouts`). Baselines choose their hyperparameters and are
     fitted on the same labels. A fold that ``folder`` already holds, of the same configuration, is not done again; one
     whose held-out part has no label at all (the animal rested) is left out. With ``only`` some folds, the others are
     left for another call, and those alone are pooled.

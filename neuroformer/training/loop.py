@@ -37,7 +37,7 @@ from neuroformer.training.memory import largest, step_memory
 from neuroformer.training.module import (
     Average,
     Losses,
-    Share,
+    Microbatch,
     learning_rate,
     make_optimizer,
     set_learning_rate,
@@ -239,7 +239,7 @@ class Trainer:
         total: dict[str, Tensor] = {}
         for piece, batch in moved:
             with fabric.autocast():
-                terms = self.losses(Share(batch, self.totals, self.processes.gather(piece.sizes), piece.recording))
+                terms = self.losses(Microbatch(batch, self.totals, self.processes.gather(piece.sizes), piece.recording))
             fabric.backward(terms["loss"])
             for name, value in terms.items():
                 total[name] = total.get(name, 0.0) + value.detach()
@@ -286,7 +286,7 @@ class Trainer:
         starts = piece.windows.starts(prepared.index)
         for w in range(len(piece.windows)):
             one = prepared.builder(piece.windows[w : w + 1]).to(self.fabric.device)
-            if not math.isfinite(float(losses(Share(one, recording=piece.recording))["loss"])):
+            if not math.isfinite(float(losses(Microbatch(one, recording=piece.recording))["loss"])):
                 found.append(round(float(starts[w]), 4))
         self.cohort.train()
         return found

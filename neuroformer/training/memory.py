@@ -12,7 +12,7 @@ from lightning.fabric import Fabric
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.data.prepared import Prepared
 from neuroformer.memory import free_memory, kept_bytes
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 
 PROBE = 16  # windows
 BACKWARD = 2.0  # gradients of activations come on top of what was kept for them
@@ -75,4 +75,4 @@ def _kept(losses: Losses, prepared: Prepared, place: int, num: int, fabric: Fabr
     some = windows[np.random.default_rng(0).permutation(len(windows))[:num]]
     batch = prepared.builder(some).to(fabric.device)
     with fabric.autocast():
-        return kept_bytes(lambda: losses(Share(batch, recording=place))["loss"], losses)
+        return kept_bytes(lambda: losses(Microbatch(batch, recording=place))["loss"], losses)

@@ -24,8 +24,8 @@ BETAS = (0.9, 0.98)
 BACKBONE = 0.02  # a pretrained network's learning rate, times train.lr
 
 
-class Share:
-    """A batch of one recording, the denominators of its whole step, and the function that gathers the other
+class Microbatch:
+    """A piece of a step: a batch of one recording, the denominators of the whole step, and the function that gathers the other
     processes' windows."""
 
     def __init__(
@@ -45,13 +45,13 @@ class Losses(nn.Module):
         super().__init__()
         self.cohort = cohort
 
-    def forward(self, share: Share) -> dict[str, Tensor]:
-        """Every term of the loss, and the weighted sum as ``loss``; this share's part of the step."""
-        model = self.cohort[share.recording]
-        output = model(share.batch)
+    def forward(self, micro: Microbatch) -> dict[str, Tensor]:
+        """Every term of the loss, and the weighted sum as ``loss``: what this piece adds to those of the step."""
+        model = self.cohort[micro.recording]
+        output = model(micro.batch)
         # whatever the precision of the network, losses are computed in float32
         with torch.autocast(model.device.type, enabled=False):
-            terms = loss_terms(model, share.batch, output, share.totals, share.gather)
+            terms = loss_terms(model, micro.batch, output, micro.totals, micro.gather)
             return terms | {"loss": total_loss(model.config, terms)}
 
 

@@ -35,10 +35,20 @@ def test_the_rollout_and_the_naive_loop_give_the_same_spikes():
 def test_the_benchmark_of_a_gpu_runs_but_for_the_gpu(monkeypatch, capsys):
     net, p = plain_model()
     monkeypatch.setattr(module.reference_size, "prepared", lambda seconds: (net, p))
+    clock, found = iter([(50.0, 2.0), (90.0, 4.0), (70.0, 3.0), (500.0, 9.0), (900.0, 7.0), (700.0, 8.0)]), []
+
+    def timed(*given, **options):
+        found.append(pace(*given, **options))
+        return next(clock)
+
+    pace = module.pace
+    monkeypatch.setattr(module, "pace", timed)
     result = module.run_gpu(num_sequences=3, windows=3, start=1, device="cpu")
     assert result is not None and result["checked"] and result["checked_graph"]
-    assert result["tokens_per_second"] > 0 and result["tokens_per_second_without_graph"] > 0
-    assert result["seconds_to_start"] > 0
+    assert (result["tokens_per_second_without_graph"], result["seconds_to_start_without_graph"]) == (70.0, 3.0)
+    assert (result["tokens_per_second"], result["seconds_to_start"]) == (700.0, 8.0)
+    assert len(found) == 6 and np.isfinite(found).all()
+    monkeypatch.setattr(module, "pace", pace)
 
     def fail(*_):
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -46,7 +56,7 @@ def test_the_benchmark_of_a_gpu_runs_but_for_the_gpu(monkeypatch, capsys):
     monkeypatch.setattr(module, "graph_agrees", fail)
     result = module.run_gpu(num_sequences=3, windows=2, start=1, device="cpu")
     assert result is not None and not result["checked"] and "not permitted" in result["failed"]
-    assert result["tokens_per_second_without_graph"] > 0
+    assert "tokens_per_second_without_graph" in result and "tokens_per_second" not in result
     if not torch.cuda.is_available():
         assert main(["bench", "generate-gpu"]) == 3
         assert "needs one GPU" in capsys.readouterr().out

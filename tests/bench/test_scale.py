@@ -1,18 +1,31 @@
 """The benchmark of sizes: what it measures, and what it says of a size that fails."""
 
+import resource
 import subprocess
+import sys
+import time
+
+import pytest
 
 from neuroformer.bench import scale
 from neuroformer.cli import main
 
 
+def own_peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def test_a_size_is_measured(monkeypatch):
     monkeypatch.setattr(scale, "GENERATED", 50)
     monkeypatch.setattr(scale, "REPEATS", 1)
+    before = time.process_time()
     found = scale.measure(6, 5.0, 3)
+    took = time.process_time() - before
     assert set(found) == {"windows", "microseconds_per_spike", "peak_gb", "tokens_per_second_generate"}
     assert found["windows"] == 3
-    assert all(x > 0 for x in found.values())
+    # a step of some five spikes, and fifty tokens, are no longer than the whole measurement
+    assert found["microseconds_per_spike"] < 1e6 * took and found["tokens_per_second_generate"] > 50 / took
+    assert found["peak_gb"] * 1e9 == pytest.approx(own_peak(), rel=0.1)
 
 
 def test_every_size_has_a_process_and_one_that_fails_is_named(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import from_dict, to_dict
 from neuroformer.data.prepared import prepare
 from neuroformer.model.network import Neuroformer
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 
 
 @pytest.mark.parametrize("frames", [True, False])
@@ -33,7 +33,7 @@ def test_both_sides_have_the_same_loss_and_gradients(frames):
         prepared.windows("train")[8:16]
     )  # the first ones lack frames, which we drop and padding keeps
     grads = []
-    for loss in (Losses(Cohort([model]))(Share(batch))["loss"], padded_loss(model, batch, dropout=0.2)):
+    for loss in (Losses(Cohort([model]))(Microbatch(batch))["loss"], padded_loss(model, batch, dropout=0.2)):
         model.zero_grad()
         loss.backward()
         grads.append([loss.detach()] + [p.grad for p in model.parameters() if p.grad is not None and p.grad.any()])

@@ -52,8 +52,11 @@ SHAPES = [
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: s.name)
 def test_attention_contestants_compute_the_same(shape):
     built = shape.build("cpu")
-    flops, num_bytes = shape.work(built)
-    assert flops > 0 and num_bytes > 0
+    asked, keys = (built[name].lengths_B.tolist() for name in ("q_layout", "k_layout"))
+    read = range(len(asked)) if built["k_index"] is None else built["k_index"].tolist()
+    pairs = sum(n * keys[g] for n, g in zip(asked, read, strict=True)) * (0.5 if shape.causal else 1)
+    # of 32 features: two products forward and five backward; 12 tensors of two bytes a number are read or written
+    assert shape.work(built) == (2 * 7 * pairs * 32, 2 * 32 * 6 * (sum(asked) + sum(keys)))
     entries = kernel_contestants.attention_contestants(shape, built)
     grads = {}
     packed = ["triton", "SDPA, padded"]
@@ -80,7 +83,9 @@ def test_loss_and_decode_contestants_compute_the_same():
         built = decode.build("cpu")
         entries = kernel_contestants.decode_contestants(decode, built)
         ours, theirs = (make()().reshape(4, 2, 16) for make in entries.values())
-        assert min(decode.work(built)) > 0
+        q, _, _, _, lengths, _ = built["call"]
+        asked = lengths.sum() if not shared else lengths[built["k_index"]].sum()
+        assert decode.work(built) == (4 * asked * 32, 2 * 32 * 2 * (lengths.sum() + len(q)))
         torch.testing.assert_close(ours, theirs, atol=0.02, rtol=0.02)
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 import triton.compiler
-from neuroformer.kernels import attention_map, cross_entropy, decode_attention, spike_attention
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
 from benchmarks.kernels import cases as kernel_cases
 from benchmarks.kernels import worker as kernel_worker
-from neuroformer.ops import reference
+from neuroformer.kernels import attention_map, cross_entropy, decode_attention, spike_attention
+from neuroformer.ops import eager
 
 LIMITS = {"max_shared_mem": 227 << 10, "max_num_regs": 65536, "multiprocessor_count": 132, "warpSize": 32}
 LOADED = (None, None, 0, 0, 1024)  # module, function, registers, spills, most threads
@@ -91,15 +91,15 @@ def main(architecture: int, part: str) -> dict[str, Any]:
         module.check_runnable = lambda *_: None  # a CPU tensor will do
     kernel_worker.DEVICE = "cpu"
     kernel_cases.check_close = lambda *_: None  # nothing was computed
-    for name, eager in (
-        ("run_attention", reference.attention),
-        ("run_cross_entropy", reference.marked_cross_entropy),
+    for name, oracle in (
+        ("run_attention", eager.attention),
+        ("run_cross_entropy", eager.marked_cross_entropy),
     ):
         run = getattr(kernel_cases, name)
         setattr(
             kernel_cases,
             name,
-            lambda call, *rest, run=run, eager=eager: {} if call is eager else run(call, *rest),
+            lambda call, *rest, run=run, oracle=oracle: {} if call is oracle else run(call, *rest),
         )
     failed = {}
     for name, run in kernel_worker.all_checks():

@@ -17,7 +17,7 @@ from neuroformer.memory import free_memory, give_back, kept_bytes
 from neuroformer.training import loop
 from neuroformer.training.checkpoint import FILE, load_checkpoint
 from neuroformer.training.memory import BACKWARD, StepMemory, step_memory
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 from neuroformer.training.scoring import validation
 from neuroformer.training.train import make_fabric, train
 
@@ -61,7 +61,7 @@ def test_what_is_planned_is_near_what_a_whole_batch_keeps():
     model, prepared = small_model(small_recording(), config)
     losses, plan = Losses(Cohort([model.float()])).train(), planned(config)
     batch = prepared.builder(prepared.windows("train")[: plan.windows])
-    assert 0.7 < BACKWARD * kept_bytes(lambda: losses(Share(batch))["loss"], losses) / plan.needed < 1.4
+    assert 0.7 < BACKWARD * kept_bytes(lambda: losses(Microbatch(batch))["loss"], losses) / plan.needed < 1.4
 
 
 def test_a_run_goes_on_in_as_many_pieces_as_it_began_with(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from neuroformer.bundle.cohort import Cohort
 from neuroformer.config import ConfigError
 from neuroformer.losses import loss_terms
-from neuroformer.training.module import Losses, Share
+from neuroformer.training.module import Losses, Microbatch
 from neuroformer.training.train import make_fabric, train
 
 
@@ -31,9 +31,9 @@ def gradient(model, terms):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_of_the_network_not_of_the_losses(ready, dtype):
     model, batch = ready
-    exact = Losses(Cohort([model]))(Share(batch))
+    exact = Losses(Cohort([model]))(Microbatch(batch))
     with torch.autocast("cpu", dtype):
-        half = Losses(Cohort([model]))(Share(batch))
+        half = Losses(Cohort([model]))(Microbatch(batch))
         output = model(batch)
     # the same outputs, raised to float32 before anything is computed from them
     for name, x in output.targets.items():
