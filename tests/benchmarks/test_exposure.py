@@ -47,3 +47,10 @@ def test_paired_intervals():
         pytest.approx(2 + 4.3027 / 3**0.5, abs=1e-3),
     )
     assert np.isnan(exposure.paired(np.array([1.0]))[1:]).all()
+
+
+def test_every_benchmark_explains_itself(capsys):
+    for name in ("", "adapt", "connectivity", "coverage", "exposure", "inputs", "leaks", "long", "nulls", "public", "whatif"):
+        with pytest.raises(SystemExit) as end:
+            main([*[name] * bool(name), "--help"])
+        assert end.value.code == 0 and "usage: python -m benchmarks" in capsys.readouterr().out
