@@ -31,14 +31,14 @@ from neuroformer.studies.unit_probes import probe_units, unit_table
 # %%
 Path("animals.yaml").write_text("""
 recordings:
-  - {path: "synthetic:population", name: mouse1, options: &size {seed: 1, num_units: 40, rate_hz: 4.0, num_movies: 4, num_repeats: 5, trial_s: 8.0, frame_size: [32, 48]}}
+  - {path: "synthetic:population", name: mouse1, options: &size {seed: 1, num_units: 40, rate_hz: 4.0, num_movies: 3, num_repeats: 5, trial_s: 8.0, frame_size: [32, 48]}}
   - {path: "synthetic:population", name: mouse2, options: {<<: *size, seed: 2}}
   - {path: "synthetic:population", name: mouse3, options: {<<: *size, seed: 3}}
 window: {past: 0.25, frames: 0.1}
 inputs: [{name: speed}]
 split: {by: trials, claim: repeats}
 model: {width: 32}
-train: {steps: 240, batch_size: 64, evaluate_every: 60}
+train: {steps: 180, batch_size: 64, evaluate_every: 60}
 """)
 together = Path("runs/together")
 neuroformer.train("animals.yaml", together)
@@ -61,7 +61,7 @@ for place, name in enumerate(names):
         "recordings=[]",
         "recording.path=synthetic:population",
         f"recording.options={{{options}}}",
-        "train.steps=80",
+        "train.steps=60",
     ]
     neuroformer.train("animals.yaml", alone, overrides)
     score["alone", name] = neuroformer.evaluate(alone, baselines=False)["bits_per_spike"]

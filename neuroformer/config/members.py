@@ -57,9 +57,13 @@ def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Co
     inputs = tuple(v for v in config.inputs if v.name not in lacks)
     targets = tuple(t for t in config.targets if t.name not in lacks)
     # none of the checks may see a half-made configuration, so that blocks and alignments go first
-    bare = replace(config, model=replace(config.model, blocks=()), loss=replace(config.loss, contrast=()))
+    encoder = config.model.frame_encoder
+    if encoder.follow in lacks:  # its frames are taken as they were shown
+        encoder = replace(encoder, follow="")
+    model = replace(config.model, blocks=(), frame_encoder=encoder)
+    bare = replace(config, model=model, loss=replace(config.loss, contrast=()))
     alone = replace(bare, window=window, inputs=inputs, targets=targets)
     plan = block_plan(config)
     blocks = tuple(BlockConfig(plan[i], 1) for i in kept_blocks(config, alone))
     contrast = tuple(config.loss.contrast[i] for i in kept_contrasts(config, alone))
-    return replace(alone, model=replace(config.model, blocks=blocks), loss=replace(config.loss, contrast=contrast))
+    return replace(alone, model=replace(model, blocks=blocks), loss=replace(config.loss, contrast=contrast))

@@ -128,6 +128,8 @@ def _check_streams(c: Config) -> None:
     for i, v in enumerate(c.inputs):
         require(v.group not in taken, f"inputs[{i}].group", v.group, f"another name than {', '.join(taken)}")
     frames = ["frames"] * (c.window.frames != 0)
+    if c.model.frame_encoder.follow:
+        _one_of([v.name for v in c.inputs], "model.frame_encoder.follow", c.model.frame_encoder.follow)
     known = ["current"] + ["past"] * (c.window.past > 0) + frames + c.input_groups
     for i, block in enumerate(c.model.blocks):
         _one_of(known, f"model.blocks[{i}].attend", block.attend)

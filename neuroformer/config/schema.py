@@ -144,11 +144,22 @@ class FrameEncoderConfig:
     finetune: bool = setting(
         False, "train the backbone, too; otherwise its features are computed once and kept on disk"
     )
+    follow: str = setting("", "input of two columns, where the eye looks: frames move with it, as far as is learnt")
+    shift_noise: float = setting(
+        0.0,
+        "standard deviation by which a training clip is moved at random, in both directions",
+        unit="pixels",
+        least=0,
+    )
 
     def check(self, where: str) -> None:
         named = (self.kind == "backbone") == bool(self.backbone)
         require(named, f"{where}.backbone", self.backbone, "a folder or a hub id, with kind: backbone")
         require(len(self.resize) in (0, 2), f"{where}.resize", self.resize, "[rows, columns], or nothing")
+        if self.kind == "backbone" and not self.finetune:
+            still = "nothing, where a frozen backbone's features are computed once"
+            require(not self.follow, f"{where}.follow", self.follow, still)
+            require(not self.shift_noise, f"{where}.shift_noise", self.shift_noise, still)
         for name in ("kernel", "stride"):
             require(len(getattr(self, name)) == 3, f"{where}.{name}", getattr(self, name), "three numbers")
         if self.kind == "energy":

@@ -6,6 +6,7 @@ Shape suffixes: G clips, F frames, H rows, W columns, N tokens of a clip, D widt
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from neuroformer.config import Config, ConfigError, FrameEncoderConfig, ModelConfig
 from neuroformer.data.backbone import empty_backbone
-from neuroformer.data.batch import Batch
-from neuroformer.data.scales import BackboneScale, FrameScale
+from neuroformer.data.batch import Batch, Clips
+from neuroformer.data.scales import BackboneScale, FrameScale, VariableScale
 from neuroformer.model.attention import Block, Context, prepend
 from neuroformer.model.embed import SpikeEmbedding
 from neuroformer.model.layers import Dropout, Linear
@@ -258,6 +259,65 @@ class EnergyReadout(nn.Module):
         return level + s_GU * (first + s_GU * (second + s_GU * third))
 
 
+class Gaze(nn.Module):
+    """Moves each window's clip by where the eye looks, times a learnt matrix (the shifter of Walker et al. 2019; Lurz et al. 2021,
+    which moves the units' places instead); in training also each clip at random, by what the eye does unseen.
+
+    The matrix starts at zero; an entry of 1 is ``REACH`` of the frame's side for one standard deviation of gaze.
+
+    Raises
+    ------
+    ConfigError
+        ``follow`` has other than two columns.
+    """
+
+    REACH = 0.125
+
+    def __init__(self, config: FrameEncoderConfig, inputs: dict[str, VariableScale], gray: float):
+        super().__init__()
+        self.follow, self.noise, self.gray = config.follow, config.shift_noise, gray
+        if not self.follow:
+            return
+        scale = inputs[self.follow]
+        if len(scale.mean) != 2:
+            got = f"{self.follow}, which has {len(scale.mean)} column(s)"
+            raise ConfigError(f"model.frame_encoder.follow is {got}; expected an input of two columns")
+        self.matrix = nn.Parameter(torch.zeros(2, 2))
+        self.register_buffer("center", torch.tensor(scale.mean))
+        self.register_buffer("spread", torch.tensor(scale.std))
+        self.center: Tensor
+        self.spread: Tensor
+
+    def forward(self, batch: Batch) -> Clips:
+        """The clips as the eye sees them: one for each window where it is followed; where gaze is missing, as they are shown."""
+        clips = batch.clips
+        assert clips is not None
+        if self.follow:
+            every = torch.arange(batch.num_windows, device=clips.index_W.device)
+            host = clips.host_missing_G if clips.host_missing_G is None else clips.host_missing_G[clips.index_W.cpu()]
+            images, missing = clips.images_GFHW[clips.index_W], clips.num_missing_G[clips.index_W]
+            looks_W2 = ((batch.inputs[self.follow].to(self.matrix.dtype) - self.center) / self.spread).nanmean(1)
+            moved = shifted(images, self.REACH * looks_W2.nan_to_num() @ self.matrix.T, self.gray)
+            clips = dataclasses.replace(
+                clips, images_GFHW=moved, num_missing_G=missing, index_W=every, host_missing_G=host
+            )
+        if self.noise and self.training:
+            images = clips.images_GFHW
+            side_2 = torch.tensor(images.shape[:-3:-1], device=images.device)
+            by_G2 = self.noise * torch.randn(len(images), 2, device=images.device) / side_2
+            clips = dataclasses.replace(clips, images_GFHW=shifted(images, by_G2, self.gray))
+        return clips
+
+
+def shifted(images_GFHW: Tensor, by_G2: Tensor, gray: float) -> Tensor:
+    """Clips moved right and down by parts (x, y) of the frame's sides, gray where nothing was shown."""
+    theta_G23 = torch.eye(2, device=by_G2.device).expand(len(by_G2), 2, 2)
+    theta_G23 = torch.cat([theta_G23, -2 * by_G2[:, :, None]], 2)
+    x = images_GFHW.to(by_G2.dtype) - gray
+    grid = F.affine_grid(theta_G23, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, align_corners=False) + gray
+
+
 class FrameStream(nn.Module):
     """Frames: their tokens, how old the last of them is, and what each unit sees in them.
 
@@ -265,13 +325,14 @@ class FrameStream(nn.Module):
     ----------
     config : Config
     num_units : int
-    scale : dict
-        Of the frames, from the normalisation.
+    scale : of the frames, from the normalisation
+    inputs : of the behavior variables that are inputs, one of which may be where the eye looks
     """
 
-    def __init__(self, config: Config, num_units: int, scale: FrameScale):
+    def __init__(self, config: Config, num_units: int, scale: FrameScale, inputs: dict[str, VariableScale]):
         super().__init__()
         m = config.model
+        self.gaze = Gaze(m.frame_encoder, inputs, scale.mean)
         self.encoder = FrameEncoder(m, scale)
         pyramid = self.encoder.pyramid
         self.readout = (
@@ -281,8 +342,7 @@ class FrameStream(nn.Module):
         self.period = scale.period
 
     def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
-        clips = batch.clips
-        assert clips is not None
+        clips = self.gaze(batch)
         local_GthwD = self.encoder.local(clips.images_GFHW, clips.num_missing_G)
         x_SD, layout = self.encoder(local_GthwD, clips.num_missing_G, clips.host_missing_G)
         age_W = clips.age_W / self.period

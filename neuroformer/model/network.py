@@ -93,7 +93,7 @@ class Neuroformer(nn.Module):
                 self.streams["past"] = PastSpikes(config, normalization.unit_rate)
             observation = SpikeObservation(config, num_units, normalization)
         if normalization.frames is not None:
-            self.streams["frames"] = FrameStream(config, num_units, normalization.frames)
+            self.streams["frames"] = FrameStream(config, num_units, normalization.frames, normalization.inputs)
         return observation
 
     def forward(self, batch: Batch) -> Output:
