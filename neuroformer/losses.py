@@ -11,29 +11,32 @@ from torch import Tensor
 from neuroformer.config import Config, ContrastConfig
 from neuroformer.data.batch import Batch
 from neuroformer.model.network import Neuroformer, Output
-from neuroformer.model.spikes import at_least_float32
+from neuroformer.model.spikes import SpikeObservation, at_least_float32
 from neuroformer.model.targets import TargetHead
 
 Gather = Callable[[Tensor], tuple[Tensor, int]]
 """The rows of all processes, one after another, with gradient; and where this process's own begin."""
 
 
-OBSERVED = "observed"
+def observed_name(model: Neuroformer) -> str:
+    """What the likelihood of a model counts; a run may have models of both."""
+    return "spikes" if isinstance(model.observation, SpikeObservation) else "samples"
 
 
 def denominators(model: Neuroformer, batch: Batch) -> dict[str, Tensor]:
-    """The number of items that each term of :func:`loss_terms` is a mean over: ``observed`` spikes or known samples, known
+    """The number of items that each term of :func:`loss_terms` is a mean over: ``spikes``, or known ``samples`` of traces, known
     values, aligned windows.
 
     Added up over the processes and pieces of one step, they make the terms of the pieces add up to those of the whole.
     """
-    counts = {OBSERVED: model.observation.number(batch).sum()}
+    number = model.observation.number(batch).sum()
+    counts = {observed_name(model): number}
     for name, head in model.targets.items():
         assert isinstance(head, TargetHead)
         counts[name] = head.known(batch.targets[name]).sum()
     for contrast in model.config.loss.contrast:
         keep = _with_spikes(batch, contrast.pair)
-        num = torch.full_like(counts[OBSERVED], batch.num_windows) if keep is None else keep.sum()
+        num = torch.full_like(number, batch.num_windows) if keep is None else keep.sum()
         counts[contrast_name(contrast)] = num
     return counts
 
@@ -62,7 +65,7 @@ def loss_terms(
         Lets alignment see the windows of all processes.
     """
     totals = denominators(model, batch) if totals is None else totals
-    number = totals[OBSERVED].clamp_min(1)
+    number = totals[observed_name(model)].clamp_min(1)
     found = model.observation.losses(batch, output.observed)  # pyright: ignore[reportArgumentType]
     terms = {name: nats / number for name, nats in found.items()}
     for name, predicted in output.targets.items():

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import shared_recording
+from helpers import shared_recording, small_recording
 from scipy import stats
 
 import neuroformer
 from neuroformer.cli import main
-from neuroformer.config import ConfigError, apply_overrides, from_dict
+from neuroformer.config import ConfigError, apply_overrides, from_dict, to_dict
 from neuroformer.data.prepared import prepare
+from neuroformer.data.recordings import lacking
 from neuroformer.data.traces import TraceIndex
 from neuroformer.data.windows import SpikeIndex, Windows, WindowShape
 from neuroformer.generation import simulate as module
@@ -371,3 +372,34 @@ def test_the_songbird(likelihood, tmp_path):
     assert np.isfinite(s["bits_per_sample"]) and np.isfinite(s["trace_std_ratio"])
     simulated = neuroformer.open_recording(tmp_path / "run" / "simulated.npz").traces.values
     assert (simulated.min() >= 0) == (likelihood == "gamma")
+
+
+# -- beside spikes ----------------------------------------------------------------------------------------
+
+
+def test_one_run_holds_recordings_of_traces_and_of_spikes(tmp_path):
+    """The trunk is shared, each is scored by what was recorded of it, and each opens as what it is."""
+    calcium, probe = tmp_path / "calcium.npz", tmp_path / "probe.npz"
+    write_npz(replace(recording(), name="calcium"), calcium)
+    write_npz(small_recording(seconds=120.0, frames=False), probe)
+    folder = tmp_path / "run"
+    both = [{"path": str(calcium), "name": "calcium"}, {"path": str(probe), "name": "probe"}]
+    found = neuroformer.train(from_dict(to_dict(config(steps=60)) | {"recordings": both}), folder).metrics
+    scores = {name: neuroformer.evaluate(folder, recording=name, baselines=False) for name in ("calcium", "probe")}
+    assert scores["calcium"]["bits_per_sample"] > 0.3 and np.isfinite(scores["probe"]["bits_per_spike"])
+    calcium_net, probe_net = (neuroformer.load_model(folder, recording=name) for name in ("calcium", "probe"))
+    assert calcium_net.config.traces.likelihood == "gaussian" and probe_net.config.traces.likelihood == "none"
+    shared = [dict(net.named_parameters())["blocks.0.mlp.1.weight"] for net in (calcium_net, probe_net)]
+    torch.testing.assert_close(*shared)
+    with (folder / "log" / "metrics.csv").open() as file:
+        columns = file.readline()
+    assert all(
+        name in columns for name in ("train/traces", "train/id", "valid/bits_per_sample", "valid/bits_per_spike")
+    )
+    assert np.isfinite(found["valid_best_likelihood"])
+
+
+def test_traces_that_nothing_has_are_missed():
+    asked = from_dict(to_dict(config()) | {"recordings": [{"path": "a", "name": "a"}]})
+    with pytest.raises(ConfigError, match="has the traces \\(traces.likelihood is set\\)"):
+        lacking([replace(small_recording(), name="a")], asked)

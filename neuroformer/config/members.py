@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from neuroformer.config.run import Config
-from neuroformer.config.schema import BlockConfig
+from neuroformer.config.schema import BlockConfig, TraceConfig
 
-FRAMES = "frames"
+FRAMES, TRACES = "frames", "traces"
 
 
 def block_plan(config: Config) -> list[str]:
@@ -39,13 +39,14 @@ def kept_contrasts(whole: Config, member: Config) -> list[int]:
 
 
 def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Config:
-    """The configuration of one recording of a run: as if it were alone, without what it lacks.
+    """The configuration of one recording of a run: as if it were alone, without what it lacks. Where a run models traces, a
+    recording that lacks them is modelled by its spikes.
 
     Parameters
     ----------
     place : int
         Of the recording in ``recordings``; 0 where there is one.
-    lacks : names of behavior variables, and ``frames``
+    lacks : names of behavior variables, ``frames`` and ``traces``
     """
     if not config.recordings and not lacks:
         return config
@@ -62,7 +63,8 @@ def member_config(config: Config, place: int, lacks: Collection[str] = ()) -> Co
         encoder = replace(encoder, follow="")
     model = replace(config.model, blocks=(), frame_encoder=encoder)
     bare = replace(config, model=model, loss=replace(config.loss, contrast=()))
-    alone = replace(bare, window=window, inputs=inputs, targets=targets)
+    traces = TraceConfig() if TRACES in lacks else config.traces
+    alone = replace(bare, window=window, inputs=inputs, targets=targets, traces=traces)
     plan = block_plan(config)
     blocks = tuple(BlockConfig(plan[i], 1) for i in kept_blocks(config, alone))
     contrast = tuple(config.loss.contrast[i] for i in kept_contrasts(config, alone))

@@ -171,7 +171,7 @@ class Named(Protocol):
 
 
 def lacking(recs: Sequence[Named], config: Config) -> list[list[str]]:
-    """The frames, inputs and targets of the run that each recording lacks. A single recording must have all of them.
+    """The frames, traces, inputs and targets of the run that each recording lacks. A single recording must have all of them.
 
     Raises
     ------
@@ -184,13 +184,18 @@ def lacking(recs: Sequence[Named], config: Config) -> list[list[str]]:
     out = [absent(rec, replace(alone, recording=one)) for rec, one in pairs]
     for name in out[0]:
         if all(name in lacks for lacks in out):
-            what = "frames (window.frames is above 0)" if name == "frames" else f"behavior variable '{name}'"
+            special = {"frames": "frames (window.frames is above 0)", "traces": "traces (traces.likelihood is set)"}
+            what = special.get(name, f"behavior variable '{name}'")
             raise ConfigError(f"none of {', '.join(r.name for r in recs)} has the {what}")
     return out
 
 
 def absent(rec: Named, config: Config) -> list[str]:
-    """The frames, inputs and targets of a configuration that a recording does not have."""
-    asked = ["frames"] * (config.window.frames > 0) + [v.name for v in (*config.inputs, *config.targets)]
+    """The frames, traces, inputs and targets of a configuration that a recording does not have."""
+    asked = (
+        ["traces"] * (config.traces.likelihood != "none")
+        + ["frames"] * (config.window.frames > 0)
+        + [v.name for v in (*config.inputs, *config.targets)]
+    )
     speeds = {speed.name for speed in config.recording.speeds}  # a recording has them once it is prepared
     return [name for name in asked if name not in speeds and not rec.has(name)]

@@ -37,7 +37,7 @@ from neuroformer.recording.formats.folder import is_store, read_store, write_sto
 from neuroformer.shown import Shown
 
 MOST_OPEN = 32  # recordings that a process holds open, those used last
-VERSION = 1  # of what lies in the cache
+VERSION = 2  # of what lies in the cache
 FACTS, SPLIT, ARRAYS = "facts.json", "split.json", "recording.recording"
 _SETTINGS = (
     "window",
@@ -70,7 +70,8 @@ class StoredRecording(Shown):
         return len(self.unit_ids)
 
     def has(self, name: str) -> bool:
-        """Whether there is a behavior variable (or a column of the trials) of this name; ``frames``: whether there are any."""
+        """Whether there is a behavior variable (or a column of the trials) of this name; ``frames``, ``traces``: whether there are
+        any."""
         return name in self._series
 
     def open(self) -> Recording:
@@ -129,7 +130,7 @@ def _store(one: RecordingConfig, folder: Path) -> None:
         "spikes": rec.num_spikes,
         "seconds": rec.duration,
         "frame_period": rec.frame_period,
-        "series": [*rec.behavior, *columns, *(n for n in ("trial_time", "frames") if rec.has(n))],
+        "series": [*rec.behavior, *columns, *(n for n in ("trial_time", "frames", "traces") if rec.has(n))],
         "arrays": str(arrays),
     }
     write_atomic(folder / FACTS, json.dumps(facts).encode())

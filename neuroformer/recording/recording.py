@@ -235,9 +235,10 @@ class Recording(Shown):
         )
 
     def has(self, name: str) -> bool:
-        """Whether there is a behavior variable (or a column of the trials) of this name; ``frames``: whether there are any."""
-        if name == "frames":
-            return self.frames is not None
+        """Whether there is a behavior variable (or a column of the trials) of this name; ``frames``, ``traces``: whether there are
+        any."""
+        if name in ("frames", "traces"):
+            return getattr(self, name) is not None
         try:
             self.variable(name)
         except RecordingError:

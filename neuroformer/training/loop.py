@@ -20,7 +20,7 @@ from neuroformer.bundle.cohort import Cohort
 from neuroformer.bundle.saving import save_cohort
 from neuroformer.data.batch import Batch
 from neuroformer.data.prepared import Prepared
-from neuroformer.losses import OBSERVED, denominators
+from neuroformer.losses import denominators, observed_name
 from neuroformer.memory import give_back
 from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.layers import set_dropout
@@ -202,7 +202,7 @@ class Trainer:
         p, t = self.progress, self.train
         p.step += 1
         p.windows += sum(sum(piece.sizes) for piece, _ in pieces)
-        p.spikes += int(self.totals[OBSERVED])
+        p.spikes += sum(int(self.totals.get(name, 0)) for name in ("spikes", "samples"))
         last = p.step == t.steps
         if p.step % self._log_every() == 0 or self.log_is_due():
             self._log({f"train/{name}": value for name, value in terms.items()})
@@ -297,10 +297,12 @@ class Trainer:
         return max(1, min(10, self.train.steps // 2))
 
     def _columns(self) -> list[str]:
-        spikes = self.config.traces.likelihood == "none"
-        terms = [*(("dt", "id", "rates") if spikes else ("traces",)), *(t.name for t in self.config.targets)]
+        kinds = dict.fromkeys(observed_name(self.cohort[i]) for i in range(len(self.cohort)))
+        of = {"spikes": ("dt", "id", "rates"), "samples": ("traces",)}
+        terms = [*(name for kind in kinds for name in of[kind]), *(t.name for t in self.config.targets)]
         terms += [f"contrast_{a}_{b}" for a, b in (c.pair for c in self.config.loss.contrast)]
-        scores = ["bits_per_spike", "bits_per_spike_rate_readout"] if spikes else ["bits_per_sample"]
+        of = {"spikes": ("bits_per_spike", "bits_per_spike_rate_readout"), "samples": ("bits_per_sample",)}
+        scores = [name for kind in kinds for name in of[kind]]
         scores += [STIMULUS] * any("frames" in self.cohort[i].streams for i in range(len(self.cohort)))
         scores += ["likelihood", *(f"{t.name}_score" for t in self.config.targets)]
         columns = [f"train/{name}" for name in (*terms, "loss")] + [f"valid/{name}" for name in scores]
