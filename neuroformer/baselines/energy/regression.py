@@ -75,10 +75,10 @@ class Curve:
     coefficient_4U: Tensor
 
     @classmethod
-    def straight(cls, center_U: Tensor) -> Curve:
-        """Values that are log rates already, none of which is believed far from its mean."""
-        one, none = torch.ones_like(center_U), torch.zeros_like(center_U)
-        return cls(center_U, one, torch.stack([center_U, one, none, none]))
+    def straight(cls, center_U: Tensor, spread_U: Tensor | None = None) -> Curve:
+        """Values as they are, none of which is believed far from its mean (log rates: beyond three nats)."""
+        spread_U, none = torch.ones_like(center_U) if spread_U is None else spread_U, torch.zeros_like(center_U)
+        return cls(center_U, spread_U, torch.stack([center_U, spread_U, none, none]))
 
     def __call__(self, values_GU: Tensor) -> Tensor:
         return (self.powers(values_GU) * self.coefficient_4U).sum(1)
@@ -163,8 +163,9 @@ def fit_ridge(train: Responses, valid: Responses, *, calibrate: bool = False) ->
 
 
 def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression, Responses]]) -> EnergyRegression:
-    """With the curve of what it says of clips that it was not fitted to; a straight one unless bends help to follow clips that the
-    curve was not fitted to either."""
+    """With the curve of what it says of clips that it was not fitted to: straight or bent, whichever follows better clips that the
+    curve was not fitted to either, mean r over units. Where neither does better than the values as they are (clips are few, and every
+    curve adds the errors of its fit), they are kept."""
     values_GU = _relative_values(held_out) + chosen.level_U
     some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
     total_GU, seen_GU = _answers([held for _, held in held_out])
@@ -172,23 +173,32 @@ def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression,
     if len(held_out) == 1:
         part_G = (torch.arange(len(values_GU)) * 2 // len(values_GU)).long()
     data = values_GU[some], total_GU[some], seen_GU[some]
-    bent = len(data[0]) >= FEWEST_BENT and _bends(*data, part_G[some], chosen.is_log)
-    return dataclasses.replace(chosen, curve=Curve.fit(*data, chosen.is_log, bent))
+    plain = chosen.curve or Curve.straight(values_GU.mean(0), values_GU.std(0).clamp_min(1e-9))
+    said_GU = plain(data[0])
+    followed = [_mean_r(said_GU.exp() if chosen.is_log else said_GU, *data[1:])]
+    if len(data[0]) >= FEWEST_BENT:
+        followed += [_followed_by_curves(*data, part_G[some], chosen.is_log, bent) for bent in (False, True)]
+    best = int(np.argmax(followed))
+    curve = plain if best == 0 else Curve.fit(*data, chosen.is_log, bent=best == 2)
+    return dataclasses.replace(chosen, curve=curve)
 
 
-def _bends(values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, part_G: Tensor, is_log: bool) -> bool:
-    """Whether curves follow each part's mean answers better, mean over units, than straight lines do, both fitted to the other
-    parts; each relative to what it says of these on average, which gives away what was held out."""
-    followed = []
-    for bent in (False, True):
-        said_GU = torch.zeros_like(values_GU)
-        for part in part_G.unique():
-            here, there = part_G == part, part_G != part
-            curve = Curve.fit(values_GU[there], total_GU[there], seen_GU[there], is_log, bent)
-            rate = lambda x: x.exp() if is_log else x
-            said_GU[here] = rate(curve(values_GU[here])) - rate(curve(values_GU[there])).mean(0)
-        followed.append(float(clip_r((total_GU / seen_GU).numpy(), said_GU.numpy()).mean()))
-    return followed[1] > followed[0]
+def _followed_by_curves(
+    values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, part_G: Tensor, is_log: bool, bent: bool
+) -> float:
+    """How curves follow each part's mean answers, each fitted to the other parts and relative to what it says of these on average,
+    which gives away what was held out."""
+    said_GU = torch.zeros_like(values_GU)
+    for part in part_G.unique():
+        here, there = part_G == part, part_G != part
+        curve = Curve.fit(values_GU[there], total_GU[there], seen_GU[there], is_log, bent)
+        rate = lambda x: x.exp() if is_log else x
+        said_GU[here] = rate(curve(values_GU[here])) - rate(curve(values_GU[there])).mean(0)
+    return _mean_r(said_GU, total_GU, seen_GU)
+
+
+def _mean_r(said_GU: Tensor, total_GU: Tensor, seen_GU: Tensor) -> float:
+    return float(clip_r((total_GU / seen_GU).numpy(), said_GU.numpy()).mean())
 
 
 def _relative_values(held_out: Iterable[tuple[EnergyRegression, Responses]]) -> Tensor:
