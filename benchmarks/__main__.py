@@ -47,7 +47,9 @@ def parser() -> argparse.ArgumentParser:
     _trains(b, "configs/hubs.yaml", "what to train; a built-in recording with known coupling", "train.steps=400")
     b.add_argument("--seeds", type=int, default=5, help="trainings, each on a recording of its own")
     _keeps(b, "seed")
-    b = benchmark("coverage", _coverage, "whether intervals of every kind hold the truth as often as they say, where it is known")
+    b = benchmark(
+        "coverage", _coverage, "whether intervals of every kind hold the truth as often as they say, where it is known"
+    )
     b.add_argument("--draws", type=int, default=200, help="recordings for each cell")
     b.add_argument("--trial-draws", type=int, default=100, help="for each number of trials; 0: none")
     b = benchmark("exposure", _exposure, "what noise on the past buys in closed loop, over paired trainings")

@@ -150,7 +150,9 @@ def test_a_curve_bends_where_other_clips_say_so(prepared):
         curves[name] = fit_ridge(train, valid, calibrate=True).curve
     values = torch.linspace(-20, 60, 9)[:, None].expand(-1, 3)
     inside = (values - curves["line"].center_U).abs() < 3 * curves["line"].spread_U
-    torch.testing.assert_close(curves["line"](values)[inside], values[inside])  # what is straight stays as it was fitted
+    torch.testing.assert_close(
+        curves["line"](values)[inside], values[inside]
+    )  # what is straight stays as it was fitted
     coefficient_4U = curves["step"].coefficient_4U
     assert coefficient_4U[2:].abs().max() > 0.1 * coefficient_4U[1].abs().max()
 

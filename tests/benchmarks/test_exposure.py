@@ -50,7 +50,19 @@ def test_paired_intervals():
 
 
 def test_every_benchmark_explains_itself(capsys):
-    for name in ("", "adapt", "connectivity", "coverage", "exposure", "inputs", "leaks", "long", "nulls", "public", "whatif"):
+    for name in (
+        "",
+        "adapt",
+        "connectivity",
+        "coverage",
+        "exposure",
+        "inputs",
+        "leaks",
+        "long",
+        "nulls",
+        "public",
+        "whatif",
+    ):
         with pytest.raises(SystemExit) as end:
             main([*[name] * bool(name), "--help"])
         assert end.value.code == 0 and "usage: python -m benchmarks" in capsys.readouterr().out
