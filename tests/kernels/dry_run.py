@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 import triton.compiler
+from neuroformer.kernels import attention_map, cross_entropy, decode_attention, spike_attention
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
 from benchmarks.kernels import cases as kernel_cases
 from benchmarks.kernels import worker as kernel_worker
-from neuroformer.kernels import attention_map, cross_entropy, decode_attention, spike_attention
 from neuroformer.ops import eager
 
 LIMITS = {"max_shared_mem": 227 << 10, "max_num_regs": 65536, "multiprocessor_count": 132, "warpSize": 32}
