@@ -20,7 +20,8 @@ from neuroformer.baselines.poisson_regression import INTERCEPT_PENALTY, PoissonP
 
 PENALTIES = (float("inf"), *(10.0 ** np.arange(1.0, -4.51, -0.5)).tolist())  # a presentation
 MOST = 3.0  # spreads (of a log rate before: nats) beyond which values say no more
-CURVE_PENALTY, MOST_CALIBRATED = 10.0, 5000  # spikes; clips
+CURVE_PENALTY, MOST_CALIBRATED = 10.0, 2**23  # spikes; clips x units
+_STILL = 1e-4  # a step of a curve's coefficients after which there are no more
 NEVER_SEEN = 1e-6  # presentations that stand for none
 FEWEST_BENT = 16  # clips by which curves are compared
 FEW_CLIPS, MOST_FOLDS = 2000, 8  # up to so many distinct clips, so many folds choose the penalty
@@ -81,12 +82,15 @@ class Curve:
         return cls(center_U, spread_U, torch.stack([center_U, spread_U, none, none]))
 
     def __call__(self, values_GU: Tensor) -> Tensor:
-        return (self.powers(values_GU) * self.coefficient_4U).sum(1)
+        return self.of(self.standardised(values_GU))
 
-    def powers(self, values_GU: Tensor) -> Tensor:
-        """(G, 4, U)."""
-        s = ((values_GU - self.center_U) / self.spread_U).clamp(-MOST, MOST)
-        return torch.stack([torch.ones_like(s), s, s**2, s**3], 1)
+    def standardised(self, values_GU: Tensor) -> Tensor:
+        return ((values_GU - self.center_U) / self.spread_U).clamp(-MOST, MOST)
+
+    def of(self, s_GU: Tensor) -> Tensor:
+        """At standardised values."""
+        level, first, second, third = self.coefficient_4U
+        return level + s_GU * (first + s_GU * (second + s_GU * third))
 
     @classmethod
     def fit(cls, values_GU: Tensor, total_GU: Tensor, seen_GU: Tensor, is_log: bool, bent: bool = True) -> Curve:
@@ -101,18 +105,31 @@ class Curve:
         spread_U = values_GU.std(0, correction=0).maximum(least_U).clamp_min(1e-9)
         found = cls(values_GU.mean(0), spread_U, torch.zeros(4, len(level_U)))
         found.coefficient_4U[0] = level_U
-        x_G4U = found.powers(values_GU)
+        s_GU = found.standardised(values_GU)
         pull = torch.tensor([1e-3, CURVE_PENALTY, *[CURVE_PENALTY if bent else 1e9] * 2])[:, None]
+        power = torch.arange(4)
         for _ in range(25 if is_log else 1):
-            value_GU = (x_G4U * found.coefficient_4U).sum(1)
+            value_GU = found.of(s_GU)
             rate_GU = value_GU.clamp_max(level_U + 2 * MOST).exp() if is_log else value_GU
             less = torch.cat([torch.zeros(1, len(level_U)), found.coefficient_4U[1:]])
-            slope_4U = torch.einsum("gku,gu->ku", x_G4U, total_GU - seen_GU * rate_GU) - pull * less
-            bend_GU = seen_GU * rate_GU if is_log else seen_GU
-            bend_U44 = torch.einsum("gku,gu,glu->ukl", x_G4U, bend_GU, x_G4U) + torch.diag(pull[:, 0])
+            slope_4U = _moments(s_GU, total_GU - seen_GU * rate_GU, 4) - pull * less
+            bend_U7 = _moments(s_GU, seen_GU * rate_GU if is_log else seen_GU, 7).T
+            bend_U44 = bend_U7[:, power[:, None] + power] + torch.diag(pull[:, 0])
             step_4U = torch.linalg.solve(bend_U44, slope_4U.T).T
-            found.coefficient_4U = found.coefficient_4U + (step_4U.clamp(-1.0, 1.0) if is_log else step_4U)
+            step_4U = step_4U.clamp(-1.0, 1.0) if is_log else step_4U
+            found.coefficient_4U = found.coefficient_4U + step_4U
+            if step_4U.abs().max() < _STILL:
+                break
         return found
+
+
+def _moments(s_GU: Tensor, weight_GU: Tensor, number: int) -> Tensor:
+    """(number, U) sums over clips of weights times the powers of values, from 0 on."""
+    out, x_GU = [], weight_GU
+    for _ in range(number):
+        out.append(x_GU.sum(0))
+        x_GU = x_GU * s_GU
+    return torch.stack(out)
 
 
 def fit_poisson(train: Responses, valid: Responses) -> EnergyRegression:
@@ -167,7 +184,7 @@ def _calibrated(chosen: EnergyRegression, held_out: list[tuple[EnergyRegression,
     curve was not fitted to either, mean r over units. Where neither does better than the values as they are (clips are few, and every
     curve adds the errors of its fit), they are kept."""
     values_GU = _relative_values(held_out) + chosen.level_U
-    some = slice(None, None, max(1, len(values_GU) // MOST_CALIBRATED))
+    some = slice(None, None, -(-values_GU.numel() // MOST_CALIBRATED))
     total_GU, seen_GU = _answers([held for _, held in held_out])
     part_G = torch.repeat_interleave(torch.tensor([len(held.x_GK) for _, held in held_out]))
     if len(held_out) == 1:
