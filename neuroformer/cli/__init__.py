@@ -101,11 +101,33 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except (MemoryError, RuntimeError) as e:
+        if args.debug or not _is_memory(e):
+            raise
+        print(f"neuroformer: {_out_of_memory(e)}{_why('memory')}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as e:
         if args.debug:
             raise
         print(printable(f"neuroformer: {_message(e)}", keep="\n\t") + _why(code_of(e)), file=sys.stderr)
         return 2
+
+
+_NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether NumPy, PyTorch on a CPU or PyTorch on a GPU found no room."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _out_of_memory(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (
+        f"out of memory{f' ({lines[0].strip()})' if lines else ''}. What a command needs grows with units, bins and samples: choose units "
+        "(recording.units), give fewer or shorter samples (generate.samples, generate.max_seconds), fewer windows (--windows) or a "
+        "smaller batch (train.batch_size), or free some memory"
+    )
 
 
 def _why(code: str) -> str:

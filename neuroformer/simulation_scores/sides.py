@@ -12,7 +12,7 @@ from neuroformer.simulation_scores.psth import WIDTH_S, psth_r
 from neuroformer.simulation_scores.statistics import MAX_PAIR_UNITS, Statistics, compare
 from neuroformer.simulation_scores.trials import Trials
 
-CHUNK = 32  # draws at once, which share the memory
+CHUNK, CELLS = 32, 2**23  # draws at once, and numbers of their PSTHs, which share the memory
 
 
 class Side:
@@ -25,6 +25,12 @@ class Side:
         self.wide_TBU = trials.dense(join)
         self.ended_TB = np.arange(self.wide_TBU.shape[1]) >= trials.num_ticks[:, None] // join
         self.has_stimulus = bool((trials.stimulus >= 0).any())
+
+    @property
+    def psth_cells(self) -> int:
+        """Numbers of the PSTHs of one draw."""
+        known = np.unique(self.trials.stimulus[self.trials.stimulus >= 0])
+        return len(known) * self.wide_TBU.shape[1] * self.wide_TBU.shape[2]
 
     @classmethod
     def of_active(cls, trials: Trials) -> tuple[Side, np.ndarray]:
@@ -59,8 +65,9 @@ def scores_of(a: Side, b: Side, times_a_DT: np.ndarray, times_b_DT: np.ndarray) 
     ``times_a_DT``, ``times_b_DT``: how often each trial of each side was drawn.
     """
     out = []
-    for first in range(0, len(times_a_DT), CHUNK):
-        drawn = [(side, times[first : first + CHUNK]) for side, times in ((a, times_a_DT), (b, times_b_DT))]
+    chunk = max(1, min(CHUNK, CELLS // max(1, a.psth_cells, b.psth_cells)))
+    for first in range(0, len(times_a_DT), chunk):
+        drawn = [(side, times[first : first + chunk]) for side, times in ((a, times_a_DT), (b, times_b_DT))]
         totals = [side.statistics.totals(times) for side, times in drawn]
         some = [compare(x, y) for x, y in zip(*totals, strict=True)]
         if a.has_stimulus and b.has_stimulus:

@@ -3,9 +3,13 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
+from neuroformer import cli
 from neuroformer.cli import _message, main
 from neuroformer.cli.shared import refuse_unwritable, summarise
 from neuroformer.cli.trained.generate import _print_drift, _print_scores
@@ -43,6 +47,21 @@ def test_messages_of_the_system_say_what_to_do(tmp_path):
         (tmp_path / "absent").read_text()
     assert _message(e.value) == f"{tmp_path / 'absent'}: no such file or directory; check the path"
     assert _message(OSError("the cable is out")) == "the cable is out"
+
+
+@pytest.mark.parametrize("ask", [lambda: np.zeros(2**58), lambda: torch.zeros(2**58), lambda: bytearray(2**62)])
+def test_no_room_is_one_message(ask, monkeypatch, capsys):
+    asked = SimpleNamespace(do=lambda args: ask(), debug=False)
+    monkeypatch.setattr(cli, "_parse", lambda argv: asked)
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("neuroformer: out of memory") and "recording.units" in said and "explain memory" in said
+    asked.debug = True
+    with pytest.raises((MemoryError, RuntimeError)):
+        main([])
+    asked.debug, asked.do = False, lambda args: torch.zeros(2) @ torch.zeros(3)  # other faults are not taken for it
+    with pytest.raises(RuntimeError):
+        main([])
 
 
 @pytest.mark.parametrize(
