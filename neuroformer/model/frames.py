@@ -242,8 +242,8 @@ class EnergyReadout(nn.Module):
         self.register_buffer("shift", torch.zeros(component_count(size)))
         self.basis: Tensor
         self.shift: Tensor
-        self.weight = UnitRows(num_units, component_count(size))
-        self.curve = UnitRows(num_units, 4)
+        self.weight = UnitRows(num_units, component_count(size), from_data=True)
+        self.curve = UnitRows(num_units, 4, from_data=True)
         with torch.no_grad():
             self.curve.weight[:, 1] = 1.0
         self.register_buffer("center", torch.zeros(num_units))

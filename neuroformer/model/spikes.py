@@ -174,7 +174,7 @@ class RateReadout(nn.Module):
         super().__init__()
         self.state = AtBin(num_bins, width)
         self.unit = UnitRows(num_units, width, std=0.02)
-        self.bias = UnitRows(num_units)
+        self.bias = UnitRows(num_units, from_data=True)
         with torch.no_grad():
             self.bias.weight.copy_(unit_rate.log())
         # no unit is expected to fire more than it was ever seen to: closed loops would grow beyond all data

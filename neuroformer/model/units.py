@@ -21,12 +21,14 @@ class UnitRows(nn.Module):
         Of the initial values, which are normal around zero; 0: all are zero.
     pace : float
         Times ``train.lr``, for rows that end far from where they start.
+    from_data : bool
+        Rows start from what the recording itself says, so that no other recording's rows are a better start.
     """
 
-    def __init__(self, num_units: int, *shape: int, std: float = 0.0, pace: float = 1.0):
+    def __init__(self, num_units: int, *shape: int, std: float = 0.0, pace: float = 1.0, from_data: bool = False):
         super().__init__()
         self.weight = nn.Parameter(std * torch.randn(num_units, *shape) if std else torch.zeros(num_units, *shape))
-        self.pace = pace
+        self.pace, self.from_data = pace, from_data
 
     def forward(self, unit_S: Tensor) -> Tensor:
         """(S, ...) rows of units."""

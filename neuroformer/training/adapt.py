@@ -27,12 +27,15 @@ from neuroformer.config import (
 )
 from neuroformer.data.recordings import absent
 from neuroformer.data.scales import VariableScale
+from neuroformer.data.windows import spread
 from neuroformer.model.frames import FrameEncoder
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
+from neuroformer.model.units import UnitRows
 from neuroformer.recording import Recording
 
 Trains = Literal["new", "all"]
+MOST_ASKED = 16  # recordings of a run, spread over all, whose units' rows a new unit's are the mean of
 
 
 def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
@@ -108,8 +111,23 @@ class Start:
             with torch.no_grad():
                 p.copy_(tensors[key])
             p.requires_grad_(self.train == "all")
+        self._start_rows(model)
         digest = hashlib.sha256(json.dumps([self.bundle.digests[LIKELIHOOD], self.train]).encode()).hexdigest()
         return {"start": digest}
+
+    @torch.no_grad()
+    def _start_rows(self, model: Neuroformer) -> None:
+        """Let every new unit start as the mean of the units that were trained: what they have in common, a minute of data need not
+        tell again. (What firing statistics and areas say of rows beyond that did not help; see the lab notes.)"""
+        names = self.bundle.names
+        asked = [names[i] for i in spread(len(names), MOST_ASKED)] if len(names) > 1 else [""]
+        trained = [dict(load_model(self.bundle, recording=name).named_modules()) for name in asked]
+        for name, rows in model.named_modules():
+            if not isinstance(rows, UnitRows) or rows.from_data or not self._same_meaning(f"{name}.weight", model):
+                continue
+            known = [one[name].weight for one in trained if name in one]
+            if known and all(x.shape[1:] == rows.weight.shape[1:] for x in known):
+                rows.weight.copy_(torch.cat(known).mean(0).expand_as(rows.weight))
 
     def _same_meaning(self, name: str, model: Neuroformer) -> bool:
         """Whether a parameter has the same meaning for the new recording as for the earlier ones."""

@@ -22,7 +22,7 @@ from neuroformer.training.adapt import Start, adapted_config, join
 from neuroformer.training.checkpoint import CheckpointError
 from neuroformer.training.loop import Trainer
 from neuroformer.training.stopping import Stopped
-from neuroformer.training.train import train, train_several
+from neuroformer.training.train import initial_cohort, prepare_recordings, train, train_several
 
 TRAIN = {
     "steps": 6,
@@ -63,6 +63,23 @@ def trunk(base):
         for k, v in load_file(base / "weights" / "likelihood.safetensors").items()
         if not k.startswith("recordings.")
     }
+
+
+def test_a_new_unit_starts_as_the_mean_of_the_trained_ones_and_its_rate_as_its_own(both):
+    rec = animal(2, 5)
+    start = Start(read_bundle(both), "new")
+    (prepared,) = prepare_recordings(
+        [rec], start.config_for(rec, adapted_config(start.bundle.config, ["recording.path=x"]))
+    )
+    fresh = initial_cohort([prepared], prepared.config)[0].observation.rates.bias.weight.clone()
+    cohort = initial_cohort([prepared], prepared.config)
+    start.begin(cohort)
+    trained = [load_model(both, recording=name) for name in ("m0", "m1")]
+    for name in ("embedding.unit", "observation.unit", "observation.own.rows", "streams.frames.readout.what"):
+        known = torch.cat([one.get_submodule(name).weight for one in trained])
+        mine = cohort[0].get_submodule(name).weight
+        torch.testing.assert_close(mine, known.mean(0).expand_as(mine))
+    torch.testing.assert_close(cohort[0].observation.rates.bias.weight, fresh)
 
 
 def test_new_rows_train_and_the_trunk_stays_bit_for_bit(both, tmp_path):
