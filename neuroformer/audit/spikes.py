@@ -216,6 +216,13 @@ def _unobserved(rec: Recording, times: np.ndarray, units: np.ndarray) -> Finding
     )
 
 
+def _cut(rec: Recording, start: float, stop: float) -> str:
+    """The setting that leaves out a stretch at the start or end of a recording."""
+    low, high = float(rec.domain.min()), float(rec.domain.max())
+    kept = [stop, high] if start <= low else [low, start] if stop >= high else None
+    return " of the domain" if kept is None else f" (recording.interval: [{kept[0]:.1f}, {kept[1]:.1f}])"
+
+
 def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
     """The longest stretch of the domain without any spike, where it is too long for the population's rate."""
     if len(times) < MIN_SPIKES or rec.num_spikes > SAMPLE:
@@ -234,7 +241,7 @@ def _silence(rec: Recording, times: np.ndarray) -> Finding | None:
         "warning",
         f"no unit fires for {gaps[at]:.1f} s from {marks[at]:.1f} s on; {int(long.sum())} such stretch(es), "
         f"{gaps[long].sum():.1f} s together",
-        "if the recording was interrupted, take the stretch out of the domain: there it is missing, not silent",
+        f"if the recording was interrupted or began later, leave the stretch out{_cut(rec, marks[at], marks[at + 1])}: there it is missing, not silent",
         {"stretches": int(long.sum()), "seconds": float(gaps[long].sum()), "longest_from_s": float(marks[at])},
     )
 

@@ -11,9 +11,14 @@ from neuroformer.audit.findings import Finding
 from neuroformer.config import Config
 from neuroformer.data.grid import grid_problem, spike_grid
 from neuroformer.recording import BehaviorVariable, Recording
-from neuroformer.recording.clock import num_bins
+from neuroformer.recording.clock import interval_of, num_bins
 
 _MOMENTS = 20_000  # of the recording at which a variable is looked for
+STUCK_S, _MANY_STUCK = (
+    20.0,
+    0.05,
+)  # a run of equal samples, and the share of samples in such runs, of which a warning is given
+_CONTINUOUS = 20  # different values
 
 
 def tokens_per_window(rec: Recording, config: Config, segments: np.ndarray) -> np.ndarray:
@@ -90,7 +95,8 @@ def behavior_findings(rec: Recording, config: Config, facts: dict[str, Any]) -> 
             )
     for name in sorted(used & set(rec.behavior)):
         out.append(_coverage(rec, name, facts["covered"][name]))
-    return out
+    sources = {speed.of for speed in config.recording.speeds if speed.name in used}
+    return [*out, *(_stuck(rec, name) for name in sorted((used | sources) & set(rec.behavior)))]
 
 
 def _covered(rec: Recording, variable: BehaviorVariable) -> float:
@@ -102,6 +108,50 @@ def _covered(rec: Recording, variable: BehaviorVariable) -> float:
     moments = along - ends[interval] + rec.domain[interval, 1]
     there = replace(variable, values=np.zeros((len(variable.times), 1), np.float32))
     return float(np.isfinite(there.hold(moments)).mean())
+
+
+def _stuck(rec: Recording, name: str) -> Finding | None:
+    """Stretches of the domain in which a continuous variable keeps one value to the last bit, as a tracker's does that has lost
+    the animal. Not those at zero: a wheel rests."""
+    variable = rec.behavior[name]
+    rows = interval_of(variable.times, rec.domain) >= 0
+    times, values = variable.times[rows], variable.values[rows]
+    if variable.classes or len(values) < 2 or len(np.unique(values[:_MOMENTS, 0])) < _CONTINUOUS:
+        return None
+    same = (values[1:] == values[:-1]).all(1) & (values[1:] != 0).any(1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], same, [False]]).astype(np.int8)))
+    first, last = edges[::2], edges[1::2]  # samples of each run
+    long = times[last] - times[first] > STUCK_S
+    first, last = first[long], last[long]
+    share = float((last - first + 1).sum() / len(values)) if len(first) else 0.0
+    if share < _MANY_STUCK:
+        return None
+    at = int(np.argmax(last - first))
+    start, stop, value = times[first[at]], times[last[at]], ", ".join(f"{x:g}" for x in values[first[at]])
+    low, high = float(rec.domain.min()), float(rec.domain.max())
+    kept = (
+        [max(low, times[0]), start]
+        if high - stop < STUCK_S
+        else [stop, min(high, times[-1])]
+        if start - low < STUCK_S
+        else None
+    )
+    cut = "" if kept is None else f" (here recording.interval: [{kept[0]:.1f}, {kept[1]:.1f}])"
+    return Finding(
+        "stuck_values",
+        "warning",
+        f"'{name}' has exactly the same value ({value}) for {stop - start:.0f} s from {start:.1f} s on; {share:.0%} of its samples are in "
+        f"{len(first)} such stretch(es)",
+        "a tracker that has lost the animal repeats its last place, and decoders are praised for a constant: leave the stretch out"
+        f"{cut}, or write NaN where nothing was tracked",
+        {
+            "variable": name,
+            "share": share,
+            "stretches": len(first),
+            "longest_from_s": float(start),
+            "longest_s": float(stop - start),
+        },
+    )
 
 
 def _coverage(rec: Recording, name: str, covered: float) -> Finding | None:
@@ -120,6 +170,6 @@ def _coverage(rec: Recording, name: str, covered: float) -> Finding | None:
         f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s{many}, and has values at {covered:.0%} of the "
         "recording's moments",
         "elsewhere a label leaves the loss and the scores, and an input counts as missing; put it on the recording's "
-        f"clock, or cut the domain to where it exists.{rest if len(gaps) else ''}",
+        f"clock, or leave out the rest (recording.interval: [{max(times[0], rec.domain.min()):.1f}, {min(times[-1], rec.domain.max()):.1f}]).{rest if len(gaps) else ''}",
         {"variable": name, "covered": covered, "gaps": len(gaps)},
     )

@@ -111,6 +111,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         print(printable(f"neuroformer: {_message(e)}", keep="\n\t") + _why(code_of(e)), file=sys.stderr)
         return 2
+    finally:
+        _say_without_interval()
 
 
 _NO_MEMORY = ("can't allocate memory", "out of memory", "bad_alloc")
@@ -135,15 +137,29 @@ def _why(code: str) -> str:
 
 
 _SHOWN = warnings.showwarning
+_WITHOUT_INTERVAL: list[str] = []  # names of the scores of which that was warned, of this command
 
 
 def _warn(message, category, filename, lineno, file=None, line=None) -> None:
-    """Our own warnings with their code, and without the line of code that they come from."""
+    """Our own warnings with their code, and without the line of code that they come from; that scores have no interval is said
+    once, and which others at the end."""
     code = code_for("", str(message))
+    if category.__name__ == "FewBlocksWarning":
+        _WITHOUT_INTERVAL.append(str(message).split(":")[0].removeprefix("no 95 % interval of "))
+        if len(_WITHOUT_INTERVAL) > 1:
+            return
     if code:
         print(f"neuroformer: warning: {message}{_why(code)}", file=file or sys.stderr)
     else:
         _SHOWN(message, category, filename, lineno, file, line)
+
+
+def _say_without_interval() -> None:
+    others = list(dict.fromkeys(_WITHOUT_INTERVAL[1:]))
+    if others:
+        few = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+        print(f"neuroformer: warning: for the same reason there is none of {few}", file=sys.stderr)
+    _WITHOUT_INTERVAL.clear()
 
 
 ADVICE = {

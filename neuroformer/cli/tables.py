@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # it loads PyTorch, which would make --help slow
 
 
 MOST_CLASSES = 8  # in a table; all are in summary.json
+LEAST_BEYOND = 0.02  # of R2 or balanced accuracy, by which a model must exceed a control without spikes
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str]) -> str:
@@ -79,7 +80,27 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     if f"{main}_control" in scores:
         name, known = (scores[f"decode_{decoded.name}_control_{what}"] for what in ("name", "meaning"))
         lines.append(f"control {name}: {known}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *verdict(decoded.name, main, scores)])
+
+
+def verdict(name: str, main: str, scores: dict[str, Any]) -> list[str]:
+    """In words: whether the network's own head says more than a control without spikes, and than the best baseline; ``main`` is the
+    key of the score."""
+    model, control = scores[main], scores.get(f"{main}_control", float("-inf"))
+    if model < control + LEAST_BEYOND:
+        return [
+            f"=> no evidence that spikes tell {name}: a control that sees none has {control:.3f}, the model {model:.3f}"
+        ]
+    key = f"decode_{name}_difference"
+    if key not in scores:
+        return []
+    low, high, best = scores[f"{key}_low"], scores[f"{key}_high"], scores[f"decode_{name}_best_baseline"]
+    if np.isnan(low):
+        return [
+            f"=> whether the model is above {best}, the best baseline, cannot be told: too few independent held-out values"
+        ]
+    where = "above" if low > 0 else "below" if high < 0 else "level with"
+    return [f"=> the model is {where} {best}, the best baseline, by the paired interval"]
 
 
 def _errors(scores: dict[str, Any], name: str, suffix: str) -> tuple[Any, ...]:

@@ -104,6 +104,7 @@ class RecordingConfig:
     )
     without: tuple[str, ...] = setting((), "names that are not read; trials, too, can be left out")
     sources: tuple[SourceConfig, ...] = setting((), "files with behavior, trials or frames beside the recording's own")
+    interval: tuple[float, ...] = setting((), "[start, stop] seconds of the recording that are used; empty: all of it")
     render: RenderConfig = RenderConfig()
     units: UnitsConfig = UnitsConfig()
     speeds: tuple[SpeedConfig, ...] = setting((), "variables that are computed from recorded ones")
@@ -112,5 +113,7 @@ class RecordingConfig:
     )
 
     def check(self, where: str) -> None:
+        ordered = len(self.interval) in (0, 2) and list(self.interval) == sorted(set(self.interval))
+        require(ordered, f"{where}.interval", list(self.interval), "[start, stop] in seconds, or nothing")
         usable = self.name not in (".", "..") and not any(c in "/\\" or ord(c) < 32 for c in self.name)
         require(usable, f"{where}.name", self.name, "a name without '/': results lie in a folder of it")

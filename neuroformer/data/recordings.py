@@ -92,6 +92,8 @@ def open_one(one: RecordingConfig, look: bool = False) -> Recording:
         rec = render_frames(
             rec, render.size, render.degrees, render.rate_hz, render.tables, render.columns, render.images
         )
+    if one.interval:
+        rec = rec.between(*one.interval)
     rec = fit_frames(rec, one.options.get("frames_size"), one.options.get("frame_cache_mb"))
     rec = choose_units(rec, one.units.where, one.units.limit)
     return replace(rec, name=one.name) if one.name else rec

@@ -142,7 +142,7 @@ FINDINGS = (
         "silent_stretch",
         "warning or note",
         "10 s or more without any spike.",
-        "If the recording was interrupted, say so in its domain; a gap is unknown, not silent.",
+        "If the recording was interrupted, say so in its domain, or leave the start or end out with `recording.interval: [start, stop]`; a gap is unknown, not silent.",
     ),
     Entry(
         "no_spikes",
@@ -221,6 +221,12 @@ FINDINGS = (
         "warning or note",
         "A variable that ends early, or that is sampled only now and then (a wheel while it turns), has values at few of the recording's moments.",
         "Expect fewer labelled windows; moments without a value are missing, not zero.",
+    ),
+    Entry(
+        "stuck_values",
+        "warning",
+        "A variable that is not at zero has exactly the same value for 20 s or more, in 5 % of its samples or more.",
+        "Leave the stretch out with `recording.interval: [start, stop]`, or write NaN where nothing was tracked: as labels, such values teach and praise a constant.",
     ),
     Entry(
         "missing_values",

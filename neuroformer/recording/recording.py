@@ -18,6 +18,10 @@ from neuroformer.recording.series import BehaviorVariable, FrameSeries, Observed
 from neuroformer.recording.validation import CheckedSpikes, RecordingError, count_spikes, numbers
 from neuroformer.shown import Shown, labelled
 
+_HALF = 0.5 / NANOSECONDS  # times that differ by less are one
+_FEW = 0.001  # of the spikes outside of the domain, of which nothing is said
+_QUIET = 0.1  # of the recording without a spike at its start or end is said
+
 __all__ = ["BehaviorVariable", "FrameSeries", "ObservedIntervals", "Recording", "RecordingError", "Traces"]
 
 
@@ -189,9 +193,17 @@ class Recording(Shown):
         known = proof.unit_spikes(self.spike_times, self.spike_units) if proof is not None else None
         return count_spikes(self.spike_units, self.num_units) if known is None else known
 
+    def spikes_inside(self) -> np.ndarray:
+        """(units,) number of spikes of each unit in the domain; others are not used."""
+        edges = np.searchsorted(self.spike_times, self.domain - _HALF, side="left")
+        if int((edges[:, 1] - edges[:, 0]).sum()) == self.num_spikes:
+            return self.unit_spikes()
+        each = [count_spikes(self.spike_units[a:b], self.num_units) for a, b in edges]
+        return np.sum(each, 0)
+
     def rates(self) -> np.ndarray:
         """(units,) mean rate in spikes per second of domain in which the unit was observed."""
-        return self.unit_spikes() / np.maximum(self.observed_seconds(), 1e-12)
+        return self.spikes_inside() / np.maximum(self.observed_seconds(), 1e-12)
 
     def observed_seconds(self) -> np.ndarray:
         """(units,) seconds of the domain in which each unit was observed."""
@@ -268,12 +280,43 @@ class Recording(Shown):
         samples = np.concatenate(ramps) if values is None else np.repeat(values.astype(np.float32), counts)
         return BehaviorVariable(times[keep], samples[keep], unit, classes=classes, starts=self.starts)
 
+    def between(self, start: float, stop: float) -> Recording:
+        """The same recording, of which only ``[start, stop)`` (seconds) is used: spikes and trials outside are left out.
+
+        Raises
+        ------
+        RecordingError
+            Nothing of the domain lies there.
+        """
+        domain = np.clip(self.domain, start, stop)
+        domain = domain[domain[:, 1] > domain[:, 0]]
+        if len(domain) == 0:
+            raise RecordingError(
+                f"nothing of '{self.name}' lies between {start:g} and {stop:g} s; it runs from {describe.time(self.domain.min())} s to "
+                f"{describe.time(self.domain.max())} s"
+            )
+        inside = slice(*np.searchsorted(self.spike_times, np.array([start, stop]) - _HALF, side="left"))
+        trials = self.trials
+        if trials:
+            whole = (self.trial_intervals[:, 0] >= start) & (self.trial_intervals[:, 1] <= stop)
+            trials = {name: column[whole] for name, column in trials.items()} if whole.any() else {}
+        left_out = self.num_spikes - (inside.stop - inside.start)
+        note = f"only {start:g} to {stop:g} s are used: {left_out:,} spikes outside are left out"
+        return replace(
+            self,
+            domain=domain,
+            spike_times=self.spike_times[inside],
+            spike_units=self.spike_units[inside],
+            trials=trials,
+            meta=self.meta | {"notes": [*self.meta.get("notes", ()), note]},
+        )
+
     def without_spikes_after(self, time: float) -> Recording:
         """The same recording, its spikes and traces at or after ``time`` removed.
 
         This is what a simulation may look at.
         """
-        count = int(np.searchsorted(self.spike_times, time - 0.5 / NANOSECONDS, side="left"))
+        count = int(np.searchsorted(self.spike_times, time - _HALF, side="left"))
         return replace(
             self,
             spike_times=self.spike_times[:count],
@@ -309,11 +352,14 @@ class Recording(Shown):
 
     def __repr__(self) -> str:
         rates = self.rates()
+        inside, outside = int(self.spikes_inside().sum()), ""
+        if self.num_spikes - inside > _FEW * self.num_spikes:
+            outside = f"; {self.num_spikes - inside:,} more outside of the intervals"
         lines = [
             f"Recording '{self.name}': {self.duration:,.1f} s in {len(self.domain)} interval(s), "
             f"{describe.time(self.domain.min())} s to {describe.time(self.domain.max())} s",
-            f"  spikes    {self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
-            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent",
+            f"  spikes    {inside if outside else self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
+            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent{outside}{self._late_start()}",
         ]
         if self.observed is not None:
             seconds = self.observed_seconds()
@@ -340,6 +386,16 @@ class Recording(Shown):
             lines.append(f"  truth     {', '.join(self.truth)}")
         lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
         return "\n".join(map(names.printable, lines))
+
+    def _late_start(self) -> str:
+        """Says so where all units are silent through a tenth of the recording at its start or end: it may not have begun there."""
+        if not self.num_spikes:
+            return ""
+        first, last = float(self.spike_times[0]), float(self.spike_times[-1])
+        low, high = float(self.domain.min()), float(self.domain.max())
+        if first - low > _QUIET * (high - low):
+            return f"; the first at {describe.time(first)} s"
+        return f"; the last at {describe.time(last)} s" if high - last > _QUIET * (high - low) else ""
 
     def _html(self) -> str:
         return describe.html(repr(self))

@@ -1,6 +1,7 @@
 """The audit: every defect planted in a recording is found by name, and nothing is found where nothing is wrong."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -31,11 +32,12 @@ def test_no_false_alarm_on_the_demo():
     assert max(found.facts["controls"]["speed"].values()) < 10 and found.facts["tokens"]["max"] > 20
 
 
-# These two are true of the recordings: a rat that rests is where it was, and a few clusters share their spikes.
+# These are true of the recordings: a rat that rests is where it was (or was lost by its tracker, for half of the recording), and a few
+# clusters share their spikes.
 @pytest.mark.parametrize(
     ("name", "file", "true"),
     [
-        ("hippocampus", "hippocampus_linear.npz", {"predictable_without_spikes"}),
+        ("hippocampus", "hippocampus_linear.npz", {"predictable_without_spikes", "stuck_values"}),
         ("retina", "retina_movie_2.npz", {"duplicated_units"}),
     ],
 )
@@ -286,6 +288,25 @@ def test_a_variable_with_gaps_does_not_cover_the_recording():
     named = [f for f in found.findings if f.name == "behavior_does_not_cover"]
     assert [f.values["variable"] for f in named] == ["wheel"]
     assert named[0].values["gaps"] == len(turns) - 1
+
+
+def test_a_tracker_that_lost_the_animal_is_named_and_a_wheel_at_rest_is_not():
+    rec = small_recording(seconds=120.0)
+    speed = rec.behavior["speed"]
+    place = np.stack([np.sin(speed.times), np.cos(speed.times)], 1)
+    rest = np.where(speed.times < 40, 0.0, speed.values[:, 0])
+    for lost, kept in ((speed.times >= 70, [0.0, 70.0]), (speed.times < 50, [50.0, 120.0])):
+        stuck = BehaviorVariable(speed.times, np.where(lost[:, None], [522.0, 8.0], place))
+        behavior = {"position": stuck, "speed": BehaviorVariable(speed.times, rest)}
+        config = small_config(inputs=[], targets=[{"name": "position"}, {"name": "speed"}])
+        found = audit(replace(rec, behavior=behavior), config)
+        (finding,) = [f for f in found.findings if f.name == "stuck_values"]
+        assert finding.values["variable"] == "position" and abs(finding.values["share"] - lost.mean()) < 0.01
+        assert "(522, 8)" in finding.measured
+        low, high = map(float, re.search(r"recording.interval: \[(.*), (.*)\]", finding.advice).groups())
+        assert abs(low - kept[0]) < 0.2 and abs(high - kept[1]) < 0.2
+        cut = audit(replace(rec, behavior=behavior).between(low, high), config)
+        assert "stuck_values" not in names(cut)
 
 
 @pytest.mark.parametrize("until", ["stop", "start"])

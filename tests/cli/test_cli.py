@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +13,11 @@ import torch
 from neuroformer import cli
 from neuroformer.cli import _message, main
 from neuroformer.cli.shared import refuse_unwritable, summarise
+from neuroformer.cli.tables import verdict
 from neuroformer.cli.trained.generate import _print_drift, _print_scores
 from neuroformer.cli.training.train import _say_if_below_baseline
 from neuroformer.config import ConfigError
+from neuroformer.intervals import FewBlocksWarning
 
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs/demo.yaml")
@@ -99,3 +102,30 @@ def test_the_summary_keeps_what_it_does_not_print(tmp_path, capsys):
     assert json.loads((tmp_path / "summary.json").read_text()) == {"printed": 1.0, "kept": None}
     out = capsys.readouterr().out
     assert "printed  1" in out and "kept" not in out
+
+
+def test_a_verdict_says_what_the_table_shows():
+    scores = {"decode_x_r2": 0.6, "decode_x_r2_control": 0.1, "decode_x_best_baseline": "ridge"}
+    ends = lambda low, high: (
+        scores | {"decode_x_difference_low": low, "decode_x_difference_high": high, "decode_x_difference": 0.0}
+    )
+    said = lambda scores: " ".join(verdict("x", "decode_x_r2", scores))
+    assert "no evidence that spikes tell x" in said(ends(0.1, 0.2) | {"decode_x_r2_control": 0.59})
+    assert "above ridge" in said(ends(0.01, 0.2)) and "below ridge" in said(ends(-0.2, -0.01))
+    assert "level with ridge" in said(ends(-0.1, 0.1)) and "cannot be told" in said(ends(np.nan, np.nan))
+    assert said(scores) == ""
+
+
+def test_that_scores_have_no_interval_is_said_once(monkeypatch, capsys):
+    def many(args):
+        for name in ("speed R2", "speed r", "position R2"):
+            warnings.warn(f"no 95 % interval of {name}: too few", FewBlocksWarning, stacklevel=1)
+
+    monkeypatch.setattr(cli, "_parse", lambda argv: SimpleNamespace(do=many, debug=False))
+    for _ in range(2):  # every command anew
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            assert main([]) == 0
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert sum("too few" in line for line in lines) == 1
+        assert lines[-1].endswith("for the same reason there is none of speed r, position R2")

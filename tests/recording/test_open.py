@@ -1,10 +1,14 @@
 """open_recording: the right reader for a path, and a clear error for anything else."""
 
+import dataclasses
 import sys
 
 import numpy as np
 import pytest
+from helpers import small_recording
 
+from neuroformer.config import ConfigError, RecordingConfig, from_dict
+from neuroformer.data.recordings import open_one
 from neuroformer.recording import RecordingError, open_recording, write_recording
 from neuroformer.recording.formats.npz import write_npz
 
@@ -58,3 +62,24 @@ def test_write_by_suffix(tmp_path, npz, suffix):
 def test_write_to_an_unknown_suffix(tmp_path, npz):
     with pytest.raises(RecordingError, match="no format is written as 'b.mat'; expected .npz"):
         write_recording(open_recording(npz), tmp_path / "b.mat")
+
+
+def test_a_stretch_of_a_recording_is_used_by_a_setting(tmp_path):
+    """Rates, spikes and trials are those of the stretch, whoever reads it; measured columns choose by it."""
+    rec = small_recording(seconds=60.0, num_trials=6)
+    quiet = dataclasses.replace(rec, domain=np.array([[-100.0, 60.0]]), trials={})
+    write_npz(rec, tmp_path / "a.npz")
+    cut = open_one(RecordingConfig(path=str(tmp_path / "a.npz"), interval=(15.0, 45.0)))
+    inside = (rec.spike_times >= 15) & (rec.spike_times < 45)
+    assert cut.duration == 30.0 and cut.num_spikes == inside.sum() and "spikes outside are left out" in repr(cut)
+    np.testing.assert_array_equal(cut.trials["start"], [20.0, 30.0])
+    np.testing.assert_allclose(cut.rates(), np.bincount(rec.spike_units[inside], minlength=6) / 30)
+    assert "the first at" in repr(quiet) and "the first at" not in repr(rec)
+    narrow = dataclasses.replace(rec, domain=np.array([[15.0, 25.0], [30.0, 45.0]]), trials={})
+    held = inside & ~((rec.spike_times >= 25) & (rec.spike_times < 30))
+    np.testing.assert_allclose(narrow.rates(), np.bincount(rec.spike_units[held], minlength=6) / 25)
+    assert f"{held.sum():,} from 6 units" in repr(narrow) and "outside of the intervals" in repr(narrow)
+    with pytest.raises(RecordingError, match="nothing of 'small' lies between 70 and 80 s; it runs from 0 s to 60 s"):
+        rec.between(70.0, 80.0)
+    with pytest.raises(ConfigError, match="interval"):
+        from_dict({"recording": {"interval": [5.0, 1.0]}})
