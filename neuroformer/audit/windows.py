@@ -162,6 +162,8 @@ def _coverage(rec: Recording, name: str, covered: float) -> Finding | None:
     times = variable.times
     steps = np.diff(times)
     gaps = steps[steps > 5 * variable.period]
+    short = times[-1] - times[0] < 0.01 * rec.duration
+    unit = " (seconds were expected: if its times count another unit, give scale)" if short else ""
     many = f", with {len(gaps)} gap(s) of up to {gaps.max():.3g} s" if len(gaps) else ""
     rest = " Where it is sampled only while it changes, write what holds in between (a wheel at rest, speed 0)"
     return Finding(
@@ -169,7 +171,7 @@ def _coverage(rec: Recording, name: str, covered: float) -> Finding | None:
         "warning",
         f"'{name}' runs from {times[0]:.1f} to {times[-1]:.1f} s{many}, and has values at {covered:.0%} of the "
         "recording's moments",
-        "elsewhere a label leaves the loss and the scores, and an input counts as missing; put it on the recording's "
-        f"clock, or leave out the rest (recording.interval: [{max(times[0], rec.domain.min()):.1f}, {min(times[-1], rec.domain.max()):.1f}]).{rest if len(gaps) else ''}",
+        f"elsewhere a label leaves the loss and the scores, and an input counts as missing; put it on the recording's clock{unit}, "
+        f"or leave out the rest (recording.interval: [{max(times[0], rec.domain.min()):.1f}, {min(times[-1], rec.domain.max()):.1f}]).{rest if len(gaps) else ''}",
         {"variable": name, "covered": covered, "gaps": len(gaps)},
     )

@@ -253,7 +253,8 @@ class BatchBuilder:
         age = (stop_ns - self._frame_ns[np.maximum(last, 0)]) / NANOSECONDS
         age = np.where(shown[:, -1], age, 0.0)
         age_W = torch.from_numpy(age.astype(np.float32))
-        return Clips(images, num_missing, index_W, key, age_W, num_missing.numpy())
+        # not ``.numpy()`` of the tensor: that view would dangle once a worker moves the tensor into shared memory
+        return Clips(images, torch.from_numpy(num_missing), index_W, key, age_W, num_missing)
 
     def _last_frame(self, start_ns: np.ndarray, stop_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The latest frame that each window may see, and the time until which it may see frames."""
@@ -292,8 +293,8 @@ class BatchBuilder:
         else:
             bank, inverse = np.unique(np.maximum(image_GF, 0), return_inverse=True)
             images = self.frames.pixels(bank)[inverse.reshape(image_GF.shape)]
-        missing = _tensor((image_GF < 0).sum(1))
-        return torch.from_numpy(images), missing, _tensor(index_W), _tensor(key), image_WF >= 0
+        missing_G = (image_GF < 0).sum(1, dtype=np.int64)
+        return torch.from_numpy(images), missing_G, _tensor(index_W), _tensor(key), image_WF >= 0
 
     def _reach(self, windows: Windows, last: np.ndarray, end_ns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(W, F) places of the frames that a window's clip may hold, and the (W,) time before which none is shown."""

@@ -10,6 +10,9 @@ import numpy as np
 
 from neuroformer.recording.series import BehaviorVariable, FrameSeries
 
+_FEW = 0.001  # of the spikes, outside of the domain
+_QUIET = 0.1  # of a recording, before its first spike or behind its last
+
 
 def time(seconds: float) -> str:
     """A time with six digits, or to the millisecond where a clock began long ago."""
@@ -63,3 +66,21 @@ def variable(var: BehaviorVariable) -> str:
             low, high = np.nanmin(low, keepdims=True), np.nanmax(high, keepdims=True)
     span = ", ".join(f"{a:.3g} to {b:.3g}{unit}" for a, b in zip(low, high, strict=True))
     return f"{len(var.times):,} samples at {hz(var.times)}, {var.num_columns} column(s), {span}{missing}"
+
+
+def ends(spike_times: np.ndarray, domain: np.ndarray) -> str:
+    """When the first or the last spike is, where a tenth of the recording lies before or behind it: perhaps nothing was recorded there."""
+    if not len(spike_times):
+        return ""
+    first, last, low, high = float(spike_times[0]), float(spike_times[-1]), float(domain.min()), float(domain.max())
+    if first - low > _QUIET * (high - low):
+        return f"; the first at {time(first)} s"
+    return f"; the last at {time(last)} s" if high - last > _QUIET * (high - low) else ""
+
+
+def spikes_outside(all: int, inside: int) -> tuple[int, str]:
+    """How many spikes there are, and how many more outside of the domain, where these are worth a word: then the first number is that of
+    those inside."""
+    if all - inside <= _FEW * all:
+        return all, ""
+    return inside, f"; {all - inside:,} more outside of the intervals"

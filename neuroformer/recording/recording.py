@@ -19,8 +19,6 @@ from neuroformer.recording.validation import CheckedSpikes, RecordingError, coun
 from neuroformer.shown import Shown, labelled
 
 _HALF = 0.5 / NANOSECONDS  # times that differ by less are one
-_FEW = 0.001  # of the spikes outside of the domain, of which nothing is said
-_QUIET = 0.1  # of the recording without a spike at its start or end is said
 
 __all__ = ["BehaviorVariable", "FrameSeries", "ObservedIntervals", "Recording", "RecordingError", "Traces"]
 
@@ -198,8 +196,7 @@ class Recording(Shown):
         edges = np.searchsorted(self.spike_times, self.domain - _HALF, side="left")
         if int((edges[:, 1] - edges[:, 0]).sum()) == self.num_spikes:
             return self.unit_spikes()
-        each = [count_spikes(self.spike_units[a:b], self.num_units) for a, b in edges]
-        return np.sum(each, 0)
+        return np.sum([count_spikes(self.spike_units[a:b], self.num_units) for a, b in edges], 0)
 
     def rates(self) -> np.ndarray:
         """(units,) mean rate in spikes per second of domain in which the unit was observed."""
@@ -291,25 +288,19 @@ class Recording(Shown):
         domain = np.clip(self.domain, start, stop)
         domain = domain[domain[:, 1] > domain[:, 0]]
         if len(domain) == 0:
+            low, high = describe.time(self.domain.min()), describe.time(self.domain.max())
             raise RecordingError(
-                f"nothing of '{self.name}' lies between {start:g} and {stop:g} s; it runs from {describe.time(self.domain.min())} s to "
-                f"{describe.time(self.domain.max())} s"
+                f"nothing of '{self.name}' lies between {start:g} and {stop:g} s; it runs from {low} s to {high} s"
             )
         inside = slice(*np.searchsorted(self.spike_times, np.array([start, stop]) - _HALF, side="left"))
         trials = self.trials
         if trials:
             whole = (self.trial_intervals[:, 0] >= start) & (self.trial_intervals[:, 1] <= stop)
             trials = {name: column[whole] for name, column in trials.items()} if whole.any() else {}
-        left_out = self.num_spikes - (inside.stop - inside.start)
-        note = f"only {start:g} to {stop:g} s are used: {left_out:,} spikes outside are left out"
-        return replace(
-            self,
-            domain=domain,
-            spike_times=self.spike_times[inside],
-            spike_units=self.spike_units[inside],
-            trials=trials,
-            meta=self.meta | {"notes": [*self.meta.get("notes", ()), note]},
-        )
+        times, units = self.spike_times[inside], self.spike_units[inside]
+        note = f"only {start:g} to {stop:g} s are used: {self.num_spikes - len(times):,} spikes outside are left out"
+        meta = self.meta | {"notes": [*self.meta.get("notes", ()), note]}
+        return replace(self, domain=domain, spike_times=times, spike_units=units, trials=trials, meta=meta)
 
     def without_spikes_after(self, time: float) -> Recording:
         """The same recording, its spikes and traces at or after ``time`` removed.
@@ -352,14 +343,12 @@ class Recording(Shown):
 
     def __repr__(self) -> str:
         rates = self.rates()
-        inside, outside = int(self.spikes_inside().sum()), ""
-        if self.num_spikes - inside > _FEW * self.num_spikes:
-            outside = f"; {self.num_spikes - inside:,} more outside of the intervals"
+        inside, outside = describe.spikes_outside(self.num_spikes, int(self.spikes_inside().sum()))
         lines = [
             f"Recording '{self.name}': {self.duration:,.1f} s in {len(self.domain)} interval(s), "
             f"{describe.time(self.domain.min())} s to {describe.time(self.domain.max())} s",
-            f"  spikes    {inside if outside else self.num_spikes:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
-            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent{outside}{self._late_start()}",
+            f"  spikes    {inside:,} from {self.num_units} units; rate median {np.median(rates):.2f} Hz, "
+            f"range {rates.min():.2f} to {rates.max():.2f} Hz; {int((rates == 0).sum())} silent{outside}{describe.ends(self.spike_times, self.domain)}",
         ]
         if self.observed is not None:
             seconds = self.observed_seconds()
@@ -386,16 +375,6 @@ class Recording(Shown):
             lines.append(f"  truth     {', '.join(self.truth)}")
         lines += [f"  note      {note}" for note in self.meta.get("notes", ())]
         return "\n".join(map(names.printable, lines))
-
-    def _late_start(self) -> str:
-        """Says so where all units are silent through a tenth of the recording at its start or end: it may not have begun there."""
-        if not self.num_spikes:
-            return ""
-        first, last = float(self.spike_times[0]), float(self.spike_times[-1])
-        low, high = float(self.domain.min()), float(self.domain.max())
-        if first - low > _QUIET * (high - low):
-            return f"; the first at {describe.time(first)} s"
-        return f"; the last at {describe.time(last)} s" if high - last > _QUIET * (high - low) else ""
 
     def _html(self) -> str:
         return describe.html(repr(self))

@@ -75,3 +75,14 @@ def test_batches_do_not_depend_on_what_is_beside_a_window():
     alone = builder(at([50]))
     lo, hi = whole.current.offsets[1:3]
     assert torch.equal(whole.unit_S[lo:hi], alone.unit_S) and torch.equal(whole.tick_S[lo:hi], alone.tick_S)
+
+
+def test_what_the_host_knows_outlives_tensors_that_a_worker_moves():
+    """A worker moves tensors into shared memory one after another; a view of the old memory would then show anything."""
+    clips = prepare(small_recording(), small_config()).builder(at([0, 3, 50])).clips
+    known = clips.host_missing_G.copy()
+    assert known.any() and clips.host_missing_G.flags.owndata
+    clips.num_missing_G.share_memory_()
+    torch.full((len(known),), -1)
+    np.testing.assert_array_equal(clips.host_missing_G, known)
+    np.testing.assert_array_equal(clips.num_missing_G.numpy(), known)

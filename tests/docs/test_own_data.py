@@ -18,8 +18,11 @@ CLOCK = (250.0, 1.00003)  # the behavior computer's: (t - 250) / 1.00003
 
 
 def configuration() -> str:
-    (text,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.S)
-    return text
+    return configurations()[0]
+
+
+def configurations() -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/own-data.md").read_text(), re.S)
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +101,15 @@ def test_an_hour_of_three_hundred_clusters_is_training_within_minutes(tmp_path, 
     took = np.diff(times)
     print("seconds of the processor: inspect {:.0f}, audit {:.0f}, twenty steps {:.0f}".format(*took))
     assert took.sum() < 300
+
+
+def test_a_tracked_position_opens_and_is_cut(session):
+    """Word by word but for the seconds, which are of another session; where labels do not count, they are left out."""
+    _, track = configurations()
+    at = np.arange(0, 300, 0.1)
+    place = np.stack([at, 50 * np.sin(at / 7), 80 * np.cos(at / 9)], 1)
+    np.savetxt(session / "tracking.csv", place, delimiter=",", header="time_s,x_px,y_px", comments="", fmt="%.9g")
+    (session / "track.yaml").write_text(track)
+    config, rec = open_only(load_config(session / "track.yaml", ["recording.interval=[20, 260]"]))
+    assert rec.duration == 240 and rec.behavior["position"].values.shape[1] == 2
+    assert config.decode.moving.variable == "speed" and [t.name for t in config.targets] == ["position", "speed"]
