@@ -20,6 +20,7 @@ from neuroformer.memory import free_memory
 from neuroformer.model.network import Neuroformer
 from neuroformer.shown import Shown
 
+MOST_MAPPED = 500  # units of which maps are made
 ARRAYS = 12  # of units x units x lags that exist at once, in 8 bytes each
 NUM_FRAME_WINDOWS = 200  # windows whose attention to frames is kept one by one
 
@@ -88,6 +89,7 @@ def attend(
     gradients: bool = False,
     surrogates: int = 0,
     reliability: bool = False,
+    most_units: int = MOST_MAPPED,
 ) -> Attended:
     """Map who acts on whom: knock-outs, attention and pairwise baselines, each beside its null.
 
@@ -102,34 +104,40 @@ def attend(
     surrogates : take the null from so many recordings in which each unit is shifted in time, instead of from shuffled
         identities
     reliability : also how well each map of the model repeats between two halves of the windows
+    most_units : of a larger population, maps are of so many units, those with the most spikes; 0: of all. The model sees all
+        units either way; ``attend_units`` of the summary says of how many maps are
 
     Raises
     ------
     ConfigError
         Maps of so many units do not fit into the memory that is free.
     """
-    _refuse_too_many(model)
+    units = busiest(prepared, most_units)
+    _refuse_too_many(model, model.num_units if units is None else len(units))
     everything = prepared.windows("test") if windows is None else windows
     order = np.random.default_rng(prepared.config.seed).permutation(len(everything))
     some, few = (everything[np.sort(order[:count])] for count in (num_windows, num_knock_out))
 
     def of_model(prepared: Prepared, some: Windows, few: Windows) -> list[Map]:
-        maps = [influence.knock_out(model, prepared, few)]
+        maps = [influence.knock_out(model, prepared, few, units=units)]
         if gradients:
-            maps += [influence.gradients(model, prepared, few, steps=steps) for steps in (1, 8)]
-        return maps + attention.attention_maps(model, prepared, some, heads=heads)
+            maps += [influence.gradients(model, prepared, few, steps=steps, units=units) for steps in (1, 8)]
+        attended = attention.attention_maps(model, prepared, some, heads=heads)
+        return maps + (attended if units is None else [m.among(units) for m in attended])
 
     def all_maps(prepared: Prepared) -> list[Map]:
         maps = of_model(prepared, some, few)
         assert maps[0].lags_s is not None
         own = 0 if surrogates else SURROGATES  # one null is enough
-        return maps + pairwise_maps(prepared, len(maps[0].lags_s), prepared.builder.shape.current, own)
+        return maps + pairwise_maps(prepared, len(maps[0].lags_s), prepared.builder.shape.current, own, units)
 
     if surrogates:
         maps = nulls.rate_matched(all_maps, prepared, surrogates=surrogates, seed=prepared.config.seed)
     else:
         maps = [nulls.shuffled_identities(m) if m.square else m for m in all_maps(prepared)]
     summary: dict[str, Any] = {"attend_windows": len(some), "attend_knock_out_windows": len(few)}
+    if units is not None:
+        summary["attend_units"] = len(units)
     if reliability:
         found = nulls.split_half(lambda half: of_model(prepared, half, half[: len(few)]), some)
         summary |= {f"reliability_{_key(name)}": r for name, r in found.items()}
@@ -139,16 +147,25 @@ def attend(
     return Attended(maps, summary | against_truth(maps, prepared), frames)
 
 
-def _refuse_too_many(model: Neuroformer) -> None:
+def busiest(prepared: Prepared, most: int) -> np.ndarray | None:
+    """Places, ascending, of so many units with the most spikes; None: of all."""
+    number = prepared.index.num_units
+    if not 0 < most < number:
+        return None
+    spikes = np.bincount(prepared.index.unit, minlength=number)
+    return np.sort(np.argsort(-spikes, kind="stable")[:most])
+
+
+def _refuse_too_many(model: Neuroformer, units: int) -> None:
     """Every pair of units has a value at each lag, in every map: known before any is made."""
     lags, free = model.past_bins + model.num_bins - 1, free_memory(torch.device("cpu"))
-    needed = 8.0 * ARRAYS * model.num_units**2 * lags
+    needed = 8.0 * ARRAYS * units**2 * lags
     if needed > free:
         fit = int((free / (8.0 * ARRAYS * lags)) ** 0.5)
         raise ConfigError(
-            f"maps of {model.num_units:,} x {model.num_units:,} units at {lags} lags need about {needed / 1e9:.3g} GB, and "
-            f"{free / 1e9:.3g} GB are free; train a run of fewer units (recording.units.limit={fit}) or with a shorter "
-            "window.past"
+            f"maps of {units:,} x {units:,} units at {lags} lags need about {needed / 1e9:.3g} GB, and "
+            f"{free / 1e9:.3g} GB are free; map fewer units (--units {fit}; most_units={fit} in Python), or train a run "
+            "with a shorter window.past"
         )
 
 
@@ -168,8 +185,10 @@ def against_truth(maps: Sequence[Map], prepared: Prepared) -> dict[str, float]:
     """How well each map of units by units agrees with the coupling, where a recording knows its own; else empty."""
     coupling, out = prepared.rec.truth.get("coupling"), {}
     if coupling is not None and np.any(coupling):
+        place = {name: u for u, name in enumerate(prepared.rec.unit_ids)}
         for m in (m for m in maps if m.square):
-            found = agreement(m, coupling)
+            among = [place[name] for name in m.rows]
+            found = agreement(m, coupling[np.ix_(among, among)])
             out |= {f"coupling_auroc_{_key(m.name)}": found["auroc"], f"coupling_r2_{_key(m.name)}": found["r2"]}
     return out
 

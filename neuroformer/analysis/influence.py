@@ -48,6 +48,7 @@ def knock_out(
     prepared: Prepared,
     windows: Windows,
     *,
+    units: np.ndarray | None = None,
     reach_s: float | None = None,
     batch_size: int = 64,
 ) -> Map:
@@ -62,6 +63,7 @@ def knock_out(
     ----------
     model : Neuroformer, in evaluation mode
     windows : what to measure on
+    units : places of those that are silenced, and whose predictions are looked at; None: all
     reach_s : seconds before the window; by default all of the past that the model sees
     batch_size : windows at once, before silencing
 
@@ -70,30 +72,46 @@ def knock_out(
     Map
         (units acted on, units acting, lags); NaN where a unit never fired at that lag.
     """
-    dt, num_bins, num_units = prepared.split.dt, model.num_bins, model.num_units
+    dt, num_bins = prepared.split.dt, model.num_bins
     reach = _reach(model, dt, reach_s)
     num_lags = reach + num_bins - 1
     device = model.device
+    chosen_U, place_U = _chosen(model, units)
+    num_units = len(chosen_U)
     sums = torch.zeros(num_units * num_lags, num_units, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * num_lags, dtype=torch.float64, device=device)
     bins = torch.arange(num_bins, device=device)
-    step = max(1, MAX_CELLS // (num_bins * num_units))
+    step = max(1, MAX_CELLS // (num_bins * model.num_units))
     for batch in prepared.batches(windows, batch_size, device):
         base_WBU = log_odds(log_rates(model, batch))
-        window_V, unit_V, last_V = _silenced(batch, reach, num_units)
+        silenced = _silenced(batch, reach, model.num_units)
+        window_V, unit_V, last_V = (x[place_U[silenced[1]] >= 0] for x in silenced)
         for which in torch.arange(len(window_V), device=device).split(step):
             w, u = window_V[which], unit_V[which]
-            change = base_WBU[w] - log_odds(log_rates(model, without(batch, w, u)))
+            change = (base_WBU[w] - log_odds(log_rates(model, without(batch, w, u)))).index_select(2, chosen_U)
             lag = -last_V[which][:, None] + bins - 1  # 0: the bin after the spike
-            place = (u[:, None] * num_lags + lag).flatten()
+            place = (place_U[u][:, None] * num_lags + lag).flatten()
             known = lag.flatten() < num_lags
             sums.index_add_(0, place[known], change.flatten(0, 1)[known].double())
             count.index_add_(0, place[known], torch.ones_like(place[known], dtype=torch.float64))
     values = (sums / count[:, None]).view(num_units, num_lags, num_units).permute(2, 0, 1)
     values = torch.where((count > 0).view(1, num_units, num_lags), values, torch.nan)
     lags_s = np.round((np.arange(num_lags) + 1) * dt, 9)
-    times, ids = count.view(1, num_units, num_lags).cpu().numpy(), prepared.rec.unit_ids
+    times, ids = count.view(1, num_units, num_lags).cpu().numpy(), _ids(prepared, chosen_U)
     return Map("knock-out", values.cpu().numpy(), LOG_ODDS, ids, ids, times, lags_s)
+
+
+def _chosen(model: Neuroformer, units: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    """Places of the units that a map is of, and (U,) the place of each unit in it, -1 of the others."""
+    every = torch.arange(model.num_units, device=model.device)
+    chosen_U = every if units is None else torch.from_numpy(np.asarray(units, np.int64)).to(model.device)
+    place_U = torch.full_like(every, -1)
+    place_U[chosen_U] = torch.arange(len(chosen_U), device=model.device)
+    return chosen_U, place_U
+
+
+def _ids(prepared: Prepared, chosen_U: Tensor) -> list[str]:
+    return [prepared.rec.unit_ids[u] for u in chosen_U.tolist()]
 
 
 def _silenced(batch: Batch, reach: int, num_units: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -153,6 +171,7 @@ def gradients(
     windows: Windows,
     *,
     steps: int = 1,
+    units: np.ndarray | None = None,
     reach_s: float | None = None,
     batch_size: int = 128,
 ) -> Map:
@@ -162,27 +181,30 @@ def gradients(
     key of its own, its time can still be attended to; knock-outs take that away as well). The value of
     (i, j, lag) is the mean, over past spikes of j ``lag`` before a window's first bin, of the attribution to the
     sum over the window's bins of unit i's log-odds. Integrated gradients average the gradient at ``steps`` midpoints
-    between 0 and 1.
+    between 0 and 1. ``units``: as of :func:`knock_out`.
     """
-    dt, num_units = prepared.split.dt, model.num_units
+    dt = prepared.split.dt
     reach = _reach(model, dt, reach_s)
     device = model.device
+    chosen_U, place_U = _chosen(model, units)
+    num_units = len(chosen_U)
     sums = torch.zeros(num_units, num_units * reach, dtype=torch.float64, device=device)
     count = torch.zeros(num_units * reach, dtype=torch.float64, device=device)
     for batch in prepared.batches(windows, batch_size, device):
-        near = batch.past_tick_P >= -reach
-        place = (batch.past_unit_P * reach - 1 - batch.past_tick_P)[near]
+        acting = place_U[batch.past_unit_P]
+        near = (batch.past_tick_P >= -reach) & (acting >= 0)
+        place = (acting * reach - 1 - batch.past_tick_P)[near]
         count.index_add_(0, place, torch.ones_like(place, dtype=torch.float64))
         for alpha, share in path(steps):
             weight = torch.full_like(batch.past_tick_P, float(alpha), dtype=model.first.dtype).requires_grad_()
             score = log_odds(log_rates(model, dataclasses.replace(batch, past_weight_P=weight))).sum((0, 1))
-            for unit in range(num_units):
-                (slope,) = torch.autograd.grad(score[unit], weight, retain_graph=unit + 1 < num_units)
-                sums[unit].index_add_(0, place, slope[near].double() * share)
+            for row, unit in enumerate(chosen_U.tolist()):
+                (slope,) = torch.autograd.grad(score[unit], weight, retain_graph=row + 1 < num_units)
+                sums[row].index_add_(0, place, slope[near].double() * share)
     values = torch.where(count > 0, sums / count, torch.nan).view(num_units, num_units, reach)
     name = "gradient x input" if steps == 1 else "integrated gradients"
     lags_s = np.round((np.arange(reach) + 1) * dt, 9)
-    times, ids = count.view(1, num_units, reach).cpu().numpy(), prepared.rec.unit_ids
+    times, ids = count.view(1, num_units, reach).cpu().numpy(), _ids(prepared, chosen_U)
     return Map(name, values.cpu().numpy(), LOG_ODDS, ids, ids, times, lags_s)
 
 

@@ -69,6 +69,21 @@ class Map(Shown):
         """Whether rows and columns are the same units."""
         return list(self.rows) == list(self.columns)
 
+    def among(self, units: np.ndarray) -> Map:
+        """The rows of some units; of a map of units by units, their columns as well."""
+        both = self.square
+        cut = lambda x, axis: x if x.shape[axis] == 1 else np.take(x, units, axis)
+        values, count = cut(self.values, 0), cut(self.count, 0)
+        if both:
+            values, count = cut(values, 1), cut(count, 1)
+        rows = [self.rows[u] for u in units]
+        beside: dict[str, Any] = {}
+        for name in ("null_mean", "null_std", "p_values"):
+            x = getattr(self, name)
+            beside[name] = None if x is None else cut(cut(x, 0), 1) if both else cut(x, 0)
+        columns = rows if both else self.columns
+        return dataclasses.replace(self, values=values, count=count, rows=rows, columns=columns, **beside)
+
     def pairs(self) -> np.ndarray:
         """(R, C) one number per pair: the signed value at the lag where its size is largest."""
         if self.values.ndim == 2:

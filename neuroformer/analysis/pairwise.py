@@ -6,6 +6,8 @@ All work on whether a unit fired in a bin. Shape suffixes: U units (rows: later,
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import sparse
 
@@ -21,7 +23,9 @@ SURROGATES = 100
 MOST_CELLS = 1 << 25  # pairs x lags x surrogates; of more units there are fewer surrogates
 
 
-def pairwise_maps(prepared: Prepared, num_lags: int, width: int, surrogates: int = SURROGATES) -> list[Map]:
+def pairwise_maps(
+    prepared: Prepared, num_lags: int, width: int, surrogates: int = SURROGATES, units: np.ndarray | None = None
+) -> list[Map]:
     """Every pairwise baseline on the training blocks of a recording, with P values.
 
     Parameters
@@ -30,13 +34,26 @@ def pairwise_maps(prepared: Prepared, num_lags: int, width: int, surrogates: int
     width : bins of the counts that are correlated
     surrogates : recordings from which P values come, in which each spike moves within its stretch (see
         :func:`neuroformer.analysis.jitter.jittered`); 0: no P values
+    units : places of those among which maps are made; None: all
     """
-    pairs = Pairs(prepared.index, prepared.split.blocks["train"], num_lags, prepared.rec.unit_ids)
+    index, ids = prepared.index, prepared.rec.unit_ids
+    if units is not None:
+        index, ids = _of_units(index, units), [ids[u] for u in units]
+    pairs = Pairs(index, prepared.split.blocks["train"], num_lags, ids)
     found = pairs.all(width)
     surrogates = min(surrogates, MOST_CELLS // max(1, pairs.index.num_units**2 * num_lags))
     rng = np.random.default_rng(prepared.config.seed)
     null = [[m.pairs().astype(np.float32) for m in pairs.surrogate(rng).all(width)] for _ in range(surrogates)]
     return [against_surrogates(m, [one[k] for one in null]) for k, m in enumerate(found)]
+
+
+def _of_units(index: SpikeIndex, units: np.ndarray) -> SpikeIndex:
+    """The spikes of some units, which are numbered anew."""
+    place_U = np.full(index.num_units, -1, np.int32)
+    place_U[units] = np.arange(len(units))
+    place_S = place_U[index.unit]
+    keep = place_S >= 0
+    return replace(index, keys=index.keys[keep], unit=place_S[keep], num_units=len(units), offsets=None, observed=None)
 
 
 class Pairs:

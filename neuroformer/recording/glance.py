@@ -29,6 +29,9 @@ class Glance(Recording):
     def unit_spikes(self) -> np.ndarray:
         return self.counted
 
+    def spikes_inside(self) -> np.ndarray:
+        return self.counted
+
 
 def glance(rec: Recording, counted: np.ndarray) -> Glance:
     """A recording without spikes as one whose spikes were counted: ``counted`` (units,)."""

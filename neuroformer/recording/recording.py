@@ -192,8 +192,9 @@ class Recording(Shown):
         return count_spikes(self.spike_units, self.num_units) if known is None else known
 
     def spikes_inside(self) -> np.ndarray:
-        """(units,) number of spikes of each unit in the domain; others are not used."""
+        """(units,) number of spikes of each unit in the domain, and at its very end, which is often the last spike."""
         edges = np.searchsorted(self.spike_times, self.domain - _HALF, side="left")
+        edges[-1, 1] = np.searchsorted(self.spike_times, self.domain[-1, 1] + _HALF)
         if int((edges[:, 1] - edges[:, 0]).sum()) == self.num_spikes:
             return self.unit_spikes()
         return np.sum([count_spikes(self.spike_units[a:b], self.num_units) for a, b in edges], 0)
@@ -293,13 +294,12 @@ class Recording(Shown):
                 f"nothing of '{self.name}' lies between {start:g} and {stop:g} s; it runs from {low} s to {high} s"
             )
         inside = slice(*np.searchsorted(self.spike_times, np.array([start, stop]) - _HALF, side="left"))
-        trials = self.trials
-        if trials:
-            whole = (self.trial_intervals[:, 0] >= start) & (self.trial_intervals[:, 1] <= stop)
+        if trials := self.trials:
+            whole = ((self.trial_intervals >= start) & (self.trial_intervals <= stop)).all(1)
             trials = {name: column[whole] for name, column in trials.items()} if whole.any() else {}
         times, units = self.spike_times[inside], self.spike_units[inside]
         note = f"only {start:g} to {stop:g} s are used: {self.num_spikes - len(times):,} spikes outside are left out"
-        meta = self.meta | {"notes": [*self.meta.get("notes", ()), note]}
+        meta = dict(self.meta) | {"notes": [*self.meta.get("notes", ()), note]}
         return replace(self, domain=domain, spike_times=times, spike_units=units, trials=trials, meta=meta)
 
     def without_spikes_after(self, time: float) -> Recording:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from neuroformer.bundle.bundle import LIKELIHOOD, Bundle, checked_weights, load_model
 from neuroformer.bundle.cohort import POSITION, Cohort, own_names, same_axis, same_period, shared_names
@@ -36,6 +37,11 @@ from neuroformer.recording import Recording
 
 Trains = Literal["new", "all"]
 MOST_ASKED = 16  # recordings of a run, spread over all, whose units' rows a new unit's are the mean of
+
+
+def _rows(model: Neuroformer) -> dict[str, UnitRows]:
+    """Everything that has a row for each unit, by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, UnitRows)}
 
 
 def adapted_config(trained: Config, overrides: Sequence[str]) -> Config:
@@ -121,11 +127,11 @@ class Start:
         tell again. (What firing statistics and areas say of rows beyond that did not help; see the lab notes.)"""
         names = self.bundle.names
         asked = [names[i] for i in spread(len(names), MOST_ASKED)] if len(names) > 1 else [""]
-        trained = [dict(load_model(self.bundle, recording=name).named_modules()) for name in asked]
-        for name, rows in model.named_modules():
-            if not isinstance(rows, UnitRows) or rows.from_data or not self._same_meaning(f"{name}.weight", model):
+        trained = [_rows(load_model(self.bundle, recording=name)) for name in asked]
+        for name, rows in _rows(model).items():
+            if rows.from_data or not self._same_meaning(f"{name}.weight", model):
                 continue
-            known = [one[name].weight for one in trained if name in one]
+            known: list[Tensor] = [one[name].weight for one in trained if name in one]
             if known and all(x.shape[1:] == rows.weight.shape[1:] for x in known):
                 rows.weight.copy_(torch.cat(known).mean(0).expand_as(rows.weight))
 

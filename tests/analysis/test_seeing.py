@@ -1,5 +1,6 @@
 """Maps of attention and influence: sums that add up, causes that are causes, and what they cannot see."""
 
+import argparse
 import copy
 import dataclasses
 
@@ -13,6 +14,7 @@ from neuroformer.analysis.attention import AttentionCapture, attention_maps, fra
 from neuroformer.analysis.fields import energies, frame_sensitivity
 from neuroformer.analysis.influence import gradients, knock_out, log_odds, without
 from neuroformer.analysis.maps import Map, compare, load_maps, save_maps
+from neuroformer.cli.trained import attend as command
 from neuroformer.config import ConfigError
 from neuroformer.model import streams
 
@@ -276,5 +278,29 @@ def test_maps_that_do_not_fit_are_refused_before_any_is_made(small, monkeypatch)
     needed = 8 * attend.ARRAYS * 6**2 * (10 + 5 - 1)
     monkeypatch.setattr(attend, "free_memory", lambda device: needed / 4)
     monkeypatch.setattr(attend.influence, "knock_out", lambda *a, **k: pytest.fail("a map was begun"))
-    with pytest.raises(ConfigError, match=r"maps of 6 x 6 units at 14 lags need about .*recording.units.limit=3"):
+    with pytest.raises(ConfigError, match=r"maps of 6 x 6 units at 14 lags need about .*--units 3"):
         attend.attend(model, prepared)
+
+
+def test_maps_of_the_busiest_units_are_cut_from_those_of_all(small):
+    """What is seen of some units is what is seen of them among all: the model sees all, and no pair looks at a third unit."""
+    net, prepared, _ = small
+    spikes = np.bincount(prepared.index.unit, minlength=prepared.index.num_units)
+    units = attend.busiest(prepared, 3)
+    assert units.tolist() == sorted(np.argsort(-spikes, kind="stable")[:3]) and attend.busiest(prepared, 6) is None
+    options = {"num_windows": 40, "num_knock_out": 10, "gradients": True}
+    every, some = (attend.attend(net, prepared, most_units=n, **options) for n in (0, 3))
+    assert "attend_units" not in every.summary and some.summary["attend_units"] == 3
+    assert [m.name for m in every.maps] == [m.name for m in some.maps]
+    for whole, part in zip(every.maps, some.maps, strict=True):
+        wanted = whole.among(units)
+        assert list(part.rows) == [prepared.rec.unit_ids[u] for u in units] == list(wanted.rows)
+        np.testing.assert_allclose(part.values, wanted.values, rtol=1e-6, atol=1e-9)
+        shown = np.broadcast_to(part.count, part.values.shape)
+        np.testing.assert_allclose(shown, np.broadcast_to(wanted.count, wanted.values.shape), rtol=1e-9)
+
+
+def test_the_command_maps_as_many_units_as_the_function():
+    asked = argparse.ArgumentParser()
+    command.add(lambda name, run, help, epilog: asked)
+    assert asked.parse_args(["--run", "x"]).units == attend.MOST_MAPPED

@@ -542,3 +542,8 @@ def test_many_units_fit():
     assert unpacked(made["maps"][0]["pairs"])[row, column] == pytest.approx(500, rel=1e-3)
     assert unpacked(made["truth"])[row, column] == pytest.approx(500, rel=1e-3)
     assert sorted(made["orders"]["cluster"]) == list(range(MAX_MATRIX_UNITS))
+    # a map of some units, as of a larger population: places and truth are theirs
+    among = np.array([3, 7, 500, 790])
+    part = connectivity({"a": one.among(among)}, units, np.where(values > 4, values, 0))
+    assert part["shown"] == among.tolist() and part["units"] == [units[u] for u in among] and part["left_out"] == 796
+    assert unpacked(part["truth"])[1, 3] == pytest.approx(500, rel=1e-3)

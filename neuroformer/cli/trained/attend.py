@@ -58,6 +58,13 @@ def add(command) -> None:
         help="further runs, trained on the same recording with other seeds: maps are averaged over all, and each pair's "
         "spread is its null",
     )
+    p.add_argument(
+        "--units",
+        type=int,
+        default=500,
+        metavar="N",
+        help="of a larger population, maps are of so many units, those with the most spikes (default: 500; 0: of all)",
+    )
     override_argument(p, "e.g. recording.path=moved.npz")
 
 
@@ -80,10 +87,15 @@ def run(args) -> None:
         gradients=args.gradients,
         surrogates=args.surrogates,
         reliability=args.reliability,
+        most_units=args.units,
     )
     args.folder = results_folder(read_bundle(args.folder).of(args.recording), args.results)
     save_maps(args.folder / "maps.npz", found.maps)
     print("\n".join(repr(m) for m in found.maps))
+    if "attend_units" in found.summary:
+        print(
+            f"maps are of the {found.summary['attend_units']:,} units with the most spikes; --units N asks for others, 0 for all"
+        )
     print(f"maps in {args.folder / 'maps.npz'}; read them with neuroformer.analysis.maps.load_maps")
     if found.frames is not None:
         save_npz(args.folder / "frame_attention.npz", found.frames)

@@ -28,9 +28,12 @@ def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[st
     Of many units, those that act or are acted on most in the first map are shown: ``shown`` are their places in ``units``,
     ``left_out`` counts the others.
     """
-    square = [m for m in maps.values() if list(m.rows) == units and m.square]
+    square = [m for m in maps.values() if m.square and set(m.rows) <= set(units)]
     if not square:
         return None
+    square = [m for m in square if list(m.rows) == list(square[0].rows)]
+    place = {name: u for u, name in enumerate(units)}
+    mapped = np.array([place[name] for name in square[0].rows])  # of a large population, some
     few = _strongest(square[0], MAX_MATRIX_UNITS)
     maps_shown, total = [], 0
     for m in square:
@@ -38,15 +41,16 @@ def connectivity(maps: Mapping[str, Map], units: list[str], coupling) -> dict[st
         if total <= MAX_PAIR_VALUES or not maps_shown:
             maps_shown.append(_one(m, few))
     out: dict[str, Any] = {
-        "units": [units[u] for u in few],
+        "units": [units[u] for u in mapped[few]],
         "maps": maps_shown,
         "orders": {"cluster": cluster_order(square[0].pairs()[np.ix_(few, few)])},
-        "shown": few.tolist(),
+        "shown": mapped[few].tolist(),
         "left_out": len(units) - len(few),
     }
     if coupling is not None and np.any(coupling):
-        out["truth"] = pack_rounded(np.asarray(coupling)[np.ix_(few, few)])
-        out["scores"] = [agreement(m, np.asarray(coupling)) for m in square]
+        coupling = np.asarray(coupling)[np.ix_(mapped, mapped)]
+        out["truth"] = pack_rounded(coupling[np.ix_(few, few)])
+        out["scores"] = [agreement(m, coupling) for m in square]
     return out
 
 
