@@ -75,7 +75,7 @@ def score_table(decoded: Decoded, target, scores: dict[str, Any]) -> str:
     header += ["fits", "seconds", "chosen"]
     title = f"{decoded.name}: {scores[f'decode_{decoded.name}_windows']} held-out values"
     missing = scores[f"decode_{decoded.name}_missing"]
-    title += f" ({missing} more have no label)" if missing else ""
+    title += f" ({missing} more have no label, or none that counts: decode.moving)" if missing else ""
     lines = [title, table(rows, header), *_against_baselines(decoded, scores)]
     if f"{main}_control" in scores:
         name, known = (scores[f"decode_{decoded.name}_control_{what}"] for what in ("name", "meaning"))
@@ -94,13 +94,17 @@ def verdict(name: str, main: str, scores: dict[str, Any]) -> list[str]:
     key = f"decode_{name}_difference"
     if key not in scores:
         return []
-    low, high, best = scores[f"{key}_low"], scores[f"{key}_high"], scores[f"decode_{name}_best_baseline"]
-    if np.isnan(low):
-        return [
-            f"=> whether the model is above {best}, the best baseline, cannot be told: too few independent held-out values"
-        ]
-    where = "above" if low > 0 else "below" if high < 0 else "level with"
-    return [f"=> the model is {where} {best}, the best baseline, by the paired interval"]
+    best, lines = scores[f"decode_{name}_best_baseline"], []
+    for own, suffix in (("the model", ""), ("the ensemble with its readouts", "_ensemble")):
+        if f"{key}{suffix}" not in scores:
+            continue
+        low, high = scores[f"{key}{suffix}_low"], scores[f"{key}{suffix}_high"]
+        where = "is above" if low > 0 else "is below" if high < 0 else "is not shown to differ from"
+        how = f"paired {interval(low, high)}"
+        if np.isnan(low):
+            where, how = "cannot be told from", "too few independent held-out values"
+        lines.append(f"=> {own} {where} {best}, the best baseline ({how})")
+    return lines
 
 
 def _errors(scores: dict[str, Any], name: str, suffix: str) -> tuple[Any, ...]:

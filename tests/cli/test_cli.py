@@ -112,7 +112,9 @@ def test_a_verdict_says_what_the_table_shows():
     said = lambda scores: " ".join(verdict("x", "decode_x_r2", scores))
     assert "no evidence that spikes tell x" in said(ends(0.1, 0.2) | {"decode_x_r2_control": 0.59})
     assert "above ridge" in said(ends(0.01, 0.2)) and "below ridge" in said(ends(-0.2, -0.01))
-    assert "level with ridge" in said(ends(-0.1, 0.1)) and "cannot be told" in said(ends(np.nan, np.nan))
+    assert "not shown to differ from ridge" in said(ends(-0.1, 0.1)) and "cannot be told" in said(ends(np.nan, np.nan))
+    ensemble = {f"decode_x_difference_ensemble{end}": x for end, x in (("", 0.1), ("_low", 0.05), ("_high", 0.2))}
+    assert "the ensemble with its readouts is above ridge" in said(ends(-0.1, 0.1) | ensemble)
     assert said(scores) == ""
 
 

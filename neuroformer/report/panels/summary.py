@@ -55,7 +55,7 @@ def summary(values: dict[str, Any], targets: list[str]) -> dict[str, Any]:
     ]
     if rows[-1]:
         rows[-1]["points"].append({"kind": "ceiling", "name": "recorded", "value": 1.0})
-    return {"rows": [r for r in rows if r], "cards": _cards(v, targets), "all": values}
+    return {"rows": [r for r in rows if r], "cards": _cards(v, targets, values), "all": values}
 
 
 def _row(name: str, v: dict[str, float], key: str, others: list[tuple[str, str, str]]) -> dict[str, Any] | None:
@@ -78,16 +78,21 @@ def _decoders(v: dict[str, float], target: str, values: dict[str, Any], what: st
     start = f"decode_{target}_{what}_"
     names = [k.removeprefix(start) for k in v if k.startswith(start) and "_difference" not in k]
     others = [n for n in names if n not in ("low", "high") and not n.endswith(("_low", "_high"))]
-    kind = lambda n: "control" if n.startswith("control") else "baseline"
+    own = lambda n: n == "ensemble" or n.endswith("_on_states")  # they read the network
+    kind = lambda n: "control" if n.startswith("control") else "model" if own(n) else "baseline"
     control = values.get(f"decode_{target}_control_name", "")
     said = lambda n: (f"control, {control}" if n == "control" and control else n).replace("_", " ")
     return [(kind(n), said(n), start + n) for n in others]
 
 
-def _cards(v: dict[str, float], targets: list[str]) -> list[dict[str, Any]]:
+def _cards(v: dict[str, float], targets: list[str], values: dict[str, Any]) -> list[dict[str, Any]]:
+    best = {t: str(values.get(f"decode_{t}_best_baseline", "ridge")) for t in targets}
     wanted = [("bits/spike", "bits_per_spike", "bits_per_spike_glm", "GLM")]
     for said, what in (("R²", "r2"), ("balanced accuracy", "accuracy")):
-        wanted += [(f"{said} of {t}", f"decode_{t}_{what}", f"decode_{t}_{what}_ridge", "ridge") for t in targets[:2]]
+        wanted += [
+            (f"{said} of {t}", f"decode_{t}_{what}", f"decode_{t}_{what}_{best[t]}", best[t].replace("_", " "))
+            for t in targets[:2]
+        ]
     wanted += [
         ("PSTH r", "psth_r", "psth_r_ceiling", "ceiling"),
         ("rate, simulated / recorded", "simulated_rate_ratio", "", ""),
