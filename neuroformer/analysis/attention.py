@@ -135,7 +135,7 @@ class AttentionCapture:
         for group in self.model.config.input_groups:
             key[group] = _input_labels(self.model, group, batch)
         if batch.clips is not None and "frames" in self.model.streams:
-            key["frames"] = _frame_labels(self.model, batch.clips.num_missing_G)
+            key["frames"] = _frame_labels(self.model, self.model.frames.missing(batch))
         return Labels(following if self.rows == "predicted" else own, key)
 
     def maps(self) -> list[Map]:
@@ -358,7 +358,7 @@ def frame_attention(
     for batch in prepared.batches(windows, batch_size):
         assert batch.clips is not None
         total = torch.zeros(batch.num_windows, steps * rows * columns, dtype=torch.float64)
-        observer = _frame_observer(_frame_labels(model, batch.clips.num_missing_G), total)
+        observer = _frame_observer(_frame_labels(model, model.frames.missing(batch)), total)
         with torch.no_grad(), _observed(blocks, [observer] * len(blocks)):
             model(batch)
         found["attention"].append(total.view(-1, steps, rows, columns).sum(1).numpy() / max(len(blocks), 1))

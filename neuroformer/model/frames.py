@@ -341,6 +341,13 @@ class FrameStream(nn.Module):
         self.age = Linear(2, m.width, bias=False)
         self.period = scale.period
 
+    def missing(self, batch: Batch) -> Tensor:
+        """How many frames each clip lacks, of the clips that tokens are made of: those of the batch, or one for each window where
+        gaze is followed."""
+        clips = batch.clips
+        assert clips is not None
+        return clips.num_missing_G[clips.index_W] if self.gaze.follow else clips.num_missing_G
+
     def forward(self, batch: Batch, embedding: SpikeEmbedding) -> Encoded:
         clips = self.gaze(batch)
         local_GthwD = self.encoder.local(clips.images_GFHW, clips.num_missing_G)

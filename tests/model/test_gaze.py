@@ -7,6 +7,8 @@ import pytest
 import torch
 from helpers import small_config, small_model, small_recording
 
+from neuroformer.analysis.attend import attend
+from neuroformer.analysis.fields import frame_sensitivity
 from neuroformer.config import ConfigError, member_config, to_dict
 from neuroformer.generation.simulate import simulate
 from neuroformer.model.frames import shifted
@@ -107,3 +109,16 @@ def test_an_input_of_one_column_is_no_gaze():
     with pytest.raises(ConfigError, match="pupil, which has 1 column"):
         small_model(config=config(follow="pupil"))
     assert to_dict(config())["model"]["frame_encoder"]["follow"] == ""
+
+
+def test_what_moves_with_the_eye_can_be_looked_into():
+    """Maps of attention and receptive fields, where every window has a clip of its own; the first windows lack frames."""
+    net, prepared = small_model(config=config(follow="gaze"))
+    with torch.no_grad():
+        net.frames.gaze.matrix.copy_(torch.eye(2))
+    first = prepared.windows("train")[:30]
+    found = attend(net, prepared, first, num_windows=30, num_knock_out=6)
+    frames = found.named("attention to frames")
+    assert np.isfinite(frames.values).any() and found.frames["attention"].sum() > 0
+    field = frame_sensitivity(net, prepared, first)
+    assert np.isfinite(field.values).all() and field.values.any()
