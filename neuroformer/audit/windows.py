@@ -14,10 +14,8 @@ from neuroformer.recording import BehaviorVariable, Recording
 from neuroformer.recording.clock import interval_of, num_bins
 
 _MOMENTS = 20_000  # of the recording at which a variable is looked for
-STUCK_S, _MANY_STUCK = (
-    20.0,
-    0.05,
-)  # a run of equal samples, and the share of samples in such runs, of which a warning is given
+STUCK_S = 20.0  # of equal samples, from which on a tracker is taken to have lost the animal
+_MANY_STUCK = 0.05  # of the samples in such stretches, of which is warned
 _CONTINUOUS = 20  # different values
 
 
@@ -129,14 +127,11 @@ def _stuck(rec: Recording, name: str) -> Finding | None:
     at = int(np.argmax(last - first))
     start, stop, value = times[first[at]], times[last[at]], ", ".join(f"{x:g}" for x in values[first[at]])
     low, high = float(rec.domain.min()), float(rec.domain.max())
-    kept = (
-        [max(low, times[0]), start]
-        if high - stop < STUCK_S
-        else [stop, min(high, times[-1])]
-        if start - low < STUCK_S
-        else None
-    )
-    cut = "" if kept is None else f" (here recording.interval: [{kept[0]:.1f}, {kept[1]:.1f}])"
+    cut = ""
+    if high - stop < STUCK_S:
+        cut = f" (here recording.interval: [{max(low, times[0]):.1f}, {start:.1f}])"
+    elif start - low < STUCK_S:
+        cut = f" (here recording.interval: [{stop:.1f}, {min(high, times[-1]):.1f}])"
     return Finding(
         "stuck_values",
         "warning",
