@@ -26,6 +26,7 @@ from neuroformer.decoding.descent import Descent
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.targets import TargetHead
 from neuroformer.ops import Ragged
+from neuroformer.training.start import start_heads
 from neuroformer.training.stopping import gains_enough
 
 CLOSED = "closed form"
@@ -79,7 +80,8 @@ def extend(
     missing, unexpected = out.load_state_dict(old, strict=False)
     if unexpected or any(not k.startswith(names) for k in missing):
         raise ValueError(f"the model does not fit its own configuration: {[*unexpected, *missing][:3]}")
-    return out.to(model.first), ready
+    start_heads(out.to(model.first), ready, [t.name for t in targets])
+    return out, ready
 
 
 def know_only(model: Neuroformer, prepared: Prepared, windows: Windows, targets: Sequence[TargetConfig]) -> Prepared:

@@ -1,7 +1,7 @@
 """Decoders of their own, fitted on a trained network's states and on the spikes around each moment: kernel ridge, and a
 recurrent network over count bins. Tables show them beside the network's own head, and the mean of all.
 
-Shape suffixes: W windows, V values, U units, B count bins, F features, Y encoded columns, K kernel centers, D width,
+Shape suffixes: W windows, V values, U units, Q units or patterns of them, B count bins, F features, Y encoded columns, K kernel centers, D width,
 R raw outputs of a value.
 """
 
@@ -49,7 +49,6 @@ USUAL = KERNEL_PENALTIES[2]  # a third of the labels' variance as noise
 KERNEL_WIDTHS = (0.7, 1.2, 2.2)  # of Gaussians, in units of the features' spread
 CENTERS, MOST = 512, 8000  # of a kernel, and windows that a readout is fitted on
 DROPOUT = 0.4  # of the recurrent network's counts and last states
-MOST_CHANNELS = 256  # units up to which the recurrent network sees each; of more, as many patterns of the population
 LEAST_SPREAD = 0.2  # of the root mean square over units: of a unit that hardly fires, noise would count most
 
 
@@ -131,15 +130,17 @@ def moved_on(batch: Batch, end: int, past_bins: int) -> Batch:
 
 
 class CountsUnder(FilteredCounts):
-    """Root counts around the moments of a head under another basis, (lags, filters); row 0 is the latest bin."""
+    """Root counts around the moments of a head, of units or of its patterns, under another basis, (lags, filters); row 0 is the
+    latest bin."""
 
     def __init__(self, head: TargetHead, basis: Tensor):
         super().__init__(head.counts.num_units, 1, len(basis) - head.ahead, head.ahead)
+        self.pattern = head.counts.pattern
         self.ends = head.ends
         self.basis = basis.to(head.counts.basis.device)
 
     def of(self, batch: Batch) -> Tensor:
-        """(V, U, filters)."""
+        """(V, Q, filters)."""
         assert batch.around is not None
         return self(batch.around.layout, batch.around.tick_S, batch.around.unit_S, self.ends)
 
@@ -266,41 +267,29 @@ class GruReadout(nn.Module):
 
     Parameters
     ----------
-    mean_U, spread_U : Tensor
-        Of the root counts in a bin.
+    mean_Q, spread_Q : Tensor
+        Of the root counts in a bin, of units or patterns.
     width : int
         Of the network's states, and of the hidden state.
     outputs : int
     both_ways : bool
     """
 
-    def __init__(self, mean_U: Tensor, spread_U: Tensor, width: int, outputs: int, both_ways: bool):
+    def __init__(self, mean_Q: Tensor, spread_Q: Tensor, width: int, outputs: int, both_ways: bool):
         super().__init__()
-        self.register_buffer("mean", mean_U[:, None])
-        self.register_buffer("scale", floored(spread_U)[:, None])
+        self.register_buffer("mean", mean_Q[:, None])
+        self.register_buffer("scale", floored(spread_Q)[:, None])
         self.mean: Tensor
         self.scale: Tensor
-        self.network = GruNetwork(len(mean_U), width, outputs, both_ways, DROPOUT, beside=width)
+        self.network = GruNetwork(len(mean_Q), width, outputs, both_ways, DROPOUT, beside=width)
 
-    def forward(self, bins_VUB: Tensor, state_VD: Tensor) -> Tensor:
+    def forward(self, bins_VQB: Tensor, state_VD: Tensor) -> Tensor:
         """(V, R)."""
-        return self.network(((bins_VUB - self.mean) / self.scale).transpose(1, 2), state_VD)
+        return self.network(((bins_VQB - self.mean) / self.scale).transpose(1, 2), state_VD)
 
 
-def channels(bins_VUB: Tensor) -> Tensor | None:
-    """(U, C) by which root counts of a large population become its :data:`MOST_CHANNELS` leading patterns, units in units of their
-    spread; None of a small one. Otherwise a layer would have more weights than there are labels, and memory grow with units."""
-    if bins_VUB.shape[1] <= MOST_CHANNELS:
-        return None
-    x_NU = bins_VUB.transpose(1, 2).flatten(0, 1)
-    scale_U = floored(x_NU.std(0, correction=0))
-    x_NU = (x_NU - x_NU.mean(0)) / scale_U
-    _, vectors = torch.linalg.eigh((x_NU.T @ x_NU).double())
-    return vectors[:, -MOST_CHANNELS:].to(x_NU) / scale_U[:, None]
-
-
-def floored(spread_U: Tensor) -> Tensor:
-    return torch.maximum(spread_U, LEAST_SPREAD * spread_U.square().mean().sqrt() + 1e-9)
+def floored(spread_Q: Tensor) -> Tensor:
+    return torch.maximum(spread_Q, LEAST_SPREAD * spread_Q.square().mean().sqrt() + 1e-9)
 
 
 def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig, windows: Windows, seed: int) -> Fitted:
@@ -310,21 +299,16 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
     windows = labelled(prepared, windows, target.name, max(1, MOST // target.samples))
     labelled_rows(torch.cat([x.flatten(0, 1) for x in _labels(prepared, windows, target.name)]).numpy())
 
-    some = np.linspace(0, len(windows) - 1, min(len(windows), BATCH_SIZE)).round().astype(int)
-    turn_UC = channels(counts.of(prepared.builder(windows[some]).to(model.device)).float())
-
     def seen(batch: Batch) -> tuple[Tensor, Tensor]:
-        bins_VUB = counts.of(batch).float()
-        bins_VCB = bins_VUB if turn_UC is None else torch.einsum("vub,uc->vcb", bins_VUB, turn_UC)
-        return bins_VCB, states_at(model, batch, head.ends)[1].float()
+        return counts.of(batch).float(), states_at(model, batch, head.ends)[1].float()
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         pieces = _pieces(prepared, windows, target.name, BATCH_SIZE, seed, model.device, seen)
-        (bins_VCB, state_VD), _ = first = next(pieces)
-        mean_C, spread_C = bins_VCB.mean((0, 2)), bins_VCB.std((0, 2), correction=0)
+        (bins_VQB, state_VD), _ = first = next(pieces)
+        mean_Q, spread_Q = bins_VQB.mean((0, 2)), bins_VQB.std((0, 2), correction=0)
         outputs = head.skip.out_features
-        net = GruReadout(mean_C, spread_C, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
+        net = GruReadout(mean_Q, spread_Q, state_VD.shape[1], outputs, head.ahead > 0).to(model.device)
         descent = Descent([{"params": list(net.parameters()), "lr": tune.lr}], tune.steps)
         for given, labels_WNC in itertools.islice(itertools.chain([first], pieces), tune.steps):
             descent.down(head.loss(net(*given).unflatten(0, labels_WNC.shape[:2]), labels_WNC))
@@ -335,7 +319,7 @@ def _fit_recurrent(model: Neuroformer, prepared: Prepared, target: TargetConfig,
     def raw(some: Windows) -> Tensor:
         return torch.cat([net(*seen(batch)).cpu() for batch in prepared.batches(some, 512, model.device)])
 
-    seen_as = "" if turn_UC is None else f" of {MOST_CHANNELS} patterns"
+    seen_as = "" if counts.pattern is None else f" of {counts.num_channels} patterns"
     return Fitted(raw, 1, 0.0, f"{tune.steps} steps; {counts.num_filters} bins{seen_as}")
 
 

@@ -1,7 +1,7 @@
 """Behavior targets: heads that read the fused states and the spikes around each decoded moment.
 
 Shape suffixes: M readouts, W windows, N values per window, V = W * N values, T tokens (SOS included), S spikes,
-F features, D width, C columns, R raw outputs of a value.
+F features, D width, C columns, R raw outputs of a value, Q units or patterns of them, K temporal filters.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from neuroformer.ops import Ragged, attention
 STUDENT_DOF = 4.0  # tails heavy enough for tracking errors, light enough for a finite variance
 MAX_LOG_STD = 5.0
 FILTERS = 8  # log-spaced raised cosines of the time around a moment
+SEEN_ALONE = 256  # units up to which a head sees each by itself
+PATTERNS = 64  # of a larger population
 RANGE_MARGIN = 0.1  # of the training range
 
 
@@ -61,7 +63,8 @@ class TargetHead(nn.Module):
     """A behavior variable at one or several moments of a window, with its own noise model.
 
     1. Pool the fused states that lie before the moment (plus lookahead) by attention.
-    2. Beside it the first state (past, frames, behavior) and each unit's counts around the moment.
+    2. Beside it the first state (past, frames, behavior) and each unit's counts around the moment, or those of ``PATTERNS`` of a
+       population of more than ``SEEN_ALONE`` units.
     3. A small network over the three, plus linear paths from the first state and from the counts.
 
     Raw outputs, by kind: ``regression``, the mean in units of the training spread (``noise`` gaussian or student:
@@ -92,10 +95,11 @@ class TargetHead(nn.Module):
         self.query = nn.Parameter(torch.randn(m.heads, width // m.heads) * 0.1)
         self.key_value = Linear(width, 2 * width, bias=False)
         before = round((w.target_past or w.past) / w.dt) or num_bins
-        self.counts = FilteredCounts(num_units, FILTERS, before, self.ahead)
-        filters = self.counts.num_filters
-        self.rows = UnitRows(num_units, filters, width, std=(num_units * filters) ** -0.5)
-        self.linear = UnitRows(num_units, filters, size)
+        patterns = PATTERNS if num_units > SEEN_ALONE else 0
+        self.counts = FilteredCounts(num_units, FILTERS, before, self.ahead, patterns)
+        channels, filters = self.counts.num_channels, self.counts.num_filters
+        self.rows = UnitRows(channels, filters, width, std=(channels * filters) ** -0.5)
+        self.linear = UnitRows(channels, filters, size)
         self.out = nn.Sequential(
             nn.LayerNorm(3 * width), Linear(3 * width, width), nn.GELU(), Dropout(m.dropout), Linear(width, size)
         )
@@ -118,14 +122,14 @@ class TargetHead(nn.Module):
         return raw.unflatten(0, (len(layout), len(self.ends)))
 
     def features(self, batch: Batch, h_TD: Tensor, layout: Ragged) -> tuple[Tensor, Tensor, Tensor]:
-        """(V, 3 D) pooled states, the first state and counts; the latter two also apart, counts (V, U K) as they are."""
+        """(V, 3 D) pooled states, the first state and counts; the latter two also apart, counts (V, Q K) as they are."""
         pooled_VD, first_VD = self.pool(h_TD, layout, batch.tick_S)
         counts_VF = self.dropout(self.counted(batch).flatten(1).to(h_TD.dtype))
         together = torch.cat([pooled_VD, first_VD, counts_VF @ self.rows.weight.flatten(0, 1)], 1)
         return together, first_VD, counts_VF
 
     def counted(self, batch: Batch) -> Tensor:
-        """(V, U, K) root counts around every moment."""
+        """(V, Q, K) root counts around every moment."""
         around = batch.around
         assert around is not None
         return self.counts(around.layout, around.tick_S, around.unit_S, self.ends)

@@ -58,7 +58,7 @@ def learnt(model: Neuroformer) -> dict[str, np.ndarray]:
     given as its centre (column, row; 0 to 1) and its spread (the entropy in nats)."""
     out = {}
     for name, module in model.named_modules():
-        if isinstance(module, UnitRows):
+        if isinstance(module, UnitRows) and len(module.weight) == model.num_units:  # not of patterns of units
             x = module.weight.detach().double().cpu().numpy()
             out[NAMES.get(name, name)] = x.reshape(len(x), -1)
     place = out.get(NAMES["streams.frames.readout.where"])

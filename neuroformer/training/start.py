@@ -1,5 +1,5 @@
 """What a network knows before its first step: what units see in the energies of frames, as a convex fit finds it, and in which
-directions a busy population varies together."""
+directions a busy or a large population varies together."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from neuroformer.model.frames import EnergyReadout
 from neuroformer.model.network import Neuroformer
 from neuroformer.model.spikes import SpikeObservation
 from neuroformer.model.streams import PastSpikes
+from neuroformer.model.targets import TargetHead
 from neuroformer.model.traces import TraceObservation
+
+PATTERN_S = 0.25  # of spikes together that tell which units vary together
+SEEN = 1024  # windows that tell how much of a pattern is noise
 
 
 def start_from_data(
@@ -29,10 +33,12 @@ def start_from_data(
     trained: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """:func:`start_from_patterns`, unless the trunk was ``trained`` before, on embeddings of its own, and
+    """:func:`start_from_patterns`, unless the trunk was ``trained`` before, on embeddings of its own, :func:`start_heads`, and
     :func:`start_from_energies`."""
     if not trained:
         start_from_patterns(recordings, cohort)
+    for i, prepared in enumerate(recordings):
+        start_heads(cohort[i], prepared, list(cohort[i].targets))
     start_from_energies(recordings, cohort, say, trained=trained)
 
 
@@ -96,6 +102,38 @@ def start_from_patterns(recordings: Sequence[Prepared], cohort: Cohort) -> None:
         size_Q = (past.unit_rate @ pattern_UQ.square() / past.unit_rate.sum()).sqrt()
         with torch.no_grad():
             weight_UD[:, : pattern_UQ.shape[1]] = pattern_UQ * (EMBEDDING_STD / size_Q)
+
+
+@torch.no_grad()
+def start_heads(model: Neuroformer, prepared: Prepared, names: Sequence[str]) -> None:
+    """Let the heads of these targets see the population's leading patterns, if they see patterns at all.
+
+    Each is as large as the share of its variance that two halves of the units have in common in validation windows, where nothing
+    was fitted; together they have a spread of one. Strong patterns are learnt from first then, and noise is not.
+    """
+    known = [head for name, head in model.targets.items() if name in names and isinstance(head, TargetHead)]
+    heads = [head for head in known if head.counts.pattern is not None]
+    if not heads:
+        return
+    width, rank = max(model.num_bins, round(PATTERN_S / prepared.config.window.dt)), heads[0].counts.num_channels
+    found = unit_patterns(prepared.opened.index, prepared.split.blocks["train"], width, rank, prepared.config.seed)
+    windows = prepared.windows("valid")
+    windows = windows[np.unique(np.linspace(0, len(windows) - 1, min(len(windows), SEEN)).round().astype(int))]
+    for head in heads:
+        pattern_UQ, every, half = head.counts.pattern, [], []
+        assert pattern_UQ is not None
+        pattern_UQ.zero_()[:, : found.shape[1]] = torch.from_numpy(found).to(pattern_UQ)
+        whole_UQ = pattern_UQ.clone()
+        for batch in prepared.batches(windows, 256, model.device):
+            every.append(head.counted(batch))
+            pattern_UQ[1::2] = 0
+            half.append(head.counted(batch))
+            pattern_UQ.copy_(whole_UQ)
+        every_VQK, half_VQK = (torch.cat(parts) for parts in (every, half))
+        every_VQK, half_VQK = every_VQK - every_VQK.mean(0), half_VQK - half_VQK.mean(0)
+        common_Q = 4 * (half_VQK * (every_VQK - half_VQK)).sum((0, 2))
+        share_Q = (common_Q / every_VQK.square().sum((0, 2)).clamp_min(1e-12)).clamp(0, 1)
+        pattern_UQ *= share_Q / (every_VQK * share_Q[:, None]).square().mean().sqrt().clamp_min(1e-6)
 
 
 def _scale(model: Neuroformer) -> tuple[Tensor, Tensor]:

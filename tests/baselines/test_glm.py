@@ -189,7 +189,7 @@ def seeing(frames=1500, units=6, side=14):
 def test_where_a_sample_is_too_small_for_its_features_the_spikes_of_other_bins_are_left_out(monkeypatch):
     """Spikes of bins whose expected counts nobody sees pull on every feature without a cost; held-out windows see it."""
     seen, real, prepared = [], Glm.log_likelihood, seeing()
-    monkeypatch.setattr(Glm, "log_likelihood", lambda self, w: (seen.append(real(self, w)), seen[-1])[1])
+    monkeypatch.setattr(Glm, "log_likelihood", lambda *args: (seen.append(real(*args)), seen[-1])[1])
     tight = Budget(tune_rows=9_000, tune_counts=0, search_work=1e9, fit_work=1, least_rows=1_500)
     glm = fit_glm(prepared, variant="past", budget=tight)
     alone, every, kept = (model / spikes for model, _, spikes in seen[-3:])

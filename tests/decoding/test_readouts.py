@@ -11,15 +11,13 @@ from helpers import small_config, small_model
 from neuroformer.config import TargetConfig
 from neuroformer.data.prepared import prepare
 from neuroformer.data.windows import Windows
-from neuroformer.decoding import readouts
 from neuroformer.decoding.closed_form import fit_ridge, linear_features
 from neuroformer.decoding.decode import hard_values, raw_targets, soft_values, target_head, true_values
-from neuroformer.decoding.finetune import extend
+from neuroformer.decoding.finetune import extend, finetune
 from neuroformer.decoding.readouts import (
     KERNEL,
     KERNEL_WIDTHS,
     READOUTS,
-    RECURRENT,
     USUAL,
     boxes,
     clearly_best,
@@ -29,6 +27,7 @@ from neuroformer.decoding.readouts import (
 )
 from neuroformer.decoding.run import ENSEMBLE, add_readouts, start_decoded
 from neuroformer.metrics import r2, target_score
+from neuroformer.model import targets
 from neuroformer.recording import BehaviorVariable
 from neuroformer.studies.folds import labelled_windows
 
@@ -144,21 +143,21 @@ def test_labels_outside_the_windows_change_nothing():
         torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
-def test_of_a_large_population_the_recurrent_network_sees_patterns(monkeypatch):
-    """Two patterns of three units hold what speed drives; patterns are uncorrelated and lead with what units share."""
-    model, prepared = pretrained([{"name": "speed"}])
-    prepared = tuned(prepared, steps=200, lr=0.01)
-    train, test = (prepared.windows(part) for part in ("train", "test"))
-    true, head, found = true_values(prepared, test)["speed"], target_head(model, "speed"), {}
+def test_of_a_large_population_readouts_see_the_patterns_that_heads_see(monkeypatch):
+    """Two patterns of three units hold what speed drives."""
+    found = {}
     for most in (3, 2):
-        monkeypatch.setattr(readouts, "MOST_CHANNELS", most)
-        fitted = fit_readout(RECURRENT, model, prepared, SPEED, train)
-        found[most] = r2(true, hard_values(head, soft_values(head, fitted.raw(test))))[0]
+        monkeypatch.setattr(targets, "SEEN_ALONE", most)
+        monkeypatch.setattr(targets, "PATTERNS", 2)
+        model, prepared = pretrained()
+        model, prepared = extend(model, tuned(prepared, steps=200, lr=0.01), [SPEED])
+        train, test = (prepared.windows(part) for part in ("train", "test"))
+        true, head = true_values(prepared, test)["speed"], target_head(model, "speed")
+        for name in READOUTS:
+            fitted = fit_readout(name, model, prepared, SPEED, train)
+            found[name, most] = r2(true, hard_values(head, soft_values(head, fitted.raw(test))))[0]
         assert ("patterns" in fitted.choice) == (most == 2)
-    assert found[3] > 0.15 and found[2] > found[3] - 0.1, found
-    drive = torch.randn(400, 1, 5)
-    bins_VUB = drive * torch.tensor([[1.0], [-2.0], [0.0]]) + 0.1 * torch.randn(400, 3, 5)
-    turned = torch.einsum("vub,uc->vcb", bins_VUB, readouts.channels(bins_VUB)).transpose(1, 2).flatten(0, 1)
-    spread = torch.cov(turned.T)
-    assert abs(spread[0, 1]) < 1e-3 * spread[1, 1] and spread[1, 1] > 1.5
-    assert abs(torch.corrcoef(torch.stack([turned[:, 1], drive[:, 0].flatten()]))[0, 1]) > 0.95
+        _, info = finetune(model, prepared, train, [SPEED], prepared.config.tune)
+        found["head", most] = info["ridges"]["speed"]["cv_r2"]
+    for name in (*READOUTS, "head"):
+        assert found[name, 3] > 0.1 and found[name, 2] > found[name, 3] - 0.1, found

@@ -7,8 +7,8 @@ import torch
 from helpers import small_config, small_recording
 
 from neuroformer.data.prepared import prepare
-from neuroformer.model import streams
-from neuroformer.training.start import start_from_patterns
+from neuroformer.model import streams, targets
+from neuroformer.training.start import start_from_patterns, start_heads
 from neuroformer.training.train import initial_cohort
 
 WINDOW = {"dt": 0.01, "current": 0.05, "past": 0.2, "frames": 0.0}
@@ -63,3 +63,35 @@ def test_spikes_that_are_keys_of_their_own_start_as_they_did():
     before = cohort[0].embedding.unit.weight.detach().clone()
     start_from_patterns([prepared], cohort)
     assert torch.equal(cohort[0].embedding.unit.weight, before)
+
+
+def test_heads_of_a_large_population_see_its_leading_patterns(monkeypatch):
+    monkeypatch.setattr(targets, "SEEN_ALONE", 10)
+    monkeypatch.setattr(targets, "PATTERNS", 4)
+    rec, slow = shared_gain()
+    config = small_config(window=WINDOW, loss={"contrast": []}, targets=[{"name": "speed"}], inputs=[])
+    prepared = prepare(rec, config)
+    model = initial_cohort([prepared], config)[0]
+    head = model.targets["speed"]
+    windows = prepared.windows("train")
+    windows = windows[np.flatnonzero(windows.tick > 20)[::7]]
+    batch = prepared.builder(windows)
+    at = slow(windows.tick * 0.01 + 0.05)
+
+    def seen():
+        with torch.no_grad():
+            return head.counted(batch)
+
+    def best_r() -> float:
+        longest = seen()[:, :, -1].numpy()
+        return max(abs(np.corrcoef(x, at)[0, 1]) for x in longest.T if x.std())
+
+    assert seen().shape[1] == 4 and head.linear.weight.shape[0] == 4
+    blind = best_r()
+    start_heads(model, prepared, ["speed"])
+    assert best_r() > 0.6 and best_r() > blind + 0.3, (best_r(), blind)
+    assert 0.8 < float(seen().std(0).square().mean().sqrt()) < 1.25
+    size = head.counts.pattern.norm(dim=0).sort().values
+    assert size[-2] < 0.4 * size[-1], size  # nothing but the gain is shared
+    kept = model.state_dict()["targets.speed.counts.pattern"]  # so that a bundle has it
+    torch.testing.assert_close(kept, head.counts.pattern)

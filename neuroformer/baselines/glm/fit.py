@@ -26,7 +26,7 @@ from torch import Tensor
 from neuroformer.baselines.glm.design import Choice, Design, Variant
 from neuroformer.baselines.glm.model import Glm
 from neuroformer.baselines.glm.own_spikes import OwnSpikes
-from neuroformer.baselines.glm.search import GRID, STEP, Search, num_features, options_of, tune
+from neuroformer.baselines.glm.search import GRID, STEP, Search, num_features, options_of, some_groups, tune
 from neuroformer.baselines.poisson_regression import CELLS, PoissonFit, PoissonProblem, offset_of
 from neuroformer.data.prepared import Prepared
 from neuroformer.data.windows import Windows
@@ -216,35 +216,41 @@ def _fit(glm: Glm, train: Windows, sample: Windows, held: Windows, setting: Choi
     """Weights of every group, and whether the spikes of all training windows are in them.
 
     Expected counts of a sample beside the spikes of all windows waste no spike; but what features do where the sample has
-    not been costs nothing then, so that many features are fitted to that. Held-out windows choose.
+    not been costs nothing then, so that many features are fitted to that. Held-out windows of some groups choose.
     """
     shared_RF, groups = glm.standardise(sample, setting), range(len(glm.design.groups))
-    ways: list[list[tuple[Tensor, Tensor]] | None] = [None]
-    if len(sample) < len(train):
+
+    def fitted(g: int, of_all: tuple[Tensor, Tensor] | None) -> PoissonFit:
+        x_RF = glm.standardise_group(shared_RF, sample, g)
+        relative_F, allowed_FU = glm.relative(g)
+        hidden_RU, offset = glm.design.hidden(sample, g), glm.offset[slice(*glm.design.groups[g])]
+        if of_all is None:
+            here = x_RF.T @ glm.design.counts(sample, g)
+        else:  # a row of the sample stands for several, of a unit that the sample never saw for none
+            here, rows_U = of_all
+            sampled_U = _rows(len(x_RF), offset, hidden_RU)
+            here, offset = here * (sampled_U > 0), offset + (rows_U / sampled_U.clamp_min(1)).clamp_min(1e-9).log()
+        problem = PoissonProblem(x_RF, here, offset_of(offset, hidden_RU), relative_F, allowed_FU)
+        rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
+        return problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE)
+
+    if len(sample) == len(train):
+        fits = {g: fitted(g, None) for g in groups}
+        from_all = True
+    else:
         for g in groups:  # the scales of their features must be known before all windows are read
             glm.scale_group(sample, g)
-        ways.append(_x_counts(glm, train))
-    found = []
-    for of_all in ways:
-        fits = []
-        for g in groups:
-            x_RF = glm.standardise_group(shared_RF, sample, g)
-            relative_F, allowed_FU = glm.relative(g)
-            hidden_RU, offset = glm.design.hidden(sample, g), glm.offset[slice(*glm.design.groups[g])]
-            if of_all is None:
-                here = x_RF.T @ glm.design.counts(sample, g)
-            else:  # a row of the sample stands for several, of a unit that the sample never saw for none
-                here, rows_U = of_all[g]
-                sampled_U = _rows(len(x_RF), offset, hidden_RU)
-                here, offset = here * (sampled_U > 0), offset + (rows_U / sampled_U.clamp_min(1)).clamp_min(1e-9).log()
-            problem = PoissonProblem(x_RF, here, offset_of(offset, hidden_RU), relative_F, allowed_FU)
-            rough = problem.fit(setting.penalty * STEP**2, None, 100 * _TOLERANCE)
-            fits.append(problem.fit(setting.penalty, rough.weight_FU, _TOLERANCE))
-        glm.weights = [f.weight_FU for f in fits]
-        found.append((glm.log_likelihood(held)[0] if len(ways) > 1 else 0.0, fits))
-    best = max(range(len(found)), key=lambda way: found[way][0])
-    glm.weights = [f.weight_FU for f in found[best][1]]
-    return found[best][1], best == 1 or len(ways) == 1
+        x_counts, asked = _x_counts(glm, train), some_groups(glm.design)
+        ways = []
+        for of_all in (False, True):
+            some = {g: fitted(g, x_counts[g] if of_all else None) for g in asked}
+            glm.weights = [some[g].weight_FU if g in some else Tensor() for g in groups]
+            ways.append((glm.log_likelihood(held, asked)[0], some))
+        from_all = ways[1][0] > ways[0][0]
+        fits = ways[from_all][1]
+        fits |= {g: fitted(g, x_counts[g] if from_all else None) for g in groups if g not in fits}
+    glm.weights = [fits[g].weight_FU for g in groups]
+    return [fits[g] for g in groups], from_all
 
 
 def _rows(number: int, offset_U: Tensor, hidden_RU: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ Shape suffixes: W windows, B bins per window, R = W * B rows, F features, U unit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +72,12 @@ class Glm:
             out[rows, :, start:stop] = z_RU.exp().numpy().reshape(-1, out.shape[1], stop - start)
         return out
 
-    def log_likelihood(self, windows: Windows) -> tuple[float, float, float]:
+    def log_likelihood(self, windows: Windows, groups: Sequence[int] | None = None) -> tuple[float, float, float]:
         """Nats of the windows' counts where units were observed, under the GLM and under constant rates, and their spikes.
-        ``log k!`` included.
+        ``log k!`` included. Of all groups of units, or of these.
         """
         model = null = spikes = 0.0
-        for rows, (start, stop), z_RU, counts_RU in self._each(windows, None):
+        for rows, (start, stop), z_RU, counts_RU in self._each(windows, None, groups):
             group = self.design.groups.index((start, stop))
             hidden_RU = self.design.hidden(windows[rows], group)
             counts, rates = counts_RU.numpy(), self.offset[start:stop].double().exp()
@@ -91,17 +91,17 @@ class Glm:
         return model, null, spikes
 
     def _each(
-        self, windows: Windows, index: SpikeIndex | None
+        self, windows: Windows, index: SpikeIndex | None, groups: Sequence[int] | None = None
     ) -> Iterator[tuple[slice, tuple[int, int], Tensor, Tensor]]:
         """Windows, units, log rates and counts, piece by piece."""
         size = self.design.chunk
         for i in range(0, len(windows), size):
             part = windows[i : i + size]
             shared_RF = self.shared(part, index)
-            for g, units in enumerate(self.design.groups):
+            for g in range(len(self.design.groups)) if groups is None else groups:
                 x_RF = self.with_group(shared_RF, part, g, index)
                 counts_RU = self.design.counts(part, g)
-                yield slice(i, i + size), units, self.log_rates(x_RF, self.weights[g], g), counts_RU
+                yield slice(i, i + size), self.design.groups[g], self.log_rates(x_RF, self.weights[g], g), counts_RU
 
     def log_rates(self, x_RF: Tensor, weight_FU: Tensor, group: int, hidden_RU: Tensor | None = None) -> Tensor:
         """(R, U) log of the expected counts; none are expected where units were not observed (``hidden``)."""

@@ -34,7 +34,7 @@ STEP = 10**0.5  # between neighbouring penalties
 MOST_FEATURES = 2500  # their products are decomposed
 _HIGHEST, _LOWEST = 1e5, 1e-1
 _TOLERANCE = 1e-3  # nats per spike from the optimum
-_SEARCHED_GROUPS = 8  # of a large population, evenly spaced
+_ASKED_GROUPS = 8  # of a large population, evenly spaced
 
 
 class Search:
@@ -42,8 +42,7 @@ class Search:
 
     def __init__(self, glm: Glm, train: Windows, valid: Windows):
         self.glm, self.train, self.valid = glm, train, valid
-        number = len(glm.design.groups)
-        self.groups = np.unique(np.linspace(0, number - 1, min(number, _SEARCHED_GROUPS)).astype(int)).tolist()
+        self.groups = some_groups(glm.design)
         counts = lambda windows: [glm.design.counts(windows, g) for g in self.groups]
         self.counts, self.valid_counts = counts(train), counts(valid)
         hidden = lambda windows: [glm.design.hidden(windows, g) for g in self.groups]
@@ -89,6 +88,12 @@ class Search:
                 rates = self.glm.log_rates(x_RF[rows], weight_FU, g, None if hidden_RU is None else hidden_RU[rows])
                 total += poisson_log_likelihood(counts_RU[rows].numpy(), rates.exp().numpy())
         return bits_per_spike(total, self.null, self.spikes)
+
+
+def some_groups(design: Design) -> list[int]:
+    """Groups of units that are asked what is best for all."""
+    number = len(design.groups)
+    return np.unique(np.linspace(0, number - 1, min(number, _ASKED_GROUPS)).astype(int)).tolist()
 
 
 def options_of(design: Design) -> list[str]:
